@@ -1,0 +1,97 @@
+"""The command line: a table of subcommands, each imported only when it is used.
+
+A subcommand's module has ``add_arguments(parser)`` and ``run(arguments, settings) -> exit status``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from logweir import __version__
+from logweir.errors import SERVER_EXTRA_MISSING, LogweirError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str
+    help: str
+    module: str
+
+
+COMMANDS = (
+    Command("up", "run the whole product on this machine", "logweir.up"),
+    Command("ingest", "run the door: HTTP in, queue out", "logweir_ingest.server"),
+    Command("worker", "run a worker: queue in, store out", "logweir_workers.worker"),
+    Command("console", "run the web console", "logweir_console.server"),
+    Command("keys", "make, list and revoke the keys that emitters send", "logweir.keys"),
+    Command("search", "search the stored events", "logweir.search"),
+    Command("send", "post events from a file or standard input", "logweir.send"),
+    Command("doctor", "check configuration, queue, store, disk and clock", "logweir.doctor"),
+    Command("config", "print every setting: its value, where it is set, what it means", "logweir.config_command"),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; gives the exit status. A user's mistake is one line on standard error and status 2."""
+    words = sys.argv[1:] if argv is None else argv
+    command = next((row for row in COMMANDS if words and row.name == words[0]), None)
+    if command is None:
+        _top_parser().parse_args(words)
+        _top_parser().print_help()
+        return 2
+    try:
+        return _run(command, words[1:])
+    except LogweirError as error:
+        print(f"logweir {command.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: not an error, but Python's own flush at exit must not say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(command: Command, words: list[str]) -> int:
+    try:
+        module = importlib.import_module(command.module)
+        from logweir import config
+    except ModuleNotFoundError as error:
+        raise LogweirError(SERVER_EXTRA_MISSING, command=command.name, module=error.name) from error
+    parser = argparse.ArgumentParser(prog=f"logweir {command.name}", description=module.__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of everything that logweir keeps (data)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (logweir.toml)")
+    module.add_arguments(parser)
+    arguments = parser.parse_args(words)
+    overrides = {
+        name.removeprefix("set:"): value
+        for name, value in vars(arguments).items()
+        if name.startswith("set:") and value is not None
+    }
+    if arguments.data_dir is not None:
+        overrides["data_dir"] = arguments.data_dir
+    status: int = module.run(arguments, config.load(config_file=arguments.config, overrides=overrides))
+    return status
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="logweir",
+        description="The log pipeline that can prove what it did with every event.",
+        epilog="`logweir COMMAND --help` says more. Every command takes --data-dir, --config and LOGWEIR_… variables.",
+    )
+    parser.add_argument("--version", action="version", version=f"logweir {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    for command in COMMANDS:
+        subparsers.add_parser(command.name, help=command.help)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Every setting, once: name with unit, type, default and help. The file is read first, then the environment, then flags.
+
+``queue.url`` in ``logweir.toml`` is ``url`` in the table ``[queue]``, in the environment ``LOGWEIR_QUEUE_URL``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
+
+ENVIRONMENT_PREFIX = "LOGWEIR_"
+CONFIG_FILE_DEFAULT = Path("logweir.toml")
+# Names of ours in the environment that are not settings: the two flags that say where settings are, and tooling.
+_NOT_SETTINGS = ("LOGWEIR_CONFIG", "LOGWEIR_CACHE_DIR", "LOGWEIR_TEST_")
+
+MEBIBYTE = 1024 * 1024
+
+CommaList = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: [part.strip() for part in value.split(",")] if isinstance(value, str) else value),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class IngestSettings(_Section):
+    """The door."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 or :: for all networks."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+    processes: int = Field(1, ge=1, le=256)
+    """How many processes serve the port. The embedded queue is for one."""
+    keys_file: Path | None = None
+    """The file of hashed keys; by default keys.toml in the data folder."""
+    key_headers: CommaList = ("X-My-Log-Input-Key", "X-Log-Key")
+    """Headers that may carry a key, beside Authorization: Bearer."""
+    body_size_bytes_max: int = Field(10 * MEBIBYTE, ge=1024)
+    """Largest request body, as sent."""
+    decompressed_size_bytes_max: int = Field(64 * MEBIBYTE, ge=1024)
+    """Largest request body after decompression."""
+    decompression_ratio_max: int = Field(200, ge=2)
+    """How many times larger than sent a body may become."""
+    event_size_bytes_max: int = Field(256 * 1024, ge=256)
+    """Largest single event."""
+    events_per_request_max: int = Field(10_000, ge=1)
+    """Most events in one request."""
+    depth_max: int = Field(32, ge=1, le=39)
+    """Deepest nesting of an event; the store's own limit of 40 stays above it."""
+    header_size_bytes_max: int = Field(16 * 1024, ge=1024)
+    """Largest request line and headers together."""
+    header_timeout_s: float = Field(10.0, gt=0)
+    """Longest time that a request's headers may take to arrive."""
+    queue_timeout_s: float = Field(2.0, gt=0)
+    """How long a request waits for the queue before it is answered 503."""
+    refused_size_bytes_max: int = Field(64 * 1024, ge=0)
+    """How much of an authenticated but unreadable body is kept for the operator."""
+    trusted_proxies: CommaList = ()
+    """Networks (10.0.0.0/8) whose X-Forwarded-For is believed."""
+
+
+class QueueSettings(_Section):
+    """The queue between ingest and workers."""
+
+    url: str = ""
+    """kafka://host:9092[,host:9092]/topic or sqlite:///path (four slashes: absolute); by default in the data folder."""
+    partitions: int = Field(8, ge=1, le=10_000)
+    """Partitions of the topic when it is made: at most so many workers share the load."""
+    replication: int = Field(1, ge=1, le=32)
+    """Kafka: copies of each partition when the topic is made."""
+    record_size_bytes_max: int = Field(900_000, ge=4096)
+    """Largest record; keep it below the topic's max.message.bytes."""
+    buffer_size_bytes_max: int = Field(64 * MEBIBYTE, ge=MEBIBYTE)
+    """Most bytes that may wait for the queue's confirmation, per process."""
+    session_timeout_s: float = Field(10.0, ge=1)
+    """How long a worker may be silent before others take its partitions over."""
+    retention_hours: float = Field(168.0, gt=0)
+    """How long records are kept (for a topic that logweir makes)."""
+    retention_size_bytes_max: int = Field(20 * 1024 * MEBIBYTE, ge=MEBIBYTE)
+    """Most bytes that are kept: of the embedded queue together, of a Kafka topic per partition."""
+    tls: bool = False
+    """Kafka: encrypt the connection."""
+    ca_file: Path | None = None
+    """Kafka: certificates of the authorities to trust; by default the system's."""
+    certificate_file: Path | None = None
+    """Kafka: our own certificate, when the broker asks for one."""
+    certificate_key_file: Path | None = None
+    """Kafka: the key of our own certificate."""
+    sasl_mechanism: str = ""
+    """Kafka: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none."""
+    username: str = ""
+    """Kafka: user for SASL."""
+    password: SecretStr = SecretStr("")
+    """Kafka: password for SASL."""
+
+
+class StoreSettings(_Section):
+    """Where events are kept and searched."""
+
+    url: str = ""
+    """https://host:9200[,https://host:9200] or sqlite:///folder (four slashes: absolute); by default in the data folder."""
+    username: str = ""
+    """Elasticsearch: user."""
+    password: SecretStr = SecretStr("")
+    """Elasticsearch: password."""
+    api_key: SecretStr = SecretStr("")
+    """Elasticsearch: API key (the encoded form), instead of user and password."""
+    ca_file: Path | None = None
+    """Elasticsearch: certificates of the authorities to trust; by default the system's."""
+    timeout_s: float = Field(30.0, gt=0)
+    """How long one request to the store may take."""
+    shards: int = Field(1, ge=1, le=1024)
+    """Elasticsearch: primary shards of each daily index."""
+    replicas: int = Field(0, ge=0, le=16)
+    """Elasticsearch: copies of each shard; 1 or more when there are several nodes."""
+    refresh_interval_s: float = Field(1.0, gt=0)
+    """Elasticsearch: how soon a stored event is found."""
+    retention_days: int = Field(90, ge=1)
+    """Days of events that are kept."""
+
+
+class WorkerSettings(_Section):
+    """What reads the queue and writes the store."""
+
+    group: str = "logweir"
+    """Consumer group: all workers of one group share the partitions."""
+    bulk_events_max: int = Field(2000, ge=1, le=100_000)
+    """Most events in one bulk."""
+    bulk_size_bytes_max: int = Field(8 * MEBIBYTE, ge=64 * 1024)
+    """Most raw bytes of events in one bulk."""
+    bulks_in_flight: int = Field(2, ge=1, le=16)
+    """Bulks that may be under way at once."""
+    ledger_interval_s: float = Field(1.0, gt=0, le=60)
+    """How often the ledger is written and the position committed."""
+    categories_file: Path | None = None
+    """TOML file with rules that give events a category; see docs/how-to/categories.md."""
+    metrics_address: str = "127.0.0.1"
+    """Address of the worker's /metrics and /healthz."""
+    metrics_port: int = Field(8082, ge=0, le=65535)
+    """Port of the worker's /metrics and /healthz; when it is taken, the next free one above."""
+
+
+class ConsoleSettings(_Section):
+    """What people look at."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8081, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+
+
+class Settings(_Section):
+    """All settings."""
+
+    data_dir: Path = Path("data")
+    """Folder of everything that logweir keeps on this machine."""
+    ingest: IngestSettings = IngestSettings()
+    queue: QueueSettings = QueueSettings()
+    store: StoreSettings = StoreSettings()
+    worker: WorkerSettings = WorkerSettings()
+    console: ConsoleSettings = ConsoleSettings()
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "ingest": IngestSettings,
+    "queue": QueueSettings,
+    "store": StoreSettings,
+    "worker": WorkerSettings,
+    "console": ConsoleSettings,
+}
+
+
+def names() -> Iterator[str]:
+    """Every setting's name, as ``section.name``; ``data_dir`` has no section."""
+    yield "data_dir"
+    for section, model in SECTIONS.items():
+        yield from (f"{section}.{name}" for name in model.model_fields)
+
+
+def environment_name(name: str) -> str:
+    """``queue.url`` -> ``LOGWEIR_QUEUE_URL``."""
+    return ENVIRONMENT_PREFIX + name.replace(".", "_").upper()
+
+
+def load(
+    *,
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings in force: defaults, then the file, then the environment, then ``overrides`` (name -> value).
+
+    Without ``config_file``, LOGWEIR_CONFIG names it, else ``logweir.toml`` in the working folder is read if there.
+    Raises LogweirError: SETTING_UNKNOWN (with the nearest name), SETTING_BAD, CONFIG_UNREADABLE.
+    """
+    environment = os.environ if environment is None else environment
+    chosen = config_file or (Path(environment["LOGWEIR_CONFIG"]) if environment.get("LOGWEIR_CONFIG") else None)
+    values: dict[str, tuple[Any, str]] = {}
+    values.update(_from_file(chosen or CONFIG_FILE_DEFAULT, required=chosen is not None))
+    values.update(_from_environment(environment))
+    values.update({name: (value, "The command line") for name, value in (overrides or {}).items()})
+    return _filled(_validated(values))
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, tuple[Any, str]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise LogweirError(CONFIG_UNREADABLE, path=path, reason="there is no such file") from error
+    except (OSError, ValueError) as error:
+        raise LogweirError(CONFIG_UNREADABLE, path=path, reason=error) from error
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            flat[name] = value
+    return {name: (value, str(path)) for name, value in flat.items() if _known(name, where=str(path))}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    by_environment_name = {environment_name(name): name for name in names()}
+    found: dict[str, tuple[Any, str]] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(_NOT_SETTINGS):
+            continue
+        if variable not in by_environment_name:
+            nearest = difflib.get_close_matches(variable, by_environment_name, n=1)
+            raise _unknown(variable, where="The environment", nearest=nearest)
+        # An empty variable is how compose files and unit files say "not set".
+        if value != "":
+            found[by_environment_name[variable]] = (value, f"The environment variable {variable}")
+    return found
+
+
+def _known(name: str, *, where: str) -> bool:
+    if name in names():
+        return True
+    raise _unknown(name, where=where, nearest=difflib.get_close_matches(name, list(names()), n=1))
+
+
+def _unknown(name: str, *, where: str, nearest: list[str]) -> LogweirError:
+    return LogweirError(
+        SETTING_UNKNOWN, where=where, name=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else ""
+    )
+
+
+def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
+    nested: dict[str, Any] = {}
+    for name, (value, _) in values.items():
+        section, _, inner = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[inner] = value
+    try:
+        return Settings.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"][:2])
+        value, where = values.get(name, ("", "The configuration"))
+        shown = "***" if "password" in name or "api_key" in name else value
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise LogweirError(SETTING_BAD, where=where, name=name, value=shown, reason=reason) from error
+
+
+def _filled(settings: Settings) -> Settings:
+    """With the places that follow from the data folder."""
+    data_dir = settings.data_dir.expanduser().absolute()
+    ingest = settings.ingest.model_copy(update={"keys_file": settings.ingest.keys_file or data_dir / "keys.toml"})
+    queue = settings.queue.model_copy(update={"url": settings.queue.url or f"sqlite:///{data_dir}/queue.sqlite"})
+    store = settings.store.model_copy(update={"url": settings.store.url or f"sqlite:///{data_dir}/store"})
+    return settings.model_copy(update={"data_dir": data_dir, "ingest": ingest, "queue": queue, "store": store})
+
+
+def sqlite_path(url: str) -> Path:
+    """The path in ``sqlite:///relative`` or ``sqlite:////absolute``."""
+    return Path(url.removeprefix("sqlite:///"))

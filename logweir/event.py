@@ -1,0 +1,129 @@
+"""The event as it is stored: its field table, its identity, and the name of the index that it goes to.
+
+The field names are MozDef's, so that its users' dashboards and rules keep working. Identity and index are pure
+functions of what was accepted: indexing any record any number of times leaves one document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a field is kept, and so what a search can do with it."""
+
+    KEYWORD = "keyword"
+    """One value or a list of them, compared whole and without regard to case; wildcards work."""
+    TEXT = "text"
+    """Cut into words by ``words.py``."""
+    DATE = "date"
+    """ISO 8601 in UTC with microseconds; compared as milliseconds."""
+    NUMBER = "number"
+    """A whole number."""
+    FLATTENED = "flattened"
+    """An object; each leaf is compared whole, with regard to case, or by its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One row of the field table. ``ecs`` is the Elastic Common Schema name that works as an alias of it."""
+
+    name: str
+    kind: Kind
+    help: str
+    ecs: str | None = None
+
+
+FIELDS = (
+    Field("timestamp", Kind.DATE, "When it happened, as the event says; else when it was received.", "@timestamp"),
+    Field("utctimestamp", Kind.DATE, "The same as timestamp, under the name that MozDef's rules use."),
+    Field("receivedtimestamp", Kind.DATE, "When the door received it.", "event.ingested"),
+    Field("category", Kind.KEYWORD, "What kind of log it is from: syslog, application, …", "event.category"),
+    Field("hostname", Kind.KEYWORD, "The short name of the host that it speaks of.", "host.name"),
+    Field("fqdn", Kind.KEYWORD, "The host's full name, where known.", "host.hostname"),
+    Field("processid", Kind.KEYWORD, "The process's number, as text.", "process.pid"),
+    Field("processname", Kind.KEYWORD, "The process's name.", "process.name"),
+    Field("severity", Kind.KEYWORD, "EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG.", "log.level"),
+    Field("source", Kind.KEYWORD, "Where the log line came from: a file, a module, a facility.", "log.logger"),
+    Field("summary", Kind.TEXT, "The message.", "message"),
+    Field("tags", Kind.KEYWORD, "Labels; always a list."),
+    Field("type", Kind.KEYWORD, "The type that the emitter gave."),
+    Field("version", Kind.KEYWORD, "The version that the emitter gave."),
+    Field("key", Kind.KEYWORD, "The name of the key with which it was let in."),
+    Field("emitter", Kind.KEYWORD, "The emitter's name, when it sent one (Log-Emitter)."),
+    Field("sourceaddress", Kind.KEYWORD, "The network address from which it was posted.", "source.address"),
+    Field("details", Kind.FLATTENED, "Everything else that the event brought along."),
+    Field("ingest_stream", Kind.KEYWORD, "Provenance: ingest epoch and partition, as <epoch>-<partition>."),
+    Field("ingest_number", Kind.NUMBER, "Provenance: the event's number inside its ingest stream, from 1."),
+    Field("content_hash", Kind.KEYWORD, "Fingerprint of the bytes that were sent."),
+)
+"""Every top-level field of a stored event. Whatever else an event brings moves under ``details``."""
+
+FIELD_BY_NAME = {field.name: field for field in FIELDS}
+
+INDEX_PREFIX = "events-"
+ALIAS = "events"
+
+
+def day_of(received_us: int) -> str:
+    """The UTC day of a receipt time in microseconds, as YYYYMMDD."""
+    return datetime.fromtimestamp(received_us // 1_000_000, tz=UTC).strftime("%Y%m%d")
+
+
+def index_of(received_us: int) -> str:
+    """The daily index of an event received at ``received_us``: ``events-YYYYMMDD``."""
+    return INDEX_PREFIX + day_of(received_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which accepted event a document came from: two tries of one event have the same, two events never."""
+
+    stream: str
+    number: int
+    content_hash: str
+
+
+def stream_of(ingest_epoch: bytes, partition: int) -> str:
+    """The name of an ingest process's numbering on one partition.
+
+    Numbers run inside (ingest epoch, partition), so the epoch alone would give two events one provenance.
+    """
+    return f"{ingest_epoch.hex()}-{partition}"
+
+
+def content_hash_of(raw: bytes) -> str:
+    """Sixteen hexadecimal digits that differ when the sent bytes differ (BLAKE2b, 8 bytes)."""
+    return hashlib.blake2b(raw, digest_size=8).hexdigest()
+
+
+def identity_prefix_numbered(key: str, emitter: str | None, epoch: str) -> str:
+    """What the ids of all numbered events of one epoch begin with; append the sequence in decimal."""
+    named = b"\x00".join(part.encode() for part in (key, "" if emitter is None else "=" + emitter, epoch))
+    return "n" + hashlib.blake2b(named, digest_size=15).hexdigest() + "."
+
+
+def identity_prefix_bare(batch_id: bytes) -> str:
+    """What the ids of all events of one unnumbered batch begin with; append the index in the batch in decimal."""
+    return "b" + batch_id.hex() + "."
+
+
+def batch_id_new(received_us: int, random: bytes) -> bytes:
+    """A UUIDv7 (RFC 9562 section 5.7) of the receipt time and 10 random bytes, as 16 bytes."""
+    milliseconds = (received_us // 1000) & 0xFFFF_FFFF_FFFF
+    a = 0x7000 | (int.from_bytes(random[:2], "big") & 0x0FFF)
+    b = 0x8000_0000_0000_0000 | (int.from_bytes(random[2:10], "big") & 0x3FFF_FFFF_FFFF_FFFF)
+    return (milliseconds << 80 | a << 64 | b).to_bytes(16, "big")
+
+
+def batch_id_from_idempotency_key(key: str, idempotency_key: str) -> bytes:
+    """The batch id that a client's ``Idempotency-Key`` stands for, in its key's own name space (a UUIDv8)."""
+    digest = hashlib.blake2b(key.encode() + b"\x00" + idempotency_key.encode(), digest_size=16).digest()
+    value = int.from_bytes(digest, "big")
+    value = value & ~(0xF << 76) | 0x8 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value).bytes

@@ -1,0 +1,131 @@
+"""Every metric, once: name, kind, help, labels. Processes take them from here by name and cannot invent one.
+
+The registry is prometheus-client's. A process that shares its port with others (gunicorn's) sets
+PROMETHEUS_MULTIPROC_DIR before the first import of this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+import prometheus_client
+
+from logweir import __version__
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row. ``initial``: label values that exist from the start, so that ``increase()`` sees the first event."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = field(default=())
+
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_OUTCOMES = (("indexed",), ("duplicate",), ("filtered",), ("dead_lettered",))
+
+METRICS = (
+    Metric("logweir_build_info", Kind.GAUGE, "Always 1; the label says which version runs.", ("version",)),
+    Metric("logweir_ingest_requests_total", Kind.COUNTER, "Requests answered by ingest.", ("endpoint", "code")),
+    Metric(
+        "logweir_ingest_request_duration_seconds", Kind.HISTOGRAM, "From a request's last byte to its answer.",
+        ("endpoint",), _SECONDS,
+    ),
+    Metric(
+        "logweir_ingest_accepted_events_total", Kind.COUNTER, "Events answered 2xx, by where they are durable.",
+        ("durable",), initial=(("queue",),),
+    ),
+    Metric("logweir_ingest_accepted_bytes_total", Kind.COUNTER, "Raw bytes of the events answered 2xx."),
+    Metric(
+        "logweir_ingest_rejected_requests_total", Kind.COUNTER,
+        "Requests refused, none of their events accepted, by the problem's code.", ("reason",),
+    ),
+    Metric(
+        "logweir_ingest_refused_bodies_total", Kind.COUNTER, "Unreadable bodies, by whether they were kept for the operator.",
+        ("kept",), initial=(("yes",), ("no",)),
+    ),
+    Metric("logweir_ingest_records_total", Kind.COUNTER, "Records written to the queue, by kind.", ("kind",)),
+    Metric(
+        "logweir_ingest_record_confirm_seconds", Kind.HISTOGRAM, "From handing a record to the queue to its confirmation.",
+        (), _SECONDS,
+    ),
+    Metric(
+        "logweir_ingest_unconfirmed_events_total", Kind.COUNTER,
+        "Events whose sender was refused for lateness although the queue took them after all.",
+    ),
+    Metric("logweir_ingest_queue_fill_ratio", Kind.GAUGE, "Share of the buffer that waits for the queue's confirmation, 0 to 1."),
+    Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
+    Metric("logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage")),
+    Metric("logweir_worker_records_total", Kind.COUNTER, "Records read from the queue, by kind.", ("kind",)),
+    Metric("logweir_worker_records_repeated_total", Kind.COUNTER, "Records whose numbers were settled before; they change nothing."),
+    Metric(
+        "logweir_worker_offsets_expired_total", Kind.COUNTER, "Offsets that were gone from the queue before they were read.",
+        ("partition",),
+    ),
+    Metric("logweir_worker_claims_lost_total", Kind.COUNTER, "Partitions given up because another worker had claimed them."),
+    Metric("logweir_worker_partitions", Kind.GAUGE, "Partitions that this worker reads."),
+    Metric(
+        "logweir_event_latency_seconds", Kind.HISTOGRAM, "From receipt at the door to being stored, one sample a bulk (its oldest event).",
+        ("path",), (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+    ),
+    Metric("logweir_queue_lag_records", Kind.GAUGE, "Records not yet committed by the group.", ("topic", "partition", "group")),
+    Metric(
+        "logweir_queue_head_age_seconds", Kind.GAUGE, "Age of the next record to be committed; 0 when there is none.",
+        ("topic", "partition", "group"),
+    ),
+    Metric("logweir_store_bulk_duration_seconds", Kind.HISTOGRAM, "How long one bulk took.", (), _SECONDS),
+    Metric("logweir_store_bulk_retries_total", Kind.COUNTER, "Bulks sent again, whole or in part, because the store could not take them."),
+)  # fmt: skip
+
+_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+@cache
+def get(name: str) -> Any:
+    """The prometheus-client metric of that name; KeyError when the table does not have it."""
+    row = _BY_NAME[name]
+    made: Any
+    if row.kind is Kind.COUNTER:
+        made = prometheus_client.Counter(name, row.help, row.labels)
+    elif row.kind is Kind.GAUGE:
+        made = prometheus_client.Gauge(name, row.help, row.labels, multiprocess_mode="livesum")
+    else:
+        made = prometheus_client.Histogram(name, row.help, row.labels, buckets=row.buckets)
+    for values in row.initial:
+        made.labels(*values)
+    if name == "logweir_build_info":
+        made.labels(__version__).set(1)
+    return made
+
+
+def prepare(prefixes: tuple[str, ...]) -> None:
+    """Make all metrics whose names begin with one of ``prefixes``, so that they are there before the first event."""
+    for metric in METRICS:
+        if metric.name.startswith(("logweir_build_info", *prefixes)):
+            get(metric.name)
+
+
+def exposition() -> tuple[bytes, str]:
+    """The text of ``/metrics`` and its content type, over all processes that share the port."""
+    import os
+
+    registry = prometheus_client.REGISTRY
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        from prometheus_client import multiprocess
+
+        registry = prometheus_client.CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST

@@ -1,0 +1,181 @@
+"""The store's port: what workers and console may ask of Elasticsearch or of the embedded store, and nothing more.
+
+Three kinds of things are kept: events (daily indices behind the alias ``events``), ledger documents, dead letters.
+Adapters: ``elasticsearch.py`` and ``sqlite.py``; ``open_store`` chooses by the URL's scheme. One contract suite,
+tests/contract/test_store.py, runs over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from logweir.errors import SETTING_BAD, LogweirError
+from logweir.event import Provenance
+
+if TYPE_CHECKING:
+    from logweir.config import StoreSettings
+    from logweir.query import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An event to be stored.
+
+    ``source`` has the fields of ``event.FIELDS``. ``summary_words`` and ``all_words`` are the words of the summary
+    and of the whole event, cut by ``words.py`` and joined with spaces: what searches for words and phrases look at.
+    """
+
+    id: str
+    index: str
+    source: dict[str, Any]
+    provenance: Provenance
+    summary_words: str
+    all_words: str
+
+
+class Written(Enum):
+    """What became of one document of a bulk."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    REFUSED = "refused"
+    AGAIN = "again"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The result for one document. ``stored``: the provenance found under its id, when EXISTS.
+
+    ``error``: the store's own words, when REFUSED (this document will never be taken) or AGAIN (try it later).
+    """
+
+    written: Written
+    stored: Provenance | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDocument:
+    """One document of the ledger: absolute values, true for the position that its body names.
+
+    Written only if no document of that id with a higher generation is there: the latest claim wins, always.
+    """
+
+    id: str
+    generation: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event (or a record, or a refused body) that could not be indexed, kept with everything needed to try again.
+
+    ``id`` is a pure function of what it holds, so that keeping it twice leaves one. ``body`` is JSON-able: reason,
+    stage, error, topic, topic_id, partition, offset, batch, index, key, emitter, received, stream, number;
+    ``raw`` the bytes as they were sent.
+    """
+
+    id: str
+    received_us: int
+    reason: str
+    body: dict[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``. ``total`` is exact.
+
+    ``after`` continues behind the last event; None when there are no more.
+    """
+
+    total: int
+    events: list[dict[str, Any]]
+    after: tuple[Any, ...] | None
+
+
+class Store(Protocol):
+    """Safe to use from several threads. Every method raises LogweirError(STORE_DOWN) when the store does not answer."""
+
+    def prepare(self) -> None:
+        """Make or bring up to date templates, indices and tables. Harmless when repeated or run by two at once."""
+
+    def index(self, documents: Sequence[Document]) -> list[Item]:
+        """Create each document under its id unless that id is there; one item each, in order.
+
+        What is answered CREATED or EXISTS is durable.
+        """
+
+    def search(
+        self,
+        query: Node,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        after: tuple[Any, ...] | None = None,
+    ) -> Hits:
+        """Newest first by ``time_field``, then by id; ``from_us`` is included, ``to_us`` is not (microseconds).
+
+        ``size`` 0 only counts. Raises LogweirError(QUERY_OPERATOR_UNFIT), (QUERY_FIELD_UNKNOWN).
+        """
+
+    def claim(self, id: str, owner: str) -> LedgerDocument:
+        """Take over a ledger document: its body as it was, under a generation higher than any before.
+
+        The stored document gets ``owner`` in its body. A new one has the body {"owner": owner}. After this, every
+        write under an older generation fails.
+        """
+
+    def read_ledger(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
+        """Those of the documents that exist, as last written (never stale)."""
+
+    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        """Write in order, durably. Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already.
+
+        Those before it may be written then, those behind it may too: each is right for the position in its body.
+        """
+
+    def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep them durably."""
+
+    def dead_letters(self, *, size: int, reason: str | None = None) -> list[DeadLetter]:
+        """Newest first."""
+
+    def count_dead_letters(self) -> dict[str, int]:
+        """How many by reason; reasons without any are absent."""
+
+    def refresh(self) -> None:
+        """Make what was written visible to searches now (they see it within a second anyway)."""
+
+    def delete_expired(self, before_day: str) -> list[str]:
+        """Remove the daily indices of days before ``before_day`` (YYYYMMDD); gives their names."""
+
+    def check(self) -> str:
+        """One line about the store's state, for `logweir doctor`."""
+
+    def close(self) -> None: ...
+
+
+def open_store(settings: StoreSettings) -> Store:
+    """The store that ``settings.url`` names: ``http[s]://host:port[,http…]`` or ``sqlite:///folder``.
+
+    Connects lazily: an absent server is an error of the first use.
+    """
+    scheme = settings.url.partition(":")[0]
+    if scheme in ("http", "https"):
+        from logweir.store.elasticsearch import ElasticsearchStore
+
+        return ElasticsearchStore(settings)
+    if scheme == "sqlite":
+        from logweir.store.sqlite import SqliteStore
+
+        return SqliteStore(settings)
+    raise LogweirError(
+        SETTING_BAD, where="The configuration", name="store.url", value=settings.url,
+        reason="it begins neither with http://, https:// nor sqlite:///",
+    )  # fmt: skip

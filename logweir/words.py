@@ -1,0 +1,25 @@
+"""How text is cut into words: one way for both stores, for searches and for rules.
+
+FTS5 and Elasticsearch's standard analyser cut differently (``foo.bar``), so neither is asked to: documents carry their
+words joined with spaces, and both stores split at spaces only.
+"""
+
+from __future__ import annotations
+
+import re
+
+BOUNDARY = "\ue000"
+"""A word that nobody can type, put between values so that no phrase reaches from one into the next."""
+
+WORD_LENGTH_MAX = 200
+"""Longer words are cut: Elasticsearch's whitespace tokenizer would split them at 255."""
+
+_WORD = re.compile(r"\w+")
+
+
+def words_of(text: str) -> list[str]:
+    """Runs of letters, digits and underscores, case-folded, each at most WORD_LENGTH_MAX characters."""
+    words = _WORD.findall(text.casefold())
+    if len(text) > WORD_LENGTH_MAX:
+        return [word[:WORD_LENGTH_MAX] for word in words]
+    return words

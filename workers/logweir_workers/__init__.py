@@ -1,0 +1,1 @@
+"""Behind the queue: everything that reads it. Read pipeline.py first."""
