@@ -1,0 +1,205 @@
+"""Brings the servers' own programs to this machine: from Maven Central by `mvn`, unpacked once into a cache.
+
+The cache is $LOGWEIR_CACHE_DIR, or ~/.cache/logweir; for root /var/cache/logweir, since the user that Elasticsearch runs as
+can't look into root's home. Two programs may fetch at once: one of them waits for the other.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.services.errors import MissingTool, ServiceError
+from tests.services.java import Java, find_java
+
+KAFKA_VERSION = "4.3.1"
+ELASTICSEARCH_8 = "8.19.5"
+ELASTICSEARCH_9 = "9.2.4"
+ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
+
+DEBIAN_PACKAGES = ("default-jre-headless", "maven")
+MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+
+
+def cache_directory() -> Path:
+    if given := os.environ.get("LOGWEIR_CACHE_DIR"):
+        return Path(given).expanduser().resolve()
+    return Path("/var/cache/logweir") if os.geteuid() == 0 else Path.home() / ".cache" / "logweir"
+
+
+def kafka_home() -> Path:
+    """The folder with Kafka's jars; it exists once fetched."""
+    return cache_directory() / f"kafka-{KAFKA_VERSION}"
+
+
+def elasticsearch_home(version: str) -> Path:
+    return cache_directory() / f"elasticsearch-{version}"
+
+
+def java_for_kafka() -> Java:
+    return _required_java(17)
+
+
+def java_for_elasticsearch(version: str) -> Java:
+    """Return the Java to run it with. Raises MissingTool: 8.19 needs 17 or newer, 9.x needs 21 or newer."""
+    return _required_java(21 if version.startswith("9.") else 17)
+
+
+def missing_for_elasticsearch(version: str) -> str:
+    """Return why that version can't run on this machine, or an empty string."""
+    try:
+        java_for_elasticsearch(version)
+    except MissingTool as missing:
+        return f"Elasticsearch {version} is not tested here: {missing}"
+    return ""
+
+
+def fetch_all(say: Callable[[str], None] = print) -> None:
+    """Fetch all that this machine can run; one line per step. Raises MissingTool, ServiceError."""
+    ensure_tools(say)
+    fetch_kafka(say)
+    for version in ELASTICSEARCH_VERSIONS:
+        if missing := missing_for_elasticsearch(version):
+            say(f"  {missing}")
+        else:
+            fetch_elasticsearch(version, say)
+
+
+def fetch_kafka(say: Callable[[str], None] = print) -> Path:
+    def copy_jars(target: Path) -> None:
+        _maven(f"{MAVEN_PLUGIN}:copy-dependencies", f"-DoutputDirectory={target}")
+
+    return _fetched(kafka_home(), f"Kafka {KAFKA_VERSION} (54 MB)", copy_jars, say)
+
+
+def fetch_elasticsearch(version: str, say: Callable[[str], None] = print) -> Path:
+    def unpack_zip(target: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=target.parent) as download:
+            artifact = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{version}:zip"
+            _maven(f"{MAVEN_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={download}")
+            _unzip(Path(download) / f"elasticsearch-{version}.zip", target)
+
+    return _fetched(elasticsearch_home(version), f"Elasticsearch {version} (100 MB)", unpack_zip, say)
+
+
+def ensure_tools(say: Callable[[str], None] = print) -> None:
+    """Make sure of java (17 or newer) and mvn: as root on Debian by installing them. Raises MissingTool."""
+    if _tools_are_here():
+        return
+    command = f"apt-get install -y --no-install-recommends {' '.join(DEBIAN_PACKAGES)}"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise MissingTool(f"Java 17 or newer and mvn are needed to fetch and run the servers. As root: {command}")
+    say(f"  installing {' and '.join(DEBIAN_PACKAGES)} from Debian's packages (200 MB) ...")
+    with _debian_starts_no_services():
+        for step in ("apt-get update", command):
+            _run(step.split(), DEBIAN_FRONTEND="noninteractive")
+    if not _tools_are_here():
+        raise MissingTool(f"Java 17 or newer and mvn are still missing after: {command}")
+
+
+def _tools_are_here() -> bool:
+    return find_java(17) is not None and shutil.which("mvn") is not None
+
+
+def _required_java(at_least: int) -> Java:
+    java = find_java(at_least)
+    if java is None:
+        raise MissingTool(
+            f"no Java {at_least} or newer was found (JAVA_HOME, /usr/lib/jvm, PATH). "
+            f"Install one, for instance: apt-get install openjdk-{at_least}-jre-headless"
+        )
+    return java
+
+
+def _fetched(home: Path, what: str, fill: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+    """Return `home`; when it isn't there, fill a temporary folder beside it and rename that: whole or not at all."""
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with _lock(home.with_name(f"{home.name}.lock")):
+        if home.is_dir():
+            return home  # somebody else fetched it while we waited
+        say(f"  fetching {what} ...")
+        began = time.monotonic()
+        partial = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
+        try:
+            fill(partial)
+            _make_readable_for_all(partial)
+            partial.rename(home)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        say(f"  fetched {what} in {time.monotonic() - began:.0f} s into {home}")
+    return home
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file gives the lock back
+
+
+def _maven(*arguments: str) -> None:
+    mvn = shutil.which("mvn")
+    if mvn is None:
+        raise MissingTool("mvn is needed to fetch the servers. As root: apt-get install -y --no-install-recommends maven")
+    pom = str(Path(__file__).with_name("pom.xml"))
+    _run([mvn, "-q", "-B", "-f", pom, f"-Dkafka.version={KAFKA_VERSION}", *arguments])
+
+
+def _run(command: list[str], **environment: str) -> None:
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        end = "\n".join(done.stdout.splitlines()[-20:])
+        raise ServiceError(f"{command[0]} ended with {done.returncode}: {' '.join(command)}\n{end}")
+
+
+def _unzip(archive: Path, target: Path) -> None:
+    """Unpack into `target` without the archive's one top folder, with the files' modes, which zipfile leaves out."""
+    with zipfile.ZipFile(archive) as zipped:
+        for entry in zipped.infolist():
+            inside = Path(*Path(entry.filename).parts[1:])
+            path = target / inside
+            if ".." in inside.parts:
+                raise ServiceError(f"{archive.name} holds a path that leads out of it: {entry.filename}")
+            if entry.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(entry) as source, path.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            path.chmod((entry.external_attr >> 16) & 0o777 or 0o644)
+
+
+def _make_readable_for_all(folder: Path) -> None:
+    """Undo a strict umask: the servers' user is not the one who fetched."""
+    for path in (folder, *folder.rglob("*")):
+        executable = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(0o755 if executable else 0o644)
+
+
+@contextlib.contextmanager
+def _debian_starts_no_services() -> Iterator[None]:
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")  # 101: action forbidden (invoke-rc.d's policy layer)
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
