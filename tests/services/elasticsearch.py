@@ -1,7 +1,7 @@
 """A real Elasticsearch of one node, 8.19 or 9.2: plain HTTP, or with TLS, passwords and API keys.
 
-It is the server with its core modules only (the zip that Elastic makes for integration tests): no data streams, ILM, ingest
-processors, scripts or ES|QL, and `GET /` answers 405.
+It is the server with its core modules only (the zip that Elastic makes for integration tests): no data streams,
+ILM, ingest processors, scripts or ES|QL, and `GET /` answers 405.
 """
 
 import base64
@@ -100,7 +100,10 @@ class Elasticsearch(Instance):
         process.wait_until(self._ready, wait_s_max=START_WAIT_S_MAX)
 
     def request(self, method: str, path: str, body: object = None, *, wait_s_max: float = 30.0) -> Any:
-        """Send one request with the password of `elastic`; return the decoded JSON. Raises urllib.error.HTTPError for 4xx, 5xx."""
+        """Send one request with the password of `elastic`; return the decoded JSON.
+
+        Raises urllib.error.HTTPError for 4xx and 5xx.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)
         context = None
@@ -112,7 +115,7 @@ class Elasticsearch(Instance):
             return json.loads(answer.read() or b"null")
 
     def api_key(self, name: str = "tests", role_descriptors: Mapping[str, Any] | None = None) -> str:
-        """Create an API key and return it encoded, as the header `Authorization: ApiKey ...` and the client's api_key want it."""
+        """Create an API key; return it encoded, as `Authorization: ApiKey ...` and the client's api_key want it."""
         body = {"name": name, "role_descriptors": dict(role_descriptors or {})}
         encoded: str = self.request("POST", "/_security/api_key", body)["encoded"]
         return encoded
@@ -185,7 +188,8 @@ class Elasticsearch(Instance):
         for path in (self.directory, home):
             if closed := [folder for folder in path.parents if not folder.stat().st_mode & 0o001]:
                 raise ServiceError(
-                    f"Elasticsearch runs as {USER}, not as root, and that user can't enter {closed[-1]} on the way to {path}. "
+                    f"Elasticsearch runs as {USER}, not as root, "
+                    f"and that user can't enter {closed[-1]} on the way to {path}. "
                     "Use a folder that everybody can reach (scratch_directory(), LOGWEIR_CACHE_DIR)."
                 )
 
@@ -199,7 +203,7 @@ def _choose(port_wanted: int | None) -> dict[str, Any]:
 
 
 def _server_user() -> tuple[int, int] | None:
-    """Return who the server runs as: None for ourselves; as root, since it refuses to run as root, a user made for it."""
+    """Return who the server runs as: None for ourselves; for root, whom it refuses, a user made for it."""
     if os.geteuid() != 0:
         return None
     try:
@@ -207,18 +211,21 @@ def _server_user() -> tuple[int, int] | None:
     except KeyError:
         useradd = shutil.which("useradd") or "/usr/sbin/useradd"
         if not Path(useradd).exists():
-            raise MissingTool(f"Elasticsearch can't run as root, and there is no useradd to make the user {USER}") from None
+            raise MissingTool(f"Elasticsearch refuses root, and there is no useradd to make the user {USER}") from None
         _run([useradd, "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", "--user-group", USER])
         found = pwd.getpwnam(USER)
     return found.pw_uid, found.pw_gid
 
 
 def _own(folder: Path, user: tuple[int, int] | None) -> None:
-    for path in (folder, *folder.rglob("*")) if user else ():
-        os.lchown(path, *user)
+    if user is not None:
+        for path in (folder, *folder.rglob("*")):
+            os.lchown(path, *user)
 
 
 def _run(command: list[str], *, environment: dict[str, str] | None = None, stdin: str = "") -> None:
-    done = subprocess.run(command, env={**os.environ, **(environment or {})}, input=stdin, capture_output=True, text=True)
+    everything = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, env=everything, input=stdin, capture_output=True, text=True)
     if done.returncode != 0:
-        raise ServiceError(f"{Path(command[0]).name} ended with {done.returncode}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+        said = f"{done.stdout[-1500:]}{done.stderr[-1500:]}"
+        raise ServiceError(f"{Path(command[0]).name} ended with {done.returncode}: {said}")

@@ -1,7 +1,7 @@
 """Brings the servers' own programs to this machine: from Maven Central by `mvn`, unpacked once into a cache.
 
-The cache is $LOGWEIR_CACHE_DIR, or ~/.cache/logweir; for root /var/cache/logweir, since the user that Elasticsearch runs as
-can't look into root's home. Two programs may fetch at once: one of them waits for the other.
+The cache is $LOGWEIR_CACHE_DIR, or ~/.cache/logweir; for root /var/cache/logweir, since the user that Elasticsearch
+runs as can't look into root's home. Two programs may fetch at once: one of them waits for the other.
 """
 
 import contextlib
@@ -148,7 +148,7 @@ def _lock(path: Path) -> Iterator[None]:
 def _maven(*arguments: str) -> None:
     mvn = shutil.which("mvn")
     if mvn is None:
-        raise MissingTool("mvn is needed to fetch the servers. As root: apt-get install -y --no-install-recommends maven")
+        raise MissingTool("mvn is needed to fetch the servers. As root: apt-get install maven")
     pom = str(Path(__file__).with_name("pom.xml"))
     _run([mvn, "-q", "-B", "-f", pom, f"-Dkafka.version={KAFKA_VERSION}", *arguments])
 

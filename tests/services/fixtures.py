@@ -9,8 +9,8 @@
 LOGWEIR_TEST_KAFKA=127.0.0.1:9092 and LOGWEIR_TEST_ELASTICSEARCH=http://127.0.0.1:9200 use servers that already run
 (`make services`): quicker while writing tests.
 
-Without the servers' programs a bare `pytest` skips their tests. With LOGWEIR_TEST_STRICT=1, as in `make test`, it fetches them,
-and every skip fails the session unless its reason starts with "allowed:".
+Without the servers' programs a bare `pytest` skips their tests. With LOGWEIR_TEST_STRICT=1, as in `make test`, it
+fetches them, and every skip fails the session unless its reason starts with "allowed:".
 """
 
 import os
@@ -74,7 +74,9 @@ def elasticsearch(request: pytest.FixtureRequest) -> Any:
     """Give the newest Elasticsearch that this machine can run, or the one in LOGWEIR_TEST_ELASTICSEARCH."""
     if url := os.environ.get("LOGWEIR_TEST_ELASTICSEARCH"):
         return RunningElasticsearch(url)
-    return request.getfixturevalue("elasticsearch_8" if missing_for_elasticsearch(ELASTICSEARCH_9) else "elasticsearch_9")
+    return request.getfixturevalue(
+        "elasticsearch_8" if missing_for_elasticsearch(ELASTICSEARCH_9) else "elasticsearch_9"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -138,4 +140,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"SKIPPED, and LOGWEIR_TEST_STRICT forbids it: {nodeid}: {reason}", red=True)
     for reason in sorted({reason for _, reason in _skipped if reason.startswith(ALLOWED)}):
         tests = sum(1 for _, other in _skipped if other == reason)
-        terminalreporter.write_line(f"Not tested here ({tests} skipped): {reason.removeprefix(ALLOWED).strip()}", yellow=True)
+        terminalreporter.write_line(
+            f"Not tested here ({tests} skipped): {reason.removeprefix(ALLOWED).strip()}", yellow=True
+        )

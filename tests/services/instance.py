@@ -1,4 +1,4 @@
-"""What every server here has: a folder with its ports and passwords, and start(), stop(), kill(), remove() over its processes."""
+"""What every server here has: a folder with its ports and passwords; start(), stop(), kill() and remove()."""
 
 import json
 import shutil

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ logger.clients.level = ERROR
 class Kafka(Instance):
     """Kafka in a folder.
 
-    brokers      1, or 3 for fail-over: then topics get three replicas, and two must have a record (min.insync.replicas).
+    brokers      1, or 3 for fail-over: then topics get three replicas; two must have a record (min.insync.replicas).
     sasl         (user, password): a second listener, `bootstrap_sasl`, that wants SASL PLAIN over plain TCP.
     properties   more lines of server.properties, for all brokers: {"message.max.bytes": 2_000_000}.
     port_wanted  the first broker's port: this one, or the next that is free; otherwise any.
@@ -81,7 +82,7 @@ class Kafka(Instance):
         for n in starting:
             self._launch(n)
         for n in starting if wait else ():
-            self.processes[n - 1].wait_until(lambda n=n: self._ready(n), wait_s_max=START_WAIT_S_MAX)
+            self.processes[n - 1].wait_until(partial(self._ready, n), wait_s_max=START_WAIT_S_MAX)
 
     def stop(self, broker: int | None = None) -> None:
         """Controlled shutdown. Stopping two of three brokers takes the majority away, so the last one may be killed."""
@@ -149,8 +150,8 @@ class Kafka(Instance):
 def would_create_topic(port: int, *, replicas: int) -> bool:
     """Ask a broker whether it would create a topic with that many replicas; False also when nobody answers.
 
-    A port that listens is not enough: a broker listens before the controller has let it in. The request is CreateTopics,
-    version 2, with validate_only (https://kafka.apache.org/protocol).
+    A port that listens is not enough: a broker listens before the controller has let it in. The request is
+    CreateTopics, version 2, with validate_only (https://kafka.apache.org/protocol).
     """
     topic = struct.pack(">i", 1) + _string("logweir-probe") + struct.pack(">ihii", 1, replicas, 0, 0)
     request = struct.pack(">hhi", 19, 2, 1) + _string("logweir-probe") + topic + struct.pack(">i?", 1000, True)

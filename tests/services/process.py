@@ -98,7 +98,7 @@ class ServerProcess:
         return "\n".join(["", f"The end of {self.log_file}:", *lines[-LOG_TAIL_LINES:]])
 
     def wait_until(self, ready: Callable[[], bool], *, wait_s_max: float) -> None:
-        """Return when `ready()` is true. Raises ServiceError, with the log's end, if the server ends or takes too long."""
+        """Return when `ready()` is true. Raises ServiceError, with the log's end, if it ends or takes too long."""
         deadline = time.monotonic() + wait_s_max
         while not ready():
             if not self.running():
@@ -184,12 +184,12 @@ def choose_ports(count: int, *, first_wanted: int | None = None) -> list[int]:
 def require_free(ports: Sequence[int], *, name: str) -> None:
     """Raise ServiceError when somebody else listens on a port that an instance was given at its first start."""
     if taken := [port for port in ports if not port_is_free(port)]:
-        raise ServiceError(f"{name} needs port {taken[0]} of 127.0.0.1, and another program has it. End that program first.")
+        raise ServiceError(f"{name} needs port {taken[0]} of 127.0.0.1, but another program has it: end that first.")
 
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """Give a new folder that servers under another user can reach too (pytest's tmp_path they can't); remove it at the end."""
+    """Give a new folder that servers under another user can reach (pytest's tmp_path they can't); remove it at the end."""
     path = Path(tempfile.mkdtemp(prefix="logweir-services-"))
     path.chmod(0o755)
     try:
