@@ -25,6 +25,16 @@ ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 
 DEBIAN_PACKAGES = ("default-jre-headless", "maven")
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+ECJ_VERSION = "3.40.0"
+
+PLUGIN_DESCRIPTOR = """\
+name=logweir-security-index
+description=What the index .security-7 needs, so that API keys can be made
+version=1
+classname=logweir.SecurityIndexAnalysis
+java.version=17
+elasticsearch.version={version}
+"""
 
 
 def cache_directory() -> Path:
@@ -39,7 +49,8 @@ def kafka_home() -> Path:
 
 
 def elasticsearch_home(version: str) -> Path:
-    return cache_directory() / f"elasticsearch-{version}"
+    # The last number goes up when what we add to the zip changes, so that no old copy in a cache is used.
+    return cache_directory() / f"elasticsearch-{version}-1"
 
 
 def java_for_kafka() -> Java:
@@ -81,9 +92,10 @@ def fetch_kafka(say: Callable[[str], None] = print) -> Path:
 def fetch_elasticsearch(version: str, say: Callable[[str], None] = print) -> Path:
     def unpack_zip(target: Path) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent) as download:
-            artifact = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{version}:zip"
-            _maven(f"{MAVEN_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={download}")
+            _maven_copy(f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{version}:zip", download)
+            _maven_copy(f"org.eclipse.jdt:ecj:{ECJ_VERSION}", download)
             _unzip(Path(download) / f"elasticsearch-{version}.zip", target)
+            _add_plugin(target, version, compiler=Path(download) / f"ecj-{ECJ_VERSION}.jar")
 
     return _fetched(elasticsearch_home(version), f"Elasticsearch {version} (100 MB)", unpack_zip, say)
 
@@ -151,6 +163,29 @@ def _maven(*arguments: str) -> None:
         raise MissingTool("mvn is needed to fetch the servers. As root: apt-get install maven")
     pom = str(Path(__file__).with_name("pom.xml"))
     _run([mvn, "-q", "-B", "-f", pom, f"-Dkafka.version={KAFKA_VERSION}", *arguments])
+
+
+def _maven_copy(artifact: str, directory: str) -> None:
+    _maven(f"{MAVEN_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={directory}")
+
+
+def _add_plugin(home: Path, version: str, *, compiler: Path) -> None:
+    """Compile plugin/ into the server's folder: without it no API key can be made, see there.
+
+    With Eclipse's compiler, which is one jar: a Java made for running programs only has no javac.
+    """
+    folder = home / "plugins" / "logweir-security-index"
+    classes = folder / "classes"
+    classes.mkdir(parents=True)
+    source = Path(__file__).parent / "plugin" / "SecurityIndexAnalysis.java"
+    path = os.pathsep.join(str(jar) for jar in (home / "lib").glob("*.jar"))
+    java = java_for_elasticsearch(version).command
+    _run([java, "-jar", str(compiler), "--release", "17", "-nowarn", "-cp", path, "-d", str(classes), str(source)])
+    with zipfile.ZipFile(folder / "logweir-security-index.jar", "w") as jar:
+        for file in classes.rglob("*.class"):
+            jar.write(file, file.relative_to(classes))
+    shutil.rmtree(classes)
+    (folder / "plugin-descriptor.properties").write_text(PLUGIN_DESCRIPTOR.format(version=version))
 
 
 def _run(command: list[str], **environment: str) -> None:

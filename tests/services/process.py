@@ -22,6 +22,7 @@ from tests.services.errors import ServiceError
 
 LOG_TAIL_LINES = 30
 STOP_WAIT_S_MAX = 40.0
+PORT_WAIT_S_MAX = 2.0  # the kernel closes a killed server's sockets a little later
 # Below the kernel's range for outgoing connections (from 32768): a port that a killed server leaves for a second
 # is not given away before the server starts again.
 PORTS = range(20_000, 32_000)
@@ -134,7 +135,7 @@ class ServerProcess:
         with contextlib.suppress(OSError):
             if _stat(leader).start_ticks != start_ticks:
                 return []  # the number belongs to somebody else by now
-        return [pid for pid, stat in _processes() if stat.session == leader and stat.state not in "ZX"]
+        return [pid for pid, stat in _processes() if stat.session == leader and stat.alive]
 
 
 class _Stat:
@@ -143,7 +144,8 @@ class _Stat:
     def __init__(self, text: str) -> None:
         # The second field is the command's name, which may hold blanks and brackets: count from the last bracket.
         fields = text.rpartition(")")[2].split()
-        self.state = fields[0]
+        # A killed program's first thread is a zombie (Z) while others still hold its files and ports.
+        self.alive = fields[0] not in "ZX" or int(fields[17]) > 1
         self.session = int(fields[3])
         self.start_ticks = int(fields[19])
 
@@ -183,13 +185,17 @@ def choose_ports(count: int, *, first_wanted: int | None = None) -> list[int]:
 
 def require_free(ports: Sequence[int], *, name: str) -> None:
     """Raise ServiceError when somebody else listens on a port that an instance was given at its first start."""
-    if taken := [port for port in ports if not port_is_free(port)]:
+    deadline = time.monotonic() + PORT_WAIT_S_MAX
+    while taken := [port for port in ports if not port_is_free(port)]:
+        if time.monotonic() < deadline:
+            time.sleep(0.05)
+            continue
         raise ServiceError(f"{name} needs port {taken[0]} of 127.0.0.1, but another program has it: end that first.")
 
 
 @contextlib.contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """Give a new folder that servers under another user can reach (pytest's tmp_path they can't); remove it at the end."""
+    """Give a new folder that another user's servers can reach (not so pytest's tmp_path); remove it at the end."""
     path = Path(tempfile.mkdtemp(prefix="logweir-services-"))
     path.chmod(0o755)
     try:
