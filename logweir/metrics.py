@@ -6,6 +6,8 @@ PROMETHEUS_MULTIPROC_DIR before the first import of this module.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -118,10 +120,14 @@ def prepare(prefixes: tuple[str, ...]) -> None:
             get(metric.name)
 
 
+def remove(name: str, *values: str) -> None:
+    """Stop showing one series; harmless when it was never shown."""
+    with suppress(KeyError):
+        get(name).remove(*values)
+
+
 def exposition() -> tuple[bytes, str]:
     """The text of ``/metrics`` and its content type, over all processes that share the port."""
-    import os
-
     registry = prometheus_client.REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         from prometheus_client import multiprocess

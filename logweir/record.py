@@ -149,7 +149,9 @@ _BODY_TYPE = {
     Kind.CANARY: list[Batch],
 }
 _encoder = msgspec.msgpack.Encoder()
-_decoder = {kind: msgspec.msgpack.Decoder(body_type) for kind, body_type in _BODY_TYPE.items()}
+_decoder: dict[Kind, msgspec.msgpack.Decoder[Body]] = {
+    kind: msgspec.msgpack.Decoder(body_type) for kind, body_type in _BODY_TYPE.items()
+}
 
 
 class _Zstd(threading.local):

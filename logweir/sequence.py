@@ -1,0 +1,64 @@
+"""Numbers seen, kept as merged intervals: what is there, what is missing, what came twice."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+
+class Intervals:
+    """A set of whole numbers as sorted, disjoint, inclusive ranges that do not touch.
+
+    Numbers that arrive in order cost one comparison; memory grows with the gaps, not with the numbers.
+    """
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in ranges:
+            self.add(first, last)
+
+    def add(self, first: int, last: int) -> int:
+        """Add ``first`` to ``last``; gives how many of them were not in the set before."""
+        if last < first:
+            return 0
+        if self._lasts and self._firsts[-1] <= first == self._lasts[-1] + 1:
+            self._lasts[-1] = last
+            return last - first + 1
+        # The ranges that overlap or touch [first, last] are low to high - 1.
+        low = bisect_left(self._lasts, first - 1)
+        high = bisect_right(self._firsts, last + 1)
+        before = sum(self._lasts[i] - self._firsts[i] + 1 for i in range(low, high))
+        if low < high:
+            first = min(first, self._firsts[low])
+            last = max(last, self._lasts[high - 1])
+        self._firsts[low:high] = [first]
+        self._lasts[low:high] = [last]
+        return last - first + 1 - before
+
+    def covers(self, first: int, last: int) -> bool:
+        """Whether every number from ``first`` to ``last`` is in the set."""
+        at = bisect_right(self._firsts, first) - 1
+        return at >= 0 and self._lasts[at] >= last
+
+    def gaps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The ranges between ``first`` and ``last`` that are not in the set, in order."""
+        for start, end in self:
+            if start > last:
+                break
+            if end < first:
+                continue
+            if start > first:
+                yield first, start - 1
+            first = end + 1
+        if first <= last:
+            yield first, last
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._firsts, self._lasts, strict=True)
+
+    def __len__(self) -> int:
+        """How many numbers are in the set."""
+        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)

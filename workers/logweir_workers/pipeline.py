@@ -1,0 +1,206 @@
+"""READ FIRST: what happens to a record, from the queue to its outcome.
+
+    decode -> normalise -> enrich -> index -> settle -> flush -> commit
+
+``prepare`` does the first three, on the worker's own thread. ``index`` writes to the store, on another. ``settle``
+counts, in the order of the offsets, once everything before it is durable. The worker then flushes the ledger and
+commits the offsets (worker.py). A crash between any two steps repeats work and changes no number.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from logweir import event as identity
+from logweir import metrics
+from logweir.clock import Clock
+from logweir.errors import RECORD_CORRUPT, LogweirError
+from logweir.event import Provenance
+from logweir.ledger import PartitionLedger
+from logweir.outcomes import DeadLetterReason, Outcome, Stage
+from logweir.queue import Delivery
+from logweir.record import Batch, Record, Refused, decode
+from logweir.store import DeadLetter, Document, Store
+from logweir_workers import dead_letter
+from logweir_workers.decode import EventUnreadable, event_of
+from logweir_workers.enrich import Enricher
+from logweir_workers.index import index, outcome_of
+from logweir_workers.normalise import Context, normalise, words_for
+from logweir_workers.patience import until_it_answers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Work:
+    """One record on its way. ``outcomes``: one per event; None until it is known. ``documents``: place -> document."""
+
+    delivery: Delivery
+    ledger: PartitionLedger
+    record: Record | None
+    size_bytes: int = 0
+    outcomes: list[Outcome | None] = field(default_factory=list)
+    documents: dict[int, Document] = field(default_factory=dict)
+    letters: list[DeadLetter] = field(default_factory=list)
+
+
+class Pipeline:
+    """The steps, with what they need. ``prepare`` and ``settle`` are for one thread; ``index`` may run on several."""
+
+    def __init__(self, *, store: Store, enrich: Enricher, topic_id: str, events_max: int, clock: Clock) -> None:
+        self._store = store
+        self._enrich = enrich
+        self._topic_id = topic_id
+        self._events_max = events_max
+        self._clock = clock
+
+    def prepare(self, delivery: Delivery, ledger: PartitionLedger) -> Work:
+        """A record's documents and dead letters. Raises LogweirError(RECORD_VERSION_UNKNOWN): never skip that one."""
+        try:
+            record = decode(delivery.payload)
+        except LogweirError as error:
+            if error.problem is not RECORD_CORRUPT:
+                raise
+            letter = dead_letter.of_record(topic_id=self._topic_id, delivery=delivery, error=error)
+            return Work(delivery, ledger, None, len(delivery.payload), letters=[letter])
+        work = Work(delivery, ledger, record, len(delivery.payload))
+        if isinstance(record.body, Refused):
+            letter = dead_letter.of_refused(topic_id=self._topic_id, delivery=delivery, refused=record.body)
+            work.letters.append(letter)
+        place = 0
+        for batch in record.batches:
+            work.outcomes += [None] * len(batch.events)
+            self._prepare_batch(work, record, batch, place)
+            place += len(batch.events)
+        metrics.get("logweir_worker_records_total").labels(record.kind.name.lower()).inc()
+        return work
+
+    def index(self, works: list[Work], stopping: threading.Event) -> None:
+        """Give every event of these records its outcome, durably. Raises Stopped."""
+        places = [(work, place) for work in works for place in work.documents]
+        documents = [work.documents[place] for work, place in places]
+        items = index(self._store, documents, events_max=self._events_max, stopping=stopping)
+        for (work, place), document, item in zip(places, documents, items, strict=True):
+            outcome, reason = outcome_of(document, item)
+            work.outcomes[place] = outcome
+            if reason is not None:
+                error = item.error or f"stored is {item.stored}"
+                work.letters.append(self._letter(work, place, document.id, reason, Stage.INDEX, error))
+        letters = [letter for work in works for letter in work.letters]
+        if letters:
+            until_it_answers(lambda: self._store.put_dead_letters(letters), stopping)
+        self._observe_latency(works)
+
+    def settle(self, works: list[Work]) -> None:
+        """Count indexed records in their partitions' ledgers; to be called in the order of the offsets.
+
+        Raises LogweirError(STORE_DOWN) before anything is counted: call again.
+        """
+        live = [work for work in works if not work.ledger.dropped]
+        for ledger in {work.ledger for work in live}:
+            records = [work.record for work in live if work.ledger is ledger and work.record is not None]
+            ledger.load(records)
+        for work in live:
+            self._settle_one(work)
+
+    def _settle_one(self, work: Work) -> None:
+        offset = work.delivery.offset
+        if work.record is None:
+            work.ledger.pass_over(offset)
+        elif not work.ledger.settle(work.record, offset, _known(work.outcomes)):
+            metrics.get("logweir_worker_records_repeated_total").inc()
+            return
+        for outcome in Outcome:
+            if count := work.outcomes.count(outcome):
+                metrics.get("logweir_worker_events_total").labels(outcome.value).inc(count)
+        for letter in work.letters:
+            metrics.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
+
+    def _prepare_batch(self, work: Work, record: Record, batch: Batch, place: int) -> None:
+        context = Context(
+            received_us=batch.received_us,
+            key=batch.key,
+            emitter=batch.emitter,
+            source_address=batch.source_address,
+            format=batch.format,
+            stamp=batch.stamp,
+        )
+        prefix, number_first = _ids_of(batch)
+        stream = identity.stream_of(record.ingest_epoch, work.delivery.partition)
+        index_name = identity.index_of(batch.received_us)
+        for at, raw in enumerate(batch.events):
+            id = prefix + str(number_first + at)
+            provenance = Provenance(stream, record.first + place + at, identity.content_hash_of(raw))
+            work.size_bytes += len(raw)
+            try:
+                stage = Stage.DECODE
+                sent = event_of(raw)
+                stage = Stage.NORMALISE
+                source = normalise(sent, context)
+                stage = Stage.ENRICH
+                self._enrich(source, context)
+                words = words_for(source)
+            except EventUnreadable as error:
+                self._give_up(work, place + at, id, DeadLetterReason.EVENT_UNREADABLE, stage, str(error))
+                continue
+            except Exception as error:
+                # A fault of ours must not hold the partition up: the event is kept, the trace is in the log.
+                log.exception("Event %s at partition %d offset %d", id, work.delivery.partition, work.delivery.offset)
+                self._give_up(work, place + at, id, DeadLetterReason.EVENT_UNFIT, stage, repr(error))
+                continue
+            source["ingest_stream"] = provenance.stream
+            source["ingest_number"] = provenance.number
+            source["content_hash"] = provenance.content_hash
+            work.documents[place + at] = Document(id, index_name, source, provenance, *words)
+
+    def _give_up(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
+        work.outcomes[place] = Outcome.DEAD_LETTERED
+        work.letters.append(self._letter(work, place, id, reason, stage, error))
+
+    def _letter(
+        self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str
+    ) -> DeadLetter:
+        assert work.record is not None
+        batch, index_in_batch = _find(work.record.batches, place)
+        return dead_letter.of_event(
+            topic_id=self._topic_id,
+            delivery=work.delivery,
+            record=work.record,
+            batch=batch,
+            index=index_in_batch,
+            number=work.record.first + place,
+            reason=reason,
+            stage=stage,
+            error=error,
+            id=id,
+        )
+
+    def _observe_latency(self, works: list[Work]) -> None:
+        received = [batch.received_us for work in works if work.record for batch in work.record.batches if batch.events]
+        if received:
+            seconds = (self._clock() - min(received)) / 1e6
+            metrics.get("logweir_event_latency_seconds").labels("door_to_stored").observe(max(0.0, seconds))
+
+
+def _ids_of(batch: Batch) -> tuple[str, int]:
+    """What the ids of the batch's events begin with, and the number that the first one's ends with."""
+    if batch.epoch is not None and batch.sequence_first is not None:
+        return identity.identity_prefix_numbered(batch.key, batch.emitter, batch.epoch), batch.sequence_first
+    return identity.identity_prefix_bare(batch.id), batch.index_first
+
+
+def _find(batches: Iterable[Batch], place: int) -> tuple[Batch, int]:
+    for batch in batches:
+        if place < len(batch.events):
+            return batch, place
+        place -= len(batch.events)
+    raise IndexError(place)
+
+
+def _known(outcomes: list[Outcome | None]) -> list[Outcome]:
+    known = [outcome for outcome in outcomes if outcome is not None]
+    assert len(known) == len(outcomes), "an event without an outcome"
+    return known

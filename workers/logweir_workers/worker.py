@@ -1,0 +1,340 @@
+"""Run a worker: read the queue, index into the store, keep the ledger.
+
+Any number of workers may run, on any number of machines; they share the partitions of the topic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from logweir import exposition, metrics
+from logweir.clock import Clock, now_us
+from logweir.config import Settings
+from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, LogweirError
+from logweir.event import day_of
+from logweir.ledger import PartitionLedger
+from logweir.logs import configure_logging
+from logweir.process import die_with_parent
+from logweir.queue import Consumer, Delivery, Queue, open_queue
+from logweir.store import Store, open_store
+from logweir_workers import enrich
+from logweir_workers.patience import Stopped, until_it_answers
+from logweir_workers.pipeline import Pipeline, Work
+
+log = logging.getLogger(__name__)
+
+_RECORDS_PER_POLL = 64
+_BULK_WAIT_S = 0.05
+_BUSY_WAIT_S = 0.02
+_IDLE_WAIT_S = 0.2
+_LAG_INTERVAL_S = 5.0
+_RETENTION_INTERVAL_S = 3600.0
+_DRAIN_S_MAX = 5.0
+_STALLED_S = 120.0
+_DAY_US = 86_400_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--group", dest="set:worker.group", metavar="NAME", help="consumer group (logweir)")
+    parser.add_argument(
+        "--metrics-address",
+        dest="set:worker.metrics_address",
+        metavar="ADDRESS",
+        help="address of /metrics and /healthz (127.0.0.1)",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        dest="set:worker.metrics_port",
+        metavar="PORT",
+        help="port of /metrics and /healthz (8082, or the next free one)",
+    )
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="stop when the process that started this one dies"
+    )
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.die_with_parent:
+        die_with_parent()
+    configure_logging("worker")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    store, queue = open_store(settings.store), open_queue(settings.queue)
+    worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
+    metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_queue_", "logweir_store_"))
+    port = exposition.serve("The worker", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled)
+    log.info("worker: reading %s into %s; metrics on port %d", settings.queue.url, settings.store.url, port)
+    try:
+        worker.run()
+    finally:
+        queue.close()
+        store.close()
+    return 0
+
+
+@dataclass(slots=True)
+class _Bulk:
+    """Records that are indexed together. ``since``: when the first one was prepared, monotonic seconds."""
+
+    works: list[Work] = field(default_factory=list)
+    events: int = 0
+    size_bytes: int = 0
+    since: float = 0.0
+    indexed: Future[None] | None = None
+
+    def add(self, work: Work) -> None:
+        self.since = self.since or time.monotonic()
+        self.works.append(work)
+        self.events += len(work.documents)
+        self.size_bytes += work.size_bytes
+
+
+class Worker:
+    """One member of the consumer group. ``run`` returns when ``stopping`` is set."""
+
+    def __init__(
+        self, *, settings: Settings, queue: Queue, store: Store, stopping: threading.Event, clock: Clock
+    ) -> None:
+        self._settings = settings.worker
+        self._retention_days = settings.store.retention_days
+        self._queue = queue
+        self._store = store
+        self._stopping = stopping
+        self._clock = clock
+        self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._enrich = enrich.load(settings.worker)
+        self._ledgers: dict[int, PartitionLedger] = {}
+        self._bulk = _Bulk()
+        self._under_way: deque[_Bulk] = deque()
+        self._paused = False
+        self._turned = time.monotonic()
+        self._chores = [
+            _Chore(self._settings.ledger_interval_s, self._flush),
+            _Chore(_LAG_INTERVAL_S, self._observe_lag),
+            _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
+        ]
+
+    def stalled(self) -> str | None:
+        """What /healthz complains of: the reading loop has not turned for two minutes."""
+        seconds = time.monotonic() - self._turned
+        return f"the worker has not read the queue for {seconds:.0f} s" if seconds > _STALLED_S else None
+
+    def run(self) -> None:
+        """Read until told to stop. Raises LogweirError for what a person has to mend first."""
+        try:
+            until_it_answers(self._store.prepare, self._stopping)
+            until_it_answers(self._queue.prepare, self._stopping)
+            self._topic_id = until_it_answers(self._queue.topic_id, self._stopping)
+        except Stopped:
+            return
+        self._pipeline = Pipeline(
+            store=self._store,
+            enrich=self._enrich,
+            topic_id=self._topic_id,
+            events_max=self._settings.bulk_events_max,
+            clock=self._clock,
+        )
+        while not self._stopping.is_set():
+            self._read()
+
+    def _read(self) -> None:
+        """Be a member of the group until told to stop, or until a claim is lost; then leave it."""
+        with ThreadPoolExecutor(self._settings.bulks_in_flight, thread_name_prefix="bulk") as self._executor:
+            self._consumer: Consumer = until_it_answers(self._join, self._stopping)
+            try:
+                while not self._stopping.is_set():
+                    self._turn()
+            except Stopped:
+                pass
+            except LogweirError as error:
+                if error.problem is not CLAIM_LOST:
+                    raise
+                self._lose_claim(error)
+            finally:
+                self._consumer.close()
+                self._drop(list(self._ledgers))
+
+    def _join(self) -> Consumer:
+        return self._queue.consumer(group=self._settings.group, assigned=self._assigned, revoked=self._revoked)
+
+    def _turn(self) -> None:
+        self._turned = time.monotonic()
+        self._settle_indexed()
+        self._send_bulk_when_due()
+        for delivery in self._poll():
+            ledger = self._ledgers.get(delivery.partition)
+            if ledger is not None:
+                self._bulk.add(self._pipeline.prepare(delivery, ledger))
+                self._send_bulk_when_due()
+        for chore in self._chores:
+            chore.when_due()
+
+    def _poll(self) -> list[Delivery]:
+        """The next records; none while the bulk that is being filled is full and cannot be sent yet."""
+        full = self._bulk_is_full()
+        if full != self._paused:
+            (self._consumer.pause if full else self._consumer.resume)(list(self._ledgers))
+            self._paused = full
+        busy = self._under_way or self._bulk.works
+        wait_s = _BUSY_WAIT_S if busy else _IDLE_WAIT_S
+        try:
+            return self._consumer.poll(wait_s=wait_s, records_max=_RECORDS_PER_POLL)
+        except LogweirError as error:
+            if error.problem is OFFSETS_EXPIRED:
+                self._expire(error)
+            elif error.problem is QUEUE_DOWN:
+                log.warning("%s", error)
+                self._stopping.wait(1.0)
+            else:
+                raise
+            return []
+
+    def _bulk_is_full(self) -> bool:
+        bulk = self._bulk
+        return bulk.events >= self._settings.bulk_events_max or bulk.size_bytes >= self._settings.bulk_size_bytes_max
+
+    def _send_bulk_when_due(self) -> None:
+        """Have the bulk indexed when it is full or has waited, if fewer than the allowed number are under way."""
+        bulk = self._bulk
+        due = self._bulk_is_full() or (bulk.works and time.monotonic() - bulk.since >= _BULK_WAIT_S)
+        if not due or len(self._under_way) >= self._settings.bulks_in_flight:
+            return
+        self._bulk = _Bulk()
+        bulk.indexed = self._executor.submit(self._pipeline.index, bulk.works, self._stopping)
+        self._under_way.append(bulk)
+
+    def _settle_indexed(self) -> None:
+        """Count the bulks that are indexed, oldest first. Raises Stopped, and what went wrong in the bulk's thread."""
+        while self._under_way and (indexed := self._under_way[0].indexed) and indexed.done():
+            indexed.result()
+            try:
+                self._pipeline.settle(self._under_way[0].works)
+            except LogweirError as error:
+                _require_store_down(error)
+                return
+            self._under_way.popleft()
+
+    def _flush(self) -> None:
+        """Write the ledgers, then commit. Raises LogweirError(CLAIM_LOST)."""
+        offsets = {}
+        for partition, ledger in self._ledgers.items():
+            try:
+                offset = ledger.flush()
+            except LogweirError as error:
+                # The next flush writes all of it; until then nothing is committed.
+                _require_store_down(error)
+                break
+            if offset is not None:
+                offsets[partition] = offset
+        if offsets:
+            self._consumer.commit(offsets)
+
+    def _assigned(self, partitions: Collection[int]) -> Mapping[int, int | None]:
+        for partition in partitions:
+            self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
+        metrics.get("logweir_worker_partitions").set(len(self._ledgers))
+        self._paused = False
+        return {partition: self._ledgers[partition].next_offset for partition in partitions}
+
+    def _claim(self, partition: int) -> PartitionLedger:
+        return PartitionLedger.claim(
+            store=self._store, group=self._settings.group, topic_id=self._topic_id, partition=partition,
+            owner=self._owner,
+        )  # fmt: skip
+
+    def _revoked(self, partitions: Collection[int], lost: bool) -> None:
+        """Finish what is under way and write it down, unless it is no longer ours to write."""
+        if not lost:
+            try:
+                self._drain()
+                self._flush()
+            except LogweirError as error:
+                # Whoever gets the partitions repeats what was not written down.
+                log.warning("Partitions %s are handed over without a last flush: %s", sorted(partitions), error)
+        self._drop(partitions)
+
+    def _drain(self) -> None:
+        """Wait a little for what is under way, and count it."""
+        deadline = time.monotonic() + _DRAIN_S_MAX
+        try:
+            for bulk in list(self._under_way):
+                assert bulk.indexed is not None
+                bulk.indexed.result(timeout=max(0.0, deadline - time.monotonic()))
+            self._settle_indexed()
+        except (TimeoutError, Stopped):
+            log.info("Some bulks are not finished; whoever reads on indexes them again.")
+
+    def _drop(self, partitions: Collection[int]) -> None:
+        """Forget partitions: what is under way for them is not counted, what waits for them is not sent."""
+        for partition in partitions:
+            ledger = self._ledgers.pop(partition, None)
+            if ledger is not None:
+                ledger.dropped = True
+                for name in ("logweir_queue_lag_records", "logweir_queue_head_age_seconds"):
+                    metrics.remove(name, self._queue.topic, str(partition), self._settings.group)
+        waiting, self._bulk = self._bulk.works, _Bulk()
+        for work in waiting:
+            if not work.ledger.dropped:
+                self._bulk.add(work)
+        metrics.get("logweir_worker_partitions").set(len(self._ledgers))
+
+    def _lose_claim(self, error: LogweirError) -> None:
+        """Another worker has claimed a partition of ours: write nothing more about it, and join the group anew."""
+        log.warning("%s", error)
+        metrics.get("logweir_worker_claims_lost_total").inc()
+        self._drop([int(error.numbers["partition"])])
+
+    def _expire(self, error: LogweirError) -> None:
+        """Offsets are gone that were never read: note them as lost, go on with what is there."""
+        numbers = error.numbers
+        partition, first, earliest = numbers["partition"], numbers["offset"], numbers["offset_earliest"]
+        ledger = self._ledgers[partition]
+        log.error("%s", error)
+        if first < earliest:
+            ledger.expire(first, earliest - 1)
+            metrics.get("logweir_worker_offsets_expired_total").labels(str(partition)).inc(earliest - first)
+        self._consumer.seek(partition, earliest)
+
+    def _observe_lag(self) -> None:
+        for partition, lag in self._consumer.lag().items():
+            labels = (self._queue.topic, str(partition), self._settings.group)
+            metrics.get("logweir_queue_lag_records").labels(*labels).set(lag.records)
+            metrics.get("logweir_queue_head_age_seconds").labels(*labels).set(lag.seconds)
+
+    def _delete_expired(self) -> None:
+        before = day_of(self._clock() - self._retention_days * _DAY_US)
+        for index in self._store.delete_expired(before):
+            log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
+
+
+def _require_store_down(error: LogweirError) -> None:
+    if error.problem is not STORE_DOWN:
+        raise error
+    log.warning("%s Trying again.", error)
+
+
+@dataclass(slots=True)
+class _Chore:
+    """Something to do every ``interval_s`` seconds, beside reading."""
+
+    interval_s: float
+    call: Callable[[], None]
+    due: float = 0.0
+
+    def when_due(self) -> None:
+        now = time.monotonic()
+        if now >= self.due:
+            self.due = now + self.interval_s
+            self.call()
