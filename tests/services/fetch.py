@@ -23,7 +23,9 @@ ELASTICSEARCH_8 = "8.19.5"
 ELASTICSEARCH_9 = "9.2.4"
 ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 
-DEBIAN_PACKAGES = ("default-jre-headless", "maven")
+# nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy).
+DEBIAN_PACKAGES = ("default-jre-headless", "maven", "nginx", "openssl", "prometheus", "systemd")
+COMMANDS = ("mvn", "nginx", "openssl", "promtool", "systemd-analyze")
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ECJ_VERSION = "3.40.0"
 
@@ -101,22 +103,22 @@ def fetch_elasticsearch(version: str, say: Callable[[str], None] = print) -> Pat
 
 
 def ensure_tools(say: Callable[[str], None] = print) -> None:
-    """Make sure of java (17 or newer) and mvn: as root on Debian by installing them. Raises MissingTool."""
+    """Make sure of java (17 or newer) and COMMANDS: as root on Debian by installing them. Raises MissingTool."""
     if _tools_are_here():
         return
     command = f"apt-get install -y --no-install-recommends {' '.join(DEBIAN_PACKAGES)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise MissingTool(f"Java 17 or newer and mvn are needed to fetch and run the servers. As root: {command}")
-    say(f"  installing {' and '.join(DEBIAN_PACKAGES)} from Debian's packages (200 MB) ...")
+        raise MissingTool(f"Java 17 or newer and {', '.join(COMMANDS)} are needed for the tests. As root: {command}")
+    say(f"  installing {', '.join(DEBIAN_PACKAGES)} from Debian's packages (300 MB) ...")
     with _debian_starts_no_services():
         for step in ("apt-get update", command):
             _run(step.split(), DEBIAN_FRONTEND="noninteractive")
     if not _tools_are_here():
-        raise MissingTool(f"Java 17 or newer and mvn are still missing after: {command}")
+        raise MissingTool(f"Java 17 or newer or one of {', '.join(COMMANDS)} is still missing after: {command}")
 
 
 def _tools_are_here() -> bool:
-    return find_java(17) is not None and shutil.which("mvn") is not None
+    return find_java(17) is not None and all(shutil.which(command) for command in COMMANDS)
 
 
 def _required_java(at_least: int) -> Java:
