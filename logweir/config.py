@@ -62,6 +62,8 @@ class IngestSettings(_Section):
     """Largest request line and headers together."""
     header_timeout_s: float = Field(10.0, gt=0)
     """Longest time that a request's headers may take to arrive."""
+    body_timeout_s: float = Field(60.0, gt=0)
+    """Longest time that a request's body may take to arrive."""
     queue_timeout_s: float = Field(2.0, gt=0)
     """How long a request waits for the queue before it is answered 503."""
     refused_size_bytes_max: int = Field(64 * 1024, ge=0)

@@ -56,112 +56,149 @@ class LogweirError(Exception):
 
 # --- the door: what a sender can do wrong -------------------------------------------------------------------------
 KEY_MISSING = Problem(
-    "key_missing", 401,
+    "key_missing",
+    401,
     "The request carries no key.",
     "Send the header X-My-Log-Input-Key, X-Log-Key or Authorization: Bearer; `logweir keys add NAME` makes a key.",
 )
 KEY_UNKNOWN = Problem(
-    "key_unknown", 401,
+    "key_unknown",
+    401,
     "The key of the request is not known here.",
     "Check the key's spelling; `logweir keys list` names the live keys, `logweir keys add NAME` makes one.",
 )
 EMITTER_HEADER_BAD = Problem(
-    "emitter_header_bad", 400,
+    "emitter_header_bad",
+    400,
     "The header {header} reads {value!r}, which is not {expected}.",
     "Correct the header, or leave all Log-* headers out to send without numbers.",
 )
 JSON_BAD = Problem(
-    "json_bad", 400,
+    "json_bad",
+    400,
     "Event {event_index} is not valid JSON at byte {byte_offset} of the body: {reason}.",
     "Correct the sender's JSON (quotes inside a template must be escaped). Nothing of this request was accepted.",
 )
 EVENT_NOT_OBJECT = Problem(
-    "event_not_object", 400,
+    "event_not_object",
+    400,
     "Event {event_index}, at byte {byte_offset} of the body, is {found}; an event is a JSON object.",
     "Send objects: one, an array of them, or one a line. Nothing of this request was accepted.",
 )
 BODY_EMPTY = Problem(
-    "body_empty", 400,
+    "body_empty",
+    400,
     "The body holds no event.",
     "Send at least one JSON object.",
 )
 ENCODING_BAD = Problem(
-    "encoding_bad", 400,
+    "encoding_bad",
+    400,
     "The body cannot be read as {encoding}: {reason}.",
     "Check that the body is complete and that Content-Encoding names how it is compressed.",
 )
 UTF8_BAD = Problem(
-    "utf8_bad", 400,
+    "utf8_bad",
+    400,
     "Byte {byte_offset} of the body, in event {event_index}, is not UTF-8.",
     "Send JSON as UTF-8. Nothing of this request was accepted.",
 )
 DEPTH_EXCEEDED = Problem(
-    "depth_exceeded", 400,
+    "depth_exceeded",
+    400,
     "Event {event_index} is nested deeper than {depth_max} levels at byte {byte_offset} of the body.",
     "Send flatter events, or raise ingest.depth_max.",
 )
 EVENTS_TOO_MANY = Problem(
-    "events_too_many", 413,
+    "events_too_many",
+    413,
     "The body holds more than {events_max} events.",
     "Send smaller batches, or raise ingest.events_per_request_max.",
 )
 EVENT_TOO_LARGE = Problem(
-    "event_too_large", 413,
+    "event_too_large",
+    413,
     "Event {event_index} is {size_bytes} bytes; one event may have at most {size_bytes_max}.",
     "Send smaller events, or raise ingest.event_size_bytes_max.",
 )
 BODY_TOO_LARGE = Problem(
-    "body_too_large", 413,
+    "body_too_large",
+    413,
     "The request body is larger than {size_bytes_max} bytes.",
     "Send smaller batches, or raise ingest.body_size_bytes_max.",
 )
 DECOMPRESSED_TOO_LARGE = Problem(
-    "decompressed_too_large", 413,
+    "decompressed_too_large",
+    413,
     "The body decompresses to more than {size_bytes_max} bytes.",
     "Send smaller batches, or raise ingest.decompressed_size_bytes_max or ingest.decompression_ratio_max.",
 )
 HEADERS_TOO_LARGE = Problem(
-    "headers_too_large", 431,
+    "headers_too_large",
+    431,
     "The request's headers are larger than {size_bytes_max} bytes.",
     "Send shorter headers, or raise ingest.header_size_bytes_max.",
 )
 HEADERS_TOO_SLOW = Problem(
-    "headers_too_slow", 408,
+    "headers_too_slow",
+    408,
     "The request's headers took longer than {timeout_s} seconds.",
     "Check the network between the sender and the door, or raise ingest.header_timeout_s.",
     retry=True,
 )
 CONTENT_ENCODING_UNKNOWN = Problem(
-    "content_encoding_unknown", 415,
+    "content_encoding_unknown",
+    415,
     "Content-Encoding {encoding!r} is not understood.",
     "Send the body plain or with Content-Encoding: gzip.",
 )
 NOT_FOUND = Problem(
-    "not_found", 404,
+    "not_found",
+    404,
     "There is nothing at {path}.",
     "Events go to POST /events.",
 )
+BODY_TOO_SLOW = Problem(
+    "body_too_slow", 408,
+    "The request's body took longer than {timeout_s} seconds.",
+    "Check the network between the sender and the door, send smaller batches, or raise ingest.body_timeout_s.",
+    retry=True,
+)
+HTTP_BAD = Problem(
+    "http_bad", 400,
+    "The request is not HTTP that can be read: {reason}.",
+    "Check the sender, and any proxy in between.",
+)
+RECEIPT_BAD = Problem(
+    "receipt_bad", 404,
+    "This receipt was not made here.",
+    "Send a receipt as the door answered it, to a door of the same installation.",
+)
 METHOD_NOT_ALLOWED = Problem(
-    "method_not_allowed", 405,
+    "method_not_allowed",
+    405,
     "{path} does not answer {method}.",
     "Use {allowed}.",
 )
 
 # --- the door: what is ours ---------------------------------------------------------------------------------------
 QUEUE_UNAVAILABLE = Problem(
-    "queue_unavailable", 503,
-    "The queue did not confirm the events within {timeout_s} seconds; they are not accepted.",
+    "queue_unavailable",
+    503,
+    "The queue did not take the events: {reason}. They are not accepted.",
     "Send the same request again after Retry-After seconds. Operator: `logweir doctor` says what the queue lacks.",
     retry=True,
 )
 STOPPING = Problem(
-    "stopping", 503,
+    "stopping",
+    503,
     "This door is stopping and takes no more events.",
     "Send the same request again.",
     retry=True,
 )
 INTERNAL = Problem(
-    "internal", 500,
+    "internal",
+    500,
     "The door failed on this request; it is not accepted.",
     "Try again; the operator finds the cause in the door's log under {reference}.",
     retry=True,
@@ -169,128 +206,152 @@ INTERNAL = Problem(
 
 # --- settings, keys, command line ---------------------------------------------------------------------------------
 SETTING_UNKNOWN = Problem(
-    "setting_unknown", 500,
+    "setting_unknown",
+    500,
     "{where} sets {name!r}, which is not a setting.{nearest}",
     "`logweir config` prints every setting with its meaning.",
 )
 SETTING_BAD = Problem(
-    "setting_bad", 500,
+    "setting_bad",
+    500,
     "{where} sets {name} to {value!r}: {reason}.",
     "`logweir config` prints every setting with its meaning.",
 )
 CONFIG_UNREADABLE = Problem(
-    "config_unreadable", 500,
+    "config_unreadable",
+    500,
     "The configuration {path} cannot be read: {reason}.",
     "Correct the file, or name another with --config.",
 )
 SERVER_EXTRA_MISSING = Problem(
-    "server_extra_missing", 500,
+    "server_extra_missing",
+    500,
     "`logweir {command}` needs the package {module!r}, which is not installed.",
     "Install the server parts: pip install 'logweir[server]'.",
 )
 KEY_NAME_TAKEN = Problem(
-    "key_name_taken", 409,
+    "key_name_taken",
+    409,
     "There is a live key named {name!r} already.",
     "Choose another name, or revoke it first: logweir keys revoke {name}.",
 )
 KEY_NAME_BAD = Problem(
-    "key_name_bad", 400,
+    "key_name_bad",
+    400,
     "{name!r} cannot be a key's name.",
     "Use 1 to 64 letters, digits, '.', '_' or '-'.",
 )
 KEY_NAME_UNKNOWN = Problem(
-    "key_name_unknown", 404,
+    "key_name_unknown",
+    404,
     "There is no live key named {name!r}.{nearest}",
     "`logweir keys list` names the live keys.",
 )
 KEYS_FILE_BAD = Problem(
-    "keys_file_bad", 500,
+    "keys_file_bad",
+    500,
     "The keys file {path} cannot be read: {reason}.",
     "Correct it or restore it from a backup; keys are kept hashed and cannot be recovered from elsewhere.",
 )
 DATA_DIR_LOCKED = Problem(
-    "data_dir_locked", 500,
+    "data_dir_locked",
+    500,
     "{path} is in use by another logweir (process {pid}).",
     "Stop it, or choose another --data-dir.",
 )
 PORT_TAKEN = Problem(
-    "port_taken", 500,
+    "port_taken",
+    500,
     "{what} cannot listen on {address}: {reason}.",
     "Stop what listens there, or choose another port.",
 )
 FILE_UNREADABLE = Problem(
-    "file_unreadable", 500,
+    "file_unreadable",
+    500,
     "{path} cannot be read: {reason}.",
     "Check the path and its permissions.",
 )
 
 # --- queue and store ----------------------------------------------------------------------------------------------
 QUEUE_DOWN = Problem(
-    "queue_down", 503,
+    "queue_down",
+    503,
     "The queue {url} does not answer: {reason}.",
     "Check that it runs and that queue.url, credentials and CA file are right.",
     retry=True,
 )
 QUEUE_RECORD_TOO_LARGE = Problem(
-    "queue_record_too_large", 500,
+    "queue_record_too_large",
+    500,
     "A record of {size_bytes} bytes does not fit into the queue, which takes {size_bytes_max}.",
     "Raise the topic's max.message.bytes, or lower queue.record_size_bytes_max.",
 )
 OFFSETS_EXPIRED = Problem(
-    "offsets_expired", 500,
+    "offsets_expired",
+    500,
     "Partition {partition} of {topic}: offset {offset} is gone; the queue holds {offset_earliest} to {offset_latest}.",
     "Retention passed the worker or the topic was made anew; what is missing is reported as lost.",
 )
 RECORD_VERSION_UNKNOWN = Problem(
-    "record_version_unknown", 500,
+    "record_version_unknown",
+    500,
     "The record has version {version}; this program reads versions up to {version_max}.",
     "Upgrade this program before the doors that write to the queue.",
 )
 RECORD_CORRUPT = Problem(
-    "record_corrupt", 500,
+    "record_corrupt",
+    500,
     "The record cannot be read: {reason}.",
     "It is kept among the dead letters; check what else writes to the topic, and the disks.",
 )
 STORE_DOWN = Problem(
-    "store_down", 503,
+    "store_down",
+    503,
     "The store {url} does not answer: {reason}.",
     "Check that it runs and that store.url, credentials and CA file are right.",
     retry=True,
 )
 STORE_REFUSES = Problem(
-    "store_refuses", 500,
+    "store_refuses",
+    500,
     "The store {url} refuses {what}: {reason}.",
     "Check the rights of the user or API key that logweir uses, and the store's log.",
 )
 CLAIM_LOST = Problem(
-    "claim_lost", 500,
+    "claim_lost",
+    500,
     "Partition {partition} is claimed by {owner} with generation {generation}, later than this worker's {generation_own}.",
     "Another worker has taken the partition over; this one stops working on it.",
 )
 
 # --- search -------------------------------------------------------------------------------------------------------
 QUERY_BAD = Problem(
-    "query_bad", 400,
+    "query_bad",
+    400,
     "The query cannot be read at character {column}: {reason}.",
-    "Example: category:syslog AND (sshd OR \"failed password\") AND NOT hostname:web*",
+    'Example: category:syslog AND (sshd OR "failed password") AND NOT hostname:web*',
 )
 QUERY_FIELD_UNKNOWN = Problem(
-    "query_field_unknown", 400,
+    "query_field_unknown",
+    400,
     "{field!r} is not a field.{nearest}",
     "Fields that events bring along are below details, such as details.user.",
 )
 QUERY_OPERATOR_UNFIT = Problem(
-    "query_operator_unfit", 400,
+    "query_operator_unfit",
+    400,
     "The field {field} cannot do {operator}.",
     "{field} can do: {operators}.",
 )
 TIME_BAD = Problem(
-    "time_bad", 400,
+    "time_bad",
+    400,
     "{value!r} is not a time.",
     "Write 2026-01-31T12:00:00Z, epoch seconds, or an age such as 15m, 1h or 7d.",
 )
 PARAMETER_BAD = Problem(
-    "parameter_bad", 400,
+    "parameter_bad",
+    400,
     "The parameter {name} reads {value!r}, which is not {expected}.",
     "Correct the request.",
 )

@@ -1,0 +1,94 @@
+"""Receipts: signed tokens that say which numbers a batch got. Encode and decode stand side by side.
+
+A token is base64url of: version (1 byte), ingest epoch (16), partition (4), first number (8), count (4), window (4),
+and the first 16 bytes of the HMAC-SHA256 of all that under the installation's secret. It can be read by everybody and
+made by nobody else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+import struct
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from logweir.errors import RECEIPT_BAD, LogweirError
+
+VERSION = 1
+_FIELDS = struct.Struct(">B16sIQII")
+_SIGNATURE_SIZE_BYTES = 16
+_SECRET_SIZE_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The numbers ``first`` to ``first + count - 1`` of (ingest epoch, partition), given out in ``window``."""
+
+    ingest_epoch: bytes
+    partition: int
+    first: int
+    count: int
+    window: int
+
+
+def encode(receipt: Receipt, secret: bytes) -> str:
+    """The token of a receipt: 71 letters that need no escaping in a URL."""
+    fields = _FIELDS.pack(
+        VERSION, receipt.ingest_epoch, receipt.partition, receipt.first, receipt.count, receipt.window
+    )
+    return base64.urlsafe_b64encode(fields + _signature(fields, secret)).rstrip(b"=").decode()
+
+
+def decode(token: str, secret: bytes) -> Receipt:
+    """The receipt of a token. Raises LogweirError(RECEIPT_BAD) for any that this installation did not make."""
+    try:
+        data = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise LogweirError(RECEIPT_BAD) from error
+    fields, signature = data[: _FIELDS.size], data[_FIELDS.size :]
+    if not hmac.compare_digest(_signature(fields, secret), signature) or fields[0] != VERSION:
+        raise LogweirError(RECEIPT_BAD)
+    if encode(receipt := Receipt(*_FIELDS.unpack(fields)[1:]), secret) != token:
+        raise LogweirError(RECEIPT_BAD)
+    return receipt
+
+
+def _signature(fields: bytes, secret: bytes) -> bytes:
+    return hmac.digest(secret, fields, "sha256")[:_SIGNATURE_SIZE_BYTES]
+
+
+def secret_of(data_dir: Path) -> bytes:
+    """The installation's secret, made at first use; processes that make it at the same moment agree on one.
+
+    Raises OSError when the folder cannot be read or written.
+    """
+    path = data_dir / "receipt.secret"
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".receipt.", dir=data_dir)  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_SECRET_SIZE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        # A link fails when the name is taken, where a rename would replace another process's secret.
+        os.link(name, path)
+    except FileExistsError:
+        pass
+    finally:
+        Path(name).unlink()
+    return _read(path)
+
+
+def _read(path: Path) -> bytes:
+    secret = path.read_bytes()
+    if len(secret) != _SECRET_SIZE_BYTES:
+        raise OSError(f"{path} holds {len(secret)} bytes instead of {_SECRET_SIZE_BYTES}; remove it to make a new one")
+    return secret
