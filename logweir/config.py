@@ -19,7 +19,7 @@ from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, Logw
 ENVIRONMENT_PREFIX = "LOGWEIR_"
 CONFIG_FILE_DEFAULT = Path("logweir.toml")
 # Names of ours in the environment that are not settings: the two flags that say where settings are, and tooling.
-_NOT_SETTINGS = ("LOGWEIR_CONFIG", "LOGWEIR_CACHE_DIR", "LOGWEIR_TEST_")
+_NOT_SETTINGS = ("LOGWEIR_CONFIG", "LOGWEIR_KEY", "LOGWEIR_CACHE_DIR", "LOGWEIR_TEST_")
 
 MEBIBYTE = 1024 * 1024
 
@@ -230,7 +230,9 @@ def _from_file(path: Path, *, required: bool) -> dict[str, tuple[Any, str]]:
             flat.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
         else:
             flat[name] = value
-    return {name: (value, str(path)) for name, value in flat.items() if _known(name, where=str(path))}
+    for name in flat:
+        require_known(name, where=str(path))
+    return {name: (value, str(path)) for name, value in flat.items()}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
@@ -248,10 +250,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, st
     return found
 
 
-def _known(name: str, *, where: str) -> bool:
-    if name in names():
-        return True
-    raise _unknown(name, where=where, nearest=difflib.get_close_matches(name, list(names()), n=1))
+def require_known(name: str, *, where: str) -> None:
+    """Raises LogweirError(SETTING_UNKNOWN) with the nearest name."""
+    if name not in names():
+        raise _unknown(name, where=where, nearest=difflib.get_close_matches(name, list(names()), n=1))
 
 
 def _unknown(name: str, *, where: str, nearest: list[str]) -> LogweirError:

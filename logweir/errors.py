@@ -259,11 +259,42 @@ DATA_DIR_LOCKED = Problem(
     "{path} is in use by another logweir (process {pid}).",
     "Stop it, or choose another --data-dir.",
 )
+DATA_DIR_UNUSABLE = Problem(
+    "data_dir_unusable",
+    500,
+    "The data folder {path} cannot be used: {reason}.",
+    "Check its permissions, or choose another --data-dir.",
+)
+PART_FAILED = Problem(
+    "part_failed",
+    500,
+    "{part} did not start (status: {status}).",
+    "Its own message stands above.",
+)
 PORT_TAKEN = Problem(
     "port_taken",
     500,
     "{what} cannot listen on {address}: {reason}.",
     "Stop what listens there, or choose another port.",
+)
+KEY_NOT_GIVEN = Problem(
+    "key_not_given",
+    401,
+    "No key was given to send with.",
+    "Give --key, or set {variable}; `logweir keys add NAME` makes one.",
+)
+DOOR_REFUSED = Problem(
+    "door_refused",
+    400,
+    "Line {line}: {url} answers {status}: {detail}",
+    "Nothing from line {first} on was accepted. Correct it, and send the rest: tail -n +{first} FILE | logweir send -",
+)
+DOOR_DOWN = Problem(
+    "door_down",
+    503,
+    "{url} did not accept the events from line {line} on within {seconds} seconds: {reason}.",
+    "Check that ingest runs there; send the rest again from that line.",
+    retry=True,
 )
 FILE_UNREADABLE = Problem(
     "file_unreadable",

@@ -25,7 +25,6 @@ from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, 
 from logweir.event import day_of
 from logweir.ledger import PartitionLedger
 from logweir.logs import configure_logging
-from logweir.process import die_with_parent
 from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
@@ -59,14 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="port of /metrics and /healthz (8082, or the next free one)",
     )
-    parser.add_argument(
-        "--die-with-parent", action="store_true", help="stop when the process that started this one dies"
-    )
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    if arguments.die_with_parent:
-        die_with_parent()
+def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logging("worker")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,62 @@
+"""Print every setting as a logweir.toml: its value in force, what it means, and its environment variable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel, SecretStr
+
+from logweir.config import SECTIONS, Settings, environment_name, require_known
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="SECTION.NAME", help="print only this setting's value")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.name:
+        print(value_of(settings, arguments.name))
+    else:
+        print(as_toml(settings), end="")
+    return 0
+
+
+def value_of(settings: Settings, name: str) -> str:
+    """One setting's value as text, secrets masked. Raises LogweirError(SETTING_UNKNOWN)."""
+    require_known(name, where="The command line")
+    section, _, inner = name.rpartition(".")
+    return str(_plain(getattr(getattr(settings, section) if section else settings, inner)))
+
+
+def as_toml(settings: Settings) -> str:
+    """All settings, ready to be saved as logweir.toml; those without a value, and secrets, are commented out."""
+    document = tomlkit.document()
+    _add(document, settings, "data_dir")
+    for section in SECTIONS:
+        table = tomlkit.table()
+        model: BaseModel = getattr(settings, section)
+        for name in type(model).model_fields:
+            _add(table, model, name, section)
+        document.add(section, table)
+    return tomlkit.dumps(document)
+
+
+def _add(container: Any, model: BaseModel, name: str, section: str = "") -> None:
+    full_name = f"{section}.{name}" if section else name
+    container.add(tomlkit.comment(f"{type(model).model_fields[name].description} [{environment_name(full_name)}]"))
+    value = _plain(getattr(model, name))
+    if value in ("", "***") or value is None:
+        container.add(tomlkit.comment(f'{name} = ""' if value != "***" else f'{name} = "***"'))
+    else:
+        container.add(name, value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "***" if value.get_secret_value() else ""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

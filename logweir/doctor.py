@@ -1,0 +1,171 @@
+"""Check configuration, keys, queue, store, disk and clock; say what to do about each fault.
+
+Exit status 0 when nothing is wrong, 1 when something is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from logweir import keys
+from logweir.config import Settings
+from logweir.errors import LogweirError
+from logweir.queue import open_queue
+from logweir.store import open_store
+
+_FREE_BYTES_MIN = 1024**3
+_FSYNC_S_MAX = 0.1
+_STA_UNSYNC = 0x40  # linux/timex.h
+_COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: ``state`` is ok, warning or fault; ``advice`` is empty when there is nothing to do."""
+
+    what: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    findings = examine(settings)
+    if arguments.json:
+        for finding in findings:
+            print(json.dumps(asdict(finding)))
+    else:
+        _print_table(findings)
+    return 1 if any(finding.state == "fault" for finding in findings) else 0
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All findings; no check stops another."""
+    checks: list[tuple[str, Callable[[Settings], Finding]]] = [
+        ("configuration", _configuration),
+        ("keys", _keys),
+        ("disk", _disk),
+        ("queue", _queue),
+        ("store", _store),
+        ("clock", _clock),
+    ]
+    findings = []
+    for what, check in checks:
+        try:
+            findings.append(check(settings))
+        except LogweirError as error:
+            findings.append(Finding(what, "fault", error.detail, error.advice))
+    return findings
+
+
+def _configuration(settings: Settings) -> Finding:
+    # Had it been unreadable, the command would have said so before it came here.
+    found = f"queue {_without_password(settings.queue.url)}, store {_without_password(settings.store.url)}"
+    if settings.queue.url.startswith("sqlite:") and settings.ingest.processes > 1:
+        advice = "Set ingest.processes to 1, or use Kafka: the embedded queue is for one ingest process."
+        return Finding("configuration", "fault", f"{found}, {settings.ingest.processes} ingest processes", advice)
+    return Finding("configuration", "ok", found)
+
+
+def _keys(settings: Settings) -> Finding:
+    assert settings.ingest.keys_file is not None
+    live = keys.KeyFile(settings.ingest.keys_file).keys()
+    if not live:
+        return Finding("keys", "warning", f"{settings.ingest.keys_file} has no live key: every request is answered 401", "Make one: logweir keys add NAME")  # fmt: skip
+    return Finding("keys", "ok", f"{len(live)} live: {', '.join(sorted({key.name for key in live}))}")
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
+    usage = shutil.disk_usage(folder)
+    found = f"{usage.free / 1024**3:.1f} GiB free of {usage.total / 1024**3:.1f} for {settings.data_dir}"
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", "fault", f"{folder} is not writable", "Correct its permissions, or set data_dir.")
+    if usage.free < _FREE_BYTES_MIN:
+        return Finding(
+            "disk", "fault", found, "Free some space, or lower queue.retention_hours and store.retention_days."
+        )
+    seconds = _fsync_s(folder)
+    found += f", fsync takes {seconds * 1000:.1f} ms"
+    if seconds > _FSYNC_S_MAX:
+        return Finding("disk", "warning", found, "Every answer waits for an fsync: use a faster disk for data_dir.")
+    return Finding("disk", "ok", found)
+
+
+def _fsync_s(folder: Path) -> float:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"x" * 4096)
+        file.flush()
+        started = time.monotonic()
+        os.fsync(file.fileno())
+        return time.monotonic() - started
+
+
+def _queue(settings: Settings) -> Finding:
+    queue = open_queue(settings.queue)
+    try:
+        return Finding("queue", "ok", queue.check())
+    finally:
+        queue.close()
+
+
+def _store(settings: Settings) -> Finding:
+    store = open_store(settings.store)
+    try:
+        return Finding("store", "ok", store.check())
+    finally:
+        store.close()
+
+
+def _clock(_settings: Settings) -> Finding:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    synchronised = _clock_is_synchronised()
+    if synchronised is False:
+        advice = "Start a time service (chrony, systemd-timesyncd): receipt times and windows follow this clock."
+        return Finding("clock", "warning", f"{now}, not synchronised", advice)
+    return Finding("clock", "ok", f"{now}, {'synchronised' if synchronised else 'synchronisation unknown here'}")
+
+
+def _clock_is_synchronised() -> bool | None:
+    """What the kernel says (adjtimex(2)); None where it cannot be asked."""
+    if not sys.platform.startswith("linux"):
+        return None
+    timex = (ctypes.c_char * 512)()
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "adjtimex") or library.adjtimex(timex) < 0:
+        return None
+    # struct timex: modes (int, padded), offset, freq, maxerror, esterror (long each), status (int).
+    status = ctypes.c_int.from_buffer(timex, 5 * ctypes.sizeof(ctypes.c_long)).value
+    return not status & _STA_UNSYNC
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def _print_table(findings: list[Finding]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        colour = _COLOURS[finding.state]
+        table.add_row(finding.what, f"[{colour}]{finding.state}[/]", finding.found, finding.advice)
+    Console().print(table)

@@ -1,0 +1,162 @@
+"""Post events from a file or standard input, one JSON object a line, in batches.
+
+    logweir send --key KEY events.ndjson
+    zcat old.ndjson.gz | LOGWEIR_KEY=KEY logweir send -
+
+Every batch carries an Idempotency-Key, so a batch that is tried again after a time-out leaves each event once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import urllib3
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from logweir.config import Settings
+from logweir.errors import DOOR_DOWN, DOOR_REFUSED, FILE_UNREADABLE, KEY_NOT_GIVEN, LogweirError
+
+KEY_VARIABLE = "LOGWEIR_KEY"
+_BATCH_BYTES_MAX = 1024 * 1024
+_RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WAIT_S_MAX = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="events, one JSON object a line; - for standard input")
+    parser.add_argument("--key", help=f"the key to send with (environment: {KEY_VARIABLE})")
+    parser.add_argument("--url", help="where to post (http://127.0.0.1:8080/events)")
+    parser.add_argument("--batch", type=int, default=500, metavar="N", help="events in a request (500)")
+    parser.add_argument("--retry", type=float, default=60.0, metavar="SECONDS", help="how long to try a batch again when the door is away or busy (60)")  # fmt: skip
+    parser.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="certificates of the authorities to trust, for https"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    key = arguments.key or os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise LogweirError(KEY_NOT_GIVEN, variable=KEY_VARIABLE)
+    url = arguments.url or f"http://{settings.ingest.address}:{settings.ingest.port}/events"
+    door = _Door(url=url, key=key, retry_s=arguments.retry, ca_file=arguments.ca_file)
+    progress = Progress(
+        TextColumn("sending"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), disable=arguments.quiet or not sys.stderr.isatty(),
+    )  # fmt: skip
+    sent = 0
+    try:
+        with _opened(arguments.file) as (stream, size_bytes), progress:
+            bar = progress.add_task("sending", total=size_bytes)
+            for batch in _batches(stream, events_max=arguments.batch):
+                sent += door.post(batch)
+                progress.update(bar, advance=batch.read_bytes)
+    finally:
+        print(f"{sent} events accepted by {url}", file=sys.stderr)
+    return 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Lines of the input: ``first`` is the number of the first one, from 1; ``read_bytes`` with empty lines."""
+
+    first: int
+    lines: list[bytes]
+    read_bytes: int
+
+
+class _Door:
+    def __init__(self, *, url: str, key: str, retry_s: float, ca_file: Path | None) -> None:
+        self._url = url
+        self._headers = {"X-My-Log-Input-Key": key, "Content-Type": "application/x-ndjson"}
+        self._retry_s = retry_s
+        self._run = secrets.token_hex(12)
+        self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, retries=False, timeout=30.0)
+
+    def post(self, batch: _Batch) -> int:
+        """How many events were accepted: all of the batch. Raises LogweirError(DOOR_REFUSED), (DOOR_DOWN)."""
+        body = b"".join(line.rstrip(b"\r\n") + b"\n" for line in batch.lines)
+        headers = {**self._headers, "Idempotency-Key": f"{self._run}-{batch.first}"}
+        deadline = time.monotonic() + self._retry_s
+        wait_s = 0.2
+        while True:
+            status, answer, reason = self._try(body, headers)
+            if status == 202:
+                return int(answer["accepted"])
+            if status and status not in _RETRY_STATUSES:
+                raise self._refused(batch, status, answer)
+            if time.monotonic() + wait_s > deadline:
+                raise LogweirError(DOOR_DOWN, url=self._url, line=batch.first, seconds=self._retry_s, reason=reason)
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 2, _WAIT_S_MAX)
+
+    def _try(self, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any], str]:
+        """Status (0: no answer), answer, and what to say about it."""
+        try:
+            response = self._pool.request("POST", self._url, body=body, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            return 0, {}, str(error)
+        try:
+            answer = json.loads(response.data)
+        except ValueError:
+            answer = {}
+        answer = answer if isinstance(answer, dict) else {}
+        return response.status, answer, f"it answers {response.status}: {answer.get('detail', '')}"
+
+    def _refused(self, batch: _Batch, status: int, answer: dict[str, Any]) -> LogweirError:
+        index = answer.get("event_index")
+        line = batch.first + index if isinstance(index, int) else batch.first
+        detail = answer.get("detail") or "it gives no reason"
+        return LogweirError(DOOR_REFUSED, url=self._url, status=status, line=line, first=batch.first, detail=detail)
+
+
+class _opened:  # noqa: N801 - a context manager that reads like a function
+    """The input as bytes and its size, None where that is unknown."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._stream: BinaryIO = sys.stdin.buffer
+
+    def __enter__(self) -> tuple[BinaryIO, int | None]:
+        if self._name == "-":
+            return self._stream, None
+        try:
+            self._stream = Path(self._name).open("rb")
+        except OSError as error:
+            raise LogweirError(FILE_UNREADABLE, path=self._name, reason=error.strerror) from error
+        return self._stream, os.fstat(self._stream.fileno()).st_size or None
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not sys.stdin.buffer:
+            self._stream.close()
+
+
+def _batches(stream: BinaryIO | io.BytesIO, *, events_max: int) -> Iterator[_Batch]:
+    """Up to ``events_max`` lines, and about a mebibyte, at a time. Empty lines are left out."""
+    batch = _Batch(1, [], 0)
+    size_bytes = 0
+    for number, line in enumerate(stream, start=1):
+        full = len(batch.lines) >= events_max or size_bytes + len(line) > _BATCH_BYTES_MAX
+        # An empty line ends the batch too: the door tells its faults by index, and the line is found by counting on.
+        if batch.lines and (full or not line.strip()):
+            yield batch
+            batch, size_bytes = _Batch(number, [], 0), 0
+        batch.read_bytes += len(line)
+        if line.strip():
+            batch.lines.append(line)
+            size_bytes += len(line)
+        else:
+            batch.first = number + 1
+    if batch.lines:
+        yield batch
