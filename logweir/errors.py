@@ -189,6 +189,14 @@ QUEUE_UNAVAILABLE = Problem(
     "Send the same request again after Retry-After seconds. Operator: `logweir doctor` says what the queue lacks.",
     retry=True,
 )
+# Answered by the front of deploy/nginx, word for word, while no ingest process runs behind it.
+INGEST_AWAY = Problem(
+    "ingest_away",
+    503,
+    "No ingest process takes the request.",
+    "Send the same request again after Retry-After seconds. Operator: see whether ingest runs, and its log.",
+    retry=True,
+)
 STOPPING = Problem(
     "stopping",
     503,
