@@ -63,12 +63,20 @@ def _run(command: Command, words: list[str]) -> int:
         from logweir import config
     except ModuleNotFoundError as error:
         raise LogweirError(SERVER_EXTRA_MISSING, command=command.name, module=error.name) from error
-    parser = argparse.ArgumentParser(prog=f"logweir {command.name}", description=module.__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of everything that logweir keeps (data)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (logweir.toml)")
+    # Read first, wherever they stand: a subcommand's own subcommands would not know them.
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of everything that logweir keeps (data)")
+    common.add_argument("--config", type=Path, metavar="FILE", help="configuration file (logweir.toml)")
+    known, rest = common.parse_known_args(words)
+    parser = argparse.ArgumentParser(
+        prog=f"logweir {command.name}",
+        description=module.__doc__,
+        parents=[common],
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     module.add_arguments(parser)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(rest, namespace=known)
     overrides = {
         name.removeprefix("set:"): value
         for name, value in vars(arguments).items()

@@ -173,6 +173,11 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     console: ConsoleSettings = ConsoleSettings()
 
+    @property
+    def keys_path(self) -> Path:
+        """The file of hashed keys."""
+        return self.ingest.keys_file or self.data_dir / "keys.toml"
+
 
 SECTIONS: dict[str, type[_Section]] = {
     "ingest": IngestSettings,
@@ -281,10 +286,9 @@ def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
 def _filled(settings: Settings) -> Settings:
     """With the places that follow from the data folder."""
     data_dir = settings.data_dir.expanduser().absolute()
-    ingest = settings.ingest.model_copy(update={"keys_file": settings.ingest.keys_file or data_dir / "keys.toml"})
     queue = settings.queue.model_copy(update={"url": settings.queue.url or f"sqlite:///{data_dir}/queue.sqlite"})
     store = settings.store.model_copy(update={"url": settings.store.url or f"sqlite:///{data_dir}/store"})
-    return settings.model_copy(update={"data_dir": data_dir, "ingest": ingest, "queue": queue, "store": store})
+    return settings.model_copy(update={"data_dir": data_dir, "queue": queue, "store": store})
 
 
 def sqlite_path(url: str) -> Path:

@@ -20,9 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from logweir import keys
 from logweir.config import Settings
 from logweir.errors import LogweirError
+from logweir.keys import read_keys
 from logweir.queue import open_queue
 from logweir.store import open_store
 
@@ -85,11 +85,12 @@ def _configuration(settings: Settings) -> Finding:
 
 
 def _keys(settings: Settings) -> Finding:
-    assert settings.ingest.keys_file is not None
-    live = keys.KeyFile(settings.ingest.keys_file).keys()
+    path = settings.keys_path
+    live = sorted({key.name for key in read_keys(path) if key.state == "live"})
     if not live:
-        return Finding("keys", "warning", f"{settings.ingest.keys_file} has no live key: every request is answered 401", "Make one: logweir keys add NAME")  # fmt: skip
-    return Finding("keys", "ok", f"{len(live)} live: {', '.join(sorted({key.name for key in live}))}")
+        found = f"{path} has no live key: every request is answered 401"
+        return Finding("keys", "warning", found, "Make one: logweir keys add NAME")
+    return Finding("keys", "ok", f"{len(live)} live: {', '.join(live)}")
 
 
 def _disk(settings: Settings) -> Finding:

@@ -185,8 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    path = settings.ingest.keys_file
-    assert path is not None
+    path = settings.keys_path
     if arguments.action == "add":
         print(KeysFile(path).add(arguments.name))
         print(f"The key {arguments.name!r} is live within 2 seconds. It is shown only now.", file=sys.stderr)

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", help=f"the key to send with (environment: {KEY_VARIABLE})")
     parser.add_argument("--url", help="where to post (http://127.0.0.1:8080/events)")
     parser.add_argument("--batch", type=int, default=500, metavar="N", help="events in a request (500)")
-    parser.add_argument("--retry", type=float, default=60.0, metavar="SECONDS", help="how long to try a batch again when the door is away or busy (60)")  # fmt: skip
+    retry_help = "how long to try a batch again when the door is away or busy (60)"
+    parser.add_argument("--retry", type=float, default=60.0, metavar="SECONDS", help=retry_help)
     parser.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="certificates of the authorities to trust, for https"
     )
@@ -121,7 +122,7 @@ class _Door:
         return LogweirError(DOOR_REFUSED, url=self._url, status=status, line=line, first=batch.first, detail=detail)
 
 
-class _opened:  # noqa: N801 - a context manager that reads like a function
+class _opened:
     """The input as bytes and its size, None where that is unknown."""
 
     def __init__(self, name: str) -> None:

@@ -19,15 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from logweir import keys
 from logweir.config import Settings, environment_name
 from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PART_FAILED, PORT_TAKEN, LogweirError
+from logweir.keys import KeysFile, read_keys
 from logweir.logs import configure_logging
 from logweir.process import die_with_parent, require_free_port
 
 log = logging.getLogger(__name__)
 
 KEY_NAME = "first"
+_EXAMPLE = '{"category":"test","summary":"hello weir"}'
 _READY_S_MAX = 60.0
 _PORT_WAIT_S_MAX = 3.0
 _GRACE_S = 4.0
@@ -89,7 +90,7 @@ class Part:
             env=self.environment,
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=lambda: die_with_parent(parent=parent),  # noqa: PLW1509
+            preexec_fn=lambda: die_with_parent(parent=parent),
         )
         self.started = time.monotonic()
 
@@ -234,9 +235,8 @@ def _require_ports(settings: Settings) -> None:
 
 def _first_key(settings: Settings) -> str | None:
     """A key when there has never been one; None when there has."""
-    assert settings.ingest.keys_file is not None
-    file = keys.KeyFile(settings.ingest.keys_file)
-    return None if file.keys() else file.add(KEY_NAME)
+    path = settings.keys_path
+    return None if read_keys(path) else KeysFile(path).add(KEY_NAME)
 
 
 def _welcome(settings: Settings, key: str | None) -> str:
@@ -254,14 +254,14 @@ def _welcome(settings: Settings, key: str | None) -> str:
             f"A key was made, named {KEY_NAME!r}. This is the only time that it is shown:",
             f"  {key}",
             "Send an event with it:",
-            f'  curl -H \'X-My-Log-Input-Key: {key}\' -d \'{{"category":"test","summary":"hello weir"}}\' {ingest}/events',
+            f"  curl -H 'X-My-Log-Input-Key: {key}' -d '{_EXAMPLE}' {ingest}/events",
             "Find it:",
             f"  {program.format('search hello')}",
         ]
     else:
         lines += [
-            "Keys were shown once, when they were made (the first one here, at the first start). These are live:",
-            *(f"  {row.name}  made {row.created}" for row in keys.KeyFile(settings.ingest.keys_file).keys()),  # type: ignore[arg-type]
+            "Keys are shown once, when they are made (the first one by the first start). These are live:",
+            *(f"  {row.name}  made {row.created}" for row in read_keys(settings.keys_path) if row.state == "live"),
             "Make another one:",
             f"  {program.format('keys add NAME')}",
         ]
