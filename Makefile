@@ -24,7 +24,7 @@ run: $(VENV)/.server ## run logweir on this machine, with the embedded queue and
 test: ## everything that CI checks, against real servers; the first failing stage ends it
 	@bash tests/services/stages.sh
 
-services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; prints their addresses
+services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; eval "$$(make services)" sets their addresses
 	@$(PYTHON) -m tests.services up
 
 services-down: ## stop them and remove their data (KEEP=1 keeps it)
@@ -62,13 +62,13 @@ $(VENV)/bin/python:
 
 # The lock says what is installed; the project itself comes last, editable, and brings nothing of its own.
 $(VENV)/.server: requirements/server.lock pyproject.toml | $(VENV)/bin/python
-	@echo "  installing requirements/server.lock into $(VENV)"
+	@echo "  installing requirements/server.lock into $(VENV)" >&2
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements/server.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
-	@echo "  installing requirements/dev.lock into $(VENV)"
+	@echo "  installing requirements/dev.lock into $(VENV)" >&2
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

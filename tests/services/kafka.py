@@ -13,7 +13,7 @@ from typing import Any
 from tests.services.errors import ServiceError
 from tests.services.fetch import fetch_kafka, java_for_kafka
 from tests.services.instance import Instance
-from tests.services.process import ServerProcess, choose_ports, require_free
+from tests.services.process import STOP_WAIT_S_MAX, ServerProcess, choose_ports, require_free
 
 START_WAIT_S_MAX = 90.0
 JAVA_OPTIONS = ("-Xms128m", "-Xmx512m", "-Xss512k", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
@@ -85,9 +85,11 @@ class Kafka(Instance):
             self.processes[n - 1].wait_until(partial(self._ready, n), wait_s_max=START_WAIT_S_MAX)
 
     def stop(self, broker: int | None = None) -> None:
-        """Controlled shutdown. Stopping two of three brokers takes the majority away, so the last one may be killed."""
+        """Controlled shutdown, one after another; a broker that has no majority to ask is killed after 3 s."""
         for n in self._numbers(broker):
-            self.processes[n - 1].stop()
+            running = sum(process.running() for process in self.processes)
+            has_majority = running > self.brokers // 2
+            self.processes[n - 1].stop(wait_s_max=STOP_WAIT_S_MAX if has_majority else 3.0)
 
     def kill(self, broker: int | None = None) -> None:
         for n in self._numbers(broker):

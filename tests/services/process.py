@@ -79,9 +79,9 @@ class ServerProcess:
     def running(self) -> bool:
         return bool(self._members())
 
-    def stop(self) -> None:
-        """Ask the server to end, wait until it and its children have; after 40 s kill them."""
-        self._signal_and_wait(signal.SIGTERM, whole_session=False, wait_s_max=STOP_WAIT_S_MAX)
+    def stop(self, *, wait_s_max: float = STOP_WAIT_S_MAX) -> None:
+        """Ask the server to end, wait until it and its children have; after wait_s_max kill them."""
+        self._signal_and_wait(signal.SIGTERM, whole_session=False, wait_s_max=wait_s_max)
         self.kill()
 
     def kill(self) -> None:

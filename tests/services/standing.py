@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ def up() -> None:
     with _alone():
         kafka, elasticsearch = _instances()
         if not (kafka.running() and elasticsearch.running()):
-            fetch_all()
+            fetch_all(_tell)
         for server, name in ((kafka, "Kafka"), (elasticsearch, f"Elasticsearch {elasticsearch.version}")):
             if not server.running():
-                print(f"  starting {name} ...", flush=True)
+                _tell(f"  starting {name} ...")
                 server.start()
         STATE.write_text(json.dumps(_state(kafka, elasticsearch), indent=2) + "\n")
     _say(kafka, elasticsearch)
@@ -104,15 +105,17 @@ def _say(kafka: Kafka, elasticsearch: Elasticsearch) -> None:
         )
         if not address.endswith(f":{wanted}")
     ]
-    print(
-        f"  Kafka answers at {kafka.bootstrap}",
-        f"  Elasticsearch {elasticsearch.version} answers at {elasticsearch.url}",
-        *notes,
-        "",
-        f"export LOGWEIR_QUEUE_URL=kafka://{kafka.bootstrap}/events",
-        f"export LOGWEIR_STORE_URL={elasticsearch.url}",
-        sep="\n",
-    )
+    _tell(f"  Kafka answers at {kafka.bootstrap}")
+    _tell(f"  Elasticsearch {elasticsearch.version} answers at {elasticsearch.url}")
+    for note in notes:
+        _tell(note)
+    print(f"export LOGWEIR_QUEUE_URL=kafka://{kafka.bootstrap}/events")
+    print(f"export LOGWEIR_STORE_URL={elasticsearch.url}")
+
+
+def _tell(line: str) -> None:
+    """Say it to the person: standard output has only what `eval "$(make services)"` may run."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
