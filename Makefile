@@ -24,7 +24,7 @@ run: $(VENV)/.server ## run logweir on this machine, with the embedded queue and
 test: ## everything that CI checks, against real servers; the first failing stage ends it
 	@bash tests/services/stages.sh
 
-services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; eval "$$(make services)" sets their addresses
+services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; eval "$(make services)" sets their addresses
 	@$(PYTHON) -m tests.services up
 
 services-down: ## stop them and remove their data (KEEP=1 keeps it)

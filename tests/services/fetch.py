@@ -82,6 +82,7 @@ def fetch_all(say: Callable[[str], None] = print) -> None:
             say(f"  {missing}")
         else:
             fetch_elasticsearch(version, say)
+    say(f"  {cache_directory()} holds what this machine needs")
 
 
 def fetch_kafka(say: Callable[[str], None] = print) -> Path:
