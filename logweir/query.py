@@ -6,9 +6,27 @@ and a query that asks for more is an error that names what it asks for.
 
 from __future__ import annotations
 
+import difflib
+import re
+import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
-from logweir.errors import PARAMETER_BAD, LogweirError
+from luqum import tree
+from luqum.exceptions import IllegalCharacterError, ParseSyntaxError
+from luqum.parser import parser as _luqum
+
+from logweir.errors import (
+    PARAMETER_BAD,
+    QUERY_BAD,
+    QUERY_FIELD_UNKNOWN,
+    QUERY_OPERATOR_UNFIT,
+    TIME_BAD,
+    LogweirError,
+)
+from logweir.event import FIELD_BY_NAME, FIELDS, Kind
+from logweir.words import words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,22 @@ TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
 IGNORE_ABOVE = 8000
 """Keywords and leaves of details with more UTF-16 units than this are kept but not searchable, in both stores."""
 
+QUERY_LENGTH_MAX = 10_000
+NESTING_MAX = 50
+CLAUSES_MAX = 500
+"""Limits of one query: characters, groups inside groups, things looked for."""
+
+OPERATORS = {
+    Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, field:*',
+    Kind.TEXT: 'words, "phrases", a * at the end of a word, field:*',
+    Kind.DATE: "field:2026-01-31 (or more or less exact), [a TO b], {a TO b}, >, >=, <, <=, field:*",
+    Kind.NUMBER: "field:5, [a TO b], {a TO b}, >, >=, <, <=, field:*",
+    Kind.FLATTENED: 'field:value (whole, in this case), field:"a value", a * at the end of a value, field:*',
+}
+"""What each kind of field can do, in words."""
+
+_ANYWHERE = "(none given: all words)"
+
 
 def lower(text: str) -> str:
     """Lower case one character for one, as Lucene's filter does it: no final sigma, no dot above a small i."""
@@ -118,3 +152,283 @@ def time_range(time_field: str, from_us: int | None, to_us: int | None) -> Range
     low = None if from_us is None else from_us // 1000
     high = None if to_us is None else -(-to_us // 1000)
     return Range(time_field, low, high)
+
+
+# --- from text to tree --------------------------------------------------------------------------------------------
+_luqum_lock = threading.Lock()
+
+
+def parse(text: str) -> Node:
+    """The tree of a query; the empty one asks for everything.
+
+    Raises LogweirError: QUERY_BAD (with the column, from 1), QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
+    """
+    if len(text) > QUERY_LENGTH_MAX:
+        raise LogweirError(
+            QUERY_BAD, column=QUERY_LENGTH_MAX + 1, reason=f"it is longer than {QUERY_LENGTH_MAX} characters"
+        )
+    if not text.strip():
+        return All()
+    spelled, columns = _with_word_operators(text)
+    try:
+        with _luqum_lock:  # PLY's lexer and parser keep their state in themselves
+            item = _luqum.parse(spelled)
+    except (ParseSyntaxError, IllegalCharacterError) as error:
+        raise _syntax_error(str(error), spelled, columns) from error
+    except (ValueError, ArithmeticError) as error:  # luqum's own reading of the numbers in a~1.2.3 or a^x
+        raise LogweirError(QUERY_BAD, column=1, reason="a number after ~ or ^ cannot be read") from error
+    return _Translation(columns).node(item, None, 0)
+
+
+def _with_word_operators(text: str) -> tuple[str, list[int]]:
+    """The query with ``&& || !`` spelled AND OR -, which luqum knows; and each character's column in ``text``."""
+    pieces = re.finditer(
+        r'\\.|"(?:\\.|[^"\\])*"|(?<![^\s(])!(?=\S)|(?<![^\s)])(?:&&|\|\|)(?=[\s(!])|.', text, re.DOTALL
+    )
+    spelled: list[str] = []
+    columns: list[int] = []
+    for piece in pieces:
+        replaced = {"&&": " AND ", "||": " OR ", "!": "-"}.get(piece[0], piece[0])
+        spelled.append(replaced)
+        last = piece.end() - 1
+        columns.extend(min(piece.start() + offset, last) + 1 for offset in range(len(replaced)))
+    return "".join(spelled), [*columns, len(text) + 1]
+
+
+def _syntax_error(message: str, spelled: str, columns: list[int]) -> LogweirError:
+    found = re.search(r"at position (\d+)!?$", message)
+    position = int(found[1]) if found else len(spelled)
+    rest = spelled[position:]
+    if not rest:
+        reason = "it ends too early, perhaps inside of a parenthesis"
+    elif message.startswith("Illegal") and rest[0] in '"/':
+        reason = f"the {rest[0]} is never closed; put a backslash before it to search for it"
+    else:
+        reason = f"{rest.split()[0][:20]!r} cannot stand here; quote it, or put a backslash before it, to search for it"
+    return LogweirError(QUERY_BAD, column=columns[position], reason=reason)
+
+
+_UNSUPPORTED = {
+    tree.Boost: "boosting (^) is not supported, hits come newest first",
+    tree.Fuzzy: "fuzzy words (~) are not supported",
+    tree.Proximity: "proximity (~) is not supported",
+    tree.Regex: "regular expressions (/…/) are not supported; write a path in quotes",
+}
+
+
+class _Translation:
+    """One query's way from luqum's tree to ours."""
+
+    def __init__(self, columns: list[int]) -> None:
+        self._columns = columns
+        self._clauses = 0
+
+    def node(self, item: tree.Item, field: str | None, depth: int) -> Node:
+        if depth > NESTING_MAX:
+            self._bad(item, f"it is nested deeper than {NESTING_MAX} levels")
+        if isinstance(item, tree.UnknownOperation | tree.AndOperation):
+            return And(tuple(self.node(operand, field, depth + 1) for operand in item.operands))
+        if isinstance(item, tree.OrOperation):
+            return Or(tuple(self.node(operand, field, depth + 1) for operand in item.operands))
+        if isinstance(item, tree.BaseGroup):
+            return self.node(item.expr, field, depth + 1)
+        if isinstance(item, tree.Plus):
+            return self.node(item.a, field, depth + 1)
+        if isinstance(item, tree.Not | tree.Prohibit):
+            return Not(self.node(item.a, field, depth + 1))
+        if isinstance(item, tree.SearchField):
+            return self._search_field(item, field, depth)
+        return self._leaf(item, field)
+
+    def _search_field(self, item: tree.SearchField, outer: str | None, depth: int) -> Node:
+        if outer is not None:
+            self._bad(item, f"the field {item.name} stands inside of the field {outer}")
+        if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
+            self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
+        return self.node(item.expr, self._resolved(item), depth + 1)
+
+    def _resolved(self, item: tree.SearchField) -> str:
+        """The field's own name; other names of it (ECS) are resolved."""
+        pieces = _pieces(item.name)
+        name = "".join(character for character, _ in pieces)
+        if name in FIELD_BY_NAME:
+            return name
+        if name.startswith("details.") and name != "details." and not any(wild for _, wild in pieces):
+            return name
+        if name in _BY_ALIAS:
+            return _BY_ALIAS[name]
+        nearest = difflib.get_close_matches(name, [*FIELD_BY_NAME, *_BY_ALIAS], n=1)
+        raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
+
+    def _leaf(self, item: tree.Item, field: str | None) -> Node:
+        self._clauses += 1
+        if self._clauses > CLAUSES_MAX:
+            self._bad(item, f"it asks for more than {CLAUSES_MAX} things")
+        if type(item) in _UNSUPPORTED:
+            self._bad(item, _UNSUPPORTED[type(item)])
+        if isinstance(item, tree.Range | tree.From | tree.To):
+            return self._range(item, field)
+        if item.value == "*":
+            return Exists(field) if field else All()
+        pieces = _pieces(item.value[1:-1], wild=False) if isinstance(item, tree.Phrase) else _pieces(item.value)
+        kind = _kind(field)
+        if kind is Kind.TEXT:
+            return self._words(item, field, pieces)
+        if kind is Kind.KEYWORD:
+            return _keyword(field or "", pieces)
+        if kind is Kind.FLATTENED:
+            return _detail(field or "", pieces)
+        if any(wild for _, wild in pieces):
+            raise _unfit(field, "wildcards")
+        low, high = self._bounds(item, field, "".join(character for character, _ in pieces))
+        return Range(field or "", low, high)
+
+    def _words(self, item: tree.Item, field: str | None, pieces: _Pieces) -> Node:
+        text, stars = _split_stars(pieces)
+        if text is None:
+            raise _unfit(field, "wildcards other than one * at the end of a word")
+        words = words_of(text)
+        if not words:
+            self._bad(item, f"{item.value[:20]} has no letter or digit to look for")
+        if not stars:
+            return Words(tuple(words), summary_only=field is not None)
+        if len(words) > 1 or not words_of(text[-1]):
+            raise _unfit(field, f"a * behind {text[:40]!r}, which is not one word")
+        return WordPrefix(words[0], summary_only=field is not None)
+
+    def _range(self, item: tree.Item, field: str | None) -> Node:
+        if _kind(field) not in (Kind.DATE, Kind.NUMBER):
+            raise _unfit(field, "ranges")
+        low = high = None
+        if isinstance(item, tree.Range | tree.From):
+            bound, included = (item.low, item.include_low) if isinstance(item, tree.Range) else (item.a, item.include)
+            first = self._bounds(bound, field, self._bound_text(bound))
+            low = first[0] if included else first[1]
+        if isinstance(item, tree.Range | tree.To):
+            bound, included = (item.high, item.include_high) if isinstance(item, tree.Range) else (item.a, item.include)
+            last = self._bounds(bound, field, self._bound_text(bound))
+            high = last[1] if included else last[0]
+        return Range(field or "", low, high)
+
+    def _bound_text(self, item: tree.Item) -> str:
+        if isinstance(item, tree.Prohibit):
+            return "-" + self._bound_text(item.a)
+        value = item.value[1:-1] if isinstance(item, tree.Phrase) else item.value
+        return "".join(character for character, _ in _pieces(value))
+
+    def _bounds(self, item: tree.Item, field: str | None, text: str) -> tuple[int | None, int | None]:
+        """The first value that ``text`` stands for and the first behind it; ``*`` is open to both sides."""
+        if text == "*":
+            return None, None
+        if _kind(field) is Kind.DATE:
+            interval = _interval_us(text)
+            if interval is None:
+                self._bad(item, f"{text[:40]!r} is not a time such as 2026-01-31 or 2026-01-31T12:00:00Z")
+            return interval[0] // 1000, -(-interval[1] // 1000)
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            self._bad(item, f"{text[:40]!r} is not a whole number of at most 18 digits")
+        return int(text), int(text) + 1
+
+    def _bad(self, item: tree.Item, reason: str) -> NoReturn:
+        raise LogweirError(QUERY_BAD, column=self._columns[item.pos or 0], reason=reason)
+
+
+_BY_ALIAS = {field.ecs: field.name for field in FIELDS if field.ecs}
+
+_Pieces = list[tuple[str, bool]]
+"""Characters, and whether each is a wildcard."""
+
+
+def _pieces(text: str, *, wild: bool = True) -> _Pieces:
+    return [(piece[-1], wild and piece in "*?") for piece in re.findall(r"\\.|.", text, re.DOTALL)]
+
+
+def _split_stars(pieces: _Pieces) -> tuple[str | None, bool]:
+    """The text before a * at the end, and whether there is one; None for the text when there are other wildcards."""
+    stars = pieces[-1:] == [("*", True)]
+    plain = pieces[:-1] if stars else pieces
+    return (None if any(wild for _, wild in plain) else "".join(character for character, _ in plain)), stars
+
+
+def _keyword(field: str, pieces: _Pieces) -> Node:
+    text, stars = _split_stars(pieces)
+    if text is not None:
+        return (Prefix if stars else Term)(field, lower(text))
+    escaped = (character if wild else re.sub(r"([*?\\])", r"\\\1", lower(character)) for character, wild in pieces)
+    return Wildcard(field, "".join(escaped))
+
+
+def _detail(field: str, pieces: _Pieces) -> Node:
+    text, stars = _split_stars(pieces)
+    if text is None:
+        raise _unfit(field, "wildcards other than one * at the end")
+    return (Prefix if stars else Term)(field, text)
+
+
+def _kind(field: str | None) -> Kind:
+    return Kind.TEXT if field is None else FIELD_BY_NAME[field.partition(".")[0]].kind
+
+
+def _unfit(field: str | None, operator: str) -> LogweirError:
+    operators = OPERATORS[_kind(field)]
+    if field is None:
+        field, operators = _ANYWHERE, operators.replace("field:*", "*")
+    return LogweirError(QUERY_OPERATOR_UNFIT, field=field, operator=operator, operators=operators)
+
+
+# --- times --------------------------------------------------------------------------------------------------------
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_US = 253_402_300_800_000_000  # the year 10000
+_TIME = re.compile(
+    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
+    r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
+    r"(?P<zone>Z|[+-]\d\d:?\d\d)?)?)?)?",
+    re.ASCII,
+)
+_EPOCH_SECONDS = re.compile(r"\d{9,11}(\.\d{1,9})?", re.ASCII)
+_AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_AGE_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+
+
+def time_of(text: str, now_us: int) -> int:
+    """Microseconds since 1970 of an ISO time (its first moment), epoch seconds, or an age such as 15m.
+
+    Raises LogweirError(TIME_BAD).
+    """
+    age = _AGE.fullmatch(text.strip())
+    if age:
+        return max(0, now_us - int(age[1]) * _AGE_US[age[2]])
+    interval = _interval_us(text.strip())
+    if interval is None:
+        raise LogweirError(TIME_BAD, value=text)
+    return interval[0]
+
+
+def _interval_us(text: str) -> tuple[int, int] | None:
+    """From and to (not included) in microseconds: a day for 2026-01-31, a second for 2026-01-31T12:00:00, …"""
+    if _EPOCH_SECONDS.fullmatch(text):
+        seconds, _, fraction = text.partition(".")
+        start = int(seconds) * 1_000_000 + int(f"{fraction:0<6}"[:6])
+        return start, start + (1000 if fraction else 1_000_000)
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    parts = [int(value) for name in ("year", "month", "day", "hour", "minute", "second") if (value := match[name])]
+    try:
+        zone = datetime.strptime(match["zone"], "%z").tzinfo if match["zone"] else UTC
+        moment = datetime(*[*parts, 1, 1][: max(3, len(parts))], tzinfo=zone)  # type: ignore[misc,arg-type]
+    except ValueError:
+        return None
+    start = (moment - _EPOCH) // timedelta(microseconds=1) + int(f"{match['fraction'] or '':0<6}"[:6])
+    return start, _end_us(start, moment, len(parts), fraction=match["fraction"] is not None)
+
+
+def _end_us(start: int, moment: datetime, parts: int, *, fraction: bool) -> int:
+    if fraction:
+        return start + 1000
+    if parts >= 3:
+        return start + (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000)[parts - 3]
+    months = moment.year * 12 + moment.month - 1 + (12 if parts == 1 else 1)
+    if months >= 120_000:
+        return _END_US
+    return (datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
