@@ -6,12 +6,24 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """Exactly one of these becomes of every accepted event."""
+    """Exactly one of these becomes of every accepted event; ``help`` says it in words."""
 
     INDEXED = "indexed"
     DUPLICATE = "duplicate"
     FILTERED = "filtered"
     DEAD_LETTERED = "dead_lettered"
+
+    @property
+    def help(self) -> str:
+        return _OUTCOME_HELP[self]
+
+
+_OUTCOME_HELP = {
+    Outcome.INDEXED: "It is in the store, once.",
+    Outcome.DUPLICATE: "An event with the same identity was in the store before it; this one is not kept.",
+    Outcome.FILTERED: "A filter left it out on purpose.",
+    Outcome.DEAD_LETTERED: "It could not be indexed; it is kept whole among the dead letters, with the reason.",
+}
 
 
 class DeadLetterReason(StrEnum):
