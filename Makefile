@@ -42,7 +42,7 @@ format: $(VENV)/.dev ## put the code into the one format, and mend what ruff can
 
 # uv, because it writes one file that is right for every Python and platform (environment markers); pip installs from it.
 lock: ## make requirements/*.lock anew from pyproject.toml
-	@set -- $$(bash tests/services/python.sh); "$$@" -m venv $(VENV)-lock
+	@python=$$(bash tests/services/python.sh); "$$python" -m venv $(VENV)-lock
 	@$(VENV)-lock/bin/pip install --quiet uv
 	@compile() { $(VENV)-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 		--no-header --no-annotate "$$@" pyproject.toml; }; \
@@ -58,7 +58,8 @@ clean: services-down ## remove what make made: the environment, the services' da
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	@set -- $$(bash tests/services/python.sh) && rm -rf $(VENV) && "$$@" -m venv $(VENV)
+	@python=$$(bash tests/services/python.sh); rm -rf $(VENV); \
+		"$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The lock says what is installed; the project itself comes last, editable, and brings nothing of its own.
 $(VENV)/.server: requirements/server.lock pyproject.toml | $(VENV)/bin/python
