@@ -22,6 +22,7 @@ from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
 
 _OUTCOMES = tuple(Outcome)
+_NAMES = tuple(outcome.value for outcome in Outcome)
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
 
@@ -61,7 +62,7 @@ class Window:
             "position": self.position,
             "numbers": [list(pair) for pair in self.numbers],
             "outcomes": [
-                {"key": key, "emitter": emitter, **dict(zip(_OUTCOMES, counts, strict=True))}
+                {"key": key, "emitter": emitter, **dict(zip(_NAMES, counts, strict=True))}
                 for (key, emitter), counts in self.outcomes.items()
             ],
             "marker": self.marker,
@@ -77,9 +78,7 @@ class Window:
             window=body["window"],
             position=body["position"],
             numbers=Intervals((first, last) for first, last in body["numbers"]),
-            outcomes={
-                (row["key"], row["emitter"]): [row[outcome.value] for outcome in _OUTCOMES] for row in body["outcomes"]
-            },
+            outcomes={(row["key"], row["emitter"]): [row[name] for name in _NAMES] for row in body["outcomes"]},
             marker=body["marker"],
             voids=[(first, last) for first, last in body["voids"]],
         )

@@ -1,0 +1,98 @@
+"""Settings: where they come from, which wins, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from logweir import config
+from logweir.config_command import as_toml
+from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "logweir.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
+    """Each place overrules the one before it, setting by setting."""
+    path = written(tmp_path, "[ingest]\nport = 1001\nprocesses = 3\naddress = '10.0.0.1'\n")
+    settings = config.load(
+        config_file=path,
+        environment={"LOGWEIR_INGEST_PORT": "1002", "LOGWEIR_INGEST_PROCESSES": "4"},
+        overrides={"ingest.port": "1003"},
+    )
+
+    assert (settings.ingest.port, settings.ingest.processes, settings.ingest.address) == (1003, 4, "10.0.0.1")
+
+
+def test_places_follow_from_the_data_folder(tmp_path: Path) -> None:
+    """Queue, store and keys are in the data folder unless said otherwise."""
+    settings = config.load(overrides={"data_dir": tmp_path}, environment={})
+
+    assert config.sqlite_path(settings.queue.url) == tmp_path / "queue.sqlite"
+    assert config.sqlite_path(settings.store.url) == tmp_path / "store"
+    assert settings.keys_path == tmp_path / "keys.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "named"),
+    [
+        ("[queue]\nulr = 'x'\n", {}, "'queue.url'"),
+        ("[que]\nurl = 'x'\n", {}, "'queue.url'"),
+        ("", {"LOGWEIR_QUEUE_ULR": "x"}, "'LOGWEIR_QUEUE_URL'"),
+    ],
+)
+def test_an_unknown_setting_is_an_error_that_names_the_nearest(
+    tmp_path: Path, text: str, environment: dict[str, str], named: str
+) -> None:
+    """A misspelt setting never passes silently, wherever it stands."""
+    with pytest.raises(LogweirError) as caught:
+        config.load(config_file=written(tmp_path, text), environment=environment)
+
+    assert caught.value.problem is SETTING_UNKNOWN
+    assert f"Did you mean {named}?" in str(caught.value)
+
+
+def test_a_bad_value_says_where_it_stands_and_keeps_secrets(tmp_path: Path) -> None:
+    """The error names place, setting, value and reason; a password's value is masked."""
+    with pytest.raises(LogweirError) as caught:
+        config.load(environment={"LOGWEIR_INGEST_PORT": "70000"})
+    with pytest.raises(LogweirError) as masked:
+        config.load(config_file=written(tmp_path, "[queue]\npassword = ['hunter2']\n"), environment={})
+
+    assert caught.value.problem is SETTING_BAD
+    assert "LOGWEIR_INGEST_PORT" in str(caught.value)
+    assert "70000" in str(caught.value)
+    assert "hunter2" not in str(masked.value)
+
+
+def test_a_named_file_must_be_there_and_readable(tmp_path: Path) -> None:
+    """The default file may be absent; one that was asked for may not, nor may it be broken."""
+    for path in (tmp_path / "absent.toml", written(tmp_path, "[queue\n")):
+        with pytest.raises(LogweirError) as caught:
+            config.load(config_file=path, environment={})
+
+        assert caught.value.problem is CONFIG_UNREADABLE
+        assert str(path) in str(caught.value)
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    """Compose and unit files pass empty variables for what the operator left out."""
+    assert config.load(environment={"LOGWEIR_INGEST_PORT": ""}).ingest.port == 8080
+
+
+def test_what_config_prints_can_be_read_again(tmp_path: Path) -> None:
+    """`logweir config` prints a file that gives the same settings, without the secrets."""
+    before = config.load(
+        environment={"LOGWEIR_STORE_PASSWORD": "hunter2", "LOGWEIR_INGEST_KEY_HEADERS": "X-A, X-B"},
+        overrides={"data_dir": tmp_path},
+    )
+    text = as_toml(before)
+    after = config.load(config_file=written(tmp_path, text), environment={"LOGWEIR_STORE_PASSWORD": "hunter2"})
+
+    assert "hunter2" not in text
+    assert after == before
