@@ -1,0 +1,144 @@
+"""The bytes of one accepted event as a dict: quickly where the bytes are plain, with care where they are odd.
+
+What comes out always fits into both stores: whole numbers within 64 bits, finite floats, no lone surrogates, at most
+DEPTH_MAX levels. A number that does not fit is kept as its text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Container
+from typing import Any, NoReturn
+
+import orjson
+
+DEPTH_MAX = 250
+"""Deepest nesting that is read: orjson can write no more than 254 levels. The door's own limit is far below."""
+
+DIGITS_MAX = 18
+"""A longer run of digits is looked at again: orjson would round it to the nearest float without a word."""
+
+_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1
+_INTEGER_LENGTH_MAX = len(str(_INTEGER_MAX))
+
+_DIGITS_TO_ZERO = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+_LONG_RUN = b"0" * (DIGITS_MAX + 1)
+_LONG_RUN_TEXT = re.compile(rf"[0-9]{{{DIGITS_MAX + 1}}}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
+
+
+class EventUnreadable(ValueError):
+    """The bytes are not a JSON object that a worker can read; ``str(error)`` says why: "it is …", "byte …"."""
+
+
+def event_of(raw: bytes) -> dict[str, Any]:
+    """The event in ``raw``, the bytes of one JSON object. Raises EventUnreadable.
+
+    The same bytes always give the same dict. Of a key that comes twice the last one counts. Whole numbers beyond 64
+    bits, numbers beyond a float's range and fractions with a run of more than DIGITS_MAX digits become their text.
+    A lone surrogate escape becomes U+FFFD. NUL stays: both stores take it in values.
+    """
+    if _LONG_RUN in raw.translate(_DIGITS_TO_ZERO):
+        event = _parsed_with_care(raw)
+    else:
+        try:
+            event = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            event = _parsed_with_care(raw)
+    if type(event) is not dict:
+        raise EventUnreadable(f"it is {_kind_of(event)}, not an object")
+    # Brackets inside strings count here too, so this many of them only calls for a closer look.
+    if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
+        _check_depth(event)
+    return event
+
+
+def free_name(name: str, taken: Container[str], *, sent: str) -> str:
+    """``name`` if it is not ``taken``, else the first free of ``name_2`` … ``name_9``, else ``name~<16 hex digits>``.
+
+    ``sent`` is the name before anything was changed. The digits are a hash of it, so that thousands of names that
+    become one (which only malice makes) still take a few steps each.
+    """
+    if name not in taken:
+        return name
+    for number in range(2, 10):
+        if (free := f"{name}_{number}") not in taken:
+            return free
+    free = f"{name}~{name_hash(sent)}"
+    while free in taken:
+        free = f"{name}~{name_hash(free)}"
+    return free
+
+
+def name_hash(name: str) -> str:
+    """Sixteen hexadecimal digits that differ for different names, lone surrogates included."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _parsed_with_care(raw: bytes) -> Any:
+    """As orjson.loads, for what it refuses or would round; several times slower."""
+    try:
+        text = raw.decode()
+        value = json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise EventUnreadable(f"byte {error.start} is not UTF-8") from error
+    except RecursionError as error:
+        raise EventUnreadable(f"it is nested deeper than {DEPTH_MAX} levels") from error
+    except ValueError as error:
+        raise EventUnreadable(f"it is not valid JSON: {error}") from error
+    # Only an escape can bring a surrogate: UTF-8 has none.
+    return _without_surrogates(value) if "\\u" in text else value
+
+
+def _integer(text: str) -> int | str:
+    # The length bounds the conversion: its time grows with the square of the number of digits.
+    if len(text.lstrip("-")) > _INTEGER_LENGTH_MAX:
+        return text
+    value = int(text)
+    return value if _INTEGER_MIN <= value <= _INTEGER_MAX else text
+
+
+def _fraction(text: str) -> float | str:
+    value = float(text)
+    return text if value in (float("inf"), float("-inf")) or _LONG_RUN_TEXT.search(text) else value
+
+
+def _constant(text: str) -> NoReturn:
+    # Python's parser would take NaN and Infinity, which are not JSON and which no store takes.
+    raise ValueError(f"{text} is not a JSON value")
+
+
+def _without_surrogates(value: Any) -> Any:
+    if type(value) is str:
+        return _SURROGATE.sub(_REPLACEMENT, value)
+    if type(value) is list:
+        return [_without_surrogates(item) for item in value]
+    if type(value) is dict:
+        clean: dict[str, Any] = {}
+        for name, item in value.items():
+            clean[free_name(_SURROGATE.sub(_REPLACEMENT, name), clean, sent=name)] = _without_surrogates(item)
+        return clean
+    return value
+
+
+def _check_depth(event: dict[str, Any]) -> None:
+    """Raise EventUnreadable when ``event`` nests deeper than DEPTH_MAX; walks a level at a time, without recursion."""
+    level: list[Any] = [event]
+    for _ in range(DEPTH_MAX + 1):
+        inner: list[Any] = []
+        for value in level:
+            inner.extend(value.values() if type(value) is dict else value)
+        level = [value for value in inner if type(value) is dict or type(value) is list]
+        if not level:
+            return
+    raise EventUnreadable(f"it is nested deeper than {DEPTH_MAX} levels")
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {str: "a string", list: "an array", bool: "a boolean", int: "a number", float: "a number"}
+    return kinds[type(value)]

@@ -1,0 +1,81 @@
+"""What a worker adds to a normalised event: one enrichment a file, each with examples that are its tests.
+
+README.md says how to add one. They run in the order of ``_MODULES``, so a later one sees what an earlier one added.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from logweir.config import WorkerSettings
+from logweir_workers.normalise import Context
+
+_MODULES = ("hostname", "category")
+"""The files of this folder, in the order in which they run."""
+
+Event = dict[str, Any]
+Enrich = Callable[[Event, Context], None]
+Example = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""An event, and the fields that the enrichment adds to it or changes (with built-in settings)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrichment:
+    """One file's enrichment. ``prepare`` gives the function to run, made once from the settings.
+
+    ``adds``: the only fields that it may add or change.
+    """
+
+    name: str
+    adds: tuple[str, ...]
+    examples: tuple[Example, ...]
+    prepare: Callable[[WorkerSettings], Enrich]
+
+
+def enrichment(*, adds: tuple[str, ...], examples: tuple[Example, ...]) -> Callable[[Enrich], Enrichment]:
+    """Make an Enrichment of a function ``(event, context) -> None`` that changes ``event`` in place.
+
+    The function must not raise, wait, or look at the clock: a record indexed again must give the same document.
+    """
+
+    def decorate(function: Enrich) -> Enrichment:
+        return Enrichment(function.__name__, adds, examples, lambda _settings: function)
+
+    return decorate
+
+
+def configured_enrichment(
+    *, adds: tuple[str, ...], examples: tuple[Example, ...]
+) -> Callable[[Callable[[WorkerSettings], Enrich]], Enrichment]:
+    """As ``enrichment``, for a function ``(settings) -> function`` that reads its settings once, at the start."""
+
+    def decorate(prepare: Callable[[WorkerSettings], Enrich]) -> Enrichment:
+        return Enrichment(prepare.__name__, adds, examples, prepare)
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class Enricher:
+    """All enrichments, ready to run."""
+
+    steps: tuple[Enrich, ...]
+
+    def __call__(self, event: Event, context: Context) -> None:
+        """Enrich ``event`` in place."""
+        for step in self.steps:
+            step(event, context)
+
+
+def enrichments() -> tuple[Enrichment, ...]:
+    """All of them, in the order in which they run."""
+    modules = (importlib.import_module(f"{__name__}.{name}") for name in _MODULES)
+    return tuple(getattr(module, name) for name, module in zip(_MODULES, modules, strict=True))
+
+
+def load(settings: WorkerSettings) -> Enricher:
+    """The enrichments as ``settings`` want them. Raises LogweirError(SETTING_BAD) for a bad file of rules."""
+    return Enricher(tuple(each.prepare(settings) for each in enrichments()))

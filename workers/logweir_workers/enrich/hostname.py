@@ -1,0 +1,48 @@
+"""hostname: the short name, in lower case; fqdn: the full name, where the event has one."""
+
+from __future__ import annotations
+
+import re
+
+from logweir_workers.enrich import Event, enrichment
+from logweir_workers.normalise import Context
+
+# The last label begins with a letter or "_": 192.0.2.7 has no labels to cut, and no top-level domain is a number.
+_FULL_NAME = re.compile(r"([\w-]+)(?:\.[\w-]+)*\.[^\W\d][\w-]*\.?")
+
+
+@enrichment(
+    adds=("hostname", "fqdn"),
+    examples=(
+        ({"hostname": "web1.example.org"}, {"hostname": "web1", "fqdn": "web1.example.org"}),
+        ({"hostname": "WEB1.Example.org."}, {"hostname": "web1", "fqdn": "web1.example.org"}),
+        ({"hostname": "Web1"}, {"hostname": "web1"}),
+        ({"hostname": "192.0.2.7"}, {}),
+        ({"hostname": "2001:DB8::7"}, {"hostname": "2001:db8::7"}),
+        ({"hostname": "web1.example.org:8080"}, {}),
+        ({"hostname": "v. 2 of the lab"}, {}),
+        # An event that gives both names as it means them keeps both.
+        ({"hostname": "web1.internal", "fqdn": "Web1.example.org"}, {"fqdn": "web1.example.org"}),
+        ({"hostname": "web1.example.org", "fqdn": "web1.example.org"}, {"hostname": "web1"}),
+        ({"fqdn": "web1.example.org"}, {"hostname": "web1"}),
+        # No name is looked up: that would wait for the network, and give another answer tomorrow.
+        ({"sourceaddress": "192.0.2.7"}, {"hostname": "192.0.2.7"}),
+        ({}, {}),
+    ),
+)
+def hostname(event: Event, _context: Context) -> None:
+    """Cut a full name into both fields; an event without any host gets the address that it came from."""
+    name = event.get("hostname") or event.get("fqdn") or event.get("sourceaddress")
+    if name is None:
+        return
+    name = name.lower()
+    full = event.get("fqdn")
+    if full is not None:
+        full = event["fqdn"] = full.lower()
+    match = _FULL_NAME.fullmatch(name) if "." in name else None
+    if match is None or (full is not None and full.rstrip(".") != name.rstrip(".")):
+        event["hostname"] = name
+        return
+    event["hostname"] = match[1]
+    if full is None:
+        event["fqdn"] = name.rstrip(".")
