@@ -1,0 +1,230 @@
+"""Write docs/reference/ from the tables in the code, which are the only place where each thing is said.
+
+python deploy/generate.py            write what has changed
+python deploy/generate.py --check    write nothing; name what is not current and end with 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from logweir import cli, config, errors, event, metrics, outcomes
+
+REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
+_BY_HAND = "<!-- Made by deploy/generate.py from {source}: change that, not this page. -->\n"
+
+_SETTINGS_HEAD = """\
+A setting comes from, in this order, the last one that has it winning: its default; `logweir.toml` in the working folder
+(or the file that `--config` or `LOGWEIR_CONFIG` names), where `queue.url` is `url` in the table `[queue]`; the
+environment; the command line. An empty environment variable counts as not set. A list is written with commas in the
+environment. `logweir config` prints the values in force; a name that is none of these is an error that suggests the
+nearest.
+"""
+_PROBLEMS_HEAD = """\
+Everything that can be wrong has a code, the same in HTTP answers, on the command line and in logs. An HTTP answer is
+`application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the members `type`, `title`,
+`status`, `detail`, `advice`, `code` and the numbers in braces by their names. *Again* says whether the same request may
+succeed later as it is.
+"""
+_METRICS_HEAD = """\
+Ingest serves `/metrics` on its own port, each worker on `worker.metrics_port` or the next free one above. Histograms
+have `_bucket`, `_sum` and `_count` as usual. Times are in seconds, sizes in bytes.
+"""
+_EVENTS_HEAD = """\
+Every top-level field of a stored event. Whatever else an event brings along moves under `details`. The names in the
+last column, from the Elastic Common Schema, mean the same field in a search.
+"""
+_CLI_HEAD = """\
+Every command also takes `--data-dir DIR`, `--config FILE` and the `LOGWEIR_…` variables of [the settings](settings.md).
+It ends with 0, with 2 for a mistake of its user's (one line on standard error says which), with 130 after Ctrl-C.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when a page is not current")
+    check = parser.parse_args(arguments).check
+    stale = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        name = path.relative_to(REFERENCE.parent.parent)
+        if check:
+            print(f"{name} is not current: run python deploy/generate.py", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(pages()[path], encoding="utf-8")
+            print(f"wrote {name}")
+    return 1 if check and stale else 0
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page by its path."""
+    makers: dict[str, tuple[str, Callable[[], str]]] = {
+        "settings": ("logweir/config.py", settings_page),
+        "problems": ("logweir/errors.py", problems_page),
+        "metrics": ("logweir/metrics.py", metrics_page),
+        "outcomes": ("logweir/outcomes.py", outcomes_page),
+        "events": ("logweir/event.py", events_page),
+        "cli": ("the commands' own parsers", cli_page),
+    }
+    return {
+        REFERENCE / f"{name}.md": _BY_HAND.format(source=source) + "\n" + make().rstrip() + "\n"
+        for name, (source, make) in makers.items()
+    }
+
+
+def settings_page() -> str:
+    parts = [
+        "# Settings\n",
+        _SETTINGS_HEAD,
+        _settings_table("", {"data_dir": config.Settings.model_fields["data_dir"]}),
+    ]
+    for section, model in config.SECTIONS.items():
+        parts.append(f"\n## {section}\n\n{inspect.getdoc(model)}\n")
+        parts.append(_settings_table(section, model.model_fields))
+    return "\n".join(parts)
+
+
+def _settings_table(section: str, fields: dict[str, FieldInfo]) -> str:
+    rows = []
+    for name, field in fields.items():
+        full_name = f"{section}.{name}" if section else name
+        meaning = (field.description or "") + _limits(field)
+        rows.append((_code(full_name), _default(field.default), meaning, _code(config.environment_name(full_name))))
+    return _table(("Setting", "Default", "Meaning", "Environment"), rows)
+
+
+def _default(value: Any) -> str:
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if isinstance(value, tuple):
+        value = ", ".join(value)
+    return _code(str(value)) if value not in (None, "") else ""
+
+
+def _limits(field: FieldInfo) -> str:
+    words = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
+    limits = ", ".join(
+        f"{word} {getattr(constraint, name)}"
+        for constraint in field.metadata
+        for name, word in words
+        if hasattr(constraint, name)
+    )
+    return f" ({limits})" if limits else ""
+
+
+def problems_page() -> str:
+    rows = sorted(
+        (problem for problem in vars(errors).values() if isinstance(problem, errors.Problem)),
+        key=lambda problem: problem.code,
+    )
+    table = _table(
+        ("Code", "Status", "Again", "What happened", "What to do"),
+        ((_code(row.code), str(row.status), "yes" if row.retry else "", row.text, row.advice) for row in rows),
+    )
+    return f"# Problems\n\n{_PROBLEMS_HEAD}\n{table}"
+
+
+def metrics_page() -> str:
+    rows = (
+        (_code(row.name), row.kind.value, ", ".join(_code(label) for label in row.labels), row.help)
+        for row in metrics.METRICS
+    )
+    return f"# Metrics\n\n{_METRICS_HEAD}\n{_table(('Metric', 'Kind', 'Labels', 'Meaning'), rows)}"
+
+
+def outcomes_page() -> str:
+    return "\n".join(
+        (
+            "# Outcomes\n",
+            "Exactly one of these becomes of every event that was answered 2xx.\n",
+            _table(("Outcome", "Meaning"), ((_code(row.value), row.help) for row in outcomes.Outcome)),
+            "\n## Why an event is a dead letter\n",
+            _table(("Reason", "Meaning"), ((_code(row.value), row.help) for row in outcomes.DeadLetterReason)),
+            "\n## Where it was then\n",
+            "The stages, in the order in which an event passes them: "
+            + ", ".join(_code(stage.value) for stage in outcomes.Stage)
+            + ".",
+        )
+    )
+
+
+def events_page() -> str:
+    rows = ((_code(row.name), row.kind.value, row.help, _code(row.ecs) if row.ecs else "") for row in event.FIELDS)
+    kinds = _table(("Kind", "How it is kept"), ((_code(kind.value), _docstring_of(kind)) for kind in event.Kind))
+    fields = _table(("Field", "Kind", "Meaning", "Also called"), rows)
+    return f"# Fields of an event\n\n{_EVENTS_HEAD}\n{fields}\n\n## Kinds\n\n{kinds}"
+
+
+def _docstring_of(kind: event.Kind) -> str:
+    """The string below the member's line in the source: Python itself keeps none for members of an enumeration."""
+    found = re.search(rf"\b{kind.name} = .*?\n\s+\"\"\"(.*?)\"\"\"", inspect.getsource(event.Kind), re.DOTALL)
+    return _prose(" ".join(found.group(1).split())) if found else ""
+
+
+def cli_page() -> str:
+    parts = [
+        "# The command line\n",
+        _CLI_HEAD,
+        _table(("Command", ""), ((f"[`logweir {row.name}`](#logweir-{row.name})", row.help) for row in cli.COMMANDS)),
+    ]
+    for command in cli.COMMANDS:
+        module = importlib.import_module(command.module)
+        parser = argparse.ArgumentParser(prog=f"logweir {command.name}", add_help=False)
+        module.add_arguments(parser)
+        parts.append(f"\n## logweir {command.name}\n\n{_prose(inspect.getdoc(module) or '')}\n")
+        parts.append(_arguments(parser))
+    return "\n".join(part for part in parts if part)
+
+
+def _prose(docstring: str) -> str:
+    """A docstring as Markdown: its indented examples are code blocks already, its ``names`` become `names`."""
+    return docstring.replace("``", "`")
+
+
+def _arguments(parser: argparse.ArgumentParser, prefix: str = "") -> str:
+    rows: list[tuple[str, str]] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, inner in action.choices.items():
+                usage = " ".join(_shown(one) for one in inner._actions if not isinstance(one, argparse._HelpAction))
+                rows.append((_code(f"{prefix}{name} {usage}".strip()), helps.get(name, "")))
+        elif not isinstance(action, argparse._HelpAction):
+            rows.append((_code(_shown(action)), (action.help or "") % {"default": action.default, "prog": parser.prog}))
+    return _table(("Argument", "Meaning"), rows) if rows else ""
+
+
+def _shown(action: argparse.Action) -> str:
+    """`--size N`, `FILE` or `[NAME]`."""
+    metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    if action.option_strings:
+        return ", ".join(action.option_strings) + ("" if action.nargs == 0 else f" {metavar}")
+    return f"[{metavar}]" if action.nargs in ("?", "*") else metavar
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Outside of `code`, Markdown would take <name> for HTML and show nothing."""
+    pieces = text.replace("|", "\\|").replace("\n", " ").split("`")
+    return "`".join(piece if number % 2 else piece.replace("<", "&lt;") for number, piece in enumerate(pieces))
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
