@@ -118,7 +118,7 @@ EVENTS_TOO_MANY = Problem(
 EVENT_TOO_LARGE = Problem(
     "event_too_large",
     413,
-    "Event {event_index} is {size_bytes} bytes; one event may have at most {size_bytes_max}.",
+    "Event {event_index}, at byte {byte_offset} of the body, is larger than {size_bytes_max} bytes.",
     "Send smaller events, or raise ingest.event_size_bytes_max.",
 )
 BODY_TOO_LARGE = Problem(

@@ -1,0 +1,353 @@
+"""JSON bodies: one object, an array of objects, or objects one after another (NDJSON, concatenated, pretty-printed).
+
+The body alone says which; Content-Type is not looked at. What is split off is the raw bytes of each event, unchanged.
+
+| in the body                              | rule                                                                  |
+|------------------------------------------|-----------------------------------------------------------------------|
+| first byte `{`                           | objects one after another, with or without white space between them  |
+| first byte `[`                           | one array of objects; nothing after it                                |
+| anything else that is JSON               | refused: an event is an object (`event_not_object`)                   |
+| nothing, white space only, `[]`          | refused (`body_empty`), unless Log-High makes it a heartbeat          |
+| UTF-8 byte order mark at the beginning   | allowed, skipped, counted in byte offsets                             |
+| bytes that are not UTF-8                 | refused (`utf8_bad`) before anything else is looked at                |
+| NaN, Infinity, -Infinity                 | refused: not JSON                                                     |
+| numbers of any size or precision, 1e999  | accepted: grammatical; the bytes are kept                             |
+| the same name twice in an object         | accepted; the worker takes the last one                               |
+| `\\u0000`                                 | accepted                                                              |
+| lone surrogates (`\\ud800`)               | accepted; the worker puts U+FFFD in their place                       |
+| control characters (below U+0020) in text| refused: RFC 8259 section 7 wants them escaped                        |
+| trailing commas, comments, single quotes | refused                                                               |
+| white space                              | space, tab, line feed, carriage return; nothing else                  |
+| depth                                    | the event itself is level 1; more than `ingest.depth_max` is refused  |
+| size and number of events                | `ingest.event_size_bytes_max` (raw bytes), `ingest.events_per_request_max` |
+
+The fast way is msgspec's. Whatever it refuses or would need too much memory for goes the exact way: the end of each
+event is found by its brackets, and the standard library's parser says where a broken one breaks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+import msgspec
+
+from logweir.config import MEBIBYTE
+from logweir.errors import (
+    BODY_EMPTY,
+    DEPTH_EXCEEDED,
+    EVENT_NOT_OBJECT,
+    EVENT_TOO_LARGE,
+    EVENTS_TOO_MANY,
+    JSON_BAD,
+    UTF8_BAD,
+    LogweirError,
+)
+from logweir_ingest.limits import Limits
+
+NAME = "json"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SPACE = b" \t\n\r"
+_OPEN_OBJECT, _OPEN_ARRAY = b"{["
+
+_one = msgspec.json.Decoder(msgspec.Raw)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+# Up to this size a body cannot hold so many values that a list of them would hurt.
+_ANY_SHAPE_SIZE_BYTES_MAX = MEBIBYTE
+_COMMAS_PER_EVENT_MAX = 64
+
+
+def split(body: bytes, limits: Limits) -> list[bytes]:
+    """The raw bytes of each event of the body, in order; at least one.
+
+    Raises LogweirError: BODY_EMPTY, UTF8_BAD, JSON_BAD, EVENT_NOT_OBJECT, DEPTH_EXCEEDED, EVENT_TOO_LARGE,
+    EVENTS_TOO_MANY. Byte offsets count from the first byte of ``body``.
+    """
+    if not body.isascii():
+        _check_utf8(body, limits)
+    events = _split_fast(body, limits)
+    return _split_exactly(body, limits) if events is None else events
+
+
+def _split_fast(body: bytes, limits: Limits) -> list[bytes] | None:
+    """The events, or None when they need the exact way (to be split, or to be refused in words)."""
+    if body.startswith(_BYTE_ORDER_MARK):
+        body = body[len(_BYTE_ORDER_MARK) :]
+    start = body.lstrip(_SPACE)[:1] if body[:1] in b" \t\n\r" else body[:1]
+    try:
+        if start == b"{":
+            values = _stream_values(body, limits)
+        elif start == b"[" and _is_small_array(body, limits):
+            values = _array.decode(body)
+        else:
+            return None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not 0 < len(values) <= limits.events_per_request_max:
+        return None
+    size_bytes_max, depth_max = limits.event_size_bytes_max, limits.depth_max
+    events = [bytes(value) for value in values]
+    for event in events:
+        if event[0] != _OPEN_OBJECT or len(event) > size_bytes_max:
+            return None
+        # No more opening brackets than levels: it cannot be too deep, whatever they enclose.
+        if event.count(b"{") + event.count(b"[") > depth_max and not _is_within(event, depth_max):
+            return None
+    return events
+
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_TO_BRACES = bytes.maketrans(b"[]", b"{}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _is_within(event: bytes, depth_max: int) -> bool:
+    """Whether valid JSON is nested at most ``depth_max`` deep: each pass takes away what is innermost."""
+    braces = _STRING.sub(b"", event).translate(_TO_BRACES, _NO_BRACKETS)
+    for _ in range(depth_max):
+        braces = braces.replace(b"{}", b"")
+    return not braces
+
+
+def _stream_values(body: bytes, limits: Limits) -> list[msgspec.Raw]:
+    """Values one after another. A large body is taken only in the form of one a line: its lines can be counted."""
+    if len(body) <= _ANY_SHAPE_SIZE_BYTES_MAX:
+        return _one.decode_lines(body)
+    lines = body.split(b"\n", limits.events_per_request_max + 1)
+    return [_one.decode(line) for line in lines if line and not line.isspace()]
+
+
+def _is_small_array(body: bytes, limits: Limits) -> bool:
+    return (
+        len(body) <= _ANY_SHAPE_SIZE_BYTES_MAX
+        or body.count(b",") <= _COMMAS_PER_EVENT_MAX * limits.events_per_request_max
+    )
+
+
+# --- the exact way ------------------------------------------------------------------------------------------------
+_SKIP = re.compile(rb"[ \t\n\r]*")
+# Strings are passed over whole, so that the brackets in them do not count.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]"]', re.DOTALL)
+_OPENING, _CLOSING = (b"{", b"["), (b"}", b"]")
+
+
+def _split_exactly(body: bytes, limits: Limits) -> list[bytes]:
+    start = len(_BYTE_ORDER_MARK) if body.startswith(_BYTE_ORDER_MARK) else 0
+    start = _skip(body, start)
+    if start == len(body):
+        raise LogweirError(BODY_EMPTY)
+    walk = _array_spans if body[start] == _OPEN_ARRAY else _stream_spans
+    events: list[bytes] = []
+    for begin, end in walk(body, start, limits):
+        if len(events) == limits.events_per_request_max:
+            raise LogweirError(EVENTS_TOO_MANY, events_max=limits.events_per_request_max)
+        events.append(body[begin:end])
+    if not events:
+        raise LogweirError(BODY_EMPTY)
+    return events
+
+
+def _stream_spans(body: bytes, start: int, limits: Limits) -> Iterator[tuple[int, int]]:
+    index = 0
+    while start < len(body):
+        end = _event_end(body, start, index, limits)
+        yield start, end
+        start = _skip(body, end)
+        index += 1
+
+
+def _array_spans(body: bytes, start: int, limits: Limits) -> Iterator[tuple[int, int]]:
+    start = _skip(body, start + 1)
+    index = 0
+    if body[start : start + 1] != b"]":
+        while True:
+            end = _event_end(body, start, index, limits)
+            yield start, end
+            start = _skip(body, end)
+            index += 1
+            separator = body[start : start + 1]
+            if separator == b"]":
+                break
+            if separator != b",":
+                _refuse(index, start, "the array's next ',' or its end ']' is missing")
+            start = _skip(body, start + 1)
+    rest = _skip(body, start + 1)
+    if rest != len(body):
+        _refuse(index, rest, "something follows the end of the array")
+
+
+def _event_end(body: bytes, start: int, index: int, limits: Limits) -> int:
+    """The offset behind the event that begins at ``start``, checked in every way."""
+    if body[start : start + 1] != b"{":
+        _refuse_other(body, start, index, limits)
+    end = _closing_bracket(body, start, index, limits)
+    event = body[start:end]
+    try:
+        _one.decode(event)
+    except (msgspec.DecodeError, RecursionError):
+        _refuse_if_broken(event, start, index)
+    return end
+
+
+def _closing_bracket(body: bytes, start: int, index: int, limits: Limits) -> int:
+    """The offset behind the bracket that closes the object at ``start``."""
+    depth = 0
+    limit = start + limits.event_size_bytes_max
+    for token in _TOKEN.finditer(body, start):
+        if token.end() > limit:
+            break
+        text = token.group()
+        if text in _OPENING:
+            depth += 1
+            if depth > limits.depth_max:
+                offset = token.start()
+                _refuse_if_broken_before(body, start, offset, index)
+                raise LogweirError(DEPTH_EXCEEDED, event_index=index, depth_max=limits.depth_max, byte_offset=offset)
+        elif text in _CLOSING:
+            depth -= 1
+            if depth == 0:
+                return token.end()
+        elif text == b'"':
+            break  # A string without an end: nothing behind it can be told apart.
+    return _refuse_unclosed(body, start, index, limits)
+
+
+def _refuse_unclosed(body: bytes, start: int, index: int, limits: Limits) -> NoReturn:
+    """No end was found: the event is broken before its largest size, or too large."""
+    cut = body[start : start + limits.event_size_bytes_max]
+    fault = _fault(cut.decode(errors="ignore"))
+    assert fault is not None
+    offset, reason, truncated = fault
+    if not truncated or start + len(cut) == len(body):
+        _refuse(index, start + offset, reason)
+    size_bytes_max = limits.event_size_bytes_max
+    raise LogweirError(EVENT_TOO_LARGE, event_index=index, byte_offset=start, size_bytes_max=size_bytes_max)
+
+
+def _refuse_if_broken(event: bytes, start: int, index: int) -> None:
+    # msgspec refuses lone surrogates, which are grammatical: only what the standard library refuses too is broken.
+    fault = _fault(event.decode())
+    if fault is not None:
+        _refuse(index, start + fault[0], fault[1])
+
+
+def _refuse_if_broken_before(body: bytes, start: int, offset: int, index: int) -> None:
+    """What looks too deep may be broken before: then that is the fault."""
+    fault = _fault(body[start:offset].decode())
+    if fault is not None and not fault[2]:
+        _refuse(index, start + fault[0], fault[1])
+
+
+def _refuse_other(body: bytes, start: int, index: int, limits: Limits) -> NoReturn:
+    """Something that is no object stands where an event should begin."""
+    text = body[start : start + limits.event_size_bytes_max].decode(errors="ignore")
+    try:
+        value, _ = _exact.raw_decode(text)
+    except _NotJsonError as error:
+        _refuse(index, start, str(error))
+    except json.JSONDecodeError as error:
+        _refuse(index, start + len(text[: error.pos].encode()), _words(error))
+    except RecursionError:
+        value = []
+    raise LogweirError(EVENT_NOT_OBJECT, event_index=index, byte_offset=start, found=_kind_of(value))
+
+
+def _refuse(index: int, offset: int, reason: str) -> NoReturn:
+    raise LogweirError(JSON_BAD, event_index=index, byte_offset=offset, reason=reason)
+
+
+def _skip(body: bytes, start: int) -> int:
+    match = _SKIP.match(body, start)
+    assert match is not None
+    return match.end()
+
+
+# --- where a broken event breaks ----------------------------------------------------------------------------------
+class _NotJsonError(ValueError):
+    """The parser met a word that only JavaScript knows."""
+
+
+class _Number(str):
+    """A number, as its digits: a huge one would cost more to convert than it is worth."""
+
+    __slots__ = ()
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise _NotJsonError(f"{word} is not JSON")
+
+
+_exact = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_Number, parse_float=_Number)
+_CONSTANT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?Infinity|NaN', re.DOTALL)
+
+
+def _fault(text: str) -> tuple[int, str, bool] | None:
+    """Where (byte offset) and why the text of one event is not JSON, and whether it only ends too early."""
+    try:
+        _exact.raw_decode(text)
+    except _NotJsonError as error:
+        constant = next(match for match in _CONSTANT.finditer(text) if not match.group().startswith('"'))
+        return len(text[: constant.start()].encode()), str(error), False
+    except json.JSONDecodeError as error:
+        truncated = error.pos >= len(text.rstrip(" \t\n\r")) or error.msg.startswith("Unterminated string")
+        return len(text[: error.pos].encode()), _words(error), truncated or _ends_in_a_word(text, error.pos)
+    except RecursionError:
+        return 0, "it is nested too deep to be read", False
+    return None
+
+
+def _ends_in_a_word(text: str, position: int) -> bool:
+    """A cut through ``true`` or a number leaves a beginning that the parser refuses at its first letter."""
+    rest = text[position:]
+    return any(word.startswith(rest) for word in ("true", "false", "null", "-", "\\u0000"))
+
+
+_WORDS = {
+    "Expecting value": "a value is missing or is none that JSON knows",
+    "Expecting ',' delimiter": "',' or the end is missing",
+    "Expecting ':' delimiter": "':' is missing",
+    "Expecting property name enclosed in double quotes": "a name in double quotes is missing",
+    "Unterminated string starting at": "the text that begins here has no end",
+    "Invalid control character at": "a control character must be escaped",
+}
+
+
+def _words(error: json.JSONDecodeError) -> str:
+    return _WORDS.get(error.msg, error.msg[:1].lower() + error.msg[1:])
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, _Number):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, list):
+        return "an array"
+    return "null" if value is None else str(value).lower()
+
+
+def _check_utf8(body: bytes, limits: Limits) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        index = _index_at(body, error.start, limits)
+        raise LogweirError(UTF8_BAD, byte_offset=error.start, event_index=index) from error
+
+
+def _index_at(body: bytes, offset: int, limits: Limits) -> int:
+    """In which event the byte at ``offset`` lies, as far as what stands before it can be read."""
+    before = body[:offset]
+    start = _skip(before, len(_BYTE_ORDER_MARK) if before.startswith(_BYTE_ORDER_MARK) else 0)
+    walk = _array_spans if before[start : start + 1] == b"[" else _stream_spans
+    index = 0
+    try:
+        for index, _ in enumerate(walk(before, start, limits), start=1):  # noqa: B007
+            if index > limits.events_per_request_max:
+                break
+    except LogweirError:
+        pass
+    return index
