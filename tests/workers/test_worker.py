@@ -1,0 +1,212 @@
+"""A worker on the embedded queue and store: what becomes of records, good and bad, once and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from logweir import clock, config
+from logweir.config import Settings
+from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
+from logweir.query import parse
+from logweir.queue import Queue, open_queue
+from logweir.record import Accepted, Kind, Marker, Refused
+from logweir.store import Store, open_store
+from logweir_workers.worker import Worker
+from tests.workers.helpers import Door, batch, eventually, running_worker
+
+EPOCH = b"\x07" * 16
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    overrides = {
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "queue.session_timeout_s": 1,
+    }
+    return config.load(environment={}, overrides=overrides)
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[Queue]:
+    opened = open_queue(settings.queue)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = open_store(settings.store)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def door(queue: Queue) -> Iterator[Door]:
+    opened = Door(queue)
+    yield opened
+    opened.close()
+
+
+def position(store: Store, queue: Queue, group: str = "logweir") -> int:
+    id = f"position:{group}:{queue.topic_id()}:0"
+    found = store.read_ledger([id])
+    return int(found[id].body.get("next_offset") or 0) if found else 0
+
+
+def outcomes(store: Store, queue: Queue, group: str = "logweir") -> dict[str, int]:
+    """The outcomes of the current window and the one before, added up."""
+    window = clock.window_of(clock.now_us())
+    ids = [f"window:{group}:{queue.topic_id()}:0:{EPOCH.hex()}:{one}" for one in (window - 1, window)]
+    total: dict[str, int] = {}
+    for document in store.read_ledger(ids).values():
+        for row in document.body["outcomes"]:
+            for name in ("indexed", "duplicate", "filtered", "dead_lettered"):
+                total[name] = total.get(name, 0) + row[name]
+    return total
+
+
+def found(store: Store, query: str = "*") -> list[dict[str, Any]]:
+    return store.search(parse(query), size=10_000).events
+
+
+def event(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def work_off(settings: Settings, queue: Queue, store: Store) -> None:
+    """Run a worker until it has accounted for everything in the queue."""
+    with running_worker(settings, queue, store):
+        eventually(lambda: position(store, queue) == queue.offsets(0)[1])
+
+
+def test_an_event_is_stored_with_its_identity_and_provenance(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """Bare events are known by batch and place, numbered ones by their emitter's number; both say whence they came."""
+    door.write(batch(event(summary="one"), event(summary="two"), id=b"\x0a" * 16, index_first=4))
+    door.write(batch(event(summary="three"), emitter="web-1", epoch="e1", sequence_first=17))
+    work_off(settings, queue, store)
+    by_summary = {one["summary"]: one for one in found(store)}
+
+    assert by_summary["two"]["_id"] == "b" + "0a" * 16 + ".5"
+    assert by_summary["three"]["_id"].endswith(".17")
+    assert by_summary["three"]["emitter"] == "web-1"
+    assert [by_summary[name]["ingest_number"] for name in ("one", "two", "three")] == [1, 2, 3]
+    assert by_summary["one"]["ingest_stream"] == f"{EPOCH.hex()}-0"
+    assert by_summary["one"]["sourceaddress"] == "10.1.2.3"
+    assert outcomes(store, queue) == {"indexed": 3, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
+
+
+def test_a_numbered_event_sent_again_is_a_duplicate_and_other_content_a_conflict(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """A retry leaves one document; a cloned machine's event under a taken number is kept among the dead letters."""
+    numbered = {"emitter": "web-1", "epoch": "e1", "sequence_first": 5}
+    door.write(batch(event(summary="same"), **numbered))
+    door.write(batch(event(summary="same"), **numbered))
+    door.write(batch(event(summary="other"), **numbered))
+    work_off(settings, queue, store)
+    letters = store.dead_letters(size=10)
+
+    assert [one["summary"] for one in found(store)] == ["same"]
+    assert outcomes(store, queue) == {"indexed": 1, "duplicate": 1, "filtered": 0, "dead_lettered": 1}
+    assert [(letter.reason, letter.raw) for letter in letters] == [("identity_conflict", event(summary="other"))]
+
+
+def test_a_record_sent_twice_is_counted_once(settings: Settings, queue: Queue, store: Store, door: Door) -> None:
+    """The queue may hold a record twice; its numbers are settled once."""
+    payload = door.write(batch(event(summary="once"), id=b"\x0b" * 16))
+    door.write_bytes(payload)
+    work_off(settings, queue, store)
+
+    assert len(found(store)) == 1
+    assert outcomes(store, queue)["indexed"] == 1
+    assert outcomes(store, queue)["duplicate"] == 0
+
+
+def test_work_done_before_a_crash_is_recognised_as_our_own(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """Indexed, but not written into the ledger: the next worker finds its documents and counts them as indexed."""
+    door.write(batch(event(summary="one"), event(summary="two")))
+    work_off(settings, queue, store)
+    # A group of its own has no ledger yet: to it, the documents are there and nothing was ever counted.
+    again = settings.model_copy(update={"worker": settings.worker.model_copy(update={"group": "again"})})
+    with running_worker(again, queue, store):
+        eventually(lambda: position(store, queue, "again") == 1)
+
+    assert len(found(store)) == 2
+    assert outcomes(store, queue, "again") == {"indexed": 2, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
+
+
+def test_what_cannot_be_read_is_a_dead_letter_and_holds_nothing_up(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """A foreign record and an unreadable event are kept with reason, stage, place and bytes; the rest is indexed."""
+    door.write_bytes(b"not ours")
+    door.write(batch(b'{"summary": tru}', event(summary="good")))
+    work_off(settings, queue, store)
+    letters = {letter.reason: letter for letter in store.dead_letters(size=10)}
+
+    assert [one["summary"] for one in found(store)] == ["good"]
+    assert letters["record_corrupt"].raw == b"not ours"
+    assert letters["record_corrupt"].body["offset"] == 0
+    assert letters["event_unreadable"].raw == b'{"summary": tru}'
+    assert letters["event_unreadable"].body["stage"] == "decode"
+    assert letters["event_unreadable"].body["ingest_number"] == 1
+    assert outcomes(store, queue) == {"indexed": 1, "duplicate": 0, "filtered": 0, "dead_lettered": 1}
+
+
+def test_a_refused_body_is_kept_and_has_no_outcome(settings: Settings, queue: Queue, store: Store, door: Door) -> None:
+    """What the door could not read is there for the operator, and in no equation."""
+    refused = Refused(
+        b"\x0c" * 16, clock.now_us(), "rsyslog", None, "10.0.0.9", "json", "json_bad", "at byte 7", 9, b'{"a":"b"c'
+    )
+    door.write_as(Kind.REFUSED, refused)
+    work_off(settings, queue, store)
+    letters = store.dead_letters(size=10)
+
+    assert [(letter.reason, letter.raw, letter.body["key"]) for letter in letters] == [
+        ("body_refused", b'{"a":"b"c', "rsyslog")
+    ]
+    assert outcomes(store, queue) == {}
+
+
+def test_a_marker_closes_the_window_with_what_the_door_accepted(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """Two witnesses in one ledger document: the door's count and the worker's."""
+    door.write(batch(event(summary="one"), event(summary="two")))
+    door.write_as(Kind.MARKER, Marker([Accepted("app", None, 2, 0)], []), first=1, count=2)
+    work_off(settings, queue, store)
+    window = clock.window_of(clock.now_us())
+    ids = [f"window:logweir:{queue.topic_id()}:0:{EPOCH.hex()}:{one}" for one in (window - 1, window)]
+    bodies = [document.body for document in store.read_ledger(ids).values()]
+
+    assert sum(row["accepted"] for body in bodies if body["marker"] for row in body["marker"]["accepted"]) == 2
+    assert sum(row["indexed"] for body in bodies for row in body["outcomes"]) == 2
+
+
+def test_a_record_of_a_later_version_stops_the_worker_before_it(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """Skipping it would lose it: the worker says what to upgrade, and the record waits in the queue."""
+    payload = bytearray(door.write(batch(event(summary="now"))))
+    payload[3] = 2
+    door.write_bytes(bytes(payload))
+    worker = Worker(settings=settings, queue=queue, store=store, stopping=Event(), clock=clock.now_us)
+    with pytest.raises(LogweirError) as caught:
+        worker.run()
+
+    assert caught.value.problem is RECORD_VERSION_UNKNOWN
+    assert position(store, queue) <= 1
