@@ -55,7 +55,7 @@ FIELDS = (
     Field("version", Kind.KEYWORD, "The version that the emitter gave."),
     Field("key", Kind.KEYWORD, "The name of the key with which it was let in."),
     Field("emitter", Kind.KEYWORD, "The emitter's name, when it sent one (Log-Emitter)."),
-    Field("sourceaddress", Kind.KEYWORD, "The network address from which it was posted.", "source.address"),
+    Field("sourceaddress", Kind.KEYWORD, "The network address from which it was posted.", "client.address"),
     Field("details", Kind.FLATTENED, "Everything else that the event brought along."),
     Field("ingest_stream", Kind.KEYWORD, "Provenance: ingest epoch and partition, as <epoch>-<partition>."),
     Field("ingest_number", Kind.NUMBER, "Provenance: the event's number inside its ingest stream, from 1."),

@@ -117,9 +117,12 @@ IGNORE_ABOVE = 8000
 """Keywords and leaves of details with more UTF-16 units than this are kept but not searchable, in both stores."""
 
 QUERY_LENGTH_MAX = 10_000
-NESTING_MAX = 50
+NESTING_MAX = 25
 CLAUSES_MAX = 500
-"""Limits of one query: characters, groups inside groups, things looked for."""
+"""Limits of one query: characters, groups inside groups (Elasticsearch takes 30), things looked for."""
+
+PAGE_MAX = 10_000
+"""Most events of one page of a search."""
 
 OPERATORS = {
     Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, field:*',

@@ -22,7 +22,7 @@ import orjson
 from logweir.config import StoreSettings, sqlite_path
 from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.event import INDEX_PREFIX, Provenance, day_of
-from logweir.query import And, Node, time_range
+from logweir.query import PAGE_MAX, And, Node, time_range
 from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
 from logweir.store import sqlite_query as sql
 
@@ -115,7 +115,7 @@ class SqliteStore:
     ) -> Hits:
         bounds = time_range(time_field, from_us, to_us)
         where, values = sql.condition(And((bounds, query)))
-        page = _Page(time_field, where, values, size, after)
+        page = _Page(time_field, where, values, min(size, PAGE_MAX), after)
         total = 0
         with self._problems():
             # Newest day first. By receipt time, the days that the bounds leave out are not opened.

@@ -1,0 +1,538 @@
+"""Elasticsearch 8 and 9 as the store: the only file that knows its client.
+
+It asks for nothing beyond the server's core: no data streams, ILM, ingest pipelines or scripts. Daily indices are made
+by the first document of a day, from the index template that ``prepare`` puts there.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+import ssl
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from urllib.parse import SplitResult, urlsplit
+
+import orjson
+from elastic_transport import TransportError
+from elasticsearch import ApiError, Elasticsearch
+
+from logweir.config import StoreSettings
+from logweir.errors import CLAIM_LOST, SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
+from logweir.event import ALIAS, FIELDS, INDEX_PREFIX, Kind, Provenance, day_of
+from logweir.query import (
+    IGNORE_ABOVE,
+    PAGE_MAX,
+    All,
+    And,
+    Exists,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Range,
+    Term,
+    Wildcard,
+    WordPrefix,
+    Words,
+    time_range,
+)
+from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
+
+LEDGER_INDEX = "logweir-ledger"
+DEAD_LETTERS_INDEX = "logweir-dead-letters"
+
+_DETAILS_DEPTH_LIMIT = 40
+_TEMPLATE_PRIORITY = 500
+_CONNECTIONS = 20
+_DAYS_NAMED_MAX = 62
+_CLAIM_TRIES_MAX = 100
+_BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_AGAIN = (429, 500, 502, 503, 504)
+# What the bulk says of a document although the index or the cluster is at fault: somebody will mend it.
+_NOT_THE_DOCUMENT = (
+    "cluster_block_exception",
+    "index_closed_exception",
+    "index_not_found_exception",
+    "invalid_alias_name_exception",
+    "invalid_index_template_exception",
+    "validation_exception",
+)
+
+
+class ElasticsearchStore:
+    """See the port, ``logweir.store.Store``."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        urls = [urlsplit(url.strip()) for url in settings.url.split(",")]
+        self._url = ",".join(_shown(url) for url in urls)
+        self._client = _client(settings, urls)
+        self._prepared = False
+        self._prepare_lock = threading.Lock()
+
+    def prepare(self) -> None:
+        with self._problems("its index templates"):
+            for name, body in _templates(self._settings).items():
+                self._client.indices.put_index_template(name=name, **body)
+        self._prepared = True
+
+    def _ensure_prepared(self) -> None:
+        # An index that Elasticsearch makes before our template is there would get guessed mappings.
+        with self._prepare_lock:
+            if not self._prepared:
+                self.prepare()
+
+    # --- events ---------------------------------------------------------------------------------------------------
+    def index(self, documents: Sequence[Document]) -> list[Item]:
+        self._ensure_prepared()
+        items: list[Item | None] = [None] * len(documents)
+        positions: list[int] = []
+        operations: list[bytes] = []
+        for position, document in enumerate(documents):
+            try:
+                operations.append(_create_operation(document))
+                positions.append(position)
+            except TypeError as error:
+                items[position] = Item(Written.REFUSED, error=f"it cannot be written as JSON: {error}")
+        answers = self._bulk(operations, "events")
+        conflicts: list[int] = []
+        for position, answer in zip(positions, answers, strict=True):
+            if answer["status"] == 409:
+                conflicts.append(position)
+            items[position] = self._item(answer)
+        if any("index_not_found" in item.error for item in items if item is not None):
+            self._make_indices({document.index for document in documents})
+        if conflicts:
+            for position, item in zip(conflicts, self._stored([documents[at] for at in conflicts]), strict=True):
+                items[position] = item
+        return [item for item in items if item is not None]
+
+    def _item(self, answer: dict[str, Any]) -> Item:
+        status, error = answer["status"], answer.get("error", {})
+        if status < 300:
+            return Item(Written.CREATED)
+        reason = ": ".join(filter(None, [error.get("type"), error.get("reason")]))
+        cause = error.get("caused_by", {}).get("reason")
+        text = f"{reason} ({cause})" if cause else reason
+        if error.get("type") == "security_exception":
+            raise LogweirError(STORE_REFUSES, url=self._url, what="events", reason=text)
+        if status in _AGAIN or error.get("type") in _NOT_THE_DOCUMENT:
+            return Item(Written.AGAIN, error=text)
+        return Item(Written.REFUSED, error=text)
+
+    def _stored(self, documents: Sequence[Document]) -> list[Item]:
+        """The provenance under ids that are taken: a bulk's answer has none."""
+        docs = [{"_index": document.index, "_id": document.id} for document in documents]
+        with self._problems("the provenance of stored events"):
+            answer = self._client.mget(docs=docs, source_includes=["ingest_stream", "ingest_number", "content_hash"])
+        return [
+            Item(Written.EXISTS, stored=_provenance(found["_source"]))
+            if found.get("found")
+            else Item(Written.AGAIN, error="it was there and has been deleted since")
+            for found in answer["docs"]
+        ]
+
+    def _make_indices(self, indices: set[str]) -> None:
+        """For clusters that make no index by themselves (action.auto_create_index)."""
+        with self._problems("new indices"):
+            for index in sorted(indices):
+                self._client.options(ignore_status=400).indices.create(index=index)
+
+    def _bulk(self, operations: list[bytes], what: str) -> list[dict[str, Any]]:
+        """Send operations in one request; gives what became of each: status and, if any, error."""
+        if not operations:
+            return []
+        params = {"filter_path": _BULK_FILTER, "timeout": f"{max(1, int(self._settings.timeout_s * 800))}ms"}
+        headers = {"content-type": "application/x-ndjson", "accept": "application/json"}
+        try:
+            with self._problems(what, passing=413):
+                body = self._client.perform_request(
+                    "POST", "/_bulk", params=params, headers=headers, body=b"".join(operations)
+                ).body
+        except ApiError as error:
+            if len(operations) == 1:
+                return [{"status": 413, "error": {"type": "too_large", "reason": str(error)}}]
+            half = len(operations) // 2
+            return self._bulk(operations[:half], what) + self._bulk(operations[half:], what)
+        return [next(iter(item.values())) for item in body["items"]]
+
+    def search(
+        self,
+        query: Node,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        after: tuple[Any, ...] | None = None,
+    ) -> Hits:
+        bounds = time_range(time_field, from_us, to_us)
+        size = min(size, PAGE_MAX)
+        with self._problems("the search"):
+            answer = self._client.search(
+                index=_indices(time_field, from_us, to_us),
+                query=_dsl(And((bounds, query))),
+                size=size + 1 if size else 0,
+                sort=[
+                    {time_field: {"order": "desc", "missing": "_last", "unmapped_type": "date"}},
+                    {"ingest_stream": {"order": "desc", "unmapped_type": "keyword"}},
+                    {"ingest_number": {"order": "desc", "unmapped_type": "long"}},
+                ],
+                search_after=list(after) if after is not None and size else None,
+                track_total_hits=True,
+                allow_partial_search_results=False,
+                ignore_unavailable=True,
+                allow_no_indices=True,
+            )
+        hits = answer["hits"]["hits"]
+        events = [{"_id": hit["_id"], "_index": hit["_index"], **hit["_source"]} for hit in hits[:size]]
+        more = tuple(hits[size - 1]["sort"]) if size and len(hits) > size else None
+        return Hits(answer["hits"]["total"]["value"], events, more)
+
+    def refresh(self) -> None:
+        with self._problems("a refresh"):
+            self._client.indices.refresh(
+                index=[f"{INDEX_PREFIX}*", DEAD_LETTERS_INDEX], ignore_unavailable=True, allow_no_indices=True
+            )
+
+    def delete_expired(self, before_day: str) -> list[str]:
+        with self._problems("the deletion of expired indices"):
+            expired = [index for index in self._daily_indices() if index < INDEX_PREFIX + before_day]
+            for index in expired:
+                self._client.options(ignore_status=404).indices.delete(index=index)
+        return expired
+
+    def _daily_indices(self) -> list[str]:
+        """All of them, open or closed, oldest first."""
+        found = self._client.indices.get_alias(index=f"{INDEX_PREFIX}*", expand_wildcards="all", allow_no_indices=True)
+        return sorted(index for index in found.body if re.fullmatch(INDEX_PREFIX + r"\d{8}", index))
+
+    # --- ledger ---------------------------------------------------------------------------------------------------
+    # A ledger document's version in Elasticsearch is its generation, given by us ("external"): the server itself
+    # refuses whatever comes with an older one, in the same step in which it writes.
+    def claim(self, id: str, owner: str) -> LedgerDocument:
+        self._ensure_prepared()
+        for _ in range(_CLAIM_TRIES_MAX):
+            known = self.read_ledger([id]).get(id) or LedgerDocument(id, 0, {"owner": owner})
+            claimed = LedgerDocument(id, known.generation + 1, {**known.body, "owner": owner})
+            (answer,) = self._bulk([_ledger_operation(claimed, version_type="external")], "the ledger")
+            if answer["status"] < 300:
+                return LedgerDocument(id, claimed.generation, known.body)
+            if answer["status"] != 409:
+                raise self._unwritten(answer, "the ledger")
+        raise LogweirError(STORE_DOWN, url=self._url, reason=f"{_CLAIM_TRIES_MAX} other claims of {id} came in between")
+
+    def read_ledger(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
+        if not ids:
+            return {}
+        with self._problems("the ledger"):
+            answer = self._client.mget(index=LEDGER_INDEX, ids=list(ids))
+        found = {}
+        for document in answer["docs"]:
+            error = document.get("error")
+            if error and error["type"] != "index_not_found_exception":
+                raise LogweirError(STORE_DOWN, url=self._url, reason=error["reason"])
+            if document.get("found"):
+                found[document["_id"]] = LedgerDocument(
+                    document["_id"], document["_version"], document["_source"]["body"]
+                )
+        return found
+
+    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        self._ensure_prepared()
+        operations = [_ledger_operation(document, version_type="external_gte") for document in documents]
+        for document, answer in zip(documents, self._bulk(operations, "the ledger"), strict=True):
+            if answer["status"] == 409:
+                stored = self.read_ledger([document.id])[document.id]
+                raise LogweirError(
+                    CLAIM_LOST, partition=document.body.get("partition", document.id), generation=stored.generation,
+                    owner=stored.body.get("owner", "another worker"), generation_own=document.generation,
+                )  # fmt: skip
+            if answer["status"] >= 300:
+                raise self._unwritten(answer, "the ledger")
+
+    # --- dead letters ---------------------------------------------------------------------------------------------
+    def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        self._ensure_prepared()
+        for answer in self._bulk([_dead_letter_operation(letter) for letter in letters], "dead letters"):
+            if answer["status"] >= 300 and answer["status"] != 409:
+                raise self._unwritten(answer, "dead letters")
+
+    def dead_letters(self, *, size: int, reason: str | None = None) -> list[DeadLetter]:
+        with self._problems("dead letters"):
+            answer = self._client.search(
+                index=DEAD_LETTERS_INDEX,
+                query={"term": {"reason": reason}} if reason else {"match_all": {}},
+                size=min(size, PAGE_MAX),
+                sort=[{"received_us": {"order": "desc"}}, {"id": {"order": "desc"}}],
+                ignore_unavailable=True,
+                allow_partial_search_results=False,
+            )
+        return [_dead_letter(hit["_source"]) for hit in answer["hits"]["hits"]]
+
+    def count_dead_letters(self) -> dict[str, int]:
+        with self._problems("dead letters"):
+            answer = self._client.search(
+                index=DEAD_LETTERS_INDEX,
+                size=0,
+                aggs={"reasons": {"terms": {"field": "reason", "size": 1000}}},
+                ignore_unavailable=True,
+                allow_partial_search_results=False,
+            )
+        buckets = answer.body.get("aggregations", {}).get("reasons", {}).get("buckets", [])
+        return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
+
+    # --- the rest -------------------------------------------------------------------------------------------------
+    def check(self) -> str:
+        with self._problems("its health"):
+            health = self._client.cluster.health()
+            days = len(self._daily_indices())
+        return (
+            f"Elasticsearch {self._url}: cluster {health['cluster_name']} is {health['status']}, "
+            f"{health['number_of_nodes']} nodes, {days} days of events"
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def _problems(self, what: str, passing: int | None = None) -> Iterator[None]:
+        """STORE_DOWN when nobody answers or the server is overloaded, STORE_REFUSES when it will not do ``what``.
+
+        An answer with the status ``passing`` is left to the caller.
+        """
+        try:
+            yield
+        except TransportError as error:
+            raise LogweirError(STORE_DOWN, url=self._url, reason=_reason(error)) from error
+        except ApiError as error:
+            if error.status_code == passing:
+                raise
+            if error.status_code in _AGAIN:
+                raise LogweirError(STORE_DOWN, url=self._url, reason=_api_reason(error)) from error
+            raise LogweirError(STORE_REFUSES, url=self._url, what=what, reason=_api_reason(error)) from error
+
+    def _unwritten(self, answer: dict[str, Any], what: str) -> LogweirError:
+        item = self._item(answer)
+        if item.written is Written.AGAIN:
+            return LogweirError(STORE_DOWN, url=self._url, reason=item.error)
+        return LogweirError(STORE_REFUSES, url=self._url, what=what, reason=item.error)
+
+
+# --- connection ---------------------------------------------------------------------------------------------------
+def _client(settings: StoreSettings, urls: list[SplitResult]) -> Elasticsearch:
+    # What it logs (retries, dead nodes), our own errors say.
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)
+    secure = any(url.scheme == "https" for url in urls)
+    options: dict[str, Any] = {"ssl_context": _ssl_context(settings)} if secure else {}
+    username = settings.username or urls[0].username
+    if settings.api_key.get_secret_value():
+        options["api_key"] = settings.api_key.get_secret_value()
+    elif username:
+        options["basic_auth"] = (username, settings.password.get_secret_value() or urls[0].password or "")
+    return Elasticsearch(
+        [_shown(url) for url in urls],
+        request_timeout=settings.timeout_s,
+        connections_per_node=_CONNECTIONS,
+        max_retries=len(urls),
+        retry_on_status=(),
+        retry_on_timeout=False,
+        **options,
+    )
+
+
+def _ssl_context(settings: StoreSettings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except OSError as error:  # ssl.SSLError is one too
+        raise LogweirError(
+            SETTING_BAD, where="The configuration", name="store.ca_file", value=settings.ca_file,
+            reason=f"the certificates cannot be read ({error})",
+        ) from error  # fmt: skip
+
+
+def _shown(url: SplitResult) -> str:
+    """The URL without credentials, with its port."""
+    try:
+        host, port = url.hostname, url.port or 9200
+    except ValueError:
+        host = None
+    if not host or url.scheme not in ("http", "https"):
+        raise LogweirError(
+            SETTING_BAD, where="The configuration", name="store.url", value=url._replace(netloc="…").geturl(),
+            reason="each part must read http[s]://host:port",
+        )  # fmt: skip
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{url.path.rstrip('/')}"
+
+
+def _reason(error: TransportError) -> str:
+    """The innermost cause in few words: "connection refused" rather than the layers around it."""
+    text = str(error.errors[-1] if error.errors else error.message)
+    found = re.search(r"(\[Errno [^]]*\] [^')]+|certificate verify failed[^)(]*|timed out)", text)
+    return found[1].strip() if found else text
+
+
+def _api_reason(error: ApiError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    detail = body.get("error")
+    reason = detail.get("reason") if isinstance(detail, dict) else None
+    return f"{error.status_code} {reason or error.message}"
+
+
+# --- what is stored -----------------------------------------------------------------------------------------------
+_FIELD_MAPPINGS: dict[Kind, dict[str, Any]] = {
+    # The longest value that ignore_above lets through is 24,000 bytes of UTF-8; Lucene refuses terms above 32,766.
+    Kind.KEYWORD: {"type": "keyword", "normalizer": "lowercase", "ignore_above": IGNORE_ABOVE},
+    # For Kibana; our own searches look at summary_words.
+    Kind.TEXT: {"type": "text", "norms": False},
+    # A time that Elasticsearch cannot read (year 10000) stays in the event and is not searchable.
+    Kind.DATE: {"type": "date", "format": "strict_date_optional_time", "ignore_malformed": True},
+    Kind.NUMBER: {"type": "long"},
+    Kind.FLATTENED: {"type": "flattened", "depth_limit": _DETAILS_DEPTH_LIMIT, "ignore_above": IGNORE_ABOVE},
+}
+_WORDS_MAPPING = {"type": "text", "analyzer": "whitespace", "norms": False}
+_OWN_MAPPINGS = {
+    "ingest_stream": {"type": "keyword"},
+    "content_hash": {"type": "keyword", "index": False, "doc_values": True},
+    "summary_words": _WORDS_MAPPING,
+    "all_words": _WORDS_MAPPING,
+}
+
+
+def _templates(settings: StoreSettings) -> dict[str, dict[str, Any]]:
+    """The index templates by name."""
+    common = {
+        "number_of_replicas": settings.replicas,
+        "refresh_interval": f"{int(settings.refresh_interval_s * 1000)}ms",
+    }
+    events = {
+        **common,
+        "number_of_shards": settings.shards,
+        "max_result_window": PAGE_MAX + 1,
+        "query.default_field": ["all_words"],
+    }
+    fields = {field.name: _FIELD_MAPPINGS[field.kind] for field in FIELDS}
+    aliases = {field.ecs: {"type": "alias", "path": field.name} for field in FIELDS if field.ecs}
+    mappings = {
+        "dynamic": False,
+        "date_detection": False,
+        "_source": {"excludes": ["summary_words", "all_words"]},
+        "properties": {**fields, **_OWN_MAPPINGS, **aliases},
+    }
+    letters = {
+        "id": {"type": "keyword"},
+        "received_us": {"type": "long"},
+        "reason": {"type": "keyword"},
+        "body": {"type": "object", "enabled": False},
+        "raw": {"type": "binary"},
+    }
+    ledger = {"body": {"type": "object", "enabled": False}}
+    return {
+        "logweir-events": _template(f"{INDEX_PREFIX}*", events, mappings, aliases={ALIAS: {}}),
+        LEDGER_INDEX: _template(LEDGER_INDEX, common, {"dynamic": False, "properties": ledger}),
+        DEAD_LETTERS_INDEX: _template(DEAD_LETTERS_INDEX, common, {"dynamic": False, "properties": letters}),
+    }
+
+
+def _template(
+    pattern: str, settings: dict[str, Any], mappings: dict[str, Any], aliases: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    template = {"settings": {"index": settings}, "mappings": mappings, "aliases": aliases or {}}
+    return {"index_patterns": [pattern], "priority": _TEMPLATE_PRIORITY, "template": template}
+
+
+def _create_operation(document: Document) -> bytes:
+    provenance = document.provenance
+    source = {
+        **document.source,
+        "ingest_stream": provenance.stream,
+        "ingest_number": provenance.number,
+        "content_hash": provenance.content_hash,
+        "summary_words": document.summary_words,
+        "all_words": document.all_words,
+    }
+    action = {"create": {"_index": document.index, "_id": document.id}}
+    return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
+
+
+def _provenance(source: dict[str, Any]) -> Provenance:
+    return Provenance(source["ingest_stream"], source["ingest_number"], source["content_hash"])
+
+
+def _ledger_operation(document: LedgerDocument, *, version_type: str) -> bytes:
+    action = {"_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": version_type}
+    return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps({"body": document.body}))
+
+
+def _dead_letter_operation(letter: DeadLetter) -> bytes:
+    source = {
+        "id": letter.id,
+        "received_us": letter.received_us,
+        "reason": letter.reason,
+        "body": letter.body,
+        "raw": base64.b64encode(letter.raw).decode(),
+    }
+    action = {"create": {"_index": DEAD_LETTERS_INDEX, "_id": letter.id}}
+    return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
+
+
+def _dead_letter(source: dict[str, Any]) -> DeadLetter:
+    raw = base64.b64decode(source["raw"])
+    return DeadLetter(source["id"], source["received_us"], source["reason"], source["body"], raw)
+
+
+# --- queries ------------------------------------------------------------------------------------------------------
+def _indices(time_field: str, from_us: int | None, to_us: int | None) -> str:
+    """The daily indices that can have hits, by name when they are few."""
+    everything = f"{INDEX_PREFIX}*"
+    if time_field != "receivedtimestamp" or from_us is None or to_us is None:
+        return everything
+    days = to_us // 86_400_000_000 - from_us // 86_400_000_000 + 1
+    if not 0 < days <= _DAYS_NAMED_MAX:
+        return everything
+    return ",".join(INDEX_PREFIX + day_of(from_us + day * 86_400_000_000) for day in range(days))
+
+
+def _dsl(query: Node) -> dict[str, Any]:
+    return cast("Callable[[Node], dict[str, Any]]", _DSL[type(query)])(query)
+
+
+def _words_field(query: Words | WordPrefix) -> str:
+    return "summary_words" if query.summary_only else "all_words"
+
+
+def _range(query: Range) -> dict[str, Any]:
+    if query.low is None and query.high is None:
+        return {"match_all": {}} if query.field == "receivedtimestamp" else {"exists": {"field": query.field}}
+    convert = str if query.field == "ingest_number" else _iso
+    bounds = {"gte": query.low, "lt": query.high}
+    return {"range": {query.field: {name: convert(value) for name, value in bounds.items() if value is not None}}}
+
+
+def _iso(milliseconds: int) -> str:
+    """As strict_date_optional_time reads it. Beyond the years that it knows stands the year next to them."""
+    last = 253_402_300_800_000
+    if milliseconds >= last:
+        return "+10000-01-01T00:00:00.000Z"
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=max(milliseconds, -62_135_596_800_000))
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_DSL: dict[type, Callable[[Any], dict[str, Any]]] = {
+    All: lambda _: {"match_all": {}},
+    And: lambda query: {"bool": {"filter": [_dsl(node) for node in query.nodes]}},
+    Or: lambda query: {"bool": {"should": [_dsl(node) for node in query.nodes], "minimum_should_match": 1}},
+    Not: lambda query: {"bool": {"must_not": [_dsl(query.node)]}},
+    Words: lambda query: {"match_phrase": {_words_field(query): " ".join(query.words)}},
+    WordPrefix: lambda query: {"prefix": {_words_field(query): query.prefix}},
+    Term: lambda query: {"term": {query.field: query.value}},
+    Prefix: lambda query: {"prefix": {query.field: query.value}},
+    Wildcard: lambda query: {"wildcard": {query.field: query.pattern}},
+    Exists: lambda query: {"exists": {"field": query.field}},
+    Range: _range,
+}
