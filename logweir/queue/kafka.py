@@ -1,0 +1,795 @@
+"""The queue on Kafka: one topic, through kafka-python.
+
+What was read in the library's source, and why things are as they are here:
+
+* An idempotent producer is stuck for good after one delivery that timed out, so deliveries never do; the buffer is
+  bounded here, and who waits for a confirmation has a deadline of its own.
+* A send waits for metadata for up to ``max_block_ms``: that is set to nothing as soon as the topic is known.
+* A consumer's callbacks about partitions run on the library's own thread, where nothing may block and nothing can be
+  committed. So the library polls on a thread of ours, and the callbacks come back to the thread that polls us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import socket
+import ssl
+import threading
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import kafka
+import kafka.errors
+from kafka import OffsetSpec, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.future import Future as KafkaFuture
+from kafka.net.compat import KafkaNetClient
+
+from logweir.clock import now_us
+from logweir.config import MEBIBYTE
+from logweir.errors import OFFSETS_EXPIRED, QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, SETTING_BAD, LogweirError
+from logweir.queue import Assigned, Delivery, Done, Lag, Revoked
+
+if TYPE_CHECKING:
+    from logweir.config import QueueSettings
+
+log = logging.getLogger(__name__)
+# At INFO the library tells every connection and every rebalance.
+logging.getLogger("kafka").setLevel(logging.WARNING)
+
+T = TypeVar("T")
+
+_PORT_DEFAULT = 9092
+_CONNECT_TIMEOUT_S = 5.0
+_REQUEST_TIMEOUT_S = 10.0
+_REOPEN_INTERVAL_S = 1.0
+# Ten days: longer than any outage that a door lives through, and within what select() takes.
+_DELIVERY_TIMEOUT_MS = 10 * 24 * 3_600_000
+# What Kafka puts around one record: 61 bytes a batch and some 20 a record.
+_ENVELOPE_BYTES = 1024
+_RECORD_OVERHEAD_BYTES = 500
+_REQUEST_SIZE_BYTES = 8 * MEBIBYTE
+_FETCH_SIZE_BYTES = 16 * MEBIBYTE
+_PARTITION_FETCH_SIZE_BYTES = 4 * MEBIBYTE
+_POLL_SLICE_S = 0.2
+_UNREACHABLE_AFTER_S = 2.0
+_ENDS_AGE_S_MAX = 2.0
+
+
+class _Client(KafkaNetClient):  # type: ignore[misc]
+    """The library's connections, so that they can be watched, woken, and closed when a constructor fails."""
+
+    def __init__(self, **configs: Any) -> None:
+        super().__init__(**configs)
+        # Otherwise asking for an absent topic makes it, with the broker's number of partitions instead of ours.
+        self.cluster.config["allow_auto_create_topics"] = False
+
+    def reachable(self) -> bool:
+        """Whether a connection to any broker stands."""
+        return any(connection.connected for connection in list(self._manager._conns.values()))
+
+
+class KafkaQueue:
+    """The topic that ``settings.url`` (``kafka://host:port[,host:port]/topic``) names."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        self._servers, self.topic = _parsed(settings.url)
+        self._lock = threading.Lock()
+        self._admin: Any = None
+
+    def prepare(self) -> None:
+        """Make the topic when it is absent, and wait until its partitions have leaders.
+
+        Raises LogweirError(QUEUE_DOWN).
+        """
+        settings = self._settings
+        with self._administration() as admin:
+            if not self._described(admin):
+                wanted = {
+                    "num_partitions": settings.partitions,
+                    "replication_factor": settings.replication,
+                    "configs": {
+                        "retention.ms": str(int(settings.retention_hours * 3_600_000)),
+                        "retention.bytes": str(settings.retention_size_bytes_max),
+                        "max.message.bytes": str(max(MEBIBYTE, settings.record_size_bytes_max + _ENVELOPE_BYTES)),
+                    },
+                }
+                with contextlib.suppress(kafka.errors.TopicAlreadyExistsError):
+                    admin.create_topics({self.topic: wanted}, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+            admin.wait_for_topics([self.topic], timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+        partitions = self.partition_count()
+        if partitions != settings.partitions:
+            log.warning(
+                "%s has %d partitions; queue.partitions = %d has no effect on it",
+                self.url, partitions, settings.partitions,
+            )  # fmt: skip
+
+    def topic_id(self) -> str:
+        with self._administration() as admin:
+            found = self._topic(admin).get("topic_id")
+        if not found or not uuid.UUID(str(found)).int:
+            raise self.down("it does not say the topic's id; Kafka 2.8 or later does")
+        return str(found)
+
+    def partition_count(self) -> int:
+        with self._administration() as admin:
+            return len(self._topic(admin)["partitions"])
+
+    def offsets(self, partition: int) -> tuple[int, int]:
+        with self._administration() as admin:
+            place = TopicPartition(self.topic, partition)
+            earliest, latest = (
+                admin.list_partition_offsets({place: spec}, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))[place].offset
+                for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+            )
+        return earliest, latest
+
+    def producer(self) -> KafkaProducer:
+        """Raises LogweirError(QUEUE_DOWN) when no broker answers or the topic is absent."""
+        return KafkaProducer(self, self._settings)
+
+    def consumer(self, *, group: str, assigned: Assigned, revoked: Revoked) -> KafkaConsumer:
+        return KafkaConsumer(self, self._settings, group=group, assigned=assigned, revoked=revoked)
+
+    def check(self) -> str:
+        with self._administration() as admin:
+            partitions = self._topic(admin)["partitions"]
+        leaderless = [p["partition_index"] for p in partitions if p["leader_id"] < 0]
+        if leaderless:
+            raise self.down(f"the partitions {leaderless} of {self.topic} have no leader")
+        return f"{self.url}: {len(partitions)} partitions, all with a leader"
+
+    def close(self) -> None:
+        with self._lock:
+            self._close_admin()
+
+    @property
+    def url(self) -> str:
+        """Where it is, without credentials."""
+        return f"kafka://{','.join(self._servers)}/{self.topic}"
+
+    def down(self, reason: object) -> LogweirError:
+        return LogweirError(QUEUE_DOWN, url=self.url, reason=reason)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Kafka's errors become LogweirError(QUEUE_DOWN)."""
+        try:
+            yield
+        except (kafka.errors.KafkaError, OSError) as error:
+            raise self.down(self._reason(error)) from error
+
+    def opened(self, make: Callable[..., T], **options: Any) -> T:
+        """A client of the library, connected. Raises LogweirError(QUEUE_DOWN) after _CONNECT_TIMEOUT_S at most."""
+        clients: list[_Client] = []
+
+        def client(**configs: Any) -> _Client:
+            clients.append(_Client(**configs))
+            return clients[-1]
+
+        with self.errors():
+            try:
+                return make(**self._connection(), **options, kafka_client=client)
+            except BaseException:
+                # The constructor leaves its thread and sockets behind.
+                for left in clients:
+                    left.close()
+                raise
+
+    def _connection(self) -> dict[str, Any]:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "bootstrap_servers": self._servers,
+            "bootstrap_timeout_ms": int(_CONNECT_TIMEOUT_S * 1000),
+            "reconnect_backoff_max_ms": 2000,
+            "security_protocol": ("SASL_" if settings.sasl_mechanism else "")
+            + ("SSL" if settings.tls else "PLAINTEXT"),
+        }
+        if settings.tls:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+            if settings.certificate_file:
+                context.load_cert_chain(settings.certificate_file, settings.certificate_key_file)
+            options["ssl_context"] = context
+        if settings.sasl_mechanism:
+            options["sasl_mechanism"] = settings.sasl_mechanism
+            options["sasl_plain_username"] = settings.username
+            options["sasl_plain_password"] = settings.password.get_secret_value()
+        return options
+
+    @contextlib.contextmanager
+    def _administration(self) -> Iterator[Any]:
+        with self._lock:
+            try:
+                if self._admin is None:
+                    self._admin = self.opened(kafka.KafkaAdminClient, request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+                with self.errors():
+                    yield self._admin
+            except LogweirError:
+                self._close_admin()
+                raise
+
+    def _close_admin(self) -> None:
+        if self._admin is not None:
+            admin, self._admin = self._admin, None
+            admin.close()
+
+    def _described(self, admin: Any) -> dict[str, Any] | None:
+        (topic,) = admin.describe_topics([self.topic])
+        error = kafka.errors.for_code(topic["error_code"])
+        if error is kafka.errors.UnknownTopicOrPartitionError:
+            return None
+        if error is not kafka.errors.NoError:
+            raise error(self.topic)
+        found: dict[str, Any] = topic
+        return found
+
+    def _topic(self, admin: Any) -> dict[str, Any]:
+        topic = self._described(admin)
+        if topic is None:
+            raise self.down(f"it has no topic {self.topic}")
+        return topic
+
+    def _reason(self, error: BaseException) -> str:
+        if isinstance(error, kafka.errors.SaslAuthenticationFailedError):
+            return f"it refuses user {self._settings.username!r} or the password"
+        if isinstance(error, kafka.errors.KafkaTimeoutError):
+            return f"{error}{self._unreachable()}"
+        if isinstance(error, kafka.errors.KafkaError):
+            return f"{type(error).__name__}: {error}"
+        return str(error)
+
+    def _unreachable(self) -> str:
+        """What the operating system says of the addresses; the library says only that time has passed."""
+        reasons = []
+        for server in self._servers:
+            host, _, port = server.rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+            except OSError as error:
+                reasons.append(f"{server}: {error}")
+        return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def _parsed(url: str) -> tuple[list[str], str]:
+    """Addresses as host:port, and the topic."""
+    servers, _, topic = url.removeprefix("kafka://").partition("/")
+    shown = f"kafka://…@{servers.rpartition('@')[2]}/{topic}" if "@" in servers else url
+    reason = ""
+    if "@" in servers:
+        reason = "user and password go into queue.username and queue.password"
+    elif not servers or not topic or "/" in topic:
+        reason = "it is not kafka://host:port[,host:port]/topic"
+    if reason:
+        raise LogweirError(SETTING_BAD, where="The configuration", name="queue.url", value=shown, reason=reason)
+    # A colon that is not inside [an IPv6 address].
+    with_port = [s if ":" in s.rpartition("]")[2] else f"{s}:{_PORT_DEFAULT}" for s in servers.split(",")]
+    return with_port, topic
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A record between ``send`` and ``done``."""
+
+    partition: int
+    size_bytes: int
+    done: Done
+    settled: bool = False
+    error: LogweirError | None = None
+
+
+class KafkaProducer:
+    """Writes records, each confirmed by all replicas in sync; Kafka itself drops repeats of the library's retries."""
+
+    def __init__(self, queue: KafkaQueue, settings: QueueSettings) -> None:
+        self._queue = queue
+        self._settings = settings
+        # Held while a record goes to the library, so that its order is ours. Never taken by the library's thread
+        # except through a callback that sends.
+        self._sending = threading.Lock()
+        self._sending_thread = 0
+        self._changed = threading.Condition()
+        self._pending: dict[int, deque[_Waiting]] = defaultdict(deque)
+        self._calling_back: set[int] = set()
+        self._size_bytes = 0
+        self._closed = threading.Event()
+        self._down: LogweirError | None = None
+        self._kafka: Any = self._open()
+        self._late: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._keeper = threading.Thread(target=self._keep, name="queue-keeper", daemon=True)
+        self._keeper.start()
+
+    def send(self, partition: int, payload: bytes, done: Done) -> None:
+        if len(payload) > self._settings.record_size_bytes_max:
+            size_bytes_max = self._settings.record_size_bytes_max
+            raise LogweirError(QUEUE_RECORD_TOO_LARGE, size_bytes=len(payload), size_bytes_max=size_bytes_max)
+        waiting = _Waiting(partition, len(payload) + _RECORD_OVERHEAD_BYTES, done)
+        with self._sending:
+            self._sending_thread = threading.get_ident()
+            try:
+                library = self._enter(waiting)
+                try:
+                    future = library.send(self._queue.topic, value=payload, partition=partition)
+                except (kafka.errors.KafkaError, ValueError) as error:
+                    if self._withdraw(waiting):
+                        raise self._queue.down(f"{type(error).__name__}: {error}") from error
+                    return
+                future.add_callback(self._confirmed, waiting)
+                future.add_errback(self._refused, library)
+            finally:
+                self._sending_thread = 0
+
+    def fill(self) -> float:
+        return min(1.0, self._size_bytes / self._settings.buffer_size_bytes_max)
+
+    def close(self, timeout_s: float) -> None:
+        self._closed.set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._size_bytes == 0, timeout_s)
+        library, self._kafka = self._kafka, None
+        _close_by_force(library)
+        self._fail_all(self._queue.down(f"the producer was closed after {timeout_s} s"))
+        self._late.put(None)
+        self._keeper.join(_CONNECT_TIMEOUT_S + _REOPEN_INTERVAL_S)
+
+    def _open(self) -> Any:
+        batch_size_bytes = self._settings.record_size_bytes_max + _ENVELOPE_BYTES
+        library = self._queue.opened(
+            kafka.KafkaProducer,
+            acks="all",
+            enable_idempotence=True,
+            delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
+            linger_ms=0,
+            batch_size=batch_size_bytes,
+            max_request_size=max(_REQUEST_SIZE_BYTES, batch_size_bytes),
+            max_block_ms=int(_CONNECT_TIMEOUT_S * 1000),
+            metrics_enabled=False,
+        )
+        try:
+            with self._queue.errors():
+                library.partitions_for(self._queue.topic)
+        except LogweirError as error:
+            _close_by_force(library)
+            raise self._queue.down(f"it does not know the topic {self._queue.topic}") from error
+        library.config["max_block_ms"] = 0
+        return library
+
+    def _enter(self, waiting: _Waiting) -> Any:
+        """Put the record among the pending ones and give the library's producer that is to take it."""
+        with self._changed:
+            if self._closed.is_set():
+                raise self._queue.down("this producer is closed")
+            if self._kafka is None:
+                raise self._down or self._queue.down("this producer is closed")
+            if self._size_bytes + waiting.size_bytes > self._settings.buffer_size_bytes_max:
+                raise self._queue.down(f"{self._size_bytes} bytes wait for it already (queue.buffer_size_bytes_max)")
+            self._size_bytes += waiting.size_bytes
+            self._pending[waiting.partition].append(waiting)
+            return self._kafka
+
+    def _withdraw(self, waiting: _Waiting) -> bool:
+        """False when it was failed, and called back, in the meantime."""
+        with self._changed:
+            pending = self._pending[waiting.partition]
+            if not pending or pending[-1] is not waiting or waiting.settled:
+                return False
+            pending.pop()
+            self._size_bytes -= waiting.size_bytes
+            self._changed.notify_all()
+            return True
+
+    def _confirmed(self, waiting: _Waiting, _: object) -> None:
+        if self._sending_thread == threading.get_ident():
+            # The broker was quicker than ``send``, which must not call back itself.
+            self._late.put(lambda: self._settle(waiting, None))
+        else:
+            self._settle(waiting, None)
+
+    def _refused(self, library: Any, error: BaseException) -> None:
+        # On the library's thread, which may hold locks of its own.
+        self._late.put(lambda: self._replace(library, error))
+
+    def _settle(self, waiting: _Waiting, error: LogweirError | None) -> None:
+        with self._changed:
+            if waiting.settled:
+                return
+            waiting.settled, waiting.error = True, error
+        self._call_back(waiting.partition)
+
+    def _call_back(self, partition: int) -> None:
+        """Call back the settled records at the front; one thread at a time per partition keeps their order."""
+        with self._changed:
+            if partition in self._calling_back:
+                return
+            self._calling_back.add(partition)
+        while True:
+            with self._changed:
+                pending = self._pending[partition]
+                if not pending or not pending[0].settled:
+                    self._calling_back.discard(partition)
+                    self._changed.notify_all()
+                    return
+                waiting = pending.popleft()
+                self._size_bytes -= waiting.size_bytes
+            try:
+                waiting.done(waiting.error)
+            except Exception:
+                log.exception("A callback of the queue's producer failed")
+
+    def _fail_all(self, error: LogweirError) -> None:
+        with self._changed:
+            for waiting in itertools.chain.from_iterable(self._pending.values()):
+                if not waiting.settled:
+                    waiting.settled, waiting.error = True, error
+            partitions = list(self._pending)
+        for partition in partitions:
+            self._call_back(partition)
+
+    def _keep(self) -> None:
+        while (action := self._late.get()) is not None:
+            action()
+
+    def _replace(self, library: Any, error: BaseException) -> None:
+        """A delivery failed for good: what the library sends after it may never arrive. Begin anew with another."""
+        with self._sending, self._changed:
+            if self._kafka is not library:
+                return
+            self._kafka = None
+            self._down = self._queue.down(f"{type(error).__name__}: {error}")
+            down = self._down
+        log.error("The queue's producer is replaced: %s", down)
+        _close_by_force(library)
+        self._fail_all(down)
+        while not self._closed.is_set():
+            try:
+                opened = self._open()
+            except LogweirError as again:
+                self._down = again
+                self._closed.wait(_REOPEN_INTERVAL_S)
+                continue
+            with self._changed:
+                if not self._closed.is_set():
+                    self._kafka = opened
+                    return
+            _close_by_force(opened)
+
+
+def _close_by_force(library: Any) -> None:
+    if library is None:
+        return
+    # The library's own close() gives up with an exception, and goes on sending, when something is not delivered yet.
+    library._sender.force_close()
+    with contextlib.suppress(kafka.errors.KafkaError):
+        library.close(timeout=1.0)
+
+
+class _Listener(kafka.AsyncConsumerRebalanceListener):  # type: ignore[misc]
+    """Called on the library's thread."""
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        self._consumer.hold(assigned)
+
+    async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        await self._consumer.hand_over(revoked, lost=False)
+
+    async def on_partitions_lost(self, lost: Collection[Any]) -> None:
+        await self._consumer.hand_over(lost, lost=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _HandOver:
+    """Partitions that the library is about to give away, and how to tell it that it may."""
+
+    partitions: list[int]
+    lost: bool
+    answered: Any
+
+
+class KafkaConsumer:
+    """A member of a group; connects and joins at the first ``poll``."""
+
+    def __init__(
+        self, queue: KafkaQueue, settings: QueueSettings, *, group: str, assigned: Assigned, revoked: Revoked
+    ) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._group = group
+        self._assigned = assigned
+        self._revoked = revoked
+        self._kafka: Any = None
+        self._client: Any = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue-poll")
+        self._messages: SimpleQueue[_HandOver | Future[Any]] = SimpleQueue()
+        self._failure: BaseException | None = None
+        # Partitions that are ours and have been given a position.
+        self._ours: set[int] = set()
+        self._paused: set[int] = set()
+        self._reached_s = time.monotonic()
+        self._backlog = _Backlog(queue)
+
+    def poll(self, *, wait_s: float, records_max: int) -> list[Delivery]:
+        until_s = time.monotonic() + wait_s
+        with self._queue.errors():
+            if self._kafka is None:
+                self._connect()
+            while True:
+                self._take_over()
+                left_s = max(0.01, until_s - time.monotonic())
+                deliveries = self._fetched(wait_s=min(left_s, _POLL_SLICE_S), records_max=records_max)
+                if deliveries:
+                    self._backlog.delivered(deliveries)
+                    return deliveries
+                self._check_reachable()
+                if time.monotonic() >= until_s and not self._untaken():
+                    return []
+
+    def seek(self, partition: int, offset: int) -> None:
+        if partition in self._ours:
+            self._kafka.seek(self._place(partition), offset)
+
+    def pause(self, partitions: Collection[int]) -> None:
+        ours = self._ours.intersection(partitions)
+        self._paused |= ours
+        self._kafka_if_any("pause", ours)
+
+    def resume(self, partitions: Collection[int]) -> None:
+        ours = self._ours.intersection(partitions)
+        self._paused -= ours
+        self._kafka_if_any("resume", ours)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Raises LogweirError(QUEUE_DOWN) also while the group is being rebalanced: poll, and commit again."""
+        ours = {partition: offset for partition, offset in offsets.items() if partition in self._ours}
+        if not ours:
+            return
+        request = {self._place(p): kafka.OffsetAndMetadata(offset, "", -1) for p, offset in ours.items()}
+        with self._queue.errors():
+            try:
+                self._kafka.commit(request, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+            except kafka.errors.CommitFailedError as error:
+                if error.args and isinstance(error.args[0], kafka.errors.RebalanceInProgressError):
+                    raise error.args[0] from error
+                # No member any more: nothing is ours, and the next poll says so.
+                log.warning("Group %s: the commit of %s came too late: %s", self._group, ours, error)
+                return
+        self._backlog.committed(ours)
+
+    def lag(self) -> dict[int, Lag]:
+        if not self._ours:
+            return {}
+        with self._queue.errors():
+            return self._backlog.lag(self._kafka, sorted(self._ours))
+
+    def close(self) -> None:
+        try:
+            if self._kafka is not None:
+                self._on_thread(lambda: self._kafka.close(timeout_ms=int(_CONNECT_TIMEOUT_S * 1000)))
+        except kafka.errors.KafkaError as error:
+            # Others take over when the session ends by itself.
+            log.warning("The consumer could not leave its group: %s", error)
+        finally:
+            self._give_up(sorted(self._ours), lost=True)
+            self._backlog.close()
+            self._thread.shutdown(wait=False)
+
+    def hold(self, assigned: Collection[Any]) -> None:
+        """New partitions, on the library's thread: nothing is fetched of them until ``_take_over``."""
+        self._kafka.pause(*assigned)
+        for place in assigned:
+            # Any position, or the library looks for one itself and fails when nothing was committed.
+            self._kafka.seek(place, 0)
+
+    async def hand_over(self, places: Collection[Any], *, lost: bool) -> None:
+        """Partitions that go, on the library's thread: wait until the thread that polls us has called ``revoked``."""
+        answered = KafkaFuture()
+        self._messages.put(_HandOver(sorted(place.partition for place in places), lost, answered))
+        await answered
+
+    def _connect(self) -> None:
+        session_timeout_ms = int(self._settings.session_timeout_s * 1000)
+        self._kafka = self._queue.opened(
+            kafka.KafkaConsumer,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+            session_timeout_ms=session_timeout_ms,
+            heartbeat_interval_ms=session_timeout_ms // 4,
+            max_poll_interval_ms=300_000,
+            fetch_min_bytes=1,
+            fetch_max_wait_ms=100,
+            fetch_max_bytes=_FETCH_SIZE_BYTES,
+            max_partition_fetch_bytes=max(
+                _PARTITION_FETCH_SIZE_BYTES, self._settings.record_size_bytes_max + _ENVELOPE_BYTES
+            ),
+            metrics_enabled=False,
+        )
+        self._client = self._kafka._client
+        self._kafka.subscribe([self._queue.topic], listener=_Listener(self))
+
+    def _fetched(self, *, wait_s: float, records_max: int) -> list[Delivery]:
+        try:
+            batches = self._on_thread(lambda: self._kafka.poll(timeout_ms=int(wait_s * 1000), max_records=records_max))
+        except kafka.errors.OffsetOutOfRangeError as error:
+            raise self._expired(*next(iter(error.args[0].items()))) from error
+        except kafka.errors.LogTruncationError as error:
+            place = next(iter(error.divergent_offsets))
+            raise self._expired(place, self._kafka.position(place, timeout_ms=1000) or 0) from error
+        return [
+            Delivery(place.partition, record.offset, record.timestamp, record.value)
+            for place, records in batches.items()
+            # Not of a partition that went while its records were on the way.
+            if place.partition in self._ours
+            for record in records
+        ]
+
+    def _expired(self, place: Any, offset: int) -> LogweirError:
+        with self._queue.errors():
+            earliest, latest = _ends(self._kafka, [place])[place]
+        numbers = {"partition": place.partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
+        return LogweirError(OFFSETS_EXPIRED, topic=self._queue.topic, **numbers)
+
+    def _on_thread(self, call: Callable[[], T]) -> T:
+        """The call's result, from the thread that is the library's; meanwhile hand over partitions on this one."""
+        running = self._thread.submit(call)
+        running.add_done_callback(self._messages.put)
+        while isinstance(message := self._messages.get(), _HandOver):
+            try:
+                self._give_up([partition for partition in message.partitions if partition in self._ours], message.lost)
+            except BaseException as error:  # noqa: BLE001 - raised below, when the library has gone on
+                self._failure = error
+            message.answered.success(None)
+            self._client.wakeup()
+        result: T = message.result()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return result
+
+    def _give_up(self, partitions: list[int], lost: bool) -> None:
+        if not partitions:
+            return
+        try:
+            self._revoked(partitions, lost)
+        finally:
+            self._ours.difference_update(partitions)
+            self._paused.difference_update(partitions)
+            self._backlog.forget(partitions)
+
+    def _untaken(self) -> list[int]:
+        return sorted({place.partition for place in self._kafka.assignment()} - self._ours)
+
+    def _take_over(self) -> None:
+        """Give new partitions their positions. What fails is tried again at the next ``poll``."""
+        new = self._untaken()
+        if not new:
+            return
+        places = [self._place(partition) for partition in new]
+        committed = {
+            place.partition: self._kafka.committed(place, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000)) for place in places
+        }
+        ends = _ends(self._kafka, places)
+        starts = self._assigned(new)
+        for place in places:
+            wanted = starts.get(place.partition)
+            found = committed[place.partition] if wanted is None else wanted
+            self._kafka.seek(place, ends[place][0] if found is None else found)
+        self._ours.update(new)
+        self._backlog.committed({p: offset for p, offset in committed.items() if offset is not None})
+        self._kafka.resume(*places)
+
+    def _check_reachable(self) -> None:
+        if self._client.reachable():
+            self._reached_s = time.monotonic()
+        elif time.monotonic() - self._reached_s > _UNREACHABLE_AFTER_S:
+            raise self._queue.down("no broker can be reached")
+
+    def _kafka_if_any(self, method: str, partitions: Collection[int]) -> None:
+        if partitions:
+            getattr(self._kafka, method)(*(self._place(partition) for partition in partitions))
+
+    def _place(self, partition: int) -> Any:
+        return TopicPartition(self._queue.topic, partition)
+
+
+class _Backlog:
+    """How far each partition's commits are behind; asks the broker at most every _ENDS_AGE_S_MAX seconds."""
+
+    def __init__(self, queue: KafkaQueue) -> None:
+        self._queue = queue
+        self._committed: dict[int, int] = {}
+        # (offset, timestamp) of what was delivered and is not committed yet, and of what was looked up.
+        self._timestamps: dict[int, deque[tuple[int, int]]] = defaultdict(deque)
+        self._looked_up: dict[int, tuple[int, int]] = {}
+        self._ends: dict[int, tuple[int, int]] = {}
+        self._ends_s = float("-inf")
+        self._peeker: Any = None
+
+    def delivered(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            known = self._timestamps[delivery.partition]
+            while known and known[-1][0] >= delivery.offset:
+                # Read again after a seek.
+                known.pop()
+            known.append((delivery.offset, delivery.timestamp_ms))
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        self._committed.update(offsets)
+        for partition, offset in offsets.items():
+            known = self._timestamps[partition]
+            while known and known[0][0] < offset:
+                known.popleft()
+
+    def forget(self, partitions: Collection[int]) -> None:
+        for partition in partitions:
+            for kept in (self._committed, self._timestamps, self._looked_up, self._ends):
+                kept.pop(partition, None)
+
+    def lag(self, library: Any, partitions: list[int]) -> dict[int, Lag]:
+        if time.monotonic() - self._ends_s > _ENDS_AGE_S_MAX or not self._ends.keys() >= set(partitions):
+            places = [TopicPartition(self._queue.topic, partition) for partition in partitions]
+            self._ends = {place.partition: ends for place, ends in _ends(library, places).items()}
+            self._ends_s = time.monotonic()
+        return {partition: self._lag_of(partition) for partition in partitions}
+
+    def close(self) -> None:
+        if self._peeker is not None:
+            self._peeker.close()
+            self._peeker = None
+
+    def _lag_of(self, partition: int) -> Lag:
+        earliest, latest = self._ends[partition]
+        following = max(self._committed.get(partition, earliest), earliest)
+        if following >= latest:
+            return Lag(0, 0.0)
+        return Lag(latest - following, max(0.0, now_us() / 1e6 - self._timestamp_ms(partition, following) / 1e3))
+
+    def _timestamp_ms(self, partition: int, offset: int) -> int:
+        """When the queue took the record at ``offset``, or the first one after it."""
+        known = self._timestamps[partition]
+        if known and known[0][0] == offset:
+            return known[0][1]
+        if self._looked_up.get(partition, (-1, 0))[0] != offset:
+            self._looked_up[partition] = (offset, self._peek(partition, offset))
+        return self._looked_up[partition][1]
+
+    def _peek(self, partition: int, offset: int) -> int:
+        """Read one record through a consumer apart, which belongs to no group and disturbs no position."""
+        if self._peeker is None:
+            self._peeker = self._queue.opened(
+                kafka.KafkaConsumer,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                # The broker sends one batch however large it is.
+                max_partition_fetch_bytes=1,
+                fetch_max_wait_ms=100,
+                metrics_enabled=False,
+            )
+        place = TopicPartition(self._queue.topic, partition)
+        self._peeker.assign([place])
+        self._peeker.seek(place, offset)
+        until_s = time.monotonic() + _CONNECT_TIMEOUT_S
+        while time.monotonic() < until_s:
+            for record in self._peeker.poll(timeout_ms=500, max_records=1).get(place, ()):
+                return int(record.timestamp)
+        raise self._queue.down(f"it gave no record at offset {offset} of partition {partition}")
+
+
+def _ends(library: Any, places: list[Any]) -> dict[Any, tuple[int, int]]:
+    """Of each partition the earliest offset held and the next to be written."""
+    timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
+    earliest = library.beginning_offsets(places, timeout_ms=timeout_ms)
+    latest = library.end_offsets(places, timeout_ms=timeout_ms)
+    return {place: (earliest[place], latest[place]) for place in places}
