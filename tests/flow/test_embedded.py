@@ -1,0 +1,190 @@
+"""`logweir up`, as a user runs it: everything embedded, on loopback, with kill -9 at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.flow.product import (
+    LOGWEIR,
+    Embedded,
+    Load,
+    Process,
+    assert_each_once,
+    environment,
+    ids_found,
+    logweir,
+    status_of,
+)
+
+KILLS = int(os.environ.get("LOGWEIR_TEST_KILLS", "8"))
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Iterator[Embedded]:
+    product = Embedded(tmp_path / "data")
+    product.start()
+    yield product
+    product.process.kill_family()
+
+
+def post(product: Embedded, body: str, key: str | None = None) -> tuple[int, dict[str, object]]:
+    done = subprocess.run(
+        ["curl", "-sS", "-w", "\n%{http_code}", "-H", f"X-My-Log-Input-Key: {key or product.key}",
+         "--data-binary", "@-", f"http://127.0.0.1:{product.ingest_port}/events"],
+        input=body, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(answer)
+
+
+def wait_for_count(product: Embedded, query: str, count: int, *, within_s: float) -> float:
+    started = time.monotonic()
+    while (found := int(product.search(query, "--count"))) != count:
+        assert time.monotonic() - started < within_s, f"{found} of {count} are found after {within_s} s"
+    return time.monotonic() - started
+
+
+def test_the_printed_curl_line_works_and_its_event_is_found(product: Embedded) -> None:
+    """A newcomer copies the line that the first start prints, and finds the event with the other."""
+    lines = product.process.text.splitlines()
+    curl = next(line.strip() for line in lines if "curl -H" in line)
+    answer = json.loads(subprocess.run(curl, shell=True, capture_output=True, text=True, check=True).stdout)
+    wait_for_count(product, "hello", 1, within_s=5)
+
+    assert answer["accepted"] == 1
+    assert answer["durable"] == "queue"
+    assert answer["receipt"]
+
+
+def test_what_is_sent_is_found_within_five_seconds(product: Embedded, tmp_path: Path) -> None:
+    """10,000 events by `logweir send` and one by curl; wrong key 401; broken JSON 400 that names the byte."""
+    events = tmp_path / "events.ndjson"
+    events.write_text("".join(json.dumps({"category": "bulk", "summary": f"line {at}"}) + "\n" for at in range(10_000)))
+    url = f"http://127.0.0.1:{product.ingest_port}/events"
+    logweir("send", str(events), "--key", product.key, "--url", url)
+    sent = post(product, '{"category":"bulk","summary":"by curl"}')
+    wait_for_count(product, "category:bulk", 10_001, within_s=5)
+    unknown = post(product, "{}", key="lw_wrong")
+    broken = post(product, '{"a":"b"}\n{"a":"say "hi""}')
+
+    assert sent[0] == 202
+    assert unknown[0] == 401
+    assert broken[0] == 400
+    assert broken[1]["event_index"] == 1
+    assert broken[1]["byte_offset"] == 20
+    lines = product.search("category:bulk AND line", "--json", "--size", "0").splitlines()
+    assert len({json.loads(line)["_id"] for line in lines}) == 10_000
+
+
+def test_kill_9_of_everything_again_and_again_loses_nothing(tmp_path: Path) -> None:
+    """Every process dies at a random moment under load, each time; every acknowledged event is there exactly once."""
+    product = Embedded(tmp_path / "data")
+    product.start()
+    rng = random.Random(7)
+    try:
+        with Load([product.ingest_port], product.key) as load:
+            for _ in range(KILLS):
+                time.sleep(rng.uniform(0.3, 2.0))
+                product.process.kill_family()
+                product.start()
+            time.sleep(1)
+        deadline = time.monotonic() + 60
+        while len(found := ids_found(product.search("category:flow", "--json", "--size", "0"))) < len(load.accepted):
+            assert time.monotonic() < deadline, f"{len(found)} of {len(load.accepted)}"
+            time.sleep(0.2)
+    finally:
+        product.process.kill_family()
+
+    assert len(load.accepted) > 100 * KILLS
+    assert_each_once(load.accepted, found)
+
+
+def test_any_single_process_may_die_while_the_others_go_on(tmp_path: Path) -> None:
+    """Children that are killed are started again; nothing acknowledged is lost, nothing is there twice."""
+    product = Embedded(tmp_path / "data", extra=["--workers", "2"])
+    product.start()
+    rng = random.Random(11)
+    try:
+        with Load([product.ingest_port], product.key) as load:
+            for _ in range(6):
+                time.sleep(rng.uniform(0.3, 1.5))
+                rng.choice(product.process.family()[1:]).send_signal(signal.SIGKILL)
+            time.sleep(2)
+        deadline = time.monotonic() + 60
+        while len(found := ids_found(product.search("category:flow", "--json", "--size", "0"))) < len(load.accepted):
+            assert time.monotonic() < deadline, f"{len(found)} of {len(load.accepted)}"
+            time.sleep(0.2)
+    finally:
+        product.process.kill_family()
+
+    assert len(load.accepted) > 100
+    assert_each_once(load.accepted, found)
+
+
+def test_ctrl_c_stops_everything_within_ten_seconds_even_under_load(product: Embedded) -> None:
+    """After Ctrl-C no process and no listener is left; the next start says that keys were shown before."""
+    family = product.process.family()
+    with Load([product.ingest_port], product.key):
+        time.sleep(1)
+        took = product.process.stop(within_s=10)
+    left = [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    first_key = product.key
+    product.start()
+
+    assert took < 10
+    assert not left
+    assert len(family) >= 4
+    assert first_key not in product.process.text
+    assert "keys add NAME" in product.process.text
+
+
+def test_children_do_not_outlive_their_parent_however_it_dies(product: Embedded) -> None:
+    """kill -9 of the parent alone takes all children with it, and frees the ports."""
+    family = product.process.family()
+    family[0].send_signal(signal.SIGKILL)
+    product.process.popen.wait(5)
+    _, alive = psutil.wait_procs(family[1:], timeout=5)
+
+    assert not alive
+    assert status_of(product.ingest_port, "/healthz") == 0
+
+
+def test_a_second_start_on_the_same_folder_or_port_is_a_clear_error(product: Embedded, tmp_path: Path) -> None:
+    """The error names the folder and the process, or the port, and ends at once."""
+    same_folder = Process(["up", "--data-dir", str(product.data_dir)], tmp_path / "second.log")
+    same_port = Process(
+        ["up", "--data-dir", str(tmp_path / "other"), "--ingest-port", str(product.ingest_port)], tmp_path / "third.log"
+    )
+
+    assert same_folder.popen.wait(15) == 2
+    assert f"is in use by another logweir (process {product.process.popen.pid})" in same_folder.text
+    assert same_port.popen.wait(15) == 2
+    assert f"cannot listen on 127.0.0.1:{product.ingest_port}" in same_port.text
+
+
+def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_path: Path) -> None:
+    """Exit status 0 on a running product; 1, with what to do, when the queue is not there."""
+    rows = [json.loads(line) for line in logweir("doctor", "--json", "--data-dir", str(product.data_dir)).splitlines()]
+    absent = subprocess.run(
+        [*LOGWEIR, "doctor", "--json", "--data-dir", str(tmp_path)],
+        env=environment(LOGWEIR_QUEUE_URL="kafka://127.0.0.1:1/events"),
+        capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    queue = next(row for row in map(json.loads, absent.stdout.splitlines()) if row["what"] == "queue")
+
+    assert {row["what"] for row in rows} == {"configuration", "keys", "disk", "queue", "store", "clock"}
+    assert not [row for row in rows if row["state"] == "fault"]
+    assert absent.returncode == 1
+    assert queue["state"] == "fault"
+    assert "127.0.0.1:1" in queue["found"]
+    assert queue["advice"]
