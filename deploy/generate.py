@@ -39,7 +39,7 @@ _METRICS_HEAD = """\
 Ingest serves `/metrics` on its own port, each worker on `worker.metrics_port` or the next free one above. Histograms
 have `_bucket`, `_sum` and `_count` as usual. Times are in seconds, sizes in bytes.
 """
-_EVENTS_HEAD = """\
+_FIELDS_HEAD = """\
 Every top-level field of a stored event. Whatever else an event brings along moves under `details`. The names in the
 last column, from the Elastic Common Schema, mean the same field in a search.
 """
@@ -72,7 +72,7 @@ def pages() -> dict[Path, str]:
         "problems": ("logweir/errors.py", problems_page),
         "metrics": ("logweir/metrics.py", metrics_page),
         "outcomes": ("logweir/outcomes.py", outcomes_page),
-        "events": ("logweir/event.py", events_page),
+        "fields": ("logweir/event.py", fields_page),
         "cli": ("the commands' own parsers", cli_page),
     }
     return {
@@ -157,11 +157,11 @@ def outcomes_page() -> str:
     )
 
 
-def events_page() -> str:
+def fields_page() -> str:
     rows = ((_code(row.name), row.kind.value, row.help, _code(row.ecs) if row.ecs else "") for row in event.FIELDS)
     kinds = _table(("Kind", "How it is kept"), ((_code(kind.value), _docstring_of(kind)) for kind in event.Kind))
     fields = _table(("Field", "Kind", "Meaning", "Also called"), rows)
-    return f"# Fields of an event\n\n{_EVENTS_HEAD}\n{fields}\n\n## Kinds\n\n{kinds}"
+    return f"# Fields of an event\n\n{_FIELDS_HEAD}\n{fields}\n\n## Kinds\n\n{kinds}"
 
 
 def _docstring_of(kind: event.Kind) -> str:
