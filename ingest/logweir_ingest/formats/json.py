@@ -345,7 +345,7 @@ def _index_at(body: bytes, offset: int, limits: Limits) -> int:
     walk = _array_spans if before[start : start + 1] == b"[" else _stream_spans
     index = 0
     try:
-        for index, _ in enumerate(walk(before, start, limits), start=1):  # noqa: B007
+        for index, _ in enumerate(walk(before, start, limits), start=1):
             if index > limits.events_per_request_max:
                 break
     except LogweirError:

@@ -1,0 +1,344 @@
+"""The endpoints as a table, and what each answers: the one place that decides an answer.
+
+Two faces serve it: ``fastlane.py`` (ASGI, the hot endpoints) and ``wsgi.py`` (Flask, all of them). Both make a Request,
+call the same functions, and write the Reply out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir import __version__, event, metrics, receipt
+from logweir.clock import Clock
+from logweir.config import Settings
+from logweir.errors import (
+    BODY_EMPTY,
+    DECOMPRESSED_TOO_LARGE,
+    DEPTH_EXCEEDED,
+    ENCODING_BAD,
+    EVENT_NOT_OBJECT,
+    EVENT_TOO_LARGE,
+    EVENTS_TOO_MANY,
+    INTERNAL,
+    JSON_BAD,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    UTF8_BAD,
+    LogweirError,
+)
+from logweir.record import Batch, Refused
+from logweir_ingest import emitter
+from logweir_ingest.auth import KeyReader
+from logweir_ingest.emitter import EmitterHeaders
+from logweir_ingest.formats import json as json_format
+from logweir_ingest.limits import Limits, check_encoding, plain
+from logweir_ingest.merge import Enqueued, Future, Merger, Result
+from logweir_ingest.proxies import SourceAddress
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 2
+IDEMPOTENCY_KEY_SIZE_BYTES_MAX = 256
+
+# A body with one of these is kept for the operator, who can then see what the emitter believes it sent.
+_UNREADABLE = frozenset(
+    problem.code
+    for problem in (
+        JSON_BAD, UTF8_BAD, ENCODING_BAD, EVENT_NOT_OBJECT, DEPTH_EXCEEDED, EVENT_TOO_LARGE, EVENTS_TOO_MANY,
+        DECOMPRESSED_TOO_LARGE,
+    )
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Request:
+    """A request without its body. Header names are in lower case; a header sent twice has both values, with a comma.
+
+    ``peer`` is the address at the other end of the connection.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, ready to be written. ``headers`` are all of them but Content-Length."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Intake:
+    """A request for events that may send its body: let in, and within the limits as far as its headers say."""
+
+    key: str
+    encoding: str
+    emitter: EmitterHeaders
+    idempotency_key: str | None
+    source_address: str
+    started_s: float = field(default_factory=time.perf_counter)
+
+
+class Door:
+    """Everything that answers need. One a process; safe to use from several threads.
+
+    The way of events: ``let_in`` (headers) -> ``batch_of`` (body) -> ``enqueue`` -> ``accepted`` with the result.
+    Each step raises the LogweirError to answer with; ``refused`` makes the answer of it.
+    """
+
+    def __init__(
+        self, settings: Settings, *, keys: KeyReader, merger: Merger, clock: Clock, receipt_secret: bytes
+    ) -> None:
+        self._limits = Limits.of(settings)
+        self._keys = keys
+        self._merger = merger
+        self._clock = clock
+        self._receipt_secret = receipt_secret
+        self._source_address = SourceAddress(settings.ingest.trusted_proxies)
+        self._random = _Random()
+        self._meters = _Meters()
+
+    @property
+    def body_size_bytes_max(self) -> int:
+        return self._limits.body_size_bytes_max
+
+    # --- events ----------------------------------------------------------------------------------------------------
+    def let_in(self, request: Request) -> Intake:
+        """Decide by the headers alone, before any of the body is read.
+
+        Raises LogweirError: KEY_MISSING, KEY_UNKNOWN, CONTENT_ENCODING_UNKNOWN, BODY_TOO_LARGE, EMITTER_HEADER_BAD.
+        """
+        headers = request.headers
+        key = self._keys.authenticated(headers)
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        if encoding:
+            check_encoding(encoding)
+        self._limits.check_announced(int(headers.get(b"content-length", b"0") or 0))
+        return Intake(
+            key=key,
+            encoding=encoding,
+            emitter=emitter.read(headers),
+            idempotency_key=_idempotency_key(headers),
+            source_address=self._source_address.of(request.peer, headers.get(b"x-forwarded-for")),
+        )
+
+    def batch_of(self, intake: Intake, body: bytes) -> Batch:
+        """The events of the whole body. Raises LogweirError; a body that cannot be read is kept for the operator."""
+        intake.started_s = time.perf_counter()
+        try:
+            body = plain(body, intake.encoding, self._limits)
+            events = json_format.split(body, self._limits)
+        except LogweirError as error:
+            # An empty body with Log-High is a heartbeat: it says how far the emitter is, and brings nothing.
+            if error.problem is not BODY_EMPTY or intake.emitter.high is None:
+                if error.problem.code in _UNREADABLE:
+                    self._keep(intake, body, error)
+                raise
+            events = []
+        sent = intake.emitter
+        if events and sent.epoch is not None and sent.sequence_first is None:
+            raise emitter.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")
+        received_us = self._clock()
+        return Batch(
+            self._batch_id(intake, received_us), received_us, intake.key, sent.emitter, sent.epoch,
+            sent.sequence_first, sent.high, sent.previous, sent.dropped, sent.bye, intake.source_address,
+            json_format.NAME, None, 0, events,
+        )  # fmt: skip
+
+    def _batch_id(self, intake: Intake, received_us: int) -> bytes:
+        if intake.idempotency_key is not None:
+            return event.batch_id_from_idempotency_key(intake.key, intake.idempotency_key)
+        return event.batch_id_new(received_us, self._random.ten_bytes())
+
+    def _keep(self, intake: Intake, body: bytes, error: LogweirError) -> None:
+        size_bytes_max = self._limits.refused_size_bytes_max
+        if not size_bytes_max:
+            return
+        received_us = self._clock()
+        refused = Refused(
+            id=event.batch_id_new(received_us, self._random.ten_bytes()), received_us=received_us, key=intake.key,
+            emitter=intake.emitter.emitter, source_address=intake.source_address, format=json_format.NAME,
+            code=error.problem.code, detail=error.detail, size_bytes=len(body), body=body[:size_bytes_max],
+        )  # fmt: skip
+        try:
+            self._merger.keep(refused)
+        except Exception:  # Keeping is a courtesy: it must not change the answer.
+            log.exception("An unreadable body could not be kept")
+
+    def enqueue(self, batch: Batch, future: Future) -> None:
+        """Hand the batch over; ``future`` gets the Result for ``accepted``. Raises LogweirError as Merger.submit."""
+        self._merger.submit(batch, future)
+
+    def accepted(self, intake: Intake, result: Result) -> Reply:
+        """The answer to a batch that the queue has (202) or has not (503)."""
+        if not isinstance(result, Enqueued):
+            return self.refused("events", result)
+        token = receipt.encode(
+            receipt.Receipt(
+                self._merger.ingest_epoch, result.partition, result.first, result.count, result.window
+            ),
+            self._receipt_secret,
+        )
+        body = b'{"accepted":%d,"durable":"queue","receipt":"%s"}' % (result.count, token.encode())
+        self._meters.answered("events", 202)
+        self._meters.took("events", time.perf_counter() - intake.started_s)
+        return Reply(202, _JSON, body)
+
+    # --- everything else -------------------------------------------------------------------------------------------
+    def answer(self, request: Request) -> Reply:
+        """The answer to any request but one for events."""
+        endpoint = BY_ROUTE.get((request.path, "GET" if request.method == "HEAD" else request.method))
+        if endpoint is None or endpoint.answer is None:
+            return self.refused("other", _no_endpoint(request))
+        reply = endpoint.answer(self)
+        self._meters.answered(endpoint.name, reply.status)
+        return reply
+
+    def healthz(self) -> Reply:
+        """200 as long as this process lives; asks nobody."""
+        return Reply(200, _JSON, b'{"status":"ok"}')
+
+    def readyz(self) -> Reply:
+        """200 when the queue can take events, else 503 with the reason."""
+        reason = self._merger.unready()
+        if reason is None:
+            return Reply(200, _JSON, b'{"status":"ready"}')
+        body = json.dumps({"status": "not ready", "reason": reason}, separators=(",", ":")).encode()
+        return Reply(503, (*_JSON, (b"retry-after", b"%d" % RETRY_AFTER_S)), body)
+
+    def metrics(self) -> Reply:
+        """The metrics of all processes of this port, for Prometheus."""
+        body, content_type = metrics.exposition()
+        return Reply(200, ((b"content-type", content_type.encode()),), body)
+
+    # --- refusals --------------------------------------------------------------------------------------------------
+    def refused(self, endpoint: str, error: LogweirError) -> Reply:
+        """The problem answer to ``error``, counted."""
+        self._meters.answered(endpoint, error.problem.status)
+        if endpoint == "events":
+            self._meters.rejected(error.problem.code)
+        return problem_reply(error)
+
+    def failed(self, endpoint: str) -> Reply:
+        """The answer to an unexpected exception; call it where the exception is handled: its trace goes to the log."""
+        reference = secrets.token_hex(6)
+        log.exception("A request failed, reference %s", reference)
+        return self.refused(endpoint, LogweirError(INTERNAL, reference=reference))
+
+    def stop(self, timeout_s: float) -> None:
+        """Settle what is under way, write the last markers, let go of the queue; takes at most that long."""
+        self._merger.stop(timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row. ``answer`` is None for events, whose body is read and whose answer waits for the queue.
+
+    ``hot``: the fast lane serves it; everything else falls through to Flask.
+    """
+
+    path: str
+    method: str
+    name: str
+    answer: Callable[[Door], Reply] | None
+    hot: bool = False
+
+
+ENDPOINTS = (
+    Endpoint("/events", "POST", "events", None, hot=True),
+    Endpoint("/", "POST", "events", None, hot=True),
+    Endpoint("/healthz", "GET", "healthz", Door.healthz, hot=True),
+    Endpoint("/readyz", "GET", "readyz", Door.readyz, hot=True),
+    Endpoint("/metrics", "GET", "metrics", Door.metrics),
+)
+BY_ROUTE = {(endpoint.path, endpoint.method): endpoint for endpoint in ENDPOINTS}
+
+_JSON = ((b"content-type", b"application/json"),)
+_PROBLEM = ((b"content-type", b"application/problem+json"),)
+_HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
+    401: ((b"www-authenticate", b"Bearer"),),
+    415: ((b"accept-encoding", b"gzip"),),
+    503: ((b"retry-after", b"%d" % RETRY_AFTER_S),),
+}
+
+
+def problem_reply(error: LogweirError) -> Reply:
+    """The answer to a problem, as RFC 9457 has it."""
+    headers = _PROBLEM + _HEADERS_BY_STATUS.get(error.problem.status, ())
+    if error.problem is METHOD_NOT_ALLOWED:
+        headers = (*headers, (b"allow", str(error.numbers["allowed"]).encode()))
+    body = json.dumps(error.as_dict(), separators=(",", ":"), ensure_ascii=False)
+    return Reply(error.problem.status, headers, body.encode(errors="replace"))
+
+
+def _no_endpoint(request: Request) -> LogweirError:
+    allowed = [endpoint.method for endpoint in ENDPOINTS if endpoint.path == request.path]
+    if not allowed:
+        return LogweirError(NOT_FOUND, path=request.path[:200])
+    if "GET" in allowed:
+        allowed.append("HEAD")
+    return LogweirError(METHOD_NOT_ALLOWED, path=request.path, method=request.method[:20], allowed=", ".join(allowed))
+
+
+def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    value = headers.get(b"idempotency-key")
+    if value is None:
+        return None
+    if not 0 < len(value) <= IDEMPOTENCY_KEY_SIZE_BYTES_MAX:
+        raise emitter.bad("Idempotency-Key", value, f"1 to {IDEMPOTENCY_KEY_SIZE_BYTES_MAX} bytes")
+    return value.decode("latin-1")
+
+
+class _Random:
+    """Random bytes for batch ids, fetched from the kernel many at a time."""
+
+    _IDS = 400
+
+    def __init__(self) -> None:
+        self._tens: list[bytes] = []
+
+    def ten_bytes(self) -> bytes:
+        try:
+            return self._tens.pop()
+        except IndexError:
+            pool = os.urandom(10 * self._IDS)
+            self._tens = [pool[start : start + 10] for start in range(10, len(pool), 10)]
+            return pool[:10]
+
+
+class _Meters:
+    """The metrics of this file. The labelled children are kept: finding them anew costs as much as counting."""
+
+    def __init__(self) -> None:
+        self._requests = metrics.get("logweir_ingest_requests_total")
+        self._rejected = metrics.get("logweir_ingest_rejected_requests_total")
+        self._duration = metrics.get("logweir_ingest_request_duration_seconds")
+        self._children: dict[tuple[str, ...], Any] = {}
+        metrics.get("logweir_build_info").labels(__version__).set(1)
+
+    def answered(self, endpoint: str, status: int) -> None:
+        child = self._children.get((endpoint, str(status)))
+        if child is None:
+            child = self._children[endpoint, str(status)] = self._requests.labels(endpoint, str(status))
+        child.inc()
+
+    def rejected(self, reason: str) -> None:
+        self._rejected.labels(reason).inc()
+
+    def took(self, endpoint: str, duration_s: float) -> None:
+        child = self._children.get((endpoint,))
+        if child is None:
+            child = self._children[(endpoint,)] = self._duration.labels(endpoint)
+        child.observe(duration_s)

@@ -1,0 +1,143 @@
+"""The ASGI face: serves the hot endpoints at the least cost, hands everything else to Flask, decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+
+from logweir.errors import BODY_TOO_LARGE, LogweirError
+from logweir.record import Batch
+from logweir_ingest.app import BY_ROUTE, Door, Intake, Reply, Request
+from logweir_ingest.merge import Post, Result
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# A body that may take longer than this many bytes' work is read on another thread, so that no other request waits.
+_LARGE_SIZE_BYTES = 512 * 1024
+_LARGE_COMPRESSED_SIZE_BYTES = 64 * 1024
+_STOP_S = 4.0
+
+
+class _SenderGoneError(Exception):
+    """The connection ended before the body did: there is nobody to answer."""
+
+
+class FastLane:
+    """The ASGI application. Makes its door when the process's event loop runs, and stops it when the server stops.
+
+    ``open_door(post)`` makes a door that settles its futures through ``post``; ``make_fallback(door)`` the WSGI
+    application for what is not hot.
+    """
+
+    def __init__(self, open_door: Callable[[Post], Door], make_fallback: Callable[[Callable[[], Door]], Any]) -> None:
+        self._open_door = open_door
+        self._door: Door | None = None
+        self._fallback = WSGIMiddleware(make_fallback(lambda: self.door))
+        self._hot = {route: endpoint for route, endpoint in BY_ROUTE.items() if endpoint.hot}
+
+    @property
+    def door(self) -> Door:
+        assert self._door is not None, "the server has not started"
+        return self._door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            endpoint = self._hot.get((scope["path"], scope["method"]))
+            if endpoint is None:
+                await self._fallback(scope, receive, send)  # type: ignore[arg-type]
+            elif endpoint.answer is None:
+                await self._events(scope, receive, send)
+            else:
+                await _write(send, self.door.answer(_request(scope)))
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door = self.door
+        is_body_read = False
+        try:
+            intake = door.let_in(_request(scope))
+            body = await _body(receive, door.body_size_bytes_max)
+            is_body_read = True
+            batch = await _batch(door, intake, body)
+            future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            door.enqueue(batch, future)
+            reply = door.accepted(intake, await future)
+        except LogweirError as error:
+            reply = door.refused("events", error)
+        except _SenderGoneError:
+            return
+        except Exception:  # A bug of ours must not end the process, nor show itself to the sender.
+            reply = door.failed("events")
+        await _write(send, reply, close=not is_body_read and _expects_100(scope))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        loop = asyncio.get_running_loop()
+        self._door = self._open_door(loop.call_soon_threadsafe)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        # On another thread: what it waits for is settled on this one.
+        await loop.run_in_executor(None, self.door.stop, _STOP_S)
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _body(receive: Receive, size_bytes_max: int) -> bytes:
+    """The whole body. Raises LogweirError(BODY_TOO_LARGE) at the first byte too many."""
+    message = await receive()
+    if message["type"] == "http.request" and not message["more_body"]:
+        body: bytes = message["body"]
+        if len(body) > size_bytes_max:
+            raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+        return body
+    pieces: list[bytes] = []
+    size_bytes = 0
+    while message["type"] == "http.request":
+        pieces.append(message["body"])
+        size_bytes += len(message["body"])
+        if size_bytes > size_bytes_max:
+            raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+        if not message["more_body"]:
+            return b"".join(pieces)
+        message = await receive()
+    raise _SenderGoneError
+
+
+async def _batch(door: Door, intake: Intake, body: bytes) -> Batch:
+    if len(body) < (_LARGE_COMPRESSED_SIZE_BYTES if intake.encoding else _LARGE_SIZE_BYTES):
+        return door.batch_of(intake, body)
+    return await asyncio.get_running_loop().run_in_executor(None, door.batch_of, intake, body)
+
+
+def _request(scope: Scope) -> Request:
+    client = scope["client"]
+    return Request(scope["method"], scope["path"], headers_of(scope["headers"]), client[0] if client else "")
+
+
+def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header names to values; the values of a name that was sent twice are joined, as RFC 9110 section 5.2 has it."""
+    pairs = list(pairs)
+    headers = dict(pairs)
+    if len(headers) != len(pairs):
+        headers = {}
+        for name, value in pairs:
+            headers[name] = headers[name] + b"," + value if name in headers else value
+    return headers
+
+
+def _expects_100(scope: Scope) -> bool:
+    # A client that was refused without "100 Continue" may send the body or not: only a new connection is clear.
+    return any(name == b"expect" for name, _ in scope["headers"])
+
+
+async def _write(send: Send, reply: Reply, *, close: bool = False) -> None:
+    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,530 @@
+"""Concurrent batches of one partition become one record; when the queue has it, all their senders are answered.
+
+There is no timer: a lane's next record leaves when its previous one is settled, with whatever has come meanwhile.
+Numbered batches go by their emitter, in one lane a partition, so that an emitter's events keep their order. All
+bare batches share one lane, which moves on to the next partition with each record, so that merging stays deep.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from logweir import metrics, record
+from logweir.clock import Clock
+from logweir.config import MEBIBYTE
+from logweir.errors import QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, STOPPING, LogweirError
+from logweir.record import Batch, Refused
+from logweir_ingest.enqueue import QueueLink
+from logweir_ingest.windows import DueMarker, Emitter, Windows
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+_FLIGHT_SIZE_BYTES_MAX = 4 * MEBIBYTE
+_REFUSED_UNDER_WAY_MAX = 64
+_BATCH_OVERHEAD_BYTES = 200
+_EVENT_OVERHEAD_BYTES = 64
+# A marker's line for one emitter is at most this large: a window takes so many emitters as fit into a record.
+_EMITTER_SIZE_BYTES_MAX = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """Where a batch is: the numbers ``first`` to ``first + count - 1`` of a partition, durable in the queue."""
+
+    partition: int
+    first: int
+    count: int
+    window: int
+
+
+Result = Enqueued | LogweirError
+
+
+class Future(Protocol):
+    """What both asyncio's and concurrent.futures' futures can do."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+
+
+Post = Callable[..., None]
+"""``post(function, *arguments)``: call it where futures may be settled, soon or at once."""
+
+
+def call_now(function: Callable[..., None], *arguments: object) -> None:
+    """The ``Post`` of futures that any thread may settle."""
+    function(*arguments)
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """A sender that waits. ``late``: it was refused at its deadline, whatever becomes of its record."""
+
+    batch: Batch
+    size_bytes: int
+    future: Future
+    deadline_s: float
+    late: bool = False
+
+
+@dataclass(slots=True)
+class _Sent:
+    """One record that the queue has taken over: its first number, and how many events of each waiter it holds."""
+
+    first: int
+    count: int
+    failed: bool = False
+    landed: bool = False
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One record, or the several that one large batch needs: all on one partition, with numbers that follow."""
+
+    lane: _Lane
+    partition: int
+    window: int
+    first: int
+    waiters: list[_Waiter]
+    records: list[_Sent] = field(default_factory=list)
+    under_way: int = 0
+    error: LogweirError | None = None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """``partition`` is None for the lane of the bare batches."""
+
+    partition: int | None
+    waiting: deque[_Waiter] = field(default_factory=deque)
+    flight: _Flight | None = None
+
+
+class Merger:
+    """Batches in, records out, answers back. Safe to use from several threads.
+
+    ``post`` brings the settling of futures to the thread that may do it. ``queue_timeout_s``: a sender whose batch is
+    not confirmed by then gets QUEUE_UNAVAILABLE; what the queue takes after all is counted as unconfirmed.
+    """
+
+    def __init__(
+        self,
+        link: QueueLink,
+        *,
+        clock: Clock,
+        queue_timeout_s: float,
+        record_size_bytes_max: int,
+        pending_size_bytes_max: int,
+        post: Post = call_now,
+    ) -> None:
+        self.ingest_epoch = os.urandom(16)
+        self._link = link
+        self._clock = clock
+        self._queue_timeout_s = queue_timeout_s
+        self._record_size_bytes_max = record_size_bytes_max
+        self._pending_size_bytes_max = pending_size_bytes_max
+        self._post = post
+        self._lock = threading.RLock()
+        self._bare = _Lane(None)
+        self._lanes: list[_Lane] = []
+        self._windows = Windows(partitions=0, emitters_max=1)
+        self._bare_partition = 0
+        self._pending_size_bytes = 0
+        self._refused_under_way = 0
+        self._shrink = 2.0
+        self._stopping = False
+        self._ended = threading.Event()
+        self._meters = _Meters()
+        self._ticker = threading.Thread(target=self._run, name="ticker", daemon=True)
+
+    def start(self) -> None:
+        self._link.start(self._connected)
+        self._ticker.start()
+
+    def _connected(self, partitions: int) -> None:
+        with self._lock:
+            emitters_max = max(1, self._record_size_bytes_max // _EMITTER_SIZE_BYTES_MAX)
+            self._windows = Windows(partitions=partitions, emitters_max=emitters_max)
+            self._lanes = [_Lane(partition) for partition in range(partitions)]
+            # Doors that start together should not all begin with partition 0.
+            self._bare_partition = self.ingest_epoch[0] % partitions
+
+    # --- a batch's way ---------------------------------------------------------------------------------------------
+    def submit(self, batch: Batch, future: Future) -> None:
+        """Take a batch over; ``future`` gets an Enqueued, or the LogweirError to answer with.
+
+        Raises LogweirError when nothing was taken over: STOPPING; QUEUE_UNAVAILABLE without a connection, with a full
+        buffer, or while the lane's last record is overdue.
+        """
+        size_bytes = sum(map(len, batch.events)) + _EVENT_OVERHEAD_BYTES * len(batch.events) + _BATCH_OVERHEAD_BYTES
+        with self._lock:
+            if self._stopping:
+                raise LogweirError(STOPPING)
+            if not self._link.connected:
+                raise LogweirError(QUEUE_UNAVAILABLE, reason=self._link.reason)
+            # One batch is always let in: it may be larger than the whole bound.
+            if self._pending_size_bytes and self._pending_size_bytes + size_bytes > self._pending_size_bytes_max:
+                reason = f"{self._pending_size_bytes} bytes wait for it already"
+                raise LogweirError(QUEUE_UNAVAILABLE, reason=reason)
+            lane = self._lane_of(batch)
+            if lane.flight is not None and lane.flight.waiters[0].late:
+                raise LogweirError(QUEUE_UNAVAILABLE, reason="its confirmation is overdue")
+            self._pending_size_bytes += size_bytes
+            deadline_s = time.monotonic() + self._queue_timeout_s
+            lane.waiting.append(_Waiter(batch, size_bytes, future, deadline_s))
+            if lane.flight is None:
+                self._depart(lane)
+
+    def _lane_of(self, batch: Batch) -> _Lane:
+        if batch.epoch is None:
+            return self._bare
+        named = batch.key if batch.emitter is None else f"{batch.key}\0{batch.emitter}"
+        return self._lanes[zlib.crc32(named.encode()) % len(self._lanes)]
+
+    def _depart(self, lane: _Lane) -> None:
+        """Send what waits in the lane, as much as one flight takes."""
+        while lane.waiting and lane.flight is None:
+            waiters = [lane.waiting.popleft()]
+            size_bytes = waiters[0].size_bytes
+            while lane.waiting and size_bytes + lane.waiting[0].size_bytes <= _FLIGHT_SIZE_BYTES_MAX:
+                waiters.append(lane.waiting.popleft())
+                size_bytes += waiters[-1].size_bytes
+            flight = self._take_off(lane, waiters)
+            if flight.under_way:
+                lane.flight = flight
+            else:
+                self._pending_size_bytes -= size_bytes
+                assert flight.error is not None
+                self._post(_settle, [(waiter.future, flight.error) for waiter in waiters])
+
+    def _take_off(self, lane: _Lane, waiters: list[_Waiter]) -> _Flight:
+        """Encode and send. Numbers are given only to what the queue has taken over, so that none is missing."""
+        partition = self._next_bare_partition() if lane.partition is None else lane.partition
+        window = self._windows.window(partition, self._clock())
+        first = self._windows.next_number(partition)
+        flight = _Flight(lane, partition, window, first, waiters)
+        try:
+            for payload, count in self._payloads([waiter.batch for waiter in waiters], first, window):
+                sent = _Sent(self._windows.next_number(partition), count)
+                self._link.send(partition, payload, self._landing(flight, sent))
+                self._windows.give(partition, window, count)
+                flight.records.append(sent)
+                flight.under_way += 1
+        except LogweirError as error:
+            flight.error = error
+        return flight
+
+    def _landing(self, flight: _Flight, sent: _Sent) -> Callable[[LogweirError | None], None]:
+        return lambda error: self._post(self._landed, flight, sent, error)
+
+    def _landed(self, flight: _Flight, sent: _Sent, error: LogweirError | None) -> None:
+        """The queue has settled one record."""
+        with self._lock:
+            sent.failed = error is not None
+            if error is not None and flight.error is None:
+                flight.error = LogweirError(QUEUE_UNAVAILABLE, reason=error.detail)
+            flight.under_way -= 1
+            if flight.under_way:
+                return
+            settled = self._account(flight)
+            self._pending_size_bytes -= sum(waiter.size_bytes for waiter in flight.waiters)
+            flight.lane.flight = None
+            self._depart(flight.lane)
+        _settle(settled)
+
+    def _account(self, flight: _Flight) -> list[tuple[Future, Result]]:
+        """Book a flight's numbers in its window; gives who is to be told what.
+
+        A batch is accepted as a whole or not at all, and so is a flight: when one of its records failed, what the
+        others brought into the queue is unconfirmed.
+        """
+        refused = flight.error is not None
+        counts = _counts_by_record(flight)
+        for sent, by_emitter in zip(flight.records, counts, strict=True):
+            if sent.failed:
+                self._windows.void(flight.partition, flight.window, sent.first, sent.count)
+            else:
+                self._windows.settle(flight.partition, flight.window, by_emitter)
+        self._meters.landed(flight, accepted=not refused, by_record=counts)
+        settled: list[tuple[Future, Result]] = []
+        first = flight.first
+        for waiter in flight.waiters:
+            count = len(waiter.batch.events)
+            if not waiter.late:
+                enqueued = Enqueued(flight.partition, first, count, flight.window)
+                settled.append((waiter.future, flight.error or enqueued))
+            first += count
+        return settled
+
+    def _next_bare_partition(self) -> int:
+        self._bare_partition = (self._bare_partition + 1) % len(self._lanes)
+        return self._bare_partition
+
+    # --- records ---------------------------------------------------------------------------------------------------
+    def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int]]:
+        """The encoded records of the batches and how many events each holds, none larger than the queue takes.
+
+        How far the last ones shrank says how much to put into one; a guess too high is cut in two and tried again.
+        Raises LogweirError(QUEUE_RECORD_TOO_LARGE) when a single event does not fit.
+        """
+        size_bytes_max = self._record_size_bytes_max
+        rest = deque(_pieces(batches, int(size_bytes_max * max(1.0, self._shrink * 0.8))))
+        while rest:
+            piece = rest.popleft()
+            count = sum(len(batch.events) for batch in piece)
+            payload = record.encode(
+                record.Kind.DATA, ingest_epoch=self.ingest_epoch, first=first, count=count, window=window, body=piece
+            )
+            size_bytes = _raw_size_bytes(piece)
+            if len(payload) <= size_bytes_max:
+                if size_bytes > size_bytes_max // 4:
+                    self._shrink += (size_bytes / len(payload) - self._shrink) / 8
+                yield payload, count
+                first += count
+            elif count <= 1 and len(piece) == 1:
+                raise LogweirError(
+                    QUEUE_RECORD_TOO_LARGE, size_bytes=len(payload), size_bytes_max=size_bytes_max
+                )
+            else:
+                self._shrink = max(1.0, self._shrink / 2)
+                rest.extendleft(reversed(list(_pieces(piece, size_bytes // 2))))
+
+    def keep(self, refused: Refused) -> None:
+        """Write an unreadable body for the operator, if that is possible without waiting; count whether it is kept."""
+        with self._lock:
+            try:
+                if not self._link.connected or self._stopping or self._refused_under_way >= _REFUSED_UNDER_WAY_MAX:
+                    raise LogweirError(QUEUE_UNAVAILABLE, reason="there is no room for what is no event")
+                partition = self._next_bare_partition()
+                payload = record.encode(
+                    record.Kind.REFUSED, ingest_epoch=self.ingest_epoch, count=0, body=refused,
+                    first=self._windows.next_number(partition), window=self._windows.window(partition, self._clock()),
+                )  # fmt: skip
+                self._refused_under_way += 1
+                try:
+                    self._link.send(partition, payload, self._kept)
+                except LogweirError:
+                    self._refused_under_way -= 1
+                    raise
+            except LogweirError:
+                self._meters.refused(kept=False)
+
+    def _kept(self, error: LogweirError | None) -> None:
+        with self._lock:
+            self._refused_under_way -= 1
+        self._meters.refused(kept=error is None)
+
+    # --- deadlines and markers -------------------------------------------------------------------------------------
+    def _run(self) -> None:
+        while not self._ended.wait(TICK_S):
+            try:
+                self.tick()
+            except Exception:  # The ticker outlives whatever goes wrong in it: without it nobody would be answered.
+                log.exception("Deadlines and markers could not be looked after")
+
+    def tick(self) -> None:
+        """Refuse the senders whose deadline is over; write the markers that are due."""
+        late: list[tuple[Future, Result]] = []
+        with self._lock:
+            error = LogweirError(
+                QUEUE_UNAVAILABLE, reason=f"it did not confirm them within {self._queue_timeout_s:g} seconds"
+            )
+            for lane in (self._bare, *self._lanes):
+                late += [(waiter.future, error) for waiter in self._late(lane, time.monotonic())]
+            self._write_markers()
+        if late:
+            self._post(_settle, late)
+        self._link.tick()
+
+    def _late(self, lane: _Lane, now_s: float) -> Iterator[_Waiter]:
+        while lane.waiting and lane.waiting[0].deadline_s <= now_s:
+            waiter = lane.waiting.popleft()
+            self._pending_size_bytes -= waiter.size_bytes
+            yield waiter
+        for waiter in lane.flight.waiters if lane.flight else ():
+            if waiter.deadline_s > now_s:
+                break
+            if not waiter.late:
+                waiter.late = True
+                yield waiter
+
+    def _write_markers(self, *, stopping: bool = False) -> None:
+        for due in self._windows.due(self._clock(), stopping=stopping):
+            payload = record.encode(
+                record.Kind.MARKER, ingest_epoch=self.ingest_epoch, first=due.first, count=due.count,
+                window=due.window, body=due.marker,
+            )  # fmt: skip
+            try:
+                self._link.send(due.partition, payload, self._marking(due))
+            except LogweirError:
+                self._windows.unmarked(due)
+
+    def _marking(self, due: DueMarker) -> Callable[[LogweirError | None], None]:
+        def done(error: LogweirError | None) -> None:
+            with self._lock:
+                if error is None:
+                    self._windows.marked(due)
+                    self._meters.record("marker")
+                else:
+                    self._windows.unmarked(due)
+
+        return done
+
+    def unready(self) -> str | None:
+        """Why no event can be accepted now, or None."""
+        return "this door is stopping" if self._stopping else self._link.unready()
+
+    def stop(self, timeout_s: float) -> None:
+        """Take nothing more; settle what is under way, close all windows with their markers, let go of the queue.
+
+        Waits at most about ``timeout_s`` seconds. A window with a record that is still unsettled stays open.
+        """
+        end_s = time.monotonic() + timeout_s
+        with self._lock:
+            self._stopping = True
+        while self._is_busy() and time.monotonic() < end_s:
+            time.sleep(0.01)
+        while time.monotonic() < end_s:
+            with self._lock:
+                self._write_markers(stopping=True)
+                open_count = self._windows.open_count()
+            if not open_count:
+                break
+            time.sleep(0.01)
+        else:
+            log.warning("Stopped before the queue had confirmed everything; some windows stay open.")
+        self._ended.set()
+        self._link.stop(max(0.1, end_s - time.monotonic()))
+
+    def _is_busy(self) -> bool:
+        with self._lock:
+            return any(lane.flight or lane.waiting for lane in (self._bare, *self._lanes))
+
+
+class _Meters:
+    """The metrics of this file."""
+
+    def __init__(self) -> None:
+        self._accepted_events = metrics.get("logweir_ingest_accepted_events_total").labels("queue")
+        self._accepted_bytes = metrics.get("logweir_ingest_accepted_bytes_total")
+        self._unconfirmed_events = metrics.get("logweir_ingest_unconfirmed_events_total")
+        self._records = metrics.get("logweir_ingest_records_total")
+        self._refused_bodies = metrics.get("logweir_ingest_refused_bodies_total")
+        self._data_records = self._records.labels("data")
+
+    def landed(
+        self, flight: _Flight, *, accepted: bool, by_record: Sequence[dict[Emitter, tuple[int, int]]]
+    ) -> None:
+        self._data_records.inc(sum(not sent.failed for sent in flight.records))
+        unconfirmed = sum(
+            counts[1]
+            for sent, by_emitter in zip(flight.records, by_record, strict=True)
+            if not sent.failed
+            for counts in by_emitter.values()
+        )
+        if unconfirmed:
+            self._unconfirmed_events.inc(unconfirmed)
+        if accepted:
+            in_time = [waiter.batch.events for waiter in flight.waiters if not waiter.late]
+            self._accepted_events.inc(sum(map(len, in_time)))
+            self._accepted_bytes.inc(sum(sum(map(len, events)) for events in in_time))
+
+    def record(self, kind: str) -> None:
+        self._records.labels(kind).inc()
+
+    def refused(self, *, kept: bool) -> None:
+        self._refused_bodies.labels("yes" if kept else "no").inc()
+        if kept:
+            self.record("refused")
+
+
+def _settle(settled: list[tuple[Future, Result]]) -> None:
+    for future, result in settled:
+        if not future.done():
+            future.set_result(result)
+
+
+def _counts_by_record(flight: _Flight) -> list[dict[Emitter, tuple[int, int]]]:
+    """Of each record of the flight: per emitter, how many of its events are accepted, and how many unconfirmed."""
+    counts: list[dict[Emitter, tuple[int, int]]] = [{} for _ in flight.records]
+    position = 0
+    left = flight.records[0].count
+    for waiter in flight.waiters:
+        emitter = (waiter.batch.key, waiter.batch.emitter)
+        is_accepted = flight.error is None and not waiter.late
+        events = len(waiter.batch.events)
+        while True:
+            here = min(events, left)
+            accepted, unconfirmed = counts[position].get(emitter, (0, 0))
+            counts[position][emitter] = (
+                (accepted + here, unconfirmed) if is_accepted else (accepted, unconfirmed + here)
+            )
+            events -= here
+            left -= here
+            if not events:
+                break
+            if position + 1 == len(flight.records):
+                break  # The rest of the flight was never sent.
+            position += 1
+            left = flight.records[position].count
+    return counts
+
+
+def _raw_size_bytes(batches: Sequence[Batch]) -> int:
+    return sum(
+        _BATCH_OVERHEAD_BYTES + sum(map(len, batch.events)) + 5 * len(batch.events) for batch in batches
+    )
+
+
+def _pieces(batches: Sequence[Batch], size_bytes_max: int) -> Iterator[list[Batch]]:
+    """The batches in order, in runs of at most ``size_bytes_max`` raw bytes, each run with one event at least.
+
+    A batch that is larger is cut: each part says with which index, and which sequence, it begins.
+    """
+    piece: list[Batch] = []
+    free = size_bytes_max
+    for batch in batches:
+        size_bytes = _raw_size_bytes([batch])
+        if size_bytes <= free or (not piece and len(batch.events) <= 1):
+            piece.append(batch)
+            free -= size_bytes
+            continue
+        if piece:
+            yield piece
+            piece, free = [], size_bytes_max
+        if size_bytes <= free:
+            piece.append(batch)
+            free -= size_bytes
+            continue
+        yield from ([part] for part in _parts(batch, size_bytes_max))
+    if piece:
+        yield piece
+
+
+def _parts(batch: Batch, size_bytes_max: int) -> Iterator[Batch]:
+    start, free = 0, size_bytes_max - _BATCH_OVERHEAD_BYTES
+    for index, event in enumerate(batch.events):
+        size_bytes = len(event) + 5
+        if size_bytes > free and index > start:
+            yield _part(batch, start, index)
+            start, free = index, size_bytes_max - _BATCH_OVERHEAD_BYTES
+        free -= size_bytes
+    yield _part(batch, start, len(batch.events))
+
+
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    sequence_first = None if batch.sequence_first is None else batch.sequence_first + start
+    return msgspec.structs.replace(
+        batch, events=batch.events[start:end], index_first=batch.index_first + start, sequence_first=sequence_first
+    )

@@ -1,0 +1,127 @@
+"""The numbers that this process gives out on each partition, and what became of them, window by window.
+
+A window ends when its minute is over (or when it has seen so many emitters that its marker would outgrow a record:
+then the next window begins early, ahead of the clock). Its marker is due when all its numbers are settled.
+Not for several threads at once: the merger's lock is around it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from logweir.clock import window_of
+from logweir.record import Accepted, Marker
+
+Emitter = tuple[str, str | None]
+"""(key name, emitter name)."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """``counts``: per emitter, the events accepted and the unconfirmed ones. ``unsettled``: records under way."""
+
+    first: int
+    count: int = 0
+    unsettled: int = 0
+    counts: dict[Emitter, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    voids: list[tuple[int, int]] = field(default_factory=list)
+    marker_under_way: bool = False
+
+
+@dataclass(slots=True)
+class _Partition:
+    next_number: int = 1
+    current: int = 0
+    open: dict[int, _Window] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DueMarker:
+    """A marker to write: ``first`` and ``count`` are all numbers that were given out in the window."""
+
+    partition: int
+    window: int
+    first: int
+    count: int
+    marker: Marker
+
+
+class Windows:
+    """Numbers from 1 in each partition, without a gap, in the order of ``give``."""
+
+    def __init__(self, *, partitions: int, emitters_max: int) -> None:
+        self._partitions = [_Partition() for _ in range(partitions)]
+        self._emitters_max = emitters_max
+
+    def next_number(self, partition: int) -> int:
+        return self._partitions[partition].next_number
+
+    def window(self, partition: int, now_us: int) -> int:
+        """The window of a record that leaves now: it never goes back, even if the clock does."""
+        state = self._partitions[partition]
+        state.current = max(state.current, window_of(now_us))
+        current = state.open.get(state.current)
+        if current is not None and len(current.counts) >= self._emitters_max:
+            state.current += 1
+        return state.current
+
+    def give(self, partition: int, window: int, count: int) -> None:
+        """The next ``count`` numbers belong to a record that the queue has taken over."""
+        state = self._partitions[partition]
+        opened = state.open.setdefault(window, _Window(first=state.next_number))
+        opened.count += count
+        opened.unsettled += 1
+        state.next_number += count
+
+    def settle(self, partition: int, window: int, counts: dict[Emitter, tuple[int, int]]) -> None:
+        """The queue has confirmed a record: add its events, accepted and unconfirmed, by emitter."""
+        opened = self._partitions[partition].open[window]
+        opened.unsettled -= 1
+        for emitter, (accepted, unconfirmed) in counts.items():
+            totals = opened.counts[emitter]
+            totals[0] += accepted
+            totals[1] += unconfirmed
+
+    def void(self, partition: int, window: int, first: int, count: int) -> None:
+        """The queue has failed a record: its numbers are refused to their senders."""
+        opened = self._partitions[partition].open[window]
+        opened.unsettled -= 1
+        if not count:
+            return
+        if opened.voids and opened.voids[-1][1] == first - 1:
+            opened.voids[-1] = (opened.voids[-1][0], first + count - 1)
+        else:
+            opened.voids.append((first, first + count - 1))
+
+    def due(self, now_us: int, *, stopping: bool = False) -> list[DueMarker]:
+        """The markers of windows that have ended and are settled; each is given until ``marked`` or ``unmarked``."""
+        markers = []
+        for partition, state in enumerate(self._partitions):
+            for window, opened in state.open.items():
+                if opened.unsettled or opened.marker_under_way:
+                    continue
+                if not stopping and window >= max(state.current, window_of(now_us)):
+                    continue
+                # Behind its marker a window stays closed: a clock that goes back must not open it again.
+                state.current = max(state.current, window + 1)
+                opened.marker_under_way = True
+                markers.append(DueMarker(partition, window, opened.first, opened.count, _marker_of(opened)))
+        return markers
+
+    def marked(self, due: DueMarker) -> None:
+        """The marker is in the queue: the window is closed."""
+        del self._partitions[due.partition].open[due.window]
+
+    def unmarked(self, due: DueMarker) -> None:
+        """The marker may not be in the queue: it is due again."""
+        self._partitions[due.partition].open[due.window].marker_under_way = False
+
+    def open_count(self) -> int:
+        """How many windows have no confirmed marker yet."""
+        return sum(len(state.open) for state in self._partitions)
+
+
+def _marker_of(opened: _Window) -> Marker:
+    accepted = [Accepted(key, emitter, *counts) for (key, emitter), counts in opened.counts.items()]
+    return Marker(accepted=accepted, voids=sorted(opened.voids))

@@ -1,0 +1,92 @@
+"""The WSGI face: a Flask app with every endpoint of the table. Like the fast lane, it decides nothing itself."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+from collections.abc import Callable
+
+import flask
+from werkzeug.exceptions import ClientDisconnected, HTTPException
+
+from logweir.errors import BODY_TOO_LARGE, QUEUE_UNAVAILABLE, LogweirError
+from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Reply, Request
+from logweir_ingest.merge import Result
+
+log = logging.getLogger(__name__)
+
+# The merger answers by its own deadline; this one is only for the case that it does not.
+_GRACE_S = 10.0
+
+
+def make_app(door: Callable[[], Door], *, queue_timeout_s: float) -> flask.Flask:
+    """The Flask app. ``door`` is asked at each request, because the process makes its door after this app."""
+    app = flask.Flask("logweir_ingest")
+    app.url_map.merge_slashes = False
+    for endpoint in ENDPOINTS:
+        view = _events_view(door, queue_timeout_s) if endpoint.answer is None else _answer_view(door)
+        app.add_url_rule(
+            endpoint.path, f"{endpoint.method} {endpoint.path}", _answering(door, endpoint, view),
+            methods=[endpoint.method], provide_automatic_options=False, strict_slashes=True,
+        )  # fmt: skip
+
+    @app.errorhandler(HTTPException)
+    def no_endpoint(_: HTTPException) -> flask.Response:
+        return _response(door().answer(_request()))
+
+    return app
+
+
+def _answering(door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], Reply]) -> Callable[[], flask.Response]:
+    def answer() -> flask.Response:
+        try:
+            return _response(view())
+        except LogweirError as error:
+            return _response(door().refused(endpoint.name, error))
+        except ClientDisconnected:
+            raise
+        except Exception:  # A bug of ours must not end the process, nor show itself to the sender.
+            return _response(door().failed(endpoint.name))
+
+    return answer
+
+
+def _answer_view(door: Callable[[], Door]) -> Callable[[], Reply]:
+    return lambda: door().answer(_request())
+
+
+def _events_view(door: Callable[[], Door], queue_timeout_s: float) -> Callable[[], Reply]:
+    def events() -> Reply:
+        intake = door().let_in(_request())
+        batch = door().batch_of(intake, _body(door().body_size_bytes_max))
+        future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+        door().enqueue(batch, future)
+        try:
+            result = future.result(queue_timeout_s + _GRACE_S)
+        except TimeoutError:
+            result = LogweirError(QUEUE_UNAVAILABLE, reason="the door lost track of it")
+        return door().accepted(intake, result)
+
+    return events
+
+
+def _body(size_bytes_max: int) -> bytes:
+    body: bytes = flask.request.stream.read(size_bytes_max + 1)
+    if len(body) > size_bytes_max:
+        raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+    return body
+
+
+def _request() -> Request:
+    sent = flask.request
+    headers = {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in sent.headers.items()}
+    return Request(sent.method, sent.path, headers, sent.remote_addr or "")
+
+
+def _response(reply: Reply) -> flask.Response:
+    response = flask.Response(reply.body, status=reply.status)
+    response.headers.clear()
+    for name, value in reply.headers:
+        response.headers[name.decode()] = value.decode("latin-1")
+    response.headers["content-length"] = str(len(reply.body))
+    return response
