@@ -51,7 +51,7 @@ def event_of(raw: bytes) -> dict[str, Any]:
     if type(event) is not dict:
         raise EventUnreadable(f"it is {_kind_of(event)}, not an object")
     # Brackets inside strings count here too, so this many of them only calls for a closer look.
-    if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
+    if len(raw) > 2 * DEPTH_MAX and raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
         _check_depth(event)
     return event
 

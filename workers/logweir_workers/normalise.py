@@ -6,9 +6,8 @@ docs/reference/event.md says the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -16,7 +15,7 @@ import orjson
 from logweir.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import free_name, name_hash
 from logweir_workers.severities import severity_of, severity_of_pri
-from logweir_workers.times import is_finer, iso_of, utc_of
+from logweir_workers.times import is_finer, iso_of, time_us_of
 
 KEYWORD_LENGTH_MAX = 1000
 """Longest text of a field other than summary, in characters. Longer texts move under details."""
@@ -74,11 +73,15 @@ class Context:
     source_address: str = ""
     format: str = "json"
     stamp: Mapping[str, str] | None = None
-    received: str = field(init=False)
-    """The receipt time as it is stored."""
+    base: dict[str, Any] = field(init=False)
+    """The fields that all events of the batch have, whatever they say themselves."""
 
     def __post_init__(self) -> None:
-        self.received = iso_of(self.received_us)
+        self.base = {"receivedtimestamp": iso_of(self.received_us), "key": self.key}
+        if self.emitter is not None:
+            self.base["emitter"] = self.emitter
+        if self.source_address:
+            self.base["sourceaddress"] = self.source_address
 
 
 def normalise(event: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -87,55 +90,21 @@ def normalise(event: dict[str, Any], context: Context) -> dict[str, Any]:
     A pure function, which never raises for what ``decode.event_of`` gives. The result has fields of ``event.FIELDS``
     only; fields about which nothing was said are absent, but for timestamp, utctimestamp, receivedtimestamp and key.
     """
-    names: dict[str, str] = {}
-    rivals: dict[str, list[str]] = {}
+    stored = context.base.copy()
     left: dict[str, Any] = {}
-    for name, value in event.items():
-        known = _FIELD_OF.get(name) or _FIELD_OF.get(name.lower())
-        if type(value) is dict and _holds_known(name, value, event):
-            return normalise(_unfolded(event), context)
-        if known is None:
-            left[name] = value
-        elif known in names:
-            rivals.setdefault(known, [names[known]]).append(name)
-        else:
-            names[known] = name
-    stored = {"receivedtimestamp": context.received, "key": context.key}
-    if context.emitter is not None:
-        stored["emitter"] = context.emitter
-    if context.source_address:
-        stored["sourceaddress"] = context.source_address
-    return _filled(stored, event, names, rivals, left, context)
-
-
-def _filled(
-    stored: dict[str, Any],
-    event: dict[str, Any],
-    names: dict[str, str],
-    rivals: dict[str, list[str]],
-    left: dict[str, Any],
-    context: Context,
-) -> dict[str, Any]:
-    """``stored`` with all fields. ``names``: field -> the name that was sent; ``left``: what goes under details."""
-    for known, name in names.items():
-        if known in rivals:
-            value = _strongest(known, rivals[known], event, left, context)
-        else:
-            value, unfit = _FITS[known](event[name], context)
-            if unfit is not None:
-                left[name] = unfit
-        if value is not None:
-            stored[known] = value
+    if not _fill_fields(stored, event.items(), left, context):
+        # Rare: two names mean one field and say different things, or there are objects of the Elastic Common Schema.
+        stored, left = context.base.copy(), {}
+        _fill_fields(stored, sorted(_unfolded(event).items(), key=_weakness), left, context, sorted_by_strength=True)
     if "severity" not in stored:
         _severity_from_pri(stored, left)
     if context.stamp:
         _stamp(stored, left, context)
     if "timestamp" not in stored:
-        stored["timestamp"] = context.received
-        if any(name in left for name in [names.get("timestamp"), *rivals.get("timestamp", ())]):
-            stored["tags"] = [*stored.get("tags", ()), TIME_UNREADABLE]
+        _time_from_receipt(stored, left)
     stored["utctimestamp"] = stored["timestamp"]
-    _fill_details(stored, left)
+    if left or "details" in stored:
+        _fill_details(stored, left)
     return stored
 
 
@@ -145,13 +114,15 @@ def words_for(event: Mapping[str, Any]) -> tuple[str, str]:
     The summary's come first in the whole event's; ``words.BOUNDARY`` stands between two values. Times and provenance
     have no words here. At most WORDS_MAX words, the first ones.
     """
-    summary = event.get("summary")
-    values: list[str] = [] if summary is None else [summary]
-    _collect_values(event, values)
+    values: list[str] = [value for value in map(event.get, _FIELDS_OF_ONE_TEXT) if value is not None]
+    values += event.get("tags", ())
+    if "details" in event:
+        _collect(event["details"], values)
     words = _words_of_values(values)
-    if summary is None:
+    if "summary" not in event:
         return "", words
-    return words.partition(BOUNDARY)[0].rstrip(" "), words
+    end = words.find(BOUNDARY)
+    return words if end < 0 else words[: max(0, end - 1)], words
 
 
 # --- which field ---------------------------------------------------------------------------------------------------
@@ -161,17 +132,38 @@ _RANK_OF = {name: rank for names in SYNONYMS.values() for rank, name in enumerat
 _OBJECTS = {name.partition(".")[0] for name in _FIELD_OF if "." in name}
 
 
-def _holds_known(name: str, value: dict[str, Any], event: dict[str, Any]) -> bool:
-    """Whether ``value`` is an object of the Elastic Common Schema with a member that has a field here."""
-    return name in _OBJECTS and any(_lifted(f"{name}.{inner}", event) for inner in value)
-
-
-def _lifted(dotted: str, event: dict[str, Any]) -> bool:
-    return dotted in _FIELD_OF and dotted not in event
+def _fill_fields(
+    stored: dict[str, Any],
+    items: Iterable[tuple[str, Any]],
+    left: dict[str, Any],
+    context: Context,
+    *,
+    sorted_by_strength: bool = False,
+) -> bool:
+    """Sort ``items`` into ``stored`` by field, and into ``left``; False when it has to be done in order of strength."""
+    for name, value in items:
+        known = _FIELD_OF.get(name) or _FIELD_OF.get(name.lower())
+        if type(value) is dict and name in _OBJECTS and not sorted_by_strength:
+            return False
+        if known is None:
+            left[name] = value
+            continue
+        fitting, unfit = _FITS[known](value, context)
+        if unfit is not None:
+            left[name] = unfit
+        if fitting is None:
+            continue
+        if known not in stored or stored[known] == fitting:
+            stored[known] = fitting
+        elif sorted_by_strength:
+            left[name] = value
+        else:
+            return False
+    return True
 
 
 def _unfolded(event: dict[str, Any]) -> dict[str, Any]:
-    """``event`` with ``{"host": {"name": …}}`` as ``{"host.name": …}``; other members stay where they are."""
+    """``event`` with ``{"host": {"name": …}}`` as ``{"host.name": …}``; members without a field stay where they are."""
     unfolded: dict[str, Any] = {}
     for name, value in event.items():
         if type(value) is not dict or name not in _OBJECTS:
@@ -179,34 +171,22 @@ def _unfolded(event: dict[str, Any]) -> dict[str, Any]:
             continue
         rest = {}
         for inner, inner_value in value.items():
-            if _lifted(f"{name}.{inner}", event):
-                unfolded[f"{name}.{inner}"] = inner_value
+            dotted = f"{name}.{inner}"
+            if dotted in _FIELD_OF and dotted not in event:
+                unfolded[dotted] = inner_value
             else:
                 rest[inner] = inner_value
-        if rest:
+        if rest or not value:
             unfolded[name] = rest
     return unfolded
 
 
-def _strongest(known: str, names: list[str], event: dict[str, Any], left: dict[str, Any], context: Context) -> Any:
-    """The value of the strongest name that fits the field; the others go to ``left`` unless they say the same."""
-    chosen = None
-    for name in sorted(names, key=_weakness):
-        value, unfit = _FITS[known](event[name], context)
-        if unfit is not None:
-            left[name] = unfit
-        if chosen is None:
-            chosen = value
-        elif value is not None and value != chosen:
-            left[name] = event[name]
-    return chosen
-
-
-def _weakness(name: str) -> tuple[int, bool]:
-    # Spelled as in the table is stronger than the same name in other case.
+def _weakness(item: tuple[str, Any]) -> tuple[int, bool]:
+    """Sorts names of one field: the strongest first, and before the same name in other case."""
+    name = item[0]
     if name in _RANK_OF:
         return _RANK_OF[name], False
-    return _RANK_OF[name.lower()], True
+    return _RANK_OF.get(name.lower(), 0), True
 
 
 # --- what fits which field: (value or None, what has to move under details or None) ---------------------------------
@@ -247,10 +227,10 @@ def _severity(value: Any, _context: Context) -> _Fit:
 
 
 def _time(value: Any, context: Context) -> _Fit:
-    utc = utc_of(value, context.received_us)
-    if utc is None:
+    time_us = time_us_of(value, context.received_us)
+    if time_us is None:
         return None, None if _says_nothing(value) else value
-    return utc, value if is_finer(value) else None
+    return iso_of(time_us), value if is_finer(value) else None
 
 
 def _tags(value: Any, context: Context) -> _Fit:
@@ -311,6 +291,12 @@ def _severity_from_pri(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
             return
 
 
+def _time_from_receipt(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
+    stored["timestamp"] = stored["receivedtimestamp"]
+    if any(_FIELD_OF.get(name.lower()) == "timestamp" for name in left):
+        stored["tags"] = [*stored.get("tags", ()), TIME_UNREADABLE]
+
+
 def _stamp(stored: dict[str, Any], left: dict[str, Any], context: Context) -> None:
     """What the door knows fills fields about which the event says nothing."""
     for name, text in (context.stamp or {}).items():
@@ -327,20 +313,18 @@ def _stamp(stored: dict[str, Any], left: dict[str, Any], context: Context) -> No
 # --- details -------------------------------------------------------------------------------------------------------
 
 RENAMED = "renamed_names"
-"""Under details: names that had to be cut -> as they were sent."""
+"""Under details: the names that had to change -> as they were sent."""
 
 
 def _fill_details(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
-    """``stored`` with its details as both stores take them, and with all that is ``left`` under details."""
+    """Give ``stored`` its details as both stores take them, with all that is ``left`` in them."""
     renamed: dict[str, Any] = {}
     details = _clean_object(stored["details"], 2, renamed) if "details" in stored else {}
     for name, value in left.items():
-        safe = _safe_name(name, renamed)
-        details[free_name(safe, details, sent=name)] = _clean(value, 2, renamed)
+        _put(details, name, _clean(value, 2, renamed), renamed)
     if renamed:
         details[free_name(RENAMED, details, sent=RENAMED)] = renamed
-    if details:
-        stored["details"] = details
+    stored["details"] = details
 
 
 def _clean(value: Any, level: int, renamed: dict[str, Any]) -> Any:
@@ -355,90 +339,88 @@ def _clean(value: Any, level: int, renamed: dict[str, Any]) -> Any:
 def _clean_object(value: dict[str, Any], level: int, renamed: dict[str, Any]) -> dict[str, Any]:
     clean: dict[str, Any] = {}
     for name, item in value.items():
-        safe = _safe_name(name, renamed)
-        if safe in clean:
-            safe = free_name(safe, clean, sent=name)
-        clean[safe] = _clean(item, level + 1, renamed) if type(item) is dict or type(item) is list else item
+        if type(item) is dict or type(item) is list:
+            item = _clean(item, level + 1, renamed)
+        if name not in clean and _is_safe(name):
+            clean[name] = item
+        else:
+            _put(clean, name, item, renamed)
     return clean
 
 
-def _safe_name(name: str, renamed: dict[str, Any]) -> str:
-    safe = _safe_short_name(name) if len(name) <= NAME_SIZE_BYTES_MAX else _cut_name(name)
-    if "~" in safe and safe != name:
-        renamed[safe] = name
-    return safe
+def _is_safe(name: str) -> bool:
+    """Whether both stores certainly take ``name``; a quick look that is right for what senders commonly use."""
+    # NUL is not printable, and a character takes at most 4 bytes.
+    return len(name) <= NAME_SIZE_BYTES_MAX // 4 and name.isprintable()
 
 
-@lru_cache(maxsize=4096)
-def _safe_short_name(name: str) -> str:
-    """As _safe_name; senders use few names, and the cache is bounded as the names' lengths are."""
+def _put(target: dict[str, Any], name: str, value: Any, renamed: dict[str, Any]) -> None:
+    """Put ``value`` into ``target`` under a name that is free and that both stores take."""
     safe = name.replace("\0", "\N{SYMBOL FOR NULL}")
-    return safe if len(safe.encode()) <= NAME_SIZE_BYTES_MAX else _cut_name(name)
+    if len(safe.encode()) > NAME_SIZE_BYTES_MAX:
+        safe = _cut_name(safe, name_hash(name))
+    if safe in target:
+        safe = free_name(safe, target, sent=name)
+    if safe != name:
+        renamed[safe] = name
+    target[safe] = value
 
 
-def _cut_name(name: str) -> str:
-    """The beginning of a name and a hash of the whole, at most NAME_SIZE_BYTES_MAX bytes together."""
-    digest = "~" + name_hash(name)
-    safe = name[:NAME_SIZE_BYTES_MAX].replace("\0", "\N{SYMBOL FOR NULL}").encode()
-    return safe[: NAME_SIZE_BYTES_MAX - len(digest)].decode(errors="ignore") + digest
+def _cut_name(name: str, digest: str) -> str:
+    """The beginning of ``name`` and a hash of the whole, at most NAME_SIZE_BYTES_MAX bytes together."""
+    beginning = name[:NAME_SIZE_BYTES_MAX].encode()[: NAME_SIZE_BYTES_MAX - len(digest) - 1]
+    return f"{beginning.decode(errors='ignore')}~{digest}"
 
 
 # --- words ---------------------------------------------------------------------------------------------------------
 
-_WITHOUT_WORDS = frozenset((
-    "summary", "timestamp", "utctimestamp", "receivedtimestamp", "ingest_stream", "ingest_number", "content_hash",
-))  # fmt: skip
-_SEPARATOR = f" {BOUNDARY} "
-_BOUNDARY_EXTRA_BYTES = len(BOUNDARY.encode()) - 1
+_FIELDS_OF_ONE_TEXT = (
+    "summary", "category", "hostname", "fqdn", "processid", "processname", "severity", "source", "type", "version",
+    "key", "emitter", "sourceaddress",
+)  # fmt: skip
+_NO_WORD = "\0"
+_BOUNDARY_BETWEEN = f" {BOUNDARY} ".encode()
 _ASCII_WORDS = bytes(
-    ord(chr(byte).lower()) if chr(byte).isalnum() or byte in b"_" or byte > 127 else ord(" ") for byte in range(256)
+    ord(chr(byte).lower()) if chr(byte).isalnum() or byte in b"_\0" else ord(" ") for byte in range(128)
 )
-"""For bytes.translate: what words_of does to ASCII, except for the cutting at WORD_LENGTH_MAX."""
+_ASCII_WORDS += b" " * 128
+"""For bytes.translate: what words_of does to ASCII, except for the cutting at WORD_LENGTH_MAX; NUL stays."""
+_ASCII_RUNS = bytes(ord(" ") if byte in b" \0" else ord("x") for byte in range(256))
+_LONG_WORD = b"x" * (WORD_LENGTH_MAX + 1)
 
 
-def _collect_values(event: Mapping[str, Any], values: list[str]) -> None:
-    for name, value in event.items():
-        if type(value) is str:
-            if name not in _WITHOUT_WORDS:
-                values.append(value)
-        elif name not in _WITHOUT_WORDS:
-            _collect_value(value, values)
-
-
-def _collect_value(value: Any, values: list[str]) -> None:
-    """The leaves of ``value``, as text, without names."""
-    kind = type(value)
-    if kind is str:
-        values.append(value)
-    elif kind is dict or kind is list:
-        for item in value.values() if kind is dict else value:
-            if type(item) is str:
-                values.append(item)
-            else:
-                _collect_value(item, values)
-    elif value is not None:
-        values.append(_spelled(value) if kind is bool else str(value))
+def _collect(value: Any, values: list[str]) -> None:
+    """Append the leaves of ``value`` as text, without names, to ``values``."""
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind is str:
+            values.append(item)
+        elif kind is dict or kind is list:
+            _collect(item, values)
+        elif item is not None:
+            values.append(_spelled(item) if kind is bool else str(item))
 
 
 def _words_of_values(values: list[str]) -> str:
-    text = _SEPARATOR.join(values)
-    encoded = text.encode()
-    # Only the boundaries between the values may take more bytes than characters for the quick way.
-    ascii_only = len(encoded) - len(text) == _BOUNDARY_EXTRA_BYTES * max(0, len(values) - 1)
-    if not ascii_only or len(text) > WORDS_MAX or max(map(len, values), default=0) > WORD_LENGTH_MAX:
+    text = _NO_WORD.join(values)
+    # NUL stands between the values only if no value has one.
+    if not text.isascii() or len(text) > WORDS_MAX or text.count(_NO_WORD) >= max(1, len(values)):
         return _words_of_odd_values(values)
-    spaced = encoded.translate(_ASCII_WORDS)
-    while b"  " in spaced:
-        spaced = spaced.replace(b"  ", b" ")
-    return spaced.strip().decode()
+    words = text.encode().translate(_ASCII_WORDS)
+    if len(max(values, key=len, default="")) > WORD_LENGTH_MAX and _LONG_WORD in words.translate(_ASCII_RUNS):
+        return _words_of_odd_values(values)
+    words = words.replace(b"\0", _BOUNDARY_BETWEEN)
+    while b"  " in words:
+        words = words.replace(b"  ", b" ")
+    return words.strip().decode()
 
 
 def _words_of_odd_values(values: list[str]) -> str:
     """As _words_of_values for any values; several times slower."""
     words: list[str] = []
     for value in values:
-        if len(words) >= WORDS_MAX:
-            break
         words += words_of(value)
         words.append(BOUNDARY)
+        if len(words) > WORDS_MAX:
+            break
     return " ".join(words[:-1][:WORDS_MAX])

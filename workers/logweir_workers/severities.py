@@ -23,7 +23,7 @@ SPELLINGS = {
 PYTHON_NUMBERS = {50: "CRITICAL", 40: "ERROR", 30: "WARNING", 20: "INFO", 10: "DEBUG"}
 """The levels of Python's logging."""
 
-_BY_NUMBER: dict[float, str] = {**dict(enumerate(SEVERITIES)), **PYTHON_NUMBERS}
+_BY_NUMBER: dict[float, str] = dict([*enumerate(SEVERITIES), *PYTHON_NUMBERS.items()])
 _BY_TEXT = (
     {spelling: name for name, spellings in SPELLINGS.items() for spelling in (name, name.lower(), *spellings)}
     | {str(number): name for number, name in _BY_NUMBER.items()}
