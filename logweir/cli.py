@@ -62,6 +62,8 @@ def _run(command: Command, words: list[str]) -> int:
         module = importlib.import_module(command.module)
         from logweir import config
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("logweir"):
+            raise
         raise LogweirError(SERVER_EXTRA_MISSING, command=command.name, module=error.name) from error
     # Read first, wherever they stand: a subcommand's own subcommands would not know them.
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
