@@ -119,7 +119,10 @@ IGNORE_ABOVE = 8000
 QUERY_LENGTH_MAX = 10_000
 NESTING_MAX = 25
 CLAUSES_MAX = 500
-"""Limits of one query: characters, groups inside groups (Elasticsearch takes 30), things looked for."""
+PATTERN_LENGTH_MAX = 1000
+WILDCARDS_MAX = 10
+"""Limits of one query: characters, groups inside groups (Elasticsearch takes 30), things looked for; and of one value
+with wildcards: characters (Elasticsearch takes 1000), wildcards (each may double the work)."""
 
 PAGE_MAX = 10_000
 """Most events of one page of a search."""
@@ -148,13 +151,20 @@ def searchable(text: str) -> bool:
     return len(text) <= IGNORE_ABOVE // 2 or len(text.encode("utf-16-le")) // 2 <= IGNORE_ABOVE
 
 
-def time_range(time_field: str, from_us: int | None, to_us: int | None) -> Range:
+def time_range(time_field: str, from_us: int | None, to_us: int | None) -> All | Range:
     """The range of a search's time bounds: whole milliseconds, none of the asked-for microseconds left out."""
     if time_field not in TIME_FIELDS:
         raise LogweirError(PARAMETER_BAD, name="time_field", value=time_field, expected=f"one of {TIME_FIELDS}")
+    if from_us is None and to_us is None:
+        return All()
     low = None if from_us is None else from_us // 1000
     high = None if to_us is None else -(-to_us // 1000)
     return Range(time_field, low, high)
+
+
+def within_years(time_us: int) -> int:
+    """The nearest time that is in the years 1970 to 9999, of which there are daily indices."""
+    return max(0, min(time_us, _END_US - 1))
 
 
 # --- from text to tree --------------------------------------------------------------------------------------------
@@ -274,6 +284,9 @@ class _Translation:
         if item.value == "*":
             return Exists(field) if field else All()
         pieces = _pieces(item.value[1:-1], wild=False) if isinstance(item, tree.Phrase) else _pieces(item.value)
+        wildcards = sum(wild for _, wild in pieces)
+        if wildcards > WILDCARDS_MAX or (wildcards and len(pieces) > PATTERN_LENGTH_MAX):
+            self._bad(item, f"more than {WILDCARDS_MAX} wildcards, or {PATTERN_LENGTH_MAX} characters with wildcards")
         kind = _kind(field)
         if kind is Kind.TEXT:
             return self._words(item, field, pieces)

@@ -40,6 +40,7 @@ from logweir.query import (
     WordPrefix,
     Words,
     time_range,
+    within_years,
 )
 from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
 
@@ -50,6 +51,11 @@ _DETAILS_DEPTH_LIMIT = 40
 _TEMPLATE_PRIORITY = 500
 _CONNECTIONS = 20
 _DAYS_NAMED_MAX = 62
+# Not "_last", which means the same: with it, Elasticsearch leaves out indices in which no event has the time, and their
+# events are missing from a page whose last event has none either.
+_NO_TIME = -(2**63)
+_YEAR_1_MS = -62_135_596_800_000
+_YEAR_10000_MS = 253_402_300_800_000
 _CLAIM_TRIES_MAX = 100
 _BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _AGAIN = (429, 500, 502, 503, 504)
@@ -179,7 +185,7 @@ class ElasticsearchStore:
                 query=_dsl(And((bounds, query))),
                 size=size + 1 if size else 0,
                 sort=[
-                    {time_field: {"order": "desc", "missing": "_last", "unmapped_type": "date"}},
+                    {time_field: {"order": "desc", "missing": _NO_TIME, "unmapped_type": "date"}},
                     {"ingest_stream": {"order": "desc", "unmapped_type": "keyword"}},
                     {"ingest_number": {"order": "desc", "unmapped_type": "long"}},
                 ],
@@ -380,7 +386,8 @@ def _reason(error: TransportError) -> str:
 def _api_reason(error: ApiError) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     detail = body.get("error")
-    reason = detail.get("reason") if isinstance(detail, dict) else None
+    causes = [*detail.get("root_cause", []), detail] if isinstance(detail, dict) else [{}]
+    reason = causes[0].get("reason")
     return f"{error.status_code} {reason or error.message}"
 
 
@@ -492,10 +499,15 @@ def _indices(time_field: str, from_us: int | None, to_us: int | None) -> str:
     everything = f"{INDEX_PREFIX}*"
     if time_field != "receivedtimestamp" or from_us is None or to_us is None:
         return everything
-    days = to_us // 86_400_000_000 - from_us // 86_400_000_000 + 1
-    if not 0 < days <= _DAYS_NAMED_MAX:
-        return everything
-    return ",".join(INDEX_PREFIX + day_of(from_us + day * 86_400_000_000) for day in range(days))
+    first, last = day_of(within_years(from_us)), day_of(within_years(to_us))
+    days = [first]
+    while days[-1] < last and len(days) <= _DAYS_NAMED_MAX:
+        days.append(_next_day(days[-1]))
+    return everything if days[-1] < last else ",".join(INDEX_PREFIX + day for day in days)
+
+
+def _next_day(day: str) -> str:
+    return (datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=1)).strftime("%Y%m%d")
 
 
 def _dsl(query: Node) -> dict[str, Any]:
@@ -507,19 +519,19 @@ def _words_field(query: Words | WordPrefix) -> str:
 
 
 def _range(query: Range) -> dict[str, Any]:
-    if query.low is None and query.high is None:
-        return {"match_all": {}} if query.field == "receivedtimestamp" else {"exists": {"field": query.field}}
-    convert = str if query.field == "ingest_number" else _iso
-    bounds = {"gte": query.low, "lt": query.high}
-    return {"range": {query.field: {name: convert(value) for name, value in bounds.items() if value is not None}}}
+    bounds: dict[str, Any] = {"gte": query.low, "lt": query.high}
+    if query.field != "ingest_number":
+        # strict_date_optional_time knows the years 1 to 9999, and no event has another one.
+        if query.low is not None and query.low >= _YEAR_10000_MS:
+            return {"match_none": {}}
+        bounds["lt"] = None if query.high is None or query.high >= _YEAR_10000_MS else _iso(query.high)
+        bounds["gte"] = None if query.low is None else _iso(query.low)
+    given = {name: value for name, value in bounds.items() if value is not None}
+    return {"range": {query.field: given}} if given else {"exists": {"field": query.field}}
 
 
 def _iso(milliseconds: int) -> str:
-    """As strict_date_optional_time reads it. Beyond the years that it knows stands the year next to them."""
-    last = 253_402_300_800_000
-    if milliseconds >= last:
-        return "+10000-01-01T00:00:00.000Z"
-    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=max(milliseconds, -62_135_596_800_000))
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=max(milliseconds, _YEAR_1_MS))
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

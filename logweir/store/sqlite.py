@@ -22,7 +22,7 @@ import orjson
 from logweir.config import StoreSettings, sqlite_path
 from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.event import INDEX_PREFIX, Provenance, day_of
-from logweir.query import PAGE_MAX, And, Node, time_range
+from logweir.query import PAGE_MAX, And, Node, time_range, within_years
 from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
 from logweir.store import sqlite_query as sql
 
@@ -389,7 +389,8 @@ def _event(row: tuple[Any, ...], index: str) -> dict[str, Any]:
 
 def _day_in(index: str, from_us: int | None, to_us: int | None) -> bool:
     day = index.removeprefix(INDEX_PREFIX)
-    return (from_us is None or day_of(from_us) <= day) and (to_us is None or day <= day_of(to_us))
+    late_enough = from_us is None or day_of(within_years(from_us)) <= day
+    return late_enough and (to_us is None or day <= day_of(within_years(to_us)))
 
 
 def _sync(path: Path) -> None:

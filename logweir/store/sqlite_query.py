@@ -6,6 +6,7 @@ the FTS5 table ``words``, by the same rowid, has the words of the summary and th
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -62,6 +63,11 @@ CREATE VIRTUAL TABLE words USING fts5(
 _LIST_MARK = "\x1f"
 _ESCAPE_MARK = "\x1e"
 
+# Whoever cut the words may have stopped early in a very long event. Such an event gets this word, and searches of
+# details, which look for words first, look at it in any case.
+_LONG_MARK = "\ue001"
+_LONG_FROM = 16_000
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -92,12 +98,12 @@ def row_of(document: Document) -> tuple[Any, ...]:
 
 def words_row_of(document: Document) -> tuple[str, str]:
     """The words of the summary and the words of everything else: no phrase reaches from one column to the other."""
-    summary, every = document.summary_words, document.all_words
-    if every == summary:
-        return summary, ""
-    if summary and every.startswith(f"{summary} {BOUNDARY}"):
-        return summary, every[len(summary) + 1 :]
-    return summary, every
+    summary, rest = document.summary_words, document.all_words
+    if rest == summary:
+        rest = ""
+    elif summary and rest.startswith(f"{summary} {BOUNDARY}"):
+        rest = rest[len(summary) + 1 :]
+    return summary, f"{rest} {_LONG_MARK}" if len(document.all_words) > _LONG_FROM else rest
 
 
 def _milliseconds(value: object) -> int | None:
@@ -236,7 +242,7 @@ def _leaf(field: str, value: str, *, whole: bool) -> tuple[str, list[Any]]:
     if not words or re.fullmatch(r"-?\d+[.eE][-+.\deE]*", value):
         return part, values
     star = "*" if not whole and words_of(value[-1]) else ""
-    found = f'"{" ".join(words)}"{star}'
+    found = f'"{" ".join(words)}"{star} OR "{_LONG_MARK}"'
     return f"(rowid IN (SELECT rowid FROM words WHERE words MATCH ?) AND {part})", [found, *values]  # noqa: S608
 
 
@@ -276,13 +282,18 @@ def register(connection: sqlite3.Connection) -> None:
 
 
 def _keyword_like(column: str | None, pattern: str) -> bool:
-    return column is not None and any(_compiled(pattern).fullmatch(value) for value in _values(column))
+    return column is not None and any(_compiled(pattern).match(value) for value in _values(column))
 
 
 @lru_cache(maxsize=64)
 def _compiled(pattern: str) -> re.Pattern[str]:
+    # fnmatch's expressions do not backtrack from one * into another: no pattern takes long.
     pieces = re.findall(r"\\.|.", pattern, re.DOTALL)
-    return re.compile("".join({"*": ".*", "?": "."}.get(piece) or re.escape(piece[-1]) for piece in pieces), re.DOTALL)
+    glob = "".join(piece if piece in "*?" else piece[-1].translate(_GLOB_ESCAPES) for piece in pieces)
+    return re.compile(fnmatch.translate(glob))
+
+
+_GLOB_ESCAPES = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
 
 
 def _details_has(document: str, path: str | None) -> bool:

@@ -1,0 +1,76 @@
+"""The stores that the contract suites run over, and events made for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logweir.config import StoreSettings
+from logweir.event import Provenance, index_of
+from logweir.store import Document, Store, open_store
+from logweir.words import BOUNDARY, words_of
+
+STORES = ("sqlite", "elasticsearch_8", "elasticsearch_9")
+
+DAY_US = 86_400_000_000
+NOON_US = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+@contextmanager
+def empty_store(kind: str, request: pytest.FixtureRequest, folder: Path, **settings: Any) -> Iterator[Store]:
+    """An empty, prepared store of that kind."""
+    store = open_store(settings_of(kind, request, folder, **settings))
+    store.prepare()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def settings_of(kind: str, request: pytest.FixtureRequest, folder: Path, **settings: Any) -> StoreSettings:
+    if kind == "sqlite":
+        return StoreSettings(url=f"sqlite:///{folder}/store", **settings)
+    server = request.getfixturevalue(kind)
+    for index in server.request("GET", "/_all/_alias?expand_wildcards=all&allow_no_indices=true"):
+        if index.startswith(("events-", "logweir-")):
+            server.request("DELETE", f"/{index}")
+    return StoreSettings(url=server.url, **settings)
+
+
+def iso(time_us: int) -> str:
+    time = datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).replace(microsecond=time_us % 1_000_000)
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def document(id: str, source: dict[str, Any], *, number: int, received_us: int = NOON_US) -> Document:
+    """A document as a worker makes it: its times, its words, its provenance."""
+    source = {"timestamp": iso(received_us), "receivedtimestamp": iso(received_us), **source}
+    values = [value for name, value in source.items() if name != "summary" and not name.endswith("timestamp")]
+    summary = source.get("summary", "")
+    texts = [summary, *(text for value in values for text in leaves(value))]
+    words = [" ".join(words_of(text)) for text in texts]
+    return Document(
+        id=id,
+        index=index_of(received_us),
+        source=source,
+        provenance=Provenance("ab" * 16 + "-0", number, hashlib.blake2b(id.encode(), digest_size=8).hexdigest()),
+        summary_words=words[0],
+        all_words=f" {BOUNDARY} ".join(words).strip(),
+    )
+
+
+def leaves(value: Any) -> Iterator[str]:
+    """The texts of all leaves of ``value``."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from leaves(inner)
+    elif isinstance(value, bool):
+        yield str(value).lower()
+    elif value is not None:
+        yield str(value)

@@ -1,0 +1,477 @@
+"""Both stores give the same hits, in the same order, for everything that the search language can say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from logweir.errors import LogweirError
+from logweir.query import (
+    All,
+    And,
+    Exists,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Range,
+    Term,
+    Wildcard,
+    WordPrefix,
+    Words,
+    lower,
+    parse,
+)
+from logweir.store import Store, Written
+from logweir.words import words_of
+from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, iso
+
+MINUTE_US = 60_000_000
+
+EVENTS: dict[str, dict[str, Any]] = {
+    "a": {
+        "category": "syslog", "hostname": "web1", "processname": "sshd", "severity": "WARNING", "processid": "4711",
+        "summary": "Failed password for root from 10.0.0.7", "tags": ["auth", "ssh"],
+        "details": {"user": "root", "port": 22, "ip": "10.0.0.7"},
+    },
+    "b": {
+        "category": "syslog", "hostname": "WEB2", "severity": "INFO", "summary": "foo.bar ran",
+        "details": {"exit": 0, "ok": True, "offset": -5},
+    },
+    "c": {
+        "category": "application", "hostname": "db1", "severity": "ERROR", "summary": "Straße gesperrt: foo_bar",
+        "tags": ["Straße"], "details": {"message id": "x1", "ratio": 0.5, "big": 12345678901, "tiny": 1e-7},
+    },
+    "d": {
+        "category": "Application", "hostname": "db-1.example.org", "summary": "foo", "source": "bar baz",
+        "details": {"a": {"b": "x"}, "a.c": "y", "d.e": {"f": "z"}},
+    },
+    "e": {"summary": "İstanbul IŞIK", "hostname": "İST", "tags": ["ΑΣ"], "details": {"city": "İstanbul"}},
+    "f": {"summary": "日本語 ログ", "hostname": "東京", "details": {"user": "Root"}},
+    "g": {"hostname": "", "tags": [], "details": {}},
+    "h": {"summary": "", "category": "a*b", "source": "C:\\temp\\x", "processname": "what?", "details": {"empty": ""}},
+    "i": {
+        "summary": "one two three", "tags": ["two three", "x"],
+        "details": {"list": [1, "two", {"k": "deep"}], "n": None, "text": "two words, three"},
+    },
+    "j": {"source": "L" * 8000, "details": {"long": "v" * 8000}},
+    "k": {"source": "L" * 8001, "details": {"long": "v" * 8001, "ok": False}},
+    "l": {"timestamp": "2026-01-30T23:59:59.999999Z", "summary": "last of the day", "type": "edge"},
+    "m": {"timestamp": "2026-01-31T00:00:00.000000Z", "summary": "first of the day", "type": "edge"},
+    "n": {"timestamp": "2026-01-31T23:59:59.999000Z", "summary": "x" * 300 + " tail", "type": "edge"},
+    "o": {"timestamp": "2026-02-01T00:00:00.000500Z", "summary": "failure failed fail", "type": "edge"},
+    "p": {"timestamp": "1969-12-31T23:59:59.000000Z", "source": "😀" * 4000, "type": "old", "details": {"e": "😀x"}},
+    "q": {"timestamp": "9999-12-31T23:59:59.999999Z", "source": "😀" * 4001, "tags": ["A\x1fB", "c"], "type": "new"},
+}  # fmt: skip
+"""By id; received a minute apart in this order, the last five on the next day."""
+
+# Query, and the ids that it finds. All but "everything" are written without the order: newest first.
+QUERIES = (
+    ("", "abcdefghijklmnopq"),
+    ("*", "abcdefghijklmnopq"),
+    # words and phrases, anywhere
+    ("failed", "ao"),
+    ("FAILED", "ao"),
+    ('"failed password"', "a"),
+    ('"password failed"', ""),
+    ("foo", "bd"),
+    ("bar", "bd"),
+    ("foo.bar", "b"),
+    ('"foo bar"', "b"),
+    ("foo_bar", "c"),
+    ("baz", "d"),
+    ('"bar baz"', "d"),
+    ('"foo baz"', ""),
+    ("10.0.0.7", "a"),
+    ("straße", "c"),
+    ("STRASSE", "c"),
+    ("Straß*", "c"),
+    ("istanbul", ""),
+    ("İSTANBUL", "e"),
+    ("ışık", ""),
+    ("IŞIK", "e"),
+    ("日本語", "f"),
+    ("日本", ""),
+    ("日本*", "f"),
+    ("ログ", "f"),
+    ("sshd", "a"),
+    ("22", "a"),
+    ("12345678901", "c"),
+    ("true", "b"),
+    ('"two three"', "i"),
+    ('"three two"', ""),
+    ('"three x"', ""),
+    ("fail*", "ao"),
+    ("failu*", "o"),
+    ("x" * 300, "n"),
+    (f'"{"x" * 300} tail"', "n"),
+    # the summary alone
+    ("summary:foo", "bd"),
+    ("summary:bar", "b"),
+    ('summary:"one two"', "i"),
+    ("summary:(one three)", "i"),
+    ("summary:deep", ""),
+    ("summary:fail*", "ao"),
+    ("summary:*", "abcdefhilmno"),
+    ("message:gesperrt", "c"),
+    # keywords
+    ("hostname:web1", "a"),
+    ("hostname:WEB1", "a"),
+    ("hostname:web2", "b"),
+    ("hostname:web*", "ab"),
+    ("hostname:w?b?", "ab"),
+    ("hostname:*1", "ac"),
+    ("hostname:*B*", "abcd"),
+    ("hostname:(web1 OR db1)", "ac"),
+    ("hostname:db", ""),
+    ("hostname:db-1.example.org", "d"),
+    ("hostname:*", "abcdefg"),
+    ('hostname:""', "g"),
+    ("hostname:?", ""),
+    ("hostname:東*", "f"),
+    ("hostname:東?", "f"),
+    ("hostname:İst", "e"),
+    ("hostname:ist", "e"),
+    ("host.name:web1", "a"),
+    ("category:application", "cd"),
+    ("event.category:APPLICATION", "cd"),
+    ("category:a\\*b", "h"),
+    ("category:a*b", "h"),
+    ("category:a*", "cdh"),
+    ('category:"a*b"', "h"),
+    ('source:"C:\\\\temp\\\\x"', "h"),
+    ("source:C\\:\\\\*", "h"),
+    ("source:c\\:\\\\*\\\\?", "h"),
+    ('source:"bar baz"', "d"),
+    ("source:bar\\ b*", "d"),
+    ("source:bar", ""),
+    ("processname:what\\?", "h"),
+    ("processname:wha?\\?", "h"),
+    ("processid:4711", "a"),
+    (f"source:{'l' * 8000}", "j"),
+    ("source:l*", "j"),
+    ("source:*", "dhjp"),
+    # lists
+    ("tags:auth", "a"),
+    ("tags:(auth AND ssh)", "a"),
+    ('tags:"two three"', "i"),
+    ("tags:two", ""),
+    ("tags:two*", "i"),
+    ("tags:*three", "i"),
+    ("tags:straße", "c"),
+    ("tags:STRASSE", ""),
+    ("tags:ας", ""),
+    ("tags:ασ", "e"),
+    ("tags:*", "aceiq"),
+    ('tags:"a\x1fb"', "q"),
+    ("tags:?", "iq"),
+    ("tags:b", ""),
+    # details
+    ("details.user:root", "a"),
+    ("details.user:Root", "f"),
+    ("details.user:R*", "f"),
+    ("details.user:*", "af"),
+    ("details.port:22", "a"),
+    ("details.port:2*", "a"),
+    ("details.ip:10.0.0.7", "a"),
+    ("details.ip:10.0.0*", "a"),
+    ("details.ip:10.0.0.*", "a"),
+    ("details.exit:0", "b"),
+    ("details.ok:true", "b"),
+    ("details.ok:(true OR false)", "bk"),
+    ('details.offset:"-5"', "b"),
+    ("details.ratio:0.5", "c"),
+    ("details.tiny:1e-7", "c"),
+    ("details.big:12345678901", "c"),
+    ("details.message\\ id:x1", "c"),
+    ("details.a.b:x", "d"),
+    ("details.a.c:y", "d"),
+    ("details.d.e.f:z", "d"),
+    ("details.a:*", ""),
+    ("details.a.b:*", "d"),
+    ("details.list:1", "i"),
+    ("details.list:two", "i"),
+    ("details.list.k:deep", "i"),
+    ("details.n:*", ""),
+    ("details.empty:*", "h"),
+    ('details.empty:""', "h"),
+    ("details.text:two*", "i"),
+    ('details.text:"two words, three"', "i"),
+    ('details.text:"two words three"', ""),
+    (f"details.long:{'v' * 8000}", "j"),
+    ("details.long:*", "j"),
+    ("details.city:İstanbul", "e"),
+    ("details.e:😀*", "p"),
+    ("details:root", "a"),
+    ("details:ro*", "a"),
+    ("details:*", "abcdefhijkp"),
+    # times and numbers
+    ("timestamp:2026-01-31 AND type:edge", "mn"),
+    ("timestamp:2026-01-30 AND type:*", "l"),
+    ("timestamp:2026-01 AND type:edge", "lmn"),
+    ("timestamp:2026 AND type:edge", "lmno"),
+    ("timestamp:[2026-01-30 TO 2026-01-31] AND type:edge", "lmn"),
+    ("timestamp:{2026-01-30 TO 2026-02-01} AND type:edge", "mn"),
+    ("timestamp:[2026-01-31 TO *] AND type:edge", "mno"),
+    ("type:edge AND timestamp:<2026-01-31", "l"),
+    ("type:edge AND timestamp:<=2026-01-31", "lmn"),
+    ("type:edge AND timestamp:>2026-01-31", "o"),
+    ("type:edge AND timestamp:>=2026-01-31T23:59:59.999", "no"),
+    ("type:edge AND timestamp:2026-02-01T00:00:00.000Z", "o"),
+    ("type:edge AND timestamp:2026-01-31T23\\:59", "n"),
+    ('timestamp:"2026-01-31T01:00:00.000+01:00"', "m"),
+    ("@timestamp:1769817600", "m"),
+    ("timestamp:<1970", "p"),
+    ("timestamp:<=9999 AND type:*", "lmnopq"),
+    ("timestamp:>9999", ""),
+    ("timestamp:9999-12-31T23:59:59.999", "q"),
+    ("utctimestamp:*", ""),
+    ("receivedtimestamp:2026-02-01", "mnopq"),
+    ("ingest_number:3", "c"),
+    ("ingest_number:[3 TO 5]", "cde"),
+    ("ingest_number:{3 TO 5}", "d"),
+    ("ingest_number:>=16", "pq"),
+    ('ingest_number:["-5" TO 1]', "a"),
+    ("ingest_number:[-5 TO 2]", "ab"),
+    (f"ingest_stream:{'AB' * 16}-0", "abcdefghijklmnopq"),
+    ("content_hash:*", "abcdefghijklmnopq"),
+    # all of it together
+    ("foo bar", "bd"),
+    ("foo AND bar", "bd"),
+    ("foo && category:application", "d"),
+    ("foo_bar OR sshd", "ac"),
+    ("foo_bar || sshd", "ac"),
+    ("category:syslog foo OR failed", "ab"),
+    ("NOT category:*", "efgijklmnopq"),
+    ("-category:*", "efgijklmnopq"),
+    ("category:* -foo", "ach"),
+    ("category:* AND NOT foo", "ach"),
+    ("category:* !foo", "ach"),
+    ("NOT (foo OR type:* OR hostname:*)", "hijk"),
+    ("NOT NOT foo", "bd"),
+    ("NOT hostname:web1 AND category:syslog", "b"),
+    ("+foo -bar", ""),
+    ("(foo AND (bar OR (baz AND NOT tags:*)))", "bd"),
+    ("category:(syslog OR application) AND NOT (summary:foo OR details.user:root)", "c"),
+    ("NOT details.user:*  AND hostname:*", "bcdeg"),
+    ("NOT timestamp:2026", "pq"),
+    ("tags:auth OR details.ok:true OR summary:日本語", "abf"),
+    ("* AND foo", "bd"),
+    ("NOT *", ""),
+)
+
+
+@pytest.fixture(scope="module", params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with empty_store(request.param, request, tmp_path_factory.mktemp(request.param)) as store:
+        documents = [
+            document(id, source, number=number, received_us=NOON_US + number * MINUTE_US + (id > "l") * DAY_US)
+            for number, (id, source) in enumerate(EVENTS.items(), start=1)
+        ]
+        assert {item.written for item in store.index(documents)} == {Written.CREATED}
+        store.refresh()
+        yield store
+
+
+@pytest.mark.parametrize(("query", "ids"), QUERIES)
+def test_query_finds_what_it_says(store: Store, query: str, ids: str) -> None:
+    """Each query of the table finds its events, newest first, and counts them."""
+    hits = store.search(parse(query), size=100)
+
+    assert "".join(event["_id"] for event in hits.events) == ids[::-1]
+    assert hits.total == len(ids)
+    assert hits.after is None
+
+
+def ids_of(events: list[dict[str, Any]]) -> str:
+    return "".join(event["_id"] for event in events)
+
+
+def test_hit_is_the_event_with_id_and_index(store: Store) -> None:
+    """A hit has everything that was stored, its id and its index, and not the words."""
+    (hit,) = store.search(parse("hostname:web1"), size=1).events
+
+    assert hit == {
+        **EVENTS["a"], "_id": "a", "_index": "events-20260131",
+        "timestamp": iso(NOON_US + MINUTE_US), "receivedtimestamp": iso(NOON_US + MINUTE_US),
+        "ingest_stream": "ab" * 16 + "-0", "ingest_number": 1, "content_hash": hit["content_hash"],
+    }  # fmt: skip
+    assert len(hit["content_hash"]) == 16
+
+
+@pytest.mark.parametrize("time_field", ["receivedtimestamp", "timestamp", "utctimestamp"])
+@pytest.mark.parametrize("size", [1, 3, 16, 17, 18])
+def test_pages_join_to_the_whole(store: Store, size: int, time_field: str) -> None:
+    """Page after page gives every event once, in the order of one large page, and an exact total on each page."""
+    whole = store.search(All(), size=100, time_field=time_field)
+    after, seen = None, []
+    for _ in range(40):
+        page = store.search(All(), size=size, time_field=time_field, after=after)
+        seen += page.events
+        assert page.total == 17
+        if (after := page.after) is None:
+            break
+
+    assert after is None
+    assert seen == whole.events
+    assert len(seen) == 17
+
+
+def test_timestamp_orders_by_when_it_happened(store: Store) -> None:
+    """By timestamp, an event received early can come late."""
+    hits = store.search(parse("type:*"), size=100, time_field="timestamp")
+
+    assert ids_of(hits.events) == "qonmlp"
+
+
+def test_time_bounds_include_from_and_exclude_to(store: Store) -> None:
+    """``from_us`` is included and ``to_us`` is not, by the chosen field, over days."""
+
+    def found(from_us: int | None, to_us: int | None, time_field: str = "receivedtimestamp") -> str:
+        return ids_of(store.search(All(), size=50, from_us=from_us, to_us=to_us, time_field=time_field).events)
+
+    assert found(NOON_US + 2 * MINUTE_US, NOON_US + 5 * MINUTE_US) == "dcb"
+    assert found(NOON_US + 2 * MINUTE_US + 1000, NOON_US + 5 * MINUTE_US + 1) == "edc"
+    assert found(NOON_US + 12 * MINUTE_US, NOON_US + DAY_US + 14 * MINUTE_US) == "ml"
+    assert found(None, NOON_US + 3 * MINUTE_US) == "ba"
+    assert found(NOON_US + DAY_US + 16 * MINUTE_US, None) == "qp"
+    assert found(NOON_US - 100 * DAY_US, NOON_US) == ""
+    assert found(NOON_US + DAY_US, NOON_US) == ""
+    assert found(-5, 10**18) == "qponmlkjihgfedcba"
+    assert found(None, 0, "timestamp") == "p"
+    assert found(0, NOON_US - DAY_US // 2, "timestamp") == "l"
+
+
+def test_size_zero_counts_only(store: Store) -> None:
+    """Size 0 gives the total, no events and nothing to continue from."""
+    hits = store.search(parse("foo"), size=0)
+
+    assert (hits.total, hits.events, hits.after) == (2, [], None)
+
+
+def test_unknown_time_field_is_refused(store: Store) -> None:
+    """Only the three time fields can order a search."""
+    with pytest.raises(LogweirError) as caught:
+        store.search(All(), size=1, time_field="hostname")
+
+    assert caught.value.problem.code == "parameter_bad"
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_search_before_the_first_event_finds_nothing(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """An empty store has no hits for any query, by any time."""
+    with empty_store(kind, request, tmp_path) as store:
+        for query in ("*", "foo", "hostname:x", "details.x:y", "timestamp:2026", "NOT tags:x"):
+            hits = store.search(parse(query), size=10, from_us=NOON_US, to_us=NOON_US + DAY_US)
+
+            assert (hits.total, hits.events, hits.after) == (0, [], None)
+
+
+# --- any query over any events ------------------------------------------------------------------------------------
+WORDS = ["foo", "Foo", "bar", "foo_bar", "straße", "STRASSE", "İx", "日本", "a1", "x", "10.0.0.7", "ΑΣ"]
+VALUES = [
+    "web1",
+    "WEB1",
+    "web",
+    "",
+    "a*b",
+    "a?b",
+    "a\\b",
+    "a\x1fb",
+    "İ",
+    "ẞ",
+    "Σας",
+    "東京",
+    "foo bar",
+    "x" * 8001,
+    "-5",
+    "\x1e1",
+]
+LEAVES = [*VALUES, *WORDS, "1", "1.0", 1, 0, -5, 1.5, 1e22, True, False, None, "true", "web1 foo", "web1.foo", "{}"]
+NAMES = ["u", "v", "a b", "a.b", "ü"]
+PATHS = ["details", *(f"details.{name}" for name in NAMES), "details.u.v", "details.a.b.u", "details.u.u", "details.zz"]
+KEYWORDS = ["hostname", "category", "tags", "source"]
+MILLISECONDS = [NOON_US // 1000 + offset for offset in (-86_400_000, -1, 0, 1, 2, 86_400_000)]
+
+details = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=6,
+)
+sources = st.fixed_dictionaries(
+    {},
+    optional={
+        "hostname": st.sampled_from(VALUES),
+        "category": st.sampled_from(VALUES),
+        "source": st.sampled_from(VALUES) | st.lists(st.sampled_from(VALUES), max_size=3),
+        "tags": st.lists(st.sampled_from(VALUES), max_size=3),
+        "summary": st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join),
+        "timestamp": st.sampled_from(MILLISECONDS).map(lambda milliseconds: iso(milliseconds * 1000 + 999)),
+        "details": st.dictionaries(st.sampled_from(NAMES), details, max_size=3),
+    },
+)
+
+some_words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
+    lambda parts: tuple(words_of(" ".join(parts)))
+)
+texts = st.sampled_from([text for text in LEAVES if isinstance(text, str)] + ["1.5", "1e22", "false"])
+beginnings = texts.filter(lambda text: 0 < len(text) <= 1000) | st.sampled_from(["w", "web1 f", "1.", "-", "日", "a?"])
+bounds = st.none() | st.sampled_from(MILLISECONDS)
+keyword_values = st.sampled_from([*VALUES, "we", "a", "\x1f"]).map(lower)
+keyword_beginnings = keyword_values.filter(lambda text: 0 < len(text) <= 1000)
+pieces = st.sampled_from(["*", "?", "a", "b", "web", "1", "\\*", "\\?", "\\\\", "i", "ß", "東"])
+queries: st.SearchStrategy[Node] = st.recursive(
+    st.one_of(
+        st.just(All()),
+        st.builds(Words, some_words, st.booleans()),
+        st.builds(WordPrefix, st.sampled_from(["f", "foo", "foo_", "s", "str", "日", "a", "1"]), st.booleans()),
+        st.builds(Term, st.sampled_from(KEYWORDS), keyword_values),
+        st.builds(Prefix, st.sampled_from(KEYWORDS), keyword_beginnings),
+        st.builds(Wildcard, st.sampled_from(KEYWORDS), st.lists(pieces, min_size=1, max_size=4).map("".join)),
+        st.builds(Term, st.sampled_from(PATHS), texts),
+        st.builds(Prefix, st.sampled_from(PATHS), beginnings),
+        st.builds(Exists, st.sampled_from([*KEYWORDS, *PATHS, "summary", "timestamp"])),
+        st.builds(Range, st.just("timestamp"), bounds, bounds),
+        st.builds(Range, st.just("ingest_number"), st.none() | st.integers(-5, 99), st.none() | st.integers(-5, 99)),
+    ),
+    lambda inner: st.one_of(
+        st.builds(Not, inner),
+        st.builds(And, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+        st.builds(Or, st.lists(inner, min_size=1, max_size=3).map(tuple)),
+    ),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STORES[1:])
+def test_any_query_finds_the_same_in_both_stores(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Whatever the events and whatever the query, the embedded store and Elasticsearch agree."""
+    with empty_store("sqlite", request, tmp_path) as embedded, empty_store(kind, request, tmp_path) as other:
+        number = 0
+
+        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(st.lists(sources, min_size=10, max_size=10))
+        def fill(batch: list[dict[str, Any]]) -> None:
+            nonlocal number
+            documents = [document(f"{number + i}", source, number=number + i) for i, source in enumerate(batch)]
+            number += len(batch)
+            written = [[item.written for item in store.index(documents)] for store in (embedded, other)]
+
+            assert written[0] == written[1] == [Written.CREATED] * len(documents)
+
+        @settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(queries)
+        def agree(query: Node) -> None:
+            found = [store.search(query, size=50, time_field="timestamp") for store in (embedded, other)]
+
+            assert [event["_id"] for event in found[0].events] == [event["_id"] for event in found[1].events]
+            assert found[0] == found[1]
+
+        fill()
+        other.refresh()
+        agree()
