@@ -37,7 +37,7 @@ _RECORDS_PER_POLL = 64
 _BULK_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.02
 _IDLE_WAIT_S = 0.2
-_LAG_INTERVAL_S = 5.0
+_LAG_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
 _DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
@@ -69,7 +69,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
     metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_queue_", "logweir_store_"))
     port = exposition.serve("The worker", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled)
-    log.info("worker: reading %s into %s; metrics on port %d", settings.queue.url, settings.store.url, port)
+    log.info("Reading %s into %s; metrics on port %d.", settings.queue.url, settings.store.url, port)
     try:
         worker.run()
     finally:
