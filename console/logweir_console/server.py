@@ -1,0 +1,84 @@
+"""Run the web console: a page to search the stored events, and the same search as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+from typing import Any
+
+import gunicorn.app.base
+
+from logweir.config import Settings
+from logweir.errors import PORT_TAKEN, LogweirError
+from logweir.process import die_with_parent
+from logweir.store import open_store
+from logweir_console.app import make_app
+
+_THREADS = 8
+_BACKLOG = 256
+_GRACEFUL_S = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", dest="set:console.address", metavar="ADDRESS", help="listen here (127.0.0.1)")
+    parser.add_argument("--port", dest="set:console.port", metavar="PORT", help="listen here (8081); 0: any free port")
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when the process that started this one ends"
+    )
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.die_with_parent:
+        die_with_parent(signal.SIGTERM)
+    _Application(settings, _listener(settings.console.address, settings.console.port)).run()
+    return 0
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    # gunicorn itself would try a taken port five times, a second apart, and then leave without a word of ours.
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise LogweirError(PORT_TAKEN, what="The console", address=f"{address}:{port}", reason=reason) from error
+    return listener
+
+
+class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
+    """gunicorn with our settings, on a socket that is bound already."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        host, port = settings.console.address, listener.getsockname()[1]
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        super().__init__()
+
+    def load_config(self) -> None:
+        options: dict[str, Any] = {
+            "bind": f"fd://{self._listener.fileno()}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": _THREADS,
+            "graceful_timeout": _GRACEFUL_S,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "post_fork": lambda _, worker: die_with_parent(parent=worker.ppid),
+            "post_worker_init": self._say_where,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """The application of the worker process; made after the fork, for no connection may cross it."""
+        return make_app(self._settings.console, open_store(self._settings.store))
+
+    def _say_where(self, worker: Any) -> None:
+        if worker.age == 1:
+            print(f"console: {self._url}", file=sys.stderr, flush=True)
