@@ -206,6 +206,8 @@ def _arguments(parser: argparse.ArgumentParser, prefix: str = "") -> str:
 def _shown(action: argparse.Action) -> str:
     """`--size N`, `FILE` or `[NAME]`."""
     metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    if action.choices is not None and action.metavar is None:
+        metavar = "{" + ",".join(str(choice) for choice in action.choices) + "}"
     if action.option_strings:
         return ", ".join(action.option_strings) + ("" if action.nargs == 0 else f" {metavar}")
     return f"[{metavar}]" if action.nargs in ("?", "*") else metavar

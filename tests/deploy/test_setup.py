@@ -3,16 +3,13 @@
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from logweir.event import ALIAS, FIELD_BY_NAME
 from tests.deploy.compose import ROOT
+from tests.deploy.kibana import Kibana
 
 CERTIFICATE = ROOT / "deploy/nginx/certificate.sh"
 OBJECTS = ROOT / "deploy/kibana/saved-objects.ndjson"
@@ -50,7 +47,7 @@ def test_half_a_certificate_is_refused_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "tls.key").read_text() == "mine"
 
 
-def test_kibana_gets_its_objects_once_it_is_up(kibana: "Kibana") -> None:
+def test_kibana_gets_its_objects_once_it_is_up(kibana: Kibana) -> None:
     """While Kibana says 503 the script waits; then it imports the file's objects and sets the default data view."""
     kibana.unavailable = 2
 
@@ -67,7 +64,7 @@ def test_kibana_gets_its_objects_once_it_is_up(kibana: "Kibana") -> None:
     assert json.loads(default_body)["data_view_id"] in OBJECTS.read_text()
 
 
-def test_kibana_that_refuses_the_key_is_not_waited_for(kibana: "Kibana") -> None:
+def test_kibana_that_refuses_the_key_is_not_waited_for(kibana: Kibana) -> None:
     """401 will not get better by waiting: the script ends with 1 and says what Kibana answered."""
     kibana.refuse = 401
 
@@ -78,7 +75,7 @@ def test_kibana_that_refuses_the_key_is_not_waited_for(kibana: "Kibana") -> None
     assert kibana.posted == []
 
 
-def test_kibana_that_refuses_the_objects_fails_the_script(kibana: "Kibana") -> None:
+def test_kibana_that_refuses_the_objects_fails_the_script(kibana: Kibana) -> None:
     """Kibana answers 200 with success false when it cannot take an object: that is a failure with its words."""
     kibana.import_answer = {"success": False, "errors": [{"id": "logweir-events", "error": {"type": "conflict"}}]}
 
@@ -137,51 +134,6 @@ def test_prometheus_takes_the_dashboards_expressions(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(asked)} rules found" in done.stdout
-
-
-class Kibana:
-    """As much of Kibana's HTTP API as the script uses, and what was posted to it: path, headers (lower case), body."""
-
-    def __init__(self) -> None:
-        self.unavailable = 0
-        self.refuse = 0
-        self.import_answer: dict[str, Any] = {"success": True, "successCount": 2}
-        self.posted: list[tuple[str, dict[str, str], bytes]] = []
-        kibana = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status = kibana.refuse or (503 if kibana.unavailable else 200)
-                kibana.unavailable = max(0, kibana.unavailable - 1)
-                self.answer(status, {"status": {"overall": {"level": "available"}}})
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                kibana.posted.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-                self.answer(200, kibana.import_answer if "_import" in self.path else {"acknowledged": True})
-
-            def answer(self, status: int, content: dict[str, Any]) -> None:
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(json.dumps(content).encode())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def kibana() -> Iterator[Kibana]:
-    """Give a stand-in for Kibana, which is published in no package that this machine could run."""
-    kibana = Kibana()
-    thread = threading.Thread(target=kibana.server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield kibana
-    kibana.server.shutdown()
-    thread.join()
-    kibana.server.server_close()
 
 
 def _set_up(url: str, **environment: str) -> subprocess.CompletedProcess[str]:
