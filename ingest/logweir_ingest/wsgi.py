@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 from collections.abc import Callable
 
 import flask
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
-from logweir.errors import BODY_TOO_LARGE, QUEUE_UNAVAILABLE, LogweirError
+from logweir.errors import BODY_TOO_LARGE, HTTP_BAD, QUEUE_UNAVAILABLE, LogweirError
 from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Reply, Request
 from logweir_ingest.merge import Result
-
-log = logging.getLogger(__name__)
 
 # The merger answers by its own deadline; this one is only for the case that it does not.
 _GRACE_S = 10.0
@@ -43,8 +40,6 @@ def _answering(door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], 
             return _response(view())
         except LogweirError as error:
             return _response(door().refused(endpoint.name, error))
-        except ClientDisconnected:
-            raise
         except Exception:  # A bug of ours must not end the process, nor show itself to the sender.
             return _response(door().failed(endpoint.name))
 
@@ -71,9 +66,15 @@ def _events_view(door: Callable[[], Door], queue_timeout_s: float) -> Callable[[
 
 
 def _body(size_bytes_max: int) -> bytes:
-    body: bytes = flask.request.stream.read(size_bytes_max + 1)
+    try:
+        body: bytes = flask.request.stream.read(size_bytes_max + 1)
+    except (ClientDisconnected, OSError) as error:
+        raise LogweirError(HTTP_BAD, reason="its body ends too early") from error
     if len(body) > size_bytes_max:
         raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+    # gunicorn's body simply ends when the sender goes away: what came of it must not pass for the whole.
+    if len(body) < (flask.request.content_length or 0):
+        raise LogweirError(HTTP_BAD, reason="its body ends too early")
     return body
 
 

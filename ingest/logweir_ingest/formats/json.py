@@ -293,8 +293,9 @@ def _fault(text: str) -> tuple[int, str, bool] | None:
         constant = next(match for match in _CONSTANT.finditer(text) if not match.group().startswith('"'))
         return len(text[: constant.start()].encode()), str(error), False
     except json.JSONDecodeError as error:
-        truncated = error.pos >= len(text.rstrip(" \t\n\r")) or error.msg.startswith("Unterminated string")
-        return len(text[: error.pos].encode()), _words(error), truncated or _ends_in_a_word(text, error.pos)
+        position, reason = _position_and_reason(text, error)
+        truncated = position >= len(text.rstrip(" \t\n\r")) or error.msg.startswith("Unterminated string")
+        return len(text[:position].encode()), reason, truncated or _ends_in_a_word(text, position)
     except RecursionError:
         return 0, "it is nested too deep to be read", False
     return None
@@ -314,6 +315,18 @@ _WORDS = {
     "Unterminated string starting at": "the text that begins here has no end",
     "Invalid control character at": "a control character must be escaped",
 }
+
+
+_COMMA_BEFORE_END = re.compile(r"[ \t\n\r]*[}\]]")
+
+
+def _position_and_reason(text: str, error: json.JSONDecodeError) -> tuple[int, str]:
+    # From Python 3.13 on a trailing comma is named at the comma, before at what follows it.
+    position = error.pos + error.msg.startswith("Illegal trailing comma")
+    end = _COMMA_BEFORE_END.match(text, position)
+    if end is not None and text[:position].rstrip(" \t\n\r").endswith(","):
+        return end.end() - 1, "something must follow the comma"
+    return position, _words(error)
 
 
 def _words(error: json.JSONDecodeError) -> str:
