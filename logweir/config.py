@@ -43,7 +43,7 @@ class IngestSettings(_Section):
     processes: int = Field(1, ge=1, le=256)
     """How many processes serve the port. The embedded queue is for one."""
     keys_file: Path | None = None
-    """The file of hashed keys; by default keys.toml in the data folder."""
+    """The file of hashed keys; by default keys.toml in the data folder. All doors share its folder, writable."""
     key_headers: CommaList = ("X-My-Log-Input-Key", "X-Log-Key")
     """Headers that may carry a key, beside Authorization: Bearer."""
     body_size_bytes_max: int = Field(10 * MEBIBYTE, ge=1024)

@@ -117,7 +117,8 @@ def open_door(settings: Settings, post: Post) -> Door:
         post=post,
     )
     keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
-    secret = secret_of(settings.data_dir)
+    # Beside the keys: what all doors of an installation share, where the data folder is each machine's own.
+    secret = secret_of(settings.keys_path.parent)
     door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=secret)
     merger.start()
     return door

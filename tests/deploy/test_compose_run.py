@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from logweir import receipt
 from tests.deploy.compose import COMPOSE_FILE, ROOT, load, own_services
 from tests.deploy.kibana import Kibana
 from tests.deploy.local import ENTRYPOINT, Stack
@@ -64,6 +65,8 @@ def test_event_posted_to_ingest_is_found_on_the_console(stack: Stack) -> None:
 
     assert answer["accepted"] == 1
     assert answer["durable"] == "queue"
+    # Signed with the secret on the volume that all ingest containers share: any of them can read it later.
+    assert receipt.decode(answer["receipt"], receipt.secret_of(stack.folder / "keys")).count == 1
     (event,) = _found(stack, word)
     assert event["summary"] == f"hello {word}"
     assert event["key"] == "my-first-sender"
