@@ -217,3 +217,17 @@ def _anchors(page: Path) -> set[str]:
         return set()
     headings = re.findall(r"^#+ (.*)$", _without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_architecture_page_lists_what_is_there() -> None:
+    """Every file and folder of the page's layout exists, and every module of the product is in it."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    listed, parents = set(), [""]
+    for indent, name in re.findall(r"^( *)(\S+)", _FENCE.findall(text)[0][1], re.MULTILINE):
+        parents = [*parents[: len(indent) // 2 + 1], name]
+        listed.add("".join(parents))
+    packages = ("logweir", "ingest/logweir_ingest", "workers/logweir_workers", "console/logweir_console")
+    modules = {f"{package}/{path.name}" for package in packages for path in (ROOT / package).glob("[!_]*.py")}
+
+    assert sorted(name for name in listed if not (ROOT / name).exists()) == []
+    assert modules <= listed
