@@ -68,7 +68,8 @@ class _Client(KafkaNetClient):  # type: ignore[misc]
     """The library's connections, so that they can be watched, woken, and closed when a constructor fails."""
 
     def __init__(self, **configs: Any) -> None:
-        super().__init__(**configs)
+        # The library warns of steps above 0.1 s, which a busy machine has every minute.
+        super().__init__(**configs, slow_task_threshold_secs=1.0)
         # Otherwise asking for an absent topic makes it, with the broker's number of partitions instead of ours.
         self.cluster.config["allow_auto_create_topics"] = False
 
@@ -135,6 +136,8 @@ class KafkaQueue:
 
     def producer(self) -> KafkaProducer:
         """Raises LogweirError(QUEUE_DOWN) when no broker answers or the topic is absent."""
+        # The library would wait for an absent topic until its time is out.
+        self.partition_count()
         return KafkaProducer(self, self._settings)
 
     def consumer(self, *, group: str, assigned: Assigned, revoked: Revoked) -> KafkaConsumer:
@@ -520,19 +523,18 @@ class KafkaConsumer:
 
     def poll(self, *, wait_s: float, records_max: int) -> list[Delivery]:
         until_s = time.monotonic() + wait_s
-        with self._queue.errors():
-            if self._kafka is None:
-                self._connect()
-            while True:
-                self._take_over()
-                left_s = max(0.01, until_s - time.monotonic())
-                deliveries = self._fetched(wait_s=min(left_s, _POLL_SLICE_S), records_max=records_max)
-                if deliveries:
-                    self._backlog.delivered(deliveries)
-                    return deliveries
-                self._check_reachable()
-                if time.monotonic() >= until_s and not self._untaken():
-                    return []
+        if self._kafka is None:
+            self._connect()
+        while True:
+            self._take_over()
+            left_s = max(0.01, until_s - time.monotonic())
+            deliveries = self._fetched(wait_s=min(left_s, _POLL_SLICE_S), records_max=records_max)
+            if deliveries:
+                self._backlog.delivered(deliveries)
+                return deliveries
+            self._check_reachable()
+            if time.monotonic() >= until_s:
+                return []
 
     def seek(self, partition: int, offset: int) -> None:
         if partition in self._ours:
@@ -598,14 +600,15 @@ class KafkaConsumer:
 
     def _connect(self) -> None:
         session_timeout_ms = int(self._settings.session_timeout_s * 1000)
-        self._kafka = self._queue.opened(
+        library = self._queue.opened(
             kafka.KafkaConsumer,
             group_id=self._group,
             enable_auto_commit=False,
             auto_offset_reset="none",
             partition_assignment_strategy=[CooperativeStickyAssignor],
             session_timeout_ms=session_timeout_ms,
-            heartbeat_interval_ms=session_timeout_ms // 4,
+            # A member learns from the answers to its heartbeats that partitions are to move.
+            heartbeat_interval_ms=min(1000, session_timeout_ms // 4),
             max_poll_interval_ms=300_000,
             fetch_min_bytes=1,
             fetch_max_wait_ms=100,
@@ -615,8 +618,16 @@ class KafkaConsumer:
             ),
             metrics_enabled=False,
         )
-        self._client = self._kafka._client
-        self._kafka.subscribe([self._queue.topic], listener=_Listener(self))
+        library.subscribe([self._queue.topic], listener=_Listener(self))
+        client = library._client
+        # Who joins before it knows the topic is given none of it at first.
+        until_s = time.monotonic() + _CONNECT_TIMEOUT_S
+        while not client.cluster.partitions_for_topic(self._queue.topic):
+            if time.monotonic() > until_s:
+                library.close()
+                raise self._queue.down(f"it does not know the topic {self._queue.topic}")
+            time.sleep(0.01)
+        self._kafka, self._client = library, client
 
     def _fetched(self, *, wait_s: float, records_max: int) -> list[Delivery]:
         try:
@@ -626,6 +637,8 @@ class KafkaConsumer:
         except kafka.errors.LogTruncationError as error:
             place = next(iter(error.divergent_offsets))
             raise self._expired(place, self._kafka.position(place, timeout_ms=1000) or 0) from error
+        except kafka.errors.KafkaError as error:
+            raise self._queue.down(f"{type(error).__name__}: {error}") from error
         return [
             Delivery(place.partition, record.offset, record.timestamp, record.value)
             for place, records in batches.items()
@@ -676,10 +689,10 @@ class KafkaConsumer:
         if not new:
             return
         places = [self._place(partition) for partition in new]
-        committed = {
-            place.partition: self._kafka.committed(place, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000)) for place in places
-        }
-        ends = _ends(self._kafka, places)
+        with self._queue.errors():
+            timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
+            committed = {place.partition: self._kafka.committed(place, timeout_ms=timeout_ms) for place in places}
+            ends = _ends(self._kafka, places)
         starts = self._assigned(new)
         for place in places:
             wanted = starts.get(place.partition)

@@ -11,7 +11,7 @@ from logweir.queue import open_queue
 
 
 def consume(settings: QueueSettings) -> None:
-    """Be a member of the group "workers"; print "assigned [0, 1]" and "revoked lost [0, 1]", commit nothing."""
+    """Be a member of the topic's group; print "assigned [0, 1]" and "revoked lost [0, 1]", commit nothing."""
 
     def assigned(partitions):
         print(f"assigned {sorted(partitions)}", flush=True)
@@ -20,7 +20,8 @@ def consume(settings: QueueSettings) -> None:
     def revoked(partitions, lost):
         print(f"revoked{' lost' if lost else ''} {sorted(partitions)}", flush=True)
 
-    consumer = open_queue(settings).consumer(group="workers", assigned=assigned, revoked=revoked)
+    queue = open_queue(settings)
+    consumer = queue.consumer(group=f"workers-{queue.topic}", assigned=assigned, revoked=revoked)
     while True:
         consumer.poll(wait_s=0.2, records_max=10)
 

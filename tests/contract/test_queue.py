@@ -100,14 +100,16 @@ def producer(queue: Queue) -> Iterator[Producer]:
 
 
 class Member:
-    """A consumer of the group "workers" that keeps what it is told; ``starts`` answers ``assigned``."""
+    """A member of the topic's group that keeps what it is told; ``starts`` answers ``assigned``."""
 
-    def __init__(self, queue: Queue, *, starts: dict[int, int | None] | None = None, group: str = "workers") -> None:
+    def __init__(self, queue: Queue, *, starts: dict[int, int | None] | None = None, group: str = "") -> None:
         self.told: list[tuple[str, list[int]]] = []
         self.owned: set[int] = set()
         self.on_revoked: Callable[[list[int]], None] = lambda partitions: None
         self._starts = starts or {}
-        self.consumer: Consumer = queue.consumer(group=group, assigned=self._assigned, revoked=self._revoked)
+        self.consumer: Consumer = queue.consumer(
+            group=group or group_of(queue), assigned=self._assigned, revoked=self._revoked
+        )
 
     def _assigned(self, partitions):
         self.told.append(("assigned", sorted(partitions)))
@@ -141,6 +143,11 @@ def member(queue: Queue, **options) -> Iterator[Member]:
         made.consumer.close()
 
 
+def group_of(queue: Queue) -> str:
+    """Groups belong to the whole broker: one for each test's topic."""
+    return f"workers-{queue.topic}"
+
+
 def send(producer: Producer, *payloads: bytes, partition: int = 0) -> None:
     """Send, and wait until all of it is durable."""
     outcomes: list[LogweirError | None] = []
@@ -169,18 +176,41 @@ def payloads(deliveries: list[Delivery], partition: int = 0) -> list[bytes]:
     return [delivery.payload for delivery in deliveries if delivery.partition == partition]
 
 
+class Child:
+    """A process of queue_process.py; ``lines`` are what it has printed, without blocking anybody."""
+
+    def __init__(self, command: str, settings: QueueSettings) -> None:
+        values = json.dumps(settings.model_dump(include={"url", "session_timeout_s"}))
+        command_line = [sys.executable, "-m", "tests.contract.queue_process", command, values]
+        self._popen = subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            # A line that the kill cut off is none.
+            if line.endswith("\n"):
+                self.lines.append(line.rstrip("\n"))
+
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone and all that it printed is in ``lines``."""
+        self._popen.kill()
+        self._popen.wait()
+        self._reader.join()
+
+
 @contextlib.contextmanager
-def process(command: str, settings: QueueSettings) -> Iterator[subprocess.Popen]:
-    values = settings.model_dump(include={"url", "session_timeout_s"})
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.contract.queue_process", command, json.dumps(values)],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def process(command: str, settings: QueueSettings) -> Iterator[Child]:
+    child = Child(command, settings)
     try:
         yield child
     finally:
         child.kill()
-        child.communicate()
 
 
 def test_records_come_in_order_with_their_offsets(queue: Queue, producer: Producer) -> None:
@@ -323,7 +353,7 @@ def test_uncommitted_records_come_again(queue: Queue, producer: Producer) -> Non
         second.consumer.commit({0: 4})
     with member(queue) as third:
         rest = third.poll(1.0)
-    with member(queue, group="others") as other:
+    with member(queue, group=group_of(queue) + "-others") as other:
         all_of_it = other.read(4)
 
     assert payloads(again) == [b"1", b"2", b"3"]
@@ -356,13 +386,13 @@ def test_failed_assigned_is_asked_again(queue: Queue, producer: Producer) -> Non
             raise failures.pop()
         return {}
 
-    consumer = queue.consumer(group="workers", assigned=assigned, revoked=lambda partitions, lost: None)
-    with pytest.raises(OSError, match="the store is away"):
-        until_s = time.monotonic() + WAIT_S_MAX
-        while time.monotonic() < until_s:
-            assert consumer.poll(wait_s=0.5, records_max=10) == []
-    found = consumer.poll(wait_s=WAIT_S_MAX, records_max=10)
-    consumer.close()
+    consumer = queue.consumer(group=group_of(queue), assigned=assigned, revoked=lambda partitions, lost: None)
+    with contextlib.closing(consumer):
+        with pytest.raises(OSError, match="the store is away"):
+            until_s = time.monotonic() + WAIT_S_MAX
+            while time.monotonic() < until_s:
+                assert consumer.poll(wait_s=0.5, records_max=10) == []
+        found = consumer.poll(wait_s=WAIT_S_MAX, records_max=10)
 
     assert payloads(found) == [b"0"]
 
@@ -442,17 +472,15 @@ def test_killed_member_is_replaced(adapter: Adapter, queue: Queue, producer: Pro
     send(producer, b"0", partition=1)
     with member(queue) as survivor, process("consume", adapter.settings()) as child:
         poll_until(lambda: len(survivor.owned) == 2, survivor)
-        poll_until(lambda: len(survivor.owned) == 1, survivor)
-        assert child.stdout is not None
-        line = child.stdout.readline()
+        poll_until(lambda: child.lines, survivor)
+        child.kill()
         survivor.told.clear()
-        child.send_signal(signal.SIGKILL)
         began_s = time.monotonic()
         poll_until(lambda: len(survivor.owned) == 2, survivor)
         took_s = time.monotonic() - began_s
         (taken_over,) = (partitions for told, partitions in survivor.told if told == "assigned")
 
-    assert line == f"assigned {taken_over}\n"
+    assert child.lines == [f"assigned {taken_over}"]
     assert took_s < 2 * adapter.session_timeout_s + 2
 
 
@@ -460,17 +488,15 @@ def test_stopped_member_learns_that_it_lost_its_partitions(adapter: Adapter, que
     """A member that was stopped past its session finds its partitions lost when it goes on, and then joins again."""
     with member(queue) as survivor, process("consume", adapter.settings()) as child:
         poll_until(lambda: len(survivor.owned) == 2, survivor)
-        poll_until(lambda: len(survivor.owned) == 1, survivor)
-        assert child.stdout is not None
-        assert child.stdout.readline().startswith("assigned")
-        child.send_signal(signal.SIGSTOP)
+        poll_until(lambda: child.lines, survivor)
+        child.signal(signal.SIGSTOP)
         poll_until(lambda: len(survivor.owned) == 2, survivor)
-        child.send_signal(signal.SIGCONT)
-        poll_until(lambda: len(survivor.owned) == 1, survivor)
-        lines = [child.stdout.readline(), child.stdout.readline()]
+        child.signal(signal.SIGCONT)
+        poll_until(lambda: len(child.lines) == 3, survivor)
 
-    assert lines[0].startswith("revoked lost")
-    assert lines[1].startswith("assigned")
+    assert child.lines[0].startswith("assigned")
+    assert child.lines[1] == child.lines[0].replace("assigned", "revoked lost")
+    assert child.lines[2].startswith("assigned")
 
 
 def test_commit_of_another_members_partition_is_passed_over(queue: Queue, producer: Producer) -> None:
