@@ -201,10 +201,9 @@ def _with_word_operators(text: str) -> tuple[str, list[int]]:
     spelled: list[str] = []
     columns: list[int] = []
     for piece in pieces:
-        replaced = {"&&": " AND ", "||": " OR ", "!": "-"}.get(piece[0], piece[0])
-        spelled.append(replaced)
-        last = piece.end() - 1
-        columns.extend(min(piece.start() + offset, last) + 1 for offset in range(len(replaced)))
+        replaced = {"&&": " AND ", "||": " OR ", "!": "-"}.get(piece[0])
+        spelled.append(replaced or piece[0])
+        columns.extend([piece.start() + 1] * len(replaced) if replaced else range(piece.start() + 1, piece.end() + 1))
     return "".join(spelled), [*columns, len(text) + 1]
 
 

@@ -1,0 +1,318 @@
+"""Both stores keep events, ledger and dead letters alike: the same answers, the same refusals, the same durability."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logweir.errors import LogweirError
+from logweir.event import Provenance
+from logweir.query import parse
+from logweir.store import DeadLetter, Document, Item, LedgerDocument, Store, Written, open_store
+from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, settings_of
+
+HUGE = "é" * 40_000
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with empty_store(request.param, request, tmp_path) as store:
+        yield store
+
+
+def some(count: int, *, first: int = 1, received_us: int = NOON_US) -> list[Document]:
+    return [
+        document(f"e{number}", {"summary": f"event {number}"}, number=number, received_us=received_us)
+        for number in range(first, first + count)
+    ]
+
+
+def found(store: Store, query: str = "*") -> list[str]:
+    store.refresh()
+    return [event["_id"] for event in store.search(parse(query), size=1000).events]
+
+
+# --- events -------------------------------------------------------------------------------------------------------
+def test_new_documents_are_created_and_found(store: Store) -> None:
+    """Documents of several days go to their indices, one item each in order."""
+    documents = some(3) + some(2, first=4, received_us=NOON_US - DAY_US) + some(1, first=6)
+
+    assert store.index(documents) == [Item(Written.CREATED)] * 6
+    assert found(store) == ["e6", "e3", "e2", "e1", "e5", "e4"]
+    store.refresh()
+    assert [event["_index"] for event in store.search(parse("*"), size=10).events][-2:] == ["events-20260130"] * 2
+
+
+def test_nothing_to_index_is_nothing(store: Store) -> None:
+    """An empty bulk asks the store for nothing."""
+    assert store.index([]) == []
+
+
+def test_same_id_again_answers_with_the_stored_provenance(store: Store) -> None:
+    """A second try of an event changes nothing and says whose document is there: its own, or another's."""
+    own, other = some(2)
+    store.index([own])
+    intruder = replace(own, provenance=Provenance("cd" * 16 + "-1", 77, "f" * 16), source={"summary": "intruder"})
+
+    assert store.index([own, other, intruder]) == [
+        Item(Written.EXISTS, stored=own.provenance),
+        Item(Written.CREATED),
+        Item(Written.EXISTS, stored=own.provenance),
+    ]
+    assert found(store, "intruder") == []
+    assert sorted(found(store)) == ["e1", "e2"]
+
+
+def test_same_id_twice_in_one_bulk_is_kept_once(store: Store) -> None:
+    """The first of two documents with one id wins, the second hears of it."""
+    first = some(1)[0]
+    second = replace(first, provenance=Provenance("cd" * 16 + "-1", 2, "f" * 16))
+
+    assert store.index([first, second]) == [Item(Written.CREATED), Item(Written.EXISTS, stored=first.provenance)]
+    assert found(store) == ["e1"]
+
+
+def test_document_that_the_store_cannot_take_is_refused_alone(store: Store) -> None:
+    """A document of the wrong form is refused with a reason; its neighbours are kept."""
+    good, bad, also_bad, unwritable, last = some(5)
+    bad = replace(bad, source={**bad.source, "details": "not an object"})
+    also_bad = replace(also_bad, source={**also_bad.source, "hostname": {"an": "object"}})
+    unwritable = replace(unwritable, source={**unwritable.source, "summary": "\ud800"})
+    items = store.index([good, bad, also_bad, unwritable, last])
+
+    assert [item.written for item in items] == [
+        Written.CREATED, Written.REFUSED, Written.REFUSED, Written.REFUSED, Written.CREATED,
+    ]  # fmt: skip
+    assert all(item.error for item in items[1:4])
+    assert found(store) == ["e5", "e1"]
+
+
+def test_no_value_is_refused_for_its_length_or_its_time(store: Store) -> None:
+    """Values beyond every limit of the index are kept; they cannot be searched, and nothing else is lost."""
+    sources: list[dict[str, Any]] = [
+        {"hostname": HUGE, "tags": [HUGE, "short"]},
+        {"details": {"long": HUGE, "short": "x"}},
+        {"summary": HUGE},
+        {"summary": " ".join(f"w{number}" for number in range(30_000))},
+        {"timestamp": "9999-12-31T23:59:59.999999Z"},
+        {"timestamp": "0001-01-01T00:00:00.000000Z"},
+        {"timestamp": "+12026-01-01T00:00:00.000000Z"},
+        {"timestamp": "yesterday"},
+        {"details": dict.fromkeys(("", ".", "a.", "a..b", " ", "_id", "\u0001", "é" * 1000), "x")},
+    ]
+    documents = [document(f"e{number}", source, number=number) for number, source in enumerate(sources)]
+
+    assert store.index(documents) == [Item(Written.CREATED)] * len(documents)
+    assert len(found(store)) == len(documents)
+    assert found(store, "tags:short") == ["e0"]
+    assert found(store, "hostname:*") == []
+    assert found(store, "details.long:*") == []
+    assert found(store, "details.short:x") == ["e1"]
+    assert found(store, "w29999") == ["e3"]
+    assert found(store, "timestamp:0001") == ["e5"]
+    assert found(store, "NOT timestamp:*") == ["e7", "e6"]
+    (event,) = store.search(parse("NOT timestamp:* AND ingest_number:7"), size=1).events
+    assert event["timestamp"] == "yesterday"
+
+
+def test_details_value_late_in_a_very_long_event_is_found(store: Store) -> None:
+    """Leaves of details are found although their words were cut off."""
+    long = document("e1", {"summary": "word " * 9000, "details": {"user": "root"}}, number=1)
+    store.index([replace(long, all_words=long.summary_words)])
+
+    assert found(store, "root") == []
+    assert found(store, "details.user:root") == ["e1"]
+    assert found(store, "details.user:ro*") == ["e1"]
+    assert found(store, "details.user:toor") == []
+
+
+def test_two_threads_index_at_once(store: Store) -> None:
+    """Bulks from several threads, overlapping and over two days, leave each document once."""
+    documents = some(300) + some(300, first=301, received_us=NOON_US - DAY_US)
+    created: list[int] = []
+
+    def run(start: int) -> None:
+        items = [item for at in range(start, 600, 100) for item in store.index(documents[at : at + 150])]
+        created.append(sum(item.written is Written.CREATED for item in items))
+
+    threads = [threading.Thread(target=run, args=(start,)) for start in (0, 50, 0, 50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(created) == 600
+    assert len(found(store)) == 600
+
+
+def test_expired_days_are_removed_and_come_back_when_written_to(store: Store) -> None:
+    """Days before the given one go, by name; a later event of such a day makes it anew."""
+    for days in range(4):
+        store.index(some(2, first=10 * days + 1, received_us=NOON_US - days * DAY_US))
+
+    assert store.delete_expired("20260130") == ["events-20260128", "events-20260129"]
+    assert store.delete_expired("20260130") == []
+    assert found(store) == ["e2", "e1", "e12", "e11"]
+    assert store.index(some(2, first=31, received_us=NOON_US - 3 * DAY_US)) == [Item(Written.CREATED)] * 2
+    assert found(store) == ["e2", "e1", "e12", "e11", "e32", "e31"]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_day_removed_by_another_process_is_made_anew(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A writer whose day was removed behind its back loses nothing of what it writes next, mapping included."""
+    settings = settings_of(kind, request, tmp_path)
+    writer, remover = open_store(settings), open_store(settings)
+    writer.prepare()
+    writer.index(some(1))
+    assert remover.delete_expired("20270101") == ["events-20260131"]
+
+    assert writer.index(some(2)) == [Item(Written.CREATED)] * 2
+    assert found(remover, "SUMMARY OR event") == ["e2", "e1"]
+    assert found(remover, "summary:event") == ["e2", "e1"]
+    writer.close()
+    remover.close()
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_stored_events_outlive_the_store_object(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """What was answered is there after opening the store anew, and prepare does not touch it."""
+    settings = settings_of(kind, request, tmp_path)
+    first = open_store(settings)
+    first.prepare()
+    first.index(some(3))
+    first.claim("p", "one")
+    first.close()
+    second = open_store(settings)
+    second.prepare()
+
+    assert found(second) == ["e3", "e2", "e1"]
+    assert second.claim("p", "two").generation == 2
+    second.close()
+
+
+# --- ledger -------------------------------------------------------------------------------------------------------
+def test_claim_makes_the_document_then_takes_it_over(store: Store) -> None:
+    """The first claim makes the document; each later one gets the body as it was and a higher generation."""
+    assert store.claim("events/0", "one") == LedgerDocument("events/0", 1, {"owner": "one"})
+    store.write_ledger([LedgerDocument("events/0", 1, {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}})])
+    taken = store.claim("events/0", "two")
+
+    assert taken.generation == 2
+    assert taken.body == {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}}
+    assert store.read_ledger(["events/0"])["events/0"].body == {**taken.body, "owner": "two"}
+
+
+def test_writing_under_a_lost_claim_is_refused(store: Store) -> None:
+    """After another's claim, the older generation can write nothing more to that document, and is told by whom."""
+    old = store.claim("p3", "zombie")
+    new = store.claim("p3", "successor")
+    store.write_ledger([replace(new, body={"owner": "successor", "partition": 3, "next": 10})])
+
+    with pytest.raises(LogweirError) as caught:
+        store.write_ledger([replace(old, body={"owner": "zombie", "partition": 3, "next": 5})])
+
+    assert caught.value.problem.code == "claim_lost"
+    assert caught.value.numbers == {"partition": 3, "owner": "successor", "generation": 2, "generation_own": 1}
+    assert store.read_ledger(["p3"])["p3"].body["next"] == 10
+
+
+def test_own_generation_writes_again_and_again(store: Store) -> None:
+    """Under a claim that holds, every write replaces the last, new documents included."""
+    claim = store.claim("p", "one")
+    for position in range(3):
+        documents = [LedgerDocument(id, claim.generation, {"owner": "one", "next": position}) for id in ("p", "p/w1")]
+        store.write_ledger(documents)
+
+    assert {id: document.body["next"] for id, document in store.read_ledger(["p", "p/w1", "none"]).items()} == {
+        "p": 2, "p/w1": 2,
+    }  # fmt: skip
+
+
+def test_ledger_reads_are_never_stale_and_may_be_empty(store: Store) -> None:
+    """Reading needs no refresh, and asking for nothing or for unknown documents gives nothing."""
+    assert store.read_ledger([]) == {}
+    assert store.read_ledger(["p"]) == {}
+    store.write_ledger([LedgerDocument("p", 5, {"n": 2**62})])
+
+    assert store.read_ledger(["p"]) == {"p": LedgerDocument("p", 5, {"n": 2**62})}
+    assert store.claim("p", "one").generation == 6
+
+
+def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:
+    """However many claim a document at once, no two hold the same generation."""
+    generations: list[int] = []
+
+    def run() -> None:
+        generations.extend(store.claim("p", threading.current_thread().name).generation for _ in range(5))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(generations) == list(range(1, 21))
+
+
+# --- dead letters -------------------------------------------------------------------------------------------------
+def letter(id: str, received_us: int, reason: str = "event_unreadable", raw: bytes = b"\x00\xff{") -> DeadLetter:
+    return DeadLetter(id, received_us, reason, {"reason": reason, "error": "x", "offset": 2**40, "key": None}, raw)
+
+
+def test_dead_letters_are_kept_whole_newest_first(store: Store) -> None:
+    """Bytes and body come back as they were, newest first, all or by reason, and are counted by reason."""
+    letters = [
+        letter("a", 1),
+        letter("b", 3, "store_refused"),
+        letter("c", 2, raw=b""),
+        letter("d", 3, raw=b"x" * 300_000),
+    ]
+    store.put_dead_letters(letters)
+    store.refresh()
+
+    assert store.dead_letters(size=10) == [letters[3], letters[1], letters[2], letters[0]]
+    assert store.dead_letters(size=1) == [letters[3]]
+    assert store.dead_letters(size=10, reason="store_refused") == [letters[1]]
+    assert store.count_dead_letters() == {"event_unreadable": 3, "store_refused": 1}
+
+
+def test_dead_letter_kept_twice_is_kept_once(store: Store) -> None:
+    """Keeping a letter again changes nothing."""
+    store.put_dead_letters([letter("a", 1), letter("a", 1)])
+    store.put_dead_letters([letter("a", 1)])
+    store.refresh()
+
+    assert store.count_dead_letters() == {"event_unreadable": 1}
+
+
+def test_no_dead_letters(store: Store) -> None:
+    """A new store has none, and keeping none is nothing."""
+    store.put_dead_letters([])
+
+    assert store.dead_letters(size=5) == []
+    assert store.count_dead_letters() == {}
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+def test_prepare_is_harmless_when_repeated_or_at_once(store: Store) -> None:
+    """Preparing again, from several threads, leaves everything as it is."""
+    store.index(some(1))
+    threads = [threading.Thread(target=store.prepare) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found(store) == ["e1"]
+
+
+def test_check_says_what_there_is(store: Store) -> None:
+    """The doctor's line names the store and counts its days."""
+    store.index(some(1) + some(1, first=2, received_us=NOON_US - DAY_US))
+
+    assert "2 days of events" in store.check()
