@@ -127,7 +127,7 @@ def _without_surrogates(value: Any) -> Any:
 def _check_depth(event: dict[str, Any]) -> None:
     """Raise EventUnreadable when ``event`` nests deeper than DEPTH_MAX; walks a level at a time, without recursion."""
     level: list[Any] = [event]
-    for _ in range(DEPTH_MAX + 1):
+    for _ in range(DEPTH_MAX):
         inner: list[Any] = []
         for value in level:
             inner.extend(value.values() if type(value) is dict else value)

@@ -64,7 +64,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 class Context:
     """What is known of a batch's events beside their bytes. Make one per batch.
 
-    ``stamp`` is what the door adds to events that do not say it themselves.
+    ``stamp`` is what the door adds to events that do not say it themselves: name -> text.
     """
 
     received_us: int
@@ -98,8 +98,7 @@ def normalise(event: dict[str, Any], context: Context) -> dict[str, Any]:
         _fill_fields(stored, sorted(_unfolded(event).items(), key=_weakness), left, context, sorted_by_strength=True)
     if "severity" not in stored:
         _severity_from_pri(stored, left)
-    if context.stamp:
-        _stamp(stored, left, context)
+    _stamp(stored, left, context)
     if "timestamp" not in stored:
         _time_from_receipt(stored, left)
     stored["utctimestamp"] = stored["timestamp"]
@@ -142,9 +141,20 @@ def _fill_fields(
 ) -> bool:
     """Sort ``items`` into ``stored`` by field, and into ``left``; False when it has to be done in order of strength."""
     for name, value in items:
+        # Most values are short texts in a field for text, and settled here.
+        known = _TEXT_FIELD_OF.get(name)
+        if known is not None and type(value) is str and len(value) <= KEYWORD_LENGTH_MAX and known not in stored:
+            value = value.strip()
+            if value and value != "-":
+                stored[known] = value
+                continue
         known = _FIELD_OF.get(name) or _FIELD_OF.get(name.lower())
-        if type(value) is dict and name in _OBJECTS and not sorted_by_strength:
-            return False
+        if type(value) is dict and name.lower() in _OBJECTS:
+            if not sorted_by_strength:
+                return False
+            if value:
+                left[name] = value
+            continue
         if known is None:
             left[name] = value
             continue
@@ -266,6 +276,9 @@ _FITS: dict[str, Callable[[Any, Context], _Fit]] = {
 }
 
 
+_TEXT_FIELD_OF = {name: known for name, known in _FIELD_OF.items() if _FITS[known] in (_text, _text_or_nil, _summary)}
+
+
 def _says_nothing(value: Any) -> bool:
     return value is None or (type(value) is str and not value.strip()) or value == [] or value == {}
 
@@ -298,14 +311,15 @@ def _time_from_receipt(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
 
 
 def _stamp(stored: dict[str, Any], left: dict[str, Any], context: Context) -> None:
-    """What the door knows fills fields about which the event says nothing."""
+    """Fill fields about which the event says nothing; names without a field go under details."""
     for name, text in (context.stamp or {}).items():
-        if name != "details" and name in _FITS and name not in stored:
-            stored[name], unfit = _FITS[name](text, context)
-            if stored[name] is None:
-                del stored[name]
-        else:
-            unfit = text
+        unfit: Any = text
+        if name in _FITS and name != "details":
+            if name in stored:
+                continue
+            fitting, unfit = _FITS[name](text, context)
+            if fitting is not None:
+                stored[name] = fitting
         if unfit is not None:
             left[free_name(name, left, sent=name)] = unfit
 
@@ -407,11 +421,12 @@ def _words_of_values(values: list[str]) -> str:
     if not text.isascii() or len(text) > WORDS_MAX or text.count(_NO_WORD) >= max(1, len(values)):
         return _words_of_odd_values(values)
     words = text.encode().translate(_ASCII_WORDS)
-    if len(max(values, key=len, default="")) > WORD_LENGTH_MAX and _LONG_WORD in words.translate(_ASCII_RUNS):
+    if _LONG_WORD in words.translate(_ASCII_RUNS):
         return _words_of_odd_values(values)
     words = words.replace(b"\0", _BOUNDARY_BETWEEN)
-    while b"  " in words:
-        words = words.replace(b"  ", b" ")
+    size = 0
+    while size != len(words):
+        size, words = len(words), words.replace(b"  ", b" ")
     return words.strip().decode()
 
 

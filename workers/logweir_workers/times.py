@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
@@ -26,7 +25,6 @@ _DATE_OF_DIGITS = re.compile(r"[0-9]{8}(?:[0-9]{6})?")
 _RFC_3164 = re.compile(r"([A-Z][a-z]{2}) {1,2}([0-9]{1,2}) ([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]{1,9}))?")
 _MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
-_DIGITS_OF_NANOSECONDS = re.compile(r"[0-9]{18,19}")
 _FINER = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _ACCESS_LOG = "%d/%b/%Y:%H:%M:%S %z"
 
@@ -66,12 +64,11 @@ def time_us_of(value: Any, received_us: int) -> int | None:
 def is_finer(value: Any) -> bool:
     """Whether a time that time_us_of could read says more than microseconds hold."""
     if type(value) is str:
-        if _DIGITS_OF_NANOSECONDS.fullmatch(value.strip()):
-            value = int(value)
-        else:
+        if "." in value or "," in value:
             # The common spellings are settled without the search: their seventh digit is a "+", a "Z" or the end.
-            fraction = value.rpartition(".")[2] if "." in value else value.rpartition(",")[2]
+            fraction = value.rpartition("." if "." in value else ",")[2]
             return fraction[6:7].isdigit() and _FINER.search(value) is not None
+        value = int(value) if value.strip().isdigit() else None
     return type(value) is int and value >= _SECONDS_MIN * 10**9 and value % 1000 != 0
 
 
@@ -134,23 +131,18 @@ def _from_rare_text(text: str) -> int | None:
             return _since_epoch(read(text))
         except ValueError:
             continue
-    readings = {_reading(text, default, dayfirst) for default, dayfirst in _TWO_WAYS}
-    reading = readings.pop()
-    return None if readings or reading is None else _since_epoch(reading)
+    # What is read in two ways must agree: then no part of it came from the default, and no order of day and month was
+    # guessed. Behind a year nobody writes the day first.
+    one = _reading(text, datetime(2001, 2, 3), dayfirst=False)
+    other = _reading(text, datetime(2004, 5, 6), dayfirst=not text[:4].isdigit())
+    return _since_epoch(one) if one is not None and one == other else None
 
 
 def _read_access_log(text: str) -> datetime:
     return datetime.strptime(text, _ACCESS_LOG)
 
 
-# What is read in two ways must agree: then no part of the date came from the default, and no order was guessed.
-_TWO_WAYS: Iterable[tuple[datetime, bool]] = (
-    (datetime(2001, 2, 3), False),
-    (datetime(2004, 5, 6), True),
-)
-
-
-def _reading(text: str, default: datetime, dayfirst: bool) -> datetime | None:
+def _reading(text: str, default: datetime, *, dayfirst: bool) -> datetime | None:
     try:
         return dateutil_parser.parse(text, default=default, dayfirst=dayfirst, tzinfos=_zone)
     # Beside ParserError (a ValueError) dateutil lets others through on odd text.
@@ -158,10 +150,12 @@ def _reading(text: str, default: datetime, dayfirst: bool) -> datetime | None:
         return None
 
 
-def _zone(name: str | None, offset_s: int | None) -> timezone:
+def _zone(name: str | None, offset_s: int | None) -> timezone | None:
     """The zone of a name; without this dateutil would take the machine's own for some names, and ignore others."""
     if offset_s is not None:
         return timezone(timedelta(seconds=offset_s))
-    if name is None or name.upper() not in _ZONE_HOURS:
+    if name is None:
+        return None
+    if name.upper() not in _ZONE_HOURS:
         raise ValueError(f"{name} is not the name of one zone")
     return timezone(timedelta(hours=_ZONE_HOURS[name.upper()]))

@@ -58,19 +58,17 @@ def category(settings: WorkerSettings) -> Enrich:
 def load_rules(path: Path | None) -> tuple[Rule, ...]:
     """The rules in a file, or the built-in ones. Raises LogweirError(SETTING_BAD) that names the rule."""
     if path is None:
-        return _rules_of(resources.files(__package__).joinpath("categories.toml").read_text("utf-8"), "categories.toml")
+        return _rules_of(resources.files(__package__).joinpath("categories.toml").read_bytes(), "categories.toml")
     try:
-        return _rules_of(path.read_text("utf-8"), str(path))
+        content = path.read_bytes()
     except OSError as error:
-        raise LogweirError(
-            SETTING_BAD, where="The configuration", name="worker.categories_file", value=str(path),
-            reason=error.strerror or error,
-        ) from error  # fmt: skip
+        raise _bad("The configuration", "worker.categories_file", str(path), error.strerror or str(error)) from error
+    return _rules_of(content, str(path))
 
 
-def _rules_of(text: str, where: str) -> tuple[Rule, ...]:
+def _rules_of(content: bytes, where: str) -> tuple[Rule, ...]:
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(content.decode())
     except ValueError as error:
         raise _bad(where, "the file", "", f"it is not TOML: {error}") from error
     for name, value in document.items():
