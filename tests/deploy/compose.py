@@ -14,7 +14,8 @@ _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?[-?])([^}]*))?\})")
 
 def load(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the file's content with `variables` in place of its ${…}, as from a file given with --env-file."""
-    return _filled(yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8")), variables or {})
+    compose: dict[str, Any] = _filled(yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8")), variables or {})
+    return compose
 
 
 def variables_of(text: str) -> set[str]:
