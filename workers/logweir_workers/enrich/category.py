@@ -21,7 +21,7 @@ RULES_MAX = 1000
 FIELDS = ("processname", "source", "hostname", "type", "key", "emitter")
 """Fields that a rule can compare with patterns, beside ``summary_contains``."""
 
-_CONTAINS = "summary_contains"
+CONTAINS = "summary_contains"
 
 Matches = Callable[[Event], bool]
 Rule = tuple[str, bool, tuple[Matches, ...]]
@@ -92,10 +92,10 @@ def _rule_of(table: Any, number: int, where: str) -> Rule:
         place = f"rule {number}: {name}"
         if name in FIELDS:
             conditions.append(_whole(name, _patterns(value, place, where)))
-        elif name == _CONTAINS:
+        elif name == CONTAINS:
             conditions.append(_part(_patterns(value, place, where)))
         elif name not in ("category", "override"):
-            known = ", ".join((*FIELDS, _CONTAINS, "category", "override"))
+            known = ", ".join((*FIELDS, CONTAINS, "category", "override"))
             raise _bad(where, place, value, f"a rule knows {known}")
     name, override = table.get("category"), table.get("override", False)
     if type(name) is not str or not name.strip() or len(name) > KEYWORD_LENGTH_MAX:

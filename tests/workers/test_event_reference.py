@@ -1,0 +1,115 @@
+"""docs/reference/event.md and docs/how-to/categories.md say what the code does."""
+
+import re
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logweir.config import WorkerSettings
+from logweir_workers import decode, normalise
+from logweir_workers.enrich import category, enrichments, load
+from logweir_workers.normalise import Context
+from logweir_workers.severities import PYTHON_NUMBERS, SEVERITIES, SPELLINGS
+from logweir_workers.times import time_us_of
+
+ROOT = Path(__file__).parents[2]
+EVENT = (ROOT / "docs" / "reference" / "event.md").read_text(encoding="utf-8")
+CATEGORIES = (ROOT / "docs" / "how-to" / "categories.md").read_text(encoding="utf-8")
+README = Path(load.__globals__["__file__"]).with_name("README.md").read_text(encoding="utf-8")
+
+
+def _table(text: str, header: str) -> list[list[str]]:
+    """The cells of the rows under the header row that begins with ``header``."""
+    rows = text.partition(f"| {header} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def _code(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", cell))
+
+
+def test_reference_lists_every_name_of_every_field_in_order() -> None:
+    """The order is the rule for which name wins."""
+    assert {_code(field)[0]: _code(names) for field, names in _table(EVENT, "Field")} == normalise.SYNONYMS
+
+
+def test_reference_lists_every_spelling_of_every_severity() -> None:
+    """Digits and spellings, with nothing more and nothing less."""
+    numbers = {name: [number] for number, name in enumerate(SEVERITIES)}
+    for number, name in PYTHON_NUMBERS.items():
+        numbers[name].append(number)
+
+    for severity, digits, spellings in _table(EVENT, "Severity"):
+        (name,) = _code(severity)
+        assert [int(digit) for digit in digits.split(",")] == numbers.pop(name)
+        assert _code(spellings) == SPELLINGS[name]
+    assert numbers == {}
+
+
+@pytest.mark.parametrize("example", [example for row in _table(EVENT, "Sent") for example in _code(row[0])])
+def test_time_in_the_reference_is_read(example: str) -> None:
+    """Every example of a time lies on the day that the page is about."""
+    received_us = 1_769_900_000_000_000
+
+    time_us = time_us_of(example.strip('"'), received_us)
+
+    assert time_us is not None
+    assert time_us // 1_000_000 in (1_769_860_800, 1_769_860_800 - 3600)
+
+
+def test_limits_in_the_reference_are_those_in_force() -> None:
+    """The numbers of the table, in its order, and the nesting that is read at all."""
+    numbers = [int(re.findall(r"[\d,]+", row[0])[0].replace(",", "")) for row in _table(EVENT, "Limit")]
+
+    assert numbers == [
+        normalise.KEYWORD_LENGTH_MAX,
+        normalise.TAGS_MAX,
+        normalise.NAME_SIZE_BYTES_MAX,
+        normalise.LEVELS_MAX,
+        8000,
+        normalise.WORDS_MAX,
+    ]
+    assert f"deeper than {decode.DEPTH_MAX} levels" in EVENT
+    assert f"{decode.DIGITS_MAX + 1} or more digits" in EVENT
+    assert f"`details.{normalise.RENAMED}`" in EVENT
+    assert f"`{normalise.TIME_UNREADABLE}`" in EVENT
+
+
+def test_rules_in_the_how_to_work(tmp_path: Path) -> None:
+    """The page's own file of rules loads, and its table lists all that a rule may say."""
+    blocks = re.findall(r"```toml\n(.*?)```", CATEGORIES, re.DOTALL)
+    (rules,) = [block for block in blocks if "[[rule]]" in block]
+    path = tmp_path / "categories.toml"
+    path.write_text(rules, encoding="utf-8")
+
+    load(WorkerSettings(categories_file=path))
+
+    assert len(tomllib.loads(rules)["rule"]) == 4
+    listed = {name for row in _table(CATEGORIES, "In a rule") for name in _code(row[0])}
+    assert listed == {*category.FIELDS, category.CONTAINS, "category", "override"}
+
+
+def test_readme_of_the_enrichments_lists_them_all() -> None:
+    """One row a file, with every field that it adds."""
+    rows = {_code(file)[0].removesuffix(".py"): adds for file, adds in _table(README, "File")}
+
+    assert list(rows) == [each.name for each in enrichments()]
+    for each in enrichments():
+        assert set(each.adds) <= set(_code(rows[each.name]))
+
+
+def test_enrichment_in_the_readme_works() -> None:
+    """The page's code is what people copy: it runs, and its examples hold."""
+    (code,) = re.findall(r"```python\n(.*?) *```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+
+    exec(textwrap.dedent(code), names)
+
+    private = names["private"]
+    for before, added in private.examples:
+        event = dict(before)
+        private.prepare(WorkerSettings())(event, Context(0, "web"))
+        assert event == {**before, **added}
