@@ -186,9 +186,7 @@ class Door:
         if not isinstance(result, Enqueued):
             return self.refused("events", result)
         token = receipt.encode(
-            receipt.Receipt(
-                self._merger.ingest_epoch, result.partition, result.first, result.count, result.window
-            ),
+            receipt.Receipt(self._merger.ingest_epoch, result.partition, result.first, result.count, result.window),
             self._receipt_secret,
         )
         body = b'{"accepted":%d,"durable":"queue","receipt":"%s"}' % (result.count, token.encode())

@@ -293,9 +293,7 @@ class Merger:
                 yield payload, count
                 first += count
             elif count <= 1 and len(piece) == 1:
-                raise LogweirError(
-                    QUEUE_RECORD_TOO_LARGE, size_bytes=len(payload), size_bytes_max=size_bytes_max
-                )
+                raise LogweirError(QUEUE_RECORD_TOO_LARGE, size_bytes=len(payload), size_bytes_max=size_bytes_max)
             else:
                 self._shrink = max(1.0, self._shrink / 2)
                 rest.extendleft(reversed(list(_pieces(piece, size_bytes // 2))))
@@ -392,6 +390,8 @@ class Merger:
         """
         end_s = time.monotonic() + timeout_s
         with self._lock:
+            if self._stopping:
+                return
             self._stopping = True
         while self._is_busy() and time.monotonic() < end_s:
             time.sleep(0.01)
@@ -423,9 +423,7 @@ class _Meters:
         self._refused_bodies = metrics.get("logweir_ingest_refused_bodies_total")
         self._data_records = self._records.labels("data")
 
-    def landed(
-        self, flight: _Flight, *, accepted: bool, by_record: Sequence[dict[Emitter, tuple[int, int]]]
-    ) -> None:
+    def landed(self, flight: _Flight, *, accepted: bool, by_record: Sequence[dict[Emitter, tuple[int, int]]]) -> None:
         self._data_records.inc(sum(not sent.failed for sent in flight.records))
         unconfirmed = sum(
             counts[1]
@@ -482,9 +480,7 @@ def _counts_by_record(flight: _Flight) -> list[dict[Emitter, tuple[int, int]]]:
 
 
 def _raw_size_bytes(batches: Sequence[Batch]) -> int:
-    return sum(
-        _BATCH_OVERHEAD_BYTES + sum(map(len, batch.events)) + 5 * len(batch.events) for batch in batches
-    )
+    return sum(_BATCH_OVERHEAD_BYTES + sum(map(len, batch.events)) + 5 * len(batch.events) for batch in batches)
 
 
 def _pieces(batches: Sequence[Batch], size_bytes_max: int) -> Iterator[list[Batch]]:

@@ -21,6 +21,9 @@ from logweir.errors import FILE_UNREADABLE, PORT_TAKEN, SETTING_BAD, LogweirErro
 from logweir.keys import read_keys
 from logweir.logs import configure_logging
 from logweir.process import die_with_parent
+from logweir.receipt import secret_of
+from logweir_ingest.limits import Limits
+from logweir_ingest.proxies import SourceAddress
 
 # Nothing that imports logweir.metrics may be imported up here: the folder of PROMETHEUS_MULTIPROC_DIR is made in
 # ``run``, and prometheus-client looks at it once, when it is imported.
@@ -48,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--face", choices=("fast", "flask"), default="fast",
         help="fast: the hot endpoints bypass Flask; flask: Flask serves all of them, under gunicorn's threads",
     )  # fmt: skip
-    parser.add_argument("--die-with-parent", action="store_true", help="end when the process that started this one ends")
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when the process that started this one ends"
+    )
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -56,15 +61,18 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         die_with_parent(signal.SIGTERM)
     configure_logging("ingest")
     _check(settings)
+    secret = _receipt_secret(settings.data_dir)
     listener = _listener(settings.ingest.address, settings.ingest.port)
     _prepare_metrics(settings.data_dir, listener.getsockname()[1])
-    _Application(settings, listener, face=arguments.face).run()
+    _Application(settings, listener, face=arguments.face, secret=secret).run()
     return 0
 
 
 def _check(settings: Settings) -> None:
     """Say what cannot work before anything is started."""
     read_keys(settings.keys_path)
+    Limits.of(settings)
+    SourceAddress(settings.ingest.trusted_proxies)
     if settings.ingest.processes > 1 and settings.queue.url.startswith("sqlite:"):
         raise LogweirError(
             SETTING_BAD, where="The configuration", name="ingest.processes", value=settings.ingest.processes,
@@ -87,6 +95,13 @@ def _listener(address: str, port: int) -> socket.socket:
     return listener
 
 
+def _receipt_secret(data_dir: Path) -> bytes:
+    try:
+        return secret_of(data_dir)
+    except OSError as error:
+        raise LogweirError(FILE_UNREADABLE, path=data_dir, reason=error.strerror or error) from error
+
+
 def _prepare_metrics(data_dir: Path, port: int) -> None:
     """An empty folder in which the processes of this port keep their counts."""
     folder = data_dir / "metrics" / f"ingest-{port}"
@@ -94,15 +109,14 @@ def _prepare_metrics(data_dir: Path, port: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LogweirError(FILE_UNREADABLE, path=folder, reason=error.strerror) from error
+        raise LogweirError(FILE_UNREADABLE, path=folder, reason=error.strerror or error) from error
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
-def open_door(settings: Settings, post: Post) -> Door:
+def open_door(settings: Settings, post: Post, *, receipt_secret: bytes) -> Door:
     """A door that works: keys read, queue connecting in the background, deadlines and markers looked after."""
     from logweir.clock import now_us
     from logweir.queue import open_queue
-    from logweir.receipt import secret_of
     from logweir_ingest.app import Door
     from logweir_ingest.auth import KeyReader, Keys
     from logweir_ingest.enqueue import QueueLink
@@ -127,10 +141,11 @@ def open_door(settings: Settings, post: Post) -> Door:
 class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings, on a socket that is bound already."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, *, face: str) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, *, face: str, secret: bytes) -> None:
         self._settings = settings
         self._listener = listener
         self._face = face
+        self._secret = secret
         self._url = _url(settings.ingest.address, listener.getsockname()[1])
         self._is_first = True
         self._door: Door | None = None
@@ -173,7 +188,7 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         return make_app(lambda: door, queue_timeout_s=queue_timeout_s)
 
     def _opened(self, post: Post) -> Door:
-        door = open_door(self._settings, post)
+        door = open_door(self._settings, post, receipt_secret=self._secret)
         if self._is_first:
             print(f"ingest: {self._url}", file=sys.stderr, flush=True)
         return door
@@ -207,6 +222,11 @@ class _FastWorker(UvicornWorker):  # type: ignore[misc]
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         logging.getLogger("uvicorn.error").propagate = True
 
+    def handle_exit(self, _: int, __: Any) -> None:
+        # Ctrl-C makes gunicorn send SIGQUIT, which uvicorn's worker takes for its own and does nothing about:
+        # killed after the graceful time-out, it would leave its windows open.
+        signal.raise_signal(signal.SIGTERM)
+
 
 class _Log(gunicorn.glogging.Logger):  # type: ignore[misc]
     """gunicorn's lines among ours, from warnings up; no access log: requests are counted."""
@@ -229,4 +249,3 @@ def _forget(_: Any, worker: Any) -> None:
 
 def _url(address: str, port: int) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
-

@@ -1,0 +1,449 @@
+"""Merging: order, numbers without a gap, whole batches, windows whose markers tell the truth, whatever the queue does."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from logweir.clock import WINDOW_US
+from logweir.config import MEBIBYTE, QueueSettings
+from logweir.errors import QUEUE_UNAVAILABLE, STOPPING, LogweirError
+from logweir.queue.sqlite import SqliteQueue
+from logweir.record import Accepted, Batch, Kind, Marker, Record, Refused
+from logweir_ingest.enqueue import QueueLink
+from logweir_ingest.merge import Enqueued, Merger, Result
+from tests.ingest.helpers import events_of, of_kind, records_of
+
+WINDOW = 29_833_333
+PARTITIONS = 4
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_us = WINDOW * WINDOW_US
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+class Bench:
+    """A merger over an embedded queue, with a clock that stands."""
+
+    def __init__(self, folder: Path, *, queue_timeout_s: float = 5, record_size_bytes_max: int = 900_000,
+                 pending_size_bytes_max: int = 64 * MEBIBYTE) -> None:  # fmt: skip
+        self.path = folder / "queue.sqlite"
+        self.clock = Clock()
+        settings = QueueSettings(
+            url=f"sqlite:///{self.path}", partitions=PARTITIONS, record_size_bytes_max=record_size_bytes_max
+        )
+        self.link = QueueLink(SqliteQueue(settings), overdue_s=queue_timeout_s)
+        self.merger = Merger(
+            self.link, clock=self.clock, queue_timeout_s=queue_timeout_s, record_size_bytes_max=record_size_bytes_max,
+            pending_size_bytes_max=pending_size_bytes_max,
+        )  # fmt: skip
+        self._ids = itertools.count(1)
+
+    def batch(
+        self, *events: bytes, emitter: str | None = None, sequence_first: int | None = None, key: str = "k"
+    ) -> Batch:
+        epoch = None if sequence_first is None else "run"
+        return Batch(
+            next(self._ids).to_bytes(16, "big"), self.clock(), key, emitter, epoch, sequence_first, None, None, None,
+            False, "127.0.0.1", "json", None, 0, list(events),
+        )  # fmt: skip
+
+    def submit(self, batch: Batch) -> Future[Result]:
+        future: Future[Result] = Future()
+        self.merger.submit(batch, future)
+        return future
+
+    def send(self, *events: bytes, **named: str | int) -> Result:
+        return self.submit(self.batch(*events, **named)).result(15)  # type: ignore[arg-type]
+
+    def records(self) -> list[tuple[int, Record]]:
+        return records_of(self.path)
+
+    def markers(self) -> list[tuple[int, Record]]:
+        return of_kind(self.records(), Kind.MARKER)
+
+    @contextmanager
+    def slow(self) -> Iterator[None]:
+        """Nothing is written meanwhile: another process holds the file's lock."""
+        holder = sqlite3.connect(self.path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            holder.execute("ROLLBACK")
+            holder.close()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Each write fails meanwhile: the queue's file is not where it was."""
+        away = self.path.with_name("away")
+        os.rename(self.path, away)
+        try:
+            yield
+        finally:
+            os.rename(away, self.path)
+
+
+def until(condition: Callable[[], object], wait_s: float = 10) -> None:
+    end_s = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def started(folder: Path, **named: float) -> Iterator[Bench]:
+    bench = Bench(folder, **named)  # type: ignore[arg-type]
+    bench.merger.start()
+    until(lambda: bench.link.connected)
+    try:
+        yield bench
+    finally:
+        bench.merger.stop(5)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with started(tmp_path) as bench:
+        yield bench
+
+
+def numbered_without_a_gap(records: list[tuple[int, Record]]) -> None:
+    """In each partition the numbers begin at 1 and go on in the order of the offsets."""
+    following = dict.fromkeys(range(PARTITIONS), 1)
+    for partition, one in of_kind(records, Kind.DATA):
+        assert one.first == following[partition]
+        following[partition] += one.count
+
+
+def marker_of(one: Record) -> Marker:
+    assert isinstance(one.body, Marker)
+    return one.body
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+def test_concurrent_batches_share_records_and_all_are_answered(bench: Bench) -> None:
+    """While one record is on its way, the batches that come wait for the next: many senders, few records."""
+    with bench.slow():
+        futures = [bench.submit(bench.batch(b'{"n":%d}' % n)) for n in range(500)]
+    results = [future.result(10) for future in futures]
+    records = bench.records()
+
+    assert all(isinstance(result, Enqueued) for result in results)
+    assert sorted(events_of(records)) == sorted(b'{"n":%d}' % n for n in range(500))
+    assert len(records) == 2
+    numbered_without_a_gap(records)
+
+
+def test_each_answer_names_the_numbers_under_which_the_events_are(bench: Bench) -> None:
+    """A receipt made of the result finds exactly the batch's own events."""
+    with bench.slow():
+        batches = [bench.batch(*[b'{"b":%d,"n":%d}' % (b, n) for n in range(b % 4)]) for b in range(40)]
+        futures = [bench.submit(batch) for batch in batches]
+    results = [future.result(10) for future in futures]
+    by_number = {
+        (partition, one.first + index): event
+        for partition, one in bench.records()
+        for index, event in enumerate(events_of([(partition, one)]))
+    }
+
+    for batch, result in zip(batches, results, strict=True):
+        assert isinstance(result, Enqueued)
+        numbers = range(result.first, result.first + result.count)
+        assert [by_number[result.partition, number] for number in numbers] == batch.events
+
+
+def test_an_emitters_numbered_batches_stay_on_one_partition_in_order(bench: Bench) -> None:
+    """Several emitters at once, each from a thread of its own: none is overtaken by itself."""
+
+    def emit(name: str) -> None:
+        for n in range(60):
+            assert isinstance(bench.send(b'{"n":%d}' % n, emitter=name, sequence_first=n + 1), Enqueued)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(emit, [f"e{n}" for n in range(6)]))
+    records = bench.records()
+
+    numbered_without_a_gap(records)
+    for name in [f"e{n}" for n in range(6)]:
+        batches = [(p, batch) for p, one in records for batch in one.batches if batch.emitter == name]
+        assert len({partition for partition, _ in batches}) == 1
+        assert [batch.sequence_first for _, batch in batches] == list(range(1, 61))
+
+
+def test_bare_batches_spread_over_all_partitions(bench: Bench) -> None:
+    """One shared key must not end in one partition: each record goes to the next."""
+    for n in range(PARTITIONS * 2):
+        bench.send(b'{"n":%d}' % n)
+
+    assert {partition for partition, _ in bench.records()} == set(range(PARTITIONS))
+
+
+@pytest.mark.parametrize("compressible", [True, False])
+def test_a_large_batch_is_cut_into_records_that_fit(tmp_path: Path, compressible: bool) -> None:
+    """Index and sequence go on from record to record, all on one partition, with numbers that follow."""
+    with started(tmp_path, record_size_bytes_max=20_000) as bench:
+        events = [
+            b'{"n":%d,"x":"%b"}' % (n, b"x" * 700 if compressible else os.urandom(350).hex().encode())
+            for n in range(400)
+        ]
+        result = bench.send(*events, emitter="e", sequence_first=1001)
+        records = bench.records()
+
+    assert isinstance(result, Enqueued) and (result.first, result.count) == (1, 400)
+    assert len(records) > (1 if compressible else 5)
+    assert {partition for partition, _ in records} == {result.partition}
+    assert events_of(records) == events
+    numbered_without_a_gap(records)
+    position = 0
+    for _, one in of_kind(records, Kind.DATA):
+        for batch in one.batches:
+            assert (batch.index_first, batch.sequence_first) == (position, 1001 + position)
+            position += len(batch.events)
+
+
+def test_many_small_batches_are_cut_into_records_that_fit(tmp_path: Path) -> None:
+    """What waited for a slow queue may be more than one record: nobody's events are torn out of order."""
+    with started(tmp_path, record_size_bytes_max=8_000) as bench:
+        with bench.slow():
+            futures = [
+                bench.submit(bench.batch(os.urandom(200).hex().encode(), emitter="e", sequence_first=n))
+                for n in range(1, 200)
+            ]
+        assert all(isinstance(future.result(10), Enqueued) for future in futures)
+        records = bench.records()
+
+    assert [batch.sequence_first for _, one in records for batch in one.batches] == list(range(1, 200))
+    numbered_without_a_gap(records)
+
+
+# --- windows ------------------------------------------------------------------------------------------------------
+def test_a_window_is_closed_by_its_marker_without_further_traffic(bench: Bench) -> None:
+    """When the minute is over, each partition that was used gets the count of each emitter, behind its records."""
+    with bench.slow():
+        futures = [bench.submit(bench.batch(b"{}", b"{}", emitter="e", sequence_first=n * 2 + 1)) for n in range(5)]
+    partitions = {result.partition for future in futures if isinstance(result := future.result(10), Enqueued)}
+    bench.send(b"{}", key="other")
+    assert bench.markers() == []
+
+    bench.clock.now_us += WINDOW_US
+    until(lambda: len(bench.markers()) >= len(partitions) + 1)
+    records = bench.records()
+
+    accepted = [entry for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted]
+    assert sorted(accepted, key=lambda entry: entry.key) == [Accepted("k", "e", 10, 0), Accepted("other", None, 1, 0)]
+    for partition, marker in of_kind(records, Kind.MARKER):
+        here = [one for p, one in records if p == partition]
+        data = [one for one in here if one.kind is Kind.DATA]
+        assert (marker.window, marker.first) == (WINDOW, data[0].first)
+        assert marker.count == sum(one.count for one in data)
+        assert here[-1] is marker
+
+
+def test_a_record_never_spans_two_windows_and_no_window_opens_twice(bench: Bench) -> None:
+    """Even a clock that goes back writes nothing behind a marker into its window."""
+    for step_us in (0, WINDOW_US, WINDOW_US, -2 * WINDOW_US, WINDOW_US, 5 * WINDOW_US):
+        bench.clock.now_us += step_us
+        for n in range(PARTITIONS):
+            bench.send(b'{"n":%d}' % n)
+        bench.merger.tick()
+    bench.merger.stop(5)
+    records = bench.records()
+
+    assert bench.merger._windows.open_count() == 0
+    for partition in range(PARTITIONS):
+        here = [one for p, one in records if p == partition]
+        data_windows = [one.window for one in here if one.kind is Kind.DATA]
+        marked = [one.window for one in here if one.kind is Kind.MARKER]
+        assert data_windows == sorted(data_windows)
+        assert sorted(marked) == sorted(set(data_windows))
+        for index, one in enumerate(here):
+            if one.kind is Kind.MARKER:
+                assert all(later.window > one.window for later in here[index + 1 :] if later.kind is Kind.DATA)
+
+
+def test_every_event_is_in_exactly_one_marker(tmp_path: Path) -> None:
+    """Under load from many threads over several minutes the markers add up to what was accepted, per emitter."""
+    with started(tmp_path) as bench:
+        stop = threading.Event()
+
+        def minutes() -> None:
+            while not stop.wait(0.05):
+                bench.clock.now_us += WINDOW_US // 3
+
+        def emit(name: str) -> int:
+            return sum(isinstance(bench.send(*[b"{}"] * (n % 4), emitter=name), Enqueued) * (n % 4) for n in range(100))
+
+        ticking = threading.Thread(target=minutes)
+        ticking.start()
+        with ThreadPoolExecutor(8) as pool:
+            counts = dict(zip("abcdefgh", pool.map(emit, "abcdefgh"), strict=True))
+        stop.set()
+        ticking.join()
+        bench.merger.stop(5)
+        records = bench.records()
+
+    said: dict[str, int] = {}
+    for _, one in of_kind(records, Kind.MARKER):
+        assert sum(entry.accepted + entry.unconfirmed for entry in marker_of(one).accepted) == one.count
+        for entry in marker_of(one).accepted:
+            said[entry.emitter or ""] = said.get(entry.emitter or "", 0) + entry.accepted
+    assert said == counts
+    numbered_without_a_gap(records)
+
+
+def test_a_window_with_too_many_emitters_gives_way_to_the_next_early(tmp_path: Path) -> None:
+    """A marker must fit into a record: the window ends before its list of emitters outgrows that."""
+    with started(tmp_path, record_size_bytes_max=9_000) as bench:
+        for n in range(60):
+            assert isinstance(bench.send(b"{}", emitter=f"{n:0200}"), Enqueued)
+        bench.merger.stop(5)
+        records = bench.records()
+
+    marked = [entry for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted]
+    assert len(marked) == 60
+    assert max(one.window for _, one in records) > WINDOW
+    assert max(len(marker_of(one).accepted) for _, one in of_kind(records, Kind.MARKER)) <= 10
+
+
+# --- a queue that is slow, fails, or is not there -----------------------------------------------------------------
+def test_a_slow_queue_is_a_refusal_and_what_it_takes_after_all_is_unconfirmed(tmp_path: Path) -> None:
+    """At the deadline the sender is refused; the marker counts the events that came through as unconfirmed."""
+    with started(tmp_path, queue_timeout_s=0.3) as bench:
+        with bench.slow():
+            sent = bench.submit(bench.batch(b'{"a":1}', b'{"a":2}', emitter="late"))
+            waiting = bench.submit(bench.batch(b'{"a":3}', emitter="never"))
+            results = [sent.result(5), waiting.result(5)]
+            with pytest.raises(LogweirError) as caught:
+                bench.submit(bench.batch(b'{"a":4}'))
+            reason = bench.link.unready()
+        until(lambda: bench.link.unready() is None)
+        assert isinstance(bench.send(b'{"a":5}', emitter="good"), Enqueued)
+        bench.merger.stop(5)
+        records = bench.records()
+
+    assert all(isinstance(result, LogweirError) and result.problem is QUEUE_UNAVAILABLE for result in results)
+    assert caught.value.problem is QUEUE_UNAVAILABLE
+    assert reason is not None and "not confirmed" in reason
+    assert sorted(events_of(records)) == [b'{"a":1}', b'{"a":2}', b'{"a":5}']
+    accepted = [entry for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted]
+    assert sorted(accepted, key=lambda entry: entry.emitter or "") == [
+        Accepted("k", "good", 1, 0), Accepted("k", "late", 0, 2),
+    ]  # fmt: skip
+
+
+def test_a_failing_queue_is_a_refusal_and_its_numbers_are_void(bench: Bench) -> None:
+    """What the queue reports as failed is refused at once; the marker declares its numbers void."""
+    first = bench.send(b'{"a":1}', emitter="e", sequence_first=1)
+    with bench.failing():
+        failed = [bench.send(b'{"a":2}', b'{"a":3}', emitter="e", sequence_first=2) for _ in range(2)]
+        assert bench.link.unready() is not None
+    good = bench.send(b'{"a":4}', emitter="e", sequence_first=6)
+    bench.merger.stop(5)
+    (marker,) = [one for _, one in bench.markers()]
+
+    assert all(isinstance(result, LogweirError) and result.problem is QUEUE_UNAVAILABLE for result in failed)
+    assert isinstance(first, Enqueued) and isinstance(good, Enqueued)
+    assert (marker.first, marker.count) == (1, 6)
+    assert marker_of(marker) == Marker([Accepted("k", "e", 2, 0)], [(2, 5)])
+
+
+def test_a_marker_that_fails_is_written_again(bench: Bench) -> None:
+    """A window is closed only when the queue has its marker."""
+    bench.send(b"{}")
+    with bench.failing():
+        bench.clock.now_us += WINDOW_US
+        time.sleep(0.4)
+    until(lambda: bench.merger._windows.open_count() == 0)
+
+    assert len(bench.markers()) == 1
+
+
+def test_what_waits_for_the_queue_is_bounded(tmp_path: Path) -> None:
+    """Beyond the bound a batch is refused at once and holds no memory; when there is room again, it is taken."""
+    with started(tmp_path, pending_size_bytes_max=20_000) as bench:
+        with bench.slow():
+            taken = [bench.submit(bench.batch(b"x" * 5000))]
+            with pytest.raises(LogweirError) as caught:
+                for _ in range(10):
+                    taken.append(bench.submit(bench.batch(b"x" * 5000)))
+        assert all(isinstance(future.result(10), Enqueued) for future in taken)
+        assert len(taken) == 3
+        assert isinstance(bench.send(b"x" * 5000), Enqueued)
+
+    assert caught.value.problem is QUEUE_UNAVAILABLE
+    assert "bytes wait" in str(caught.value)
+
+
+def test_a_door_starts_without_its_queue_and_connects_when_it_is_there(tmp_path: Path) -> None:
+    """Until then everything is refused with the reason; nothing is taken over that could be lost."""
+    blocker = tmp_path / "folder"
+    blocker.write_text("a file where the folder should be")
+    bench = Bench(blocker)
+    bench.merger.start()
+    with pytest.raises(LogweirError) as caught:
+        bench.submit(bench.batch(b"{}"))
+    assert caught.value.problem is QUEUE_UNAVAILABLE
+    assert bench.merger.unready() is not None
+
+    blocker.unlink()
+    until(lambda: bench.merger.unready() is None)
+    try:
+        assert isinstance(bench.send(b"{}"), Enqueued)
+    finally:
+        bench.merger.stop(5)
+
+
+def test_stopping_settles_what_is_under_way_and_closes_all_windows(bench: Bench) -> None:
+    """A graceful end leaves nothing open: senders are answered, markers are written, later batches refused."""
+    with bench.slow():
+        futures = [bench.submit(bench.batch(b'{"n":%d}' % n)) for n in range(50)]
+        stopping = threading.Thread(target=bench.merger.stop, args=(8,))
+        stopping.start()
+        until(lambda: bench.merger.unready() == "this door is stopping")
+        with pytest.raises(LogweirError) as caught:
+            bench.submit(bench.batch(b"{}"))
+    stopping.join(10)
+    records = bench.records()
+
+    assert caught.value.problem is STOPPING
+    assert all(isinstance(future.result(0), Enqueued) for future in futures)
+    assert sum(one.count for _, one in of_kind(records, Kind.MARKER)) == 50
+    assert bench.merger._windows.open_count() == 0
+
+
+def test_stopping_without_a_queue_ends_in_time(tmp_path: Path) -> None:
+    """A dead queue cannot hold the process."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench, bench.slow():
+        bench.submit(bench.batch(b"{}"))
+        started_s = time.monotonic()
+        bench.merger.stop(1)
+
+        assert time.monotonic() - started_s < 3
+
+
+def test_unreadable_bodies_are_kept_without_numbers(bench: Bench) -> None:
+    """A refused record takes no number and is in no marker."""
+    bench.send(b"{}")
+    refused = Refused(bytes(16), 1, "k", None, "127.0.0.1", "json", "json_bad", "why", 3, b"{x}")
+    bench.merger.keep(refused)
+    bench.send(b"{}")
+    bench.merger.stop(5)
+    records = bench.records()
+
+    assert [(one.count, one.body) for _, one in of_kind(records, Kind.REFUSED)] == [(0, refused)]
+    assert sum(one.count for _, one in of_kind(records, Kind.MARKER)) == 2
+    numbered_without_a_gap(records)
