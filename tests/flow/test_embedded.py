@@ -81,7 +81,7 @@ def test_what_is_sent_is_found_within_five_seconds(product: Embedded, tmp_path: 
     assert unknown[0] == 401
     assert broken[0] == 400
     assert broken[1]["event_index"] == 1
-    assert broken[1]["byte_offset"] == 20
+    assert broken[1]["byte_offset"] == 21
     lines = product.search("category:bulk AND line", "--json", "--size", "0").splitlines()
     assert len({json.loads(line)["_id"] for line in lines}) == 10_000
 
