@@ -85,6 +85,7 @@ class ElasticsearchStore:
         with self._problems("its index templates"):
             for name, body in _templates(self._settings).items():
                 self._client.indices.put_index_template(name=name, **body)
+        self._make_indices({LEDGER_INDEX, DEAD_LETTERS_INDEX})
         self._prepared = True
 
     def _ensure_prepared(self) -> None:
@@ -144,7 +145,7 @@ class ElasticsearchStore:
         ]
 
     def _make_indices(self, indices: set[str]) -> None:
-        """For clusters that make no index by themselves (action.auto_create_index)."""
+        """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""
         with self._problems("new indices"):
             for index in sorted(indices):
                 self._client.options(ignore_status=400).indices.create(index=index)
@@ -156,7 +157,7 @@ class ElasticsearchStore:
         params = {"filter_path": _BULK_FILTER, "timeout": f"{max(1, int(self._settings.timeout_s * 800))}ms"}
         headers = {"content-type": "application/x-ndjson", "accept": "application/json"}
         try:
-            with self._problems(what, passing=413):
+            with self._problems(what, passing=_is_too_large):
                 body = self._client.perform_request(
                     "POST", "/_bulk", params=params, headers=headers, body=b"".join(operations)
                 ).body
@@ -307,17 +308,17 @@ class ElasticsearchStore:
         self._client.close()
 
     @contextmanager
-    def _problems(self, what: str, passing: int | None = None) -> Iterator[None]:
+    def _problems(self, what: str, passing: Callable[[ApiError], bool] | None = None) -> Iterator[None]:
         """STORE_DOWN when nobody answers or the server is overloaded, STORE_REFUSES when it will not do ``what``.
 
-        An answer with the status ``passing`` is left to the caller.
+        An error for which ``passing`` is true is left to the caller.
         """
         try:
             yield
         except TransportError as error:
             raise LogweirError(STORE_DOWN, url=self._url, reason=_reason(error)) from error
         except ApiError as error:
-            if error.status_code == passing:
+            if passing is not None and passing(error):
                 raise
             if error.status_code in _AGAIN:
                 raise LogweirError(STORE_DOWN, url=self._url, reason=_api_reason(error)) from error
@@ -381,6 +382,14 @@ def _reason(error: TransportError) -> str:
     text = str(error.errors[-1] if error.errors else error.message)
     found = re.search(r"(\[Errno [^]]*\] [^')]+|certificate verify failed[^)(]*|timed out)", text)
     return found[1].strip() if found else text
+
+
+def _is_too_large(error: ApiError) -> bool:
+    """Whether the request is beyond what the server will ever take: by HTTP, or by its memory for requests."""
+    if error.status_code == 413:
+        return True
+    sizes = re.search(r"coordinating_operation_bytes=(\d+), max_coordinating_bytes=(\d+)", str(error.body))
+    return error.status_code == 429 and sizes is not None and int(sizes[1]) > int(sizes[2])
 
 
 def _api_reason(error: ApiError) -> str:

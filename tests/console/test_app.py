@@ -1,0 +1,254 @@
+"""The console's search: the same hits as JSON and as a page, problems said in place, nothing from a log executed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from logweir.config import ConsoleSettings, StoreSettings
+from logweir.store import Store, open_store
+from logweir_console.app import make_app
+from tests.contract.stores import NOON_US, document, iso
+
+EVIL = "<script>alert(1)</script> \"quoted\" & 'more'"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        store.prepare()
+        sources: list[dict[str, Any]] = [
+            {"summary": EVIL, "hostname": "<b>h</b>", "category": "<i>c</i>", "details": {"<u>": "</pre>"}},
+            {"summary": "Failed password", "hostname": "web1", "severity": "WARNING"},
+            {"hostname": "web2"},
+        ]
+        sources += [{"summary": f"filler {number}"} for number in range(200)]
+        store.index([
+            document(f"e{number}", source, number=number, received_us=NOON_US - number * 1_000_000)
+            for number, source in enumerate(sources, start=1)
+        ])  # fmt: skip
+        yield store
+
+
+@pytest.fixture
+def client(store: Store) -> FlaskClient:
+    return make_app(ConsoleSettings(), store, clock=lambda: NOON_US + 1).test_client()
+
+
+class Page(HTMLParser):
+    """What a page has: tags with their attributes, and the text inside of each kind of tag."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "input"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and data.strip():
+            self.text.setdefault(self._open[-1], []).append(data.strip())
+
+
+def test_api_gives_the_stored_documents(client: FlaskClient, store: Store) -> None:
+    """GET /api/search answers with the total, the documents as the store has them, and the time it took."""
+    answer = client.get("/api/search?q=hostname:web*")
+    body = answer.get_json()
+
+    assert answer.status_code == 200
+    assert body["total"] == 2
+    assert [hit["_id"] for hit in body["hits"]] == ["e2", "e3"]
+    assert body["hits"][0]["summary"] == "Failed password"
+    assert body["hits"][0]["_index"] == "events-20260131"
+    assert isinstance(body["took_ms"], int)
+    assert body["after"] is None
+
+
+def test_api_bounds_size_and_pages(client: FlaskClient) -> None:
+    """from, to, size and after narrow the answer; without them, everything, 100 at a time."""
+    assert len(client.get("/api/search").get_json()["hits"]) == 100
+    assert client.get("/api/search?size=0").get_json()["hits"] == []
+    assert client.get("/api/search?size=10000").get_json()["total"] == 203
+    assert client.get(f"/api/search?from={iso(NOON_US - 3_000_000)}").get_json()["total"] == 3
+    assert client.get(f"/api/search?to={iso(NOON_US - 3_000_000)}").get_json()["total"] == 200
+    assert client.get("/api/search?from=10s&time_field=timestamp").get_json()["total"] == 10
+    first = client.get("/api/search?size=2").get_json()
+    second = client.get(
+        "/api/search", query_string={"size": 2, "after": str(first["after"]).replace("'", '"')}
+    ).get_json()
+    assert [hit["_id"] for hit in first["hits"] + second["hits"]] == ["e1", "e2", "e3", "e4"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"q": "(a"}, "query_bad"),
+        ({"q": "hostnam:x"}, "query_field_unknown"),
+        ({"q": "*x"}, "query_operator_unfit"),
+        ({"from": "yesterday"}, "time_bad"),
+        ({"to": "1y"}, "time_bad"),
+        ({"size": "10001"}, "parameter_bad"),
+        ({"size": "-1"}, "parameter_bad"),
+        ({"size": "9" * 5000}, "parameter_bad"),
+        ({"size": "ten"}, "parameter_bad"),
+        ({"time_field": "hostname"}, "parameter_bad"),
+        ({"after": "[1]"}, "parameter_bad"),
+        ({"after": '["1","s",2]'}, "parameter_bad"),
+        ({"after": "x"}, "parameter_bad"),
+        ({"after": "7"}, "parameter_bad"),
+    ],
+)
+def test_what_cannot_be_read_is_a_problem_answer(client: FlaskClient, parameters: dict[str, str], code: str) -> None:
+    """Each bad parameter is 400 with a problem+json body that names it; the page says the same in place."""
+    answer = client.get("/api/search", query_string=parameters)
+    page = client.get("/", query_string=parameters)
+
+    assert (answer.status_code, answer.mimetype) == (400, "application/problem+json")
+    assert answer.get_json()["code"] == code
+    assert page.status_code == 400
+    assert 'role="alert"' in page.text
+    assert "<table>" not in page.text
+
+
+def test_store_that_is_away_is_503_in_place(tmp_path: Path) -> None:
+    """When the store does not answer, API and page say so with 503, and healthz still answers."""
+    store = open_store(StoreSettings(url="http://127.0.0.1:9"))
+    client = make_app(ConsoleSettings(), store).test_client()
+
+    assert client.get("/api/search").status_code == 503
+    assert client.get("/api/search").get_json()["code"] == "store_down"
+    assert "does not answer" in client.get("/").text
+    assert client.get("/healthz").text == "ok\n"
+
+
+def test_page_shows_box_range_and_hits(client: FlaskClient) -> None:
+    """The page has the search as typed, the number of hits, a line for each and all of it to open."""
+    page = Page(client.get('/?q=hostname:web1+OR+"no+\\"such"&since=7d').text)
+    inputs = {attributes["name"]: attributes for tag, attributes in page.tags if tag in ("input", "select")}
+
+    assert inputs["q"]["value"] == 'hostname:web1 OR "no \\"such"'
+    assert ("option", {"value": "7d", "selected": None}) in page.tags
+    assert "1 event" in page.text["p"]
+    assert {"web1", "WARNING"} <= set(page.text["td"])
+    assert page.text["summary"] == ["Failed password"]
+    assert '"_id": "e2"' in page.text["pre"][0]
+
+
+def test_page_leads_to_older_events(client: FlaskClient) -> None:
+    """A link leads to the next page, with the same search, until there are no more."""
+    seen, url = [], "/?q=filler&since="
+    while url:
+        page = Page(client.get(url).text)
+        seen += page.text["summary"]
+        links = [attributes for tag, attributes in page.tags if tag == "a" and attributes.get("rel") == "next"]
+        url = str(links[0]["href"]) if links else ""
+
+    assert seen == [f"filler {number}" for number in range(200)]
+
+
+def test_first_page_shows_the_last_day(client: FlaskClient, store: Store) -> None:
+    """Without parameters the page shows the newest events of the last 24 hours."""
+    store.index([document("old", {"summary": "old"}, number=999, received_us=NOON_US - 90_000_000_000)])
+
+    assert "203 events, 100 shown" in client.get("/").text
+    assert "204 events, 100 shown" in client.get("/?since=").text
+
+
+def test_nothing_from_a_log_becomes_markup(client: FlaskClient) -> None:
+    """Whatever an event or a query holds is text on the page, and the page may load and run nothing foreign."""
+    answer = client.get("/", query_string={"q": f'hostname:"<b>h</b>" OR "{EVIL}"'.replace('"quoted"', "quoted")})
+    page = Page(answer.text)
+
+    assert answer.status_code == 200
+    assert page.text["summary"] == [EVIL]
+    assert {"<b>h</b>", "<i>c</i>"} <= set(page.text["td"])
+    assert not {"script", "b", "i", "u", "style", "img"} & {tag for tag, _ in page.tags}
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self';")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+        for name in ("href", "src", "action"):
+            assert str(attributes.get(name, "/")).startswith("/")
+    assert client.get("/static/console.css").status_code == 200
+
+
+def test_loopback_console_answers_to_its_own_names_only(client: FlaskClient, store: Store) -> None:
+    """A foreign host name that resolves to this machine gets nothing; bound to a network, any name does."""
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/api/search", headers={"Host": "127.0.0.1:8081"}).status_code == 200
+    open_client = make_app(ConsoleSettings(address="0.0.0.0"), store).test_client()
+    assert open_client.get("/", headers={"Host": "logs.example.org"}).status_code == 200
+
+
+def test_unknown_page_and_method_are_problems(client: FlaskClient) -> None:
+    """What there is not, and what cannot be done, is said in JSON."""
+    assert client.get("/nope").status_code == 404
+    assert client.post("/api/search").status_code == 405
+    assert client.post("/api/search").mimetype == "application/problem+json"
+
+
+# --- the process --------------------------------------------------------------------------------------------------
+def start(tmp_path: Path, port: int) -> subprocess.Popen[str]:
+    words = ["console", "--data-dir", str(tmp_path), "--port", str(port)]
+    return subprocess.Popen([sys.executable, "-m", "logweir.cli", *words], stderr=subprocess.PIPE, text=True)
+
+
+def test_console_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None:
+    """`logweir console` prints its address, answers there, and ends within seconds of SIGTERM with status 0."""
+    with start(tmp_path, 0) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("console: http://127.0.0.1:")
+        url = line.removeprefix("console: ").strip()
+        with urllib.request.urlopen(f"{url}/api/search", timeout=10) as answer:
+            assert b'"total":0' in answer.read()
+        taken = subprocess.run(
+            [sys.executable, "-m", "logweir.cli", "console", "--port", url.rpartition(":")[2]],
+            stderr=subprocess.PIPE, text=True, timeout=20,
+        )  # fmt: skip
+        stopped_at = time.monotonic()
+        process.terminate()
+        rest = process.communicate(timeout=15)[1]
+
+    assert taken.returncode == 2
+    assert "Address already in use" in taken.stderr
+    assert taken.stderr.count("\n") == 1
+    assert process.returncode == 0
+    assert rest == ""
+    assert time.monotonic() - stopped_at < 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_console_takes_its_child_along(tmp_path: Path) -> None:
+    """kill -9 of the console leaves no process that holds the port."""
+    with start(tmp_path, 0) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().removeprefix("console: ").strip()
+        process.kill()
+
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{url}/healthz", timeout=1).close()
+        except OSError:
+            return
+        time.sleep(0.05)
+    pytest.fail("somebody still answers")

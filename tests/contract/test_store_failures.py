@@ -1,0 +1,341 @@
+"""What each store does when it is away, full, locked, blocked or killed: nothing half, and the right error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from logweir.config import StoreSettings
+from logweir.errors import LogweirError
+from logweir.query import parse
+from logweir.store import Item, LedgerDocument, Store, Written, open_store
+from logweir.store import elasticsearch as adapter
+from tests.contract.stores import NOON_US, document, settings_of
+from tests.contract.test_store import found, letter, some
+
+ELASTICSEARCH = ("elasticsearch_8", "elasticsearch_9")
+
+
+def problem_of(action: Any) -> LogweirError:
+    with pytest.raises(LogweirError) as caught:
+        action()
+    return caught.value
+
+
+# --- the embedded store -------------------------------------------------------------------------------------------
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Store]:
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store", timeout_s=0.3))) as store:
+        store.prepare()
+        yield store
+
+
+HEAD = """
+import resource, sys
+from logweir.config import StoreSettings
+from logweir.errors import LogweirError
+from logweir.store import LedgerDocument, open_store
+from tests.contract.test_store import some
+store = open_store(StoreSettings(url=sys.argv[1], timeout_s=5))
+"""
+
+
+def run_python(code: str, folder: Path) -> subprocess.Popen[str]:
+    """A process of its own with ``store`` on the folder and ``some`` to make documents; its pipes are ours."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HEAD + textwrap.dedent(code), f"sqlite:///{folder}/store"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_search_of_no_store_makes_no_files(tmp_path: Path) -> None:
+    """Reading where no store is yet finds nothing and leaves nothing behind."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        assert store.search(parse("foo"), size=1).total == 0
+        assert store.read_ledger(["p"]) == {}
+        assert store.dead_letters(size=1) == []
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_before_prepare_is_an_error(tmp_path: Path) -> None:
+    """Without prepare there is no store to write to, and none comes about by accident."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        assert problem_of(lambda: store.index(some(1))).problem.code == "store_down"
+        assert problem_of(lambda: store.claim("p", "one")).problem.code == "store_down"
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_locked_by_another_process_are_store_down_and_then_work(embedded: Store, tmp_path: Path) -> None:
+    """Who waits longer than store.timeout_s for another's write gets STORE_DOWN, with nothing written."""
+    embedded.index(some(1))
+    code = """
+        with store._writing(store._day_path("events-20260131")), store._writing(store._main_path):
+            print("locked", flush=True)
+            sys.stdin.readline()
+    """
+    with run_python(code, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        error = problem_of(lambda: embedded.index(some(2)))
+        assert problem_of(lambda: embedded.write_ledger([LedgerDocument("p", 1, {})])).problem.code == "store_down"
+        assert embedded.search(parse("*"), size=5).total == 1
+        process.communicate("go\n")
+
+    assert error.problem.code == "store_down"
+    assert "locked" in error.detail
+    assert embedded.index(some(2))[1] == Item(Written.CREATED)
+
+
+def test_full_disk_is_store_down_and_nothing_half(embedded: Store, tmp_path: Path) -> None:
+    """When a file can grow no more, the bulk fails whole; the ones before it stay, and with space again all goes on."""
+    code = """
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
+        for bulk in range(100):
+            try:
+                store.index(some(500, first=bulk * 500 + 1))
+            except LogweirError as error:
+                print(bulk, error.problem.code)
+                break
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        store.index(some(500, first=bulk * 500 + 1))
+        store.close()
+    """
+    output, _ = run_python(code, tmp_path).communicate(timeout=60)
+    bulks, code = output.split()
+
+    assert code == "store_down"
+    assert 0 < int(bulks) < 100
+    assert embedded.search(parse("summary:event"), size=0).total == (int(bulks) + 1) * 500
+
+
+def test_damaged_file_is_store_down(embedded: Store, tmp_path: Path) -> None:
+    """A file that is no database is named as such, for reading and writing; other days work."""
+    embedded.index(some(1))
+    (tmp_path / "store" / "events-20260130.sqlite").write_bytes(b"nonsense" * 1000)
+
+    assert "not a database" in problem_of(lambda: embedded.search(parse("*"), size=5)).detail
+    assert embedded.index(some(2))[1] == Item(Written.CREATED)
+
+
+def test_killed_writer_leaves_whole_bulks(tmp_path: Path) -> None:
+    """kill -9 at any moment: what was answered is there once, the bulk under way is there whole or not at all."""
+    code = """
+        store.prepare()
+        for bulk in range(int(sys.stdin.readline()), 10_000):
+            store.index(some(50, first=bulk * 50 + 1))
+            store.write_ledger([LedgerDocument("p", 1, {"bulks": bulk + 1})])
+            print(bulk + 1, flush=True)
+    """
+    answered = 0
+    for kill in range(4):
+        with run_python(code, tmp_path) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(f"{answered}\n")
+            process.stdin.flush()
+            for _ in range(3 + 5 * kill):
+                answered = int(process.stdout.readline())
+            process.kill()
+            answered = max([answered, *map(int, process.stdout.read().split())])
+        with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+            total = store.search(parse("summary:event"), size=0).total
+
+            assert store.read_ledger(["p"])["p"].body["bulks"] in (answered, answered + 1)
+            assert total in (answered * 50, answered * 50 + 50)
+            assert total == store.search(parse("*"), size=0).total
+
+
+# --- Elasticsearch ------------------------------------------------------------------------------------------------
+@pytest.fixture(params=ELASTICSEARCH)
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Any]]:
+    """A store and the server behind it."""
+    with closing(open_store(settings_of(request.param, request, tmp_path, timeout_s=10))) as store:
+        yield store, request.getfixturevalue(request.param)
+
+
+def test_nobody_listening_is_store_down() -> None:
+    """A refused connection says where, and why, without the credentials of the URL."""
+    with closing(open_store(StoreSettings(url="http://user:secret@127.0.0.1:9,http://127.0.0.1:10"))) as store:
+        error = problem_of(lambda: store.index(some(1)))
+
+    assert error.problem.code == "store_down"
+    assert "http://127.0.0.1:9,http://127.0.0.1:10" in error.detail
+    assert "Connection refused" in error.detail
+    assert "secret" not in str(error)
+
+
+def test_one_living_address_of_several_is_enough(remote: tuple[Store, Any], tmp_path: Path) -> None:
+    """A dead node among several costs nothing but a try."""
+    _, server = remote
+    with closing(open_store(StoreSettings(url=f"http://127.0.0.1:9,{server.url}"))) as store:
+        assert store.index(some(3)) == [Item(Written.CREATED)] * 3
+        assert len(found(store)) == 3
+
+
+@pytest.mark.parametrize("url", ["http://", "http://host:port", "https://h:1,ftp://h"])
+def test_unreadable_url_is_a_bad_setting(url: str) -> None:
+    """What is no URL is said when the store is opened."""
+    assert problem_of(lambda: open_store(StoreSettings(url=url))).problem.code == "setting_bad"
+
+
+def test_missing_ca_file_is_a_bad_setting(tmp_path: Path) -> None:
+    """A CA file that is not there, or holds no certificate, is named."""
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("none.pem", "empty.pem"):
+        settings = StoreSettings(url="https://127.0.0.1:9200", ca_file=tmp_path / name)
+        error = problem_of(lambda settings=settings: open_store(settings))
+
+        assert (error.problem.code, error.numbers["name"]) == ("setting_bad", "store.ca_file")
+
+
+@pytest.mark.parametrize("block", ["index.blocks.read_only_allow_delete", "index.blocks.write"])
+def test_blocked_index_is_tried_again(remote: tuple[Store, Any], block: str) -> None:
+    """A full disk or an operator's block is not the documents' fault: AGAIN, and later it works."""
+    store, server = remote
+    store.index(some(1))
+    server.request("PUT", "/events-20260131/_settings", {block: True})
+    blocked = store.index(some(2))
+    server.request("PUT", "/events-20260131/_settings", {block: None})
+
+    assert [item.written for item in blocked][1] is Written.AGAIN
+    assert blocked[1].error
+    assert store.index(some(2))[1] == Item(Written.CREATED)
+
+
+def test_closed_index_is_tried_again(remote: tuple[Store, Any]) -> None:
+    """A closed day is not the documents' fault either, and a search leaves it out."""
+    store, server = remote
+    store.index(some(1))
+    server.request("POST", "/events-20260131/_close")
+    closed = store.index(some(2))
+
+    assert {item.written for item in closed} == {Written.AGAIN}
+    assert found(store) == []
+    server.request("POST", "/events-20260131/_open")
+    assert store.index(some(2))[1] == Item(Written.CREATED)
+
+
+def test_cluster_without_room_for_an_index_is_tried_again(remote: tuple[Store, Any]) -> None:
+    """The limit of shards is the cluster's fault, not a reason for dead letters."""
+    store, server = remote
+    store.prepare()
+    server.request("PUT", "/_cluster/settings", {"persistent": {"cluster.max_shards_per_node": 1}})
+    store.index(some(1))
+    items = store.index(some(1, first=2, received_us=NOON_US - 86_400_000_000))
+    server.request("PUT", "/_cluster/settings", {"persistent": {"cluster.max_shards_per_node": None}})
+
+    assert [item.written for item in items] == [Written.AGAIN]
+    assert "shards" in items[0].error
+
+
+def test_cluster_that_makes_no_indices_by_itself_is_served(remote: tuple[Store, Any]) -> None:
+    """With action.auto_create_index off, the day's index is made for the next try."""
+    store, server = remote
+    server.request("PUT", "/_cluster/settings", {"persistent": {"action.auto_create_index": False}})
+    try:
+        assert [item.written for item in store.index(some(2))] == [Written.AGAIN] * 2
+        assert store.index(some(2)) == [Item(Written.CREATED)] * 2
+        assert found(store, "summary:event") == ["e2", "e1"]
+        store.claim("p", "one")
+        store.put_dead_letters([letter("a", 1)])
+    finally:
+        server.request("PUT", "/_cluster/settings", {"persistent": {"action.auto_create_index": None}})
+
+
+def test_bulk_larger_than_the_server_takes_is_halved(remote: tuple[Store, Any]) -> None:
+    """A bulk above http.max_content_length (100 MB) arrives in parts; one event above it is refused alone."""
+    store, _ = remote
+    huge = document("huge", {"details": {"x": "y" * 105_000_000}}, number=9)
+    items = store.index([*some(2), huge, *some(2, first=3)])
+
+    assert [item.written for item in items] == [Written.CREATED] * 2 + [Written.REFUSED] + [Written.CREATED] * 2
+    assert "413" in items[2].error
+    assert len(found(store)) == 4
+
+
+def test_index_has_our_mapping_alias_and_settings(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A daily index comes from the template: fixed mapping, alias, ECS names, shards and replicas as set."""
+    settings = settings_of("elasticsearch_8", request, tmp_path, shards=2, replicas=1, refresh_interval_s=2.5)
+    server = request.getfixturevalue("elasticsearch_8")
+    with closing(open_store(settings)) as store:
+        store.index([document("e1", {"hostname": "web1", "unknown": {"field": 1}}, number=1)])
+        index = server.request("GET", "/events-20260131")["events-20260131"]
+        properties = index["mappings"]["properties"]
+
+        assert index["aliases"] == {"events": {}}
+        assert index["settings"]["index"]["number_of_shards"] == "2"
+        assert index["settings"]["index"]["number_of_replicas"] == "1"
+        assert index["settings"]["index"]["refresh_interval"] == "2500ms"
+        assert index["mappings"]["dynamic"] == "false"
+        assert "unknown" not in properties
+        assert properties["details"] == {"type": "flattened", "depth_limit": 40, "ignore_above": 8000}
+        assert properties["host"]["properties"]["name"] == {"type": "alias", "path": "hostname"}
+        assert properties["@timestamp"] == {"type": "alias", "path": "timestamp"}
+        store.refresh()
+        found_by_kibana = server.request("GET", "/events/_search?q=host.name:WEB1")
+
+        assert found_by_kibana["hits"]["total"]["value"] == 1
+
+
+# --- security -----------------------------------------------------------------------------------------------------
+def test_password_and_api_key_work_over_tls(elasticsearch_secured: Any) -> None:
+    """With the CA file and either kind of credentials, all of the store works."""
+    server = elasticsearch_secured
+    for credentials in (
+        {"username": server.username, "password": SecretStr(server.password)},
+        {"api_key": SecretStr(server.api_key())},
+    ):
+        with closing(open_store(StoreSettings(url=server.url, ca_file=server.ca_file, **credentials))) as store:
+            store.prepare()
+
+            assert all(item.written in (Written.CREATED, Written.EXISTS) for item in store.index(some(2)))
+            assert sorted(found(store)) == ["e1", "e2"]
+            assert store.claim("p", "one").generation > 0
+            assert "cluster" in store.check()
+
+
+def test_wrong_credentials_are_store_refuses(elasticsearch_secured: Any) -> None:
+    """A wrong password or none, and a key without rights, are refused and not tried for ever."""
+    server = elasticsearch_secured
+    narrow = server.api_key("narrow", {"r": {"cluster": ["manage_index_templates"], "index": []}})
+    for credentials, status in (
+        ({"username": server.username, "password": SecretStr("wrong")}, "401"),
+        ({}, "401"),
+        ({"api_key": SecretStr(narrow)}, "unauthorized"),
+    ):
+        settings = StoreSettings(url=server.url, ca_file=server.ca_file, **credentials)
+        with closing(open_store(settings)) as store:
+            error = problem_of(lambda store=store: store.index(some(1)))
+
+            assert error.problem.code == "store_refuses"
+            assert status in error.detail
+
+
+def test_untrusted_certificate_is_store_down(elasticsearch_secured: Any) -> None:
+    """Without the CA file the server is not believed, and the error says why."""
+    with closing(open_store(StoreSettings(url=elasticsearch_secured.url))) as store:
+        error = problem_of(lambda: store.index(some(1)))
+
+    assert error.problem.code == "store_down"
+    assert "certificate verify failed" in error.detail
+
+
+def test_refused_ledger_write_names_the_store(remote: tuple[Store, Any]) -> None:
+    """A ledger that cannot be written is an error, never silence."""
+    store, server = remote
+    store.claim("p", "one")
+    server.request("PUT", f"/{adapter.LEDGER_INDEX}/_settings", {"index.blocks.write": True})
+    error = problem_of(lambda: store.write_ledger([LedgerDocument("p", 1, {})]))
+    server.request("PUT", f"/{adapter.LEDGER_INDEX}/_settings", {"index.blocks.write": None})
+
+    assert error.problem.code == "store_down"
+    assert "block" in error.detail
