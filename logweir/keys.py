@@ -109,7 +109,7 @@ class KeysFile:
             table.update({"name": name, "hash": hash_of(key.encode()), "created": self._now()})
             if "key" not in document:
                 document.append("key", tomlkit.aot())
-            document["key"].append(table)  # type: ignore[union-attr]
+            document["key"].append(table)
         return key
 
     def revoke(self, name: str) -> None:
@@ -121,9 +121,9 @@ class KeysFile:
                 raise LogweirError(
                     KEY_NAME_UNKNOWN, name=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else ""
                 )
-            for table in document["key"]:  # type: ignore[union-attr]
-                if table["name"] == name and "revoked" not in table:  # type: ignore[index, operator]
-                    table["revoked"] = self._now()  # type: ignore[index]
+            for table in document["key"]:
+                if table["name"] == name and "revoked" not in table:
+                    table["revoked"] = self._now()
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock() // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

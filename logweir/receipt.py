@@ -62,17 +62,17 @@ def _signature(fields: bytes, secret: bytes) -> bytes:
     return hmac.digest(secret, fields, "sha256")[:_SIGNATURE_SIZE_BYTES]
 
 
-def secret_of(data_dir: Path) -> bytes:
+def secret_of(folder: Path) -> bytes:
     """The installation's secret, made at first use; processes that make it at the same moment agree on one.
 
     Raises OSError when the folder cannot be read or written.
     """
-    path = data_dir / "receipt.secret"
+    path = folder / "receipt.secret"
     try:
         return _read(path)
     except FileNotFoundError:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=".receipt.", dir=data_dir)  # mkstemp makes it 0600
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".receipt.", dir=folder)  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_SECRET_SIZE_BYTES))

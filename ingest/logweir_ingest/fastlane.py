@@ -72,7 +72,7 @@ class FastLane:
             reply = door.refused("events", error)
         except _SenderGoneError:
             return
-        except Exception:  # A bug of ours must not end the process, nor show itself to the sender.
+        except Exception:  # noqa: BLE001  A bug of ours must not end the process, nor show itself to the sender.
             reply = door.failed("events")
         await _write(send, reply, close=not is_body_read and _expects_100(scope))
 

@@ -60,7 +60,7 @@ ENCODINGS = ("gzip", "x-gzip")
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises LogweirError(CONTENT_ENCODING_UNKNOWN) for a Content-Encoding (in lower case) that ``plain`` cannot undo."""
+    """Raises LogweirError(CONTENT_ENCODING_UNKNOWN) for an encoding (in lower case) that ``plain`` cannot undo."""
     if encoding and encoding != "identity" and encoding not in ENCODINGS:
         raise LogweirError(CONTENT_ENCODING_UNKNOWN, encoding=encoding[:100])
 

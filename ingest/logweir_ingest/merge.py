@@ -58,7 +58,7 @@ class Future(Protocol):
     def set_result(self, result: Any, /) -> None: ...
 
 
-Post = Callable[..., None]
+Post = Callable[..., object]
 """``post(function, *arguments)``: call it where futures may be settled, soon or at once."""
 
 
@@ -80,12 +80,11 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Sent:
-    """One record that the queue has taken over: its first number, and how many events of each waiter it holds."""
+    """One record that the queue has taken over: its first number, and how many events it holds."""
 
     first: int
     count: int
     failed: bool = False
-    landed: bool = False
 
 
 @dataclass(slots=True)
@@ -226,7 +225,10 @@ class Merger:
         return flight
 
     def _landing(self, flight: _Flight, sent: _Sent) -> Callable[[LogweirError | None], None]:
-        return lambda error: self._post(self._landed, flight, sent, error)
+        def done(error: LogweirError | None) -> None:
+            self._post(self._landed, flight, sent, error)
+
+        return done
 
     def _landed(self, flight: _Flight, sent: _Sent, error: LogweirError | None) -> None:
         """The queue has settled one record."""

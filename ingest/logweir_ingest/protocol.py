@@ -91,7 +91,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.transport.is_closing():
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, where ours are said)
         self._refuse(LogweirError(HTTP_BAD, reason="it does not follow the protocol"))
 
     def _is_idle(self) -> bool:

@@ -11,7 +11,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class SourceAddress:
-    """Believes X-Forwarded-For as far as trusted proxies wrote it. Raises LogweirError(SETTING_BAD) for bad networks."""
+    """Believes X-Forwarded-For as far as trusted proxies wrote it.
+
+    Raises LogweirError(SETTING_BAD) for networks that are none.
+    """
 
     def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
         try:

@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         die_with_parent(signal.SIGTERM)
     configure_logging("ingest")
     _check(settings)
-    secret = _receipt_secret(settings.data_dir)
+    # Beside the keys: what all doors of an installation share, where the data folder is each machine's own.
+    secret = _receipt_secret(settings.keys_path.parent)
     listener = _listener(settings.ingest.address, settings.ingest.port)
     _prepare_metrics(settings.data_dir, listener.getsockname()[1])
     _Application(settings, listener, face=arguments.face, secret=secret).run()
@@ -95,11 +96,11 @@ def _listener(address: str, port: int) -> socket.socket:
     return listener
 
 
-def _receipt_secret(data_dir: Path) -> bytes:
+def _receipt_secret(folder: Path) -> bytes:
     try:
-        return secret_of(data_dir)
+        return secret_of(folder)
     except OSError as error:
-        raise LogweirError(FILE_UNREADABLE, path=data_dir, reason=error.strerror or error) from error
+        raise LogweirError(FILE_UNREADABLE, path=folder, reason=error.strerror or error) from error
 
 
 def _prepare_metrics(data_dir: Path, port: int) -> None:
@@ -131,9 +132,7 @@ def open_door(settings: Settings, post: Post, *, receipt_secret: bytes) -> Door:
         post=post,
     )
     keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
-    # Beside the keys: what all doors of an installation share, where the data folder is each machine's own.
-    secret = secret_of(settings.keys_path.parent)
-    door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=secret)
+    door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=receipt_secret)
     merger.start()
     return door
 

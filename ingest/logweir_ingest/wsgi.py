@@ -40,7 +40,7 @@ def _answering(door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], 
             return _response(view())
         except LogweirError as error:
             return _response(door().refused(endpoint.name, error))
-        except Exception:  # A bug of ours must not end the process, nor show itself to the sender.
+        except Exception:  # noqa: BLE001  A bug of ours must not end the process, nor show itself to the sender.
             return _response(door().failed(endpoint.name))
 
     return answer

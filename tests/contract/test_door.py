@@ -141,7 +141,7 @@ def test_a_connection_serves_one_request_after_another(door: Door) -> None:
 
 def test_a_client_that_expects_100_continue_gets_it(door: Door) -> None:
     """libcurl waits for it before bodies above 1 MiB, and a whole second when it does not come."""
-    head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
         connection.sendall(head.encode())
         first = connection.recv(1000)
@@ -157,8 +157,8 @@ def test_curl_posts_without_waiting(door: Door, tmp_path: Path) -> None:
     """The real curl, with the header that makes it wait, is answered at once."""
     started_s = time.monotonic()
     answer = subprocess.run(
-        ["curl", "-s", "-H", f"X-My-Log-Input-Key: {door.key}", "-H", "Expect: 100-continue", "--data-binary", '{"a":1}',
-         f"http://127.0.0.1:{door.port}/events"],
+        ["curl", "-s", "-H", f"X-My-Log-Input-Key: {door.key}", "-H", "Expect: 100-continue",
+         "--data-binary", '{"a":1}', f"http://127.0.0.1:{door.port}/events"],
         capture_output=True, check=True,
     )  # fmt: skip
 
@@ -376,7 +376,8 @@ def test_an_empty_body_with_log_high_is_a_heartbeat(door: Door, body: bytes) -> 
         ({"Log-Epoch": "e", "Log-Seq": "0"}, "Log-Seq"), ({"Log-Epoch": "e", "Log-Seq": "-1"}, "Log-Seq"),
         ({"Log-Epoch": "e", "Log-Seq": "1.5"}, "Log-Seq"), ({"Log-Epoch": "e", "Log-Seq": str(2**63)}, "Log-Seq"),
         ({"Log-Epoch": "e" * 65, "Log-Seq": "1"}, "Log-Epoch"), ({"Log-Epoch": "a b", "Log-Seq": "1"}, "Log-Epoch"),
-        ({"Log-Emitter": "x" * 257}, "Log-Emitter"), ({"Log-Emitter": "\xff"}, "Log-Emitter"), ({"Log-Emitter": ""}, "Log-Emitter"),
+        ({"Log-Emitter": "x" * 257}, "Log-Emitter"), ({"Log-Emitter": "\xff"}, "Log-Emitter"),
+        ({"Log-Emitter": ""}, "Log-Emitter"),
         ({**NUMBERED, "Log-Prev": "1000"}, "Log-Prev"), ({**NUMBERED, "Log-Prev": "e:x"}, "Log-Prev"),
         ({**NUMBERED, "Log-Dropped": "a"}, "Log-Dropped"), ({**NUMBERED, "Log-Dropped": "a=1;a=2"}, "Log-Dropped"),
         ({**NUMBERED, "Log-Dropped": ";".join(f"r{n}=1" for n in range(65))}, "Log-Dropped"),
@@ -400,7 +401,8 @@ def test_an_idempotency_key_fixes_the_identity_of_the_batch(door: Door) -> None:
 @pytest.mark.parametrize(
     ("forwarded", "source"),
     [
-        (None, "127.0.0.1"), ("198.51.100.7", "198.51.100.7"), ("1.2.3.4, 198.51.100.7:5000, 127.0.0.9", "198.51.100.7"),
+        (None, "127.0.0.1"), ("198.51.100.7", "198.51.100.7"),
+        ("1.2.3.4, 198.51.100.7:5000, 127.0.0.9", "198.51.100.7"),
         ("nonsense", "127.0.0.1"), ("x, 127.0.0.5", "127.0.0.5"), ("[2001:db8::1]:80", "2001:db8::1"),
     ],
 )  # fmt: skip
@@ -454,7 +456,8 @@ def test_requests_are_counted_by_endpoint_code_and_reason(door: Door) -> None:
     "rest",
     [
         'Content-Length: 100\r\n\r\n{"a":"half"}\n', 'Transfer-Encoding: chunked\r\n\r\nd\r\n{"a":"half"}\n\r\n',
-        'Transfer-Encoding: chunked\r\n\r\nff\r\n{"a":"half"}\n', 'Transfer-Encoding: chunked\r\n\r\nd\r\n{"a":"half"}\n\r\nzz',
+        'Transfer-Encoding: chunked\r\n\r\nff\r\n{"a":"half"}\n',
+        'Transfer-Encoding: chunked\r\n\r\nd\r\n{"a":"half"}\n\r\nzz',
     ],
     ids=["length", "no last chunk", "half a chunk", "no chunk"],
 )  # fmt: skip

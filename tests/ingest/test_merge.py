@@ -1,4 +1,4 @@
-"""Merging: order, numbers without a gap, whole batches, windows whose markers tell the truth, whatever the queue does."""
+"""Merging: order, numbers without a gap, whole batches, markers that tell the truth, whatever the queue does."""
 
 from __future__ import annotations
 

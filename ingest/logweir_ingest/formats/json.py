@@ -19,7 +19,7 @@ The body alone says which; Content-Type is not looked at. What is split off is t
 | trailing commas, comments, single quotes | refused                                                               |
 | white space                              | space, tab, line feed, carriage return; nothing else                  |
 | depth                                    | the event itself is level 1; more than `ingest.depth_max` is refused  |
-| size and number of events                | `ingest.event_size_bytes_max` (raw bytes), `ingest.events_per_request_max` |
+| size and number of events                | `ingest.event_size_bytes_max`, `ingest.events_per_request_max`        |
 
 The fast way is msgspec's. Whatever it refuses or would need too much memory for goes the exact way: the end of each
 event is found by its brackets, and the standard library's parser says where a broken one breaks.
