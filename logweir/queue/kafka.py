@@ -14,8 +14,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import socket
 import ssl
+import sys
 import threading
 import time
 import uuid
@@ -23,7 +23,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import kafka
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
     from logweir.config import QueueSettings
 
 log = logging.getLogger(__name__)
-# At INFO the library tells every connection and every rebalance.
+# At INFO the library tells every connection and every rebalance; while a broker is away, ten errors a second.
 logging.getLogger("kafka").setLevel(logging.WARNING)
+for _name in ("kafka.net", "kafka.cluster", "kafka.coordinator"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 
@@ -51,6 +54,7 @@ _PORT_DEFAULT = 9092
 _CONNECT_TIMEOUT_S = 5.0
 _REQUEST_TIMEOUT_S = 10.0
 _REOPEN_INTERVAL_S = 1.0
+_WATCH_INTERVAL_S = 2.0
 # Ten days: longer than any outage that a door lives through, and within what select() takes.
 _DELIVERY_TIMEOUT_MS = 10 * 24 * 3_600_000
 # What Kafka puts around one record: 61 bytes a batch and some 20 a record.
@@ -65,17 +69,37 @@ _ENDS_AGE_S_MAX = 2.0
 
 
 class _Client(KafkaNetClient):  # type: ignore[misc]
-    """The library's connections, so that they can be watched, woken, and closed when a constructor fails."""
+    """The library's connections, so that they can be watched, woken, and closed when a constructor fails.
+
+    ``failures``: per server the last reason why there was no connection.
+    """
 
     def __init__(self, **configs: Any) -> None:
         # The library warns of steps above 0.1 s, which a busy machine has every minute.
         super().__init__(**configs, slow_task_threshold_secs=1.0)
         # Otherwise asking for an absent topic makes it, with the broker's number of partitions instead of ours.
         self.cluster.config["allow_auto_create_topics"] = False
+        self.failures: dict[str, BaseException] = {}
+        self._connect = self._manager.get_connection
+        self._manager.get_connection = self._watched_connection
 
     def reachable(self) -> bool:
         """Whether a connection to any broker stands."""
         return any(connection.connected for connection in list(self._manager._conns.values()))
+
+    def _watched_connection(self, node: object, *arguments: Any, **options: Any) -> Any:
+        """The library says only that its time is out; why is known to each connection alone."""
+        known = node in self._manager._conns
+        connection = self._connect(node, *arguments, **options)
+        if not known:
+            broker = self.cluster.broker_metadata(node)
+            connection.init_future.add_errback(self._failed, f"{broker.host}:{broker.port}")
+        return connection
+
+    def _failed(self, server: str, error: BaseException) -> None:
+        # After a refused password the broker also hangs up on the next ones: the first reason says more.
+        if not isinstance(self.failures.get(server), kafka.errors.SaslAuthenticationFailedError):
+            self.failures[server] = error
 
 
 class KafkaQueue:
@@ -171,22 +195,27 @@ class KafkaQueue:
         except (kafka.errors.KafkaError, OSError) as error:
             raise self.down(self._reason(error)) from error
 
-    def opened(self, make: Callable[..., T], **options: Any) -> T:
-        """A client of the library, connected. Raises LogweirError(QUEUE_DOWN) after _CONNECT_TIMEOUT_S at most."""
+    def opened(self, make: Callable[..., T], **options: Any) -> tuple[T, _Client]:
+        """A part of the library, connected, and its connections.
+
+        Raises LogweirError(QUEUE_DOWN) after _CONNECT_TIMEOUT_S at most.
+        """
         clients: list[_Client] = []
 
         def client(**configs: Any) -> _Client:
             clients.append(_Client(**configs))
             return clients[-1]
 
-        with self.errors():
-            try:
-                return make(**self._connection(), **options, kafka_client=client)
-            except BaseException:
-                # The constructor leaves its thread and sockets behind.
+        try:
+            return make(**self._connection(), **options, kafka_client=client), clients[0]
+        except (kafka.errors.KafkaError, OSError) as error:
+            reasons = clients[0].failures if clients else {}
+            raise self.down(self._reason(error, reasons)) from error
+        finally:
+            # A constructor that fails leaves its thread and sockets behind.
+            if sys.exc_info()[0] is not None:
                 for left in clients:
                     left.close()
-                raise
 
     def _connection(self) -> dict[str, Any]:
         settings = self._settings
@@ -203,6 +232,8 @@ class KafkaQueue:
                 context.load_cert_chain(settings.certificate_file, settings.certificate_key_file)
             options["ssl_context"] = context
         if settings.sasl_mechanism:
+            if settings.sasl_mechanism == "PLAIN" and not settings.tls:
+                log.warning("%s: the password goes over the network in the clear; set queue.tls", self.url)
             options["sasl_mechanism"] = settings.sasl_mechanism
             options["sasl_plain_username"] = settings.username
             options["sasl_plain_password"] = settings.password.get_secret_value()
@@ -213,7 +244,8 @@ class KafkaQueue:
         with self._lock:
             try:
                 if self._admin is None:
-                    self._admin = self.opened(kafka.KafkaAdminClient, request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+                    timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
+                    self._admin, _ = self.opened(kafka.KafkaAdminClient, request_timeout_ms=timeout_ms)
                 with self.errors():
                     yield self._admin
             except LogweirError:
@@ -241,25 +273,13 @@ class KafkaQueue:
             raise self.down(f"it has no topic {self.topic}")
         return topic
 
-    def _reason(self, error: BaseException) -> str:
-        if isinstance(error, kafka.errors.SaslAuthenticationFailedError):
-            return f"it refuses user {self._settings.username!r} or the password"
-        if isinstance(error, kafka.errors.KafkaTimeoutError):
-            return f"{error}{self._unreachable()}"
-        if isinstance(error, kafka.errors.KafkaError):
-            return f"{type(error).__name__}: {error}"
-        return str(error)
-
-    def _unreachable(self) -> str:
-        """What the operating system says of the addresses; the library says only that time has passed."""
-        reasons = []
-        for server in self._servers:
-            host, _, port = server.rpartition(":")
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
-            except OSError as error:
-                reasons.append(f"{server}: {error}")
-        return f" ({'; '.join(reasons)})" if reasons else ""
+    def _reason(self, error: BaseException, failures: Mapping[str, BaseException] = MappingProxyType({})) -> str:
+        for cause in (error, *failures.values()):
+            if isinstance(cause, kafka.errors.SaslAuthenticationFailedError):
+                return f"it refuses user {self._settings.username!r} or the password"
+        if failures:
+            return "; ".join(f"{server}: {failure}" for server, failure in failures.items())
+        return f"{type(error).__name__}: {error}" if isinstance(error, kafka.errors.KafkaError) else str(error)
 
 
 def _parsed(url: str) -> tuple[list[str], str]:
@@ -345,7 +365,7 @@ class KafkaProducer:
 
     def _open(self) -> Any:
         batch_size_bytes = self._settings.record_size_bytes_max + _ENVELOPE_BYTES
-        library = self._queue.opened(
+        library, self._client = self._queue.opened(
             kafka.KafkaProducer,
             acks="all",
             enable_idempotence=True,
@@ -437,7 +457,18 @@ class KafkaProducer:
             self._call_back(partition)
 
     def _keep(self) -> None:
-        while (action := self._late.get()) is not None:
+        down = False
+        while True:
+            try:
+                action = self._late.get(timeout=_WATCH_INTERVAL_S)
+            except Empty:
+                if down == self._client.reachable():
+                    down = not down
+                    say = log.error if down else log.warning
+                    say("%s %s", self._queue.url, "cannot be reached" if down else "is reached again")
+                continue
+            if action is None:
+                return
             action()
 
     def _replace(self, library: Any, error: BaseException) -> None:
@@ -600,7 +631,7 @@ class KafkaConsumer:
 
     def _connect(self) -> None:
         session_timeout_ms = int(self._settings.session_timeout_s * 1000)
-        library = self._queue.opened(
+        library, client = self._queue.opened(
             kafka.KafkaConsumer,
             group_id=self._group,
             enable_auto_commit=False,
@@ -619,7 +650,6 @@ class KafkaConsumer:
             metrics_enabled=False,
         )
         library.subscribe([self._queue.topic], listener=_Listener(self))
-        client = library._client
         # Who joins before it knows the topic is given none of it at first.
         until_s = time.monotonic() + _CONNECT_TIMEOUT_S
         while not client.cluster.partitions_for_topic(self._queue.topic):
@@ -780,7 +810,7 @@ class _Backlog:
     def _peek(self, partition: int, offset: int) -> int:
         """Read one record through a consumer apart, which belongs to no group and disturbs no position."""
         if self._peeker is None:
-            self._peeker = self._queue.opened(
+            self._peeker, _ = self._queue.opened(
                 kafka.KafkaConsumer,
                 group_id=None,
                 enable_auto_commit=False,
