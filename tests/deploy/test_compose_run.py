@@ -148,12 +148,19 @@ def _post(stack: Stack, key: str, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _found(stack: Stack, word: str) -> list[dict[str, Any]]:
-    """Return what the console finds for a word, as soon as it finds anything."""
-    query = urllib.parse.urlencode({"q": word})
+    """Return what the console finds for a word, as soon as it finds anything.
+
+    While Elasticsearch makes the day's index, a search cannot be complete and is answered 503: try again.
+    """
+    address = f"http://127.0.0.1:{stack.ports['8081']}/api/search?" + urllib.parse.urlencode({"q": word})
     deadline = time.monotonic() + FOUND_S_MAX
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports['8081']}/api/search?{query}", timeout=10) as answer:
-            if hits := json.loads(answer.read())["hits"]:
-                return list(hits)
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                if hits := json.loads(answer.read())["hits"]:
+                    return list(hits)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
         time.sleep(0.2)
     return []
