@@ -548,7 +548,7 @@ def _is_understood(leaf: Any) -> bool:
     return leaf == "-" or (type(leaf) is str and leaf.upper() in SEVERITIES) or time_of(leaf) is not None
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(_event)
 def test_any_json_object_is_normalised_and_nothing_of_it_is_lost(event: dict[str, Any]) -> None:
     """Only known fields, of the right type, bounded; the same again for the same event; each leaf is still there."""

@@ -141,22 +141,21 @@ def _fill_fields(
 ) -> bool:
     """Sort ``items`` into ``stored`` by field, and into ``left``; False when it has to be done in order of strength."""
     for name, value in items:
-        # Most values are short texts in a field for text, and settled here.
-        known = _TEXT_FIELD_OF.get(name)
-        if known is not None and type(value) is str and len(value) <= KEYWORD_LENGTH_MAX and known not in stored:
-            value = value.strip()
-            if value and value != "-":
-                stored[known] = value
-                continue
         known = _FIELD_OF.get(name) or _FIELD_OF.get(name.lower())
-        if type(value) is dict and name.lower() in _OBJECTS:
+        if known is None:
+            left[name] = value
+            continue
+        # Most values are short texts in a field for text, and settled here.
+        if type(value) is str and known in _TEXT_FIELDS and len(value) <= KEYWORD_LENGTH_MAX and known not in stored:
+            text = value.strip()
+            if text and text != "-":
+                stored[known] = text
+                continue
+        elif type(value) is dict and name.lower() in _OBJECTS:
             if not sorted_by_strength:
                 return False
             if value:
                 left[name] = value
-            continue
-        if known is None:
-            left[name] = value
             continue
         fitting, unfit = _FITS[known](value, context)
         if unfit is not None:
@@ -276,7 +275,7 @@ _FITS: dict[str, Callable[[Any, Context], _Fit]] = {
 }
 
 
-_TEXT_FIELD_OF = {name: known for name, known in _FIELD_OF.items() if _FITS[known] in (_text, _text_or_nil, _summary)}
+_TEXT_FIELDS = frozenset(known for known, fit in _FITS.items() if fit in (_text, _text_or_nil, _summary))
 
 
 def _says_nothing(value: Any) -> bool:
@@ -333,32 +332,36 @@ RENAMED = "renamed_names"
 def _fill_details(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
     """Give ``stored`` its details as both stores take them, with all that is ``left`` in them."""
     renamed: dict[str, Any] = {}
-    details = _clean_object(stored["details"], 2, renamed) if "details" in stored else {}
-    for name, value in left.items():
-        _put(details, name, _clean(value, 2, renamed), renamed)
+    details: dict[str, Any] = {}
+    if "details" in stored:
+        _put_all(details, stored["details"], 3, renamed)
+    _put_all(details, left, 2, renamed)
     if renamed:
         details[free_name(RENAMED, details, sent=RENAMED)] = renamed
     stored["details"] = details
 
 
-def _clean(value: Any, level: int, renamed: dict[str, Any]) -> Any:
-    """``value`` with names and depth that Elasticsearch takes; ``level`` is its own nesting, the event's being 1."""
-    if type(value) is dict:
-        return _clean_object(value, level, renamed) if level <= LEVELS_MAX else _json(value)
-    if type(value) is list:
-        return [_clean(item, level + 1, renamed) for item in value] if level <= LEVELS_MAX else _json(value)
-    return value
-
-
-def _clean_object(value: dict[str, Any], level: int, renamed: dict[str, Any]) -> dict[str, Any]:
-    clean: dict[str, Any] = {}
-    for name, item in value.items():
-        if type(item) is dict or type(item) is list:
-            item = _clean(item, level + 1, renamed)
-        if name not in clean and _is_safe(name):
-            clean[name] = item
+def _put_all(target: dict[str, Any], values: Mapping[str, Any], level: int, renamed: dict[str, Any]) -> None:
+    """Put ``values`` into ``target``, cleaned; ``level`` is their nesting in the event, whose own is 1."""
+    for name, value in values.items():
+        if type(value) is dict or type(value) is list:
+            value = _clean(value, level, renamed)
+        if name not in target and _is_safe(name):
+            target[name] = value
         else:
-            _put(clean, name, item, renamed)
+            _put(target, name, value, renamed)
+
+
+def _clean(value: Any, level: int, renamed: dict[str, Any]) -> Any:
+    """``value`` with names and depth that Elasticsearch takes."""
+    if level > LEVELS_MAX and (type(value) is dict or type(value) is list):
+        return _json(value)
+    if type(value) is list:
+        return [_clean(item, level + 1, renamed) for item in value]
+    if type(value) is not dict:
+        return value
+    clean: dict[str, Any] = {}
+    _put_all(clean, value, level + 1, renamed)
     return clean
 
 
