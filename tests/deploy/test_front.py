@@ -115,7 +115,8 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         nginx = ServerProcess("front", folder)
         try:
             front.start_doors()
-            nginx.launch(["nginx", "-c", str(_configuration(front, name_port))])
+            # One process without a master: it dies with us, where a worker would outlive a master that is killed.
+            nginx.launch(["nginx", "-c", str(_configuration(front, name_port)), "-g", "master_process off;"])
             nginx.wait_until(lambda: _answers("127.0.0.1", plain_port), wait_s_max=20)
             yield front
         finally:

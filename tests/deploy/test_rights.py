@@ -52,8 +52,7 @@ def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elastic
 
 def test_key_without_rights_is_refused(elasticsearch_secured: Elasticsearch) -> None:
     """The server does look at the role: with an empty one nothing can be prepared."""
-    nothing = {"cluster": [], "indices": []}
-    key = elasticsearch_secured.api_key("nothing", {"nothing": nothing})
+    key = elasticsearch_secured.api_key("nothing", {"nothing": {"cluster": [], "indices": []}})
     settings = StoreSettings(
         url=elasticsearch_secured.url, api_key=SecretStr(key), ca_file=Path(elasticsearch_secured.ca_file)
     )
