@@ -1,14 +1,15 @@
 """Receipts: signed tokens that say which numbers a batch got. Encode and decode stand side by side.
 
 A token is base64url of: version (1 byte), ingest epoch (16), partition (4), first number (8), count (4), window (4),
-and the first 16 bytes of the HMAC-SHA256 of all that under the installation's secret. It can be read by everybody and
-made by nobody else.
+and 16 bytes of BLAKE2b of all that, keyed with the installation's secret (a keyed hash by design, and a quarter of the
+cost of HMAC-SHA256 at each answer). It can be read by everybody and made by nobody else.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import os
 import secrets
@@ -36,12 +37,10 @@ class Receipt:
     window: int
 
 
-def encode(receipt: Receipt, secret: bytes) -> str:
+def encode(secret: bytes, *, ingest_epoch: bytes, partition: int, first: int, count: int, window: int) -> bytes:
     """The token of a receipt: 71 letters that need no escaping in a URL."""
-    fields = _FIELDS.pack(
-        VERSION, receipt.ingest_epoch, receipt.partition, receipt.first, receipt.count, receipt.window
-    )
-    return base64.urlsafe_b64encode(fields + _signature(fields, secret)).rstrip(b"=").decode()
+    fields = _FIELDS.pack(VERSION, ingest_epoch, partition, first, count, window)
+    return base64.urlsafe_b64encode(fields + _signature(fields, secret)).rstrip(b"=")
 
 
 def decode(token: str, secret: bytes) -> Receipt:
@@ -53,13 +52,14 @@ def decode(token: str, secret: bytes) -> Receipt:
     fields, signature = data[: _FIELDS.size], data[_FIELDS.size :]
     if not hmac.compare_digest(_signature(fields, secret), signature) or fields[0] != VERSION:
         raise LogweirError(RECEIPT_BAD)
-    if encode(receipt := Receipt(*_FIELDS.unpack(fields)[1:]), secret) != token:
+    # The last letter has bits that no byte needs: of the tokens that differ in them only one is ours.
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != token.encode():
         raise LogweirError(RECEIPT_BAD)
-    return receipt
+    return Receipt(*_FIELDS.unpack(fields)[1:])
 
 
 def _signature(fields: bytes, secret: bytes) -> bytes:
-    return hmac.digest(secret, fields, "sha256")[:_SIGNATURE_SIZE_BYTES]
+    return hashlib.blake2b(fields, digest_size=_SIGNATURE_SIZE_BYTES, key=secret).digest()
 
 
 def secret_of(folder: Path) -> bytes:

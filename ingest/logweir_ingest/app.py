@@ -186,10 +186,10 @@ class Door:
         if not isinstance(result, Enqueued):
             return self.refused("events", result)
         token = receipt.encode(
-            receipt.Receipt(self._merger.ingest_epoch, result.partition, result.first, result.count, result.window),
-            self._receipt_secret,
-        )
-        body = b'{"accepted":%d,"durable":"queue","receipt":"%s"}' % (result.count, token.encode())
+            self._receipt_secret, ingest_epoch=self._merger.ingest_epoch, partition=result.partition,
+            first=result.first, count=result.count, window=result.window,
+        )  # fmt: skip
+        body = b'{"accepted":%d,"durable":"queue","receipt":"%b"}' % (result.count, token)
         self._meters.answered("events", 202)
         self._meters.took("events", time.perf_counter() - intake.started_s)
         return Reply(202, _JSON, body)

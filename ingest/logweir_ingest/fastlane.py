@@ -17,6 +17,9 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+WRITER = "logweir.writer"
+"""In the scope, where the server offers it: ``write_reply(scope, reply) -> bool`` writes a whole answer at once."""
+
 # A body that may take longer than this many bytes' work is read on another thread, so that no other request waits.
 _LARGE_SIZE_BYTES = 512 * 1024
 _LARGE_COMPRESSED_SIZE_BYTES = 64 * 1024
@@ -74,6 +77,8 @@ class FastLane:
             return
         except Exception:  # noqa: BLE001  A bug of ours must not end the process, nor show itself to the sender.
             reply = door.failed("events")
+        if is_body_read and (writer := scope.get(WRITER)) is not None and writer.write_reply(scope, reply):
+            return
         await _write(send, reply, close=not is_body_read and _expects_100(scope))
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from logweir import metrics
 from logweir.config import IngestSettings
 from logweir.errors import BODY_TOO_SLOW, HEADERS_TOO_LARGE, HEADERS_TOO_SLOW, HTTP_BAD, LogweirError
-from logweir_ingest.app import problem_reply
+from logweir_ingest.app import Reply, problem_reply
+from logweir_ingest.fastlane import WRITER
 
 # A chunked body costs at most this many bytes on the wire for each of its own ("1\r\nx\r\n").
 _CHUNKING_FACTOR = 6
@@ -66,6 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope[WRITER] = self  # type: ignore[typeddict-unknown-key]
         self._under_way = self._in_headers = True
         self._began_behind_another = self._completed_here
         self._fed = self._body = 0
@@ -90,6 +92,29 @@ class LimitedProtocol(HttpToolsProtocol):
         self._disarm()
         if self.cycle is not None and not self.transport.is_closing():
             super().on_message_complete()
+
+    def write_reply(self, scope: object, reply: Reply) -> bool:
+        """Write an answer in one piece; False when it must go the usual way (pipelining, a full send buffer).
+
+        uvicorn writes head and body apart, each a system call and a packet, and checks each header twice.
+        """
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+            return False
+        lines = [STATUS_LINE[reply.status]]
+        for header in (*self.server_state.default_headers, *reply.headers):
+            lines.append(b"%b: %b\r\n" % header)
+        lines.append(b"content-length: %d\r\n" % len(reply.body))
+        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        lines.append(reply.body)
+        self.transport.write(b"".join(lines))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, where ours are said)
         self._refuse(LogweirError(HTTP_BAD, reason="it does not follow the protocol"))
