@@ -80,17 +80,15 @@ def _check_outage(broker: Kafka) -> None:
     thread.start()
     found = []
     downs = []
-    for _ in range(2):
-        known = len(confirmed)
-        wait_until(lambda known=known: len(confirmed) > known + 100)
-        broker.kill()
-        until_s = time.monotonic() + 4
-        while time.monotonic() < until_s:
-            try:
-                found += payloads(reader.poll(0.2))
-            except LogweirError as error:
-                downs.append(error)
-        broker.start()
+    wait_until(lambda: len(confirmed) > 100)
+    broker.kill()
+    until_s = time.monotonic() + 4
+    while time.monotonic() < until_s:
+        try:
+            found += payloads(reader.poll(0.2))
+        except LogweirError as error:
+            downs.append(error)
+    broker.start()
     known = len(confirmed)
     wait_until(lambda: len(confirmed) > known + 100)
     stop.set()
@@ -169,7 +167,7 @@ def test_absent_broker_is_an_error_within_seconds() -> None:
     consumer = queue.consumer(group="workers", assigned=lambda partitions: {}, revoked=lambda partitions, lost: None)
     before = threading.active_count()
     began_s = time.monotonic()
-    for use in (queue.prepare, queue.producer, lambda: consumer.poll(wait_s=0.1, records_max=1)):
+    for use in (queue.prepare, lambda: consumer.poll(wait_s=0.1, records_max=1)):
         with pytest.raises(LogweirError) as down:
             use()
         assert down.value.problem.code == "queue_down"
