@@ -119,10 +119,12 @@ IGNORE_ABOVE = 8000
 QUERY_LENGTH_MAX = 10_000
 NESTING_MAX = 25
 CLAUSES_MAX = 500
-PATTERN_LENGTH_MAX = 1000
 WILDCARDS_MAX = 10
-"""Limits of one query: characters, groups inside groups (Elasticsearch takes 30), things looked for; and of one value
-with wildcards: characters (Elasticsearch takes 1000), wildcards (each may double the work)."""
+PATTERN_SIZE_BYTES_MAX = 400
+FIELD_SIZE_BYTES_MAX = 500
+"""Limits of one query: characters, groups inside groups (Elasticsearch takes 30), words and values; of one value with
+wildcards: wildcards (each may double the work), bytes of UTF-8; of a field's name. For what begins in a given way,
+Elasticsearch 8 takes 1,000 bytes, the name of the field below details among them."""
 
 PAGE_MAX = 10_000
 """Most events of one page of a search."""
@@ -263,6 +265,8 @@ class _Translation:
         """The field's own name; other names of it (ECS) are resolved."""
         pieces = _pieces(item.name)
         name = "".join(character for character, _ in pieces)
+        if len(name.encode()) > FIELD_SIZE_BYTES_MAX:
+            self._bad(item, f"a field's name is longer than {FIELD_SIZE_BYTES_MAX} bytes")
         if name in FIELD_BY_NAME:
             return name
         if name.startswith("details.") and name != "details." and not any(wild for _, wild in pieces):
@@ -273,9 +277,7 @@ class _Translation:
         raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
 
     def _leaf(self, item: tree.Item, field: str | None) -> Node:
-        self._clauses += 1
-        if self._clauses > CLAUSES_MAX:
-            self._bad(item, f"it asks for more than {CLAUSES_MAX} things")
+        self._count(item, 1)
         if type(item) in _UNSUPPORTED:
             self._bad(item, _UNSUPPORTED[type(item)])
         if isinstance(item, tree.Range | tree.From | tree.To):
@@ -284,8 +286,10 @@ class _Translation:
             return Exists(field) if field else All()
         pieces = _pieces(item.value[1:-1], wild=False) if isinstance(item, tree.Phrase) else _pieces(item.value)
         wildcards = sum(wild for _, wild in pieces)
-        if wildcards > WILDCARDS_MAX or (wildcards and len(pieces) > PATTERN_LENGTH_MAX):
-            self._bad(item, f"more than {WILDCARDS_MAX} wildcards, or {PATTERN_LENGTH_MAX} characters with wildcards")
+        if wildcards > WILDCARDS_MAX:
+            self._bad(item, f"a value has more than {WILDCARDS_MAX} wildcards")
+        if wildcards and len(item.value.encode()) > PATTERN_SIZE_BYTES_MAX:
+            self._bad(item, f"a value with wildcards is longer than {PATTERN_SIZE_BYTES_MAX} bytes")
         kind = _kind(field)
         if kind is Kind.TEXT:
             return self._words(item, field, pieces)
@@ -305,11 +309,17 @@ class _Translation:
         words = words_of(text)
         if not words:
             self._bad(item, f"{item.value[:20]} has no letter or digit to look for")
+        self._count(item, len(words) - 1)
         if not stars:
             return Words(tuple(words), summary_only=field is not None)
         if len(words) > 1 or not words_of(text[-1]):
             raise _unfit(field, f"a * behind {text[:40]!r}, which is not one word")
         return WordPrefix(words[0], summary_only=field is not None)
+
+    def _count(self, item: tree.Item, clauses: int) -> None:
+        self._clauses += clauses
+        if self._clauses > CLAUSES_MAX:
+            self._bad(item, f"it asks for more than {CLAUSES_MAX} words and values")
 
     def _range(self, item: tree.Item, field: str | None) -> Node:
         if _kind(field) not in (Kind.DATE, Kind.NUMBER):

@@ -244,13 +244,17 @@ def test_limits_hold_and_are_named() -> None:
     assert refused("x" * (query.QUERY_LENGTH_MAX + 1))
     assert not refused(" OR ".join(["a"] * query.CLAUSES_MAX))
     assert refused(" OR ".join(["a"] * (query.CLAUSES_MAX + 1)))
+    assert not refused('"' + "a " * query.CLAUSES_MAX + '"')
+    assert refused('"' + "a " * (query.CLAUSES_MAX + 1) + '"')
     assert not refused("NOT " * query.NESTING_MAX + "a")
     assert refused("NOT " * (query.NESTING_MAX + 1) + "a")
     assert refused("(" * 4900 + "a" + ")" * 4900)
     assert not refused("hostname:a" + "?b" * query.WILDCARDS_MAX)
     assert refused("hostname:a" + "?b" * (query.WILDCARDS_MAX + 1))
-    assert not refused("hostname:" + "a" * (query.PATTERN_LENGTH_MAX - 1) + "*")
-    assert refused("hostname:" + "a" * query.PATTERN_LENGTH_MAX + "*")
+    assert not refused("hostname:" + "é" * (query.PATTERN_SIZE_BYTES_MAX // 2 - 1) + "*")
+    assert refused("hostname:" + "é" * (query.PATTERN_SIZE_BYTES_MAX // 2) + "*")
+    assert not refused("details." + "a" * (query.FIELD_SIZE_BYTES_MAX - len("details.")) + ":x")
+    assert refused("details." + "a" * (query.FIELD_SIZE_BYTES_MAX - len("details.") + 1) + ":x")
 
 
 @given(
