@@ -116,6 +116,11 @@ def get(name: str) -> Any:
     return made
 
 
+def buckets_of(name: str) -> tuple[float, ...]:
+    """The upper bounds of a histogram's buckets, in order, without the last, which is infinite."""
+    return _BY_NAME[name].buckets
+
+
 def prepare(prefixes: tuple[str, ...]) -> None:
     """Make all metrics whose names begin with one of ``prefixes``, so that they are there before the first event."""
     for metric in METRICS:

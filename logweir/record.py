@@ -89,7 +89,9 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True):
 class Marker(msgspec.Struct, array_like=True, frozen=True):
     """The end of a window on one partition; the header's ``first`` and ``count`` are all numbers given out in it.
 
-    ``voids`` are ranges (first, last) that were numbered, refused to the sender, and never reached the queue.
+    ``voids`` are ranges (first, last) that were numbered and refused to the sender because the queue reported their
+    record as failed. Should such a record be in the queue after all, its events are unconfirmed, not accepted. The
+    counts of ``accepted`` and the lengths of ``voids`` add up to the header's ``count``. A marker may come twice.
     """
 
     accepted: list[Accepted]

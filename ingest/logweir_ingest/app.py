@@ -13,9 +13,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from logweir import __version__, event, metrics, receipt
+from logweir import event, metrics, receipt
 from logweir.clock import Clock
 from logweir.config import Settings
 from logweir.errors import (
@@ -41,6 +40,7 @@ from logweir_ingest.formats import json as json_format
 from logweir_ingest.limits import Limits, check_encoding, plain
 from logweir_ingest.merge import Enqueued, Future, Merger, Result
 from logweir_ingest.proxies import SourceAddress
+from logweir_ingest.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Door:
     """
 
     def __init__(
-        self, settings: Settings, *, keys: KeyReader, merger: Merger, clock: Clock, receipt_secret: bytes
+        self, settings: Settings, *, keys: KeyReader, merger: Merger, clock: Clock, receipt_secret: bytes, tally: Tally
     ) -> None:
         self._limits = Limits.of(settings)
         self._keys = keys
@@ -108,7 +108,7 @@ class Door:
         self._receipt_secret = receipt_secret
         self._source_address = SourceAddress(settings.ingest.trusted_proxies)
         self._random = _Random()
-        self._meters = _Meters()
+        self._tally = tally
 
     @property
     def body_size_bytes_max(self) -> int:
@@ -190,8 +190,8 @@ class Door:
             first=result.first, count=result.count, window=result.window,
         )  # fmt: skip
         body = b'{"accepted":%d,"durable":"queue","receipt":"%b"}' % (result.count, token)
-        self._meters.answered("events", 202)
-        self._meters.took("events", time.perf_counter() - intake.started_s)
+        self._tally.answered("events", 202)
+        self._tally.took("events", time.perf_counter() - intake.started_s)
         return Reply(202, _JSON, body)
 
     # --- everything else -------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Door:
         if endpoint is None or endpoint.answer is None:
             return self.refused("other", _no_endpoint(request))
         reply = endpoint.answer(self)
-        self._meters.answered(endpoint.name, reply.status)
+        self._tally.answered(endpoint.name, reply.status)
         return reply
 
     def healthz(self) -> Reply:
@@ -218,15 +218,16 @@ class Door:
 
     def metrics(self) -> Reply:
         """The metrics of all processes of this port, for Prometheus."""
+        self._tally.flush()
         body, content_type = metrics.exposition()
         return Reply(200, ((b"content-type", content_type.encode()),), body)
 
     # --- refusals --------------------------------------------------------------------------------------------------
     def refused(self, endpoint: str, error: LogweirError) -> Reply:
         """The problem answer to ``error``, counted."""
-        self._meters.answered(endpoint, error.problem.status)
+        self._tally.answered(endpoint, error.problem.status)
         if endpoint == "events":
-            self._meters.rejected(error.problem.code)
+            self._tally.rejected(error.problem.code)
         return problem_reply(error)
 
     def failed(self, endpoint: str) -> Reply:
@@ -314,29 +315,3 @@ class _Random:
             pool = os.urandom(10 * self._IDS)
             self._tens = [pool[start : start + 10] for start in range(10, len(pool), 10)]
             return pool[:10]
-
-
-class _Meters:
-    """The metrics of this file. The labelled children are kept: finding them anew costs as much as counting."""
-
-    def __init__(self) -> None:
-        self._requests = metrics.get("logweir_ingest_requests_total")
-        self._rejected = metrics.get("logweir_ingest_rejected_requests_total")
-        self._duration = metrics.get("logweir_ingest_request_duration_seconds")
-        self._children: dict[tuple[str, ...], Any] = {}
-        metrics.get("logweir_build_info").labels(__version__).set(1)
-
-    def answered(self, endpoint: str, status: int) -> None:
-        child = self._children.get((endpoint, str(status)))
-        if child is None:
-            child = self._children[endpoint, str(status)] = self._requests.labels(endpoint, str(status))
-        child.inc()
-
-    def rejected(self, reason: str) -> None:
-        self._rejected.labels(reason).inc()
-
-    def took(self, endpoint: str, duration_s: float) -> None:
-        child = self._children.get((endpoint,))
-        if child is None:
-            child = self._children[(endpoint,)] = self._duration.labels(endpoint)
-        child.observe(duration_s)

@@ -114,7 +114,8 @@ class Merger:
     """Batches in, records out, answers back. Safe to use from several threads.
 
     ``post`` brings the settling of futures to the thread that may do it. ``queue_timeout_s``: a sender whose batch is
-    not confirmed by then gets QUEUE_UNAVAILABLE; what the queue takes after all is counted as unconfirmed.
+    not confirmed by then gets QUEUE_UNAVAILABLE; what the queue takes after all is counted as unconfirmed. ``ticked``
+    is called a few times a second, on a thread of the merger's.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Merger:
         record_size_bytes_max: int,
         pending_size_bytes_max: int,
         post: Post = call_now,
+        ticked: Callable[[], None] = lambda: None,
     ) -> None:
         self.ingest_epoch = os.urandom(16)
         self._link = link
@@ -134,6 +136,7 @@ class Merger:
         self._record_size_bytes_max = record_size_bytes_max
         self._pending_size_bytes_max = pending_size_bytes_max
         self._post = post
+        self._ticked = ticked
         self._lock = threading.RLock()
         self._bare = _Lane(None)
         self._lanes: list[_Lane] = []
@@ -346,6 +349,7 @@ class Merger:
         if late:
             self._post(_settle, late)
         self._link.tick()
+        self._ticked()
 
     def _late(self, lane: _Lane, now_s: float) -> Iterator[_Waiter]:
         while lane.waiting and lane.waiting[0].deadline_s <= now_s:

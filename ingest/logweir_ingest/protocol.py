@@ -67,7 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope[WRITER] = self  # type: ignore[typeddict-unknown-key]
+        self.scope[WRITER] = self  # type: ignore[literal-required]
         self._under_way = self._in_headers = True
         self._began_behind_another = self._completed_here
         self._fed = self._body = 0

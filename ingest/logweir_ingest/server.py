@@ -122,7 +122,9 @@ def open_door(settings: Settings, post: Post, *, receipt_secret: bytes) -> Door:
     from logweir_ingest.auth import KeyReader, Keys
     from logweir_ingest.enqueue import QueueLink
     from logweir_ingest.merge import Merger
+    from logweir_ingest.tally import Tally
 
+    tally = Tally()
     merger = Merger(
         QueueLink(open_queue(settings.queue), overdue_s=settings.ingest.queue_timeout_s),
         clock=now_us,
@@ -130,9 +132,10 @@ def open_door(settings: Settings, post: Post, *, receipt_secret: bytes) -> Door:
         record_size_bytes_max=settings.queue.record_size_bytes_max,
         pending_size_bytes_max=settings.queue.buffer_size_bytes_max,
         post=post,
+        ticked=tally.flush,
     )
     keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
-    door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=receipt_secret)
+    door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=receipt_secret, tally=tally)
     merger.start()
     return door
 
