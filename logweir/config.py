@@ -139,7 +139,7 @@ class WorkerSettings(_Section):
     """Consumer group: all workers of one group share the partitions."""
     bulk_events_max: int = Field(2000, ge=1, le=100_000)
     """Most events in one bulk."""
-    bulk_size_bytes_max: int = Field(8 * MEBIBYTE, ge=64 * 1024)
+    bulk_size_bytes_max: int = Field(8 * MEBIBYTE, ge=64 * 1024, le=32 * MEBIBYTE)
     """Most raw bytes of events in one bulk."""
     bulks_in_flight: int = Field(2, ge=1, le=16)
     """Bulks that may be under way at once."""

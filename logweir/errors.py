@@ -159,18 +159,21 @@ NOT_FOUND = Problem(
     "Events go to POST /events.",
 )
 BODY_TOO_SLOW = Problem(
-    "body_too_slow", 408,
+    "body_too_slow",
+    408,
     "The request's body took longer than {timeout_s} seconds.",
     "Check the network between the sender and the door, send smaller batches, or raise ingest.body_timeout_s.",
     retry=True,
 )
 HTTP_BAD = Problem(
-    "http_bad", 400,
+    "http_bad",
+    400,
     "The request is not HTTP that can be read: {reason}.",
     "Check the sender, and any proxy in between.",
 )
 RECEIPT_BAD = Problem(
-    "receipt_bad", 404,
+    "receipt_bad",
+    404,
     "This receipt was not made here.",
     "Send a receipt as the door answered it, to a door of the same installation.",
 )

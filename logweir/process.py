@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from logweir.errors import PORT_TAKEN, LogweirError
 
@@ -25,6 +26,35 @@ def die_with_parent(sent: signal.Signals = signal.SIGKILL, *, parent: int | None
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(sent), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), sent)
+
+
+def identity() -> str:
+    """What tells this process from every other one on this machine, also from a later one with its number.
+
+    Empty where that cannot be known.
+    """
+    return _identity_of(os.getpid())
+
+
+def is_gone(identity: str) -> bool:
+    """Whether the process of that identity has ended for certain; False where that cannot be known from here."""
+    own = _identity_of(os.getpid())
+    # A process of another boot or another container's number space cannot be judged.
+    if not own or not identity or identity.split()[:2] != own.split()[:2]:
+        return False
+    return _identity_of(int(identity.split()[2])) != identity
+
+
+def _identity_of(number: int) -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+        # proc(5): fields behind the name, which is in brackets and may hold anything; state is the 3rd, start the 22nd.
+        fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    state, started = fields[0], fields[19]
+    return "" if state in "ZX" else f"{boot} {namespace} {number} {started}"
 
 
 def require_free_port(what: str, address: str, port: int) -> None:

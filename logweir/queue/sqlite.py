@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logweir import process
 from logweir.clock import now_us
 from logweir.config import MEBIBYTE, sqlite_path
 from logweir.errors import OFFSETS_EXPIRED, QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, LogweirError
@@ -53,7 +54,7 @@ CREATE TABLE record (id INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, payl
 CREATE TABLE consumer_group (name TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE member (
   id INTEGER PRIMARY KEY AUTOINCREMENT, group_name TEXT NOT NULL,
-  heartbeat_ms INTEGER NOT NULL, session_timeout_ms INTEGER NOT NULL
+  heartbeat_ms INTEGER NOT NULL, session_timeout_ms INTEGER NOT NULL, process TEXT NOT NULL
 );
 CREATE TABLE owner (
   group_name TEXT NOT NULL, partition INTEGER NOT NULL, member INTEGER NOT NULL, PRIMARY KEY (group_name, partition)
@@ -537,8 +538,8 @@ class _Membership:
         self._expel_dead(connection, now_ms)
         if self._member is None:
             self._member = connection.execute(
-                "INSERT INTO member (group_name, heartbeat_ms, session_timeout_ms) VALUES (?, ?, ?)",
-                (self._group, now_ms, self._session_timeout_ms),
+                "INSERT INTO member (group_name, heartbeat_ms, session_timeout_ms, process) VALUES (?, ?, ?, ?)",
+                (self._group, now_ms, self._session_timeout_ms, process.identity()),
             ).lastrowid
             self._new_generation(connection)
         else:
@@ -565,10 +566,12 @@ class _Membership:
             self._member, self.kept, self.excess = None, [], []
 
     def _expel_dead(self, connection: sqlite3.Connection, now_ms: int) -> None:
-        # A heartbeat from the future is as old as one from the past: the machine's clock was set back.
-        query = "SELECT id FROM member WHERE group_name = ? AND abs(? - heartbeat_ms) > session_timeout_ms"
-        for (member,) in connection.execute(query, (self._group, now_ms)).fetchall():
-            self._remove(connection, member)
+        query = "SELECT id, heartbeat_ms, session_timeout_ms, process FROM member WHERE group_name = ?"
+        for member, heartbeat_ms, session_timeout_ms, owner in connection.execute(query, (self._group,)).fetchall():
+            # A heartbeat from the future is as old as one from the past: the machine's clock was set back.
+            is_over = abs(now_ms - heartbeat_ms) > session_timeout_ms
+            if is_over or process.is_gone(owner):
+                self._remove(connection, member)
 
     def _remove(self, connection: sqlite3.Connection, member: int) -> None:
         connection.execute("DELETE FROM owner WHERE group_name = ? AND member = ?", (self._group, member))

@@ -7,7 +7,7 @@ tests/contract/test_store.py, runs over both.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,7 +119,7 @@ class Store(Protocol):
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
     ) -> Hits:
-        """Newest first by ``time_field``, then by id; ``from_us`` is included, ``to_us`` is not (microseconds).
+        """Newest first by ``time_field``, then by provenance; ``from_us`` is included, ``to_us`` is not (microseconds).
 
         ``size`` 0 only counts. Raises LogweirError(QUERY_OPERATOR_UNFIT), (QUERY_FIELD_UNKNOWN).
         """
@@ -133,6 +133,9 @@ class Store(Protocol):
 
     def read_ledger(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
         """Those of the documents that exist, as last written (never stale)."""
+
+    def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
+        """All whose ids begin with ``prefix``, in the order of their ids, as last written before the scan or later."""
 
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         """Write in order, durably. Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already.

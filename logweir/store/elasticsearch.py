@@ -11,6 +11,7 @@ import logging
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 import orjson
-from elastic_transport import TransportError
+from elastic_transport import ObjectApiResponse, TransportError
 from elasticsearch import ApiError, Elasticsearch
 
 from logweir.config import StoreSettings
@@ -58,6 +59,8 @@ _YEAR_1_MS = -62_135_596_800_000
 _YEAR_10000_MS = 253_402_300_800_000
 _CLAIM_TRIES_MAX = 100
 _BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_SHARDS_WAIT_S_MAX = 5.0
+_LEDGER_PAGE = 500
 _AGAIN = (429, 500, 502, 503, 504)
 # What the bulk says of a document although the index or the cluster is at fault: somebody will mend it.
 _NOT_THE_DOCUMENT = (
@@ -181,7 +184,7 @@ class ElasticsearchStore:
         bounds = time_range(time_field, from_us, to_us)
         size = min(size, PAGE_MAX)
         with self._problems("the search"):
-            answer = self._client.search(
+            answer = self._searched(
                 index=_indices(time_field, from_us, to_us),
                 query=_dsl(And((bounds, query))),
                 size=size + 1 if size else 0,
@@ -192,14 +195,24 @@ class ElasticsearchStore:
                 ],
                 search_after=list(after) if after is not None and size else None,
                 track_total_hits=True,
-                allow_partial_search_results=False,
-                ignore_unavailable=True,
-                allow_no_indices=True,
             )
         hits = answer["hits"]["hits"]
         events = [{"_id": hit["_id"], "_index": hit["_index"], **hit["_source"]} for hit in hits[:size]]
         more = tuple(hits[size - 1]["sort"]) if size and len(hits) > size else None
         return Hits(answer["hits"]["total"]["value"], events, more)
+
+    def _searched(self, **parameters: Any) -> ObjectApiResponse[Any]:
+        """The whole answer; waits a little for shards that are not there yet, as those of an index just made."""
+        deadline_s = time.monotonic() + _SHARDS_WAIT_S_MAX
+        while True:
+            try:
+                return self._client.search(
+                    **parameters, allow_partial_search_results=False, ignore_unavailable=True, allow_no_indices=True
+                )
+            except ApiError as error:
+                if error.status_code != 503 or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
 
     def refresh(self) -> None:
         with self._problems("a refresh"):
@@ -250,6 +263,24 @@ class ElasticsearchStore:
                 )
         return found
 
+    def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
+        self._ensure_prepared()
+        with self._problems("the ledger"):
+            self._client.indices.refresh(index=LEDGER_INDEX)
+        after: list[Any] | None = None
+        while True:
+            with self._problems("the ledger"):
+                answer = self._searched(
+                    index=LEDGER_INDEX, query={"prefix": {"id": prefix}}, sort=["id"], search_after=after, version=True,
+                    size=_LEDGER_PAGE, track_total_hits=False,
+                )  # fmt: skip
+            hits = answer["hits"]["hits"]
+            for hit in hits:
+                yield LedgerDocument(hit["_id"], hit["_version"], hit["_source"]["body"])
+            if len(hits) < _LEDGER_PAGE:
+                return
+            after = hits[-1]["sort"]
+
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         self._ensure_prepared()
         operations = [_ledger_operation(document, version_type="external_gte") for document in documents]
@@ -272,24 +303,20 @@ class ElasticsearchStore:
 
     def dead_letters(self, *, size: int, reason: str | None = None) -> list[DeadLetter]:
         with self._problems("dead letters"):
-            answer = self._client.search(
+            answer = self._searched(
                 index=DEAD_LETTERS_INDEX,
                 query={"term": {"reason": reason}} if reason else {"match_all": {}},
                 size=min(size, PAGE_MAX),
                 sort=[{"received_us": {"order": "desc"}}, {"id": {"order": "desc"}}],
-                ignore_unavailable=True,
-                allow_partial_search_results=False,
             )
         return [_dead_letter(hit["_source"]) for hit in answer["hits"]["hits"]]
 
     def count_dead_letters(self) -> dict[str, int]:
         with self._problems("dead letters"):
-            answer = self._client.search(
+            answer = self._searched(
                 index=DEAD_LETTERS_INDEX,
                 size=0,
                 aggs={"reasons": {"terms": {"field": "reason", "size": 1000}}},
-                ignore_unavailable=True,
-                allow_partial_search_results=False,
             )
         buckets = answer.body.get("aggregations", {}).get("reasons", {}).get("buckets", [])
         return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
@@ -447,7 +474,7 @@ def _templates(settings: StoreSettings) -> dict[str, dict[str, Any]]:
         "body": {"type": "object", "enabled": False},
         "raw": {"type": "binary"},
     }
-    ledger = {"body": {"type": "object", "enabled": False}}
+    ledger = {"id": {"type": "keyword"}, "body": {"type": "object", "enabled": False}}
     return {
         "logweir-events": _template(f"{INDEX_PREFIX}*", events, mappings, aliases={ALIAS: {}}),
         LEDGER_INDEX: _template(LEDGER_INDEX, common, {"dynamic": False, "properties": ledger}),
@@ -482,7 +509,7 @@ def _provenance(source: dict[str, Any]) -> Provenance:
 
 def _ledger_operation(document: LedgerDocument, *, version_type: str) -> bytes:
     action = {"_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": version_type}
-    return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps({"body": document.body}))
+    return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps({"id": document.id, "body": document.body}))
 
 
 def _dead_letter_operation(letter: DeadLetter) -> bytes:

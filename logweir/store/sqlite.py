@@ -44,6 +44,8 @@ CREATE INDEX dead_letters_reason ON dead_letters (reason, received_us, id);
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
     ", ".join(f'"{name}"' for name in sql.COLUMNS), ", ".join("?" * (len(sql.COLUMNS) + 1))
 )
+# No id begins with a prefix and comes behind the prefix with this.
+_LAST_CHARACTER = "\U0010ffff"
 _WRITE_LEDGER = """
 INSERT INTO ledger (id, generation, body) VALUES (?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, body = excluded.body
@@ -164,6 +166,16 @@ class SqliteStore:
                 if row:
                     found[id] = LedgerDocument(id, row[0], orjson.loads(row[1]))
         return found
+
+    def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
+        query = "SELECT id, generation, body FROM ledger WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+        first, end = prefix, prefix + _LAST_CHARACTER
+        rows: list[Any] = [()]
+        while rows:
+            with self._problems(), self._reading(self._main_path) as connection:
+                rows = connection.execute(query, (first, end, PAGE_MAX)).fetchall()
+            yield from (LedgerDocument(row[0], row[1], orjson.loads(row[2])) for row in rows)
+            first = rows[-1][0] + "\0" if rows else end
 
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         with self._problems(), self._writing(self._main_path) as connection:

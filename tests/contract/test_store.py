@@ -243,6 +243,22 @@ def test_ledger_reads_are_never_stale_and_may_be_empty(store: Store) -> None:
     assert store.claim("p", "one").generation == 6
 
 
+def test_a_scan_gives_the_ledger_documents_of_a_prefix_in_order(store: Store) -> None:
+    """More of them than one page holds, none of a neighbour, each with its generation, as last written."""
+    ids = [f"scan:a:{number:04}" for number in range(1200)]
+    store.write_ledger([LedgerDocument(id, 3, {"n": number}) for number, id in enumerate(ids)])
+    store.write_ledger(
+        [LedgerDocument("scan:", 1, {}), LedgerDocument("scan:b:1", 1, {}), LedgerDocument("scan", 1, {})]
+    )
+    store.write_ledger([LedgerDocument(ids[7], 4, {"n": "new"})])
+    found = list(store.scan_ledger("scan:a:"))
+
+    assert [document.id for document in found] == ids
+    assert found[7] == LedgerDocument(ids[7], 4, {"n": "new"})
+    assert found[8] == LedgerDocument(ids[8], 3, {"n": 8})
+    assert list(store.scan_ledger("scan:c")) == []
+
+
 def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:
     """However many claim a document at once, no two hold the same generation."""
     generations: list[int] = []

@@ -50,6 +50,18 @@ def test_killed_writer_loses_nothing_confirmed(tmp_path: Path, after_s: float) -
     assert found == [*(b"%d" % n for n in range(held)), b"next"]
 
 
+def test_a_killed_member_is_replaced_at_once(tmp_path: Path) -> None:
+    """Its process is gone for certain, so nobody waits for its session to end, however long that is."""
+    queue = prepared(tmp_path, session_timeout_s=600)
+    with process("consume", settings_for(tmp_path, session_timeout_s=600)) as child:
+        wait_until(lambda: child.lines)
+        child.kill()
+    with member(queue) as successor:
+        poll_until(lambda: len(successor.owned) == 4, successor)
+
+    assert child.lines == ["assigned [0, 1, 2, 3]"]
+
+
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
     """Offsets have no gap and no repeat when several processes write to one partition."""
     queue = prepared(tmp_path)

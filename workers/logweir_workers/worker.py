@@ -112,6 +112,7 @@ class Worker:
         self._ledgers: dict[int, PartitionLedger] = {}
         self._bulk = _Bulk()
         self._under_way: deque[_Bulk] = deque()
+        self._uncommitted: dict[int, int] = {}
         self._paused = False
         self._turned = time.monotonic()
         self._chores = [
@@ -222,7 +223,6 @@ class Worker:
 
     def _flush(self) -> None:
         """Write the ledgers, then commit. Raises LogweirError(CLAIM_LOST)."""
-        offsets = {}
         for partition, ledger in self._ledgers.items():
             try:
                 offset = ledger.flush()
@@ -231,9 +231,20 @@ class Worker:
                 _require_store_down(error)
                 break
             if offset is not None:
-                offsets[partition] = offset
-        if offsets:
-            self._consumer.commit(offsets)
+                self._uncommitted[partition] = offset
+        if self._uncommitted:
+            self._commit()
+
+    def _commit(self) -> None:
+        try:
+            self._consumer.commit(self._uncommitted)
+        except LogweirError as error:
+            # Such as while the group is being shared out anew. The position is in the store; the next flush commits.
+            if error.problem is not QUEUE_DOWN:
+                raise
+            log.info("Offsets are committed a little later: %s", error)
+            return
+        self._uncommitted = {}
 
     def _assigned(self, partitions: Collection[int]) -> Mapping[int, int | None]:
         for partition in partitions:
@@ -273,6 +284,7 @@ class Worker:
     def _drop(self, partitions: Collection[int]) -> None:
         """Forget partitions: what is under way for them is not counted, what waits for them is not sent."""
         for partition in partitions:
+            self._uncommitted.pop(partition, None)
             ledger = self._ledgers.pop(partition, None)
             if ledger is not None:
                 ledger.dropped = True
