@@ -33,11 +33,13 @@ class _SenderGoneError(Exception):
 class FastLane:
     """The ASGI application. Makes its door when the process's event loop runs, and stops it when the server stops.
 
-    ``open_door(post)`` makes a door that settles its futures through ``post``; ``make_fallback(door)`` the WSGI
-    application for what is not hot.
+    ``open_door(post, soon)`` makes a door whose merger uses these two; ``make_fallback(door)`` the WSGI application for
+    what is not hot.
     """
 
-    def __init__(self, open_door: Callable[[Post], Door], make_fallback: Callable[[Callable[[], Door]], Any]) -> None:
+    def __init__(
+        self, open_door: Callable[[Post, Post], Door], make_fallback: Callable[[Callable[[], Door]], Any]
+    ) -> None:
         self._open_door = open_door
         self._door: Door | None = None
         self._fallback = WSGIMiddleware(make_fallback(lambda: self.door))
@@ -84,7 +86,12 @@ class FastLane:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         loop = asyncio.get_running_loop()
-        self._door = self._open_door(loop.call_soon_threadsafe)
+
+        def soon(function: Callable[..., object], *arguments: object) -> None:
+            # Two rounds of the loop: one reads what the sockets hold, the next starts the requests that were read.
+            loop.call_soon(lambda: loop.call_soon(function, *arguments))
+
+        self._door = self._open_door(loop.call_soon_threadsafe, soon)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         # On another thread: what it waits for is settled on this one.

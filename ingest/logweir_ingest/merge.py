@@ -108,14 +108,16 @@ class _Lane:
     partition: int | None
     waiting: deque[_Waiter] = field(default_factory=deque)
     flight: _Flight | None = None
+    is_departing: bool = False
 
 
 class Merger:
     """Batches in, records out, answers back. Safe to use from several threads.
 
     ``post`` brings the settling of futures to the thread that may do it. ``queue_timeout_s``: a sender whose batch is
-    not confirmed by then gets QUEUE_UNAVAILABLE; what the queue takes after all is counted as unconfirmed. ``ticked``
-    is called a few times a second, on a thread of the merger's.
+    not confirmed by then gets QUEUE_UNAVAILABLE; what the queue takes after all is counted as unconfirmed. ``soon``
+    puts a departure off until what the caller's event loop has read already is in the lane, too. ``ticked`` is called a
+    few times a second, on a thread of the merger's.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Merger:
         record_size_bytes_max: int,
         pending_size_bytes_max: int,
         post: Post = call_now,
+        soon: Post = call_now,
         ticked: Callable[[], None] = lambda: None,
     ) -> None:
         self.ingest_epoch = os.urandom(16)
@@ -136,6 +139,7 @@ class Merger:
         self._record_size_bytes_max = record_size_bytes_max
         self._pending_size_bytes_max = pending_size_bytes_max
         self._post = post
+        self._soon = soon
         self._ticked = ticked
         self._lock = threading.RLock()
         self._bare = _Lane(None)
@@ -186,13 +190,23 @@ class Merger:
             deadline_s = time.monotonic() + self._queue_timeout_s
             lane.waiting.append(_Waiter(batch, size_bytes, future, deadline_s))
             if lane.flight is None:
-                self._depart(lane)
+                self._depart_soon(lane)
 
     def _lane_of(self, batch: Batch) -> _Lane:
         if batch.epoch is None:
             return self._bare
         named = batch.key if batch.emitter is None else f"{batch.key}\0{batch.emitter}"
         return self._lanes[zlib.crc32(named.encode()) % len(self._lanes)]
+
+    def _depart_soon(self, lane: _Lane) -> None:
+        if lane.waiting and not lane.is_departing:
+            lane.is_departing = True
+            self._soon(self._departing, lane)
+
+    def _departing(self, lane: _Lane) -> None:
+        with self._lock:
+            lane.is_departing = False
+            self._depart(lane)
 
     def _depart(self, lane: _Lane) -> None:
         """Send what waits in the lane, as much as one flight takes."""
@@ -245,7 +259,7 @@ class Merger:
             settled = self._account(flight)
             self._pending_size_bytes -= sum(waiter.size_bytes for waiter in flight.waiters)
             flight.lane.flight = None
-            self._depart(flight.lane)
+            self._depart_soon(flight.lane)
         _settle(settled)
 
     def _account(self, flight: _Flight) -> list[tuple[Future, Result]]:

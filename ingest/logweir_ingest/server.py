@@ -114,7 +114,7 @@ def _prepare_metrics(data_dir: Path, port: int) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
-def open_door(settings: Settings, post: Post, *, receipt_secret: bytes) -> Door:
+def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: bytes) -> Door:
     """A door that works: keys read, queue connecting in the background, deadlines and markers looked after."""
     from logweir.clock import now_us
     from logweir.queue import open_queue
@@ -132,6 +132,7 @@ def open_door(settings: Settings, post: Post, *, receipt_secret: bytes) -> Door:
         record_size_bytes_max=settings.queue.record_size_bytes_max,
         pending_size_bytes_max=settings.queue.buffer_size_bytes_max,
         post=post,
+        soon=soon,
         ticked=tally.flush,
     )
     keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
@@ -185,12 +186,12 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         if self._face == "fast":
             LimitedProtocol.settings = self._settings.ingest
             return FastLane(self._opened, lambda door: make_app(door, queue_timeout_s=queue_timeout_s))
-        door = self._opened(call_now)
+        door = self._opened(call_now, call_now)
         self._door = door
         return make_app(lambda: door, queue_timeout_s=queue_timeout_s)
 
-    def _opened(self, post: Post) -> Door:
-        door = open_door(self._settings, post, receipt_secret=self._secret)
+    def _opened(self, post: Post, soon: Post) -> Door:
+        door = open_door(self._settings, post, soon, receipt_secret=self._secret)
         if self._is_first:
             print(f"ingest: {self._url}", file=sys.stderr, flush=True)
         return door
