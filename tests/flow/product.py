@@ -142,12 +142,15 @@ class Load:
     Nothing is ever sent twice: whatever is found must be found once.
     """
 
-    def __init__(self, ports: Sequence[int], key: str, *, threads: int = 4, pause_s: float = 0.002) -> None:
+    def __init__(
+        self, ports: Sequence[int], key: str, *, category: str = "flow", threads: int = 4, pause_s: float = 0.002
+    ) -> None:
         self.accepted: set[str] = set()
         self.sent = 0
         self.refusals: collections.Counter[int] = collections.Counter()
         self._ports = list(ports)
         self._key = key
+        self._category = category
         self._pause_s = pause_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -171,7 +174,9 @@ class Load:
             if self._stopping.is_set():
                 return
             ids = [f"{run}-{turn}-{at}" for at in range(rng.choice((1, 1, 1, 7, 40)))]
-            body = json.dumps([{"summary": f"event {one}", "category": "flow", "details": {"id": one}} for one in ids])
+            body = json.dumps(
+                [{"summary": f"event {one}", "category": self._category, "details": {"id": one}} for one in ids]
+            )
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", rng.choice(self._ports), timeout=10)

@@ -31,10 +31,11 @@ from tests.flow.product import (
 class Cluster:
     """Two ingest and two worker processes on a topic and a consumer group of their own."""
 
-    def __init__(self, folder: Path, queue_url: str, store_url: str) -> None:
+    def __init__(self, folder: Path, broker_url: str, store_url: str) -> None:
         self.folder = folder
+        self.name = f"flow-{uuid4().hex[:8]}"
         self.variables = {
-            "LOGWEIR_QUEUE_URL": queue_url,
+            "LOGWEIR_QUEUE_URL": f"{broker_url}/{self.name}",
             "LOGWEIR_STORE_URL": store_url,
             "LOGWEIR_QUEUE_PARTITIONS": "4",
             "LOGWEIR_QUEUE_SESSION_TIMEOUT_S": "6",
@@ -58,14 +59,17 @@ class Cluster:
     def process(self, *words: str) -> Process:
         return Process(words, self.folder / f"{words[0]}-{uuid4().hex[:8]}.log", self.env)
 
+    def load(self) -> Load:
+        return Load(self.ports, self.key, category=self.name)
+
     def wait_for(self, load: Load, *, within_s: float = 90) -> None:
         deadline = time.monotonic() + within_s
-        while int(logweir("search", "category:flow", "--count", env=self.env)) < len(load.accepted):
+        while int(logweir("search", f"category:{self.name}", "--count", env=self.env)) < len(load.accepted):
             assert time.monotonic() < deadline, [process.text for process in self.workers]
             time.sleep(0.5)
 
     def found(self) -> Any:
-        return ids_found(logweir("search", "category:flow", "--json", "--size", "0", env=self.env))
+        return ids_found(logweir("search", f"category:{self.name}", "--json", "--size", "0", env=self.env))
 
     def stop(self) -> None:
         for process in (*self.ingest, *self.workers):
@@ -74,9 +78,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, kafka: Any, elasticsearch: Any) -> Iterator[Cluster]:
-    elasticsearch.request("DELETE", "/events-*")
-    topic = f"flow-{uuid4().hex[:8]}"
-    cluster = Cluster(tmp_path, f"kafka://{kafka.bootstrap}/{topic}", elasticsearch.url)
+    cluster = Cluster(tmp_path, f"kafka://{kafka.bootstrap}", elasticsearch.url)
     yield cluster
     cluster.stop()
 
@@ -108,7 +110,7 @@ def ledger_bodies(store: Store, prefix: str) -> Iterator[dict[str, Any]]:
 
 def test_a_worker_killed_half_way_loses_nothing_and_repeats_nothing(cluster: Cluster) -> None:
     """Two doors, two workers, one of them killed under load and never started again; every outcome is indexed."""
-    with Load(cluster.ports, cluster.key) as load:
+    with cluster.load() as load:
         time.sleep(4)
         cluster.workers[0].kill_family()
         time.sleep(3)
@@ -126,7 +128,7 @@ def test_a_worker_killed_half_way_loses_nothing_and_repeats_nothing(cluster: Clu
 
 def test_a_zombie_worker_changes_no_number(cluster: Cluster) -> None:
     """Stopped past its session and continued, a worker neither repeats events nor touches its successor's books."""
-    with Load(cluster.ports, cluster.key) as load:
+    with cluster.load() as load:
         time.sleep(4)
         zombie = cluster.workers[0].popen
         zombie.send_signal(signal.SIGSTOP)
@@ -148,7 +150,7 @@ def test_a_zombie_worker_changes_no_number(cluster: Cluster) -> None:
 def test_kill_9_of_doors_and_workers_again_and_again(cluster: Cluster) -> None:
     """Processes die at random moments and others are started; what was acknowledged is there exactly once."""
     rng = random.Random(3)
-    with Load(cluster.ports, cluster.key) as load:
+    with cluster.load() as load:
         for _ in range(5):
             time.sleep(rng.uniform(0.5, 2.5))
             which = rng.randrange(2)

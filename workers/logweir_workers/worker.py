@@ -113,7 +113,7 @@ class Worker:
         self._bulk = _Bulk()
         self._under_way: deque[_Bulk] = deque()
         self._uncommitted: dict[int, int] = {}
-        self._paused = False
+        self._paused: set[int] = set()
         self._turned = time.monotonic()
         self._chores = [
             _Chore(self._settings.ledger_interval_s, self._flush),
@@ -178,10 +178,7 @@ class Worker:
 
     def _poll(self) -> list[Delivery]:
         """The next records; none while the bulk that is being filled is full and cannot be sent yet."""
-        full = self._bulk_is_full()
-        if full != self._paused:
-            (self._consumer.pause if full else self._consumer.resume)(list(self._ledgers))
-            self._paused = full
+        self._pause_all_or_none(self._bulk_is_full())
         busy = self._under_way or self._bulk.works
         wait_s = _BUSY_WAIT_S if busy else _IDLE_WAIT_S
         try:
@@ -195,6 +192,15 @@ class Worker:
             else:
                 raise
             return []
+
+    def _pause_all_or_none(self, full: bool) -> None:
+        """By partition, not by a flag: some may have come or gone since the last time."""
+        wanted = set(self._ledgers) if full else set()
+        if begin := wanted - self._paused:
+            self._consumer.pause(begin)
+        if end := self._paused - wanted:
+            self._consumer.resume(end)
+        self._paused = wanted
 
     def _bulk_is_full(self) -> bool:
         bulk = self._bulk
@@ -249,8 +255,8 @@ class Worker:
     def _assigned(self, partitions: Collection[int]) -> Mapping[int, int | None]:
         for partition in partitions:
             self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
+        self._paused -= set(partitions)
         metrics.get("logweir_worker_partitions").set(len(self._ledgers))
-        self._paused = False
         return {partition: self._ledgers[partition].next_offset for partition in partitions}
 
     def _claim(self, partition: int) -> PartitionLedger:
@@ -285,6 +291,7 @@ class Worker:
         """Forget partitions: what is under way for them is not counted, what waits for them is not sent."""
         for partition in partitions:
             self._uncommitted.pop(partition, None)
+            self._paused.discard(partition)
             ledger = self._ledgers.pop(partition, None)
             if ledger is not None:
                 ledger.dropped = True
