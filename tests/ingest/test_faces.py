@@ -1,0 +1,137 @@
+"""What both faces do when the door itself is at fault, and what the counts say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import pytest
+
+from logweir import config, receipt
+from logweir.clock import now_us
+from logweir.keys import KeysFile
+from logweir.queue import open_queue
+from logweir.record import Batch
+from logweir_ingest.app import Door, Intake
+from logweir_ingest.auth import KeyReader, Keys
+from logweir_ingest.enqueue import QueueLink
+from logweir_ingest.fastlane import FastLane
+from logweir_ingest.merge import Merger
+from logweir_ingest.tally import Tally
+from logweir_ingest.wsgi import make_app
+from tests.ingest.helpers import Answer, running
+from tests.ingest.helpers import Door as DoorProcess
+from tests.services.kafka import Kafka
+
+
+class FaultyDoor(Door):
+    """With a bug in it."""
+
+    def batch_of(self, intake: Intake, body: bytes) -> Batch:
+        raise ZeroDivisionError("the bug")
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
+    key = KeysFile(tmp_path / "keys.toml").add("default")
+    settings = config.load(overrides={"data_dir": tmp_path}, environment={})
+    merger = Merger(
+        QueueLink(open_queue(settings.queue), overdue_s=1), clock=now_us, queue_timeout_s=1,
+        record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
+    )  # fmt: skip
+    keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
+    door = FaultyDoor(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
+    return door, key
+
+
+def through_flask(door: Door, key: str) -> Answer:
+    response = (
+        make_app(lambda: door, queue_timeout_s=1).test_client().post("/events", data=b"{}", headers={"X-Log-Key": key})
+    )
+    return Answer(response.status_code, {name.lower(): value for name, value in response.headers}, response.data)
+
+
+def through_the_fast_lane(door: Door, key: str) -> Answer:
+    lane = FastLane(lambda _, __: door, lambda _: None)
+    lane._door = door
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"x-log-key", key.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/events", "headers": headers, "client": ("127.0.0.1", 1)}
+    asyncio.run(lane(scope, receive, send))
+    head, body = sent
+    return Answer(head["status"], {name.decode(): value.decode() for name, value in head["headers"]}, body["body"])
+
+
+@pytest.mark.parametrize("through", [through_flask, through_the_fast_lane])
+def test_a_bug_is_a_500_whose_reference_finds_the_trace(
+    faulty: tuple[FaultyDoor, str], through: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sender learns a reference and nothing of the inside; the operator finds the trace by it, and no key."""
+    door, key = faulty
+    with caplog.at_level(logging.ERROR):
+        answer = through(door, key)
+
+    assert (answer.status, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json["code"] == "internal"
+    assert b"bug" not in answer.body and b"Traceback" not in answer.body
+    assert answer.json["reference"] in caplog.text
+    assert "ZeroDivisionError: the bug" in caplog.text
+    assert key not in caplog.text
+
+
+def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:
+    """Many observations at once are the same as each by itself: buckets, sum and count."""
+    tally = Tally()
+    name = "logweir_ingest_request_duration_seconds"
+    durations_s = [0.0001, 0.001, 0.0011, 0.2, 29.0, 31.0, 1000.0]
+    for duration_s in durations_s:
+        tally.took("test", duration_s)
+        tally.answered("test", 202)
+    tally.flush()
+    tally.flush()
+
+    def value(suffix: str, **labels: str) -> float | None:
+        return prometheus_client.REGISTRY.get_sample_value(name + suffix, {"endpoint": "test", **labels})
+
+    assert value("_count") == len(durations_s)
+    assert value("_sum") == pytest.approx(sum(durations_s))
+    assert [value("_bucket", le=le) for le in ("0.001", "0.0025", "30.0", "+Inf")] == [2, 3, 5, 7]
+    answered = prometheus_client.REGISTRY.get_sample_value(
+        "logweir_ingest_requests_total", {"endpoint": "test", "code": "202"}
+    )
+    assert answered == len(durations_s)
+
+
+def test_several_processes_serve_one_port_on_kafka(kafka: Kafka, tmp_path: Path) -> None:
+    """Both take events, /metrics adds them up whichever is asked, and a graceful end leaves no child."""
+    environment = {
+        "LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/events-{tmp_path.name}",
+        "LOGWEIR_QUEUE_PARTITIONS": "2",
+    }
+    with running(DoorProcess(tmp_path, environment=environment), "--processes", "2") as door:
+        ready_in_a_row = 0
+        end_s = time.monotonic() + 20
+        while ready_in_a_row < 30:  # Either process may answer.
+            assert time.monotonic() < end_s
+            ready_in_a_row = ready_in_a_row + 1 if door.request("GET", "/readyz").status == 200 else 0
+        answers = [door.post(b'{"a":1}') for _ in range(300)]
+        epochs = {receipt.decode(one.json["receipt"], receipt.secret_of(tmp_path)).ingest_epoch for one in answers}
+        time.sleep(0.5)
+        counted = door.metric('logweir_ingest_accepted_events_total{durable="queue"}')
+        assert door.stop() == 0
+
+    assert len(epochs) == 2
+    assert [one.status for one in answers] == [202] * 300
+    assert counted == 300
+    assert "Traceback" not in door.log
