@@ -1,0 +1,99 @@
+"""The steps of the pipeline by themselves: what a fault of ours does, and what a full worker leaves alone."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logweir import clock, config
+from logweir.ledger import PartitionLedger
+from logweir.outcomes import Outcome
+from logweir.query import parse
+from logweir.queue import Delivery, open_queue
+from logweir.record import Kind, encode
+from logweir.store import Store, open_store
+from logweir_workers.patience import Stopped
+from logweir_workers.pipeline import Pipeline
+from tests.workers.helpers import Door, batch, eventually, running_worker
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+def test_a_fault_of_ours_costs_one_event_its_index_and_nothing_else(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An enrichment that fails leaves a dead letter with the event's bytes, and a trace in the log."""
+
+    def enrich(event: dict[str, object], _: object) -> None:
+        if event["summary"] == "bad":
+            raise ZeroDivisionError("a bug")
+
+    pipeline = Pipeline(store=store, enrich=enrich, topic_id="t", events_max=10, clock=clock.now_us)
+    ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
+    events = [json.dumps({"summary": summary}).encode() for summary in ("good", "bad", "fine")]
+    payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=1, count=3, window=9, body=[batch(*events)])
+    work = pipeline.prepare(Delivery(0, 0, 0, payload), ledger)
+    pipeline.index([work], threading.Event())
+    (letter,) = store.dead_letters(size=10)
+
+    assert work.outcomes == [Outcome.INDEXED, Outcome.DEAD_LETTERED, Outcome.INDEXED]
+    assert (letter.raw, letter.reason, letter.body["stage"]) == (events[1], "event_unfit", "enrich")
+    assert "ZeroDivisionError" in letter.body["error"]
+    assert "Traceback" in caplog.text
+    assert {event["summary"] for event in store.search(parse("*"), size=10).events} == {"good", "fine"}
+
+
+def test_a_store_that_is_away_holds_events_back_until_told_to_stop(store: Store, tmp_path: Path) -> None:
+    """No outcome is invented for what the store has not answered: the bulk waits, and ends without one."""
+    pipeline = Pipeline(store=store, enrich=lambda *_: None, topic_id="t", events_max=10, clock=clock.now_us)
+    ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
+    payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=1, count=1, window=9, body=[batch(b'{"summary":"x"}')])
+    work = pipeline.prepare(Delivery(0, 0, 0, payload), ledger)
+    (tmp_path / "store" / "main.sqlite").unlink()
+    (tmp_path / "store" / "main.sqlite").mkdir()
+    stopping = threading.Event()
+    threading.Timer(1.0, stopping.set).start()
+    with pytest.raises(Stopped):
+        pipeline.index([work], stopping)
+
+    assert work.outcomes == [None]
+
+
+def test_partitions_that_come_while_a_worker_is_full_leave_none_paused(tmp_path: Path) -> None:
+    """A worker that takes partitions over while the store is away reads on all of them when it is back."""
+    overrides = {
+        "data_dir": tmp_path, "queue.partitions": 2, "queue.session_timeout_s": 1, "worker.bulk_events_max": 1,
+        "worker.bulks_in_flight": 1, "worker.ledger_interval_s": 0.1,
+    }  # fmt: skip
+    settings = config.load(environment={}, overrides=overrides)
+    queue, store = open_queue(settings.queue), open_store(settings.store)
+    queue.prepare()
+    store.prepare()
+    with running_worker(settings, queue, store) as first:
+        with running_worker(settings, queue, store) as second:
+            eventually(lambda: len(first._ledgers) == len(second._ledgers) == 1)
+            locked = sqlite3.connect(tmp_path / "store" / "main.sqlite", isolation_level=None, check_same_thread=False)
+            locked.execute("BEGIN IMMEDIATE")
+            door = Door(queue, partition=next(iter(first._ledgers)))
+            for number in range(20):
+                door.write(batch(b'{"summary":"%d"}' % number, id=bytes([number]) * 16))
+            eventually(lambda: bool(first._paused))
+            threading.Timer(3.0, lambda: locked.execute("ROLLBACK")).start()
+        eventually(lambda: store.search(parse("*"), size=0).total == 20, within_s=30)
+        both = len(first._ledgers)
+    door.close()
+    queue.close()
+    store.close()
+
+    assert both == 2
