@@ -328,6 +328,12 @@ QUEUE_RECORD_TOO_LARGE = Problem(
     "A record of {size_bytes} bytes does not fit into the queue, which takes {size_bytes_max}.",
     "Raise the topic's max.message.bytes, or lower queue.record_size_bytes_max.",
 )
+QUEUE_RECORD_LIMIT_LOW = Problem(
+    "queue_record_limit_low",
+    500,
+    "The topic {topic} takes records of at most {size_bytes_topic} bytes, less than queue.record_size_bytes_max ({size_bytes_max}) and their envelope.",
+    "Raise the topic's max.message.bytes to {size_bytes_wanted}, or lower queue.record_size_bytes_max.",
+)
 OFFSETS_EXPIRED = Problem(
     "offsets_expired",
     500,

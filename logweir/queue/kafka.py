@@ -28,6 +28,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import kafka
+import kafka.admin
 import kafka.errors
 from kafka import OffsetSpec, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -36,7 +37,14 @@ from kafka.net.compat import KafkaNetClient
 
 from logweir.clock import now_us
 from logweir.config import MEBIBYTE
-from logweir.errors import OFFSETS_EXPIRED, QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, SETTING_BAD, LogweirError
+from logweir.errors import (
+    OFFSETS_EXPIRED,
+    QUEUE_DOWN,
+    QUEUE_RECORD_LIMIT_LOW,
+    QUEUE_RECORD_TOO_LARGE,
+    SETTING_BAD,
+    LogweirError,
+)
 from logweir.queue import Assigned, Delivery, Done, Lag, Revoked
 
 if TYPE_CHECKING:
@@ -133,7 +141,7 @@ class KafkaQueue:
             admin.wait_for_topics([self.topic], timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
         partitions = self.partition_count()
         if partitions != settings.partitions:
-            log.warning(
+            log.info(
                 "%s has %d partitions; queue.partitions = %d has no effect on it",
                 self.url, partitions, settings.partitions,
             )  # fmt: skip
@@ -159,9 +167,11 @@ class KafkaQueue:
         return earliest, latest
 
     def producer(self) -> KafkaProducer:
-        """Raises LogweirError(QUEUE_DOWN) when no broker answers or the topic is absent."""
+        """Raises LogweirError: QUEUE_DOWN when no broker answers or the topic is absent, QUEUE_RECORD_LIMIT_LOW."""
         # The library would wait for an absent topic until its time is out.
         self.partition_count()
+        # And one record that the broker refuses for its size fails all that wait behind it, again and again.
+        self._require_room()
         return KafkaProducer(self, self._settings)
 
     def consumer(self, *, group: str, assigned: Assigned, revoked: Revoked) -> KafkaConsumer:
@@ -173,6 +183,7 @@ class KafkaQueue:
         leaderless = [p["partition_index"] for p in partitions if p["leader_id"] < 0]
         if leaderless:
             raise self.down(f"the partitions {leaderless} of {self.topic} have no leader")
+        self._require_room()
         return f"{self.url}: {len(partitions)} partitions, all with a leader"
 
     def close(self) -> None:
@@ -266,6 +277,22 @@ class KafkaQueue:
             raise error(self.topic)
         found: dict[str, Any] = topic
         return found
+
+    def _require_room(self) -> None:
+        """Raises LogweirError(QUEUE_RECORD_LIMIT_LOW). A broker that does not let us ask is believed to have room."""
+        name, wanted = "max.message.bytes", self._settings.record_size_bytes_max + _ENVELOPE_BYTES
+        with self._administration() as admin:
+            asked = kafka.admin.ConfigResource(kafka.admin.ConfigResourceType.TOPIC, self.topic, {name: None})
+            try:
+                found = admin.describe_configs([asked], config_filter="all")
+            except kafka.errors.TopicAuthorizationFailedError:
+                return
+        size_bytes_topic = int(found["topic"][self.topic][name]["value"])
+        if size_bytes_topic < wanted:
+            raise LogweirError(
+                QUEUE_RECORD_LIMIT_LOW, topic=self.topic, size_bytes_topic=size_bytes_topic, size_bytes_wanted=wanted,
+                size_bytes_max=self._settings.record_size_bytes_max,
+            )  # fmt: skip
 
     def _topic(self, admin: Any) -> dict[str, Any]:
         topic = self._described(admin)

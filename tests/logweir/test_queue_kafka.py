@@ -181,13 +181,35 @@ def test_absent_broker_is_an_error_within_seconds() -> None:
     assert threading.active_count() <= before
 
 
+def limit_records(kafka: Kafka, queue: KafkaQueue, size_bytes: int) -> None:
+    with kafka_library.KafkaAdminClient(bootstrap_servers=kafka.bootstrap) as admin:
+        limit = ConfigResource(ConfigResourceType.TOPIC, queue.topic, {"max.message.bytes": str(size_bytes)})
+        admin.alter_configs([limit])
+
+
+def test_topic_that_takes_less_than_a_record_is_an_error_before_any_is_sent(kafka: Kafka) -> None:
+    """Both numbers are named, to the door when it connects and to the operator by the check."""
+    queue = prepared(kafka.bootstrap)
+    before = queue.check()
+    limit_records(kafka, queue, 10_000)
+    raised = []
+    for call in (queue.check, queue.producer):
+        with pytest.raises(LogweirError) as caught:
+            call()
+        raised.append(caught.value)
+    queue.close()
+
+    assert "2 partitions" in before
+    assert {error.problem.code for error in raised} == {"queue_record_limit_low"}
+    assert "at most 10000 bytes" in str(raised[0])
+    assert "to 901024, or lower" in str(raised[0])
+
+
 def test_record_that_the_topic_refuses_fails_and_the_next_ones_pass(kafka: Kafka) -> None:
     """When the topic takes less than we send, that record fails with the cause, and a fresh producer goes on."""
     queue = prepared(kafka.bootstrap)
-    with kafka_library.KafkaAdminClient(bootstrap_servers=kafka.bootstrap) as admin:
-        limit = ConfigResource(ConfigResourceType.TOPIC, queue.topic, {"max.message.bytes": "10000"})
-        admin.alter_configs([limit])
     producer = queue.producer()
+    limit_records(kafka, queue, 10_000)
     send(producer, b"before")
     outcomes: list[LogweirError | None] = []
     producer.send(0, os.urandom(50_000), outcomes.append)
