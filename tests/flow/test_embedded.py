@@ -26,7 +26,7 @@ from tests.flow.product import (
     status_of,
 )
 
-KILLS = int(os.environ.get("LOGWEIR_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("LOGWEIR_TEST_KILLS", "20"))
 
 
 @pytest.fixture
