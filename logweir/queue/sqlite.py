@@ -148,6 +148,7 @@ class SqliteProducer:
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._in_transaction: list[_Waiting] = []
+        self._failing = ""
         self._size_bytes = 0
         self._closing = False
         self._retention = _Retention(settings)
@@ -226,8 +227,14 @@ class SqliteProducer:
                     [(following[partition], partition) for partition in touched],
                 )
         except LogweirError as error:
-            log.error("%d records could not be written: %s", len(group), error)
+            # Once, not for every group: senders try again many times a second.
+            if self._failing != error.detail:
+                log.error("Records cannot be written: %s", error)
+            self._failing = error.detail
             return error
+        if self._failing:
+            log.warning("Records can be written again.")
+            self._failing = ""
         self._retention.written(sum(len(record.payload) for record in group))
         return None
 
