@@ -14,7 +14,8 @@ import pytest
 
 from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import LogweirError
-from logweir.queue.sqlite import SqliteQueue, _share
+from logweir.queue.sqlite import SqliteQueue
+from logweir.queue.sqlite_group import share_of
 from tests.contract.test_queue import Member, member, payloads, poll_until, process, send, wait_until
 
 
@@ -268,7 +269,7 @@ def test_partition_is_never_owned_twice(tmp_path: Path) -> None:
 )
 def test_shares_are_even_and_sum_up(counts: dict[int, int], partitions: int, shares: dict[int, int]) -> None:
     """Every partition has a place, and the odd ones stay with who has more."""
-    assert {each: _share(each, counts, partitions=partitions) for each in counts} == shares
+    assert {each: share_of(each, counts, partitions=partitions) for each in counts} == shares
 
 
 def test_idle_polling_costs_little(tmp_path: Path) -> None:
