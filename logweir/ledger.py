@@ -41,7 +41,7 @@ class Window:
     numbers: Intervals = field(default_factory=Intervals)
     outcomes: dict[Emitter, list[int]] = field(default_factory=dict)
     marker: dict[str, Any] | None = None
-    voids: list[tuple[int, int]] = field(default_factory=list)
+    voids: Intervals = field(default_factory=Intervals)
     dirty: bool = False
 
     @property
@@ -80,7 +80,7 @@ class Window:
             numbers=Intervals((first, last) for first, last in body["numbers"]),
             outcomes={(row["key"], row["emitter"]): [row[name] for name in _NAMES] for row in body["outcomes"]},
             marker=body["marker"],
-            voids=[(first, last) for first, last in body["voids"]],
+            voids=Intervals((first, last) for first, last in body["voids"]),
         )
 
 
@@ -138,10 +138,21 @@ class PartitionLedger:
         self._dirty = True
 
     def expire(self, first: int, last: int) -> None:
-        """Note that the queue no longer had the offsets ``first`` to ``last``; go on behind them."""
+        """Note that the queue no longer had the offsets ``first`` to ``last``; go on behind them.
+
+        To be called when everything before ``first`` is settled.
+        """
         self._expired.add(first, last)
         self.next_offset = last + 1
         self._dirty = True
+
+    def rewind(self, offset: int) -> None:
+        """Go back to where the queue ends: it has lost what was behind, and will give these offsets out again."""
+        self.next_offset = offset
+        self._dirty = True
+        for window in self._windows.values():
+            window.position = min(window.position, offset)
+            window.dirty = True
 
     def flush(self) -> int | None:
         """Write what has changed; gives the offset to commit, None when nothing has changed.
@@ -168,11 +179,12 @@ class PartitionLedger:
         window = self._windows[self._window_id(record)]
         if offset < window.position:
             return True
-        if isinstance(record.body, Marker):
-            window.marker = _marker_body(record, record.body)
-            window.voids += record.body.voids
-        elif isinstance(record.body, Void):
-            window.voids += record.body.voids
+        if isinstance(record.body, Marker | Void):
+            # A marker may come twice, when the door was told that the first had failed.
+            for first, last in record.body.voids:
+                window.voids.add(first, last)
+            if isinstance(record.body, Marker):
+                window.marker = _marker_body(record, record.body)
         elif record.count and window.numbers.add(record.first, record.last) == 0:
             return False
         at = 0

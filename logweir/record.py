@@ -202,7 +202,7 @@ def decode(data: bytes) -> Record:
     except (ValueError, zstandard.ZstdError, msgspec.DecodeError) as error:
         raise LogweirError(RECORD_CORRUPT, reason=str(error)) from error
     record = Record(Kind(kind), ingest_epoch, first, count, window, body)
-    if record.batches and sum(len(batch.events) for batch in record.batches) != count:
+    if isinstance(body, list) and sum(len(batch.events) for batch in record.batches) != count:
         raise LogweirError(RECORD_CORRUPT, reason=f"its header counts {count} events, its batches hold others")
     return record
 

@@ -697,7 +697,8 @@ class KafkaConsumer:
         except kafka.errors.KafkaError as error:
             raise self._queue.down(f"{type(error).__name__}: {error}") from error
         return [
-            Delivery(place.partition, record.offset, record.timestamp, record.value)
+            # A tombstone, which is none of ours, has no value.
+            Delivery(place.partition, record.offset, record.timestamp, record.value or b"")
             for place, records in batches.items()
             # Not of a partition that went while its records were on the way.
             if place.partition in self._ours

@@ -288,7 +288,8 @@ class Membership:
         for member, heartbeat_ms, session_timeout_ms, owner in connection.execute(query, (self._group,)).fetchall():
             # A heartbeat from the future is as old as one from the past: the machine's clock was set back.
             is_over = abs(now_ms - heartbeat_ms) > session_timeout_ms
-            if is_over or process.is_gone(owner):
+            # Not ourselves, however late we are: what nobody has taken from us is still ours.
+            if member != self._member and (is_over or process.is_gone(owner)):
                 self._remove(connection, member)
 
     def _remove(self, connection: sqlite3.Connection, member: int) -> None:

@@ -122,8 +122,9 @@ def test_a_marker_closes_its_window_and_a_repeat_after_it_is_still_known(store: 
     marker = Record(Kind.MARKER, EPOCH, 1, 3, WINDOW, Marker([Accepted("app", None, 3, 0)], [(9, 9)]))
     settle(ledger, 0, data(1, 3))
     settle(ledger, 1, marker, [])
+    settle(ledger, 2, marker, [])
     ledger.flush()
-    repeated = settle(ledger, 2, data(1, 3))
+    repeated = settle(ledger, 3, data(1, 3))
     ledger.flush()
     body = store.read_ledger([WINDOW_ID])[WINDOW_ID].body
 
@@ -166,6 +167,19 @@ def test_expired_offsets_are_noted_and_passed_over(store: Store) -> None:
     assert offset == 42
     assert body["expired"] == [[0, 41]]
     assert claimed(store, "two").next_offset == 42
+
+
+def test_a_queue_that_lost_its_end_gives_offsets_out_again(store: Store) -> None:
+    """After an unclean election the same offsets hold other records: they are counted, not taken for the old ones."""
+    ledger = claimed(store)
+    settle(ledger, 0, data(1, 2))
+    settle(ledger, 1, data(3, 2))
+    ledger.rewind(1)
+    settle(ledger, 1, data(5, 2))
+    offset = ledger.flush()
+
+    assert offset == 2
+    assert outcomes_of(store) == {None: (6, 0, 0, 0)}
 
 
 def test_nothing_changed_writes_nothing(store: Store) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -210,3 +212,70 @@ def test_a_record_of_a_later_version_stops_the_worker_before_it(
 
     assert caught.value.problem is RECORD_VERSION_UNKNOWN
     assert position(store, queue) <= 1
+
+
+def test_a_backlog_of_full_records_is_worked_off_within_the_limits(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """More work in one poll than a session is long: the member stays, and no bulk outgrows its limit by a record."""
+    count, records = 2000, 20
+    for number in range(records):
+        events = [event(summary=f"{number} {at}", details={"text": "x" * 200}) for at in range(count)]
+        door.write(batch(*events, id=bytes([number]) * 16))
+    largest = 0
+    with running_worker(settings, queue, store) as worker:
+
+        def is_done() -> bool:
+            nonlocal largest
+            largest = max(largest, worker._bulk.events)
+            return position(store, queue) == records
+
+        eventually(is_done, within_s=120)
+
+    assert 0 < largest < settings.worker.bulk_events_max + count
+    assert store.search(parse("*"), size=0).total == count * records
+    assert outcomes(store, queue)["indexed"] == count * records
+
+
+def test_expired_offsets_are_counted_behind_what_was_read_before(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """Retention passes a worker that is behind: what it had read is indexed, the hole is noted, the rest goes on."""
+    door.write(batch(event(summary="0"), id=b"\x00" * 16))
+    work_off(settings, queue, store)
+    for number in range(1, 5):
+        door.write(batch(event(summary=str(number)), id=bytes([number]) * 16))
+    file = sqlite3.connect(config.sqlite_path(settings.queue.url))
+    with file:
+        file.execute("DELETE FROM record WHERE id IN (1, 2)")
+    file.close()
+    work_off(settings, queue, store)
+    body = store.read_ledger([f"position:logweir:{queue.topic_id()}:0"]).popitem()[1].body
+
+    assert sorted(one["summary"] for one in found(store)) == ["0", "3", "4"]
+    assert body["next_offset"] == 5
+    assert body["expired"] == [[1, 2]]
+
+
+def test_a_store_and_a_queue_that_go_away_for_a_while_stop_no_worker(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """A running worker waits for both and goes on, with every event indexed once."""
+    locks = [
+        sqlite3.connect(path, isolation_level=None)
+        for path in (config.sqlite_path(settings.store.url) / "main.sqlite", config.sqlite_path(settings.queue.url))
+    ]
+    with running_worker(settings, queue, store):
+        door.write(batch(event(summary="before"), id=b"\x01" * 16))
+        eventually(lambda: len(found(store)) == 1)
+        for locked in locks:
+            locked.execute("BEGIN EXCLUSIVE")
+        time.sleep(12)
+        for locked in locks:
+            locked.execute("ROLLBACK")
+            locked.close()
+        door.write(batch(event(summary="after"), id=b"\x02" * 16))
+        eventually(lambda: position(store, queue) == 2, within_s=60)
+
+    assert sorted(one["summary"] for one in found(store)) == ["after", "before"]
+    assert outcomes(store, queue)["indexed"] == 2

@@ -36,12 +36,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Work:
-    """One record on its way. ``outcomes``: one per event; None until it is known. ``documents``: place -> document."""
+    """One record on its way. ``outcomes``: one per event; None until it is known. ``documents``: place -> document.
+
+    ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
+    gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
+    """
 
     delivery: Delivery
     ledger: PartitionLedger
     record: Record | None
     size_bytes: int = 0
+    expired: tuple[int, int] | None = None
     outcomes: list[Outcome | None] = field(default_factory=list)
     documents: dict[int, Document] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
@@ -108,7 +113,12 @@ class Pipeline:
 
     def _settle_one(self, work: Work) -> None:
         offset = work.delivery.offset
-        if work.record is None:
+        if work.expired is not None:
+            first, last = work.expired
+            work.ledger.expire(first, last)
+            partition = str(work.delivery.partition)
+            metrics.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
+        elif work.record is None:
             work.ledger.pass_over(offset)
         elif not work.ledger.settle(work.record, offset, _known(work.outcomes)):
             metrics.get("logweir_worker_records_repeated_total").inc()

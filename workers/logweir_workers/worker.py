@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from logweir import exposition, metrics
 from logweir.clock import Clock, now_us
 from logweir.config import Settings
-from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, LogweirError
+from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
 from logweir.ledger import PartitionLedger
 from logweir.logs import configure_logging
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _RECORDS_PER_POLL = 64
 _BULK_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.02
+_TURN_S_MAX = 0.5
+_POLL_INTERVAL_S_MAX = 0.25
 _IDLE_WAIT_S = 0.2
 _LAG_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
@@ -78,6 +80,19 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+class _TopicMadeAnew(Exception):
+    """The topic that we read is gone, and another one has its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """Offsets, from ``first`` to ``last``, that were gone from the queue before they were read."""
+
+    partition: int
+    first: int
+    last: int
+
+
 @dataclass(slots=True)
 class _Bulk:
     """Records that are indexed together. ``since``: when the first one was prepared, monotonic seconds."""
@@ -110,11 +125,13 @@ class Worker:
         self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
         self._enrich = enrich.load(settings.worker)
         self._ledgers: dict[int, PartitionLedger] = {}
+        self._fetched: deque[Delivery | _Hole] = deque()
         self._bulk = _Bulk()
         self._under_way: deque[_Bulk] = deque()
         self._uncommitted: dict[int, int] = {}
         self._paused: set[int] = set()
         self._turned = time.monotonic()
+        self._polled = 0.0
         self._chores = [
             _Chore(self._settings.ledger_interval_s, self._flush),
             _Chore(_LAG_INTERVAL_S, self._observe_lag),
@@ -131,27 +148,27 @@ class Worker:
         try:
             until_it_answers(self._store.prepare, self._stopping)
             until_it_answers(self._queue.prepare, self._stopping)
-            self._topic_id = until_it_answers(self._queue.topic_id, self._stopping)
+            while not self._stopping.is_set():
+                self._topic_id = until_it_answers(self._queue.topic_id, self._stopping)
+                self._pipeline = Pipeline(
+                    store=self._store,
+                    enrich=self._enrich,
+                    topic_id=self._topic_id,
+                    events_max=self._settings.bulk_events_max,
+                    clock=self._clock,
+                )
+                self._read()
         except Stopped:
             return
-        self._pipeline = Pipeline(
-            store=self._store,
-            enrich=self._enrich,
-            topic_id=self._topic_id,
-            events_max=self._settings.bulk_events_max,
-            clock=self._clock,
-        )
-        while not self._stopping.is_set():
-            self._read()
 
     def _read(self) -> None:
-        """Be a member of the group until told to stop, or until a claim is lost; then leave it."""
+        """Be a member of the group until told to stop, a claim is lost or the topic is made anew; then leave it."""
         with ThreadPoolExecutor(self._settings.bulks_in_flight, thread_name_prefix="bulk") as self._executor:
             self._consumer: Consumer = until_it_answers(self._join, self._stopping)
             try:
                 while not self._stopping.is_set():
                     self._turn()
-            except Stopped:
+            except (Stopped, _TopicMadeAnew):
                 pass
             except LogweirError as error:
                 if error.problem is not CLAIM_LOST:
@@ -165,33 +182,51 @@ class Worker:
         return self._queue.consumer(group=self._settings.group, assigned=self._assigned, revoked=self._revoked)
 
     def _turn(self) -> None:
+        """Poll, prepare, index, settle, flush: a little of each. A member that does not poll is taken for dead."""
         self._turned = time.monotonic()
+        self._poll()
+        while self._fetched and not self._bulk_is_full() and time.monotonic() - self._turned < _TURN_S_MAX:
+            self._prepare(self._fetched.popleft())
+            self._settle_indexed()
+            self._send_bulk_when_due()
         self._settle_indexed()
         self._send_bulk_when_due()
-        for delivery in self._poll():
-            ledger = self._ledgers.get(delivery.partition)
-            if ledger is not None:
-                self._bulk.add(self._pipeline.prepare(delivery, ledger))
-                self._send_bulk_when_due()
         for chore in self._chores:
             chore.when_due()
 
-    def _poll(self) -> list[Delivery]:
-        """The next records; none while the bulk that is being filled is full and cannot be sent yet."""
-        self._pause_all_or_none(self._bulk_is_full())
-        busy = self._under_way or self._bulk.works
-        wait_s = _BUSY_WAIT_S if busy else _IDLE_WAIT_S
+    def _prepare(self, fetched: Delivery | _Hole) -> None:
+        ledger = self._ledgers[fetched.partition]
+        if isinstance(fetched, Delivery):
+            self._bulk.add(self._pipeline.prepare(fetched, ledger))
+        else:
+            delivery = Delivery(fetched.partition, fetched.last, 0, b"")
+            self._bulk.add(Work(delivery, ledger, None, expired=(fetched.first, fetched.last)))
+
+    def _poll(self) -> None:
+        """Fetch the next records. While some are not prepared yet, only show the group that we live."""
+        if self._fetched and time.monotonic() - self._polled < _POLL_INTERVAL_S_MAX:
+            if self._bulk_is_full():
+                self._stopping.wait(_BUSY_WAIT_S)
+            return
+        self._polled = time.monotonic()
+        self._pause_all_or_none(bool(self._fetched))
+        wait_s = _BUSY_WAIT_S if self._fetched or self._under_way or self._bulk.works else _IDLE_WAIT_S
         try:
-            return self._consumer.poll(wait_s=wait_s, records_max=_RECORDS_PER_POLL)
+            deliveries = self._consumer.poll(wait_s=wait_s, records_max=_RECORDS_PER_POLL)
         except LogweirError as error:
             if error.problem is OFFSETS_EXPIRED:
                 self._expire(error)
-            elif error.problem is QUEUE_DOWN:
-                log.warning("%s", error)
-                self._stopping.wait(1.0)
             else:
-                raise
-            return []
+                self._bear(error, QUEUE_DOWN)
+                self._stopping.wait(1.0)
+            return
+        self._fetched += [delivery for delivery in deliveries if delivery.partition in self._ledgers]
+
+    def _bear(self, error: LogweirError, *bearable: Problem) -> None:
+        """Go on although the queue or the store is away for now; raises everything else."""
+        if error.problem not in bearable:
+            raise error
+        log.warning("%s Trying again.", error)
 
     def _pause_all_or_none(self, full: bool) -> None:
         """By partition, not by a flag: some may have come or gone since the last time."""
@@ -223,7 +258,7 @@ class Worker:
             try:
                 self._pipeline.settle(self._under_way[0].works)
             except LogweirError as error:
-                _require_store_down(error)
+                self._bear(error, STORE_DOWN)
                 return
             self._under_way.popleft()
 
@@ -234,7 +269,7 @@ class Worker:
                 offset = ledger.flush()
             except LogweirError as error:
                 # The next flush writes all of it; until then nothing is committed.
-                _require_store_down(error)
+                self._bear(error, STORE_DOWN)
                 break
             if offset is not None:
                 self._uncommitted[partition] = offset
@@ -297,6 +332,7 @@ class Worker:
                 ledger.dropped = True
                 for name in ("logweir_queue_lag_records", "logweir_queue_head_age_seconds"):
                     metrics.remove(name, self._queue.topic, str(partition), self._settings.group)
+        self._fetched = deque(fetched for fetched in self._fetched if fetched.partition in self._ledgers)
         waiting, self._bulk = self._bulk.works, _Bulk()
         for work in waiting:
             if not work.ledger.dropped:
@@ -310,32 +346,41 @@ class Worker:
         self._drop([int(error.numbers["partition"])])
 
     def _expire(self, error: LogweirError) -> None:
-        """Offsets are gone that were never read: note them as lost, go on with what is there."""
-        numbers = error.numbers
-        partition, first, earliest = numbers["partition"], numbers["offset"], numbers["offset_earliest"]
-        ledger = self._ledgers[partition]
+        """Offsets are gone that were never read: note them as lost, behind what was read before, and read on."""
         log.error("%s", error)
-        if first < earliest:
-            ledger.expire(first, earliest - 1)
-            metrics.get("logweir_worker_offsets_expired_total").labels(str(partition)).inc(earliest - first)
-        self._consumer.seek(partition, earliest)
+        numbers = error.numbers
+        partition, wanted, earliest, end = (
+            numbers[name] for name in ("partition", "offset", "offset_earliest", "offset_latest")
+        )
+        if wanted < earliest:
+            self._fetched.append(_Hole(partition, wanted, earliest - 1))
+            self._consumer.seek(partition, earliest)
+        elif until_it_answers(self._queue.topic_id, self._stopping) != self._topic_id:
+            raise _TopicMadeAnew
+        else:
+            self._ledgers[partition].rewind(end)
+            self._consumer.seek(partition, end)
 
     def _observe_lag(self) -> None:
-        for partition, lag in self._consumer.lag().items():
+        try:
+            lags = self._consumer.lag()
+        except LogweirError as error:
+            self._bear(error, QUEUE_DOWN)
+            return
+        for partition, lag in lags.items():
             labels = (self._queue.topic, str(partition), self._settings.group)
             metrics.get("logweir_queue_lag_records").labels(*labels).set(lag.records)
             metrics.get("logweir_queue_head_age_seconds").labels(*labels).set(lag.seconds)
 
     def _delete_expired(self) -> None:
         before = day_of(self._clock() - self._retention_days * _DAY_US)
-        for index in self._store.delete_expired(before):
+        try:
+            deleted = self._store.delete_expired(before)
+        except LogweirError as error:
+            self._bear(error, STORE_DOWN, STORE_REFUSES)
+            return
+        for index in deleted:
             log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
-
-
-def _require_store_down(error: LogweirError) -> None:
-    if error.problem is not STORE_DOWN:
-        raise error
-    log.warning("%s Trying again.", error)
 
 
 @dataclass(slots=True)
