@@ -247,7 +247,7 @@ def test_expired_offsets_are_counted_behind_what_was_read_before(
         door.write(batch(event(summary=str(number)), id=bytes([number]) * 16))
     file = sqlite3.connect(config.sqlite_path(settings.queue.url))
     with file:
-        file.execute("DELETE FROM record WHERE id IN (1, 2)")
+        file.execute("DELETE FROM record WHERE id <= 2")
     file.close()
     work_off(settings, queue, store)
     body = store.read_ledger([f"position:logweir:{queue.topic_id()}:0"]).popitem()[1].body

@@ -357,9 +357,12 @@ class Worker:
             self._consumer.seek(partition, earliest)
         elif until_it_answers(self._queue.topic_id, self._stopping) != self._topic_id:
             raise _TopicMadeAnew
-        else:
+        elif wanted > end:
             self._ledgers[partition].rewind(end)
             self._consumer.seek(partition, end)
+        else:
+            # A hole between records that are there: no retention does that. A person has to see it.
+            raise error
 
     def _observe_lag(self) -> None:
         try:
