@@ -127,15 +127,19 @@ def _check_password(broker: Kafka) -> None:
     producer.close(5)
     queue.close()
     began_s = time.monotonic()
-    with pytest.raises(LogweirError) as refused:
-        prepared(broker.bootstrap_sasl, **signed_in, password="wrong-one")
+    for _ in range(3):
+        with pytest.raises(LogweirError) as refused:
+            prepared(broker.bootstrap_sasl, **signed_in, password="wrong-one")
+        # On a busy machine the broker may hang up before the library has read its refusal.
+        if "socket disconnected" not in str(refused.value):
+            break
     took_s = time.monotonic() - began_s
 
     assert found == [b"0"]
     assert refused.value.problem.code == "queue_down"
     assert "refuses user 'alice' or the password" in str(refused.value)
     assert "wrong-one" not in str(refused.value)
-    assert took_s < 10
+    assert took_s < 30
 
 
 def _check_close_without_broker(broker: Kafka) -> None:
