@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -279,6 +280,8 @@ def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
         name = ".".join(str(part) for part in first["loc"][:2])
         value, where = values.get(name, ("", "The configuration"))
         shown = "***" if "password" in name or "api_key" in name else value
+        if name.endswith(".url"):
+            shown = shown_url(str(value))
         reason = first["msg"][:1].lower() + first["msg"][1:]
         raise LogweirError(SETTING_BAD, where=where, name=name, value=shown, reason=reason) from error
 
@@ -289,6 +292,21 @@ def _filled(settings: Settings) -> Settings:
     queue = settings.queue.model_copy(update={"url": settings.queue.url or f"sqlite:///{data_dir}/queue.sqlite"})
     store = settings.store.model_copy(update={"url": settings.store.url or f"sqlite:///{data_dir}/store"})
     return settings.model_copy(update={"data_dir": data_dir, "queue": queue, "store": store})
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be printed and logged: ``***`` where user and password stand, however badly it is written."""
+    if url.startswith("sqlite:"):
+        return url  # A path, which may hold an @ as any other character.
+    return ",".join(_without_credentials(part) for part in re.split(r",(?=[\w\s]+:/)", url))
+
+
+def _without_credentials(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}***@{place}" if at else url
 
 
 def sqlite_path(url: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, SecretStr
 
-from logweir.config import SECTIONS, Settings, environment_name, require_known
+from logweir.config import SECTIONS, Settings, environment_name, require_known, shown_url
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +28,11 @@ def value_of(settings: Settings, name: str) -> str:
     """One setting's value as text, secrets masked. Raises LogweirError(SETTING_UNKNOWN)."""
     require_known(name, where="The command line")
     section, _, inner = name.rpartition(".")
-    return str(_plain(getattr(getattr(settings, section) if section else settings, inner)))
+    return str(_plain(inner, getattr(getattr(settings, section) if section else settings, inner)))
 
 
 def as_toml(settings: Settings) -> str:
-    """All settings, ready to be saved as logweir.toml; those without a value, and secrets, are commented out."""
+    """All settings, ready to be saved as logweir.toml; those without a value, and with secrets, are commented out."""
     document = tomlkit.document()
     _add(document, settings, "data_dir")
     for section in SECTIONS:
@@ -47,16 +47,18 @@ def as_toml(settings: Settings) -> str:
 def _add(container: Any, model: BaseModel, name: str, section: str = "") -> None:
     full_name = f"{section}.{name}" if section else name
     container.add(tomlkit.comment(f"{type(model).model_fields[name].description} [{environment_name(full_name)}]"))
-    value = _plain(getattr(model, name))
-    if value in ("", "***") or value is None:
-        container.add(tomlkit.comment(f'{name} = ""' if value != "***" else f'{name} = "***"'))
+    value = _plain(name, getattr(model, name))
+    if value in ("", None) or "***" in str(value):
+        container.add(tomlkit.comment(f"{name} = {tomlkit.item(value or '').as_string()}"))
     else:
         container.add(name, value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "***" if value.get_secret_value() else ""
+    if name == "url":
+        return shown_url(value)
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from logweir.config import Settings
+from logweir.config import Settings, shown_url
 from logweir.errors import LogweirError
 from logweir.keys import read_keys
 from logweir.queue import open_queue
@@ -77,7 +77,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _configuration(settings: Settings) -> Finding:
     # Had it been unreadable, the command would have said so before it came here.
-    found = f"queue {_without_password(settings.queue.url)}, store {_without_password(settings.store.url)}"
+    found = f"queue {shown_url(settings.queue.url)}, store {shown_url(settings.store.url)}"
     if settings.queue.url.startswith("sqlite:") and settings.ingest.processes > 1:
         advice = "Set ingest.processes to 1, or use Kafka: the embedded queue is for one ingest process."
         return Finding("configuration", "fault", f"{found}, {settings.ingest.processes} ingest processes", advice)
@@ -155,11 +155,6 @@ def _clock_is_synchronised() -> bool | None:
     # struct timex: modes (int, padded), offset, freq, maxerror, esterror (long each), status (int).
     status = ctypes.c_int.from_buffer(timex, 5 * ctypes.sizeof(ctypes.c_long)).value
     return not status & _STA_UNSYNC
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
 
 
 def _print_table(findings: list[Finding]) -> None:

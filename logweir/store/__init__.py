@@ -178,7 +178,9 @@ def open_store(settings: StoreSettings) -> Store:
         from logweir.store.sqlite import SqliteStore
 
         return SqliteStore(settings)
+    from logweir.config import shown_url
+
     raise LogweirError(
-        SETTING_BAD, where="The configuration", name="store.url", value=settings.url,
+        SETTING_BAD, where="The configuration", name="store.url", value=shown_url(settings.url),
         reason="it begins neither with http://, https:// nor sqlite:///",
     )  # fmt: skip

@@ -16,13 +16,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import orjson
 from elastic_transport import ObjectApiResponse, TransportError
 from elasticsearch import ApiError, Elasticsearch
 
-from logweir.config import StoreSettings
+from logweir.config import StoreSettings, shown_url
 from logweir.errors import CLAIM_LOST, SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.event import ALIAS, FIELDS, INDEX_PREFIX, Kind, Provenance, day_of
 from logweir.query import (
@@ -78,8 +78,8 @@ class ElasticsearchStore:
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
-        urls = [urlsplit(url.strip()) for url in settings.url.split(",")]
-        self._url = ",".join(_shown(url) for url in urls)
+        urls = _split(settings.url)
+        self._url = ",".join(_address(url) for url in urls)
         self._client = _client(settings, urls)
         self._prepared = False
         self._prepare_lock = threading.Lock()
@@ -364,13 +364,14 @@ def _client(settings: StoreSettings, urls: list[SplitResult]) -> Elasticsearch:
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     secure = any(url.scheme == "https" for url in urls)
     options: dict[str, Any] = {"ssl_context": _ssl_context(settings)} if secure else {}
-    username = settings.username or urls[0].username
+    username = settings.username or unquote(urls[0].username or "")
     if settings.api_key.get_secret_value():
         options["api_key"] = settings.api_key.get_secret_value()
     elif username:
-        options["basic_auth"] = (username, settings.password.get_secret_value() or urls[0].password or "")
+        password = settings.password.get_secret_value() or unquote(urls[0].password or "")
+        options["basic_auth"] = (username, password)
     return Elasticsearch(
-        [_shown(url) for url in urls],
+        [_address(url) for url in urls],
         request_timeout=settings.timeout_s,
         connections_per_node=_CONNECTIONS,
         max_retries=len(urls),
@@ -390,18 +391,25 @@ def _ssl_context(settings: StoreSettings) -> ssl.SSLContext:
         ) from error  # fmt: skip
 
 
-def _shown(url: SplitResult) -> str:
-    """The URL without credentials, with its port."""
+def _split(text: str) -> list[SplitResult]:
+    """The URLs of ``store.url``. Raises LogweirError(SETTING_BAD)."""
     try:
-        host, port = url.hostname, url.port or 9200
-    except ValueError:
-        host = None
-    if not host or url.scheme not in ("http", "https"):
+        urls = [urlsplit(url.strip()) for url in text.split(",")]
+        good = all(url.hostname and url.port != 0 and url.scheme in ("http", "https") for url in urls)
+    except ValueError:  # such as a port that is no number
+        good = False
+    if not good:
         raise LogweirError(
-            SETTING_BAD, where="The configuration", name="store.url", value=url._replace(netloc="…").geturl(),
-            reason="each part must read http[s]://host:port",
+            SETTING_BAD, where="The configuration", name="store.url", value=shown_url(text),
+            reason="each part must read http[s]://host:port, with user and password percent-encoded if they are in it",
         )  # fmt: skip
-    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{url.path.rstrip('/')}"
+    return urls
+
+
+def _address(url: SplitResult) -> str:
+    """The URL without credentials, with its port."""
+    host = url.hostname or ""
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{url.port or 9200}{url.path.rstrip('/')}"
 
 
 def _reason(error: TransportError) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +184,28 @@ def test_one_living_address_of_several_is_enough(remote: tuple[Store, Any], tmp_
         assert len(found(store)) == 3
 
 
-@pytest.mark.parametrize("url", ["http://", "http://host:port", "https://h:1,ftp://h"])
+def test_user_and_password_in_the_url_are_percent_decoded() -> None:
+    """What had to be encoded to stand in a URL is decoded before it is sent."""
+    sent: list[str | None] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers["Authorization"])
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Door) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://m%40e:p%2Fa%3As%25s@127.0.0.1:{server.server_port}"
+        with closing(open_store(StoreSettings(url=url))) as store:
+            problem_of(store.check)
+        server.shutdown()
+
+    assert base64.b64decode((sent[0] or "").removeprefix("Basic ")) == b"m@e:p/a:s%s"
+
+
+@pytest.mark.parametrize("url", ["http://", "http://host:port", "https://h:1,ftp://h", "http://[::1", "http:/u:x@h"])
 def test_unreadable_url_is_a_bad_setting(url: str) -> None:
     """What is no URL is said when the store is opened."""
     assert problem_of(lambda: open_store(StoreSettings(url=url))).problem.code == "setting_bad"

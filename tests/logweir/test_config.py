@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from logweir import config
-from logweir.config_command import as_toml
+from logweir.config_command import as_toml, value_of
+from logweir.doctor import _configuration
 from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
+from logweir.queue import open_queue
+from logweir.store import open_store
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -96,3 +99,41 @@ def test_what_config_prints_can_be_read_again(tmp_path: Path) -> None:
 
     assert "hunter2" not in text
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:hunter2@es:9200", "https://***@es:9200"),
+        ("https://me:hunter2@a:9200,https://me:hunter2@b:9200", "https://***@a:9200,https://***@b:9200"),
+        ("https://me:hunt,er2/@x@es:9200", "https://***@es:9200"),
+        ("htps:/me:hunter2@es", "***@es"),
+        ("me:hunter2@es:9200", "***@es:9200"),
+        ("kafka://me:hunter2@k1:9092,me:hunter2@k2/events", "kafka://***@k2/events"),
+        ("https://es:9200", "https://es:9200"),
+        ("kafka://k1:9092,k2:9092/events", "kafka://k1:9092,k2:9092/events"),
+        ("sqlite:////srv/a@b/store", "sqlite:////srv/a@b/store"),
+    ],
+)
+def test_a_shown_url_has_neither_user_nor_password(url: str, shown: str) -> None:
+    """However badly an address is written, its password is not printed; what has none stays as it is."""
+    assert config.shown_url(url) == shown
+
+
+def test_passwords_in_addresses_are_printed_by_no_command(tmp_path: Path) -> None:
+    """`logweir config`, `doctor` and the errors of a mistyped scheme mask what stands before the @."""
+    for scheme in ("https", "htps"):
+        url = f"{scheme}://me:hunter2@127.0.0.1:1"
+        settings = config.load(environment={"LOGWEIR_STORE_URL": url, "LOGWEIR_QUEUE_URL": url})
+        printed = [as_toml(settings), value_of(settings, "store.url"), str(_configuration(settings))]
+        for open_port in (lambda s: open_queue(s.queue), lambda s: open_store(s.store).check()):
+            with pytest.raises(LogweirError) as caught:
+                open_port(settings)
+            printed.append(str(caught.value))
+        with pytest.raises(LogweirError) as caught:
+            config.load(config_file=written(tmp_path, f"[store]\nurl = ['{url}']\n"), environment={})
+        printed.append(str(caught.value))
+
+        assert all("127.0.0.1:1" in text for text in printed)
+        assert "hunter2" not in "".join(printed)
+        assert config.load(config_file=written(tmp_path, printed[0]), environment={}).store.url.startswith("sqlite:")

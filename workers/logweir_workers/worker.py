@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from logweir import exposition, metrics
 from logweir.clock import Clock, now_us
-from logweir.config import Settings
+from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
 from logweir.ledger import PartitionLedger
@@ -71,7 +71,8 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
     metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_queue_", "logweir_store_"))
     port = exposition.serve("The worker", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled)
-    log.info("Reading %s into %s; metrics on port %d.", settings.queue.url, settings.store.url, port)
+    places = shown_url(settings.queue.url), shown_url(settings.store.url)
+    log.info("Reading %s into %s; metrics on port %d.", *places, port)
     try:
         worker.run()
     finally:
