@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         _top_parser().parse_args(words)
         _top_parser().print_help()
         return 2
+    # What a command writes (events, keys, locks) is its owner's alone.
+    umask_before = os.umask(0o077)
     try:
         return _run(command, words[1:])
     except LogweirError as error:
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output (head, less) has gone: not an error, but Python's own flush at exit must not say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    finally:
+        os.umask(umask_before)
 
 
 def _run(command: Command, words: list[str]) -> int:

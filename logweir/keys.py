@@ -30,6 +30,7 @@ import tomlkit.exceptions
 
 from logweir.clock import Clock, now_us
 from logweir.errors import KEY_NAME_BAD, KEY_NAME_TAKEN, KEY_NAME_UNKNOWN, KEYS_FILE_BAD, LogweirError
+from logweir.files import make_folder, sync_folder
 
 if TYPE_CHECKING:
     from logweir.config import Settings
@@ -132,7 +133,7 @@ class KeysFile:
     def _changing(self) -> Iterator[tomlkit.TOMLDocument]:
         """The parsed file to change; written back when the block ends well."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             with _locked(self._path.with_name(self._path.name + ".lock")):
                 read_keys(self._path)  # An unreadable file is an error, never overwritten.
                 text = self._path.read_text(encoding="utf-8") if self._path.exists() else _HEADING
@@ -166,11 +167,7 @@ def _write_whole(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 # --- logweir keys -------------------------------------------------------------------------------------------------

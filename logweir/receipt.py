@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from logweir.errors import RECEIPT_BAD, LogweirError
+from logweir.files import make_folder, sync_folder
 
 VERSION = 1
 _FIELDS = struct.Struct(">B16sIQII")
@@ -71,7 +72,7 @@ def secret_of(folder: Path) -> bytes:
     try:
         return _read(path)
     except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     descriptor, name = tempfile.mkstemp(prefix=".receipt.", dir=folder)  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -80,6 +81,7 @@ def secret_of(folder: Path) -> bytes:
             os.fsync(file.fileno())
         # A link fails when the name is taken, where a rename would replace another process's secret.
         os.link(name, path)
+        sync_folder(folder)
     except FileExistsError:
         pass
     finally:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from logweir.config import Settings, environment_name
 from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PART_FAILED, PORT_TAKEN, LogweirError
+from logweir.files import make_folder
 from logweir.keys import KeysFile, read_keys
 from logweir.logs import configure_logging
 from logweir.process import die_with_parent, require_free_port
@@ -196,7 +197,7 @@ def _parts(arguments: argparse.Namespace, settings: Settings) -> list[Part]:
 def _locked(data_dir: Path) -> Iterator[None]:
     """Have the data folder for ourselves. Raises LogweirError(DATA_DIR_LOCKED), (DATA_DIR_UNUSABLE)."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(data_dir)
         file = (data_dir / "up.lock").open("a+")
     except OSError as error:
         raise LogweirError(DATA_DIR_UNUSABLE, path=data_dir, reason=error.strerror) from error

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 from logweir.clock import now_us
 from logweir.config import MEBIBYTE, sqlite_path
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, LogweirError
+from logweir.files import make_folder, sync_folder
 from logweir.queue import Assigned, Done, Revoked
 from logweir.queue.sqlite_file import (
     OFFSET_BITS,
     Database,
     bounds,
-    make_folder,
     make_tables,
     row_id,
-    sync_folder,
     used_bytes,
 )
 from logweir.queue.sqlite_group import SqliteConsumer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sqlite3
 import time
 import uuid
@@ -137,22 +136,6 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             if attempt >= 100:
                 raise
             time.sleep(0.05)
-
-
-def make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """A new file is durable only when its name is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def row_id(partition: int, offset: int) -> int:

@@ -22,6 +22,7 @@ import orjson
 from logweir.config import StoreSettings, sqlite_path
 from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.event import INDEX_PREFIX, Provenance, day_of
+from logweir.files import make_folder, sync_folder
 from logweir.query import PAGE_MAX, And, Node, time_range, within_years
 from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
 from logweir.store import sqlite_query as sql
@@ -74,7 +75,7 @@ class SqliteStore:
     # --- events ---------------------------------------------------------------------------------------------------
     def prepare(self) -> None:
         with self._problems():
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             for leftover in self._folder.glob(".new-*"):
                 if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE_S:
                     leftover.unlink(missing_ok=True)
@@ -146,7 +147,7 @@ class SqliteStore:
             path.unlink(missing_ok=True)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._sync_folder()
+            sync_folder(self._folder)
             day.execute("ROLLBACK")
 
     # --- ledger ---------------------------------------------------------------------------------------------------
@@ -324,10 +325,7 @@ class SqliteStore:
             return
         finally:
             fresh.unlink(missing_ok=True)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        _sync(self._folder)
+        sync_folder(self._folder)
 
 
 def _insert(
