@@ -34,6 +34,10 @@ from logweir.errors import RECORD_CORRUPT, RECORD_VERSION_UNKNOWN, LogweirError
 VERSION = 1
 BODY_SIZE_BYTES_MAX = 256 * 1024 * 1024
 """No record of ours decompresses to more: a header that says otherwise is damaged or hostile."""
+RAW_SIZE_BYTES_MAX = 4 * 1024 * 1024
+"""A door puts no more into one record, however well it compresses; only a single larger event may exceed it."""
+EVENTS_MAX = 10_000
+"""A door puts no more events into one record; a batch without events counts as one."""
 
 _MAGIC = b"LWR"
 _HEADER = struct.Struct(">3sBBB16sQIIII")

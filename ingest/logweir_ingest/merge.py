@@ -32,8 +32,12 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 _FLIGHT_SIZE_BYTES_MAX = 4 * MEBIBYTE
 _REFUSED_UNDER_WAY_MAX = 64
+# Of a batch in a record, beside its events and what its emitter can make long.
 _BATCH_OVERHEAD_BYTES = 200
-_EVENT_OVERHEAD_BYTES = 64
+_REASON_OVERHEAD_BYTES = 10
+_EVENT_OVERHEAD_BYTES = 5
+# What an event in memory needs beside its own bytes.
+_EVENT_OBJECT_BYTES = 60
 # A marker's line for one emitter is at most this large: a window takes so many emitters as fit into a record.
 _EMITTER_SIZE_BYTES_MAX = 900
 
@@ -173,7 +177,7 @@ class Merger:
         Raises LogweirError when nothing was taken over: STOPPING; QUEUE_UNAVAILABLE without a connection, with a full
         buffer, or while the lane's last record is overdue.
         """
-        size_bytes = sum(map(len, batch.events)) + _EVENT_OVERHEAD_BYTES * len(batch.events) + _BATCH_OVERHEAD_BYTES
+        size_bytes = _raw_size_bytes([batch]) + _EVENT_OBJECT_BYTES * len(batch.events)
         with self._lock:
             if self._stopping:
                 raise LogweirError(STOPPING)
@@ -292,13 +296,15 @@ class Merger:
 
     # --- records ---------------------------------------------------------------------------------------------------
     def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int]]:
-        """The encoded records of the batches and how many events each holds, none larger than the queue takes.
+        """The encoded records of the batches and how many events each holds.
 
+        None is larger than the queue takes, nor than a reader wants to unpack (record.RAW_SIZE_BYTES_MAX, EVENTS_MAX).
         How far the last ones shrank says how much to put into one; a guess too high is cut in two and tried again.
         Raises LogweirError(QUEUE_RECORD_TOO_LARGE) when a single event does not fit.
         """
         size_bytes_max = self._record_size_bytes_max
-        rest = deque(_pieces(batches, int(size_bytes_max * max(1.0, self._shrink * 0.8))))
+        raw_size_bytes = min(int(size_bytes_max * max(1.0, self._shrink * 0.8)), record.RAW_SIZE_BYTES_MAX)
+        rest = deque(_pieces(batches, raw_size_bytes))
         while rest:
             piece = rest.popleft()
             count = sum(len(batch.events) for batch in piece)
@@ -499,44 +505,57 @@ def _counts_by_record(flight: _Flight) -> list[dict[Emitter, tuple[int, int]]]:
     return counts
 
 
+def _overhead_bytes(batch: Batch) -> int:
+    """About what a batch adds to a record's body beside its events."""
+    size_bytes = _BATCH_OVERHEAD_BYTES + len(batch.emitter or "") + len(batch.epoch or "")
+    if batch.dropped:
+        size_bytes += sum(_REASON_OVERHEAD_BYTES + len(reason) for reason in batch.dropped)
+    return size_bytes
+
+
 def _raw_size_bytes(batches: Sequence[Batch]) -> int:
-    return sum(_BATCH_OVERHEAD_BYTES + sum(map(len, batch.events)) + 5 * len(batch.events) for batch in batches)
+    return sum(
+        _overhead_bytes(batch) + sum(map(len, batch.events)) + _EVENT_OVERHEAD_BYTES * len(batch.events)
+        for batch in batches
+    )
 
 
 def _pieces(batches: Sequence[Batch], size_bytes_max: int) -> Iterator[list[Batch]]:
-    """The batches in order, in runs of at most ``size_bytes_max`` raw bytes, each run with one event at least.
+    """The batches in order, in runs of at most ``size_bytes_max`` raw bytes and record.EVENTS_MAX events.
 
-    A batch that is larger is cut: each part says with which index, and which sequence, it begins.
+    Each run has one event at least, whatever its size. A batch that is larger is cut: each part says with which index,
+    and which sequence, it begins.
     """
     piece: list[Batch] = []
-    free = size_bytes_max
+    bytes_left, events_left = size_bytes_max, record.EVENTS_MAX
     for batch in batches:
-        size_bytes = _raw_size_bytes([batch])
-        if size_bytes <= free or (not piece and len(batch.events) <= 1):
-            piece.append(batch)
-            free -= size_bytes
-            continue
-        if piece:
-            yield piece
-            piece, free = [], size_bytes_max
-        if size_bytes <= free:
-            piece.append(batch)
-            free -= size_bytes
-            continue
-        yield from ([part] for part in _parts(batch, size_bytes_max))
+        for part in _parts(batch, size_bytes_max):
+            size_bytes, count = _raw_size_bytes([part]), max(1, len(part.events))
+            if piece and (size_bytes > bytes_left or count > events_left):
+                yield piece
+                piece, bytes_left, events_left = [], size_bytes_max, record.EVENTS_MAX
+            piece.append(part)
+            bytes_left -= size_bytes
+            events_left -= count
     if piece:
         yield piece
 
 
 def _parts(batch: Batch, size_bytes_max: int) -> Iterator[Batch]:
-    start, free = 0, size_bytes_max - _BATCH_OVERHEAD_BYTES
+    """The batch as it is, or in parts that each fit into a run of their own."""
+    count = len(batch.events)
+    if count <= 1 or (count <= record.EVENTS_MAX and _raw_size_bytes([batch]) <= size_bytes_max):
+        yield batch
+        return
+    room_bytes = size_bytes_max - _overhead_bytes(batch)
+    start, bytes_left = 0, room_bytes
     for index, event in enumerate(batch.events):
-        size_bytes = len(event) + 5
-        if size_bytes > free and index > start:
+        size_bytes = len(event) + _EVENT_OVERHEAD_BYTES
+        if index > start and (size_bytes > bytes_left or index - start >= record.EVENTS_MAX):
             yield _part(batch, start, index)
-            start, free = index, size_bytes_max - _BATCH_OVERHEAD_BYTES
-        free -= size_bytes
-    yield _part(batch, start, len(batch.events))
+            start, bytes_left = index, room_bytes
+        bytes_left -= size_bytes
+    yield _part(batch, start, count)
 
 
 def _part(batch: Batch, start: int, end: int) -> Batch:

@@ -12,8 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from logweir import record
 from logweir.clock import WINDOW_US
 from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import QUEUE_UNAVAILABLE, STOPPING, LogweirError
@@ -227,6 +229,29 @@ def test_many_small_batches_are_cut_into_records_that_fit(tmp_path: Path) -> Non
         records = bench.records()
 
     assert [batch.sequence_first for _, one in records for batch in one.batches] == list(range(1, 200))
+    numbered_without_a_gap(records)
+
+
+def test_what_compresses_well_is_cut_into_records_that_a_reader_can_unpack(tmp_path: Path) -> None:
+    """A worker polls many records at once: each is bounded by its raw size and its events, not only as it is sent."""
+    with started(tmp_path) as bench:
+        event = b'{"x":"%b"}' % (b"x" * 6000)
+        assert all(isinstance(bench.send(*[event] * 2000, key="large"), Enqueued) for _ in range(3))
+        with bench.slow():
+            futures = [bench.submit(bench.batch(*[b"{}"] * 100, key="many")) for _ in range(300)]
+            reasons = {f"reason-{n:050}": n for n in range(64)}
+            futures += [
+                bench.submit(msgspec.structs.replace(bench.batch(key="beat"), dropped=reasons)) for _ in range(3000)
+            ]
+        assert all(isinstance(future.result(10), Enqueued) for future in futures)
+        records = bench.records()
+
+    assert len(events_of(records)) == 3 * 2000 + 300 * 100
+    assert sum(batch.key == "beat" for _, one in records for batch in one.batches) == 3000
+    for _, one in records:
+        assert one.count <= record.EVENTS_MAX
+        assert len(msgspec.msgpack.encode(one.body)) <= record.RAW_SIZE_BYTES_MAX
+    assert max(one.count for _, one in records) == record.EVENTS_MAX
     numbered_without_a_gap(records)
 
 
