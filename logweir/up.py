@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from logweir.arguments import reachable, whole_number
 from logweir.config import Settings, environment_name
-from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PART_FAILED, PORT_TAKEN, LogweirError
+from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PART_FAILED, PORT_TAKEN, SETTING_BAD, LogweirError
 from logweir.files import make_folder
 from logweir.keys import KeysFile, read_keys
 from logweir.logs import configure_logging
@@ -32,6 +33,7 @@ KEY_NAME = "first"
 _EXAMPLE = '{"category":"test","summary":"hello weir"}'
 _READY_S_MAX = 60.0
 _PORT_WAIT_S_MAX = 3.0
+_KEY_WAIT_S_MAX = 3.0
 _GRACE_S = 4.0
 _RESTART_WAIT_S_MAX = 10.0
 _TURN_S = 0.1
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="ADDRESS", help="address that both listen on (127.0.0.1: this machine only)"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes (1)")
+    parser.add_argument("--workers", type=whole_number(least=1), default=1, metavar="N", help="worker processes (1)")
     parser.add_argument(
         "--die-with-parent", action="store_true", help="stop when the process that started this one dies"
     )
@@ -53,21 +55,34 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent()
     configure_logging("up")
+    settings = _listening(settings, arguments.address)
     supervisor = Supervisor()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
     with _locked(settings.data_dir):
         _require_ports(settings)
-        key = _first_key(settings)
         for part in _parts(arguments, settings):
             supervisor.start(part)
         try:
             if supervisor.wait_until_ready(settings):
-                print(_welcome(settings, key), flush=True)
+                print(_welcome(settings, _first_key(settings)), flush=True)
                 supervisor.watch()
         finally:
             supervisor.stop_all()
     return 0
+
+
+def _listening(settings: Settings, address: str | None) -> Settings:
+    """With the ports named and the address that was asked for. Raises LogweirError(SETTING_BAD)."""
+    for name, port in (("ingest.port", settings.ingest.port), ("console.port", settings.console.port)):
+        if port == 0:
+            reason = "`logweir up` says where things are before they run, so it needs a port's number"
+            raise LogweirError(SETTING_BAD, where="The configuration", name=name, value=port, reason=reason)
+    if not address:
+        return settings
+    ingest = settings.ingest.model_copy(update={"address": address})
+    console = settings.console.model_copy(update={"address": address})
+    return settings.model_copy(update={"ingest": ingest, "console": console})
 
 
 @dataclass(slots=True)
@@ -119,8 +134,8 @@ class Supervisor:
     def wait_until_ready(self, settings: Settings) -> bool:
         """True once ingest and console answer; False when told to stop before. Raises LogweirError(PART_FAILED)."""
         deadline = time.monotonic() + _READY_S_MAX
-        waiting = [("ingest", _address(settings.ingest.address), settings.ingest.port, "/readyz")]
-        waiting.append(("console", _address(settings.console.address), settings.console.port, "/healthz"))
+        waiting = [("ingest", reachable(settings.ingest.address), settings.ingest.port, "GET", "/readyz")]
+        waiting.append(("console", reachable(settings.console.address), settings.console.port, "GET", "/healthz"))
         while waiting and not self._stopping:
             for part in self._parts:
                 if (part.exit_status() or 0) > 0:
@@ -128,7 +143,7 @@ class Supervisor:
                 self._restart_if_dead(part)
             if time.monotonic() > deadline:
                 raise LogweirError(PART_FAILED, part=waiting[0][0], status=f"not ready after {_READY_S_MAX:.0f} s")
-            waiting = [one for one in waiting if not _answers(*one[1:])]
+            waiting = [one for one in waiting if _status(*one[1:]) != http.client.OK]
             time.sleep(_TURN_S)
         return not self._stopping
 
@@ -235,14 +250,22 @@ def _require_ports(settings: Settings) -> None:
 
 
 def _first_key(settings: Settings) -> str | None:
-    """A key when there has never been one; None when there has."""
+    """A key that the door accepts already, when there has never been one; None when there has."""
     path = settings.keys_path
-    return None if read_keys(path) else KeysFile(path).add(KEY_NAME)
+    if read_keys(path):
+        return None
+    key = KeysFile(path).add(KEY_NAME)
+    door = reachable(settings.ingest.address), settings.ingest.port
+    deadline = time.monotonic() + _KEY_WAIT_S_MAX
+    # The door looks for new keys every other second. An empty body is refused, but not before its key is known.
+    while _status(*door, "POST", "/events", key) == http.client.UNAUTHORIZED and time.monotonic() < deadline:
+        time.sleep(_TURN_S)
+    return key
 
 
 def _welcome(settings: Settings, key: str | None) -> str:
-    ingest = f"http://{_address(settings.ingest.address)}:{settings.ingest.port}"
-    console = f"http://{_address(settings.console.address)}:{settings.console.port}"
+    ingest = f"http://{reachable(settings.ingest.address)}:{settings.ingest.port}"
+    console = f"http://{reachable(settings.console.address)}:{settings.console.port}"
     program = f"{Path(sys.argv[0])} {{}} --data-dir {settings.data_dir}"
     lines = [
         "",
@@ -251,11 +274,12 @@ def _welcome(settings: Settings, key: str | None) -> str:
         "",
     ]
     if key is not None:
+        header = [*(f"{name}: {key}" for name in settings.ingest.key_headers), f"Authorization: Bearer {key}"][0]
         lines += [
             f"A key was made, named {KEY_NAME!r}. This is the only time that it is shown:",
             f"  {key}",
             "Send an event with it:",
-            f"  curl -H 'X-My-Log-Input-Key: {key}' -d '{_EXAMPLE}' {ingest}/events",
+            f"  curl -H '{header}' -d '{_EXAMPLE}' {ingest}/events",
             "Find it:",
             f"  {program.format('search hello')}",
         ]
@@ -269,18 +293,13 @@ def _welcome(settings: Settings, key: str | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def _address(listening: str) -> str:
-    """Where a client on this machine finds what listens there."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening, listening)  # noqa: S104
-    return f"[{reachable}]" if ":" in reachable else reachable
-
-
-def _answers(address: str, port: int, path: str) -> bool:
+def _status(address: str, port: int, method: str, path: str, key: str = "") -> int:
+    """What is answered; 0 when nothing is."""
     connection = http.client.HTTPConnection(address.strip("[]"), port, timeout=1)
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
+        connection.request(method, path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()

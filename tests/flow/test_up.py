@@ -1,0 +1,72 @@
+"""`logweir up`: where it listens, and when its first key is made."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from logweir.config import StoreSettings
+from logweir.keys import read_keys
+from logweir.store import open_store
+from tests.flow.product import Embedded, Process, free_port
+
+
+def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path: Path) -> None:
+    """What is printed names the address, and its key is accepted in the moment in which it is shown."""
+    product = Embedded(tmp_path / "data", extra=["--address", "127.0.0.2"])
+    try:
+        text = product.start().text
+        curl = next(line.strip() for line in text.splitlines() if "curl -H" in line)
+        answer = json.loads(subprocess.run(curl, shell=True, capture_output=True, text=True, check=True).stdout)
+        with closing(open_store(StoreSettings(url=f"sqlite:///{product.data_dir}/store"))) as store:
+            letters = store.count_dead_letters()
+    finally:
+        product.process.kill_family()
+
+    assert f"http://127.0.0.2:{product.ingest_port}/events" in curl
+    assert f"http://127.0.0.2:{product.console_port}/" in text
+    assert answer["accepted"] == 1
+    assert letters == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ingest-port", "0"], "ingest.port to 0"),
+        (["--console-port", "0"], "console.port to 0"),
+        (["--workers", "0"], "'0' is not a whole number, 1 or more"),
+        (["--address", "192.0.2.1"], "Ingest cannot listen on 192.0.2.1"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once_and_makes_no_key(tmp_path: Path, words: list[str], said: str) -> None:
+    """Status 2 and one line, not a time-out a minute later."""
+    ports = ["--ingest-port", str(free_port()), "--console-port", str(free_port())]
+    process = Process(["up", "--data-dir", str(tmp_path / "data"), *ports, *words], tmp_path / "log")
+
+    assert process.popen.wait(15) == 2
+    assert said in process.text
+    assert read_keys(tmp_path / "data/keys.toml") == []
+
+
+def test_a_start_that_is_interrupted_leaves_no_key_that_nobody_saw(tmp_path: Path) -> None:
+    """Ctrl-C before the parts are ready, and the next start still has a first key to show."""
+    product = Embedded(tmp_path / "data")
+    process = Process(
+        ["up", "--data-dir", str(product.data_dir), "--ingest-port", str(product.ingest_port),
+         "--console-port", str(product.console_port)],
+        tmp_path / "log",
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while len(process.family()) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.popen.send_signal(signal.SIGINT)
+
+    assert process.popen.wait(20) == 0
+    assert "logweir is running" not in process.text
+    assert read_keys(product.data_dir / "keys.toml") == []
