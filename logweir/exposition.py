@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -15,8 +14,6 @@ from logweir.errors import PORT_TAKEN, LogweirError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
-
-log = logging.getLogger(__name__)
 
 _PORTS_TRIED = 100
 
@@ -68,7 +65,5 @@ def _bound(what: str, address: str, port: int, application: Any) -> WSGIServer:
         except OSError as error:
             reason = error.strerror or str(error)
             continue
-        if port not in (0, server.server_port):
-            log.warning("%s: port %d is taken; /metrics is on port %d.", what, port, server.server_port)
         return server
     raise LogweirError(PORT_TAKEN, what=what, address=f"{address}:{port}", reason=reason)

@@ -70,9 +70,11 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     store, queue = open_store(settings.store), open_queue(settings.queue)
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
     metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_queue_", "logweir_store_"))
-    port = exposition.serve("The worker", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled)
+    port = exposition.serve(
+        "The worker's /metrics", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled
+    )
     places = shown_url(settings.queue.url), shown_url(settings.store.url)
-    log.info("Reading %s into %s; metrics on port %d.", *places, port)
+    log.info("Reading %s into %s; /metrics is on port %d.", *places, port)
     try:
         worker.run()
     finally:
