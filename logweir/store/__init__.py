@@ -138,9 +138,10 @@ class Store(Protocol):
         """All whose ids begin with ``prefix``, in the order of their ids, as last written before the scan or later."""
 
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        """Write in order, durably. Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already.
+        """Write durably, the last one only when all before it are written.
 
-        Those before it may be written then, those behind it may too: each is right for the position in its body.
+        Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already. Of those before the last,
+        any may be written then: each is right for the position in its body.
         """
 
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:

@@ -283,6 +283,11 @@ class ElasticsearchStore:
 
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         self._ensure_prepared()
+        # Two bulks: the server judges each document of a bulk alone, and would write the last one without the others.
+        for together in (documents[:-1], documents[-1:]):
+            self._write_ledger(together)
+
+    def _write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         operations = [_ledger_operation(document, version_type="external_gte") for document in documents]
         for document, answer in zip(documents, self._bulk(operations, "the ledger"), strict=True):
             if answer["status"] == 409:

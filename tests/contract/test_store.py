@@ -221,6 +221,18 @@ def test_writing_under_a_lost_claim_is_refused(store: Store) -> None:
     assert store.read_ledger(["p3"])["p3"].body["next"] == 10
 
 
+def test_last_ledger_document_is_written_only_when_all_before_it_are(store: Store) -> None:
+    """The position comes last: it must never be ahead of a window that could not be written."""
+    window, position = store.claim("window", "one"), store.claim("position", "one")
+    store.claim("window", "two")
+
+    with pytest.raises(LogweirError) as caught:
+        store.write_ledger([replace(document, body={"next": 9}) for document in (window, position)])
+
+    assert caught.value.problem.code == "claim_lost"
+    assert store.read_ledger(["position"])["position"].body == {"owner": "one"}
+
+
 def test_own_generation_writes_again_and_again(store: Store) -> None:
     """Under a claim that holds, every write replaces the last, new documents included."""
     claim = store.claim("p", "one")
