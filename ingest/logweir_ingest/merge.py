@@ -73,21 +73,33 @@ def call_now(function: Callable[..., None], *arguments: object) -> None:
 
 @dataclass(slots=True)
 class _Waiter:
-    """A sender that waits. ``late``: it was refused at its deadline, whatever becomes of its record."""
+    """A sender that waits.
+
+    ``late``: it was refused at its deadline, whatever becomes of its records. ``sent``: the queue has taken over all of
+    its events. ``failed``: the queue has failed a record with some of them.
+    """
 
     batch: Batch
     size_bytes: int
     future: Future
     deadline_s: float
     late: bool = False
+    sent: bool = False
+    failed: bool = False
+
+    @property
+    def is_accepted(self) -> bool:
+        """Once its flight has landed: a batch is accepted as a whole or not at all."""
+        return self.sent and not self.failed and not self.late
 
 
 @dataclass(slots=True)
 class _Sent:
-    """One record that the queue has taken over: its first number, and how many events it holds."""
+    """One record that the queue has taken over: its first number, and whose events it holds, how many of each."""
 
     first: int
     count: int
+    parts: list[tuple[_Waiter, int]]
     failed: bool = False
 
 
@@ -235,12 +247,17 @@ class Merger:
         first = self._windows.next_number(partition)
         flight = _Flight(lane, partition, window, first, waiters)
         try:
-            for payload, count in self._payloads([waiter.batch for waiter in waiters], first, window):
-                sent = _Sent(self._windows.next_number(partition), count)
+            unsent = deque(waiters)
+            for payload, count, piece in self._payloads([waiter.batch for waiter in waiters], first, window):
+                sent = _Sent(self._windows.next_number(partition), count, [])
                 self._link.send(partition, payload, self._landing(flight, sent))
                 self._windows.give(partition, window, count)
                 flight.records.append(sent)
                 flight.under_way += 1
+                for part in piece:
+                    sent.parts.append((unsent[0], len(part.events)))
+                    if part.index_first + len(part.events) == len(unsent[0].batch.events):
+                        unsent.popleft().sent = True
         except LogweirError as error:
             flight.error = error
         return flight
@@ -269,24 +286,29 @@ class Merger:
     def _account(self, flight: _Flight) -> list[tuple[Future, Result]]:
         """Book a flight's numbers in its window; gives who is to be told what.
 
-        A batch is accepted as a whole or not at all, and so is a flight: when one of its records failed, what the
-        others brought into the queue is unconfirmed.
+        A sender of whose batch one record failed, or was never sent, is refused: what its other records brought into
+        the queue is unconfirmed. The senders beside it have what they were promised.
         """
-        refused = flight.error is not None
-        counts = _counts_by_record(flight)
+        for sent in flight.records:
+            if sent.failed:
+                for waiter, _ in sent.parts:
+                    waiter.failed = True
+        counts = [_counts(sent) for sent in flight.records]
         for sent, by_emitter in zip(flight.records, counts, strict=True):
             if sent.failed:
                 self._windows.void(flight.partition, flight.window, sent.first, sent.count)
             else:
                 self._windows.settle(flight.partition, flight.window, by_emitter)
-        self._meters.landed(flight, accepted=not refused, by_record=counts)
+        self._meters.landed(flight, counts)
         settled: list[tuple[Future, Result]] = []
         first = flight.first
         for waiter in flight.waiters:
             count = len(waiter.batch.events)
-            if not waiter.late:
-                enqueued = Enqueued(flight.partition, first, count, flight.window)
-                settled.append((waiter.future, flight.error or enqueued))
+            if waiter.is_accepted:
+                settled.append((waiter.future, Enqueued(flight.partition, first, count, flight.window)))
+            elif not waiter.late:
+                assert flight.error is not None
+                settled.append((waiter.future, flight.error))
             first += count
         return settled
 
@@ -295,8 +317,8 @@ class Merger:
         return self._bare_partition
 
     # --- records ---------------------------------------------------------------------------------------------------
-    def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int]]:
-        """The encoded records of the batches and how many events each holds.
+    def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int, list[Batch]]]:
+        """The encoded records of the batches, how many events each holds, and which.
 
         None is larger than the queue takes, nor than a reader wants to unpack (record.RAW_SIZE_BYTES_MAX, EVENTS_MAX).
         How far the last ones shrank says how much to put into one; a guess too high is cut in two and tried again.
@@ -315,7 +337,7 @@ class Merger:
             if len(payload) <= size_bytes_max:
                 if size_bytes > size_bytes_max // 4:
                     self._shrink += (size_bytes / len(payload) - self._shrink) / 8
-                yield payload, count
+                yield payload, count, piece
                 first += count
             elif count <= 1 and len(piece) == 1:
                 raise LogweirError(QUEUE_RECORD_TOO_LARGE, size_bytes=len(payload), size_bytes_max=size_bytes_max)
@@ -449,7 +471,7 @@ class _Meters:
         self._refused_bodies = metrics.get("logweir_ingest_refused_bodies_total")
         self._data_records = self._records.labels("data")
 
-    def landed(self, flight: _Flight, *, accepted: bool, by_record: Sequence[dict[Emitter, tuple[int, int]]]) -> None:
+    def landed(self, flight: _Flight, by_record: Sequence[dict[Emitter, tuple[int, int]]]) -> None:
         self._data_records.inc(sum(not sent.failed for sent in flight.records))
         unconfirmed = sum(
             counts[1]
@@ -459,10 +481,10 @@ class _Meters:
         )
         if unconfirmed:
             self._unconfirmed_events.inc(unconfirmed)
+        accepted = [waiter.batch.events for waiter in flight.waiters if waiter.is_accepted]
         if accepted:
-            in_time = [waiter.batch.events for waiter in flight.waiters if not waiter.late]
-            self._accepted_events.inc(sum(map(len, in_time)))
-            self._accepted_bytes.inc(sum(sum(map(len, events)) for events in in_time))
+            self._accepted_events.inc(sum(map(len, accepted)))
+            self._accepted_bytes.inc(sum(sum(map(len, events)) for events in accepted))
 
     def record(self, kind: str) -> None:
         self._records.labels(kind).inc()
@@ -479,29 +501,13 @@ def _settle(settled: list[tuple[Future, Result]]) -> None:
             future.set_result(result)
 
 
-def _counts_by_record(flight: _Flight) -> list[dict[Emitter, tuple[int, int]]]:
-    """Of each record of the flight: per emitter, how many of its events are accepted, and how many unconfirmed."""
-    counts: list[dict[Emitter, tuple[int, int]]] = [{} for _ in flight.records]
-    position = 0
-    left = flight.records[0].count
-    for waiter in flight.waiters:
+def _counts(sent: _Sent) -> dict[Emitter, tuple[int, int]]:
+    """Of one record: per emitter, how many of its events are accepted, and how many unconfirmed."""
+    counts: dict[Emitter, tuple[int, int]] = {}
+    for waiter, count in sent.parts:
         emitter = (waiter.batch.key, waiter.batch.emitter)
-        is_accepted = flight.error is None and not waiter.late
-        events = len(waiter.batch.events)
-        while True:
-            here = min(events, left)
-            accepted, unconfirmed = counts[position].get(emitter, (0, 0))
-            counts[position][emitter] = (
-                (accepted + here, unconfirmed) if is_accepted else (accepted, unconfirmed + here)
-            )
-            events -= here
-            left -= here
-            if not events:
-                break
-            if position + 1 == len(flight.records):
-                break  # The rest of the flight was never sent.
-            position += 1
-            left = flight.records[position].count
+        accepted, unconfirmed = counts.get(emitter, (0, 0))
+        counts[emitter] = (accepted + count, unconfirmed) if waiter.is_accepted else (accepted, unconfirmed + count)
     return counts
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from logweir import record
+from logweir import metrics, record
 from logweir.clock import WINDOW_US
 from logweir.config import MEBIBYTE, QueueSettings
-from logweir.errors import QUEUE_UNAVAILABLE, STOPPING, LogweirError
-from logweir.queue.sqlite import SqliteQueue
+from logweir.errors import QUEUE_DOWN, QUEUE_UNAVAILABLE, STOPPING, LogweirError
+from logweir.queue import Done
+from logweir.queue.sqlite import SqliteProducer, SqliteQueue
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Refused
 from logweir_ingest.enqueue import QueueLink
 from logweir_ingest.merge import Enqueued, Merger, Result
@@ -37,6 +38,38 @@ class Clock:
         return self.now_us
 
 
+class FaultyProducer(SqliteProducer):
+    """The embedded queue's, whose partitions can get stuck, and whose records can fail, one by one."""
+
+    def __init__(self, settings: QueueSettings, path: Path, *, partitions: int) -> None:
+        super().__init__(settings, path, partitions=partitions)
+        self.stuck: set[int] = set()
+        self.fails: Callable[[Record], bool] = lambda _: False
+        self._held: list[tuple[int, bytes, Done]] = []
+
+    def send(self, partition: int, payload: bytes, done: Done) -> None:
+        if self.fails(record.decode(payload)):
+            error = LogweirError(QUEUE_DOWN, url="the queue", reason="it failed this record")
+            threading.Timer(0.01, done, [error]).start()
+        elif partition in self.stuck:
+            self._held.append((partition, payload, done))
+        else:
+            super().send(partition, payload, done)
+
+    def free(self) -> None:
+        """What was stuck is written now."""
+        self.stuck = set()
+        held, self._held = self._held, []
+        for one in held:
+            super().send(*one)
+
+
+class FaultyQueue(SqliteQueue):
+    def producer(self) -> FaultyProducer:
+        self.faulty = FaultyProducer(self._settings, self._path, partitions=self.partition_count())
+        return self.faulty
+
+
 class Bench:
     """A merger over an embedded queue, with a clock that stands."""
 
@@ -47,7 +80,8 @@ class Bench:
         settings = QueueSettings(
             url=f"sqlite:///{self.path}", partitions=PARTITIONS, record_size_bytes_max=record_size_bytes_max
         )
-        self.link = QueueLink(SqliteQueue(settings), overdue_s=queue_timeout_s)
+        self.queue = FaultyQueue(settings)
+        self.link = QueueLink(self.queue, overdue_s=queue_timeout_s)
         self.merger = Merger(
             self.link, clock=self.clock, queue_timeout_s=queue_timeout_s, record_size_bytes_max=record_size_bytes_max,
             pending_size_bytes_max=pending_size_bytes_max,
@@ -121,6 +155,18 @@ def started(folder: Path, **named: float) -> Iterator[Bench]:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     with started(tmp_path) as bench:
         yield bench
+
+
+def noise(size_bytes: int) -> bytes:
+    return b'"%b"' % os.urandom(size_bytes // 2).hex().encode()
+
+
+COUNTERS = ("logweir_ingest_accepted_events_total", "logweir_ingest_unconfirmed_events_total")
+
+
+def value_of(name: str) -> float:
+    samples = [sample for metric in metrics.get(name).collect() for sample in metric.samples]
+    return float(sum(sample.value for sample in samples if sample.name == name))
 
 
 def numbered_without_a_gap(records: list[tuple[int, Record]]) -> None:
@@ -384,6 +430,51 @@ def test_a_failing_queue_is_a_refusal_and_its_numbers_are_void(bench: Bench) -> 
     assert isinstance(first, Enqueued) and isinstance(good, Enqueued)
     assert (marker.first, marker.count) == (1, 6)
     assert marker_of(marker) == Marker([Accepted("k", "e", 2, 0)], [(2, 5)])
+
+
+def test_a_record_that_fails_refuses_only_whose_events_are_in_it(tmp_path: Path) -> None:
+    """Of many senders merged into one flight; a batch stays whole, and its part that is in the queue is unconfirmed."""
+    names = ("whole", "torn", "lost", "fine")
+    before = {name: value_of(name) for name in COUNTERS}
+    with started(tmp_path, record_size_bytes_max=8_000) as bench:
+        with bench.slow():
+            futures = [bench.submit(bench.batch(noise(9000), key="before"))]
+            bench.queue.faulty.fails = lambda one: any(batch.key == "lost" for batch in one.batches)
+            events = {
+                name: [noise(3000) for _ in range(count)] for name, count in zip(names, (2, 5, 1, 4), strict=True)
+            }
+            merged = {name: bench.submit(bench.batch(*events[name], key=name)) for name in names}
+            beat = bench.submit(bench.batch(key="beat"))
+        assert isinstance(futures[0].result(10), Enqueued)
+        results = {name: future.result(10) for name, future in merged.items()}
+        assert isinstance(beat.result(10), Enqueued)
+        bench.merger.stop(5)
+        records = bench.records()
+
+    refused = {name for name, result in results.items() if isinstance(result, LogweirError)}
+    assert refused == {"torn", "lost"}
+    inside = [(batch.key, event) for _, one in records for batch in one.batches for event in batch.events]
+    torn = sum(key == "torn" for key, _ in inside)
+    assert 0 < torn < 5
+    assert [event for key, event in inside if key == "fine"] == events["fine"]
+    (marker,) = [one for _, one in of_kind(records, Kind.MARKER) if one.count > 1]
+    said = {entry.key: (entry.accepted, entry.unconfirmed) for entry in marker_of(marker).accepted}
+    assert said == {"whole": (2, 0), "torn": (0, torn), "fine": (4, 0), "beat": (0, 0)}
+    ((void_first, void_last),) = marker_of(marker).voids
+    assert void_last - void_first + 1 == 5 - torn + 1
+    assert marker.count == 12
+    assert isinstance(results["fine"], Enqueued)
+    by_number = {
+        one.first + index: event
+        for partition, one in of_kind(records, Kind.DATA)
+        for index, event in enumerate(events_of([(0, one)]))
+        if partition == results["fine"].partition
+    }
+    for name in ("whole", "fine"):
+        result = results[name]
+        assert isinstance(result, Enqueued)
+        assert [by_number[result.first + index] for index in range(result.count)] == events[name]
+    assert [value_of(name) - before[name] for name in COUNTERS] == [7, torn]
 
 
 def test_a_marker_that_fails_is_written_again(bench: Bench) -> None:
