@@ -188,3 +188,57 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
     assert queue["state"] == "fault"
     assert "127.0.0.1:1" in queue["found"]
     assert queue["advice"]
+
+
+APPLICATION = json.dumps(
+    {
+        "category": "application", "hostname": "shop-1.example.com", "tags": ["checkout", "eu"],
+        "module": "checkout.pay", "source": "/srv/shop/checkout/pay.py", "severity": "INFO", "processid": 4711,
+        "processname": "gunicorn", "timestamp": 1763856000.125, "summary": "order 42 paid",
+        "details": {"relativeCreatedTimestamp": 812.5, "loglevel": "INFO", "linenumber": 88},
+    }
+)  # fmt: skip
+RSYSLOG = (
+    '{"category":"syslog","tags":"audit","processname":"sshd","processid":"-","PRI":"38","PRI-Text":"auth.info",'
+    '"severity":"6","hostname":"bastion","summary":" Accepted publickey for root from 10.0.0.7",'
+    '"message id":"-","structured data":"%s"}'
+)
+
+
+def test_application_and_system_logs_are_told_apart_by_category_and_key(product: Embedded) -> None:
+    """What a Python program and what rsyslog's template post, each with its own key, found by either."""
+    keys = {
+        name: logweir("keys", "add", name, "--data-dir", str(product.data_dir)).strip() for name in ("shop", "hosts")
+    }
+    time.sleep(2)
+    posted = [post(product, APPLICATION, keys["shop"]), post(product, RSYSLOG % "-", keys["hosts"])]
+    wait_for_count(product, "key:shop OR key:hosts", 2, within_s=5)
+    (application,) = map(json.loads, product.search("category:application", "--json").splitlines())
+    (system,) = map(json.loads, product.search("key:hosts AND sshd", "--json").splitlines())
+
+    assert [status for status, _ in posted] == [202, 202]
+    assert (application["key"], application["processid"], application["hostname"]) == ("shop", "4711", "shop-1")
+    assert application["timestamp"].startswith("2025-11-23T00:00:00.125")
+    assert application["details"]["linenumber"] == 88
+    assert (system["category"], system["severity"], system["tags"]) == ("syslog", "INFO", ["audit"])
+    assert system["summary"] == "Accepted publickey for root from 10.0.0.7"
+    assert system["details"]["PRI-Text"] == "auth.info"
+
+
+def test_a_template_that_structured_data_breaks_is_answered_with_the_byte_and_kept(product: Embedded) -> None:
+    """Quotes inside rsyslog's template break its JSON: the sender is told where, the operator sees what was sent."""
+    body = RSYSLOG % '[origin ip="10.0.0.7"]'
+    status, answer = post(product, body)
+    deadline = time.monotonic() + 10
+    command = ("deadletters", "list", "--json", "--data-dir", str(product.data_dir))
+    while not (lines := logweir(*command).splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    (letter,) = map(json.loads, lines)
+
+    assert status == 400
+    assert answer["code"] == "json_bad"
+    assert answer["byte_offset"] == body.index('10.0.0.7"]')
+    assert letter["reason"] == "body_refused"
+    assert letter["text"] == body
+    assert letter["key"] == "first"
