@@ -22,15 +22,12 @@ _FAILURE_S = 5.0
 class QueueLink:
     """One process's producer, from before there is one until after its end. Safe to use from several threads."""
 
-    def __init__(self, queue: Queue, *, overdue_s: float) -> None:
+    def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._overdue_s = overdue_s
         self._producer: Producer | None = None
         self._stopped = threading.Event()
         self._reason = "it is not connected yet"
         self._failed_s = float("-inf")
-        self._waiting: dict[int, float] = {}
-        self._sends = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._confirm_seconds = metrics.get("logweir_ingest_record_confirm_seconds")
@@ -83,29 +80,24 @@ class QueueLink:
         producer = self._producer
         if producer is None:
             raise LogweirError(QUEUE_UNAVAILABLE, reason=self._reason)
-        with self._lock:
-            self._sends += 1
-            ticket = self._sends
-            self._waiting[ticket] = time.monotonic()
+        sent_s = time.monotonic()
 
         def settled(error: LogweirError | None) -> None:
-            self._settled(ticket, error)
+            self._settled(sent_s, error)
             done(error)
 
         try:
             producer.send(partition, payload, settled)
         except LogweirError as error:
             with self._lock:
-                del self._waiting[ticket]
                 self._failed_s = time.monotonic()
             if error.problem is QUEUE_DOWN:
                 raise LogweirError(QUEUE_UNAVAILABLE, reason=error.numbers.get("reason", error)) from error
             raise
 
-    def _settled(self, ticket: int, error: LogweirError | None) -> None:
+    def _settled(self, sent_s: float, error: LogweirError | None) -> None:
         now_s = time.monotonic()
         with self._lock:
-            sent_s = self._waiting.pop(ticket)
             failed_before = self._failed_s > float("-inf")
             self._failed_s = float("-inf") if error is None else now_s
         self._confirm_seconds.observe(now_s - sent_s)
@@ -121,13 +113,9 @@ class QueueLink:
             return self._reason
         if producer.fill() >= 1.0:
             return "its buffer is full"
-        now_s = time.monotonic()
         with self._lock:
-            if now_s - self._failed_s < _FAILURE_S:
+            if time.monotonic() - self._failed_s < _FAILURE_S:
                 return "its last answer was a failure"
-            oldest_s = next(iter(self._waiting.values()), now_s)
-        if now_s - oldest_s > self._overdue_s:
-            return f"it has not confirmed a record for {now_s - oldest_s:.0f} seconds"
         return None
 
     def tick(self) -> None:

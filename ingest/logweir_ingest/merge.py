@@ -2,7 +2,8 @@
 
 There is no timer: a lane's next record leaves when its previous one is settled, with whatever has come meanwhile.
 Numbered batches go by their emitter, in one lane a partition, so that an emitter's events keep their order. All
-bare batches share one lane, which moves on to the next partition with each record, so that merging stays deep.
+bare batches share one lane, which moves on to the next partition with each record, so that merging stays deep. A
+partition that does not confirm in time does not hold it up: its record settles later, the lane goes on with the others.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class _Lane:
     flight: _Flight | None = None
     is_departing: bool = False
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a sender was refused for its flight's sake already."""
+        return self.flight is not None and self.flight.waiters[0].late
+
 
 class Merger:
     """Batches in, records out, answers back. Safe to use from several threads.
@@ -159,6 +165,8 @@ class Merger:
         self._ticked = ticked
         self._lock = threading.RLock()
         self._bare = _Lane(None)
+        # Bare flights that are overdue, by their partition: one each at most.
+        self._overdue: dict[int, _Flight] = {}
         self._lanes: list[_Lane] = []
         self._windows = Windows(partitions=0, emitters_max=1)
         self._bare_partition = 0
@@ -187,7 +195,7 @@ class Merger:
         """Take a batch over; ``future`` gets an Enqueued, or the LogweirError to answer with.
 
         Raises LogweirError when nothing was taken over: STOPPING; QUEUE_UNAVAILABLE without a connection, with a full
-        buffer, or while the lane's last record is overdue.
+        buffer, or while a record is overdue on the emitter's partition, or, for a bare batch, on every partition.
         """
         size_bytes = _raw_size_bytes([batch]) + _EVENT_OBJECT_BYTES * len(batch.events)
         with self._lock:
@@ -200,7 +208,7 @@ class Merger:
                 reason = f"{self._pending_size_bytes} bytes wait for it already"
                 raise LogweirError(QUEUE_UNAVAILABLE, reason=reason)
             lane = self._lane_of(batch)
-            if lane.flight is not None and lane.flight.waiters[0].late:
+            if self._is_overdue() if lane.partition is None else lane.is_overdue:
                 raise LogweirError(QUEUE_UNAVAILABLE, reason="its confirmation is overdue")
             self._pending_size_bytes += size_bytes
             deadline_s = time.monotonic() + self._queue_timeout_s
@@ -225,14 +233,17 @@ class Merger:
             self._depart(lane)
 
     def _depart(self, lane: _Lane) -> None:
-        """Send what waits in the lane, as much as one flight takes."""
+        """Send what waits in the lane, as much as one flight takes; nothing while the lane has no partition."""
         while lane.waiting and lane.flight is None:
+            partition = self._next_bare_partition() if lane.partition is None else lane.partition
+            if partition is None:
+                return
             waiters = [lane.waiting.popleft()]
             size_bytes = waiters[0].size_bytes
             while lane.waiting and size_bytes + lane.waiting[0].size_bytes <= _FLIGHT_SIZE_BYTES_MAX:
                 waiters.append(lane.waiting.popleft())
                 size_bytes += waiters[-1].size_bytes
-            flight = self._take_off(lane, waiters)
+            flight = self._take_off(lane, partition, waiters)
             if flight.under_way:
                 lane.flight = flight
             else:
@@ -240,9 +251,8 @@ class Merger:
                 assert flight.error is not None
                 self._post(_settle, [(waiter.future, flight.error) for waiter in waiters])
 
-    def _take_off(self, lane: _Lane, waiters: list[_Waiter]) -> _Flight:
+    def _take_off(self, lane: _Lane, partition: int, waiters: list[_Waiter]) -> _Flight:
         """Encode and send. Numbers are given only to what the queue has taken over, so that none is missing."""
-        partition = self._next_bare_partition() if lane.partition is None else lane.partition
         window = self._windows.window(partition, self._clock())
         first = self._windows.next_number(partition)
         flight = _Flight(lane, partition, window, first, waiters)
@@ -279,8 +289,13 @@ class Merger:
                 return
             settled = self._account(flight)
             self._pending_size_bytes -= sum(waiter.size_bytes for waiter in flight.waiters)
-            flight.lane.flight = None
+            if flight.lane.flight is flight:
+                flight.lane.flight = None
+            else:
+                del self._overdue[flight.partition]
             self._depart_soon(flight.lane)
+            if self._bare.flight is None:
+                self._depart_soon(self._bare)  # It may have waited for this partition.
         _settle(settled)
 
     def _account(self, flight: _Flight) -> list[tuple[Future, Result]]:
@@ -312,9 +327,20 @@ class Merger:
             first += count
         return settled
 
-    def _next_bare_partition(self) -> int:
-        self._bare_partition = (self._bare_partition + 1) % len(self._lanes)
-        return self._bare_partition
+    def _next_bare_partition(self) -> int | None:
+        """The next partition in turn without an overdue record; None when all have one."""
+        for _ in self._lanes:
+            self._bare_partition = (self._bare_partition + 1) % len(self._lanes)
+            if not self._is_partition_overdue(self._bare_partition):
+                return self._bare_partition
+        return None
+
+    def _is_partition_overdue(self, partition: int) -> bool:
+        return partition in self._overdue or self._lanes[partition].is_overdue
+
+    def _is_overdue(self) -> bool:
+        """Whether every partition has an overdue record."""
+        return bool(self._lanes) and all(map(self._is_partition_overdue, range(len(self._lanes))))
 
     # --- records ---------------------------------------------------------------------------------------------------
     def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int, list[Batch]]]:
@@ -352,6 +378,8 @@ class Merger:
                 if not self._link.connected or self._stopping or self._refused_under_way >= _REFUSED_UNDER_WAY_MAX:
                     raise LogweirError(QUEUE_UNAVAILABLE, reason="there is no room for what is no event")
                 partition = self._next_bare_partition()
+                if partition is None:
+                    raise LogweirError(QUEUE_UNAVAILABLE, reason="its confirmation is overdue")
                 payload = record.encode(
                     record.Kind.REFUSED, ingest_epoch=self.ingest_epoch, count=0, body=refused,
                     first=self._windows.next_number(partition), window=self._windows.window(partition, self._clock()),
@@ -385,11 +413,17 @@ class Merger:
             error = LogweirError(
                 QUEUE_UNAVAILABLE, reason=f"it did not confirm them within {self._queue_timeout_s:g} seconds"
             )
+            now_s = time.monotonic()
             for lane in (self._bare, *self._lanes):
-                late += [(waiter.future, error) for waiter in self._late(lane, time.monotonic())]
+                late += [(waiter.future, error) for waiter in self._late(lane, now_s)]
+            for flight in self._overdue.values():
+                late += [(waiter.future, error) for waiter in _late_of(flight, now_s)]
+            is_detached = self._detach()
             self._write_markers()
         if late:
             self._post(_settle, late)
+        if is_detached:
+            self._post(self._departing, self._bare)
         self._link.tick()
         self._ticked()
 
@@ -398,12 +432,17 @@ class Merger:
             waiter = lane.waiting.popleft()
             self._pending_size_bytes -= waiter.size_bytes
             yield waiter
-        for waiter in lane.flight.waiters if lane.flight else ():
-            if waiter.deadline_s > now_s:
-                break
-            if not waiter.late:
-                waiter.late = True
-                yield waiter
+        if lane.flight is not None:
+            yield from _late_of(lane.flight, now_s)
+
+    def _detach(self) -> bool:
+        """Let an overdue bare flight settle on its own, so that the lane can go on; says whether there was one."""
+        flight = self._bare.flight
+        if flight is None or not self._bare.is_overdue:
+            return False
+        self._overdue[flight.partition] = flight
+        self._bare.flight = None
+        return True
 
     def _write_markers(self, *, stopping: bool = False) -> None:
         for due in self._windows.due(self._clock(), stopping=stopping):
@@ -429,7 +468,12 @@ class Merger:
 
     def unready(self) -> str | None:
         """Why no event can be accepted now, or None."""
-        return "this door is stopping" if self._stopping else self._link.unready()
+        if self._stopping:
+            return "this door is stopping"
+        with self._lock:
+            if self._is_overdue():
+                return "it has a record on each partition that it has not confirmed in time"
+        return self._link.unready()
 
     def stop(self, timeout_s: float) -> None:
         """Take nothing more; settle what is under way, close all windows with their markers, let go of the queue.
@@ -457,7 +501,9 @@ class Merger:
 
     def _is_busy(self) -> bool:
         with self._lock:
-            return any(lane.flight or lane.waiting for lane in (self._bare, *self._lanes))
+            lanes = (self._bare, *self._lanes)
+            # What is overdue may settle while the other partitions' markers are written, or never.
+            return any(lane.waiting or (lane.flight and not lane.is_overdue) for lane in lanes)
 
 
 class _Meters:
@@ -499,6 +545,16 @@ def _settle(settled: list[tuple[Future, Result]]) -> None:
     for future, result in settled:
         if not future.done():
             future.set_result(result)
+
+
+def _late_of(flight: _Flight, now_s: float) -> Iterator[_Waiter]:
+    """The flight's senders whose deadline has passed since the last time."""
+    for waiter in flight.waiters:
+        if waiter.deadline_s > now_s:
+            break
+        if not waiter.late:
+            waiter.late = True
+            yield waiter
 
 
 def _counts(sent: _Sent) -> dict[Emitter, tuple[int, int]]:

@@ -126,7 +126,7 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
 
     tally = Tally()
     merger = Merger(
-        QueueLink(open_queue(settings.queue), overdue_s=settings.ingest.queue_timeout_s),
+        QueueLink(open_queue(settings.queue)),
         clock=now_us,
         queue_timeout_s=settings.ingest.queue_timeout_s,
         record_size_bytes_max=settings.queue.record_size_bytes_max,

@@ -40,7 +40,7 @@ def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
     key = KeysFile(tmp_path / "keys.toml").add("default")
     settings = config.load(overrides={"data_dir": tmp_path}, environment={})
     merger = Merger(
-        QueueLink(open_queue(settings.queue), overdue_s=1), clock=now_us, queue_timeout_s=1,
+        QueueLink(open_queue(settings.queue)), clock=now_us, queue_timeout_s=1,
         record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
     )  # fmt: skip
     keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)

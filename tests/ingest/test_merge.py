@@ -81,7 +81,7 @@ class Bench:
             url=f"sqlite:///{self.path}", partitions=PARTITIONS, record_size_bytes_max=record_size_bytes_max
         )
         self.queue = FaultyQueue(settings)
-        self.link = QueueLink(self.queue, overdue_s=queue_timeout_s)
+        self.link = QueueLink(self.queue)
         self.merger = Merger(
             self.link, clock=self.clock, queue_timeout_s=queue_timeout_s, record_size_bytes_max=record_size_bytes_max,
             pending_size_bytes_max=pending_size_bytes_max,
@@ -395,25 +395,86 @@ def test_a_slow_queue_is_a_refusal_and_what_it_takes_after_all_is_unconfirmed(tm
     """At the deadline the sender is refused; the marker counts the events that came through as unconfirmed."""
     with started(tmp_path, queue_timeout_s=0.3) as bench:
         with bench.slow():
-            sent = bench.submit(bench.batch(b'{"a":1}', b'{"a":2}', emitter="late"))
-            waiting = bench.submit(bench.batch(b'{"a":3}', emitter="never"))
-            results = [sent.result(5), waiting.result(5)]
+            sent = bench.submit(bench.batch(b'{"a":1}', b'{"a":2}', emitter="late", sequence_first=1))
+            waiting = bench.submit(bench.batch(b'{"a":3}', emitter="late", sequence_first=3))
+            until(sent.done)
             with pytest.raises(LogweirError) as caught:
-                bench.submit(bench.batch(b'{"a":4}'))
-            reason = bench.link.unready()
-        until(lambda: bench.link.unready() is None)
+                bench.submit(bench.batch(b'{"a":4}', emitter="late", sequence_first=4))
+            results = [sent.result(5), waiting.result(5)]
         assert isinstance(bench.send(b'{"a":5}', emitter="good"), Enqueued)
         bench.merger.stop(5)
         records = bench.records()
 
     assert all(isinstance(result, LogweirError) and result.problem is QUEUE_UNAVAILABLE for result in results)
     assert caught.value.problem is QUEUE_UNAVAILABLE
-    assert reason is not None and "not confirmed" in reason
     assert sorted(events_of(records)) == [b'{"a":1}', b'{"a":2}', b'{"a":5}']
     accepted = [entry for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted]
     assert sorted(accepted, key=lambda entry: entry.emitter or "") == [
         Accepted("k", "good", 1, 0), Accepted("k", "late", 0, 2),
     ]  # fmt: skip
+
+
+def test_a_stuck_partition_does_not_stop_the_bare_batches(tmp_path: Path) -> None:
+    """Its own record is refused at the deadline; the others' go on, and it is used again when it has settled."""
+    with started(tmp_path, queue_timeout_s=0.3) as bench:
+        bench.queue.faulty.stuck = {2}
+        late = [result for _ in range(PARTITIONS) if isinstance(result := bench.send(b'{"a":1}'), LogweirError)]
+        while_stuck = [bench.send(b'{"a":2}') for _ in range(3 * PARTITIONS)]
+        assert bench.merger.unready() is None
+        bench.clock.now_us += WINDOW_US
+        until(lambda: bench.merger._windows.open_count() == 1)
+        unmarked = {partition for partition, _ in bench.markers()}
+        while_stuck.append(bench.send(b'{"a":3}'))
+        bench.queue.faulty.free()
+        until(lambda: not bench.merger._overdue)
+        afterwards = [bench.send(b'{"a":4}') for _ in range(PARTITIONS)]
+        bench.merger.stop(5)
+        records = bench.records()
+
+    assert [error.problem for error in late] == [QUEUE_UNAVAILABLE]
+    assert {result.partition for result in while_stuck if isinstance(result, Enqueued)} == {0, 1, 3}
+    assert {result.partition for result in afterwards if isinstance(result, Enqueued)} == {0, 1, 2, 3}
+    assert not any(isinstance(result, LogweirError) for result in while_stuck + afterwards)
+    assert unmarked == {0, 1, 3}
+    numbered_without_a_gap(records)
+    stuck = [(one.window, one.first, one.count, marker_of(one)) for p, one in of_kind(records, Kind.MARKER) if p == 2]
+    assert stuck == [
+        (WINDOW, 1, 1, Marker([Accepted("k", None, 0, 1)], [])),
+        (WINDOW + 1, 2, 1, Marker([Accepted("k", None, 1, 0)], [])),
+    ]
+
+
+def test_when_all_partitions_are_stuck_a_bare_batch_is_refused_at_once(tmp_path: Path) -> None:
+    """What is stuck still counts as waiting; the door says that it is not ready, until one partition is free."""
+    with started(tmp_path, queue_timeout_s=0.2, pending_size_bytes_max=30_000) as bench:
+        bench.queue.faulty.stuck = set(range(PARTITIONS))
+        assert isinstance(bench.send(b"x" * 20_000), LogweirError)
+        with pytest.raises(LogweirError, match="bytes wait"):
+            bench.submit(bench.batch(b"x" * 20_000))
+        for _ in range(PARTITIONS - 1):
+            assert isinstance(bench.send(b"{}"), LogweirError)
+        reason = bench.merger.unready()
+        with pytest.raises(LogweirError) as caught:
+            bench.submit(bench.batch(b"{}"))
+        bench.queue.faulty.free()
+        until(lambda: bench.merger.unready() is None)
+        assert isinstance(bench.send(b"{}"), Enqueued)
+        assert bench.merger._pending_size_bytes == 0
+
+    assert "overdue" in str(caught.value)
+    assert reason is not None and "not confirmed in time" in reason
+
+
+def test_stopping_with_a_stuck_partition_closes_the_windows_of_the_others(tmp_path: Path) -> None:
+    """Only the window whose record is unsettled stays open."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        bench.queue.faulty.stuck = {1}
+        for _ in range(PARTITIONS):
+            bench.send(b"{}")
+        bench.merger.stop(1)
+        markers = bench.markers()
+
+    assert {partition for partition, _ in markers} == {0, 2, 3}
 
 
 def test_a_failing_queue_is_a_refusal_and_its_numbers_are_void(bench: Bench) -> None:
