@@ -188,8 +188,9 @@ METHOD_NOT_ALLOWED = Problem(
 QUEUE_UNAVAILABLE = Problem(
     "queue_unavailable",
     503,
-    "The queue did not take the events: {reason}. They are not accepted.",
-    "Send the same request again after Retry-After seconds. Operator: `logweir doctor` says what the queue lacks.",
+    "The queue did not take the events: {reason}. They are not accepted; they may still arrive.",
+    "Send the same request again after Retry-After seconds; numbered, or with the same Idempotency-Key within one UTC day,"
+    " each event is stored once. Operator: `logweir doctor` says what the queue lacks.",
     retry=True,
 )
 # Answered by the front of deploy/nginx, word for word, while no ingest process runs behind it.
