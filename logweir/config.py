@@ -65,7 +65,7 @@ class IngestSettings(_Section):
     """Longest time that a request's headers may take to arrive."""
     body_timeout_s: float = Field(60.0, gt=0)
     """Longest time that a request's body may take to arrive."""
-    queue_timeout_s: float = Field(2.0, gt=0)
+    queue_timeout_s: float = Field(0.4, gt=0)
     """How long a request waits for the queue before it is answered 503."""
     refused_size_bytes_max: int = Field(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""

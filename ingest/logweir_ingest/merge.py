@@ -30,7 +30,7 @@ from logweir_ingest.windows import DueMarker, Emitter, Windows
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
+TICK_S = 0.05
 _FLIGHT_SIZE_BYTES_MAX = 4 * MEBIBYTE
 _REFUSED_UNDER_WAY_MAX = 64
 # Of a batch in a record, beside its events and what its emitter can make long.
