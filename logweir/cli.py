@@ -1,6 +1,7 @@
 """The command line: a table of subcommands, each imported only when it is used.
 
-A subcommand's module has ``add_arguments(parser)`` and ``run(arguments, settings) -> exit status``.
+A subcommand's module has ``add_arguments(parser)`` and ``run(arguments, settings) -> exit status``; one whose arguments
+may begin with a dash has ``unambiguous(words)``, which gives them so that they are not taken for options.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ COMMANDS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; gives the exit status. A user's mistake is one line on standard error and status 2."""
-    words = sys.argv[1:] if argv is None else argv
+    # Read first, wherever they stand: neither the top nor a subcommand's own subcommands would know them.
+    common, words = _common_parser().parse_known_args(sys.argv[1:] if argv is None else argv)
     command = next((row for row in COMMANDS if words and row.name == words[0]), None)
     if command is None:
         _top_parser().parse_args(words)
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     # What a command writes (events, keys, locks) is its owner's alone.
     umask_before = os.umask(0o077)
     try:
-        return _run(command, words[1:])
+        return _run(command, words[1:], common)
     except LogweirError as error:
         print(f"logweir {command.name}: {error}", file=sys.stderr)
         return 2
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         os.umask(umask_before)
 
 
-def _run(command: Command, words: list[str]) -> int:
+def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     try:
         module = importlib.import_module(command.module)
         from logweir import config
@@ -69,20 +71,17 @@ def _run(command: Command, words: list[str]) -> int:
         if (error.name or "").startswith("logweir"):
             raise
         raise LogweirError(SERVER_EXTRA_MISSING, command=command.name, module=error.name) from error
-    # Read first, wherever they stand: a subcommand's own subcommands would not know them.
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of everything that logweir keeps (data)")
-    common.add_argument("--config", type=Path, metavar="FILE", help="configuration file (logweir.toml)")
-    known, rest = common.parse_known_args(words)
     parser = argparse.ArgumentParser(
         prog=f"logweir {command.name}",
         description=module.__doc__,
-        parents=[common],
+        parents=[_common_parser()],
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    arguments = parser.parse_args(rest, namespace=known)
+    if hasattr(module, "unambiguous"):
+        words = module.unambiguous(words)
+    arguments = parser.parse_args(words, namespace=common)
     overrides = {
         name.removeprefix("set:"): value
         for name, value in vars(arguments).items()
@@ -92,6 +91,14 @@ def _run(command: Command, words: list[str]) -> int:
         overrides["data_dir"] = arguments.data_dir
     status: int = module.run(arguments, config.load(config_file=arguments.config, overrides=overrides))
     return status
+
+
+def _common_parser() -> argparse.ArgumentParser:
+    """What every command takes, before or behind its name."""
+    parser = argparse.ArgumentParser(prog="logweir", add_help=False, allow_abbrev=False)
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of everything that logweir keeps (data)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (logweir.toml)")
+    return parser
 
 
 def _top_parser() -> argparse.ArgumentParser:

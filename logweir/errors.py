@@ -220,7 +220,7 @@ INTERNAL = Problem(
 SETTING_UNKNOWN = Problem(
     "setting_unknown",
     500,
-    "{where} sets {name!r}, which is not a setting.{nearest}",
+    "{where} names {name!r}, which is not a setting.{nearest}",
     "`logweir config` prints every setting with its meaning.",
 )
 SETTING_BAD = Problem(
@@ -294,6 +294,12 @@ KEY_NOT_GIVEN = Problem(
     401,
     "No key was given to send with.",
     "Give --key, or set {variable}; `logweir keys add NAME` makes one.",
+)
+KEY_UNSENDABLE = Problem(
+    "key_unsendable",
+    400,
+    "The key to send with holds a character that no key has, at place {place} of {length}.",
+    "Copy it again, as `logweir keys add NAME` has printed it.",
 )
 DOOR_REFUSED = Problem(
     "door_refused",

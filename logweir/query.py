@@ -415,6 +415,20 @@ _AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 _AGE_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
 
 
+def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | None, int | None]:
+    """Both ends of a time range in microseconds, None for one that is not given.
+
+    Raises LogweirError(TIME_BAD), and (PARAMETER_BAD) for a range that ends before it begins.
+    """
+    from_us = time_of(start, now_us) if start else None
+    to_us = time_of(end, now_us) if end else None
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise LogweirError(
+            PARAMETER_BAD, name="to", value=end, expected=f"a time after {start!r}, where the range begins"
+        )
+    return from_us, to_us
+
+
 def time_of(text: str, now_us: int) -> int:
     """Microseconds since 1970 of an ISO time (its first moment), epoch seconds, or an age such as 15m.
 

@@ -9,6 +9,7 @@ docs/reference/query.md has the language. Without a query, everything in the tim
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,10 +22,12 @@ from rich.text import Text
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
-from logweir.query import PAGE_MAX, TIME_FIELDS, parse, time_of
+from logweir.query import PAGE_MAX, TIME_FIELDS, parse, time_bounds
 from logweir.store import Hits, Store, open_store
 
 _PAGE = 1000
+# A dash and two characters or more, but neither a long option nor a negative number.
+_DASHED_QUERY = re.compile(r"-(?!-)(?![0-9.]+$)..+", re.DOTALL)
 _SEVERITY_STYLES = {
     "EMERGENCY": "bold red", "ALERT": "bold red", "CRITICAL": "bold red", "ERROR": "red", "WARNING": "yellow",
     "DEBUG": "dim",
@@ -47,14 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--count", action="store_true", help="print how many there are, nothing else")
 
 
+def unambiguous(words: list[str]) -> list[str]:
+    """A query such as -hostname:web1 gets a space in front, so that it is not read as the option -h."""
+    return [f" {word}" if _DASHED_QUERY.fullmatch(word) else word for word in words]
+
+
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.size < 0:
         raise LogweirError(PARAMETER_BAD, name="--size", value=arguments.size, expected="0 or more")
     start = arguments.since or arguments.from_
+    from_us, to_us = time_bounds(start, arguments.to, now_us())
     search = {
-        "query": parse(arguments.query),
-        "from_us": time_of(start, now_us()) if start else None,
-        "to_us": time_of(arguments.to, now_us()) if arguments.to else None,
+        "query": parse(arguments.query.strip()),
+        "from_us": from_us,
+        "to_us": to_us,
         "time_field": arguments.time_field,
     }
     with closing(open_store(settings.store)) as store:

@@ -3,7 +3,9 @@
     logweir send --key KEY events.ndjson
     zcat old.ndjson.gz | LOGWEIR_KEY=KEY logweir send -
 
-Every batch carries an Idempotency-Key, so a batch that is tried again after a time-out leaves each event once.
+Every batch carries an Idempotency-Key, so a batch that is tried again after a time-out leaves each event once, as long
+as both tries arrive on the same UTC day: a batch whose first answer is lost around midnight UTC may leave its events on
+both days. Two runs over one file leave its events twice.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from logweir.arguments import reachable, whole_number
 from logweir.config import Settings
-from logweir.errors import DOOR_DOWN, DOOR_REFUSED, FILE_UNREADABLE, KEY_NOT_GIVEN, LogweirError
+from logweir.errors import DOOR_DOWN, DOOR_REFUSED, FILE_UNREADABLE, KEY_NOT_GIVEN, KEY_UNSENDABLE, LogweirError
 
 KEY_VARIABLE = "LOGWEIR_KEY"
 _BATCH_BYTES_MAX = 1024 * 1024
@@ -37,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="events, one JSON object a line; - for standard input")
     parser.add_argument("--key", help=f"the key to send with (environment: {KEY_VARIABLE})")
     parser.add_argument("--url", help="where to post (http://127.0.0.1:8080/events)")
-    parser.add_argument("--batch", type=int, default=500, metavar="N", help="events in a request (500)")
+    parser.add_argument(
+        "--batch", type=whole_number(least=1), default=500, metavar="N", help="events in a request (500)"
+    )
     retry_help = "how long to try a batch again when the door is away or busy (60)"
     parser.add_argument("--retry", type=float, default=60.0, metavar="SECONDS", help=retry_help)
     parser.add_argument(
@@ -47,10 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    key = arguments.key or os.environ.get(KEY_VARIABLE)
-    if not key:
-        raise LogweirError(KEY_NOT_GIVEN, variable=KEY_VARIABLE)
-    url = arguments.url or f"http://{settings.ingest.address}:{settings.ingest.port}/events"
+    key = _readable(arguments.key or os.environ.get(KEY_VARIABLE) or "")
+    url = arguments.url or f"http://{reachable(settings.ingest.address)}:{settings.ingest.port}/events"
     door = _Door(url=url, key=key, retry_s=arguments.retry, ca_file=arguments.ca_file)
     progress = Progress(
         TextColumn("sending"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -66,6 +69,17 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     finally:
         print(f"{sent} events accepted by {url}", file=sys.stderr)
     return 0
+
+
+def _readable(key: str) -> str:
+    """The key without the white space around it. Raises LogweirError(KEY_NOT_GIVEN), (KEY_UNSENDABLE)."""
+    key = key.strip()
+    if not key:
+        raise LogweirError(KEY_NOT_GIVEN, variable=KEY_VARIABLE)
+    for place, character in enumerate(key, start=1):
+        if not "!" <= character <= "~":  # visible ASCII: nothing else may stand in a header
+            raise LogweirError(KEY_UNSENDABLE, place=place, length=len(key))
+    return key
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from logweir import __version__
 from logweir.clock import Clock, now_us
 from logweir.config import ConsoleSettings
 from logweir.errors import PARAMETER_BAD, LogweirError
-from logweir.query import PAGE_MAX, TIME_FIELDS, parse, time_of
+from logweir.query import PAGE_MAX, TIME_FIELDS, parse, time_bounds
 from logweir.store import Hits, Store
 
 SIZE_DEFAULT = 100
@@ -57,11 +57,12 @@ class _Search:
 
     def run(self, store: Store, now: int) -> Hits:
         """Raises LogweirError for whatever cannot be read, and what the store raises."""
+        from_us, to_us = time_bounds(self.from_, self.to, now)
         return store.search(
             parse(self.q),
             size=self._size(),
-            from_us=time_of(self.from_, now) if self.from_ else None,
-            to_us=time_of(self.to, now) if self.to else None,
+            from_us=from_us,
+            to_us=to_us,
             time_field=self.time_field,
             after=self._after(),
         )

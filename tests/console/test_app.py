@@ -105,6 +105,7 @@ def test_api_bounds_size_and_pages(client: FlaskClient) -> None:
         ({"q": "*x"}, "query_operator_unfit"),
         ({"from": "yesterday"}, "time_bad"),
         ({"to": "1y"}, "time_bad"),
+        ({"from": "2026-02-01", "to": "2026-01-01"}, "parameter_bad"),
         ({"size": "10001"}, "parameter_bad"),
         ({"size": "-1"}, "parameter_bad"),
         ({"size": "9" * 5000}, "parameter_bad"),

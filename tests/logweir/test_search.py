@@ -36,7 +36,7 @@ def run(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: 
         ])  # fmt: skip
 
     def run(*words: str) -> tuple[int, str, str]:
-        status = cli.main(["search", *words, "--data-dir", str(tmp_path)])
+        status = cli.main(["--data-dir", str(tmp_path), "search", *words])
         captured = capfdbinary.readouterr()
         return status, captured.out.decode(), captured.err.decode()
 
@@ -108,6 +108,8 @@ def test_times_bound_the_search(run: Run) -> None:
         (["hostnam:x"], "Did you mean 'hostname'?"),
         (["--since", "1y"], "'1y' is not a time"),
         (["--size", "-1"], "--size reads -1"),
+        (["--from", "2026-02-01", "--to", "2026-01-01"], "not a time after '2026-02-01'"),
+        (["-hostnam:x"], "Did you mean 'hostname'?"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_and_status_2(run: Run, words: list[str], said: str) -> None:
@@ -116,6 +118,14 @@ def test_what_cannot_be_read_is_one_line_and_status_2(run: Run, words: list[str]
 
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+@pytest.mark.parametrize("words", [["-hostname:web1"], ["--", "-hostname:web1"], [" -hostname:web1"]])
+def test_a_query_may_begin_with_a_dash(run: Run, words: list[str]) -> None:
+    """It means NOT, and is not read as the option -h."""
+    status, out, err = run("--count", *words)
+
+    assert (status, out, err) == (0, "1202\n", "")
 
 
 def test_store_that_is_not_there_yet_has_no_hits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,53 @@
+"""The command line: options before and behind the command, and words that nothing knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from logweir import cli
+from logweir.keys import KeysFile
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_common_options_stand_before_or_behind_the_command(
+    before: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`logweir --data-dir D keys list` is what `logweir keys list --data-dir D` is."""
+    KeysFile(tmp_path / "keys.toml").add("mine")
+    (tmp_path / "my.toml").write_text("")
+    common = ["--data-dir", str(tmp_path), f"--config={tmp_path / 'my.toml'}"]
+
+    assert cli.main([*common, "keys", "list"] if before else ["keys", *common, "list"]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nosuch"], "nosuch"),
+        (["keys", "list", "--jsn"], "unrecognized arguments: --jsn"),
+        (["--data-dri=x", "keys", "list"], "--data-dri=x"),
+        (["search", "--sinec", "1h"], "unrecognized arguments: --sinec"),
+        (["send", "-", "--batch", "0"], "'0' is not a whole number, 1 or more"),
+        (["up", "--workers", "x"], "'x' is not a whole number, 1 or more"),
+    ],
+)
+def test_misspelt_words_are_named_with_status_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is guessed, nothing is run."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unknown_setting_is_named_not_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """`logweir config` only asks for a setting, and says so when there is none of that name."""
+    assert cli.main(["config", "queue.ulr"]) == 2
+
+    error = capsys.readouterr().err
+    assert "The command line names 'queue.ulr', which is not a setting. Did you mean 'queue.url'?" in error
