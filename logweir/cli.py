@@ -31,6 +31,7 @@ COMMANDS = (
     Command("console", "run the web console", "logweir_console.server"),
     Command("keys", "make, list and revoke the keys that emitters send", "logweir.keys"),
     Command("search", "search the stored events", "logweir.search"),
+    Command("deadletters", "list what could not be indexed or read, whole", "logweir.deadletters"),
     Command("send", "post events from a file or standard input", "logweir.send"),
     Command("doctor", "check configuration, queue, store, disk and clock", "logweir.doctor"),
     Command("config", "print every setting: its value, where it is set, what it means", "logweir.config_command"),

@@ -14,16 +14,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from logweir.config import Settings, shown_url
+from logweir.deadletters import received
 from logweir.errors import LogweirError
 from logweir.keys import read_keys
 from logweir.queue import open_queue
+from logweir.search import printable
 from logweir.store import open_store
 
 _FREE_BYTES_MIN = 1024**3
@@ -64,6 +68,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("disk", _disk),
         ("queue", _queue),
         ("store", _store),
+        ("dead letters", _dead_letters),
         ("clock", _clock),
     ]
     findings = []
@@ -135,6 +140,18 @@ def _store(settings: Settings) -> Finding:
         store.close()
 
 
+def _dead_letters(settings: Settings) -> Finding:
+    with closing(open_store(settings.store)) as store:
+        counts = store.count_dead_letters()
+        newest = store.dead_letters(size=1) if counts else []
+    if not newest:
+        return Finding("dead letters", "ok", "none")
+    by_reason = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    error = printable(newest[0].body.get("error"))
+    found = f"{by_reason}; the newest, of {received(newest[0])}: {newest[0].reason}, {error}"
+    return Finding("dead letters", "warning", found, "See them whole: logweir deadletters list")
+
+
 def _clock(_settings: Settings) -> Finding:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     synchronised = _clock_is_synchronised()
@@ -163,5 +180,5 @@ def _print_table(findings: list[Finding]) -> None:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         colour = _COLOURS[finding.state]
-        table.add_row(finding.what, f"[{colour}]{finding.state}[/]", finding.found, finding.advice)
+        table.add_row(finding.what, f"[{colour}]{finding.state}[/]", escape(finding.found), escape(finding.advice))
     Console().print(table)

@@ -182,7 +182,7 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
     )  # fmt: skip
     queue = next(row for row in map(json.loads, absent.stdout.splitlines()) if row["what"] == "queue")
 
-    assert {row["what"] for row in rows} == {"configuration", "keys", "disk", "queue", "store", "clock"}
+    assert {row["what"] for row in rows} == {"configuration", "keys", "disk", "queue", "store", "dead letters", "clock"}
     assert not [row for row in rows if row["state"] == "fault"]
     assert absent.returncode == 1
     assert queue["state"] == "fault"
