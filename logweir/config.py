@@ -161,6 +161,8 @@ class ConsoleSettings(_Section):
     """Address to listen on."""
     port: int = Field(8081, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
+    hosts: CommaList = ()
+    """Host names, without ports, that it answers to (.example.org: all below); by default its own on loopback, else all."""
 
 
 class Settings(_Section):

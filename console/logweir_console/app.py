@@ -11,9 +11,10 @@ import ipaddress
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, abort, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 
@@ -89,9 +90,14 @@ def make_app(settings: ConsoleSettings, store: Store, *, clock: Clock = now_us) 
     """The console over a store."""
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    if _is_loopback(settings.address):
-        # No login yet. A foreign page whose host name is made to resolve to this machine must not read the logs.
-        app.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost", "[::1]", settings.address]
+    own_hosts = ("127.0.0.1", "localhost", "::1", settings.address) if _is_loopback(settings.address) else ()
+    hosts = settings.hosts or own_hosts
+
+    # No login yet. A foreign page whose host name is made to resolve to this machine must not read the logs.
+    @app.before_request
+    def answered_host() -> None:
+        if hosts and not _is_one_of(request.headers.get("Host", ""), hosts):
+            abort(400, "The console does not answer to this host name; console.hosts has those that it answers to.")
 
     @app.get("/")
     def index() -> tuple[str, int]:
@@ -157,6 +163,16 @@ def _row(event: dict[str, Any], time_field: str) -> dict[str, Any]:
 
 def _json(body: dict[str, Any], status: int, mimetype: str = "application/json") -> Response:
     return Response(orjson.dumps(body, default=str), status, mimetype=mimetype)
+
+
+def _is_one_of(header: str, hosts: tuple[str, ...]) -> bool:
+    """Whether the Host header names one of the hosts; werkzeug's own check knows no IPv6 address in its list."""
+    try:
+        name = urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return False
+    known = [host.lower().strip("[]") for host in hosts]
+    return name in known or any(name.endswith(host) or name == host[1:] for host in known if host.startswith("."))
 
 
 def _is_loopback(address: str) -> bool:

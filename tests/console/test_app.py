@@ -194,9 +194,25 @@ def test_nothing_from_a_log_becomes_markup(client: FlaskClient) -> None:
 def test_loopback_console_answers_to_its_own_names_only(client: FlaskClient, store: Store) -> None:
     """A foreign host name that resolves to this machine gets nothing; bound to a network, any name does."""
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
-    assert client.get("/api/search", headers={"Host": "127.0.0.1:8081"}).status_code == 200
+    assert client.get("/", headers={"Host": "[::1"}).status_code == 400
+    for own in ("127.0.0.1:8081", "LOCALHOST", "[::1]:8081"):
+        assert client.get("/api/search", headers={"Host": own}).status_code == 200
     open_client = make_app(ConsoleSettings(address="0.0.0.0"), store).test_client()
     assert open_client.get("/", headers={"Host": "logs.example.org"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("a.example.org", 200),
+        ("evil.example", 400), ("192.0.2.1", 400),
+    ],
+)  # fmt: skip
+def test_hosts_bound_the_names_answered_to_wherever_it_listens(store: Store, host: str, status: int) -> None:
+    """In a container it listens on all networks, and still answers no foreign page's name."""
+    settings = ConsoleSettings(address="0.0.0.0", hosts="localhost,127.0.0.1,[::1],.example.org")  # type: ignore[arg-type]
+
+    assert make_app(settings, store).test_client().get("/healthz", headers={"Host": host}).status_code == status
 
 
 def test_unknown_page_and_method_are_problems(client: FlaskClient) -> None:
