@@ -304,14 +304,20 @@ KEY_UNSENDABLE = Problem(
 DOOR_REFUSED = Problem(
     "door_refused",
     400,
-    "Line {line}: {url} answers {status}: {detail}",
-    "Nothing from line {first} on was accepted. Correct it, and send the rest: tail -n +{first} FILE | logweir send -",
+    "Line {line}: {detail}.",
+    "What stands before that line was accepted. Correct it, and send the rest: tail -n +{line} FILE | logweir send … -",
+)
+DOOR_REFUSED_KEY = Problem(
+    "door_refused_key",
+    401,
+    "{url} answers {status}: {detail}",
+    "Check --key; `logweir keys list` on the door's machine names the live ones.",
 )
 DOOR_DOWN = Problem(
     "door_down",
     503,
     "{url} did not accept the events from line {line} on within {seconds} seconds: {reason}.",
-    "Check that ingest runs there; send the rest again from that line.",
+    "Check that ingest runs there, then send the rest: tail -n +{line} FILE | logweir send … -",
     retry=True,
 )
 FILE_UNREADABLE = Problem(

@@ -1,7 +1,8 @@
 """Post events from a file or standard input, one JSON object a line, in batches.
 
     logweir send --key KEY events.ndjson
-    zcat old.ndjson.gz | LOGWEIR_KEY=KEY logweir send -
+    LOGWEIR_KEY=KEY logweir send old.ndjson.gz
+    journalctl -o json | logweir send --key KEY -
 
 Every batch carries an Idempotency-Key, so a batch that is tried again after a time-out leaves each event once, as long
 as both tries arrive on the same UTC day: a batch whose first answer is lost around midnight UTC may leave its events on
@@ -11,16 +12,17 @@ both days. Two runs over one file leave its events twice.
 from __future__ import annotations
 
 import argparse
-import io
+import gzip
 import json
 import os
 import secrets
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import urllib3
 from rich.console import Console
@@ -28,9 +30,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from logweir.arguments import reachable, whole_number
 from logweir.config import Settings
-from logweir.errors import DOOR_DOWN, DOOR_REFUSED, FILE_UNREADABLE, KEY_NOT_GIVEN, KEY_UNSENDABLE, LogweirError
+from logweir.errors import (
+    DOOR_DOWN,
+    DOOR_REFUSED,
+    DOOR_REFUSED_KEY,
+    FILE_UNREADABLE,
+    KEY_NOT_GIVEN,
+    KEY_UNSENDABLE,
+    LogweirError,
+)
 
 KEY_VARIABLE = "LOGWEIR_KEY"
+_GZIP_MAGIC = b"\x1f\x8b"
 _BATCH_BYTES_MAX = 1024 * 1024
 _RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _WAIT_S_MAX = 10.0
@@ -59,15 +70,17 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         TextColumn("sending"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), disable=arguments.quiet or not sys.stderr.isatty(),
     )  # fmt: skip
-    sent = 0
-    try:
-        with _opened(arguments.file) as (stream, size_bytes), progress:
-            bar = progress.add_task("sending", total=size_bytes)
-            for batch in _batches(stream, events_max=arguments.batch):
-                sent += door.post(batch)
-                progress.update(bar, advance=batch.read_bytes)
-    finally:
-        print(f"{sent} events accepted by {url}", file=sys.stderr)
+    with _opened(arguments.file) as (stream, size_bytes):
+        try:
+            with progress:
+                bar = progress.add_task("sending", total=size_bytes)
+                for batch in _batches(stream, events_max=arguments.batch):
+                    door.post(batch)
+                    progress.update(bar, advance=batch.read_bytes)
+        except (EOFError, OSError, zlib.error) as error:
+            raise LogweirError(FILE_UNREADABLE, path=arguments.file, reason=error) from error
+        finally:
+            print(f"{door.accepted} events accepted by {url}", file=sys.stderr)
     return 0
 
 
@@ -92,28 +105,47 @@ class _Batch:
 
 
 class _Door:
+    """``accepted``: how many events were answered 202 so far."""
+
     def __init__(self, *, url: str, key: str, retry_s: float, ca_file: Path | None) -> None:
+        self.accepted = 0
         self._url = url
         self._headers = {"X-My-Log-Input-Key": key, "Content-Type": "application/x-ndjson"}
         self._retry_s = retry_s
         self._run = secrets.token_hex(12)
         self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, retries=False, timeout=30.0)
 
-    def post(self, batch: _Batch) -> int:
-        """How many events were accepted: all of the batch. Raises LogweirError(DOOR_REFUSED), (DOOR_DOWN)."""
+    def post(self, batch: _Batch) -> None:
+        """Have the whole batch accepted, or else all that stands before the line that is refused.
+
+        Raises LogweirError: DOOR_REFUSED naming the line, DOOR_REFUSED_KEY, DOOR_DOWN.
+        """
+        status, answer = self._answered(batch)
+        if status == 202:
+            self.accepted += int(answer["accepted"])
+            return
+        if status in (401, 403):
+            raise LogweirError(DOOR_REFUSED_KEY, url=self._url, status=status, detail=answer.get("detail", ""))
+        index = answer.get("event_index")
+        if isinstance(index, int) and 0 < index < len(batch.lines):
+            # The door takes a request as a whole or not at all: what is good before the fault goes in one of its own.
+            self.post(_Batch(batch.first, batch.lines[:index], 0))
+        raise self._refused(batch, status, answer)
+
+    def _answered(self, batch: _Batch) -> tuple[int, dict[str, Any]]:
+        """The door's answer; tried again while it is away or busy. Raises LogweirError(DOOR_DOWN)."""
         body = b"".join(line.rstrip(b"\r\n") + b"\n" for line in batch.lines)
-        headers = {**self._headers, "Idempotency-Key": f"{self._run}-{batch.first}"}
+        headers = {**self._headers, "Idempotency-Key": f"{self._run}-{batch.first}-{len(batch.lines)}"}
         deadline = time.monotonic() + self._retry_s
         wait_s = 0.2
         while True:
             status, answer, reason = self._try(body, headers)
-            if status == 202:
-                return int(answer["accepted"])
             if status and status not in _RETRY_STATUSES:
-                raise self._refused(batch, status, answer)
-            if time.monotonic() + wait_s > deadline:
+                return status, answer
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise LogweirError(DOOR_DOWN, url=self._url, line=batch.first, seconds=self._retry_s, reason=reason)
-            time.sleep(wait_s)
+            time.sleep(min(wait_s, left_s))
             wait_s = min(wait_s * 2, _WAIT_S_MAX)
 
     def _try(self, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any], str]:
@@ -121,7 +153,7 @@ class _Door:
         try:
             response = self._pool.request("POST", self._url, body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:
-            return 0, {}, str(error)
+            return 0, {}, str(error).rpartition(": ")[2]
         try:
             answer = json.loads(response.data)
         except ValueError:
@@ -131,33 +163,39 @@ class _Door:
 
     def _refused(self, batch: _Batch, status: int, answer: dict[str, Any]) -> LogweirError:
         index = answer.get("event_index")
-        line = batch.first + index if isinstance(index, int) else batch.first
-        detail = answer.get("detail") or "it gives no reason"
-        return LogweirError(DOOR_REFUSED, url=self._url, status=status, line=line, first=batch.first, detail=detail)
+        index = index if isinstance(index, int) and index < len(batch.lines) else 0
+        detail = answer.get("detail") or f"it answers {status} and gives no reason"
+        if "reason" in answer and "byte_offset" in answer:
+            before = sum(len(line.rstrip(b"\r\n")) + 1 for line in batch.lines[:index])
+            detail = f"not valid JSON at byte {answer['byte_offset'] - before} of the line: {answer['reason']}"
+        return LogweirError(DOOR_REFUSED, url=self._url, status=status, line=batch.first + index, detail=detail)
 
 
 class _opened:
-    """The input as bytes and its size, None where that is unknown."""
+    """The input as plain bytes, and its size, None where that is unknown; gzip is unpacked."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._stream: BinaryIO = sys.stdin.buffer
 
     def __enter__(self) -> tuple[BinaryIO, int | None]:
-        if self._name == "-":
-            return self._stream, None
         try:
-            self._stream = Path(self._name).open("rb")
+            if self._name != "-":
+                self._stream = Path(self._name).open("rb")
+            begins = self._stream.peek(2)[:2]  # type: ignore[attr-defined]
         except OSError as error:
             raise LogweirError(FILE_UNREADABLE, path=self._name, reason=error.strerror) from error
-        return self._stream, os.fstat(self._stream.fileno()).st_size or None
+        if begins == _GZIP_MAGIC:
+            return cast("BinaryIO", gzip.open(self._stream)), None
+        size_bytes = os.fstat(self._stream.fileno()).st_size if self._name != "-" else 0
+        return self._stream, size_bytes or None
 
     def __exit__(self, *_: object) -> None:
         if self._stream is not sys.stdin.buffer:
             self._stream.close()
 
 
-def _batches(stream: BinaryIO | io.BytesIO, *, events_max: int) -> Iterator[_Batch]:
+def _batches(stream: BinaryIO, *, events_max: int) -> Iterator[_Batch]:
     """Up to ``events_max`` lines, and about a mebibyte, at a time. Empty lines are left out."""
     batch = _Batch(1, [], 0)
     size_bytes = 0

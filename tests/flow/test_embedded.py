@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -84,6 +85,28 @@ def test_what_is_sent_is_found_within_five_seconds(product: Embedded, tmp_path: 
     assert broken[1]["byte_offset"] == 21
     lines = product.search("category:bulk AND line", "--json", "--size", "0").splitlines()
     assert len({json.loads(line)["_id"] for line in lines}) == 10_000
+
+
+def test_a_broken_line_is_named_and_all_before_it_is_sent(product: Embedded, tmp_path: Path) -> None:
+    """A compressed file with a broken line: the line and its byte are said, and where to go on; a wrong key is, too."""
+    lines = [b'{"category":"send","summary":"%d"}' % number for number in range(700)]
+    lines[600] = b'{"broken": }'
+    file = tmp_path / "events.ndjson.gz"
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    url = f"http://127.0.0.1:{product.ingest_port}/events"
+
+    def send(key: str) -> subprocess.CompletedProcess[str]:
+        command = [*LOGWEIR, "send", str(file), "--key", key, "--url", url]
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+
+    unknown, broken = send("lw_wrong"), send(product.key)
+    wait_for_count(product, "category:send", 600, within_s=5)
+
+    assert unknown.returncode == broken.returncode == 2
+    assert "Check --key" in unknown.stderr
+    assert "600 events accepted" in broken.stderr
+    assert "Line 601: not valid JSON at byte 11 of the line" in broken.stderr
+    assert "tail -n +601 FILE" in broken.stderr
 
 
 def test_kill_9_of_everything_again_and_again_loses_nothing(tmp_path: Path) -> None:
