@@ -20,7 +20,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from logweir.config import Settings, shown_url
 from logweir.deadletters import received
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         for finding in findings:
             print(json.dumps(asdict(finding)))
     else:
-        _print_table(findings)
+        _print_lines(findings)
     return 1 if any(finding.state == "fault" for finding in findings) else 0
 
 
@@ -101,7 +100,7 @@ def _keys(settings: Settings) -> Finding:
 def _disk(settings: Settings) -> Finding:
     folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
     usage = shutil.disk_usage(folder)
-    found = f"{usage.free / 1024**3:.1f} GiB free of {usage.total / 1024**3:.1f} for {settings.data_dir}"
+    found = f"{usage.free / 1024**3:.1f} GiB free of {usage.total / 1024**3:.1f} GiB for {settings.data_dir}"
     if not os.access(folder, os.W_OK):
         return Finding("disk", "fault", f"{folder} is not writable", "Correct its permissions, or set data_dir.")
     if usage.free < _FREE_BYTES_MIN:
@@ -174,11 +173,10 @@ def _clock_is_synchronised() -> bool | None:
     return not status & _STA_UNSYNC
 
 
-def _print_table(findings: list[Finding]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("", "", "found", "what to do"):
-        table.add_column(heading, overflow="fold")
+def _print_lines(findings: list[Finding]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         colour = _COLOURS[finding.state]
-        table.add_row(finding.what, f"[{colour}]{finding.state}[/]", escape(finding.found), escape(finding.advice))
-    Console().print(table)
+        console.print(f"{finding.what:<14} [{colour}]{finding.state:<8}[/] {escape(finding.found)}")
+        if finding.advice:
+            console.print(f"{'':<14} {'':<8} {escape(finding.advice)}")

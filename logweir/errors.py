@@ -413,6 +413,6 @@ TIME_BAD = Problem(
 PARAMETER_BAD = Problem(
     "parameter_bad",
     400,
-    "The parameter {name} reads {value!r}, which is not {expected}.",
+    "The parameter {name}, which reads {value!r}, is not {expected}.",
     "Correct the request.",
 )

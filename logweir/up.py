@@ -156,6 +156,7 @@ class Supervisor:
 
     def stop_all(self) -> None:
         """Stop the parts in order, each within its grace; then kill what is left."""
+        log.info("Stopping.")
         for group in (
             [part for part in self._parts if part.stop_first],
             [part for part in self._parts if not part.stop_first],

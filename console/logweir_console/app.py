@@ -29,6 +29,7 @@ SIZE_DEFAULT = 100
 SINCE_CHOICES = ("15m", "1h", "24h", "7d", "30d")
 SINCE_DEFAULT = "24h"
 _COLUMNS = ("hostname", "category", "processname", "severity", "summary")
+_PARAMETERS = ("q", "from", "to", "size", "time_field", "after")
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -86,6 +87,13 @@ class _Search:
         return moment, stream, number
 
 
+def _require_known(parameters: MultiDict[str, str]) -> None:
+    """Raises LogweirError(PARAMETER_BAD): a misspelt q would find everything, and nobody would notice."""
+    for name, value in parameters.items():
+        if name not in _PARAMETERS:
+            raise LogweirError(PARAMETER_BAD, name=name, value=value[:100], expected=f"one of {', '.join(_PARAMETERS)}")
+
+
 def make_app(settings: ConsoleSettings, store: Store, *, clock: Clock = now_us) -> Flask:
     """The console over a store."""
     app = Flask(__name__)
@@ -105,6 +113,7 @@ def make_app(settings: ConsoleSettings, store: Store, *, clock: Clock = now_us) 
 
     @app.get("/api/search")
     def api_search() -> Response:
+        _require_known(request.args)
         started = time.monotonic()
         hits = _Search.of(request.args).run(store, clock())
         took_ms = round((time.monotonic() - started) * 1000)

@@ -82,6 +82,15 @@ def test_api_gives_the_stored_documents(client: FlaskClient, store: Store) -> No
     assert body["after"] is None
 
 
+def test_api_refuses_a_parameter_that_it_does_not_know(client: FlaskClient) -> None:
+    """A misspelt q must not find everything."""
+    answer = client.get("/api/search?query=Failed")
+
+    assert answer.status_code == 400
+    assert "The parameter query" in answer.json["detail"]
+    assert "one of q, from" in answer.json["detail"]
+
+
 def test_api_bounds_size_and_pages(client: FlaskClient) -> None:
     """from, to, size and after narrow the answer; without them, everything, 100 at a time."""
     assert len(client.get("/api/search").get_json()["hits"]) == 100
