@@ -107,7 +107,7 @@ def test_times_bound_the_search(run: Run) -> None:
         (["(a"], "ends too early"),
         (["hostnam:x"], "Did you mean 'hostname'?"),
         (["--since", "1y"], "'1y' is not a time"),
-        (["--size", "-1"], "--size reads -1"),
+        (["--size", "-1"], "--size, which reads -1"),
         (["--from", "2026-02-01", "--to", "2026-01-01"], "not a time after '2026-02-01'"),
         (["-hostnam:x"], "Did you mean 'hostname'?"),
     ],
