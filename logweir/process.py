@@ -57,12 +57,23 @@ def _identity_of(number: int) -> str:
     return "" if state in "ZX" else f"{boot} {namespace} {number} {started}"
 
 
+def listener(what: str, address: str, port: int, *, backlog: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. Raises LogweirError(PORT_TAKEN).
+
+    For gunicorn, which would try a taken port five times, a second apart, and then leave without a word of ours.
+    """
+    opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((address, port))
+        opened.listen(backlog)
+    except OSError as error:
+        opened.close()
+        reason = error.strerror or str(error)
+        raise LogweirError(PORT_TAKEN, what=what, address=f"{address}:{port}", reason=reason) from error
+    return opened
+
+
 def require_free_port(what: str, address: str, port: int) -> None:
-    """Raises LogweirError(PORT_TAKEN) when ``address``:``port`` cannot be bound."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            raise LogweirError(PORT_TAKEN, what=what, address=f"{address}:{port}", reason=error.strerror) from error
+    """Raises LogweirError(PORT_TAKEN) when nothing could listen there now."""
+    listener(what, address, port, backlog=1).close()

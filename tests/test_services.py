@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import elasticsearch as elasticsearch_client
+import kafka as kafka_client
 import pytest
 
 from tests.services import Elasticsearch, Kafka, MissingTool, ServiceError
@@ -27,9 +29,8 @@ def own_kafka(kafka: Any, service_directory: Path) -> Any:
 
 def test_killed_kafka_comes_back_with_its_records_and_port(own_kafka: Kafka) -> None:
     """kill -9 and start() are what fail-over tests are made of."""
-    kafka = pytest.importorskip("kafka")
     address = own_kafka.bootstrap
-    producer = kafka.KafkaProducer(bootstrap_servers=address, acks="all")
+    producer = kafka_client.KafkaProducer(bootstrap_servers=address, acks="all")
     _create_topic(address)
     producer.send("events", b"kept").get(timeout=30)
     producer.close(timeout=5)
@@ -87,17 +88,19 @@ def test_each_elasticsearch_is_the_version_it_is_asked_for(elasticsearch_8: Any,
 
 def test_secured_elasticsearch_wants_its_certificate_and_password(elasticsearch_secured: Elasticsearch) -> None:
     """The client of logweir is tested with the certificate file, the password and an API key."""
-    clients = pytest.importorskip("elasticsearch")
     url, ca_file = elasticsearch_secured.url, str(elasticsearch_secured.ca_file)
     password = (elasticsearch_secured.username, elasticsearch_secured.password)
 
-    assert clients.Elasticsearch(url, ca_certs=ca_file, basic_auth=password).cluster.health()["status"] != "red"
+    assert (
+        elasticsearch_client.Elasticsearch(url, ca_certs=ca_file, basic_auth=password).cluster.health()["status"]
+        != "red"
+    )
     key = elasticsearch_secured.api_key()
-    assert clients.Elasticsearch(url, ca_certs=ca_file, api_key=key).cluster.health()["status"] != "red"
-    with pytest.raises(clients.AuthenticationException):
-        clients.Elasticsearch(url, ca_certs=ca_file, basic_auth=("elastic", "wrong")).cluster.health()
-    with pytest.raises(clients.ConnectionError):
-        clients.Elasticsearch(url, basic_auth=password, max_retries=0).cluster.health()
+    assert elasticsearch_client.Elasticsearch(url, ca_certs=ca_file, api_key=key).cluster.health()["status"] != "red"
+    with pytest.raises(elasticsearch_client.AuthenticationException):
+        elasticsearch_client.Elasticsearch(url, ca_certs=ca_file, basic_auth=("elastic", "wrong")).cluster.health()
+    with pytest.raises(elasticsearch_client.ConnectionError):
+        elasticsearch_client.Elasticsearch(url, basic_auth=password, max_retries=0).cluster.health()
 
 
 def test_a_server_that_does_not_start_shows_the_end_of_its_log(kafka: Any, service_directory: Path) -> None:
@@ -204,15 +207,13 @@ def _pytest(file: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def _create_topic(address: str) -> None:
-    kafka = pytest.importorskip("kafka")
-    admin = kafka.KafkaAdminClient(bootstrap_servers=address)
+    admin = kafka_client.KafkaAdminClient(bootstrap_servers=address)
     admin.create_topics({"events": {"num_partitions": 1, "replication_factor": 1}})
     admin.close()
 
 
 def _records(address: str, **settings: Any) -> list[bytes]:
-    kafka = pytest.importorskip("kafka")
-    consumer = kafka.KafkaConsumer(
+    consumer = kafka_client.KafkaConsumer(
         "events", bootstrap_servers=address, auto_offset_reset="earliest", consumer_timeout_ms=15_000, **settings
     )
     values = [next(consumer).value]

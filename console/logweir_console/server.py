@@ -11,8 +11,7 @@ from typing import Any
 import gunicorn.app.base
 
 from logweir.config import Settings
-from logweir.errors import PORT_TAKEN, LogweirError
-from logweir.process import die_with_parent
+from logweir.process import die_with_parent, listener
 from logweir.store import open_store
 from logweir_console.app import make_app
 
@@ -32,22 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent(signal.SIGTERM)
-    _Application(settings, _listener(settings.console.address, settings.console.port)).run()
+    _Application(
+        settings, listener("The console", settings.console.address, settings.console.port, backlog=_BACKLOG)
+    ).run()
     return 0
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    # gunicorn itself would try a taken port five times, a second apart, and then leave without a word of ours.
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise LogweirError(PORT_TAKEN, what="The console", address=f"{address}:{port}", reason=reason) from error
-    return listener
 
 
 class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]

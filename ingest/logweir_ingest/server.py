@@ -17,10 +17,10 @@ import gunicorn.glogging
 from uvicorn_worker import UvicornWorker
 
 from logweir.config import Settings
-from logweir.errors import FILE_UNREADABLE, PORT_TAKEN, SETTING_BAD, LogweirError
+from logweir.errors import FILE_UNREADABLE, SETTING_BAD, LogweirError
 from logweir.keys import read_keys
 from logweir.logs import configure_logging
-from logweir.process import die_with_parent
+from logweir.process import die_with_parent, listener
 from logweir.receipt import secret_of
 from logweir_ingest.limits import Limits
 from logweir_ingest.proxies import SourceAddress
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     _check(settings)
     # Beside the keys: what all doors of an installation share, where the data folder is each machine's own.
     secret = _receipt_secret(settings.keys_path.parent)
-    listener = _listener(settings.ingest.address, settings.ingest.port)
-    _prepare_metrics(settings.data_dir, listener.getsockname()[1])
-    _Application(settings, listener, face=arguments.face, secret=secret).run()
+    opened = listener("ingest", settings.ingest.address, settings.ingest.port, backlog=BACKLOG)
+    _prepare_metrics(settings.data_dir, opened.getsockname()[1])
+    _Application(settings, opened, face=arguments.face, secret=secret).run()
     return 0
 
 
@@ -80,21 +80,6 @@ def _check(settings: Settings) -> None:
             SETTING_BAD, where="The configuration", name="ingest.processes", value=settings.ingest.processes,
             reason="the embedded queue is for one ingest process; use Kafka for more",
         )  # fmt: skip
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    # gunicorn would try a taken port five times, a second apart, and then leave without a word of ours.
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise LogweirError(PORT_TAKEN, what="ingest", address=f"{address}:{port}", reason=reason) from error
-    return listener
 
 
 def _receipt_secret(folder: Path) -> bytes:

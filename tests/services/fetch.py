@@ -23,9 +23,9 @@ ELASTICSEARCH_8 = "8.19.5"
 ELASTICSEARCH_9 = "9.2.4"
 ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 
-# nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy).
-DEBIAN_PACKAGES = ("default-jre-headless", "maven", "nginx", "openssl", "prometheus", "systemd")
-COMMANDS = ("mvn", "nginx", "openssl", "promtool", "systemd-analyze")
+# curl is what users post with; nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy).
+DEBIAN_PACKAGES = ("curl", "default-jre-headless", "maven", "nginx", "openssl", "prometheus", "systemd")
+COMMANDS = ("curl", "mvn", "nginx", "openssl", "promtool", "systemd-analyze")
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ECJ_VERSION = "3.40.0"
 
