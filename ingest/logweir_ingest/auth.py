@@ -33,7 +33,7 @@ class Keys:
         self._check_s = time.monotonic() + _CHECK_EVERY_S
         self._load()
         if not self._names:
-            log.warning("%s holds no live key: every event is refused; `logweir keys add NAME` makes one.", path)
+            log.info("%s holds no live key: every event is refused; `logweir keys add NAME` makes one.", path)
 
     def name_of(self, key: bytes) -> str | None:
         """The name of a live key, or None."""
