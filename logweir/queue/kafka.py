@@ -36,7 +36,7 @@ from kafka.future import Future as KafkaFuture
 from kafka.net.compat import KafkaNetClient
 
 from logweir.clock import now_us
-from logweir.config import MEBIBYTE
+from logweir.config import MEBIBYTE, shown_url
 from logweir.errors import (
     OFFSETS_EXPIRED,
     QUEUE_DOWN,
@@ -312,14 +312,15 @@ class KafkaQueue:
 def _parsed(url: str) -> tuple[list[str], str]:
     """Addresses as host:port, and the topic."""
     servers, _, topic = url.removeprefix("kafka://").partition("/")
-    shown = f"kafka://…@{servers.rpartition('@')[2]}/{topic}" if "@" in servers else url
     reason = ""
-    if "@" in servers:
+    if "@" in url:
         reason = "user and password go into queue.username and queue.password"
     elif not servers or not topic or "/" in topic:
         reason = "it is not kafka://host:port[,host:port]/topic"
     if reason:
-        raise LogweirError(SETTING_BAD, where="The configuration", name="queue.url", value=shown, reason=reason)
+        raise LogweirError(
+            SETTING_BAD, where="The configuration", name="queue.url", value=shown_url(url), reason=reason
+        )
     # A colon that is not inside [an IPv6 address].
     with_port = [s if ":" in s.rpartition("]")[2] else f"{s}:{_PORT_DEFAULT}" for s in servers.split(",")]
     return with_port, topic
