@@ -91,6 +91,10 @@ class _Client(KafkaNetClient):  # type: ignore[misc]
         self._connect = self._manager.get_connection
         self._manager.get_connection = self._watched_connection
 
+    def answer(self, future: KafkaFuture) -> None:
+        """Settle a future on the library's own thread: from another one, who awaits it may never be woken."""
+        self._net.call_soon_threadsafe(lambda: future.success(None))
+
     def reachable(self) -> bool:
         """Whether a connection to any broker stands."""
         return any(connection.connected for connection in list(self._manager._conns.values()))
@@ -721,8 +725,7 @@ class KafkaConsumer:
                 self._give_up([partition for partition in message.partitions if partition in self._ours], message.lost)
             except BaseException as error:  # noqa: BLE001 - raised below, when the library has gone on
                 self._failure = error
-            message.answered.success(None)
-            self._client.wakeup()
+            self._client.answer(message.answered)
         result: T = message.result()
         if self._failure is not None:
             failure, self._failure = self._failure, None
