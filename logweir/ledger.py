@@ -108,9 +108,7 @@ class PartitionLedger:
 
     def load(self, records: Iterable[Record]) -> None:
         """Have the windows of these records in memory, from the store where they were written before."""
-        wanted = {
-            self._window_id(record): record for record in records if record.window and record.kind != Kind.REFUSED
-        }
+        wanted = {self._window_id(record): record for record in records if record.kind != Kind.REFUSED}
         absent = [id for id in wanted if id not in self._windows]
         if not absent:
             return
@@ -128,9 +126,10 @@ class PartitionLedger:
 
         To be called in the order of the offsets, after ``load``, once everything of the record is durable.
         """
-        counted = record.kind != Kind.REFUSED and self._count(record, offset, outcomes)
+        # A refused body has no numbers: it is in no window.
+        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes)
         self.pass_over(offset)
-        return counted or record.kind == Kind.REFUSED
+        return counted
 
     def pass_over(self, offset: int) -> None:
         """Move behind a record that has no numbers."""

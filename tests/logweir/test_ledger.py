@@ -182,6 +182,16 @@ def test_a_queue_that_lost_its_end_gives_offsets_out_again(store: Store) -> None
     assert outcomes_of(store) == {None: (6, 0, 0, 0)}
 
 
+def test_a_record_of_window_zero_stops_nobody(store: Store) -> None:
+    """No clock of a door gives it, but whoever may write to the topic can: it is counted like any other."""
+    ledger = claimed(store)
+    record = Record(Kind.DATA, EPOCH, 1, 2, 0, [batch(2)])
+    settled = settle(ledger, 0, record)
+
+    assert settled
+    assert ledger.flush() == 1
+
+
 def test_nothing_changed_writes_nothing(store: Store) -> None:
     """An idle partition costs no write a second."""
     ledger = claimed(store)
