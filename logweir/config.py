@@ -65,8 +65,12 @@ class IngestSettings(_Section):
     """Longest time that a request's headers may take to arrive."""
     body_timeout_s: float = Field(60.0, gt=0)
     """Longest time that a request's body may take to arrive."""
-    queue_timeout_s: float = Field(0.4, gt=0)
-    """How long a request waits for the queue before it is answered 503."""
+    queue_timeout_s: float = Field(0.2, gt=0)
+    """How long a record waits for the queue before it goes to the spool."""
+    spool_timeout_s: float = Field(5.0, gt=0)
+    """How long a request waits for the spool's disk before it is answered 503."""
+    spool_size_bytes_max: int = Field(1024 * MEBIBYTE, ge=MEBIBYTE)
+    """Most bytes in the spool, in the data folder, while the queue is away: of all processes of this machine together."""
     refused_size_bytes_max: int = Field(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""
     trusted_proxies: CommaList = ()

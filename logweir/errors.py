@@ -193,6 +193,22 @@ QUEUE_UNAVAILABLE = Problem(
     " each event is stored once. Operator: `logweir doctor` says what the queue lacks.",
     retry=True,
 )
+SPOOL_FULL = Problem(
+    "spool_full",
+    503,
+    "The queue does not confirm records, and the spool holds {held_bytes} of at most {size_bytes_max} bytes: the events"
+    " are not accepted.",
+    "Send the same request again after Retry-After seconds. Operator: bring the queue back, or raise"
+    " ingest.spool_size_bytes_max.",
+    retry=True,
+)
+SPOOL_FAILED = Problem(
+    "spool_failed",
+    503,
+    "The queue does not confirm records, and the spool cannot be written: {reason}. The events are not accepted.",
+    "Send the same request again after Retry-After seconds. Operator: see to the disk of the data folder, and to the queue.",
+    retry=True,
+)
 # Answered by the front of deploy/nginx, word for word, while no ingest process runs behind it.
 INGEST_AWAY = Problem(
     "ingest_away",

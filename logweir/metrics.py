@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import prometheus_client
 
@@ -26,7 +26,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row. ``initial``: label values that exist from the start, so that ``increase()`` sees the first event."""
+    """One row.
+
+    ``initial``: label values that exist from the start, so that ``increase()`` sees the first event. ``merge``: what a
+    gauge of several processes of one port shows, their sum or the largest.
+    """
 
     name: str
     kind: Kind
@@ -34,6 +38,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     initial: tuple[tuple[str, ...], ...] = field(default=())
+    merge: Literal["livesum", "livemax"] = "livesum"
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -48,7 +53,7 @@ METRICS = (
     ),
     Metric(
         "logweir_ingest_accepted_events_total", Kind.COUNTER, "Events answered 2xx, by where they are durable.",
-        ("durable",), initial=(("queue",),),
+        ("durable",), initial=(("queue",), ("spool",)),
     ),
     Metric("logweir_ingest_accepted_bytes_total", Kind.COUNTER, "Raw bytes of the events answered 2xx."),
     Metric(
@@ -69,6 +74,17 @@ METRICS = (
         "Events whose sender was refused for lateness although the queue took them after all.",
     ),
     Metric("logweir_ingest_queue_fill_ratio", Kind.GAUGE, "Share of the buffer that waits for the queue's confirmation, 0 to 1."),
+    Metric("logweir_ingest_spool_size_bytes", Kind.GAUGE, "Bytes that wait on this machine's disk for the queue."),
+    Metric("logweir_ingest_spool_size_bytes_max", Kind.GAUGE, "Bytes that may wait on this machine's disk, all processes together.", merge="livemax"),
+    Metric(
+        "logweir_ingest_spool_records_total", Kind.COUNTER, "Records written to the spool, and forwarded from it to the queue.",
+        ("way",), initial=(("written",), ("forwarded",)),
+    ),
+    Metric("logweir_ingest_spool_failures_total", Kind.COUNTER, "Failures of the spool's disk."),
+    Metric(
+        "logweir_ingest_spool_damaged_bytes_total", Kind.COUNTER,
+        "Bytes in the spool that are no records: torn off by a power cut or a kill, or by a failing disk.",
+    ),
     Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
     Metric("logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage")),
     Metric("logweir_worker_records_total", Kind.COUNTER, "Records read from the queue, by kind.", ("kind",)),
@@ -106,7 +122,7 @@ def get(name: str) -> Any:
     if row.kind is Kind.COUNTER:
         made = prometheus_client.Counter(name, row.help, row.labels)
     elif row.kind is Kind.GAUGE:
-        made = prometheus_client.Gauge(name, row.help, row.labels, multiprocess_mode="livesum")
+        made = prometheus_client.Gauge(name, row.help, row.labels, multiprocess_mode=row.merge)
     else:
         made = prometheus_client.Histogram(name, row.help, row.labels, buckets=row.buckets)
     for values in row.initial:

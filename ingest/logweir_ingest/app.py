@@ -182,14 +182,14 @@ class Door:
         self._merger.submit(batch, future)
 
     def accepted(self, intake: Intake, result: Result) -> Reply:
-        """The answer to a batch that the queue has (202) or has not (503)."""
+        """The answer to a batch that queue or spool has (202), or neither (503)."""
         if not isinstance(result, Enqueued):
             return self.refused("events", result)
         token = receipt.encode(
             self._receipt_secret, ingest_epoch=self._merger.ingest_epoch, partition=result.partition,
             first=result.first, count=result.count, window=result.window,
         )  # fmt: skip
-        body = b'{"accepted":%d,"durable":"queue","receipt":"%b"}' % (result.count, token)
+        body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (result.count, result.durable.encode(), token)
         self._tally.answered("events", 202)
         self._tally.took("events", time.perf_counter() - intake.started_s)
         return Reply(202, _JSON, body)

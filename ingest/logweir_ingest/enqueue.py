@@ -1,138 +1,571 @@
-"""The way into the queue: connects in the background, hands records over, and says how it stands."""
+"""A record's way to where it is safe: into the queue; when that does not take it in time, onto this machine's disk.
+
+Each partition goes one of two ways. *Direct*: records go to the producer, which confirms them in order. When one is not
+confirmed within ``queue_timeout_s``, or fails, all that are not confirmed yet go to the spool, and the partition with
+them: whatever comes later follows through the spool, so that the order stays. A thread hands the spooled records to the
+producer, and when the last one is handed over, the partition goes direct again: the producer keeps the order.
+
+A record that was late may be in the queue twice, from the producer and from the spool. It is the same record, with the
+same numbers; readers settle it once.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from logweir import metrics
-from logweir.errors import QUEUE_DOWN, QUEUE_UNAVAILABLE, LogweirError
-from logweir.queue import Done, Producer, Queue
+from logweir.clock import now_us
+from logweir.config import MEBIBYTE, Settings, shown_url
+from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, SPOOL_FAILED, LogweirError
+from logweir.queue import Queue
+from logweir_ingest.link import QueueLink
+from logweir_ingest.room import Room
+from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, Spool
 
 log = logging.getLogger(__name__)
 
-_RETRY_S_MIN = 0.2
-_RETRY_S_MAX = 5.0
-# A failure makes the door unready for so long; then it is asked for events again, and shows whether it can take them.
+QUEUE = "queue"
+SPOOL = "spool"
+
+Result = str | LogweirError
+"""Where a record is durable (QUEUE, SPOOL), or why it is nowhere."""
+Settled = Callable[[Result], None]
+"""Called once per send, on a thread of ours."""
+_Told = list[tuple[Settled, Result]]
+
+# At most so much of one partition's spool is in the producer at a time; an outage keeps it there.
+_WINDOW_RECORDS = 64
+_WINDOW_SIZE_BYTES = MEBIBYTE
+_GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE
+_RETRY_S = 0.2
+_TURN_S = 0.5
+_LOOK_EVERY_S = 1.0
+# A failure of the disk makes the door doubt it for so long; then a record shows whether it can be written again.
 _FAILURE_S = 5.0
+# A spool that is used for a moment, because a disk or a broker paused, is nothing that anybody can act on.
+_SAY_AFTER_S = 2.0
+_STUCK_S_MIN = 30.0
+_STUCK_S_MAX = 600.0
 
 
-class QueueLink:
-    """One process's producer, from before there is one until after its end. Safe to use from several threads."""
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """A record whose sender waits. ``settled`` is None when it was told."""
 
-    def __init__(self, queue: Queue) -> None:
+    partition: int
+    payload: bytes
+    settled: Settled | None
+    sent_s: float
+    is_reserved: bool
+    is_in_producer: bool = False
+
+
+@dataclass(slots=True)
+class _Way:
+    """One partition's.
+
+    ``appending``: records on their way to the disk. ``outstanding``: spooled records that the producer has, and has
+    not settled since ``outstanding_since_s``. ``confirmed``: those that it has, and that the spool may forget.
+    """
+
+    direct: deque[_Sent] = field(default_factory=deque)
+    is_spooling: bool = False
+    appending: int = 0
+    outstanding: int = 0
+    outstanding_bytes: int = 0
+    outstanding_since_s: float = 0.0
+    confirmed: int = 0
+    has_failed: bool = False
+    retry_s: float = 0.0
+
+
+class Enqueuer:
+    """Safe to use from several threads; calls ``settled`` without holding a lock of its own."""
+
+    def __init__(self, link: QueueLink, spool: Spool, room: Room, *, queue: str, queue_timeout_s: float) -> None:
+        self._link = link
+        self._spool = spool
+        self._room = room
         self._queue = queue
-        self._producer: Producer | None = None
-        self._stopped = threading.Event()
-        self._reason = "it is not connected yet"
-        self._failed_s = float("-inf")
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._confirm_seconds = metrics.get("logweir_ingest_record_confirm_seconds")
-        self._fill_ratio = metrics.get("logweir_ingest_queue_fill_ratio")
+        self._queue_timeout_s = queue_timeout_s
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._ways: list[_Way] = []
+        self._appends: deque[_Sent] = deque()
+        self._untold: _Told = []
+        self._is_stopped = False
+        # Nothing is confirmed any more: every partition's records go to the spool at once.
+        self._is_suspect = False
+        self._confirmed_s = float("-inf")
+        self._disk_failed_s = float("-inf")
+        self._spooling_since_s: float | None = None
+        self._is_said = False
+        self._stuck_s = _STUCK_S_MIN
+        self._replaced_s = time.monotonic()
+        self._look_s = 0.0
+        self._complained: set[int] = set()
+        self._opened: Callable[[int], None] = lambda _: None
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._meters = _Meters()
 
-    def start(self, connected: Callable[[int], None]) -> None:
-        """Connect, again and again until it works; then call ``connected`` with the number of partitions."""
-        self._thread = threading.Thread(target=self._connect, args=(connected,), name="queue-link", daemon=True)
-        self._thread.start()
+    def start(self, opened: Callable[[int], None]) -> None:
+        """Connect in the background. ``opened`` gets the number of partitions as soon as it is known: then send."""
+        self._opened = opened
+        known = self._spool.partition_count(self._queue)
+        if known is not None:
+            self._open(known)
+        self._link.start(self._connected)
 
-    def _connect(self, connected: Callable[[int], None]) -> None:
-        wait_s, said = _RETRY_S_MIN, ""
-        while not self._stopped.is_set():
-            try:
-                self._queue.prepare()
-                partitions = self._queue.partition_count()
-                producer = self._queue.producer()
-            except LogweirError as error:
-                self._reason = error.detail
-                if error.problem.code != said:
-                    log.error("No event is accepted: %s Trying on.", error)
-                    said = error.problem.code
-            else:
-                self._hand_over(producer, partitions, connected)
-                if said:
-                    log.info("The queue answers; events are accepted.")
-                return
-            self._stopped.wait(wait_s)
-            wait_s = min(wait_s * 2, _RETRY_S_MAX)
-
-    def _hand_over(self, producer: Producer, partitions: int, connected: Callable[[int], None]) -> None:
-        connected(partitions)
+    def _open(self, partitions: int) -> None:
         with self._lock:
-            stopped = self._stopped.is_set()
-            self._producer = None if stopped else producer
-        if stopped:
-            producer.close(0)
+            self._ways = [_Way() for _ in range(partitions)]
+            self._adopt()
+        self._thread.start()
+        self._opened(partitions)
 
+    def _connected(self) -> None:
+        partitions = self._link.partitions
+        if not self._ways:
+            self._open(partitions)
+        if self._spool.partition_count(self._queue) != partitions:
+            try:
+                self._spool.know(self._queue, partitions)
+            except OSError as error:
+                self._disk_failed(error)
+        if partitions != len(self._ways):
+            log.warning(
+                "The topic has %d partitions and had %d when it was last reached; start this door again to use them.",
+                partitions, len(self._ways),
+            )  # fmt: skip
+        told: _Told = []
+        with self._changed:
+            self._is_suspect = False
+            for way in self._ways:
+                told += self._hand_over_waiting(way)
+            self._changed.notify()
+        _tell(told)
+
+    def _hand_over_waiting(self, way: _Way) -> _Told:
+        """To the first producer what was sent before there was one."""
+        told: _Told = []
+        for sent in [sent for sent in way.direct if not sent.is_in_producer]:
+            try:
+                if not self._hand_over(way, sent):
+                    return told + self._flip(sent.partition)
+            except LogweirError as error:
+                told += _heard(sent, error)
+        return told
+
+    # --- in --------------------------------------------------------------------------------------------------------
     @property
-    def connected(self) -> bool:
-        return self._producer is not None
+    def is_open(self) -> bool:
+        """Whether the number of partitions is known."""
+        return bool(self._ways)
 
     @property
     def reason(self) -> str:
-        """Why there is no connection."""
-        return self._reason
+        """Why it is not open."""
+        return self._link.reason
 
-    def send(self, partition: int, payload: bytes, done: Done) -> None:
-        """As the port's ``send``. Raises LogweirError(QUEUE_UNAVAILABLE) when the queue cannot take it now."""
-        producer = self._producer
-        if producer is None:
-            raise LogweirError(QUEUE_UNAVAILABLE, reason=self._reason)
-        sent_s = time.monotonic()
+    def is_spooling(self, partition: int) -> bool:
+        """Whether a record would go to the spool now."""
+        return self._is_suspect or self._ways[partition].is_spooling
 
-        def settled(error: LogweirError | None) -> None:
-            self._settled(sent_s, error)
-            done(error)
+    def send(self, partition: int, payload: bytes, settled: Settled, *, is_reserved: bool = False) -> None:
+        """Take a record over; ``settled`` hears of it, records of one partition in no certain order.
 
-        try:
-            producer.send(partition, payload, settled)
-        except LogweirError as error:
-            with self._lock:
-                self._failed_s = time.monotonic()
-            if error.problem is QUEUE_DOWN:
-                raise LogweirError(QUEUE_UNAVAILABLE, reason=error.numbers.get("reason", error)) from error
-            raise
-
-    def _settled(self, sent_s: float, error: LogweirError | None) -> None:
-        now_s = time.monotonic()
+        ``is_reserved``: it fits into what the caller reserved of the spool. Raises LogweirError, and has taken nothing
+        over then: QUEUE_RECORD_TOO_LARGE; SPOOL_FULL, SPOOL_FAILED when it would have to go to the spool.
+        """
+        sent = _Sent(partition, payload, settled, time.monotonic(), is_reserved)
         with self._lock:
-            failed_before = self._failed_s > float("-inf")
-            self._failed_s = float("-inf") if error is None else now_s
-        self._confirm_seconds.observe(now_s - sent_s)
-        if error is not None and not failed_before:
-            log.error("The queue fails: %s", error)
-        elif error is None and failed_before:
-            log.info("The queue confirms records again.")
+            way = self._ways[partition]
+            if not self.is_spooling(partition):
+                way.direct.append(sent)
+                if self._link.producer is None or self._hand_over(way, sent):
+                    return
+                way.direct.pop()
+                # Told later: whoever sends does not expect to be called back before it is done.
+                self._untold += self._flip(partition)
+            self._append(way, sent)
+
+    def reserve(self, size_bytes: int) -> None:
+        """Keep room in the spool free, for records that must all be taken or none. Raises LogweirError(SPOOL_FULL)."""
+        self._room.take(size_bytes)
+
+    def release(self, size_bytes: int) -> None:
+        self._room.give(size_bytes)
+
+    def _hand_over(self, way: _Way, sent: _Sent) -> bool:
+        """To the producer; False when it does not take the record now. Raises LogweirError(QUEUE_RECORD_TOO_LARGE)."""
+        producer = self._link.producer
+        if producer is None or sent.partition >= self._link.partitions:
+            return False
+        sent.is_in_producer = True
+        try:
+            producer.send(sent.partition, sent.payload, lambda error: self._settled(way, sent, error))
+        except LogweirError as error:
+            if error.problem is QUEUE_RECORD_TOO_LARGE:
+                way.direct.remove(sent)
+                raise
+            return False
+        return True
+
+    def _settled(self, way: _Way, sent: _Sent, error: LogweirError | None) -> None:
+        """The producer has settled a record that went direct. When it is in the spool already, that is all the same."""
+        now_s = time.monotonic()
+        told: _Told = []
+        with self._lock:
+            if error is None:
+                self._confirmed_s = now_s
+                self._is_suspect = False
+                told = _heard(sent, QUEUE)
+                if sent in way.direct:
+                    way.direct.remove(sent)
+            elif sent in way.direct:
+                told = self._flip(sent.partition)
+        if error is None:
+            self._meters.confirmed(now_s - sent.sent_s)
+        _tell(told)
+
+    # --- into the spool --------------------------------------------------------------------------------------------
+    def _flip(self, partition: int) -> _Told:
+        """The partition goes through the spool from now on, with all that is not confirmed; gives what has no room."""
+        way = self._ways[partition]
+        way.is_spooling = True
+        direct, way.direct = way.direct, deque()
+        told: _Told = []
+        for sent in direct:
+            try:
+                self._append(way, sent)
+            except LogweirError as error:
+                told += _heard(sent, error)
+        return told
+
+    def _append(self, way: _Way, sent: _Sent) -> None:
+        if self._is_disk_doubtful():
+            raise LogweirError(SPOOL_FAILED, reason="it failed a moment ago")
+        way.is_spooling = True
+        if not sent.is_reserved:
+            self._room.take(len(sent.payload) + FRAME_OVERHEAD_BYTES)
+        way.appending += 1
+        self._appends.append(sent)
+        self._changed.notify()
+
+    def _is_disk_doubtful(self) -> bool:
+        return time.monotonic() - self._disk_failed_s < _FAILURE_S
+
+    def _disk_failed(self, error: OSError) -> LogweirError:
+        if not self._is_disk_doubtful():
+            log.error("The spool cannot be written: %s", error)
+        self._disk_failed_s = time.monotonic()
+        self._meters.failures.inc()
+        return LogweirError(SPOOL_FAILED, reason=error.strerror or error)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._is_stopped and not self._has_work():
+                    self._changed.wait(_TURN_S)
+                if self._is_stopped and not self._appends and not self._untold:
+                    break
+                group = self._next_group()
+            results: list[Result] = [LogweirError(SPOOL_FAILED, reason="see this door's log")] * len(group)
+            try:
+                results = self._written(group)
+                self._look_around()
+                self._drain()
+            except Exception:  # The thread outlives whatever goes wrong in it: senders wait for it.
+                log.exception("The spool could not be looked after")
+                time.sleep(_RETRY_S)
+            # Only now: the senders' next records find a partition that goes direct again.
+            with self._lock:
+                told = [one for sent, result in zip(group, results, strict=True) for one in _heard(sent, result)]
+                told += self._untold
+                self._untold.clear()
+            _tell(told)
+        self._spool.close()
+
+    def _next_group(self) -> list[_Sent]:
+        group: list[_Sent] = []
+        size_bytes = 0
+        while self._appends and size_bytes < _GROUP_SIZE_BYTES_MAX:
+            group.append(self._appends.popleft())
+            size_bytes += len(group[-1].payload)
+        return group
+
+    def _written(self, group: list[_Sent]) -> list[Result]:
+        failures = self._spool.write([(sent.partition, sent.payload) for sent in group])
+        self._room.holds(self._spool.size_bytes)
+        with self._lock:
+            for sent in group:
+                self._ways[sent.partition].appending -= 1
+                if not sent.is_reserved:
+                    self._room.give(len(sent.payload) + FRAME_OVERHEAD_BYTES)
+        results: list[Result] = [SPOOL if failure is None else self._disk_failed(failure) for failure in failures]
+        self._meters.written.inc(results.count(SPOOL))
+        return results
+
+    # --- out of the spool ------------------------------------------------------------------------------------------
+    def _has_work(self) -> bool:
+        """Whether there is a record to write, to hand over, to forget, or somebody to tell. With the lock."""
+        now_s = time.monotonic()
+        return bool(self._appends or self._untold) or any(
+            way.confirmed
+            or (way.is_spooling and way.retry_s <= now_s and not way.outstanding and self._link.producer is not None)
+            for way in self._ways
+        )
+
+    def _drain(self) -> None:
+        for partition in self._spool.partitions():
+            if partition < len(self._ways):
+                self._drain_partition(partition, self._ways[partition])
+            else:
+                self._complain(partition, "the topic does not have that partition")
+        with self._lock:
+            for partition, way in enumerate(self._ways):
+                # What is handed over is in front of what goes direct from now on.
+                if way.is_spooling and not way.appending and not way.has_failed and self._link.producer is not None:
+                    way.is_spooling = self._spool.has_unread(partition)
+        self._room.holds(self._spool.size_bytes)
+        self._meters.damaged(self._spool.damaged_bytes)
+
+    def _complain(self, partition: int, reason: object) -> None:
+        if partition not in self._complained:
+            self._complained.add(partition)
+            log.error("The spool's records of partition %d cannot be forwarded: %s", partition, reason)
+
+    def _drain_partition(self, partition: int, way: _Way) -> None:
+        with self._lock:
+            confirmed, way.confirmed = way.confirmed, 0
+            rewind = way.has_failed and not way.outstanding
+            way.has_failed = way.has_failed and not rewind
+        for _ in range(confirmed):
+            self._spool.forwarded(partition)
+        self._meters.forwarded.inc(confirmed)
+        if rewind:
+            self._spool.rewind(partition)
+        try:
+            while self._has_room(way) and (payload := self._spool.read(partition)) is not None:
+                self._forward(partition, way, payload)
+        except OSError as error:
+            way.retry_s = time.monotonic() + _FAILURE_S
+            self._disk_failed(error)
+
+    def _has_room(self, way: _Way) -> bool:
+        return (
+            not way.has_failed
+            and way.retry_s <= time.monotonic()
+            and way.outstanding < _WINDOW_RECORDS
+            and way.outstanding_bytes < _WINDOW_SIZE_BYTES
+            and self._link.producer is not None
+        )
+
+    def _forward(self, partition: int, way: _Way, payload: bytes) -> None:
+        size_bytes = len(payload)
+        with self._lock:
+            producer = self._link.producer
+            if not way.outstanding:
+                way.outstanding_since_s = time.monotonic()
+            way.outstanding += 1
+            way.outstanding_bytes += size_bytes
+            try:
+                if producer is None or partition >= self._link.partitions:
+                    raise LogweirError(QUEUE_DOWN, url=self._queue, reason=self._link.reason)
+                producer.send(partition, payload, lambda error: self._forwarded(partition, size_bytes, error))
+            except LogweirError as error:
+                self._not_forwarded(way, size_bytes)
+                if error.problem is not QUEUE_DOWN:
+                    self._complain(partition, error)
+
+    def _forwarded(self, partition: int, size_bytes: int, error: LogweirError | None) -> None:
+        """The producer has settled a record of the spool's."""
+        now_s = time.monotonic()
+        told: _Told = []
+        with self._changed:
+            way = self._ways[partition]
+            if error is not None:
+                self._not_forwarded(way, size_bytes)
+                told = self._flip(partition)
+            else:
+                self._confirmed_s = now_s
+                self._is_suspect = False
+                way.outstanding -= 1
+                way.outstanding_bytes -= size_bytes
+                way.outstanding_since_s = now_s
+                # Behind one that failed it is handed over again, to keep the order.
+                way.confirmed += not way.has_failed
+            self._changed.notify()
+        _tell(told)
+
+    def _not_forwarded(self, way: _Way, size_bytes: int) -> None:
+        way.outstanding -= 1
+        way.outstanding_bytes -= size_bytes
+        way.has_failed = True
+        way.is_spooling = True
+        way.retry_s = time.monotonic() + _RETRY_S
+
+    # --- processes that are gone -----------------------------------------------------------------------------------
+    def _look_around(self) -> None:
+        """See what other processes hold; adopt what they left, unless it would come behind something of our own."""
+        now_s = time.monotonic()
+        if now_s < self._look_s:
+            return
+        self._look_s = now_s + _LOOK_EVERY_S
+        self._room.others_bytes = self._spool.others_size_bytes()
+        if self._room.others_bytes and not self._spool.partitions():
+            with self._lock:
+                told = self._adopt() if not any(way.is_spooling for way in self._ways) else []
+            _tell(told)
+
+    def _adopt(self) -> _Told:
+        try:
+            self._spool.adopt()
+        except OSError as error:
+            self._disk_failed(error)
+        self._room.holds(self._spool.size_bytes)
+        found = [partition for partition in self._spool.partitions() if partition < len(self._ways)]
+        return [one for partition in found for one in self._flip(partition)]
+
+    # --- looked after ----------------------------------------------------------------------------------------------
+    def tick(self) -> None:
+        """Send to the spool what the queue has not confirmed in time; call some twenty times a second."""
+        now_s = time.monotonic()
+        told: _Told = []
+        with self._lock:
+            late = [
+                partition
+                for partition, way in enumerate(self._ways)
+                if way.direct and way.direct[0].sent_s + self._queue_timeout_s <= now_s
+            ]
+            if any(self._ways[partition].direct[0].sent_s > self._confirmed_s for partition in late):
+                self._is_suspect = True
+                late = [partition for partition, way in enumerate(self._ways) if way.direct]
+            for partition in late:
+                told += self._flip(partition)
+            self._say(now_s)
+            self._replace_if_stuck(now_s)
+        _tell(told)
+        producer = self._link.producer
+        self._meters.ticked(producer.fill() if producer is not None else 0.0, self._room)
+
+    def _say(self, now_s: float) -> None:
+        if not self._is_suspect and not any(way.is_spooling for way in self._ways):
+            if self._is_said:
+                log.info("The spool is empty; records go straight to the queue again.")
+            self._spooling_since_s, self._is_said = None, False
+        elif self._spooling_since_s is None:
+            self._spooling_since_s = now_s
+        elif not self._is_said and now_s - self._spooling_since_s > _SAY_AFTER_S:
+            self._is_said = True
+            log.warning(
+                "The queue does not confirm records in time: they are kept in the spool, and forwarded when it does."
+            )
+
+    def _replace_if_stuck(self, now_s: float) -> None:
+        """A producer that neither confirms nor fails what it has may be stuck for good, though its queue is well."""
+        oldest_s = min((way.outstanding_since_s for way in self._ways if way.outstanding), default=now_s)
+        if now_s - oldest_s < _STUCK_S_MIN:
+            self._stuck_s = _STUCK_S_MIN
+        elif now_s - max(oldest_s, self._replaced_s) > self._stuck_s:
+            self._replaced_s = now_s
+            self._stuck_s = min(2 * self._stuck_s, _STUCK_S_MAX)
+            self._link.replace()
 
     def unready(self) -> str | None:
-        """Why the queue cannot take events, or None when it can. Costs no round trip."""
-        producer = self._producer
-        if producer is None:
-            return self._reason
-        if producer.fill() >= 1.0:
-            return "its buffer is full"
+        """Why neither queue nor spool can take records, or None."""
+        if not self.is_open:
+            return self._link.reason
         with self._lock:
-            if time.monotonic() - self._failed_s < _FAILURE_S:
-                return "its last answer was a failure"
+            producer = self._link.producer
+            if producer is not None and not all(map(self.is_spooling, range(len(self._ways)))) and producer.fill() < 1:
+                return None
+        if self._is_disk_doubtful():
+            return "the queue does not confirm records, and the spool cannot be written"
+        if self._room.is_full:
+            return "the queue does not confirm records, and the spool is full"
         return None
 
-    def tick(self) -> None:
-        """Say the buffer's fill; call about once a second."""
-        producer = self._producer
-        if producer is not None:
-            self._fill_ratio.set(producer.fill())
-
     def stop(self, timeout_s: float) -> None:
-        """Confirm what was sent, for at most ``timeout_s`` seconds, and let go of the queue."""
+        """Settle what was sent, and empty the spool if the queue confirms, for at most about ``timeout_s`` seconds.
+
+        What is not confirmed then is in the spool, for the next process.
+        """
+        end_s = time.monotonic() + timeout_s
+        while self._is_busy() and time.monotonic() < end_s:
+            self.tick()
+            time.sleep(0.01)
+        self._link.stop(0)
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(max(1.0, end_s - time.monotonic()))
+
+    def _is_busy(self) -> bool:
         with self._lock:
-            self._stopped.set()
-            producer = self._producer
-        if producer is not None:
-            producer.close(timeout_s)
-        if self._thread is not None:
-            self._thread.join(max(timeout_s, 0.1))
-            if self._thread.is_alive():
-                return  # It hangs in a connection attempt: it is a daemon and ends with the process.
-        self._queue.close()
+            return any(
+                way.direct or way.appending or (not self._is_suspect and (way.is_spooling or way.outstanding))
+                for way in self._ways
+            )
+
+
+def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes) -> Enqueuer:
+    """The way of one process, with its own part of the spool in the data folder."""
+    ingest = settings.ingest
+    # Ordered by when the processes began: what the older ones left is forwarded first.
+    spool = Spool(settings.data_dir / "spool", name=f"{now_us():017}-{ingest_epoch.hex()}")
+    room = Room(ingest.spool_size_bytes_max, processes=ingest.processes)
+    return Enqueuer(
+        QueueLink(queue), spool, room, queue=shown_url(settings.queue.url), queue_timeout_s=ingest.queue_timeout_s
+    )
+
+
+def _heard(sent: _Sent, result: Result) -> _Told:
+    """Whom to tell, unless it was told already. With the lock."""
+    settled, sent.settled = sent.settled, None
+    if settled is None:
+        return []
+    if isinstance(result, LogweirError) and result.problem is QUEUE_DOWN:
+        result = LogweirError(QUEUE_UNAVAILABLE, reason=result.numbers.get("reason", result))
+    return [(settled, result)]
+
+
+def _tell(told: _Told) -> None:
+    """Without the lock."""
+    for settled, result in told:
+        settled(result)
+
+
+class _Meters:
+    """The metrics of this file."""
+
+    def __init__(self) -> None:
+        self._confirm_seconds = metrics.get("logweir_ingest_record_confirm_seconds")
+        self._fill_ratio = metrics.get("logweir_ingest_queue_fill_ratio")
+        self._spool_bytes = metrics.get("logweir_ingest_spool_size_bytes")
+        self._spool_bytes_max = metrics.get("logweir_ingest_spool_size_bytes_max")
+        records = metrics.get("logweir_ingest_spool_records_total")
+        self.written = records.labels("written")
+        self.forwarded = records.labels("forwarded")
+        self.failures = metrics.get("logweir_ingest_spool_failures_total")
+        self._damaged = metrics.get("logweir_ingest_spool_damaged_bytes_total")
+        self._damaged_bytes = 0
+
+    def confirmed(self, duration_s: float) -> None:
+        self._confirm_seconds.observe(duration_s)
+
+    def damaged(self, size_bytes: int) -> None:
+        """``size_bytes``: of all time."""
+        self._damaged.inc(size_bytes - self._damaged_bytes)
+        self._damaged_bytes = size_bytes
+
+    def ticked(self, fill_ratio: float, room: Room) -> None:
+        self._fill_ratio.set(fill_ratio)
+        self._spool_bytes.set(room.held_bytes)
+        self._spool_bytes_max.set(room.size_bytes_max)

@@ -2,14 +2,13 @@
 
 There is no timer: a lane's next record leaves when its previous one is settled, with whatever has come meanwhile.
 Numbered batches go by their emitter, in one lane a partition, so that an emitter's events keep their order. All
-bare batches share one lane, which moves on to the next partition with each record, so that merging stays deep. A
-partition that does not confirm in time does not hold it up: its record settles later, the lane goes on with the others.
+bare batches share one lane, which moves on to the next partition with each record, so that merging stays deep. It
+passes over partitions that do not confirm, as long as there are others.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import zlib
@@ -25,7 +24,8 @@ from logweir.clock import Clock
 from logweir.config import MEBIBYTE
 from logweir.errors import QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, STOPPING, LogweirError
 from logweir.record import Batch, Refused
-from logweir_ingest.enqueue import QueueLink
+from logweir_ingest.enqueue import QUEUE, SPOOL, Enqueuer, Settled
+from logweir_ingest.enqueue import Result as Where
 from logweir_ingest.windows import DueMarker, Emitter, Windows
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,13 @@ _EMITTER_SIZE_BYTES_MAX = 900
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """Where a batch is: the numbers ``first`` to ``first + count - 1`` of a partition, durable in the queue."""
+    """Where a batch is: the numbers ``first`` to ``first + count - 1`` of a partition, durable in queue or spool."""
 
     partition: int
     first: int
     count: int
     window: int
+    durable: str
 
 
 Result = Enqueued | LogweirError
@@ -76,8 +77,8 @@ def call_now(function: Callable[..., None], *arguments: object) -> None:
 class _Waiter:
     """A sender that waits.
 
-    ``late``: it was refused at its deadline, whatever becomes of its records. ``sent``: the queue has taken over all of
-    its events. ``failed``: the queue has failed a record with some of them.
+    ``late``: it was refused at its deadline, whatever becomes of its records. ``sent``: all of its events were taken
+    over. ``failed``: a record with some of them is durable nowhere.
     """
 
     batch: Batch
@@ -96,7 +97,7 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Sent:
-    """One record that the queue has taken over: its first number, and whose events it holds, how many of each."""
+    """One record that was taken over: its first number, and whose events it holds, how many of each."""
 
     first: int
     count: int
@@ -113,8 +114,10 @@ class _Flight:
     window: int
     first: int
     waiters: list[_Waiter]
+    reserved_bytes: int = 0
     records: list[_Sent] = field(default_factory=list)
     under_way: int = 0
+    durable: str = QUEUE
     error: LogweirError | None = None
 
 
@@ -136,28 +139,29 @@ class _Lane:
 class Merger:
     """Batches in, records out, answers back. Safe to use from several threads.
 
-    ``post`` brings the settling of futures to the thread that may do it. ``queue_timeout_s``: a sender whose batch is
-    not confirmed by then gets QUEUE_UNAVAILABLE; what the queue takes after all is counted as unconfirmed. ``soon``
+    ``post`` brings the settling of futures to the thread that may do it. ``answer_timeout_s``: a sender whose batch is
+    in neither queue nor spool by then gets QUEUE_UNAVAILABLE; what is after all is counted as unconfirmed. ``soon``
     puts a departure off until what the caller's event loop has read already is in the lane, too. ``ticked`` is called a
     few times a second, on a thread of the merger's.
     """
 
     def __init__(
         self,
-        link: QueueLink,
+        enqueuer: Enqueuer,
         *,
+        ingest_epoch: bytes,
         clock: Clock,
-        queue_timeout_s: float,
+        answer_timeout_s: float,
         record_size_bytes_max: int,
         pending_size_bytes_max: int,
         post: Post = call_now,
         soon: Post = call_now,
         ticked: Callable[[], None] = lambda: None,
     ) -> None:
-        self.ingest_epoch = os.urandom(16)
-        self._link = link
+        self.ingest_epoch = ingest_epoch
+        self._enqueuer = enqueuer
         self._clock = clock
-        self._queue_timeout_s = queue_timeout_s
+        self._answer_timeout_s = answer_timeout_s
         self._record_size_bytes_max = record_size_bytes_max
         self._pending_size_bytes_max = pending_size_bytes_max
         self._post = post
@@ -165,8 +169,6 @@ class Merger:
         self._ticked = ticked
         self._lock = threading.RLock()
         self._bare = _Lane(None)
-        # Bare flights that are overdue, by their partition: one each at most.
-        self._overdue: dict[int, _Flight] = {}
         self._lanes: list[_Lane] = []
         self._windows = Windows(partitions=0, emitters_max=1)
         self._bare_partition = 0
@@ -179,10 +181,10 @@ class Merger:
         self._ticker = threading.Thread(target=self._run, name="ticker", daemon=True)
 
     def start(self) -> None:
-        self._link.start(self._connected)
+        self._enqueuer.start(self._opened)
         self._ticker.start()
 
-    def _connected(self, partitions: int) -> None:
+    def _opened(self, partitions: int) -> None:
         with self._lock:
             emitters_max = max(1, self._record_size_bytes_max // _EMITTER_SIZE_BYTES_MAX)
             self._windows = Windows(partitions=partitions, emitters_max=emitters_max)
@@ -194,24 +196,24 @@ class Merger:
     def submit(self, batch: Batch, future: Future) -> None:
         """Take a batch over; ``future`` gets an Enqueued, or the LogweirError to answer with.
 
-        Raises LogweirError when nothing was taken over: STOPPING; QUEUE_UNAVAILABLE without a connection, with a full
-        buffer, or while a record is overdue on the emitter's partition, or, for a bare batch, on every partition.
+        Raises LogweirError when nothing was taken over: STOPPING; QUEUE_UNAVAILABLE before the queue was ever reached,
+        with a full buffer, or while senders before it wait in vain.
         """
         size_bytes = _raw_size_bytes([batch]) + _EVENT_OBJECT_BYTES * len(batch.events)
         with self._lock:
             if self._stopping:
                 raise LogweirError(STOPPING)
-            if not self._link.connected:
-                raise LogweirError(QUEUE_UNAVAILABLE, reason=self._link.reason)
+            if not self._enqueuer.is_open:
+                raise LogweirError(QUEUE_UNAVAILABLE, reason=self._enqueuer.reason)
             # One batch is always let in: it may be larger than the whole bound.
             if self._pending_size_bytes and self._pending_size_bytes + size_bytes > self._pending_size_bytes_max:
                 reason = f"{self._pending_size_bytes} bytes wait for it already"
                 raise LogweirError(QUEUE_UNAVAILABLE, reason=reason)
             lane = self._lane_of(batch)
-            if self._is_overdue() if lane.partition is None else lane.is_overdue:
+            if lane.is_overdue:
                 raise LogweirError(QUEUE_UNAVAILABLE, reason="its confirmation is overdue")
             self._pending_size_bytes += size_bytes
-            deadline_s = time.monotonic() + self._queue_timeout_s
+            deadline_s = time.monotonic() + self._answer_timeout_s
             lane.waiting.append(_Waiter(batch, size_bytes, future, deadline_s))
             if lane.flight is None:
                 self._depart_soon(lane)
@@ -233,34 +235,39 @@ class Merger:
             self._depart(lane)
 
     def _depart(self, lane: _Lane) -> None:
-        """Send what waits in the lane, as much as one flight takes; nothing while the lane has no partition."""
+        """Send what waits in the lane, as much as one flight takes."""
         while lane.waiting and lane.flight is None:
             partition = self._next_bare_partition() if lane.partition is None else lane.partition
-            if partition is None:
-                return
             waiters = [lane.waiting.popleft()]
             size_bytes = waiters[0].size_bytes
             while lane.waiting and size_bytes + lane.waiting[0].size_bytes <= _FLIGHT_SIZE_BYTES_MAX:
                 waiters.append(lane.waiting.popleft())
                 size_bytes += waiters[-1].size_bytes
-            flight = self._take_off(lane, partition, waiters)
+            flight = self._take_off(lane, partition, waiters, size_bytes)
             if flight.under_way:
                 lane.flight = flight
             else:
+                self._enqueuer.release(flight.reserved_bytes)
                 self._pending_size_bytes -= size_bytes
                 assert flight.error is not None
                 self._post(_settle, [(waiter.future, flight.error) for waiter in waiters])
 
-    def _take_off(self, lane: _Lane, partition: int, waiters: list[_Waiter]) -> _Flight:
-        """Encode and send. Numbers are given only to what the queue has taken over, so that none is missing."""
+    def _take_off(self, lane: _Lane, partition: int, waiters: list[_Waiter], size_bytes: int) -> _Flight:
+        """Encode and send. Numbers are given only to what was taken over, so that none is missing."""
         window = self._windows.window(partition, self._clock())
         first = self._windows.next_number(partition)
         flight = _Flight(lane, partition, window, first, waiters)
         try:
+            if size_bytes > self._record_size_bytes_max:
+                # It may take several records: there must be room for the last before the first leaves.
+                self._enqueuer.reserve(size_bytes)
+                flight.reserved_bytes = size_bytes
             unsent = deque(waiters)
             for payload, count, piece in self._payloads([waiter.batch for waiter in waiters], first, window):
                 sent = _Sent(self._windows.next_number(partition), count, [])
-                self._link.send(partition, payload, self._landing(flight, sent))
+                self._enqueuer.send(
+                    partition, payload, self._landing(flight, sent), is_reserved=bool(flight.reserved_bytes)
+                )
                 self._windows.give(partition, window, count)
                 flight.records.append(sent)
                 flight.under_way += 1
@@ -272,30 +279,28 @@ class Merger:
             flight.error = error
         return flight
 
-    def _landing(self, flight: _Flight, sent: _Sent) -> Callable[[LogweirError | None], None]:
-        def done(error: LogweirError | None) -> None:
-            self._post(self._landed, flight, sent, error)
+    def _landing(self, flight: _Flight, sent: _Sent) -> Settled:
+        def settled(result: Where) -> None:
+            self._post(self._landed, flight, sent, result)
 
-        return done
+        return settled
 
-    def _landed(self, flight: _Flight, sent: _Sent, error: LogweirError | None) -> None:
-        """The queue has settled one record."""
+    def _landed(self, flight: _Flight, sent: _Sent, result: Where) -> None:
+        """One record is settled."""
         with self._lock:
-            sent.failed = error is not None
-            if error is not None and flight.error is None:
-                flight.error = LogweirError(QUEUE_UNAVAILABLE, reason=error.detail)
+            if isinstance(result, LogweirError):
+                sent.failed = True
+                flight.error = flight.error or result
+            elif result == SPOOL:
+                flight.durable = SPOOL
             flight.under_way -= 1
             if flight.under_way:
                 return
             settled = self._account(flight)
+            self._enqueuer.release(flight.reserved_bytes)
             self._pending_size_bytes -= sum(waiter.size_bytes for waiter in flight.waiters)
-            if flight.lane.flight is flight:
-                flight.lane.flight = None
-            else:
-                del self._overdue[flight.partition]
+            flight.lane.flight = None
             self._depart_soon(flight.lane)
-            if self._bare.flight is None:
-                self._depart_soon(self._bare)  # It may have waited for this partition.
         _settle(settled)
 
     def _account(self, flight: _Flight) -> list[tuple[Future, Result]]:
@@ -320,27 +325,20 @@ class Merger:
         for waiter in flight.waiters:
             count = len(waiter.batch.events)
             if waiter.is_accepted:
-                settled.append((waiter.future, Enqueued(flight.partition, first, count, flight.window)))
+                place = Enqueued(flight.partition, first, count, flight.window, flight.durable)
+                settled.append((waiter.future, place))
             elif not waiter.late:
                 assert flight.error is not None
                 settled.append((waiter.future, flight.error))
             first += count
         return settled
 
-    def _next_bare_partition(self) -> int | None:
-        """The next partition in turn without an overdue record; None when all have one."""
-        for _ in self._lanes:
-            self._bare_partition = (self._bare_partition + 1) % len(self._lanes)
-            if not self._is_partition_overdue(self._bare_partition):
-                return self._bare_partition
-        return None
-
-    def _is_partition_overdue(self, partition: int) -> bool:
-        return partition in self._overdue or self._lanes[partition].is_overdue
-
-    def _is_overdue(self) -> bool:
-        """Whether every partition has an overdue record."""
-        return bool(self._lanes) and all(map(self._is_partition_overdue, range(len(self._lanes))))
+    def _next_bare_partition(self) -> int:
+        """The next partition in turn; of those that confirm, while there are any."""
+        count = len(self._lanes)
+        following = [(self._bare_partition + step) % count for step in range(1, count + 1)]
+        self._bare_partition = next((one for one in following if not self._enqueuer.is_spooling(one)), following[0])
+        return self._bare_partition
 
     # --- records ---------------------------------------------------------------------------------------------------
     def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int, list[Batch]]]:
@@ -375,28 +373,24 @@ class Merger:
         """Write an unreadable body for the operator, if that is possible without waiting; count whether it is kept."""
         with self._lock:
             try:
-                if not self._link.connected or self._stopping or self._refused_under_way >= _REFUSED_UNDER_WAY_MAX:
+                if not self._enqueuer.is_open or self._stopping or self._refused_under_way >= _REFUSED_UNDER_WAY_MAX:
                     raise LogweirError(QUEUE_UNAVAILABLE, reason="there is no room for what is no event")
                 partition = self._next_bare_partition()
-                if partition is None:
-                    raise LogweirError(QUEUE_UNAVAILABLE, reason="its confirmation is overdue")
+                if self._enqueuer.is_spooling(partition):
+                    raise LogweirError(QUEUE_UNAVAILABLE, reason="the spool is for events")
                 payload = record.encode(
                     record.Kind.REFUSED, ingest_epoch=self.ingest_epoch, count=0, body=refused,
                     first=self._windows.next_number(partition), window=self._windows.window(partition, self._clock()),
                 )  # fmt: skip
+                self._enqueuer.send(partition, payload, self._kept)
                 self._refused_under_way += 1
-                try:
-                    self._link.send(partition, payload, self._kept)
-                except LogweirError:
-                    self._refused_under_way -= 1
-                    raise
             except LogweirError:
                 self._meters.refused(kept=False)
 
-    def _kept(self, error: LogweirError | None) -> None:
+    def _kept(self, result: Where) -> None:
         with self._lock:
             self._refused_under_way -= 1
-        self._meters.refused(kept=error is None)
+        self._meters.refused(kept=not isinstance(result, LogweirError))
 
     # --- deadlines and markers -------------------------------------------------------------------------------------
     def _run(self) -> None:
@@ -408,23 +402,19 @@ class Merger:
 
     def tick(self) -> None:
         """Refuse the senders whose deadline is over; write the markers that are due."""
+        self._enqueuer.tick()
         late: list[tuple[Future, Result]] = []
         with self._lock:
             error = LogweirError(
-                QUEUE_UNAVAILABLE, reason=f"it did not confirm them within {self._queue_timeout_s:g} seconds"
+                QUEUE_UNAVAILABLE,
+                reason=f"neither it nor the spool had them within {self._answer_timeout_s:g} seconds",
             )
             now_s = time.monotonic()
             for lane in (self._bare, *self._lanes):
                 late += [(waiter.future, error) for waiter in self._late(lane, now_s)]
-            for flight in self._overdue.values():
-                late += [(waiter.future, error) for waiter in _late_of(flight, now_s)]
-            is_detached = self._detach()
             self._write_markers()
         if late:
             self._post(_settle, late)
-        if is_detached:
-            self._post(self._departing, self._bare)
-        self._link.tick()
         self._ticked()
 
     def _late(self, lane: _Lane, now_s: float) -> Iterator[_Waiter]:
@@ -435,15 +425,6 @@ class Merger:
         if lane.flight is not None:
             yield from _late_of(lane.flight, now_s)
 
-    def _detach(self) -> bool:
-        """Let an overdue bare flight settle on its own, so that the lane can go on; says whether there was one."""
-        flight = self._bare.flight
-        if flight is None or not self._bare.is_overdue:
-            return False
-        self._overdue[flight.partition] = flight
-        self._bare.flight = None
-        return True
-
     def _write_markers(self, *, stopping: bool = False) -> None:
         for due in self._windows.due(self._clock(), stopping=stopping):
             payload = record.encode(
@@ -451,29 +432,29 @@ class Merger:
                 window=due.window, body=due.marker,
             )  # fmt: skip
             try:
-                self._link.send(due.partition, payload, self._marking(due))
+                self._enqueuer.send(due.partition, payload, self._marking(due))
             except LogweirError:
                 self._windows.unmarked(due)
 
-    def _marking(self, due: DueMarker) -> Callable[[LogweirError | None], None]:
-        def done(error: LogweirError | None) -> None:
+    def _marking(self, due: DueMarker) -> Settled:
+        def settled(result: Where) -> None:
             with self._lock:
-                if error is None:
+                if isinstance(result, LogweirError):
+                    self._windows.unmarked(due)
+                else:
                     self._windows.marked(due)
                     self._meters.record("marker")
-                else:
-                    self._windows.unmarked(due)
 
-        return done
+        return settled
 
     def unready(self) -> str | None:
         """Why no event can be accepted now, or None."""
         if self._stopping:
             return "this door is stopping"
         with self._lock:
-            if self._is_overdue():
-                return "it has a record on each partition that it has not confirmed in time"
-        return self._link.unready()
+            if self._lanes and all(lane.is_overdue for lane in (self._bare, *self._lanes)):
+                return "neither the queue nor the disk of the spool answers"
+        return self._enqueuer.unready()
 
     def stop(self, timeout_s: float) -> None:
         """Take nothing more; settle what is under way, close all windows with their markers, let go of the queue.
@@ -495,14 +476,14 @@ class Merger:
                 break
             time.sleep(0.01)
         else:
-            log.warning("Stopped before the queue had confirmed everything; some windows stay open.")
+            log.warning("Stopped before everything was settled; some windows stay open.")
         self._ended.set()
-        self._link.stop(max(0.1, end_s - time.monotonic()))
+        self._enqueuer.stop(max(0.1, end_s - time.monotonic()))
 
     def _is_busy(self) -> bool:
         with self._lock:
             lanes = (self._bare, *self._lanes)
-            # What is overdue may settle while the other partitions' markers are written, or never.
+            # What is overdue may never settle.
             return any(lane.waiting or (lane.flight and not lane.is_overdue) for lane in lanes)
 
 
@@ -510,7 +491,8 @@ class _Meters:
     """The metrics of this file."""
 
     def __init__(self) -> None:
-        self._accepted_events = metrics.get("logweir_ingest_accepted_events_total").labels("queue")
+        accepted_events = metrics.get("logweir_ingest_accepted_events_total")
+        self._accepted_events = {durable: accepted_events.labels(durable) for durable in (QUEUE, SPOOL)}
         self._accepted_bytes = metrics.get("logweir_ingest_accepted_bytes_total")
         self._unconfirmed_events = metrics.get("logweir_ingest_unconfirmed_events_total")
         self._records = metrics.get("logweir_ingest_records_total")
@@ -529,7 +511,7 @@ class _Meters:
             self._unconfirmed_events.inc(unconfirmed)
         accepted = [waiter.batch.events for waiter in flight.waiters if waiter.is_accepted]
         if accepted:
-            self._accepted_events.inc(sum(map(len, accepted)))
+            self._accepted_events[flight.durable].inc(sum(map(len, accepted)))
             self._accepted_bytes.inc(sum(sum(map(len, events)) for events in accepted))
 
     def record(self, kind: str) -> None:

@@ -106,15 +106,17 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
     from logweir.queue import open_queue
     from logweir_ingest.app import Door
     from logweir_ingest.auth import KeyReader, Keys
-    from logweir_ingest.enqueue import QueueLink
+    from logweir_ingest.enqueue import open_enqueuer
     from logweir_ingest.merge import Merger
     from logweir_ingest.tally import Tally
 
     tally = Tally()
+    ingest_epoch = os.urandom(16)
     merger = Merger(
-        QueueLink(open_queue(settings.queue)),
+        open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=ingest_epoch),
+        ingest_epoch=ingest_epoch,
         clock=now_us,
-        queue_timeout_s=settings.ingest.queue_timeout_s,
+        answer_timeout_s=settings.ingest.queue_timeout_s + settings.ingest.spool_timeout_s,
         record_size_bytes_max=settings.queue.record_size_bytes_max,
         pending_size_bytes_max=settings.queue.buffer_size_bytes_max,
         post=post,
@@ -168,13 +170,14 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         from logweir_ingest.wsgi import make_app
 
         metrics.prepare(("logweir_ingest",))
-        queue_timeout_s = self._settings.ingest.queue_timeout_s
+        ingest = self._settings.ingest
+        answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
         if self._face == "fast":
-            LimitedProtocol.settings = self._settings.ingest
-            return FastLane(self._opened, lambda door: make_app(door, queue_timeout_s=queue_timeout_s))
+            LimitedProtocol.settings = ingest
+            return FastLane(self._opened, lambda door: make_app(door, answer_timeout_s=answer_timeout_s))
         door = self._opened(call_now, call_now)
         self._door = door
-        return make_app(lambda: door, queue_timeout_s=queue_timeout_s)
+        return make_app(lambda: door, answer_timeout_s=answer_timeout_s)
 
     def _opened(self, post: Post, soon: Post) -> Door:
         door = open_door(self._settings, post, soon, receipt_secret=self._secret)

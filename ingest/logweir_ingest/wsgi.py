@@ -16,12 +16,12 @@ from logweir_ingest.merge import Result
 _GRACE_S = 10.0
 
 
-def make_app(door: Callable[[], Door], *, queue_timeout_s: float) -> flask.Flask:
+def make_app(door: Callable[[], Door], *, answer_timeout_s: float) -> flask.Flask:
     """The Flask app. ``door`` is asked at each request, because the process makes its door after this app."""
     app = flask.Flask("logweir_ingest")
     app.url_map.merge_slashes = False
     for endpoint in ENDPOINTS:
-        view = _events_view(door, queue_timeout_s) if endpoint.answer is None else _answer_view(door)
+        view = _events_view(door, answer_timeout_s) if endpoint.answer is None else _answer_view(door)
         app.add_url_rule(
             endpoint.path, f"{endpoint.method} {endpoint.path}", _answering(door, endpoint, view),
             methods=[endpoint.method], provide_automatic_options=False, strict_slashes=True,
@@ -50,14 +50,14 @@ def _answer_view(door: Callable[[], Door]) -> Callable[[], Reply]:
     return lambda: door().answer(_request())
 
 
-def _events_view(door: Callable[[], Door], queue_timeout_s: float) -> Callable[[], Reply]:
+def _events_view(door: Callable[[], Door], answer_timeout_s: float) -> Callable[[], Reply]:
     def events() -> Reply:
         intake = door().let_in(_request())
         batch = door().batch_of(intake, _body(door().body_size_bytes_max))
         future: concurrent.futures.Future[Result] = concurrent.futures.Future()
         door().enqueue(batch, future)
         try:
-            result = future.result(queue_timeout_s + _GRACE_S)
+            result = future.result(answer_timeout_s + _GRACE_S)
         except TimeoutError:
             result = LogweirError(QUEUE_UNAVAILABLE, reason="the door lost track of it")
         return door().accepted(intake, result)

@@ -18,7 +18,7 @@ from logweir.queue import open_queue
 from logweir.record import Batch
 from logweir_ingest.app import Door, Intake
 from logweir_ingest.auth import KeyReader, Keys
-from logweir_ingest.enqueue import QueueLink
+from logweir_ingest.enqueue import open_enqueuer
 from logweir_ingest.fastlane import FastLane
 from logweir_ingest.merge import Merger
 from logweir_ingest.tally import Tally
@@ -40,8 +40,8 @@ def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
     key = KeysFile(tmp_path / "keys.toml").add("default")
     settings = config.load(overrides={"data_dir": tmp_path}, environment={})
     merger = Merger(
-        QueueLink(open_queue(settings.queue)), clock=now_us, queue_timeout_s=1,
-        record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
+        open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=bytes(16)), ingest_epoch=bytes(16),
+        clock=now_us, answer_timeout_s=1, record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
     )  # fmt: skip
     keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
     door = FaultyDoor(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
@@ -50,7 +50,7 @@ def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
 
 def through_flask(door: Door, key: str) -> Answer:
     response = (
-        make_app(lambda: door, queue_timeout_s=1).test_client().post("/events", data=b"{}", headers={"X-Log-Key": key})
+        make_app(lambda: door, answer_timeout_s=1).test_client().post("/events", data=b"{}", headers={"X-Log-Key": key})
     )
     return Answer(response.status_code, {name.lower(): value for name, value in response.headers}, response.data)
 

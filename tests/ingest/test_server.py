@@ -190,7 +190,7 @@ def test_a_door_serves_while_its_queue_is_away(tmp_path: Path) -> None:
         assert (ready.status, ready.json["status"]) == (503, "not ready")
         assert ready.json["reason"]
         assert (alive.status, afterwards.status) == (200, 202)
-        assert door.log.count("No event is accepted") == 1
+        assert door.log.count("There is no way into the queue") == 1
 
 
 # --- starting and stopping ----------------------------------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""How much may still go to the spool, and when there will be more."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+
+from logweir.errors import SPOOL_FULL, LogweirError
+
+_RATE_OVER_S = 10.0
+_RETRY_AFTER_S_MAX = 60
+# Nothing is forwarded: nobody knows how long the queue stays away.
+_RETRY_AFTER_UNKNOWN_S = 30
+_FULL_BELOW_BYTES = 64 * 1024
+
+
+class Room:
+    """The bytes of one process's spool. Safe to use from several threads.
+
+    Of ``size_bytes_max`` for all ``processes`` of the machine, each fills at most its share, and none what the others
+    hold already: ``others_bytes`` is what was last seen of them.
+    """
+
+    def __init__(self, size_bytes_max: int, *, processes: int = 1) -> None:
+        self.size_bytes_max = size_bytes_max
+        self.held_bytes = 0
+        self.others_bytes = 0
+        self._share_bytes = size_bytes_max // processes
+        self._taken_bytes = 0
+        self._freed: deque[tuple[float, int]] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> None:
+        """Keep so many bytes for what is to be written. Raises LogweirError(SPOOL_FULL), with ``retry_after_s``."""
+        with self._lock:
+            lacking_bytes = size_bytes - self._free_bytes()
+            if lacking_bytes > 0:
+                raise LogweirError(
+                    SPOOL_FULL, held_bytes=self.held_bytes + self.others_bytes, size_bytes_max=self.size_bytes_max,
+                    retry_after_s=self._retry_after_s(lacking_bytes),
+                )  # fmt: skip
+            self._taken_bytes += size_bytes
+
+    def give(self, size_bytes: int) -> None:
+        """What was taken is written, or will not be."""
+        with self._lock:
+            self._taken_bytes -= size_bytes
+
+    def holds(self, size_bytes: int) -> None:
+        """The spool's size now."""
+        with self._lock:
+            if size_bytes < self.held_bytes:
+                self._freed.append((time.monotonic(), self.held_bytes - size_bytes))
+            self.held_bytes = size_bytes
+
+    @property
+    def is_full(self) -> bool:
+        with self._lock:
+            return self._free_bytes() < _FULL_BELOW_BYTES
+
+    def _free_bytes(self) -> int:
+        used_bytes = self.held_bytes + self._taken_bytes
+        return min(self._share_bytes - used_bytes, self.size_bytes_max - self.others_bytes - used_bytes)
+
+    def _retry_after_s(self, size_bytes: int) -> int:
+        """How long it takes, at the rate of the last seconds, until so many bytes are forwarded."""
+        since_s = time.monotonic() - _RATE_OVER_S
+        while self._freed and self._freed[0][0] < since_s:
+            self._freed.popleft()
+        freed_bytes = sum(freed for _, freed in self._freed)
+        if not freed_bytes:
+            return _RETRY_AFTER_UNKNOWN_S
+        return min(_RETRY_AFTER_S_MAX, max(1, math.ceil(size_bytes * _RATE_OVER_S / freed_bytes)))

@@ -1,0 +1,409 @@
+"""Records on this machine's disk, for as long as the queue does not take them: in order per partition, fsynced.
+
+    spool/                              of all doors that share the data folder
+        lock                            held while a door makes or adopts a folder
+        queue.json                      what was last known of the queue: its number of partitions
+        01790000000000000-9f3c…/        of one process: when it began (microseconds), its ingest epoch
+            lock                        held as long as the process lives
+            00003-00000001.log          a segment: partition, then a running number
+
+A segment is a run of frames, each a header of 12 bytes (big-endian) and the record:
+
+    offset  size  what
+    0       4     b"LWS\\x01"
+    4       4     size of the record in bytes
+    8       4     CRC-32 of the size and the record
+
+A segment is removed when all of its records are in the queue. So after a kill the last segment of a partition may be
+forwarded once more: readers know a record by its numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import struct
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logweir.config import MEBIBYTE
+from logweir.files import make_folder, sync_folder
+
+log = logging.getLogger(__name__)
+
+FRAME_OVERHEAD_BYTES = 12
+SEGMENT_SIZE_BYTES = 8 * MEBIBYTE
+
+_MAGIC = b"LWS\x01"
+_HEAD = struct.Struct(">4sII")
+_SEGMENT = re.compile(r"(\d{5,})-\d{8}\.log")
+_SCAN_SIZE_BYTES = MEBIBYTE
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """``size_bytes``: how much of it is on disk for sure. ``descriptor``: open for reading, -1 while it is not."""
+
+    path: Path
+    size_bytes: int
+    is_sealed: bool = True
+    descriptor: int = -1
+
+    def read(self, size_bytes: int, offset: int) -> bytes:
+        if self.descriptor < 0:
+            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self.descriptor, min(size_bytes, self.size_bytes - offset), offset)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@dataclass(slots=True)
+class _Chain:
+    """One partition's segments, oldest first.
+
+    ``forwarded`` and ``read``: offsets into ``segments[0]`` and into ``segments[at]``. ``ends``: where the records
+    that were read and not yet forwarded end. ``writer``: of the last segment, -1 when the next record begins a new one.
+    """
+
+    segments: deque[_Segment] = field(default_factory=deque)
+    writer: int = -1
+    at: int = 0
+    read: int = 0
+    forwarded: int = 0
+    ends: deque[tuple[_Segment, int]] = field(default_factory=deque)
+
+
+class Spool:
+    """What one process keeps, and what it has adopted of processes that are gone. For one thread alone.
+
+    Methods that touch the disk raise OSError, except ``write``, which gives it for each record.
+    """
+
+    def __init__(self, folder: Path, *, name: str) -> None:
+        self._root = folder
+        self._folder = folder / name
+        self._locks: dict[Path, int] = {}
+        self._chains: dict[int, _Chain] = defaultdict(_Chain)
+        self._next_segment = 1
+        self.size_bytes = 0
+        self.damaged_bytes = 0
+
+    # --- what is there ---------------------------------------------------------------------------------------------
+    def partitions(self) -> list[int]:
+        """The partitions of which there are records."""
+        return [partition for partition, chain in self._chains.items() if chain.segments]
+
+    def has_unread(self, partition: int) -> bool:
+        chain = self._chains[partition]
+        return any(True for _ in self._unread(chain))
+
+    def others_size_bytes(self) -> int:
+        """How much other processes of this machine keep here."""
+        others = (folder for folder in _folders(self._root) if folder not in self._locks)
+        return sum(_size_of(path) for folder in others for path in _segment_paths(folder))
+
+    # --- in --------------------------------------------------------------------------------------------------------
+    def write(self, records: Sequence[tuple[int, bytes]]) -> list[OSError | None]:
+        """Put (partition, record) behind the others of its partition; gives for each whether it is on disk."""
+        by_partition: dict[int, list[int]] = defaultdict(list)
+        for index, (partition, _) in enumerate(records):
+            by_partition[partition].append(index)
+        results: list[OSError | None] = [None] * len(records)
+        written: list[tuple[_Chain, _Segment, int, list[int]]] = []
+        for partition, indexes in by_partition.items():
+            chain = self._chains[partition]
+            try:
+                segment, size_bytes = self._append(partition, chain, [records[index][1] for index in indexes])
+                written.append((chain, segment, size_bytes, indexes))
+            except OSError as error:
+                self._give_up(chain)
+                for index in indexes:
+                    results[index] = error
+        for chain, segment, size_bytes, indexes in written:
+            try:
+                os.fdatasync(chain.writer)
+            except OSError as error:
+                self._give_up(chain)
+                for index in indexes:
+                    results[index] = error
+                continue
+            segment.size_bytes += size_bytes
+            self.size_bytes += size_bytes
+            if segment.size_bytes >= SEGMENT_SIZE_BYTES:
+                _seal(chain)
+        return results
+
+    def _append(self, partition: int, chain: _Chain, records: Sequence[bytes]) -> tuple[_Segment, int]:
+        data = memoryview(b"".join(_framed(payload) for payload in records))
+        if chain.writer < 0:
+            self._begin_segment(partition, chain)
+        left = data
+        while left:
+            left = left[os.write(chain.writer, left) :]
+        return chain.segments[-1], len(data)
+
+    def _begin_segment(self, partition: int, chain: _Chain) -> None:
+        self._make_folder()
+        path = self._folder / f"{partition:05}-{self._next_segment:08}.log"
+        chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._next_segment += 1
+        chain.segments.append(_Segment(path, 0, is_sealed=False))
+        sync_folder(self._folder)
+
+    def _give_up(self, chain: _Chain) -> None:
+        """After a failure nobody knows what of the last write is on disk: cut it off, and write to another file."""
+        if chain.writer < 0:
+            return
+        segment = chain.segments[-1]
+        with contextlib.suppress(OSError):
+            os.ftruncate(chain.writer, segment.size_bytes)
+        _seal(chain)
+        if not segment.size_bytes:
+            chain.segments.pop()
+            with contextlib.suppress(OSError):
+                segment.path.unlink()
+
+    def _make_folder(self) -> None:
+        if self._folder in self._locks:
+            return
+        make_folder(self._root)
+        with _locked(self._root / "lock"):
+            make_folder(self._folder)
+            self._locks[self._folder] = _lock(self._folder / "lock")
+
+    # --- out -------------------------------------------------------------------------------------------------------
+    def read(self, partition: int) -> bytes | None:
+        """The next record that was not read yet, or None. What is damaged is passed over, and counted."""
+        chain = self._chains[partition]
+        for segment, offset in self._unread(chain):
+            payload = _payload_at(segment, offset)
+            if payload is not None:
+                chain.read = offset + FRAME_OVERHEAD_BYTES + len(payload)
+                chain.ends.append((segment, chain.read))
+                return payload
+            chain.read = self._damaged(segment, offset)
+        self._remove_finished(chain)
+        return None
+
+    def _unread(self, chain: _Chain) -> Iterator[tuple[_Segment, int]]:
+        """Where the next record stands, again and again until there is none."""
+        while chain.at < len(chain.segments):
+            segment = chain.segments[chain.at]
+            if chain.read < segment.size_bytes:
+                yield segment, chain.read
+            elif segment.is_sealed and chain.at + 1 < len(chain.segments):
+                chain.at, chain.read = chain.at + 1, 0
+            else:
+                return
+
+    def forwarded(self, partition: int) -> None:
+        """The oldest record that was read is in the queue."""
+        chain = self._chains[partition]
+        segment, end = chain.ends.popleft()
+        while chain.segments[0] is not segment:
+            self._remove_first(chain)
+        chain.forwarded = end
+        self._remove_finished(chain)
+
+    def _remove_finished(self, chain: _Chain) -> None:
+        while chain.segments and chain.forwarded == chain.segments[0].size_bytes:
+            self._remove_first(chain)
+
+    def _remove_first(self, chain: _Chain) -> None:
+        if len(chain.segments) == 1:
+            _seal(chain)
+        segment = chain.segments.popleft()
+        segment.close()
+        chain.forwarded = 0
+        if chain.at:
+            chain.at -= 1
+        else:
+            chain.read = 0
+        self.size_bytes -= segment.size_bytes
+        with contextlib.suppress(OSError):  # It may come again after a restart, and is known by its numbers then.
+            segment.path.unlink()
+        self._leave(segment.path.parent)
+
+    def rewind(self, partition: int) -> None:
+        """What was read and not forwarded is to be read again."""
+        chain = self._chains[partition]
+        chain.ends.clear()
+        chain.at, chain.read = 0, chain.forwarded
+
+    def _damaged(self, segment: _Segment, offset: int) -> int:
+        """Where to read on: at the next whole frame, or at the segment's end, which is cut off before the damage."""
+        following = _next_frame(segment, offset + 1)
+        size_bytes = following - offset
+        self.damaged_bytes += size_bytes
+        log.error(
+            "%s: %d bytes from byte %d on are no records and are left out. At a file's end it is what a power cut or a"
+            " kill tore off, never acknowledged; anywhere else check the disk.",
+            segment.path, size_bytes, offset,
+        )  # fmt: skip
+        if following == segment.size_bytes:
+            segment.size_bytes = offset
+            self.size_bytes -= size_bytes
+        return min(following, segment.size_bytes)
+
+    # --- processes that are gone -----------------------------------------------------------------------------------
+    def adopt(self) -> None:
+        """Take over what processes left that are gone, oldest first, in front of what is written from now on."""
+        if not self._root.is_dir():
+            return
+        with _locked(self._root / "lock"):
+            for folder in _folders(self._root):
+                if folder in self._locks:
+                    continue
+                try:
+                    self._locks[folder] = _lock(folder / "lock")
+                except (BlockingIOError, FileNotFoundError):
+                    continue  # Its process lives, or has just removed it.
+                self._take_over(folder)
+
+    def _take_over(self, folder: Path) -> None:
+        paths = _segment_paths(folder)
+        for path in paths:
+            segment = _Segment(path, path.stat().st_size)
+            self._chains[int(path.name.partition("-")[0])].segments.append(segment)
+            self.size_bytes += segment.size_bytes
+        if paths:
+            log.info("%s: %d segments that another process left are adopted", folder, len(paths))
+        self._leave(folder)
+
+    def _leave(self, folder: Path) -> None:
+        """Remove another process's folder when nothing of it is left."""
+        if folder != self._folder and not any(
+            segment.path.parent == folder for chain in self._chains.values() for segment in chain.segments
+        ):
+            self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        descriptor = self._locks.pop(folder)
+        with contextlib.suppress(OSError):
+            (folder / "lock").unlink()
+            folder.rmdir()
+        os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of everything; what is not forwarded is there for the next process."""
+        for chain in self._chains.values():
+            _seal(chain)
+            for segment in chain.segments:
+                segment.close()
+        if self._folder in self._locks and not _segment_paths(self._folder):
+            self._remove(self._folder)
+        for descriptor in self._locks.values():
+            os.close(descriptor)
+        self._locks.clear()
+        self._chains.clear()
+
+    # --- what is known of the queue --------------------------------------------------------------------------------
+    def partition_count(self, queue: str) -> int | None:
+        """How many partitions ``queue`` had when it was last reached from here, or None."""
+        try:
+            known = json.loads((self._root / "queue.json").read_text())
+            return int(known["partitions"]) if known["queue"] == queue else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def know(self, queue: str, partitions: int) -> None:
+        """Remember it for a start without the queue."""
+        make_folder(self._root)
+        path = self._root / "queue.json"
+        new = path.with_name(f"queue.json.{os.getpid()}")
+        new.write_text(json.dumps({"queue": queue, "partitions": partitions}) + "\n")
+        new.replace(path)
+
+
+def _framed(payload: bytes) -> bytes:
+    size = len(payload).to_bytes(4, "big")
+    return _MAGIC + size + zlib.crc32(payload, zlib.crc32(size)).to_bytes(4, "big") + payload
+
+
+def _payload_at(segment: _Segment, offset: int) -> bytes | None:
+    """The record of the frame at ``offset``, or None when there is no whole one."""
+    head = segment.read(FRAME_OVERHEAD_BYTES, offset)
+    if len(head) < FRAME_OVERHEAD_BYTES:
+        return None
+    magic, size_bytes, crc = _HEAD.unpack(head)
+    if magic != _MAGIC or offset + FRAME_OVERHEAD_BYTES + size_bytes > segment.size_bytes:
+        return None
+    payload = segment.read(size_bytes, offset + FRAME_OVERHEAD_BYTES)
+    return payload if zlib.crc32(payload, zlib.crc32(head[4:8])) == crc else None
+
+
+def _next_frame(segment: _Segment, offset: int) -> int:
+    """Where the next whole frame begins at or behind ``offset``; the segment's end when there is none."""
+    while offset < segment.size_bytes:
+        # One scan overlaps the next by what a cut magic needs.
+        chunk = segment.read(_SCAN_SIZE_BYTES, offset)
+        found = chunk.find(_MAGIC)
+        if found < 0:
+            offset += max(1, len(chunk) - len(_MAGIC) + 1)
+            continue
+        offset += found
+        if _payload_at(segment, offset) is not None:
+            return offset
+        offset += 1
+    return segment.size_bytes
+
+
+def _seal(chain: _Chain) -> None:
+    if chain.segments:
+        chain.segments[-1].is_sealed = True
+    if chain.writer >= 0:
+        os.close(chain.writer)
+        chain.writer = -1
+
+
+def _folders(root: Path) -> list[Path]:
+    """The processes' folders, the oldest first."""
+    try:
+        return sorted(folder for folder in root.iterdir() if folder.is_dir())
+    except OSError:
+        return []
+
+
+def _segment_paths(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _lock(path: Path) -> int:
+    """Hold the file's lock until the descriptor is closed. Raises BlockingIOError when another process holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
