@@ -1,0 +1,264 @@
+"""The spool: what was written is read back in order, whatever a kill, a power cut or a failing disk leaves of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logweir.config import MEBIBYTE
+from logweir.errors import SPOOL_FULL, LogweirError
+from logweir_ingest import room as room_module
+from logweir_ingest.room import Room
+from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES, Spool
+
+
+def rest_of(spool: Spool, partition: int = 0) -> list[bytes]:
+    """Everything that can be read, forwarded at once."""
+    found = []
+    while (payload := spool.read(partition)) is not None:
+        found.append(payload)
+        spool.forwarded(partition)
+    return found
+
+
+def segments(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.log"))
+
+
+@contextmanager
+def opened(root: Path, name: str = "1") -> Iterator[Spool]:
+    spool = Spool(root, name=name)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+@contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    """No file of this process grows beyond it, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- the good way -------------------------------------------------------------------------------------------------
+def test_records_come_back_in_order_per_partition_and_nothing_is_left(tmp_path: Path) -> None:
+    """Several partitions, many writes, more than a segment each; the disk is empty when all is forwarded."""
+    with opened(tmp_path) as spool:
+        sent: dict[int, list[bytes]] = {0: [], 3: []}
+        for turn in range(40):
+            group = [(partition, b"%d-%d-" % (partition, turn) + os.urandom(300_000)) for partition in (0, 3)]
+            assert spool.write(group) == [None, None]
+            for partition, payload in group:
+                sent[partition].append(payload)
+        assert len(segments(tmp_path)) >= 2 * (40 * 300_000 // SEGMENT_SIZE_BYTES)
+        assert spool.size_bytes == sum(path.stat().st_size for path in segments(tmp_path))
+
+        assert (rest_of(spool, 3), rest_of(spool, 0)) == (sent[3], sent[0])
+        assert segments(tmp_path) == []
+        assert spool.size_bytes == 0 and not spool.has_unread(0)
+    assert list(tmp_path.iterdir()) == [tmp_path / "lock"]
+
+
+def test_reading_and_writing_may_alternate(tmp_path: Path) -> None:
+    """A drained partition begins a new segment; nothing is read twice or missed."""
+    with opened(tmp_path) as spool:
+        for turn in range(50):
+            spool.write([(1, b"a%d" % turn), (1, b"b%d" % turn)])
+            assert spool.read(1) == b"a%d" % turn
+            if turn % 3:
+                spool.forwarded(1)
+                assert rest_of(spool, 1) == [b"b%d" % turn]
+            else:
+                spool.rewind(1)
+                assert rest_of(spool, 1) == [b"a%d" % turn, b"b%d" % turn]
+            assert spool.read(1) is None
+
+
+def test_what_was_read_and_not_forwarded_is_read_again_after_a_rewind(tmp_path: Path) -> None:
+    """Over the border of segments, too."""
+    records = [b"%d" % n + bytes(SEGMENT_SIZE_BYTES // 3) for n in range(9)]
+    with opened(tmp_path) as spool:
+        for one in records:
+            spool.write([(0, one)])
+        for _ in range(7):
+            spool.read(0)
+        spool.forwarded(0)
+        spool.rewind(0)
+
+        assert rest_of(spool) == records[1:]
+        assert segments(tmp_path) == []
+
+
+# --- processes that are gone --------------------------------------------------------------------------------------
+def test_what_a_killed_process_left_is_adopted_oldest_first(tmp_path: Path) -> None:
+    """In front of what is written from then on; its folder goes when it is empty."""
+    for name in ("2", "1", "3"):
+        left = Spool(tmp_path, name=name)
+        left.write([(0, name.encode() + b"-a"), (5, b"other"), (0, name.encode() + b"-b")])
+        for descriptor in left._locks.values():
+            os.close(descriptor)  # What the kernel does when a process is killed.
+    with opened(tmp_path, "4") as spool:
+        spool.adopt()
+        spool.write([(0, b"4-a")])
+
+        assert rest_of(spool) == [b"1-a", b"1-b", b"2-a", b"2-b", b"3-a", b"3-b", b"4-a"]
+        assert spool.partitions() == [5]
+        assert len(rest_of(spool, 5)) == 3
+        assert [path for path in tmp_path.iterdir() if path.is_dir()] == [tmp_path / "4"]
+
+
+def test_what_a_living_process_holds_is_left_alone(tmp_path: Path) -> None:
+    """Until it ends: then it can be adopted. What it holds counts against the bound all the while."""
+    script = (
+        "import sys; from pathlib import Path; from logweir_ingest.spool import Spool;"
+        "s = Spool(Path(sys.argv[1]), name='1'); s.write([(0, b'theirs')]); print('ready', flush=True);"
+        "sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with opened(tmp_path, "2") as spool:
+        assert other.stdout is not None and other.stdout.readline() == b"ready\n"
+        spool.adopt()
+        before = (spool.partitions(), spool.others_size_bytes())
+        other.kill()
+        other.wait(10)
+        spool.adopt()
+
+        assert before == ([], len(b"theirs") + FRAME_OVERHEAD_BYTES)
+        assert rest_of(spool) == [b"theirs"]
+        assert spool.others_size_bytes() == 0
+    other.stdin.close()  # type: ignore[union-attr]
+    other.stdout.close()
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
+def left_behind(root: Path, records: list[bytes]) -> Path:
+    with opened(root, "1") as spool:
+        spool.write([(0, one) for one in records])
+    (path,) = segments(root)
+    return path
+
+
+@given(st.data())
+def test_a_torn_tail_is_cut_off_and_everything_before_it_is_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Wherever the power went: whole records are read back, the torn rest is counted, nothing is left."""
+    root = tmp_path_factory.mktemp("spool")
+    records = data.draw(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6))
+    path = left_behind(root, records)
+    ends = [sum(FRAME_OVERHEAD_BYTES + len(one) for one in records[: n + 1]) for n in range(len(records))]
+    cut = data.draw(st.integers(0, ends[-1]))
+    garbage = data.draw(st.binary(max_size=40))
+    whole = [one for one, end in zip(records, ends, strict=True) if end <= cut]
+    path.write_bytes(path.read_bytes()[:cut] + garbage)
+    torn_bytes = cut + len(garbage) - sum(FRAME_OVERHEAD_BYTES + len(one) for one in whole)
+    with opened(root, "2") as spool:
+        spool.adopt()
+
+        assert rest_of(spool) == whole
+        assert spool.damaged_bytes == torn_bytes
+        assert spool.size_bytes == 0
+    assert segments(root) == []
+
+
+@given(st.data())
+def test_damage_in_the_middle_costs_only_what_it_hits(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A flipped byte on a failing disk: the records around it are read."""
+    root = tmp_path_factory.mktemp("spool")
+    records = [b"%d:" % n + b"x" * 50 for n in range(8)]
+    path = left_behind(root, records)
+    stored = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(stored) - 1))
+    stored[at] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(stored)
+    hit = at // (FRAME_OVERHEAD_BYTES + len(records[0]))
+    with opened(root, "2") as spool:
+        spool.adopt()
+
+        assert rest_of(spool) == [one for n, one in enumerate(records) if n != hit]
+        assert spool.damaged_bytes == FRAME_OVERHEAD_BYTES + len(records[0])
+    assert segments(root) == []
+
+
+def test_a_full_disk_fails_only_what_does_not_fit_and_the_rest_stays_readable(tmp_path: Path) -> None:
+    """What a failed write left in the file is cut off; the next record goes to a file of its own."""
+    with opened(tmp_path) as spool:
+        assert spool.write([(0, b"first")]) == [None]
+        with file_size_limit(1000):
+            results = spool.write([(0, b"x" * 600), (0, b"y" * 600), (1, b"other")])
+        assert spool.write([(0, b"last")]) == [None]
+
+        assert [type(result) for result in results] == [OSError, OSError, type(None)]
+        assert rest_of(spool) == [b"first", b"last"]
+        assert rest_of(spool, 1) == [b"other"]
+    assert segments(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_fails_each_record_and_works_again_when_it_can(tmp_path: Path) -> None:
+    """A failure is the result of each record, not an end of the spool."""
+    root = tmp_path / "spool"
+    root.write_text("a file where the folder should be")
+    with opened(root) as spool:
+        failed = spool.write([(0, b"a"), (2, b"b")])
+        root.unlink()
+
+        assert all(isinstance(one, OSError) for one in failed)
+        assert spool.write([(0, b"c")]) == [None]
+        assert rest_of(spool) == [b"c"]
+
+
+# --- room ---------------------------------------------------------------------------------------------------------
+def test_each_process_fills_its_share_and_none_what_the_others_hold() -> None:
+    """The bound holds for the machine, whoever fills it."""
+    room = Room(4 * MEBIBYTE, processes=2)
+    room.take(2 * MEBIBYTE)
+    with pytest.raises(LogweirError) as share:
+        room.take(1)
+    room.give(2 * MEBIBYTE)
+    room.others_bytes = 3 * MEBIBYTE
+    room.take(MEBIBYTE)
+    with pytest.raises(LogweirError) as others:
+        room.take(1)
+
+    assert share.value.problem is others.value.problem is SPOOL_FULL
+    assert others.value.numbers["held_bytes"] == 3 * MEBIBYTE
+
+
+def test_retry_after_follows_from_the_rate_at_which_the_spool_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing, divided by what was forwarded a second; 30 seconds when nothing is."""
+    now_s = [100.0]
+    monkeypatch.setattr(room_module.time, "monotonic", lambda: now_s[0])
+    room = Room(10_000_000)
+    room.holds(10_000_000)
+
+    def retry_after_s(size_bytes: int) -> object:
+        with pytest.raises(LogweirError) as caught:
+            room.take(size_bytes)
+        return caught.value.numbers["retry_after_s"]
+
+    unknown = retry_after_s(1000)
+    for _ in range(10):
+        now_s[0] += 0.9
+        room.holds(room.held_bytes - 1000)
+        room.holds(10_000_000)
+
+    assert unknown == 30
+    assert [retry_after_s(size) for size in (500, 1000, 5000, 10**6)] == [1, 1, 5, 60]
