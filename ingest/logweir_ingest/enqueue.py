@@ -323,7 +323,7 @@ class Enqueuer:
 
     def _drain(self) -> None:
         for partition in self._spool.partitions():
-            if partition < len(self._ways):
+            if partition < min(len(self._ways), self._link.partitions or len(self._ways)):
                 self._drain_partition(partition, self._ways[partition])
             else:
                 self._complain(partition, "the topic does not have that partition")
@@ -375,7 +375,7 @@ class Enqueuer:
             way.outstanding += 1
             way.outstanding_bytes += size_bytes
             try:
-                if producer is None or partition >= self._link.partitions:
+                if producer is None:
                     raise LogweirError(QUEUE_DOWN, url=self._queue, reason=self._link.reason)
                 producer.send(partition, payload, lambda error: self._forwarded(partition, size_bytes, error))
             except LogweirError as error:

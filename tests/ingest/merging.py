@@ -56,6 +56,12 @@ class FaultyProducer(SqliteProducer):
         else:
             super().send(partition, payload, done)
 
+    def close(self, timeout_s: float) -> None:
+        held, self._held = self._held, []
+        for _, _, done in held:
+            done(LogweirError(QUEUE_DOWN, url="the queue", reason="the producer was closed"))
+        super().close(timeout_s)
+
     def free(self) -> None:
         """What was stuck is written now."""
         self.stuck = set()
@@ -75,11 +81,12 @@ class Bench:
 
     def __init__(self, folder: Path, *, queue_timeout_s: float = 5, record_size_bytes_max: int = 900_000,
                  pending_size_bytes_max: int = 64 * MEBIBYTE, spool_size_bytes_max: int = 64 * MEBIBYTE,
-                 spool_timeout_s: float = 5, name: str = "1") -> None:  # fmt: skip
+                 spool_timeout_s: float = 5, name: str = "1",
+                 partitions: int = PARTITIONS) -> None:  # fmt: skip
         self.path = folder / "queue.sqlite"
         self.clock = Clock()
         settings = QueueSettings(
-            url=f"sqlite:///{self.path}", partitions=PARTITIONS, record_size_bytes_max=record_size_bytes_max
+            url=f"sqlite:///{self.path}", partitions=partitions, record_size_bytes_max=record_size_bytes_max
         )
         self.queue = FaultyQueue(settings)
         self.link = QueueLink(self.queue)

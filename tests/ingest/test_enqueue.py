@@ -1,0 +1,190 @@
+"""A record's way: straight into the queue while it confirms, else through the spool, always in order, never lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from logweir.config import MEBIBYTE
+from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FULL, LogweirError
+from logweir.record import Kind
+from logweir_ingest import enqueue
+from logweir_ingest.merge import Enqueued
+from tests.ingest.helpers import events_of, of_kind
+from tests.ingest.merging import PARTITIONS, Bench, marker_of, numbered_without_a_gap, started, unrepeated, until
+
+
+def event(n: int) -> bytes:
+    return b'{"n":%d}' % n
+
+
+def durable_of(result: object) -> str:
+    assert isinstance(result, Enqueued), result
+    return result.durable
+
+
+def is_direct(bench: Bench) -> bool:
+    return not any(map(bench.enqueuer.is_spooling, range(PARTITIONS)))
+
+
+def test_after_an_outage_under_load_records_go_straight_to_the_queue_again(tmp_path: Path) -> None:
+    """Emitters never pause, so the spool is never left alone: it must be overtaken, in order."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+
+        def emit(name: str) -> list[str]:
+            answers = []
+            for n in range(1, 10**6):
+                answers.append(durable_of(bench.send(event(n), emitter=name, sequence_first=n)))
+                if "spool" in answers and answers[-20:] == ["queue"] * 20:
+                    return answers
+            raise AssertionError("it never went straight again")
+
+        with ThreadPoolExecutor(5) as pool:
+            emitting = [pool.submit(emit, f"e{n}") for n in range(5)]
+            with bench.slow():
+                time.sleep(1)
+            answers = {f"e{n}": future.result(30) for n, future in enumerate(emitting)}
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    numbered_without_a_gap(records)
+    for name, said in answers.items():
+        arrived = [b for _, one in records for batch in one.batches if batch.emitter == name for b in batch.events]
+        assert arrived == [event(n) for n in range(1, len(said) + 1)]
+    accepted = {entry.emitter: entry.accepted for _, one in of_kind(records, Kind.MARKER)
+                for entry in marker_of(one).accepted}  # fmt: skip
+    assert accepted == {name: len(said) for name, said in answers.items()}
+
+
+def test_a_queue_that_confirms_nothing_slows_only_the_first(tmp_path: Path) -> None:
+    """One deadline shows that it is away; nobody after that waits for it, on whichever partition."""
+    with started(tmp_path, queue_timeout_s=0.3) as bench:
+        bench.send(event(0))
+        with bench.slow():
+            assert durable_of(bench.send(event(1))) == "spool"
+            sent_s = time.monotonic()
+            for n in range(3 * PARTITIONS):
+                assert durable_of(bench.send(event(n + 2))) == "spool"
+            took_s = time.monotonic() - sent_s
+        until(lambda: is_direct(bench) and not bench.room.held_bytes)
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    assert took_s < 0.25
+    assert sorted(events_of(records)) == sorted(event(n) for n in range(3 * PARTITIONS + 2))
+
+
+def test_a_door_that_knows_its_queue_starts_without_it(tmp_path: Path) -> None:
+    """The number of partitions is remembered; what comes before the queue does is in the spool, then in the queue."""
+    with started(tmp_path, name="1") as bench:
+        bench.send(event(1), emitter="e", sequence_first=1)
+    with bench.failing():
+        following = Bench(tmp_path, name="2", queue_timeout_s=0.2)
+        following.queue.prepare = bench.queue.partition_count  # type: ignore[assignment,method-assign]
+        following.merger.start()
+        assert following.merger.unready() is None
+        away = [durable_of(following.send(event(n), emitter="e", sequence_first=n)) for n in (2, 3)]
+    try:
+        until(lambda: following.link.producer is not None and is_direct(following))
+        back = durable_of(following.send(event(4), emitter="e", sequence_first=4))
+    finally:
+        following.merger.stop(5)
+
+    assert (away, back) == (["spool", "spool"], "queue")
+    assert events_of(unrepeated(following.records())) == [event(n) for n in (1, 2, 3, 4)]
+
+
+def test_a_full_spool_refuses_with_the_time_to_wait_and_keeps_what_it_has(tmp_path: Path) -> None:
+    """Nothing of a refused batch is accepted, however many records it needs; when there is room, all goes on."""
+    with started(tmp_path, queue_timeout_s=0.2, spool_size_bytes_max=200_000, record_size_bytes_max=50_000) as bench:
+        incompressible = [os.urandom(30_000) for _ in range(9)]
+        with bench.slow():
+            taken = [durable_of(bench.send(incompressible[n])) for n in range(3)]
+            refused = bench.send(*incompressible[3:])
+            refused_again = [bench.send(one) for one in incompressible[3:]][-1]
+            small = bench.send(event(1))
+            assert bench.merger.unready() is None or "full" in str(bench.merger.unready())
+        until(lambda: is_direct(bench) and not bench.room.held_bytes)
+        assert durable_of(bench.send(*incompressible[3:])) == "queue"
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    assert taken == ["spool"] * 3
+    for one in (refused, refused_again):
+        assert isinstance(one, LogweirError) and one.problem is SPOOL_FULL
+        assert one.numbers["retry_after_s"] >= 1
+    stored = events_of(records)
+    for one in incompressible[:3] + incompressible[3:]:
+        assert one in stored
+    assert (event(1) in stored) == isinstance(small, Enqueued)
+
+
+def test_a_large_batch_reserves_room_for_all_of_it_before_its_first_record(tmp_path: Path) -> None:
+    """Otherwise half of it would be accepted when the queue goes away in between."""
+    with started(tmp_path, queue_timeout_s=0.2, spool_size_bytes_max=2 * MEBIBYTE) as bench:
+        batch = [bytes([n % 256]) * 30_000 for n in range(80)]
+        refused = bench.send(*batch)
+        assert durable_of(bench.send(*batch[:40])) == "queue"
+        bench.merger.stop(5)
+        records = bench.records()
+
+    assert isinstance(refused, LogweirError) and refused.problem is SPOOL_FULL
+    assert events_of(records) == batch[:40]
+    assert bench.room._taken_bytes == 0
+
+
+def test_a_producer_that_is_stuck_for_good_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither confirms nor fails, while its queue is well: another one takes what is in the spool."""
+    monkeypatch.setattr(enqueue, "_STUCK_S_MIN", 0.5)
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        wedged = bench.queue.faulty
+        wedged.stuck = set(range(PARTITIONS))
+        answers = [durable_of(bench.send(event(n), emitter="e", sequence_first=n)) for n in range(1, 4)]
+        until(lambda: bench.queue.faulty is not wedged)
+        until(lambda: is_direct(bench))
+        answers.append(durable_of(bench.send(event(4), emitter="e", sequence_first=4)))
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    assert answers == ["spool"] * 3 + ["queue"]
+    assert events_of(records) == [event(n) for n in (1, 2, 3, 4)]
+
+
+def test_a_topic_that_lost_partitions_keeps_their_records_in_the_spool(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They cannot be forwarded without mixing up numbers; they stay on disk, and the log says so once."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        bench.queue.faulty.stuck = set(range(PARTITIONS))
+        for n in range(PARTITIONS):
+            bench.send(event(n))
+        bench.merger.stop(2)
+    (tmp_path / "queue.sqlite").unlink()
+    for file in tmp_path.glob("queue.sqlite-*"):
+        file.unlink()
+    with started(tmp_path, name="2", partitions=2) as smaller:
+        until(lambda: {path.name[:5] for path in smaller.spool.rglob("*.log")} == {"00002", "00003"})
+        time.sleep(0.5)
+        smaller.merger.stop(2)
+        events = events_of(smaller.records())
+
+    assert len(events) == 2
+    assert sum("does not have that partition" in line for line in caplog.messages) == 2
+
+
+def test_before_the_queue_was_ever_reached_nothing_is_accepted(tmp_path: Path) -> None:
+    """Nobody knows how many partitions there are: a number given now could be given twice."""
+    (tmp_path / "folder").write_text("a file where the folder should be")
+    bench = Bench(tmp_path / "folder", queue_timeout_s=0.2)
+    bench.merger.start()
+    with pytest.raises(LogweirError) as caught:
+        bench.submit(bench.batch(b"{}"))
+    reason = bench.merger.unready()
+    bench.merger.stop(0.2)
+
+    assert caught.value.problem is QUEUE_UNAVAILABLE
+    assert reason
