@@ -38,6 +38,28 @@ class Intervals:
         self._lasts[low:high] = [last]
         return last - first + 1 - before
 
+    def remove(self, first: int, last: int) -> int:
+        """Take ``first`` to ``last`` out; gives how many of them were in the set."""
+        if last < first:
+            return 0
+        # The ranges that overlap [first, last] are low to high - 1.
+        low = bisect_left(self._lasts, first)
+        high = bisect_right(self._firsts, last)
+        if low >= high:
+            return 0
+        rests = [(self._firsts[low], first - 1), (last + 1, self._lasts[high - 1])]
+        before = sum(self._lasts[i] - self._firsts[i] + 1 for i in range(low, high))
+        rests = [(start, end) for start, end in rests if start <= end]
+        self._firsts[low:high] = [start for start, _ in rests]
+        self._lasts[low:high] = [end for _, end in rests]
+        return before - sum(end - start + 1 for start, end in rests)
+
+    def within(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The ranges between ``first`` and ``last`` that are in the set, in order."""
+        if first <= last:
+            for at in range(bisect_left(self._lasts, first), bisect_right(self._firsts, last)):
+                yield max(first, self._firsts[at]), min(last, self._lasts[at])
+
     def covers(self, first: int, last: int) -> bool:
         """Whether every number from ``first`` to ``last`` is in the set."""
         at = bisect_right(self._firsts, first) - 1
@@ -55,6 +77,16 @@ class Intervals:
             first = end + 1
         if first <= last:
             yield first, last
+
+    @property
+    def max(self) -> int:
+        """The highest number in the set, 0 when it is empty."""
+        return self._lasts[-1] if self._lasts else 0
+
+    @property
+    def range_count(self) -> int:
+        """Of how many ranges the set consists."""
+        return len(self._firsts)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._firsts, self._lasts, strict=True)

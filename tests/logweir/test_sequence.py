@@ -48,3 +48,24 @@ def test_an_empty_range_adds_nothing() -> None:
 
     assert intervals.add(10, 9) == 0
     assert list(intervals) == [(5, 9)]
+
+
+@given(ranges, st.integers(1, 70), st.integers(-1, 30))
+def test_what_is_taken_out_or_looked_for_is_what_a_set_would_say(
+    pairs: list[tuple[int, int]], first: int, length: int
+) -> None:
+    """Removing and cutting out agree with a set of numbers, and the ranges stay sorted and apart."""
+    last = first + length
+    intervals, numbers = Intervals(pairs), numbers_of(pairs)
+    inside = numbers & set(range(first, last + 1))
+    found = list(intervals.within(first, last))
+    removed = intervals.remove(first, last)
+    left = list(intervals)
+
+    assert numbers_of(found) == inside
+    assert removed == len(inside)
+    assert numbers_of(left) == numbers - inside
+    assert intervals.max == max(numbers - inside, default=0)
+    assert intervals.range_count == len(left)
+    assert all(low <= high for low, high in [*found, *left])
+    assert all(one[1] < other[0] for one, other in pairwise(left))
