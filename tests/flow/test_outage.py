@@ -1,0 +1,192 @@
+"""The queue goes away under load and comes back, and ingest is killed meanwhile, again and again."""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import json
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logweir import config, record
+from logweir.queue import open_queue
+from logweir.record import Record
+from tests.flow.product import Process, environment, free_port, logweir, wait_for_http
+from tests.services.kafka import Kafka
+
+# The whole thing takes two minutes: LOGWEIR_TEST_OUTAGE_S=120.
+OUTAGE_S = float(os.environ.get("LOGWEIR_TEST_OUTAGE_S", "12"))
+KILLS = 5
+
+
+class Emitter(threading.Thread):
+    """Sends events without a pause, one request at a time, until told to stop.
+
+    Numbered: the same number again until it is answered 2xx, as an emitter with a buffer does. Bare: never again.
+    ``accepted``: the texts of the events in the order in which they were acknowledged.
+    """
+
+    def __init__(self, port: int, key: str, name: str, *, is_numbered: bool) -> None:
+        super().__init__()
+        self.name = name
+        self.accepted: list[str] = []
+        self.durable: collections.Counter[str] = collections.Counter()
+        self.statuses: collections.Counter[int] = collections.Counter()
+        self.slowest_s = 0.0
+        self.stopping = threading.Event()
+        self._port = port
+        self._headers = {"X-Log-Key": key, "Log-Emitter": name} if is_numbered else {"X-Log-Key": key}
+        self._is_numbered = is_numbered
+        self._connection: http.client.HTTPConnection | None = None
+
+    def run(self) -> None:
+        sequence, attempt = 1, 0
+        while not self.stopping.is_set():
+            count = sequence % 3 + 1
+            texts = [f"{self.name}-{sequence + n}-{attempt}" for n in range(count)]
+            numbers = {"Log-Epoch": "run-1", "Log-Seq": str(sequence)} if self._is_numbered else {}
+            if self._post(texts, numbers):
+                self.accepted += texts
+            if not self._is_numbered:
+                attempt += 1
+                sequence += count
+            elif self.accepted[-1:] == texts[-1:]:
+                sequence += count
+            self.stopping.wait(0.004)
+
+    def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
+        body = json.dumps([{"summary": text} for text in texts])
+        started_s = time.monotonic()
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            self._connection.request("POST", "/events", body, {**self._headers, **numbers})
+            response = self._connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            self._connection = None
+            self.stopping.wait(0.02)
+            return False
+        self.slowest_s = max(self.slowest_s, time.monotonic() - started_s)
+        self.statuses[response.status] += 1
+        if response.status == 202:
+            self.durable[answer["durable"]] += len(texts)
+        return response.status == 202
+
+
+class Outage:
+    """One ingest process over a broker of its own."""
+
+    def __init__(self, folder: Path, kafka: Kafka) -> None:
+        self.kafka = kafka
+        self._folder = folder
+        self._env = environment(
+            LOGWEIR_QUEUE_URL=f"kafka://{kafka.bootstrap}/outage-{uuid.uuid4().hex[:8]}",
+            LOGWEIR_DATA_DIR=str(folder),
+            LOGWEIR_QUEUE_PARTITIONS="4",
+            LOGWEIR_INGEST_QUEUE_TIMEOUT_S="0.2",
+        )
+        self.port = free_port()
+        self.key = logweir("keys", "add", "outage", env=self._env).strip()
+        self.start()
+        wait_for_http(self.port)
+
+    def start(self) -> None:
+        self.ingest = Process(["ingest", "--port", str(self.port)], self._folder / "ingest.log", self._env)
+
+    def spooled_bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self._folder / "spool").rglob("*.log"))
+
+    def records(self) -> list[tuple[int, Record]]:
+        """(partition, record) of the whole topic, in order per partition."""
+        queue = open_queue(config.load(environment=self._env).queue)
+        ends = {partition: queue.offsets(partition)[1] for partition in range(queue.partition_count())}
+        consumer = queue.consumer(
+            group="outage", assigned=lambda partitions: dict.fromkeys(partitions, 0), revoked=lambda *_: None
+        )
+        found: list[tuple[int, Record]] = []
+        following = dict.fromkeys(ends, 0)
+        deadline = time.monotonic() + 60
+        try:
+            while following != ends:
+                assert time.monotonic() < deadline, (following, ends)
+                for one in consumer.poll(wait_s=1, records_max=1000):
+                    found.append((one.partition, record.decode(one.payload)))
+                    following[one.partition] = one.offset + 1
+        finally:
+            consumer.close()
+            queue.close()
+        return found
+
+
+@pytest.fixture
+def outage(tmp_path: Path, service_directory: Path) -> Iterator[Outage]:
+    with Kafka(service_directory / "kafka") as kafka:
+        outage = Outage(tmp_path, kafka)
+        try:
+            yield outage
+        finally:
+            outage.ingest.kill_family()
+
+
+def identities(records: list[tuple[int, Record]]) -> Iterator[tuple[tuple[object, ...], str | None, str]]:
+    """(identity, emitter, text) of each event, in order."""
+    for _, one in records:
+        for batch in one.batches:
+            for index, raw in enumerate(batch.events):
+                numbered = batch.sequence_first is not None
+                place = (batch.sequence_first or 0) + index if numbered else batch.index_first + index
+                identity = (batch.key, batch.emitter, batch.epoch, place) if numbered else (batch.id, place)
+                yield identity, batch.emitter, json.loads(raw)["summary"]
+
+
+def test_every_acknowledged_event_reaches_the_queue_in_order(outage: Outage) -> None:
+    """The broker is away, ingest killed with -9 five times: nothing acknowledged is lost, out of order or twice."""
+    emitters = [Emitter(outage.port, outage.key, f"e{n}", is_numbered=n < 4) for n in range(6)]
+    for emitter in emitters:
+        emitter.start()
+    time.sleep(3)
+    outage.kafka.stop()
+    for _ in range(KILLS):
+        time.sleep(OUTAGE_S / KILLS * random.uniform(0.5, 1.5))
+        outage.ingest.kill_family()
+        outage.start()
+    wait_for_http(outage.port)
+    spooled_bytes = outage.spooled_bytes()
+    outage.kafka.start()
+    deadline = time.monotonic() + 60
+    while outage.spooled_bytes():
+        assert time.monotonic() < deadline, outage.ingest.text[-3000:]
+        time.sleep(0.2)
+    time.sleep(1)
+    for emitter in emitters:
+        emitter.stopping.set()
+    for emitter in emitters:
+        emitter.join(30)
+    assert outage.ingest.stop() < 10
+    records = outage.records()
+
+    assert spooled_bytes > 0
+    first: dict[tuple[object, ...], str] = {}
+    order: dict[str | None, list[str]] = collections.defaultdict(list)
+    for identity, name, text in identities(records):
+        if identity not in first:
+            first[identity] = text
+            order[name].append(text)
+        assert first[identity] == text
+    arrived = collections.Counter(first.values())
+    assert max(arrived.values()) == 1
+    for emitter in emitters:
+        assert set(emitter.accepted) <= arrived.keys(), f"lost: {sorted(set(emitter.accepted) - arrived.keys())[:5]}"
+        assert emitter.durable["queue"] and emitter.durable["spool"]
+        assert set(emitter.statuses) == {202}
+    for emitter in emitters[:4]:
+        accepted = set(emitter.accepted)
+        assert [text for text in order[emitter.name] if text in accepted] == emitter.accepted
