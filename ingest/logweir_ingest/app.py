@@ -266,10 +266,10 @@ BY_ROUTE = {(endpoint.path, endpoint.method): endpoint for endpoint in ENDPOINTS
 
 _JSON = ((b"content-type", b"application/json"),)
 _PROBLEM = ((b"content-type", b"application/problem+json"),)
+_RETRY_STATUSES = frozenset((429, 503))
 _HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
     401: ((b"www-authenticate", b"Bearer"),),
     415: ((b"accept-encoding", b"gzip"),),
-    503: ((b"retry-after", b"%d" % RETRY_AFTER_S),),
 }
 
 
@@ -278,6 +278,8 @@ def problem_reply(error: LogweirError) -> Reply:
     headers = _PROBLEM + _HEADERS_BY_STATUS.get(error.problem.status, ())
     if error.problem is METHOD_NOT_ALLOWED:
         headers = (*headers, (b"allow", str(error.numbers["allowed"]).encode()))
+    if error.problem.status in _RETRY_STATUSES:
+        headers = (*headers, (b"retry-after", b"%d" % error.numbers.get("retry_after_s", RETRY_AFTER_S)))
     body = json.dumps(error.as_dict(), separators=(",", ":"), ensure_ascii=False)
     return Reply(error.problem.status, headers, body.encode(errors="replace"))
 
