@@ -67,10 +67,12 @@ class IngestSettings(_Section):
     """Longest time that a request's body may take to arrive."""
     queue_timeout_s: float = Field(0.2, gt=0)
     """How long a record waits for the queue before it goes to the spool."""
+    spool_dir: Path | None = None
+    """Folder of the spool, on a disk that outlives a restart; by default spool in the data folder."""
     spool_timeout_s: float = Field(5.0, gt=0)
     """How long a request waits for the spool's disk before it is answered 503."""
     spool_size_bytes_max: int = Field(1024 * MEBIBYTE, ge=MEBIBYTE)
-    """Most bytes in the spool, in the data folder, while the queue is away: of all processes of this machine together."""
+    """Most bytes in the spool while the queue is away: of all processes that share its folder together."""
     refused_size_bytes_max: int = Field(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""
     trusted_proxies: CommaList = ()
@@ -158,6 +160,21 @@ class WorkerSettings(_Section):
     """Port of the worker's /metrics and /healthz; when it is taken, the next free one above."""
 
 
+class AccountingSettings(_Section):
+    """The ledger: what became of every event, and what of the numbered ones never came."""
+
+    late_after_s: float = Field(60.0, gt=0)
+    """How long a number may be missing before it counts as lost; if it comes after all it is recovered."""
+    emitters_max: int = Field(20_000, ge=1)
+    """Most emitters that are tracked on one partition; the batches of others are counted, not their numbers."""
+    emitters_in_memory_max: int = Field(2_000, ge=1)
+    """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
+    epochs_max: int = Field(64, ge=2)
+    """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""
+    gaps_max: int = Field(1_000, ge=1)
+    """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
+
+
 class ConsoleSettings(_Section):
     """What people look at."""
 
@@ -178,6 +195,7 @@ class Settings(_Section):
     queue: QueueSettings = QueueSettings()
     store: StoreSettings = StoreSettings()
     worker: WorkerSettings = WorkerSettings()
+    accounting: AccountingSettings = AccountingSettings()
     console: ConsoleSettings = ConsoleSettings()
 
     @property
@@ -185,12 +203,18 @@ class Settings(_Section):
         """The file of hashed keys."""
         return self.ingest.keys_file or self.data_dir / "keys.toml"
 
+    @property
+    def spool_path(self) -> Path:
+        """The folder of the spool."""
+        return self.ingest.spool_dir or self.data_dir / "spool"
+
 
 SECTIONS: dict[str, type[_Section]] = {
     "ingest": IngestSettings,
     "queue": QueueSettings,
     "store": StoreSettings,
     "worker": WorkerSettings,
+    "accounting": AccountingSettings,
     "console": ConsoleSettings,
 }
 

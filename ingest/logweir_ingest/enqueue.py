@@ -40,10 +40,11 @@ _Told = list[tuple[Settled, Result]]
 
 # At most so much of one partition's spool is in the producer at a time; an outage keeps it there.
 _WINDOW_RECORDS = 64
+_TURN_RECORDS = 16
 _WINDOW_SIZE_BYTES = MEBIBYTE
 _GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _RETRY_S = 0.2
-_TURN_S = 0.5
+_WAIT_S_MAX = 0.5
 _LOOK_EVERY_S = 1.0
 # A failure of the disk makes the door doubt it for so long; then a record shows whether it can be written again.
 _FAILURE_S = 5.0
@@ -85,7 +86,10 @@ class _Way:
 
 
 class Enqueuer:
-    """Safe to use from several threads; calls ``settled`` without holding a lock of its own."""
+    """Safe to use from several threads; calls ``settled`` without holding a lock of its own.
+
+    ``is_open``: the number of partitions is known, and records are taken.
+    """
 
     def __init__(self, link: QueueLink, spool: Spool, room: Room, *, queue: str, queue_timeout_s: float) -> None:
         self._link = link
@@ -98,6 +102,7 @@ class Enqueuer:
         self._ways: list[_Way] = []
         self._appends: deque[_Sent] = deque()
         self._untold: _Told = []
+        self.is_open = False
         self._is_stopped = False
         # Nothing is confirmed any more: every partition's records go to the spool at once.
         self._is_suspect = False
@@ -127,16 +132,17 @@ class Enqueuer:
             self._adopt()
         self._thread.start()
         self._opened(partitions)
+        self.is_open = True
 
     def _connected(self) -> None:
         partitions = self._link.partitions
-        if not self._ways:
-            self._open(partitions)
         if self._spool.partition_count(self._queue) != partitions:
             try:
                 self._spool.know(self._queue, partitions)
             except OSError as error:
                 self._disk_failed(error)
+        if not self.is_open:
+            self._open(partitions)
         if partitions != len(self._ways):
             log.warning(
                 "The topic has %d partitions and had %d when it was last reached; start this door again to use them.",
@@ -162,11 +168,6 @@ class Enqueuer:
         return told
 
     # --- in --------------------------------------------------------------------------------------------------------
-    @property
-    def is_open(self) -> bool:
-        """Whether the number of partitions is known."""
-        return bool(self._ways)
-
     @property
     def reason(self) -> str:
         """Why it is not open."""
@@ -271,7 +272,7 @@ class Enqueuer:
         while True:
             with self._changed:
                 if not self._is_stopped and not self._has_work():
-                    self._changed.wait(_TURN_S)
+                    self._changed.wait(_WAIT_S_MAX)
                 if self._is_stopped and not self._appends and not self._untold:
                     break
                 group = self._next_group()
@@ -351,7 +352,10 @@ class Enqueuer:
         if rewind:
             self._spool.rewind(partition)
         try:
-            while self._has_room(way) and (payload := self._spool.read(partition)) is not None:
+            # A few at a time: senders wait for their own records to be written.
+            for _ in range(_TURN_RECORDS):
+                if not self._has_room(way) or (payload := self._spool.read(partition)) is None:
+                    break
                 self._forward(partition, way, payload)
         except OSError as error:
             way.retry_s = time.monotonic() + _FAILURE_S
@@ -519,7 +523,7 @@ def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes) -> E
     """The way of one process, with its own part of the spool in the data folder."""
     ingest = settings.ingest
     # Ordered by when the processes began: what the older ones left is forwarded first.
-    spool = Spool(settings.data_dir / "spool", name=f"{now_us():017}-{ingest_epoch.hex()}")
+    spool = Spool(settings.spool_path, name=f"{now_us():017}-{ingest_epoch.hex()}")
     room = Room(ingest.spool_size_bytes_max, processes=ingest.processes)
     return Enqueuer(
         QueueLink(queue), spool, room, queue=shown_url(settings.queue.url), queue_timeout_s=ingest.queue_timeout_s

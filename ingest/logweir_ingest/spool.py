@@ -1,6 +1,6 @@
 """Records on this machine's disk, for as long as the queue does not take them: in order per partition, fsynced.
 
-    spool/                              of all doors that share the data folder
+    spool/                              of all doors that share the folder
         lock                            held while a door makes or adopts a folder
         queue.json                      what was last known of the queue: its number of partitions
         01790000000000000-9f3c…/        of one process: when it began (microseconds), its ingest epoch
