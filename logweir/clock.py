@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 Clock = Callable[[], int]
 """Gives microseconds since 1970-01-01 UTC."""
 
 WINDOW_US = 60_000_000
 """The length of a window: one minute."""
+
+_DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_UNIT_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
 
 
 def now_us() -> int:
@@ -20,3 +25,17 @@ def now_us() -> int:
 def window_of(time_us: int) -> int:
     """The window (whole minutes since 1970-01-01 UTC) in which ``time_us`` lies."""
     return time_us // WINDOW_US
+
+
+def duration_us(text: str) -> int | None:
+    """Microseconds in 90s, 15m, 1h, 7d or 2w; None for any other text."""
+    found = _DURATION.fullmatch(text)
+    return int(found[1]) * _UNIT_US[found[2]] if found else None
+
+
+def iso_seconds(time_us: int) -> str:
+    """``2026-01-31T12:00:00Z``, the fraction cut off. Raises ValueError beyond the year 9999."""
+    try:
+        return datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"{time_us} microseconds are beyond the year 9999") from error

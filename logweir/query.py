@@ -17,6 +17,7 @@ from luqum import tree
 from luqum.exceptions import IllegalCharacterError, ParseSyntaxError
 from luqum.parser import parser as _luqum
 
+from logweir.clock import duration_us
 from logweir.errors import (
     PARAMETER_BAD,
     QUERY_BAD,
@@ -411,8 +412,6 @@ _TIME = re.compile(
     re.ASCII,
 )
 _EPOCH_SECONDS = re.compile(r"\d{9,11}(\.\d{1,9})?", re.ASCII)
-_AGE = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
-_AGE_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
 
 
 def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | None, int | None]:
@@ -434,9 +433,9 @@ def time_of(text: str, now_us: int) -> int:
 
     Raises LogweirError(TIME_BAD).
     """
-    age = _AGE.fullmatch(text.strip())
-    if age:
-        return max(0, now_us - int(age[1]) * _AGE_US[age[2]])
+    age_us = duration_us(text.strip())
+    if age_us is not None:
+        return max(0, now_us - age_us)
     interval = _interval_us(text.strip())
     if interval is None:
         raise LogweirError(TIME_BAD, value=text)
