@@ -1,38 +1,50 @@
-"""The ledger of one partition: its position, and its windows with what became of every number.
+"""The ledger of one partition: its position, its windows with what became of every number, and its emitters.
 
-Two kinds of ledger documents, written by the worker that has claimed the partition, under the generation of its claim:
+Three kinds of documents, written by the worker that has claimed the partition, under the generation of its claim:
 
-* ``position``: how far the partition is fully accounted for. It is written last, so it is never ahead of a window.
 * ``window``: one minute of one ingest process: which numbers are settled, the outcomes by emitter, and, once the
-  process's marker has come by, what that process says it accepted. Its ``position`` is the offset that it is true
-  for: a record below it is counted already.
+  process's marker has come by, what that process says it accepted.
+* ``emitter``: who sends, and what of the numbers that an emitter gave its events has come (``emitter_ledger.py``).
+* ``position``: how far the partition is fully accounted for, and what the queue lost before it was read. It is written
+  last, so it is never ahead of the others.
 
-All values are absolute. Writing a document again, or late, or by a worker that took over, changes no number.
+All values are absolute. Windows and emitters name the ``position`` that they are true for: a record below it is counted
+already. So writing a document again, or late, or by a worker that took over, changes no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.config import AccountingSettings
+from logweir.emitter_ledger import Emitter, EmitterLedger, document_id
 from logweir.outcomes import Outcome
-from logweir.record import Kind, Marker, Record, Void
+from logweir.record import Batch, Kind, Marker, Record, Void
 from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
+from logweir.tracker import pairs
 
+CONFLICTS = "identity_conflicts"
+"""How many of the dead letters are identity conflicts, beside the four outcomes."""
 _OUTCOMES = tuple(Outcome)
-_NAMES = tuple(outcome.value for outcome in Outcome)
+_NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS)
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
-
-Emitter = tuple[str, str | None]
-"""Key name, and the emitter's own name where it sent one."""
+AMENDMENTS_MAX = 100
+"""Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
+_STREAM_MINUTES_MAX = 7 * 24 * 60
+RANGES_MAX = 1000
+"""Ranges kept of what the queue lost; of the oldest beyond that, only the count is kept."""
 
 
 @dataclass(slots=True)
 class Window:
-    """What is known of one window on one partition. ``position``: the next offset behind the last record counted."""
+    """What is known of one window on one partition. ``position``: the next offset behind the last record counted.
+
+    ``amendments``: what came behind the marker, a line each: offset, first, last and how many numbers were new.
+    """
 
     id: str
     ingest_epoch: str
@@ -42,6 +54,7 @@ class Window:
     outcomes: dict[Emitter, list[int]] = field(default_factory=dict)
     marker: dict[str, Any] | None = None
     voids: Intervals = field(default_factory=Intervals)
+    amendments: list[dict[str, int]] = field(default_factory=list)
     dirty: bool = False
 
     @property
@@ -49,10 +62,19 @@ class Window:
         """The process has said that nothing of this window comes after."""
         return self.marker is not None
 
-    def count(self, emitter: Emitter, outcomes: Collection[Outcome]) -> None:
-        counts = self.outcomes.setdefault(emitter, [0] * len(_OUTCOMES))
+    def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int) -> None:
+        counts = self.outcomes.setdefault(emitter, [0] * len(_NAMES))
         for at, outcome in enumerate(_OUTCOMES):
             counts[at] += sum(1 for found in outcomes if found is outcome)
+        counts[-1] += conflicts
+
+    def amend(self, offset: int, first: int, last: int, count: int) -> None:
+        """Note what came behind the marker."""
+        if len(self.amendments) < AMENDMENTS_MAX:
+            self.amendments.append({"offset": offset, "first": first, "last": last, "count": count})
+        else:
+            line = self.amendments[-1]
+            line.update(first=min(first, line["first"]), last=max(last, line["last"]), count=line["count"] + count)
 
     def as_body(self) -> dict[str, Any]:
         return {
@@ -60,13 +82,14 @@ class Window:
             "ingest_epoch": self.ingest_epoch,
             "window": self.window,
             "position": self.position,
-            "numbers": [list(pair) for pair in self.numbers],
+            "numbers": pairs(self.numbers),
             "outcomes": [
                 {"key": key, "emitter": emitter, **dict(zip(_NAMES, counts, strict=True))}
                 for (key, emitter), counts in self.outcomes.items()
             ],
             "marker": self.marker,
-            "voids": [list(pair) for pair in self.voids],
+            "voids": pairs(self.voids),
+            "amendments": self.amendments,
             "closed": self.closed,
         }
 
@@ -78,63 +101,122 @@ class Window:
             window=body["window"],
             position=body["position"],
             numbers=Intervals((first, last) for first, last in body["numbers"]),
-            outcomes={(row["key"], row["emitter"]): [row[name] for name in _NAMES] for row in body["outcomes"]},
+            outcomes={(row["key"], row["emitter"]): [row.get(name, 0) for name in _NAMES] for row in body["outcomes"]},
             marker=body["marker"],
             voids=Intervals((first, last) for first, last in body["voids"]),
+            amendments=body.get("amendments", []),
         )
+
+
+@dataclass(slots=True)
+class Stream:
+    """How far one ingest process's numbers have come by: ``last`` of them, in the record at ``offset``."""
+
+    last: int = 0
+    offset: int = -1
+    window: int = 0
 
 
 class PartitionLedger:
     """The claimed ledger of one partition. Made by ``claim``; used by one thread."""
 
-    def __init__(self, *, store: Store, prefix: str, owner: str, partition: int, claimed: LedgerDocument) -> None:
+    def __init__(
+        self, *, store: Store, group: str, topic_id: str, owner: str, partition: int, claimed: LedgerDocument,
+        settings: AccountingSettings,
+    ) -> None:  # fmt: skip
         self.partition = partition
         self.dropped = False
         self._store = store
-        self._prefix = prefix
+        self._prefix = f"{group}:{topic_id}:{partition}"
         self._owner = owner
         self._generation = claimed.generation
-        self._expired = Intervals((first, last) for first, last in claimed.body.get("expired", []))
+        body = claimed.body
+        self._expired = Intervals((first, last) for first, last in body.get("expired", []))
+        self._unreadable = Intervals((first, last) for first, last in body.get("unreadable", []))
+        self._expired_before: int = body.get("expired_before", 0)
+        self._lost_before: int = body.get("lost_before", 0)
+        self._rewinds: list[int] = body.get("rewinds", [])
+        self._streams = {epoch: Stream(*row) for epoch, row in body.get("streams", {}).items()}
+        self._lost = {epoch: Intervals(map(tuple, ranges)) for epoch, ranges in body.get("lost", {}).items()}
         self._windows: dict[str, Window] = {}
         self._dirty = False
-        self.next_offset: int | None = claimed.body.get("next_offset")
+        self._due_us: int = body.get("due_us", 0)
+        self.watermark_us: int = body.get("watermark_us", 0)
+        self.next_offset: int | None = body.get("next_offset")
+        self.emitters = EmitterLedger(
+            store=store,
+            name_of=lambda emitter: document_id(group, emitter, topic_id, partition),
+            position_of=self._position_of,
+            settings=settings,
+            count=body.get("emitters", 0),
+        )
 
     @classmethod
-    def claim(cls, *, store: Store, group: str, topic_id: str, partition: int, owner: str) -> PartitionLedger:
+    def claim(
+        cls, *, store: Store, group: str, topic_id: str, partition: int, owner: str,
+        settings: AccountingSettings = AccountingSettings(),  # noqa: B008 - it is frozen
+    ) -> PartitionLedger:  # fmt: skip
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
-        prefix = f"{group}:{topic_id}:{partition}"
-        claimed = store.claim(f"position:{prefix}", owner)
-        return cls(store=store, prefix=prefix, owner=owner, partition=partition, claimed=claimed)
+        claimed = store.claim(f"position:{group}:{topic_id}:{partition}", owner)
+        return cls(
+            store=store, group=group, topic_id=topic_id, owner=owner, partition=partition, claimed=claimed,
+            settings=settings,
+        )  # fmt: skip
 
+    # --- before a record is indexed --------------------------------------------------------------------------------
+    def expect(self, record: Record, offset: int) -> dict[int, str]:
+        """The record is going to be indexed: which of its events, by place, came first on another UTC day.
+
+        Each with that day as YYYYMMDD, empty when it was long ago. To be called in the order of the offsets. Raises
+        LogweirError(STORE_DOWN) before anything is noted: call again.
+        """
+        self.emitters.load(record.batches)
+        found = {}
+        place = 0
+        for batch in record.batches:
+            for first, last, day in self.emitters.expect(batch, offset):
+                assert batch.sequence_first is not None
+                at = place - batch.sequence_first
+                found.update(dict.fromkeys(range(at + first, at + last + 1), day))
+            place += len(batch.events)
+        return found
+
+    # --- when it is indexed ----------------------------------------------------------------------------------------
     def load(self, records: Iterable[Record]) -> None:
-        """Have the windows of these records in memory, from the store where they were written before."""
-        wanted = {self._window_id(record): record for record in records if record.kind != Kind.REFUSED}
+        """Have the windows and emitters of these records in memory, from the store where they were written before."""
+        records = [record for record in records if record.kind != Kind.REFUSED]
+        self.emitters.load(batch for record in records for batch in record.batches)
+        wanted = {self._window_id(record): record for record in records}
         absent = [id for id in wanted if id not in self._windows]
         if not absent:
             return
         stored = self._store.read_ledger(absent)
         for id in absent:
             record = wanted[id]
-            self._windows[id] = (
-                Window.from_body(id, stored[id].body)
-                if id in stored
-                else Window(id, record.ingest_epoch.hex(), record.window)
-            )
+            if id in stored:
+                self._windows[id] = Window.from_body(id, stored[id].body)
+                self._windows[id].position = self._position_of(stored[id].body)
+            else:
+                self._windows[id] = Window(id, record.ingest_epoch.hex(), record.window)
 
-    def settle(self, record: Record, offset: int, outcomes: list[Outcome]) -> bool:
+    def settle(self, record: Record, offset: int, outcomes: Sequence[Outcome], conflicts: Collection[int] = ()) -> bool:
         """Count a record's outcomes, one for each of its events, and move behind it. False: it was counted before.
 
-        To be called in the order of the offsets, after ``load``, once everything of the record is durable.
+        ``conflicts``: the places of its identity conflicts. To be called in the order of the offsets, after ``load``,
+        once everything of the record is durable.
         """
         # A refused body has no numbers: it is in no window.
-        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes)
-        self.pass_over(offset)
+        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes, conflicts)
+        if record.kind != Kind.REFUSED:
+            self._follow(record, offset)
+        self._move_behind(offset)
         return counted
 
     def pass_over(self, offset: int) -> None:
-        """Move behind a record that has no numbers."""
-        self.next_offset = offset + 1
-        self._dirty = True
+        """Move behind a record that cannot be read: what numbers it had is not known."""
+        self._unreadable.add(offset, offset)
+        _shortened(self._unreadable)  # Each is a dead letter, too.
+        self._move_behind(offset)
 
     def expire(self, first: int, last: int) -> None:
         """Note that the queue no longer had the offsets ``first`` to ``last``; go on behind them.
@@ -142,16 +224,26 @@ class PartitionLedger:
         To be called when everything before ``first`` is settled.
         """
         self._expired.add(first, last)
-        self.next_offset = last + 1
-        self._dirty = True
+        self._expired_before += _shortened(self._expired)
+        self._move_behind(last)
 
     def rewind(self, offset: int) -> None:
         """Go back to where the queue ends: it has lost what was behind, and will give these offsets out again."""
         self.next_offset = offset
         self._dirty = True
+        self._rewinds.append(offset)
         for window in self._windows.values():
             window.position = min(window.position, offset)
             window.dirty = True
+        self.emitters.rewind(offset)
+        for stream in self._streams.values():
+            stream.offset = min(stream.offset, offset - 1)
+
+    def idle(self, now_us: int) -> None:
+        """Nothing is left in the queue that was there at ``now_us``: numbers that are missing may be lost by now."""
+        if self.watermark_us < min(self._due_us, now_us):
+            self.watermark_us = now_us
+            self._dirty = True
 
     def flush(self) -> int | None:
         """Write what has changed; gives the offset to commit, None when nothing has changed.
@@ -160,57 +252,148 @@ class PartitionLedger:
         """
         if not self._dirty or self.next_offset is None:
             return None
-        touched = [window for window in self._windows.values() if window.dirty]
-        documents = [
-            LedgerDocument(window.id, self._generation, self._identified(window.as_body())) for window in touched
-        ]
-        # The position last: a crash in between leaves it behind the windows, which know what they have counted.
+        windows = [window for window in self._windows.values() if window.dirty]
+        emitters = self.emitters.touched()
+        # The position last: a crash in between leaves it behind the others, which know what they have counted.
         self._store.write_ledger(
-            [*documents, LedgerDocument(f"position:{self._prefix}", self._generation, self._position())]
+            [
+                *(self._document(window.id, window.as_body()) for window in windows),
+                *(self._document(state.id, state.as_body()) for state in emitters),
+                self._document(f"position:{self._prefix}", self._position()),
+            ]
         )
-        for window in touched:
+        for window in windows:
             window.dirty = False
+        for state in emitters:
+            state.dirty = False
         self._dirty = False
         self._forget()
         return self.next_offset
 
-    def _count(self, record: Record, offset: int, outcomes: list[Outcome]) -> bool:
+    # --- counting --------------------------------------------------------------------------------------------------
+    def _move_behind(self, offset: int) -> None:
+        self.next_offset = offset + 1
+        self._dirty = True
+
+    def _count(self, record: Record, offset: int, outcomes: Sequence[Outcome], conflicts: Collection[int]) -> bool:
         window = self._windows[self._window_id(record)]
-        if offset < window.position:
-            return True
+        is_counted = offset < window.position
+        if not is_counted:
+            new = self._count_in_window(window, record, offset, outcomes, conflicts)
+            if record.count and isinstance(record.body, list) and not new:
+                return False
+        place = 0
+        for batch in record.batches:
+            self._count_emitter(batch, offset, outcomes[place : place + len(batch.events)])
+            place += len(batch.events)
+        self.emitters.counted(record.batches, offset)
+        return True
+
+    def _count_in_window(
+        self, window: Window, record: Record, offset: int, outcomes: Sequence[Outcome], conflicts: Collection[int]
+    ) -> int:
+        """Count what is new; gives how many numbers were."""
+        new = 0
         if isinstance(record.body, Marker | Void):
             # A marker may come twice, when the door was told that the first had failed.
             for first, last in record.body.voids:
                 window.voids.add(first, last)
             if isinstance(record.body, Marker):
                 window.marker = _marker_body(record, record.body)
-        elif record.count and window.numbers.add(record.first, record.last) == 0:
-            return False
-        at = 0
-        for batch in record.batches:
-            window.count((batch.key, batch.emitter), outcomes[at : at + len(batch.events)])
-            at += len(batch.events)
+        else:
+            ranges = list(window.numbers.gaps(record.first, record.last))
+            new = sum(last - first + 1 for first, last in ranges)
+            if new and window.closed:
+                window.amend(offset, record.first, record.last, new)
+            _count_batches(window, record, ranges, outcomes, conflicts)
+            window.numbers.add(record.first, record.last)
         window.position = offset + 1
         window.dirty = True
         # Most recently used last, for _forget.
         self._windows[window.id] = self._windows.pop(window.id)
-        return True
+        return new
+
+    def _count_emitter(self, batch: Batch, offset: int, outcomes: Sequence[Outcome]) -> None:
+        self.watermark_us = max(self.watermark_us, batch.received_us)
+        self._due_us = max(self._due_us, self.emitters.settle(batch, offset, outcomes, self.watermark_us))
+
+    def _follow(self, record: Record, offset: int) -> None:
+        """See whether numbers of the record's process fell into a hole of the queue since its last record."""
+        epoch = record.ingest_epoch.hex()
+        stream = self._streams.setdefault(epoch, Stream())
+        stream.window = max(stream.window, record.window)
+        # What a marker covers, and what is below a record's first number, was sent before it.
+        sent = record.last if record.kind == Kind.MARKER else record.first - 1
+        if sent > stream.last and self._has_hole(stream.offset + 1, offset - 1):
+            lost = self._lost.setdefault(epoch, Intervals())
+            lost.add(stream.last + 1, sent)
+            self._lost_before += _shortened(lost)
+        # A record from a spool may come late: it says nothing of what was sent since.
+        if record.last >= stream.last:
+            stream.last, stream.offset = record.last, offset
+
+    def _has_hole(self, first: int, last: int) -> bool:
+        return any(any(True for _ in holes.within(first, last)) for holes in (self._expired, self._unreadable))
+
+    # --- documents -------------------------------------------------------------------------------------------------
+    def _position_of(self, body: dict[str, Any]) -> int:
+        """The position that a stored document is true for, now that the queue may have gone back since."""
+        return min([int(body["position"]), *self._rewinds[body.get("rewinds", 0) :]])
 
     def _forget(self) -> None:
         closed = [id for id, window in self._windows.items() if window.closed]
         surplus = list(self._windows)[: max(0, len(self._windows) - WINDOWS_IN_MEMORY_MAX)]
         for id in {*closed, *surplus}:
             del self._windows[id]
+        self.emitters.forget()
+        latest = max((stream.window for stream in self._streams.values()), default=0)
+        for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - _STREAM_MINUTES_MAX]:
+            del self._streams[epoch]
 
     def _window_id(self, record: Record) -> str:
         return f"window:{self._prefix}:{record.ingest_epoch.hex()}:{record.window}"
 
-    def _identified(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {"owner": self._owner, "partition": self.partition, **body}
+    def _document(self, id: str, body: dict[str, Any]) -> LedgerDocument:
+        common = {"owner": self._owner, "partition": self.partition, "rewinds": len(self._rewinds)}
+        return LedgerDocument(id, self._generation, {**common, **body})
 
     def _position(self) -> dict[str, Any]:
-        expired = [list(pair) for pair in self._expired]
-        return self._identified({"kind": "position", "next_offset": self.next_offset, "expired": expired})
+        return {
+            "kind": "position",
+            "next_offset": self.next_offset,
+            "watermark_us": self.watermark_us,
+            "due_us": self._due_us,
+            "expired": pairs(self._expired),
+            "expired_before": self._expired_before,
+            "unreadable": pairs(self._unreadable),
+            "rewinds": self._rewinds,
+            "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
+            "lost_before": self._lost_before,
+            "lost": {epoch: pairs(ranges) for epoch, ranges in self._lost.items()},
+            "emitters": self.emitters.count,
+        }
+
+
+def _shortened(ranges: Intervals) -> int:
+    """Leave only the latest RANGES_MAX ranges in the set; gives how many numbers went with the others."""
+    surplus = list(ranges)[: max(0, ranges.range_count - RANGES_MAX)]
+    return sum(ranges.remove(first, last) for first, last in surplus)
+
+
+def _count_batches(
+    window: Window, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
+    conflicts: Collection[int],
+) -> None:  # fmt: skip
+    """Count those of the record's events whose numbers are in ``ranges``."""
+    place = 0
+    for batch in record.batches:
+        end = place + len(batch.events)
+        for first, last in ranges:
+            low, high = max(place, first - record.first), min(end, last - record.first + 1)
+            if low < high:
+                conflicting = sum(low <= conflict < high for conflict in conflicts)
+                window.count((batch.key, batch.emitter), outcomes[low:high], conflicting)
+        place = end
 
 
 def _marker_body(record: Record, marker: Marker) -> dict[str, Any]:

@@ -109,6 +109,9 @@ class Store(Protocol):
         What is answered CREATED or EXISTS is durable.
         """
 
+    def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
+        """What is stored under each (index, id), never stale; None where there is nothing."""
+
     def search(
         self,
         query: Node,
@@ -143,6 +146,9 @@ class Store(Protocol):
         Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already. Of those before the last,
         any may be written then: each is right for the position in its body.
         """
+
+    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        """Delete those by id whose stored generation is not higher than theirs; harmless when they are not there."""
 
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep them durably."""

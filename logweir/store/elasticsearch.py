@@ -137,15 +137,25 @@ class ElasticsearchStore:
 
     def _stored(self, documents: Sequence[Document]) -> list[Item]:
         """The provenance under ids that are taken: a bulk's answer has none."""
-        docs = [{"_index": document.index, "_id": document.id} for document in documents]
+        found = self.provenances([(document.index, document.id) for document in documents])
+        return [
+            Item(Written.AGAIN, error="it was there and has been deleted since")
+            if stored is None
+            else Item(Written.EXISTS, stored=stored)
+            for stored in found
+        ]
+
+    def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
+        if not places:
+            return []
+        docs = [{"_index": index, "_id": id} for index, id in places]
         with self._problems("the provenance of stored events"):
             answer = self._client.mget(docs=docs, source_includes=["ingest_stream", "ingest_number", "content_hash"])
-        return [
-            Item(Written.EXISTS, stored=_provenance(found["_source"]))
-            if found.get("found")
-            else Item(Written.AGAIN, error="it was there and has been deleted since")
-            for found in answer["docs"]
-        ]
+        for document in answer["docs"]:
+            error = document.get("error")
+            if error and error["type"] != "index_not_found_exception":
+                raise LogweirError(STORE_DOWN, url=self._url, reason=error["reason"])
+        return [_provenance(found["_source"]) if found.get("found") else None for found in answer["docs"]]
 
     def _make_indices(self, indices: set[str]) -> None:
         """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""
@@ -297,6 +307,13 @@ class ElasticsearchStore:
                     owner=stored.body.get("owner", "another worker"), generation_own=document.generation,
                 )  # fmt: skip
             if answer["status"] >= 300:
+                raise self._unwritten(answer, "the ledger")
+
+    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        self._ensure_prepared()
+        answers = self._bulk([_ledger_deletion(document) for document in documents], "the ledger")
+        for answer in answers:
+            if answer["status"] >= 300 and answer["status"] not in (404, 409):
                 raise self._unwritten(answer, "the ledger")
 
     # --- dead letters ---------------------------------------------------------------------------------------------
@@ -523,6 +540,13 @@ def _provenance(source: dict[str, Any]) -> Provenance:
 def _ledger_operation(document: LedgerDocument, *, version_type: str) -> bytes:
     action = {"_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": version_type}
     return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps({"id": document.id, "body": document.body}))
+
+
+def _ledger_deletion(document: LedgerDocument) -> bytes:
+    action = {
+        "_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": "external_gte",
+    }  # fmt: skip
+    return b"%b\n" % orjson.dumps({"delete": action})
 
 
 def _dead_letter_operation(letter: DeadLetter) -> bytes:

@@ -106,6 +106,18 @@ class SqliteStore:
                     items[position] = Item(Written.EXISTS, stored=stored)
         return items
 
+    def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
+        found: dict[tuple[str, str], Provenance] = {}
+        query = "SELECT ingest_stream, ingest_number, content_hash FROM events WHERE id = ?"
+        with self._problems():
+            for index in {index for index, _ in places}:
+                with self._reading(self._day_path(index)) as connection:
+                    for id in {id for wanted, id in places if wanted == index}:
+                        row = connection.execute(query, (id,)).fetchone()
+                        if row:
+                            found[index, id] = Provenance(*row)
+        return [found.get(place) for place in places]
+
     def search(
         self,
         query: Node,
@@ -190,6 +202,11 @@ class SqliteStore:
                         CLAIM_LOST, partition=document.body.get("partition", document.id), generation=generation,
                         owner=orjson.loads(stored).get("owner", "another worker"), generation_own=document.generation,
                     )  # fmt: skip
+
+    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        rows = [(document.id, document.generation) for document in documents]
+        with self._problems(), self._writing(self._main_path) as connection:
+            connection.executemany("DELETE FROM ledger WHERE id = ? AND generation <= ?", rows)
 
     # --- dead letters ---------------------------------------------------------------------------------------------
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:

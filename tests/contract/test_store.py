@@ -68,6 +68,16 @@ def test_same_id_again_answers_with_the_stored_provenance(store: Store) -> None:
     assert sorted(found(store)) == ["e1", "e2"]
 
 
+def test_provenance_is_told_of_what_is_stored_under_index_and_id(store: Store) -> None:
+    """At once after writing, of several days, and None for what is not there, nor its day."""
+    today, earlier = some(1)[0], some(1, first=2, received_us=NOON_US - DAY_US)[0]
+    store.index([today, earlier])
+    places = [(earlier.index, "e2"), (today.index, "e1"), (today.index, "e2"), ("events-20200101", "e1")]
+
+    assert store.provenances(places) == [earlier.provenance, today.provenance, None, None]
+    assert store.provenances([]) == []
+
+
 def test_same_id_twice_in_one_bulk_is_kept_once(store: Store) -> None:
     """The first of two documents with one id wins, the second hears of it."""
     first = some(1)[0]
@@ -269,6 +279,22 @@ def test_a_scan_gives_the_ledger_documents_of_a_prefix_in_order(store: Store) ->
     assert found[7] == LedgerDocument(ids[7], 4, {"n": "new"})
     assert found[8] == LedgerDocument(ids[8], 3, {"n": 8})
     assert list(store.scan_ledger("scan:c")) == []
+
+
+def test_ledger_documents_are_deleted_unless_a_later_claim_has_written_them(store: Store) -> None:
+    """Deleting takes away what is as old or older, leaves what a successor wrote, and may be repeated."""
+    store.write_ledger(
+        [LedgerDocument("d:own", 3, {}), LedgerDocument("d:older", 2, {}), LedgerDocument("d:newer", 4, {})]
+    )
+    gone = [LedgerDocument(f"d:{name}", 3, {}) for name in ("own", "older", "newer", "never")]
+    store.delete_ledger(gone)
+    store.delete_ledger(gone)
+    store.delete_ledger([])
+
+    assert list(store.read_ledger([document.id for document in gone])) == ["d:newer"]
+    assert [document.id for document in store.scan_ledger("d:")] == ["d:newer"]
+    store.write_ledger([LedgerDocument("d:own", 3, {"back": 1})])
+    assert store.read_ledger(["d:own"])["d:own"].body == {"back": 1}
 
 
 def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:

@@ -25,11 +25,15 @@ def batch(
     sequence_first: int | None = None,
     received_us: int | None = None,
     index_first: int = 0,
+    high: int | None = None,
+    previous: tuple[str, int] | None = None,
+    dropped: dict[str, int] | None = None,
+    bye: bool = False,
 ) -> Batch:
     return Batch(
         id=id, received_us=received_us or clock.now_us(), key=key, emitter=emitter, epoch=epoch,
-        sequence_first=sequence_first, high=None, previous=None, dropped=None, bye=False, source_address="10.1.2.3",
-        format="json", stamp=None, index_first=index_first, events=list(events),
+        sequence_first=sequence_first, high=high, previous=previous, dropped=dropped, bye=bye,
+        source_address="10.1.2.3", format="json", stamp=None, index_first=index_first, events=list(events),
     )  # fmt: skip
 
 

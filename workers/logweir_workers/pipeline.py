@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from logweir import event as identity
@@ -34,12 +34,22 @@ from logweir_workers.patience import until_it_answers
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """A numbered event that came first on another UTC day: in that day's ``index`` (empty: long ago), or on its way."""
+
+    id: str
+    index: str
+    content_hash: str
+
+
 @dataclass(slots=True)
 class Work:
     """One record on its way. ``outcomes``: one per event; None until it is known. ``documents``: place -> document.
 
     ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
     gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
+    ``retries``: events that came before, on another day. ``conflicts``: the places of identity conflicts.
     """
 
     delivery: Delivery
@@ -49,6 +59,8 @@ class Work:
     expired: tuple[int, int] | None = None
     outcomes: list[Outcome | None] = field(default_factory=list)
     documents: dict[int, Document] = field(default_factory=dict)
+    retries: dict[int, _Retry] = field(default_factory=dict)
+    conflicts: set[int] = field(default_factory=set)
     letters: list[DeadLetter] = field(default_factory=list)
 
 
@@ -63,7 +75,10 @@ class Pipeline:
         self._clock = clock
 
     def prepare(self, delivery: Delivery, ledger: PartitionLedger) -> Work:
-        """A record's documents and dead letters. Raises LogweirError(RECORD_VERSION_UNKNOWN): never skip that one."""
+        """A record's documents and dead letters; to be called in the order of the offsets.
+
+        Raises LogweirError: RECORD_VERSION_UNKNOWN (never skip that one), STORE_DOWN (call again).
+        """
         try:
             record = decode(delivery.payload)
         except LogweirError as error:
@@ -75,10 +90,11 @@ class Pipeline:
         if isinstance(record.body, Refused):
             letter = dead_letter.of_refused(topic_id=self._topic_id, delivery=delivery, refused=record.body)
             work.letters.append(letter)
+        first_days = ledger.expect(record, delivery.offset)
         place = 0
         for batch in record.batches:
             work.outcomes += [None] * len(batch.events)
-            self._prepare_batch(work, record, batch, place)
+            self._prepare_batch(work, record, batch, place, first_days)
             place += len(batch.events)
         metrics.get("logweir_worker_records_total").labels(record.kind.name.lower()).inc()
         return work
@@ -93,11 +109,27 @@ class Pipeline:
             work.outcomes[place] = outcome
             if reason is not None:
                 error = item.error or f"stored is {item.stored}"
-                work.letters.append(self._letter(work, place, document.id, reason, Stage.INDEX, error))
+                self._refuse(work, place, document.id, reason, Stage.INDEX, error)
+        self._settle_retries(works, stopping)
         letters = [letter for work in works for letter in work.letters]
         if letters:
             until_it_answers(lambda: self._store.put_dead_letters(letters), stopping)
         self._observe_latency(works)
+
+    def _settle_retries(self, works: list[Work], stopping: threading.Event) -> None:
+        """Events that came on an earlier day are not indexed into a second one: duplicates, or identity conflicts."""
+        retries = [(work, place, retry) for work in works for place, retry in work.retries.items()]
+        places = [(retry.index, retry.id) for _, _, retry in retries if retry.index]
+        if not retries:
+            return
+        found = dict(zip(places, until_it_answers(lambda: self._store.provenances(places), stopping), strict=True))
+        for work, place, retry in retries:
+            stored = found.get((retry.index, retry.id))
+            if stored is None or stored.content_hash == retry.content_hash:
+                work.outcomes[place] = Outcome.DUPLICATE
+            else:
+                reason = DeadLetterReason.IDENTITY_CONFLICT
+                self._refuse(work, place, retry.id, reason, Stage.INDEX, f"stored is {stored}")
 
     def settle(self, works: list[Work]) -> None:
         """Count indexed records in their partitions' ledgers; to be called in the order of the offsets.
@@ -120,7 +152,7 @@ class Pipeline:
             metrics.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
         elif work.record is None:
             work.ledger.pass_over(offset)
-        elif not work.ledger.settle(work.record, offset, _known(work.outcomes)):
+        elif not work.ledger.settle(work.record, offset, _known(work.outcomes), work.conflicts):
             metrics.get("logweir_worker_records_repeated_total").inc()
             return
         for outcome in Outcome:
@@ -129,7 +161,9 @@ class Pipeline:
         for letter in work.letters:
             metrics.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
 
-    def _prepare_batch(self, work: Work, record: Record, batch: Batch, place: int) -> None:
+    def _prepare_batch(
+        self, work: Work, record: Record, batch: Batch, place: int, first_days: Mapping[int, str]
+    ) -> None:
         context = Context(
             received_us=batch.received_us,
             key=batch.key,
@@ -145,6 +179,11 @@ class Pipeline:
             id = prefix + str(number_first + at)
             provenance = Provenance(stream, record.first + place + at, identity.content_hash_of(raw))
             work.size_bytes += len(raw)
+            if place + at in first_days:
+                day = first_days[place + at]
+                index_of_day = identity.INDEX_PREFIX + day if day else ""
+                work.retries[place + at] = _Retry(id, index_of_day, provenance.content_hash)
+                continue
             try:
                 stage = Stage.DECODE
                 sent = event_of(raw)
@@ -154,20 +193,22 @@ class Pipeline:
                 self._enrich(source, context)
                 words = words_for(source)
             except EventUnreadable as error:
-                self._give_up(work, place + at, id, DeadLetterReason.EVENT_UNREADABLE, stage, str(error))
+                self._refuse(work, place + at, id, DeadLetterReason.EVENT_UNREADABLE, stage, str(error))
                 continue
             except Exception as error:
                 # A fault of ours must not hold the partition up: the event is kept, the trace is in the log.
                 log.exception("Event %s at partition %d offset %d", id, work.delivery.partition, work.delivery.offset)
-                self._give_up(work, place + at, id, DeadLetterReason.EVENT_UNFIT, stage, repr(error))
+                self._refuse(work, place + at, id, DeadLetterReason.EVENT_UNFIT, stage, repr(error))
                 continue
             source["ingest_stream"] = provenance.stream
             source["ingest_number"] = provenance.number
             source["content_hash"] = provenance.content_hash
             work.documents[place + at] = Document(id, index_name, source, provenance, *words)
 
-    def _give_up(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
+    def _refuse(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
         work.outcomes[place] = Outcome.DEAD_LETTERED
+        if reason is DeadLetterReason.IDENTITY_CONFLICT:
+            work.conflicts.add(place)
         work.letters.append(self._letter(work, place, id, reason, stage, error))
 
     def _letter(

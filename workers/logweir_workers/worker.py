@@ -120,6 +120,7 @@ class Worker:
         self, *, settings: Settings, queue: Queue, store: Store, stopping: threading.Event, clock: Clock
     ) -> None:
         self._settings = settings.worker
+        self._accounting = settings.accounting
         self._retention_days = settings.store.retention_days
         self._queue = queue
         self._store = store
@@ -189,7 +190,13 @@ class Worker:
         self._turned = time.monotonic()
         self._poll()
         while self._fetched and not self._bulk_is_full() and time.monotonic() - self._turned < _TURN_S_MAX:
-            self._prepare(self._fetched.popleft())
+            try:
+                self._prepare(self._fetched[0])
+            except LogweirError as error:
+                self._bear(error, STORE_DOWN)
+                self._stopping.wait(1.0)
+                break
+            self._fetched.popleft()
             self._settle_indexed()
             self._send_bulk_when_due()
         self._settle_indexed()
@@ -300,7 +307,7 @@ class Worker:
     def _claim(self, partition: int) -> PartitionLedger:
         return PartitionLedger.claim(
             store=self._store, group=self._settings.group, topic_id=self._topic_id, partition=partition,
-            owner=self._owner,
+            owner=self._owner, settings=self._accounting,
         )  # fmt: skip
 
     def _revoked(self, partitions: Collection[int], lost: bool) -> None:
@@ -368,6 +375,7 @@ class Worker:
             raise error
 
     def _observe_lag(self) -> None:
+        before_us = self._clock()
         try:
             lags = self._consumer.lag()
         except LogweirError as error:
@@ -377,6 +385,8 @@ class Worker:
             labels = (self._queue.topic, str(partition), self._settings.group)
             metrics.get("logweir_queue_lag_records").labels(*labels).set(lag.records)
             metrics.get("logweir_queue_head_age_seconds").labels(*labels).set(lag.seconds)
+            if not lag.records and partition in self._ledgers:
+                self._ledgers[partition].idle(before_us)
 
     def _delete_expired(self) -> None:
         before = day_of(self._clock() - self._retention_days * _DAY_US)

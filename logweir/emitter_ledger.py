@@ -1,0 +1,274 @@
+"""The emitters of one partition: who sends, and a tracker for each run of those that number their events.
+
+One ledger document per emitter and partition, with the position that it is true for. What an emitter's run is to have
+sent lies in its tracker (``tracker.py``); this file keeps trackers in memory as far as there is room, and knows, before
+a record is indexed, which of its events came on an earlier day already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from logweir.config import AccountingSettings
+from logweir.event import day_of
+from logweir.outcomes import Outcome
+from logweir.record import Batch
+from logweir.sequence import Intervals
+from logweir.store import Store
+from logweir.tracker import Tracker
+
+Emitter = tuple[str, str | None]
+"""Key name, and the emitter's own name where it sent one."""
+
+_RETIRED_NAMES_MAX = 256
+
+
+def document_id(group: str, emitter: Emitter, topic_id: str = "", partition: int | None = None) -> str:
+    """The id of an emitter's document; without a partition, what the ids of all of its documents begin with."""
+    key, name = emitter
+    digest = hashlib.blake2b((key + ("\0" if name is None else "\0=" + name)).encode(), digest_size=12).hexdigest()
+    return f"emitter:{group}:{digest}:" + ("" if partition is None else f"{topic_id}:{partition}")
+
+
+class _Expected(NamedTuple):
+    """Numbers in a record that is on its way and not settled yet."""
+
+    offset: int
+    epoch: str
+    first: int
+    last: int
+    day: str
+
+
+@dataclass(slots=True)
+class EmitterState:
+    """One emitter on one partition. ``epochs``: its runs, the one that sent last at the end.
+
+    ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
+    """
+
+    id: str
+    emitter: Emitter
+    position: int = 0
+    first_us: int = 0
+    last_us: int = 0
+    source_address: str = ""
+    epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
+    retired: dict[str, int] = field(default_factory=dict)
+    retired_names: list[str] = field(default_factory=list)
+    expected: deque[_Expected] = field(default_factory=deque)
+    expected_top: int = 0
+    dirty: bool = False
+
+    def as_body(self) -> dict[str, Any]:
+        return {
+            "kind": "emitter",
+            "key": self.emitter[0],
+            "emitter": self.emitter[1],
+            "position": self.position,
+            "first_us": self.first_us,
+            "last_us": self.last_us,
+            "source_address": self.source_address,
+            "epochs": [tracker.as_body() for tracker in self.epochs.values()],
+            # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
+            "retired": {name: str(count) for name, count in self.retired.items()},
+            "retired_names": self.retired_names,
+        }
+
+    @classmethod
+    def from_body(cls, id: str, body: dict[str, Any]) -> EmitterState:
+        trackers = [Tracker.from_body(row) for row in body["epochs"]]
+        return cls(
+            id=id,
+            emitter=(body["key"], body["emitter"]),
+            position=body["position"],
+            first_us=body["first_us"],
+            last_us=body["last_us"],
+            source_address=body["source_address"],
+            epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
+            retired={name: int(count) for name, count in body["retired"].items()},
+            retired_names=body["retired_names"],
+        )
+
+
+class EmitterLedger:
+    """The emitters of one claimed partition. Used by one thread.
+
+    ``count``: how many documents there are, for the limit; those that a crash left without a position are not in it.
+    """
+
+    def __init__(
+        self, *, store: Store, name_of: Callable[[Emitter], str], settings: AccountingSettings, count: int,
+        position_of: Callable[[dict[str, Any]], int],
+    ) -> None:  # fmt: skip
+        self.count = count
+        self.late_us = int(settings.late_after_s * 1_000_000)
+        self._store = store
+        self._name_of = name_of
+        self._position_of = position_of
+        self._settings = settings
+        # Most recently used last. None: there is no room to track it.
+        self._states: OrderedDict[Emitter, EmitterState | None] = OrderedDict()
+
+    # --- before a record is indexed --------------------------------------------------------------------------------
+    def load(self, batches: Iterable[Batch]) -> None:
+        """Have the emitters of these batches in memory. Raises LogweirError(STORE_DOWN)."""
+        absent = {
+            emitter: self._name_of(emitter) for batch in batches if (emitter := _emitter(batch)) not in self._states
+        }
+        if not absent:
+            return
+        stored = self._store.read_ledger(list(absent.values()))
+        for emitter, id in absent.items():
+            if id in stored:
+                body = stored[id].body
+                self._states[emitter] = EmitterState.from_body(id, {**body, "position": self._position_of(body)})
+            elif self.count < self._settings.emitters_max:
+                self.count += 1
+                self._states[emitter] = EmitterState(id, emitter)
+            else:
+                self._states[emitter] = None
+
+    def expect(self, batch: Batch, offset: int) -> list[tuple[int, int, str]]:
+        """The batch is going to be indexed: which of its numbers came first on another day, and on which.
+
+        As ranges with the day, empty when it was long ago. To be called in the order of the offsets, after ``load``.
+        """
+        state = self._states[_emitter(batch)]
+        if state is None or batch.epoch is None or batch.sequence_first is None or not batch.events:
+            return []
+        first, last = batch.sequence_first, batch.sequence_first + len(batch.events) - 1
+        expected = _Expected(offset, batch.epoch, first, last, day_of(batch.received_us))
+        tracker = state.epochs.get(batch.epoch)
+        found = list(tracker.on_other_days(first, last, expected.day)) if tracker else []
+        if first <= state.expected_top:
+            found += _on_the_way(state, tracker, expected)
+        state.expected.append(expected)
+        state.expected_top = max(state.expected_top, last)
+        return found
+
+    # --- when it is indexed ----------------------------------------------------------------------------------------
+    def settle(self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int) -> int:
+        """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is)."""
+        state = self._states[_emitter(batch)]
+        if state is None:
+            return 0
+        self._states.move_to_end(state.emitter)
+        while state.expected and state.expected[0].offset <= offset:
+            state.expected.popleft()
+        if not state.expected:
+            state.expected_top = 0
+        if offset < state.position:
+            # Counted, but perhaps by one who died before the position was written, and with it when this is due.
+            gaps = [tracker.gaps[-1].since_us for tracker in state.epochs.values() if tracker.gaps]
+            return max(gaps) + self.late_us if gaps else 0
+        state.dirty = True
+        state.first_us = state.first_us or batch.received_us
+        if batch.received_us >= state.last_us:
+            state.last_us, state.source_address = batch.received_us, batch.source_address
+        if batch.epoch is None or (batch.epoch not in state.epochs and batch.epoch in state.retired_names):
+            return 0
+        return self._track(state, batch, batch.epoch, outcomes, watermark_us)
+
+    def _track(
+        self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], watermark_us: int
+    ) -> int:
+        known = epoch in state.epochs
+        tracker = state.epochs[epoch] if known else Tracker(epoch)
+        if batch.previous is not None:
+            tracker.previous = batch.previous
+            if not known:
+                self._bound_previous(state, batch.previous, watermark_us)
+        state.epochs[epoch] = tracker
+        state.epochs.move_to_end(epoch)
+        limits = {"watermark_us": watermark_us, "late_us": self.late_us}
+        if batch.sequence_first is not None and outcomes:
+            tracker.arrive(
+                batch.sequence_first,
+                outcomes,
+                day=day_of(batch.received_us),
+                ranges_max=self._settings.gaps_max,
+                **limits,
+            )
+        if batch.high is not None:
+            tracker.reach(batch.high, watermark_us=watermark_us, ranges_max=self._settings.gaps_max)
+        if batch.dropped:
+            tracker.drop(batch.dropped, **limits)
+        tracker.bye = tracker.bye or batch.bye
+        tracker.last_us = max(tracker.last_us, batch.received_us)
+        self._retire(state, watermark_us)
+        return watermark_us + self.late_us if tracker.gaps or not known else 0
+
+    def _bound_previous(self, state: EmitterState, previous: tuple[str, int], watermark_us: int) -> None:
+        """A new run says how far the one before it was: what of that never came is missing now."""
+        epoch, last = previous
+        tracker = state.epochs.get(epoch)
+        if tracker is None:
+            # Of an emitter that is new here nobody knows what it sent before; a run that we forgot is settled.
+            if not state.epochs or epoch in state.retired_names or len(state.retired_names) >= _RETIRED_NAMES_MAX:
+                return
+            tracker = state.epochs[epoch] = Tracker(epoch, last_us=state.last_us)
+        tracker.reach(last, watermark_us=watermark_us, ranges_max=self._settings.gaps_max)
+
+    def _retire(self, state: EmitterState, watermark_us: int) -> None:
+        while len(state.epochs) > self._settings.epochs_max:
+            epoch, tracker = state.epochs.popitem(last=False)
+            # Nothing of it is waited for any more: what is missing is lost.
+            losses = tracker.losses(watermark_us=watermark_us + self.late_us, late_us=self.late_us)
+            sums = {
+                "epochs": 1, "created": tracker.top, "accepted": tracker.accepted, "lost": losses.lost,
+                "recovered": losses.recovered, "dropped": losses.dropped,
+            }  # fmt: skip
+            for name, count in sums.items():
+                state.retired[name] = state.retired.get(name, 0) + count
+            state.retired_names = [*state.retired_names, epoch][-_RETIRED_NAMES_MAX:]
+
+    # --- in the store ----------------------------------------------------------------------------------------------
+    def counted(self, batches: Iterable[Batch], offset: int) -> None:
+        """All of the record at ``offset`` is counted: its emitters' documents are true behind it."""
+        for batch in batches:
+            state = self._states[_emitter(batch)]
+            if state is not None:
+                state.position = max(state.position, offset + 1)
+
+    def rewind(self, offset: int) -> None:
+        for state in self._states.values():
+            if state is not None and state.position > offset:
+                state.position, state.dirty = offset, True
+
+    def touched(self) -> list[EmitterState]:
+        """Those to be written."""
+        return [state for state in self._states.values() if state is not None and state.dirty]
+
+    def forget(self) -> None:
+        """Leave the least recently used out of memory, down to the setting; never one that has to be written."""
+        surplus = len(self._states) - self._settings.emitters_in_memory_max
+        for emitter in list(self._states)[: max(0, surplus)]:
+            state = self._states[emitter]
+            if state is None or not (state.dirty or state.expected):
+                if state is not None and not state.position:
+                    self.count -= 1  # It was loaded for a record that never settled: there is no document.
+                del self._states[emitter]
+
+
+def _emitter(batch: Batch) -> Emitter:
+    return batch.key, batch.emitter
+
+
+def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[tuple[int, int, str]]:
+    """Of the wanted numbers, those that came first in a record that is not settled yet, on another day."""
+    new = Intervals([(wanted.first, wanted.last)])
+    if tracker is not None:
+        for first, last in tracker.seen.within(wanted.first, wanted.last):
+            new.remove(first, last)
+    for earlier in state.expected:
+        if earlier.epoch != wanted.epoch:
+            continue
+        for first, last in list(new.within(earlier.first, earlier.last)):
+            new.remove(first, last)
+            if earlier.day != wanted.day:
+                yield first, last, earlier.day
