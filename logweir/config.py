@@ -34,11 +34,34 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class IngestSettings(_Section):
-    """The door."""
+class HttpSettings(_Section):
+    """What every HTTP server of ours has."""
 
     address: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 or :: for all networks."""
+    port: int = Field(0, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+    header_size_bytes_max: int = Field(16 * 1024, ge=1024)
+    """Largest request line and headers together."""
+    header_timeout_s: float = Field(10.0, gt=0)
+    """Longest time that a request's headers may take to arrive."""
+    body_timeout_s: float = Field(60.0, gt=0)
+    """Longest time that a request's body may take to arrive."""
+    read_timeout_s: float = Field(30.0, gt=0)
+    """Longest time that a client may leave an answer unread that does not fit into the connection's buffers."""
+    idle_timeout_s: float = Field(75.0, gt=0)
+    """How long a connection stays open between two requests."""
+    connections_max: int = Field(8192, ge=1)
+    """Most connections at once, per process; the system's limit of open files may lower it."""
+    requests_max: int = Field(4096, ge=1)
+    """Most requests at once, per process, from their headers to their answers."""
+    pipelined_requests_max: int = Field(64, ge=1)
+    """Most requests of one connection that may wait for the answer to an earlier one."""
+
+
+class IngestSettings(HttpSettings):
+    """The door."""
+
     port: int = Field(8080, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
     processes: int = Field(1, ge=1, le=256)
@@ -59,12 +82,8 @@ class IngestSettings(_Section):
     """Most events in one request."""
     depth_max: int = Field(32, ge=1, le=39)
     """Deepest nesting of an event; the store's own limit of 40 stays above it."""
-    header_size_bytes_max: int = Field(16 * 1024, ge=1024)
-    """Largest request line and headers together."""
-    header_timeout_s: float = Field(10.0, gt=0)
-    """Longest time that a request's headers may take to arrive."""
-    body_timeout_s: float = Field(60.0, gt=0)
-    """Longest time that a request's body may take to arrive."""
+    bodies_size_bytes_max: int = Field(128 * MEBIBYTE, ge=1024)
+    """Most bytes of all request bodies under way together, per process; one is always let in."""
     queue_timeout_s: float = Field(0.2, gt=0)
     """How long a record waits for the queue before it goes to the spool."""
     spool_dir: Path | None = None
@@ -175,13 +194,15 @@ class AccountingSettings(_Section):
     """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
 
 
-class ConsoleSettings(_Section):
+class ConsoleSettings(HttpSettings):
     """What people look at."""
 
-    address: str = "127.0.0.1"
-    """Address to listen on."""
     port: int = Field(8081, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
+    connections_max: int = Field(1024, ge=1)
+    """Most connections at once; the system's limit of open files may lower it."""
+    requests_max: int = Field(64, ge=1)
+    """Most requests at once; eight are worked on, the others wait."""
     hosts: CommaList = ()
     """Host names, without ports, that it answers to (.example.org: all below); by default its own on loopback, else all."""
 

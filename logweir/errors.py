@@ -100,7 +100,7 @@ ENCODING_BAD = Problem(
 UTF8_BAD = Problem(
     "utf8_bad",
     400,
-    "Byte {byte_offset} of the body, in event {event_index}, is not UTF-8.",
+    "Byte {byte_offset} of the body, in event {event_index}, is not UTF-8{looks_like}.",
     "Send JSON as UTF-8. Nothing of this request was accepted.",
 )
 DEPTH_EXCEEDED = Problem(
@@ -137,20 +137,20 @@ HEADERS_TOO_LARGE = Problem(
     "headers_too_large",
     431,
     "The request's headers are larger than {size_bytes_max} bytes.",
-    "Send shorter headers, or raise ingest.header_size_bytes_max.",
+    "Send shorter headers, or raise {section}.header_size_bytes_max.",
 )
 HEADERS_TOO_SLOW = Problem(
     "headers_too_slow",
     408,
     "The request's headers took longer than {timeout_s} seconds.",
-    "Check the network between the sender and the door, or raise ingest.header_timeout_s.",
+    "Check the network between the sender and the door, or raise {section}.header_timeout_s.",
     retry=True,
 )
 CONTENT_ENCODING_UNKNOWN = Problem(
     "content_encoding_unknown",
     415,
     "Content-Encoding {encoding!r} is not understood.",
-    "Send the body plain or with Content-Encoding: gzip.",
+    "Send the body plain, or compressed once with one of: {understood}.",
 )
 NOT_FOUND = Problem(
     "not_found",
@@ -162,7 +162,22 @@ BODY_TOO_SLOW = Problem(
     "body_too_slow",
     408,
     "The request's body took longer than {timeout_s} seconds.",
-    "Check the network between the sender and the door, send smaller batches, or raise ingest.body_timeout_s.",
+    "Check the network between the sender and the door, send smaller batches, or raise {section}.body_timeout_s.",
+    retry=True,
+)
+PIPELINED_TOO_MANY = Problem(
+    "pipelined_too_many",
+    429,
+    "More than {requests_max} requests of this connection wait for the answer to an earlier one; this one was not read.",
+    "Wait for answers before sending on, or raise {section}.pipelined_requests_max.",
+    retry=True,
+)
+# Nobody is there to read it: it is counted, and the connection ended.
+ANSWER_UNREAD = Problem(
+    "answer_unread",
+    408,
+    "The client left an answer unread for {timeout_s} seconds.",
+    "Read the answers, or raise {section}.read_timeout_s.",
     retry=True,
 )
 HTTP_BAD = Problem(
@@ -185,6 +200,29 @@ METHOD_NOT_ALLOWED = Problem(
 )
 
 # --- the door: what is ours ---------------------------------------------------------------------------------------
+BODIES_TOO_LARGE = Problem(
+    "bodies_too_large",
+    503,
+    "The request bodies under way hold {held_bytes} bytes; with this one they would be more than {size_bytes_max}.",
+    "Send the same request again after Retry-After seconds. Operator: run more processes, or raise"
+    " ingest.bodies_size_bytes_max.",
+    retry=True,
+)
+REQUESTS_TOO_MANY = Problem(
+    "requests_too_many",
+    503,
+    "{requests_max} requests are under way, and no more are let in.",
+    "Send the same request again after Retry-After seconds. Operator: run more processes, or raise {section}.requests_max.",
+    retry=True,
+)
+CONNECTIONS_TOO_MANY = Problem(
+    "connections_too_many",
+    503,
+    "{connections_max} connections are open, and no more are let in.",
+    "Use fewer connections with more events in each request, and try again after Retry-After seconds. Operator: run"
+    " more processes, or raise {section}.connections_max and the limit of open files.",
+    retry=True,
+)
 QUEUE_UNAVAILABLE = Problem(
     "queue_unavailable",
     503,

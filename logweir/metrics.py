@@ -104,6 +104,10 @@ METRICS = (
         "logweir_queue_head_age_seconds", Kind.GAUGE, "Age of the next record to be committed; 0 when there is none.",
         ("topic", "partition", "group"),
     ),
+    Metric(
+        "logweir_console_rejected_requests_total", Kind.COUNTER,
+        "Requests and connections that the console refused by its limits, by the problem's code.", ("reason",),
+    ),
     Metric("logweir_store_bulk_duration_seconds", Kind.HISTOGRAM, "How long one bulk took.", (), _SECONDS),
     Metric("logweir_store_bulk_retries_total", Kind.COUNTER, "Bulks sent again, whole or in part, because the store could not take them."),
 )  # fmt: skip

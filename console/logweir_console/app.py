@@ -3,6 +3,7 @@
 ``GET /``            a page with a search box and its hits; works without JavaScript
 ``GET /api/search``  the same search as JSON
 ``GET /healthz``     200 while the process answers
+``GET /metrics``     for Prometheus
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flask import Flask, Response, abort, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 
-from logweir import __version__
+from logweir import __version__, metrics
 from logweir.clock import Clock, now_us
 from logweir.config import ConsoleSettings
 from logweir.errors import PARAMETER_BAD, LogweirError
@@ -122,6 +123,11 @@ def make_app(settings: ConsoleSettings, store: Store, *, clock: Clock = now_us) 
     @app.get("/healthz")
     def healthz() -> Response:
         return Response("ok\n", mimetype="text/plain")
+
+    @app.get("/metrics")
+    def metrics_of_this_process() -> Response:
+        text, content_type = metrics.exposition()
+        return Response(text, content_type=content_type)
 
     @app.errorhandler(LogweirError)
     def problem(error: LogweirError) -> Response:

@@ -10,13 +10,18 @@ from typing import Any
 
 import gunicorn.app.base
 
+from logweir import metrics
 from logweir.config import Settings
+from logweir.http_worker import HttpLog, HttpWorker, limit
+from logweir.http_wsgi import WsgiFace
+from logweir.logs import configure_logging
 from logweir.process import die_with_parent, listener
 from logweir.store import open_store
 from logweir_console.app import make_app
 
 _THREADS = 8
 _BACKLOG = 256
+# Requests in flight get DRAIN_S to end; gunicorn kills after this.
 _GRACEFUL_S = 5
 
 
@@ -31,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent(signal.SIGTERM)
+    configure_logging("console")
     _Application(
         settings, listener("The console", settings.console.address, settings.console.port, backlog=_BACKLOG)
     ).run()
@@ -51,10 +57,9 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         options: dict[str, Any] = {
             "bind": f"fd://{self._listener.fileno()}",
             "workers": 1,
-            "worker_class": "gthread",
-            "threads": _THREADS,
+            "worker_class": HttpWorker,
             "graceful_timeout": _GRACEFUL_S,
-            "loglevel": "warning",
+            "logger_class": HttpLog,
             "control_socket_disable": True,
             "post_fork": lambda _, worker: die_with_parent(parent=worker.ppid),
             "post_worker_init": self._say_where,
@@ -64,7 +69,13 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The application of the worker process; made after the fork, for no connection may cross it."""
-        return make_app(self._settings.console, open_store(self._settings.store))
+        metrics.prepare(("logweir_console",))
+        rejected = metrics.get("logweir_console_rejected_requests_total")
+        spared = (b"/healthz", b"/metrics")
+        limit(
+            self._settings.console, section="console", spared=spared, refused=lambda code: rejected.labels(code).inc()
+        )
+        return WsgiFace(make_app(self._settings.console, open_store(self._settings.store)), threads=_THREADS)
 
     def _say_where(self, worker: Any) -> None:
         if worker.age == 1:

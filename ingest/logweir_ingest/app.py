@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from logweir import event, metrics, receipt
 from logweir.clock import Clock
@@ -35,9 +35,10 @@ from logweir.errors import (
 from logweir.record import Batch, Refused
 from logweir_ingest import emitter
 from logweir_ingest.auth import KeyReader
+from logweir_ingest.compression import ENCODINGS, encoding_of, plain
 from logweir_ingest.emitter import EmitterHeaders
 from logweir_ingest.formats import json as json_format
-from logweir_ingest.limits import Limits, check_encoding, plain
+from logweir_ingest.limits import Bodies, Limits
 from logweir_ingest.merge import Enqueued, Future, Merger, Result
 from logweir_ingest.proxies import SourceAddress
 from logweir_ingest.tally import Tally
@@ -81,14 +82,18 @@ class Reply:
 
 @dataclass(slots=True)
 class Intake:
-    """A request for events that may send its body: let in, and within the limits as far as its headers say."""
+    """A request for events that may send its body: let in, and within the limits as far as its headers say.
+
+    ``started_s``: when the body was there as a whole; 0 before.
+    """
 
     key: str
     encoding: str
+    announced_bytes: int
     emitter: EmitterHeaders
     idempotency_key: str | None
     source_address: str
-    started_s: float = field(default_factory=time.perf_counter)
+    started_s: float = 0.0
 
 
 class Door:
@@ -102,6 +107,7 @@ class Door:
         self, settings: Settings, *, keys: KeyReader, merger: Merger, clock: Clock, receipt_secret: bytes, tally: Tally
     ) -> None:
         self._limits = Limits.of(settings)
+        self.bodies = Bodies(settings.ingest.bodies_size_bytes_max)
         self._keys = keys
         self._merger = merger
         self._clock = clock
@@ -122,13 +128,14 @@ class Door:
         """
         headers = request.headers
         key = self._keys.authenticated(headers)
-        encoding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
-        if encoding:
-            check_encoding(encoding)
-        self._limits.check_announced(int(headers.get(b"content-length", b"0") or 0))
+        sent_encoding = headers.get(b"content-encoding")
+        encoding = encoding_of(sent_encoding) if sent_encoding else ""
+        announced_bytes = int(headers.get(b"content-length", b"0") or 0)
+        self._limits.check_announced(announced_bytes)
         return Intake(
             key=key,
             encoding=encoding,
+            announced_bytes=announced_bytes,
             emitter=emitter.read(headers),
             idempotency_key=_idempotency_key(headers),
             source_address=self._source_address.of(request.peer, headers.get(b"x-forwarded-for")),
@@ -269,7 +276,7 @@ _PROBLEM = ((b"content-type", b"application/problem+json"),)
 _RETRY_STATUSES = frozenset((429, 503))
 _HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
     401: ((b"www-authenticate", b"Bearer"),),
-    415: ((b"accept-encoding", b"gzip"),),
+    415: ((b"accept-encoding", ", ".join(ENCODINGS).encode()),),
 }
 
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from a2wsgi import WSGIMiddleware
-
 from logweir.errors import BODY_TOO_LARGE, LogweirError
+from logweir.http_protocol import WRITER
+from logweir.http_wsgi import Message, Receive, Scope, Send, WsgiFace, expects_100
 from logweir.record import Batch
 from logweir_ingest.app import BY_ROUTE, Door, Intake, Reply, Request
-from logweir_ingest.merge import Post, Result
+from logweir_ingest.limits import COUNTED_FROM_BYTES, LARGE_AT_ONCE, is_large
+from logweir_ingest.merge import Post, Result, call_now
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-WRITER = "logweir.writer"
-"""In the scope, where the server offers it: ``write_reply(scope, reply) -> bool`` writes a whole answer at once."""
-
-# A body that may take longer than this many bytes' work is read on another thread, so that no other request waits.
-_LARGE_SIZE_BYTES = 512 * 1024
-_LARGE_COMPRESSED_SIZE_BYTES = 64 * 1024
+# The fallback serves nothing that takes long.
+_FALLBACK_THREADS = 8
 _STOP_S = 4.0
 
 
@@ -34,16 +28,23 @@ class FastLane:
     """The ASGI application. Makes its door when the process's event loop runs, and stops it when the server stops.
 
     ``open_door(post, soon)`` makes a door whose merger uses these two; ``make_fallback(door)`` the WSGI application for
-    what is not hot.
+    what is not hot. With ``flask_threads`` that application serves everything, on at most so many threads.
     """
 
     def __init__(
-        self, open_door: Callable[[Post, Post], Door], make_fallback: Callable[[Callable[[], Door]], Any]
+        self,
+        open_door: Callable[[Post, Post], Door],
+        make_fallback: Callable[[Callable[[], Door]], Any],
+        *,
+        flask_threads: int = 0,
     ) -> None:
         self._open_door = open_door
         self._door: Door | None = None
-        self._fallback = WSGIMiddleware(make_fallback(lambda: self.door))
-        self._hot = {route: endpoint for route, endpoint in BY_ROUTE.items() if endpoint.hot}
+        self._is_bypassing = not flask_threads
+        self._fallback = WsgiFace(make_fallback(lambda: self.door), threads=flask_threads or _FALLBACK_THREADS)
+        self._hot = {route: endpoint for route, endpoint in BY_ROUTE.items() if endpoint.hot and self._is_bypassing}
+        # What takes long is done on another thread, so that no other request waits.
+        self._large = ThreadPoolExecutor(LARGE_AT_ONCE, "large-body")
 
     @property
     def door(self) -> Door:
@@ -54,7 +55,7 @@ class FastLane:
         if scope["type"] == "http":
             endpoint = self._hot.get((scope["path"], scope["method"]))
             if endpoint is None:
-                await self._fallback(scope, receive, send)  # type: ignore[arg-type]
+                await self._fallback(scope, receive, send)
             elif endpoint.answer is None:
                 await self._events(scope, receive, send)
             else:
@@ -64,12 +65,10 @@ class FastLane:
 
     async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
         door = self.door
-        is_body_read = False
+        intake = None
         try:
             intake = door.let_in(_request(scope))
-            body = await _body(receive, door.body_size_bytes_max)
-            is_body_read = True
-            batch = await _batch(door, intake, body)
+            batch = await self._batch(intake, receive)
             future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             door.enqueue(batch, future)
             reply = door.accepted(intake, await future)
@@ -79,9 +78,26 @@ class FastLane:
             return
         except Exception:  # noqa: BLE001  A bug of ours must not end the process, nor show itself to the sender.
             reply = door.failed("events")
+        is_body_read = intake is not None and intake.started_s > 0
         if is_body_read and (writer := scope.get(WRITER)) is not None and writer.write_reply(scope, reply):
             return
-        await _write(send, reply, close=not is_body_read and _expects_100(scope))
+        await _write(send, reply, close=not is_body_read and expects_100(scope))
+
+    async def _batch(self, intake: Intake, receive: Receive) -> Batch:
+        """The batch of the request's body, which is held no longer than that takes."""
+        door = self.door
+        message = None
+        if intake.announced_bytes <= COUNTED_FROM_BYTES:
+            message = await receive()
+            if message["type"] == "http.request" and not message["more_body"]:
+                body: bytes = message["body"]
+                if len(body) <= door.body_size_bytes_max and not is_large(len(body), intake.encoding):
+                    return door.batch_of(intake, body)
+        with door.bodies.hold(intake.announced_bytes) as grow:
+            body = await _body(message or await receive(), receive, door.body_size_bytes_max, grow)
+            if not is_large(len(body), intake.encoding):
+                return door.batch_of(intake, body)
+            return await asyncio.get_running_loop().run_in_executor(self._large, door.batch_of, intake, body)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -91,7 +107,9 @@ class FastLane:
             # Two rounds of the loop: one reads what the sockets hold, the next starts the requests that were read.
             loop.call_soon(lambda: loop.call_soon(function, *arguments))
 
-        self._door = self._open_door(loop.call_soon_threadsafe, soon)
+        # Flask's requests wait on threads of their own, and need no loop to be told.
+        ways = (loop.call_soon_threadsafe, soon) if self._is_bypassing else (call_now, call_now)
+        self._door = self._open_door(*ways)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         # On another thread: what it waits for is settled on this one.
@@ -99,14 +117,11 @@ class FastLane:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _body(receive: Receive, size_bytes_max: int) -> bytes:
-    """The whole body. Raises LogweirError(BODY_TOO_LARGE) at the first byte too many."""
-    message = await receive()
-    if message["type"] == "http.request" and not message["more_body"]:
-        body: bytes = message["body"]
-        if len(body) > size_bytes_max:
-            raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
-        return body
+async def _body(message: Message, receive: Receive, size_bytes_max: int, grow: Callable[[int], None]) -> bytes:
+    """The whole body, which begins with ``message``.
+
+    Raises LogweirError: BODY_TOO_LARGE at the first byte too many, and what ``grow`` raises.
+    """
     pieces: list[bytes] = []
     size_bytes = 0
     while message["type"] == "http.request":
@@ -114,16 +129,11 @@ async def _body(receive: Receive, size_bytes_max: int) -> bytes:
         size_bytes += len(message["body"])
         if size_bytes > size_bytes_max:
             raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+        grow(size_bytes)
         if not message["more_body"]:
             return b"".join(pieces)
         message = await receive()
     raise _SenderGoneError
-
-
-async def _batch(door: Door, intake: Intake, body: bytes) -> Batch:
-    if len(body) < (_LARGE_COMPRESSED_SIZE_BYTES if intake.encoding else _LARGE_SIZE_BYTES):
-        return door.batch_of(intake, body)
-    return await asyncio.get_running_loop().run_in_executor(None, door.batch_of, intake, body)
 
 
 def _request(scope: Scope) -> Request:
@@ -140,11 +150,6 @@ def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         for name, value in pairs:
             headers[name] = headers[name] + b"," + value if name in headers else value
     return headers
-
-
-def _expects_100(scope: Scope) -> bool:
-    # A client that was refused without "100 Continue" may send the body or not: only a new connection is clear.
-    return any(name == b"expect" for name, _ in scope["headers"])
 
 
 async def _write(send: Send, reply: Reply, *, close: bool = False) -> None:

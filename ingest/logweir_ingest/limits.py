@@ -1,28 +1,17 @@
-"""What one request may cost: its limits in one place, and decompression that stops at them."""
+"""What requests may cost: the limits of one, and of all bodies together."""
 
 from __future__ import annotations
 
-import zlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from logweir.config import MEBIBYTE, Settings
-from logweir.errors import (
-    BODY_TOO_LARGE,
-    CONTENT_ENCODING_UNKNOWN,
-    DECOMPRESSED_TOO_LARGE,
-    ENCODING_BAD,
-    SETTING_BAD,
-    LogweirError,
-)
-
-RATIO_FROM_BYTES = MEBIBYTE
-"""The ratio counts above this size only: a small batch of equal events compresses a thousandfold, and costs nothing."""
+from logweir.config import Settings
+from logweir.errors import BODIES_TOO_LARGE, BODY_TOO_LARGE, SETTING_BAD, LogweirError
 
 RECORD_OVERHEAD_BYTES = 8 * 1024
 """What a record may need beside its largest event: names, the Log-* headers, the record's own header."""
-
-_GZIP = 16 + zlib.MAX_WBITS
-_CHUNK_SIZE_BYTES = MEBIBYTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,47 +45,59 @@ class Limits:
             raise LogweirError(BODY_TOO_LARGE, size_bytes_max=self.body_size_bytes_max)
 
 
-ENCODINGS = ("gzip", "x-gzip")
+# Reading a body above these sizes takes so long that other requests would notice.
+_LARGE_SIZE_BYTES = 512 * 1024
+_LARGE_COMPRESSED_SIZE_BYTES = 64 * 1024
+LARGE_AT_ONCE = 2
+"""So many large bodies are read at a time: each may become as large as ``decompressed_size_bytes_max``."""
 
 
-def check_encoding(encoding: str) -> None:
-    """Raises LogweirError(CONTENT_ENCODING_UNKNOWN) for an encoding (in lower case) that ``plain`` cannot undo."""
-    if encoding and encoding != "identity" and encoding not in ENCODINGS:
-        raise LogweirError(CONTENT_ENCODING_UNKNOWN, encoding=encoding[:100])
+def is_large(size_bytes: int, encoding: str) -> bool:
+    """Whether a body of that size and Content-Encoding is one of which only LARGE_AT_ONCE are read at a time."""
+    return size_bytes > (_LARGE_COMPRESSED_SIZE_BYTES if encoding else _LARGE_SIZE_BYTES)
 
 
-def plain(body: bytes, encoding: str, limits: Limits) -> bytes:
-    """The body without its Content-Encoding.
+COUNTED_FROM_BYTES = 64 * 1024
+"""Smaller bodies do not count among those under way: a connection may buffer as much anyway."""
 
-    Raises LogweirError: ENCODING_BAD, or DECOMPRESSED_TOO_LARGE as soon as one byte too many has come out.
+
+class Bodies:
+    """The bodies that this process is receiving and reading: how many bytes they may hold together.
+
+    Small ones do not count, so who floods the door with large bodies does not keep out who sends single events. Safe to
+    use from several threads.
     """
-    if encoding not in ENCODINGS:
-        return body
-    by_ratio = max(RATIO_FROM_BYTES, len(body) * limits.decompression_ratio_max)
-    size_bytes_max = min(limits.decompressed_size_bytes_max, by_ratio)
-    pieces: list[bytes] = []
-    left = size_bytes_max
-    rest = body
-    while True:
-        decompressor = zlib.decompressobj(_GZIP)
-        while not decompressor.eof:
-            piece = _next_piece(decompressor, rest, min(left + 1, _CHUNK_SIZE_BYTES), encoding)
-            rest = decompressor.unconsumed_tail
-            pieces.append(piece)
-            left -= len(piece)
-            if left < 0:
-                raise LogweirError(DECOMPRESSED_TOO_LARGE, size_bytes_max=size_bytes_max)
-            if not piece and not rest and not decompressor.eof:
-                raise LogweirError(ENCODING_BAD, encoding=encoding, reason="it ends too early")
-        # RFC 1952 section 2.2: a gzip file is a series of members. Some writers pad the last one with zeros.
-        rest = decompressor.unused_data.lstrip(b"\0")
-        if not rest:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def __init__(self, size_bytes_max: int) -> None:
+        self._size_bytes_max = size_bytes_max
+        self._held_bytes = 0
+        self._lock = threading.Lock()
 
-def _next_piece(decompressor: zlib._Decompress, rest: bytes, size_bytes_max: int, encoding: str) -> bytes:
-    try:
-        return decompressor.decompress(rest, size_bytes_max)
-    except zlib.error as error:
-        reason = str(error).rpartition(": ")[2]
-        raise LogweirError(ENCODING_BAD, encoding=encoding, reason=reason) from error
+    @contextmanager
+    def hold(self, announced_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Hold a body of so many bytes; what it gives is called with the size of one that has become larger.
+
+        Both raise LogweirError(BODIES_TOO_LARGE) when there is no room. One body is always let in.
+        """
+        held_bytes = 0
+
+        def grow(size_bytes: int) -> None:
+            nonlocal held_bytes
+            if size_bytes <= max(held_bytes, COUNTED_FROM_BYTES):
+                return
+            with self._lock:
+                others_bytes = self._held_bytes - held_bytes
+                if others_bytes and others_bytes + size_bytes > self._size_bytes_max:
+                    raise LogweirError(
+                        BODIES_TOO_LARGE, held_bytes=self._held_bytes, size_bytes_max=self._size_bytes_max
+                    )
+                self._held_bytes = others_bytes + size_bytes
+            held_bytes = size_bytes
+
+        try:
+            grow(announced_bytes)
+            yield grow
+        finally:
+            if held_bytes:
+                with self._lock:
+                    self._held_bytes -= held_bytes

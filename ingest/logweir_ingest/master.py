@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gunicorn.app.base
-import gunicorn.glogging
 
 from logweir.config import Settings
+from logweir.http_worker import HttpLog, limit
 from logweir.process import die_with_parent
 from logweir_ingest.serving import FastWorker
 
@@ -20,11 +19,8 @@ if TYPE_CHECKING:
     from logweir_ingest.app import Door
     from logweir_ingest.merge import Post
 
-KEEP_ALIVE_S = 75
 BACKLOG = 2048
-THREADS = 32
-# Requests in flight get serving.DRAIN_S to end, then the merger so long to settle them; gunicorn kills after both.
-_STOP_S = 4.0
+# Requests in flight get http_worker.DRAIN_S to end, then the merger its time to settle them; gunicorn kills after both.
 _GRACEFUL_S = 8
 _HANGING_S = 60
 
@@ -42,7 +38,6 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         self._face = face
         self._url = _url(settings.ingest.address, listener.getsockname()[1])
         self._is_first = True
-        self._door: Door | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -50,15 +45,12 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             "bind": f"fd://{self._listener.fileno()}",
             "backlog": BACKLOG,
             "workers": self._settings.ingest.processes,
-            "worker_class": FastWorker if self._face == "fast" else "gthread",
-            "threads": 1 if self._face == "fast" else THREADS,
-            "keepalive": KEEP_ALIVE_S,
+            "worker_class": FastWorker,
             "graceful_timeout": _GRACEFUL_S,
             "timeout": _HANGING_S,
-            "logger_class": _Log,
+            "logger_class": HttpLog,
             "control_socket_disable": True,
             "post_fork": self._born,
-            "worker_exit": self._ending,
             "child_exit": _forget,
         }
         for name, value in options.items():
@@ -68,19 +60,18 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         """The application of a worker process, made after the fork."""
         from logweir import metrics
         from logweir_ingest.fastlane import FastLane
-        from logweir_ingest.merge import call_now
-        from logweir_ingest.protocol import LimitedProtocol
         from logweir_ingest.wsgi import make_app
 
         metrics.prepare(("logweir_ingest",))
         ingest = self._settings.ingest
+        rejected = metrics.get("logweir_ingest_rejected_requests_total")
+        spared = (b"/healthz", b"/readyz", b"/metrics")
+        limit(ingest, section="ingest", spared=spared, refused=lambda code: rejected.labels(code).inc())
         answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
-        if self._face == "fast":
-            LimitedProtocol.settings = ingest
-            return FastLane(self._opened, lambda door: make_app(door, answer_timeout_s=answer_timeout_s))
-        door = self._opened(call_now, call_now)
-        self._door = door
-        return make_app(lambda: door, answer_timeout_s=answer_timeout_s)
+        return FastLane(
+            self._opened, lambda door: make_app(door, answer_timeout_s=answer_timeout_s),
+            flask_threads=0 if self._face == "fast" else ingest.requests_max,
+        )  # fmt: skip
 
     def _opened(self, post: Post, soon: Post) -> Door:
         door = self._open_door(self._settings, post, soon)
@@ -91,23 +82,6 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     def _born(self, _: Any, worker: Any) -> None:
         die_with_parent(parent=worker.ppid)
         self._is_first = worker.age == 1
-
-    def _ending(self, _: Any, __: Any) -> None:
-        # The fast lane's door is stopped inside the event loop, while that still runs.
-        if self._door is not None:
-            self._door.stop(_STOP_S)
-
-
-class _Log(gunicorn.glogging.Logger):  # type: ignore[misc]
-    """gunicorn's lines among ours, from warnings up; no access log: requests are counted."""
-
-    def setup(self, cfg: Any) -> None:
-        self.cfg = cfg
-        self.loglevel = logging.WARNING
-        self.error_log.handlers = []
-        self.error_log.propagate = True
-        self.error_log.setLevel(logging.WARNING)
-        self.access_log.handlers = []
 
 
 def _forget(_: Any, worker: Any) -> None:

@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", dest="set:ingest.processes", metavar="N", help="how many serve the port (1)")
     parser.add_argument(
         "--face", choices=("fast", "flask"), default="fast",
-        help="fast: the hot endpoints bypass Flask; flask: Flask serves all of them, under gunicorn's threads, without"
-        " time limits for slow senders: put it behind a proxy that has them",
+        help="fast: the hot endpoints bypass Flask; flask: Flask serves all of them, under the same limits",
     )  # fmt: skip
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started this one ends"

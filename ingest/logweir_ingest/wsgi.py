@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import flask
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from logweir.errors import BODY_TOO_LARGE, HTTP_BAD, QUEUE_UNAVAILABLE, LogweirError
-from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Reply, Request
+from logweir.record import Batch
+from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Intake, Reply, Request
+from logweir_ingest.limits import LARGE_AT_ONCE, is_large
 from logweir_ingest.merge import Result
 
 # The merger answers by its own deadline; this one is only for the case that it does not.
 _GRACE_S = 10.0
+_PIECE_SIZE_BYTES = 64 * 1024
 
 
 def make_app(door: Callable[[], Door], *, answer_timeout_s: float) -> flask.Flask:
@@ -37,7 +42,8 @@ def make_app(door: Callable[[], Door], *, answer_timeout_s: float) -> flask.Flas
 def _answering(door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], Reply]) -> Callable[[], flask.Response]:
     def answer() -> flask.Response:
         try:
-            return _response(view())
+            # Werkzeug finds //events where /events is: to us, and to a proxy in front, they are two paths.
+            return _response(view() if _path() == endpoint.path else door().answer(_request()))
         except LogweirError as error:
             return _response(door().refused(endpoint.name, error))
         except Exception:  # noqa: BLE001  A bug of ours must not end the process, nor show itself to the sender.
@@ -51,11 +57,18 @@ def _answer_view(door: Callable[[], Door]) -> Callable[[], Reply]:
 
 
 def _events_view(door: Callable[[], Door], answer_timeout_s: float) -> Callable[[], Reply]:
+    large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+
+    def batch_of(intake: Intake) -> Batch:
+        with door().bodies.hold(intake.announced_bytes) as grow:
+            body = _body(door().body_size_bytes_max, grow)
+            with large if is_large(len(body), intake.encoding) else nullcontext():
+                return door().batch_of(intake, body)
+
     def events() -> Reply:
         intake = door().let_in(_request())
-        batch = door().batch_of(intake, _body(door().body_size_bytes_max))
         future: concurrent.futures.Future[Result] = concurrent.futures.Future()
-        door().enqueue(batch, future)
+        door().enqueue(batch_of(intake), future)
         try:
             result = future.result(answer_timeout_s + _GRACE_S)
         except TimeoutError:
@@ -65,23 +78,35 @@ def _events_view(door: Callable[[], Door], answer_timeout_s: float) -> Callable[
     return events
 
 
-def _body(size_bytes_max: int) -> bytes:
+def _body(size_bytes_max: int, grow: Callable[[int], None]) -> bytes:
+    """The whole body.
+
+    Raises LogweirError: BODY_TOO_LARGE, HTTP_BAD when it ends too early, and what ``grow`` raises.
+    """
+    pieces: list[bytes] = []
+    size_bytes = 0
     try:
-        body: bytes = flask.request.stream.read(size_bytes_max + 1)
+        # A read waits for all that it asks for: one byte too many, and no more.
+        while piece := flask.request.stream.read(min(_PIECE_SIZE_BYTES, size_bytes_max + 1 - size_bytes)):
+            pieces.append(piece)
+            size_bytes += len(piece)
+            if size_bytes > size_bytes_max:
+                raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+            grow(size_bytes)
     except (ClientDisconnected, OSError) as error:
         raise LogweirError(HTTP_BAD, reason="its body ends too early") from error
-    if len(body) > size_bytes_max:
-        raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
-    # gunicorn's body simply ends when the sender goes away: what came of it must not pass for the whole.
-    if len(body) < (flask.request.content_length or 0):
-        raise LogweirError(HTTP_BAD, reason="its body ends too early")
-    return body
+    return b"".join(pieces)
 
 
 def _request() -> Request:
     sent = flask.request
     headers = {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in sent.headers.items()}
-    return Request(sent.method, sent.path, headers, sent.remote_addr or "")
+    return Request(sent.method, _path(), headers, sent.remote_addr or "")
+
+
+def _path() -> str:
+    path: str = flask.request.environ["PATH_INFO"]
+    return path.encode("latin-1").decode(errors="replace")
 
 
 def _response(reply: Reply) -> flask.Response:

@@ -35,6 +35,53 @@ def test_golden_bodies(name: str) -> None:
     assert found == expected
 
 
+RULES = {
+    "first byte `{`": "object, ndjson, ndjson-crlf, blank-lines, concatenated, pretty-concatenated",
+    "first byte `[`": "array, array-pretty, behind-array, array-of-arrays, array-of-numbers",
+    "anything else that is JSON": "number, text, null, true, array-behind-object",
+    "nothing, white space only, `[]`": "empty, white-space, empty-array, byte-order-mark-alone",
+    "UTF-8 byte order mark at the start": "byte-order-mark, byte-order-mark-array, "
+    "byte-order-mark-twice, byte-order-mark-between",
+    "bytes that are not UTF-8": "not-utf8, latin1, utf8-surrogate, gzip-unnamed",
+    "UTF-16, UTF-32": "utf16, utf16-no-mark, utf16-big-endian, utf32, utf32-no-mark",
+    "NaN, Infinity, -Infinity": "nan, infinity, infinity-positive, nan-in-text",
+    "integers of any size": "large-integer, huge-numbers",
+    "1e999, 1e-999, any precision": "too-large-exponent, huge-numbers",
+    "the same name twice in an object": "duplicate-names, duplicate-names-nested",
+    r"`\u0000`": "nul-escape",
+    r"lone surrogates (`\ud800`)": "lone-surrogate, surrogates-swapped, surrogate-pair",
+    "bytes below U+0020, NUL too, in text": "control-character, nul-byte, nul-byte-outside",
+    "commas at the end, comments, 'x', 0x1": "trailing-comma, trailing-comma-array, comment, single-quotes, "
+    "unquoted-name, hexadecimal, plus-sign, leading-zero",
+    "white space": "vertical-tab, no-break-space",
+    "cut short": "truncated, truncated-text, truncated-array",
+    "depth": "deepest, deepest-in-array, too-deep, too-deep-arrays, brackets-in-text",
+    "size of an event": "largest, too-large",
+    "number of events": "most, too-many",
+}
+"""The rows of the table in formats/json.py, and the golden bodies that show each."""
+
+
+def test_every_stated_rule_has_golden_bodies() -> None:
+    """The table of the format's own words names no rule without a body that shows it, and no body is without a rule."""
+    assert json_format.__doc__ is not None
+    rows = [line.split("|")[1].strip() for line in json_format.__doc__.splitlines() if line.startswith("| ")]
+    shown = [name for names in RULES.values() for name in names.split(", ")]
+    others = {
+        "utf8",
+        "bad-escape",
+        "byte-not-character",
+        "comma-between-objects",
+        "form-encoded",
+        "rsyslog-quotes",
+        "object-pretty",
+    }
+
+    assert rows[1:] == list(RULES)
+    assert {*shown, *others} == {path.stem for path in GOLDEN.glob("*.body")}
+    assert not others & set(shown)
+
+
 # --- against Python's json ----------------------------------------------------------------------------------------
 def _refuse(word: str) -> None:
     raise ValueError(word)

@@ -2,24 +2,28 @@
 
 The body alone says which; Content-Type is not looked at. What is split off is the raw bytes of each event, unchanged.
 
-| in the body                              | rule                                                                  |
-|------------------------------------------|-----------------------------------------------------------------------|
-| first byte `{`                           | objects one after another, with or without white space between them  |
-| first byte `[`                           | one array of objects; nothing after it                                |
-| anything else that is JSON               | refused: an event is an object (`event_not_object`)                   |
-| nothing, white space only, `[]`          | refused (`body_empty`), unless Log-High makes it a heartbeat          |
-| UTF-8 byte order mark at the beginning   | allowed, skipped, counted in byte offsets                             |
-| bytes that are not UTF-8                 | refused (`utf8_bad`) before anything else is looked at                |
-| NaN, Infinity, -Infinity                 | refused: not JSON                                                     |
-| numbers of any size or precision, 1e999  | accepted: grammatical; the bytes are kept                             |
-| the same name twice in an object         | accepted; the worker takes the last one                               |
-| `\\u0000`                                 | accepted                                                              |
-| lone surrogates (`\\ud800`)               | accepted; the worker puts U+FFFD in their place                       |
-| control characters (below U+0020) in text| refused: RFC 8259 section 7 wants them escaped                        |
-| trailing commas, comments, single quotes | refused                                                               |
-| white space                              | space, tab, line feed, carriage return; nothing else                  |
-| depth                                    | the event itself is level 1; more than `ingest.depth_max` is refused  |
-| size and number of events                | `ingest.event_size_bytes_max`, `ingest.events_per_request_max`        |
+| in the body                           | rule                                                            |
+|---------------------------------------|-----------------------------------------------------------------|
+| first byte `{`                        | objects one after another, with or without white space between  |
+| first byte `[`                        | one array of objects; nothing after it                          |
+| anything else that is JSON            | refused: an event is an object (`event_not_object`)             |
+| nothing, white space only, `[]`       | refused (`body_empty`), unless Log-High makes it a heartbeat    |
+| UTF-8 byte order mark at the start    | skipped, counted in byte offsets; refused anywhere else         |
+| bytes that are not UTF-8              | refused (`utf8_bad`) before anything else is looked at          |
+| UTF-16, UTF-32                        | refused (`utf8_bad`) by name, with a byte order mark or without |
+| NaN, Infinity, -Infinity              | refused: not JSON                                               |
+| integers of any size                  | accepted: grammatical; the bytes are kept                       |
+| 1e999, 1e-999, any precision          | accepted, too                                                   |
+| the same name twice in an object      | accepted; the worker takes the last one                         |
+| `\\u0000`                              | accepted                                                        |
+| lone surrogates (`\\ud800`)            | accepted; the worker puts U+FFFD in their place                 |
+| bytes below U+0020, NUL too, in text  | refused: RFC 8259 section 7 wants them escaped                  |
+| commas at the end, comments, 'x', 0x1 | refused                                                         |
+| white space                           | space, tab, line feed, carriage return; nothing else            |
+| cut short                             | refused at the place where it ends                              |
+| depth                                 | more than `ingest.depth_max` is refused; the event is level 1   |
+| size of an event                      | more than `ingest.event_size_bytes_max` is refused              |
+| number of events                      | more than `ingest.events_per_request_max` is refused            |
 
 The fast way is msgspec's. Whatever it refuses or would need too much memory for goes the exact way: the end of each
 event is found by its brackets, and the standard library's parser says where a broken one breaks.
@@ -140,6 +144,9 @@ def _split_exactly(body: bytes, limits: Limits) -> list[bytes]:
     start = _skip(body, start)
     if start == len(body):
         raise LogweirError(BODY_EMPTY)
+    # Without a byte order mark they are UTF-8 with many NULs, which would be refused in words that help nobody.
+    if _WIDE.match(body):
+        raise LogweirError(UTF8_BAD, byte_offset=body.index(0), event_index=0, looks_like=_looks_like(body))
     walk = _array_spans if body[start] == _OPEN_ARRAY else _stream_spans
     events: list[bytes] = []
     for begin, end in walk(body, start, limits):
@@ -348,7 +355,25 @@ def _check_utf8(body: bytes, limits: Limits) -> None:
         body.decode()
     except UnicodeDecodeError as error:
         index = _index_at(body, error.start, limits)
-        raise LogweirError(UTF8_BAD, byte_offset=error.start, event_index=index) from error
+        raise LogweirError(
+            UTF8_BAD, byte_offset=error.start, event_index=index, looks_like=_looks_like(body)
+        ) from error
+
+
+_MARKS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"),
+    (b"\x1f\x8b", "gzip, which Content-Encoding must say"),
+    (b"\x28\xb5\x2f\xfd", "zstd, which Content-Encoding must say"),
+)  # fmt: skip
+_WIDE = re.compile(rb"(?P<utf32>[\[{ \t\n\r]\x00{3}|\x00{3}[\[{ \t\n\r])|[\[{ \t\n\r]\x00(?!\x00)|\x00[\[{ \t\n\r]")
+
+
+def _looks_like(body: bytes) -> str:
+    """What else a body may be that is not UTF-8, for the answer."""
+    found = next((name for mark, name in _MARKS if body.startswith(mark)), "")
+    if not found and (wide := _WIDE.match(body)):
+        found = "UTF-32" if wide["utf32"] else "UTF-16"
+    return f", but looks like {found}" if found else ""
 
 
 def _index_at(body: bytes, offset: int, limits: Limits) -> int:

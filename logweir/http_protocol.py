@@ -1,0 +1,324 @@
+"""uvicorn's HTTP protocol with the limits that it lacks; every server of ours speaks it.
+
+Without them one unauthenticated connection with one ever-growing header costs a worker its memory, headers that drip in
+are never cut, nor is a client that never reads its answers, and requests that a client sends ahead pile up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar, Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from logweir.config import HttpSettings
+from logweir.errors import (
+    ANSWER_UNREAD,
+    BODY_TOO_SLOW,
+    CONNECTIONS_TOO_MANY,
+    HEADERS_TOO_LARGE,
+    HEADERS_TOO_SLOW,
+    HTTP_BAD,
+    PIPELINED_TOO_MANY,
+    REQUESTS_TOO_MANY,
+    LogweirError,
+)
+
+WRITER = "logweir.writer"
+"""In the scope: the connection, whose ``write_reply(scope, reply) -> bool`` writes a whole answer at once."""
+
+# A chunked body costs at most this many bytes on the wire for each of its own ("1\r\nx\r\n").
+_CHUNKING_FACTOR = 6
+# Who is told to come back later is listened to for so long, or the answer would be lost with what was not read.
+_LINGER_S = 2.0
+_COME_BACK = (429, 503)
+_RETRY_AFTER_S = 2
+# Connections beyond the limit that are told so; any more are ended without a word.
+_TOLD_CONNECTIONS_MAX = 256
+
+
+class Reply(Protocol):
+    """An answer, ready to be written. ``headers`` are all of them but Content-Length and Connection."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests wait for the answer to an earlier one."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. ``configure`` is called once, before the server starts.
+
+    A message is under way from its first byte to its body's end. ``_fed`` counts its bytes on the wire, ``_body`` those
+    of its body: what is over is headers, trailers or the chunks' own framing, none of which may grow. A *deaf*
+    connection hears no more: its last answer is written, or waits for those to earlier requests.
+    """
+
+    settings: ClassVar[HttpSettings] = HttpSettings()
+    section: ClassVar[str] = ""
+    spared: ClassVar[Collection[bytes]] = ()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.timeout_keep_alive = self.settings.idle_timeout_s  # type: ignore[assignment]
+        self._under_way = False
+        self._in_headers = False
+        self._began_behind_another = False
+        self._completed_here = False
+        self._fed = 0
+        self._body = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._is_extra = False
+        self._is_deaf = False
+        self._last_word: LogweirError | None = None
+
+    @classmethod
+    def configure(
+        cls, settings: HttpSettings, *, section: str, spared: Collection[bytes], refused: Callable[[str], object]
+    ) -> None:
+        """``section`` is that of the settings, for what is said; ``spared`` are paths that are served under any load.
+
+        ``refused`` gets the code of each refusal.
+        """
+        cls.settings, cls.section, cls.spared = settings, section, frozenset(spared)
+        cls.refused = staticmethod(refused)  # type: ignore[method-assign,assignment]
+
+    @staticmethod
+    def refused(code: str) -> None:
+        """Count a refusal."""
+
+    # --- the connection --------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        beyond = len(self.connections) - self.settings.connections_max
+        self._is_extra = beyond > 0
+        if beyond > _TOLD_CONNECTIONS_MAX:
+            self.refused(CONNECTIONS_TOO_MANY.code)
+            transport.abort()
+        else:
+            self._arm(_LINGER_S if self._is_extra else self.settings.header_timeout_s, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(self.settings.read_timeout_s, self._unread)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    # --- what comes in ---------------------------------------------------------------------------------------------
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        self._completed_here = False
+        super().data_received(data)
+        if not self._under_way:
+            if self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
+                # Line ends before a request, and nothing else.
+                self._arm(self.settings.header_timeout_s, self._too_slow)
+            return
+        # What came in one piece with the end of the message before cannot be told apart; it is one read at most.
+        if not self._began_behind_another:
+            self._fed += len(data)
+        self._began_behind_another = False
+        if self._fed - self._body > self.settings.header_size_bytes_max + _CHUNKING_FACTOR * self._body:
+            self._refuse(self._headers_too_large())
+        elif self._timer is None and not self._is_deaf:
+            settings = self.settings
+            self._arm(settings.header_timeout_s if self._in_headers else settings.body_timeout_s, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[WRITER] = self  # type: ignore[literal-required]
+        self._under_way = self._in_headers = True
+        self._began_behind_another = self._completed_here
+        self._fed = self._body = 0
+
+    def on_headers_complete(self) -> None:
+        if self._is_deaf:
+            return
+        self._disarm()
+        settings = self.settings
+        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size_bytes > settings.header_size_bytes_max:
+            self._refuse(self._headers_too_large())
+        elif self._is_extra or self.pipeline or len(self.tasks) >= settings.requests_max:
+            self._begin_under_load()
+        else:
+            super().on_headers_complete()
+        self._in_headers = False
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        if not self._is_deaf:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._under_way = False
+        self._completed_here = True
+        self._disarm()
+        if not self._is_deaf:
+            super().on_message_complete()
+
+    # --- answers ---------------------------------------------------------------------------------------------------
+    def write_reply(self, scope: object, reply: Reply) -> bool:
+        """Write an answer in one piece; False when it must go the usual way (pipelining, a full send buffer).
+
+        uvicorn writes head and body apart, each a system call and a packet, and checks each header twice.
+        """
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+            return False
+        lines = [STATUS_LINE[reply.status]]
+        for header in (*self.server_state.default_headers, *reply.headers):
+            lines.append(b"%b: %b\r\n" % header)
+        lines.append(b"content-length: %d\r\n" % len(reply.body))
+        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        lines.append(reply.body)
+        self.transport.write(b"".join(lines))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
+
+    def on_response_complete(self) -> None:
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._close()
+        elif is_last and self._last_word is not None:
+            self._say(self._last_word)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, where ours are said)
+        self._refuse(LogweirError(HTTP_BAD, reason="it does not follow the protocol"))
+
+    # --- refusals --------------------------------------------------------------------------------------------------
+    def _begin_under_load(self) -> None:
+        """Begin the request or refuse it, when the process or the connection has much to do."""
+        error = self._overload()
+        if error is not None:
+            self._refuse(error)
+            return
+        super().on_headers_complete()
+        if self._is_extra:
+            self.cycle.keep_alive = False
+
+    def _overload(self) -> LogweirError | None:
+        settings, section = self.settings, self.section
+        self._is_extra = self._is_extra and len(self.connections) > settings.connections_max
+        if len(self.pipeline) >= settings.pipelined_requests_max:
+            requests_max = settings.pipelined_requests_max
+            return LogweirError(PIPELINED_TOO_MANY, requests_max=requests_max, section=section)
+        if self.url in self.spared:
+            return None
+        if self._is_extra:
+            return LogweirError(CONNECTIONS_TOO_MANY, connections_max=settings.connections_max, section=section)
+        if len(self.tasks) >= settings.requests_max:
+            return LogweirError(REQUESTS_TOO_MANY, requests_max=settings.requests_max, section=section)
+        return None
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _headers_too_large(self) -> LogweirError:
+        size_bytes_max = self.settings.header_size_bytes_max
+        return LogweirError(HEADERS_TOO_LARGE, size_bytes_max=size_bytes_max, section=self.section)
+
+    def _too_slow(self) -> None:
+        settings, section = self.settings, self.section
+        if not self._under_way:
+            self._close()  # It never began to ask.
+        elif self._in_headers:
+            self._refuse(LogweirError(HEADERS_TOO_SLOW, timeout_s=settings.header_timeout_s, section=section))
+        else:
+            self._refuse(LogweirError(BODY_TOO_SLOW, timeout_s=settings.body_timeout_s, section=section))
+
+    def _unread(self) -> None:
+        self.refused(ANSWER_UNREAD.code)
+        self.transport.abort()
+
+    def _refuse(self, error: LogweirError) -> None:
+        """Answer after what is due to earlier requests, and end the connection."""
+        if self._is_deaf or self.transport.is_closing():
+            return
+        self._is_deaf = True
+        self._disarm()
+        self.refused(error.problem.code)
+        is_in_body = self._under_way and not self._in_headers
+        is_behind = bool(self.pipeline) if is_in_body else not self._is_idle()
+        if is_in_body and is_behind:
+            self.pipeline.popleft()  # It is the newest, and shall not begin.
+        if is_behind:
+            self._last_word = error
+        elif is_in_body and self.cycle.response_started:
+            self._close()
+        else:
+            self._say(error)
+
+    def _say(self, error: LogweirError) -> None:
+        self._unset_keepalive_if_required()
+        self.transport.write(_problem_answer(error))
+        if error.problem.status in _COME_BACK:
+            self.flow.resume_reading()
+            self._arm(_LINGER_S, self._close)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """End the connection; with force when the client does not take what was written."""
+        self.transport.close()
+        self._arm(self.settings.read_timeout_s, self.transport.abort)
+
+    def _arm(self, timeout_s: float, then: Callable[[], object]) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(timeout_s, self._fire, then)
+
+    def _fire(self, then: Callable[[], object]) -> None:
+        self._timer = None
+        then()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _problem_answer(error: LogweirError) -> bytes:
+    body = json.dumps(error.as_dict(), separators=(",", ":")).encode()
+    retry_after = b"retry-after: %d\r\n" % _RETRY_AFTER_S if error.problem.status in _COME_BACK else b""
+    return b"%bcontent-type: application/problem+json\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        STATUS_LINE[error.problem.status], retry_after, len(body), body,
+    )  # fmt: skip

@@ -1,0 +1,80 @@
+"""gunicorn's worker process that serves ASGI over our HTTP protocol."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+from collections.abc import Callable, Collection
+from typing import Any
+
+import gunicorn.glogging
+from uvicorn_worker import UvicornWorker
+
+from logweir.config import HttpSettings
+from logweir.http_protocol import LimitedProtocol
+
+log = logging.getLogger(__name__)
+
+# Requests in flight get so long to end when a worker stops.
+DRAIN_S = 3
+# What a process opens beside its connections: the queue's, the store's, files, and those that are told to come back.
+_OTHER_FILES = 512
+
+
+class HttpWorker(UvicornWorker):  # type: ignore[misc]
+    """Its process calls ``limit`` before it serves."""
+
+    CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (as the class that it overrides has it)
+        "loop": "uvloop",
+        "http": LimitedProtocol,
+        "ws": "none",
+        "lifespan": "on",
+        "access_log": False,
+        # X-Forwarded-For is ours to read, and believed only from trusted proxies.
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": DRAIN_S,
+    }
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # A line for each sender that does not speak HTTP would fill the disk; they are counted.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        logging.getLogger("uvicorn.error").propagate = True
+
+    def handle_exit(self, _: int, __: Any) -> None:
+        # Ctrl-C makes gunicorn send SIGQUIT, which uvicorn's worker takes for its own and does nothing about:
+        # killed after the graceful time-out, it would leave undone what it does at its end.
+        signal.raise_signal(signal.SIGTERM)
+
+
+class HttpLog(gunicorn.glogging.Logger):  # type: ignore[misc]
+    """gunicorn's lines among ours, from warnings up; no access log: requests are counted."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.loglevel = logging.WARNING
+        self.error_log.handlers = []
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+        self.access_log.handlers = []
+
+
+def limit(
+    settings: HttpSettings, *, section: str, spared: Collection[bytes] = (), refused: Callable[[str], object]
+) -> None:
+    """Have this process's server keep to the settings, as ``LimitedProtocol.configure``.
+
+    Raises the process's own limit of open files as far as the system lets it. Where that is not enough for
+    ``connections_max``, it is lowered, and said so in the log.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections_max = settings.connections_max
+    if hard != resource.RLIM_INFINITY and hard < connections_max + _OTHER_FILES:
+        connections_max = max(1, hard - _OTHER_FILES)
+        log.warning("The system allows a process %d open files: at most %d connections.", hard, connections_max)
+    if soft < connections_max + _OTHER_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, connections_max + _OTHER_FILES), hard))
+    settings = settings.model_copy(update={"connections_max": connections_max})
+    LimitedProtocol.configure(settings, section=section, spared=spared, refused=refused)
