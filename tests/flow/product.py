@@ -106,8 +106,9 @@ def status_of(port: int, path: str) -> int:
 class Embedded:
     """`logweir up` on a data folder."""
 
-    def __init__(self, data_dir: Path, *, extra: Sequence[str] = ()) -> None:
+    def __init__(self, data_dir: Path, *, extra: Sequence[str] = (), env: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
+        self._env = env
         self.ingest_port, self.console_port = free_port(), free_port()
         self.key = ""
         self._extra = list(extra)
@@ -118,7 +119,7 @@ class Embedded:
         self.process = Process(
             ["up", "--data-dir", str(self.data_dir), "--ingest-port", str(self.ingest_port),
              "--console-port", str(self.console_port), *self._extra],
-            self.data_dir.with_suffix(f".{self._starts}.log"),
+            self.data_dir.with_suffix(f".{self._starts}.log"), self._env,
         )  # fmt: skip
         self.wait_until_welcome()
         shown = re.search(r"X-My-Log-Input-Key: (\S+)'", self.process.text)

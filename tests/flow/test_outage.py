@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import collections
-import http.client
 import json
 import os
 import random
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,67 +16,13 @@ import pytest
 from logweir import config, record
 from logweir.queue import open_queue
 from logweir.record import Record
+from tests.flow.emitters import Emitter
 from tests.flow.product import Process, environment, free_port, logweir, wait_for_http
 from tests.services.kafka import Kafka
 
 # The whole thing takes two minutes: LOGWEIR_TEST_OUTAGE_S=120.
 OUTAGE_S = float(os.environ.get("LOGWEIR_TEST_OUTAGE_S", "12"))
 KILLS = 5
-
-
-class Emitter(threading.Thread):
-    """Sends events without a pause, one request at a time, until told to stop.
-
-    Numbered: the same number again until it is answered 2xx, as an emitter with a buffer does. Bare: never again.
-    ``accepted``: the texts of the events in the order in which they were acknowledged.
-    """
-
-    def __init__(self, port: int, key: str, name: str, *, is_numbered: bool) -> None:
-        super().__init__()
-        self.name = name
-        self.accepted: list[str] = []
-        self.durable: collections.Counter[str] = collections.Counter()
-        self.statuses: collections.Counter[int] = collections.Counter()
-        self.slowest_s = 0.0
-        self.stopping = threading.Event()
-        self._port = port
-        self._headers = {"X-Log-Key": key, "Log-Emitter": name} if is_numbered else {"X-Log-Key": key}
-        self._is_numbered = is_numbered
-        self._connection: http.client.HTTPConnection | None = None
-
-    def run(self) -> None:
-        sequence, attempt = 1, 0
-        while not self.stopping.is_set():
-            count = sequence % 3 + 1
-            texts = [f"{self.name}-{sequence + n}-{attempt}" for n in range(count)]
-            numbers = {"Log-Epoch": "run-1", "Log-Seq": str(sequence)} if self._is_numbered else {}
-            if self._post(texts, numbers):
-                self.accepted += texts
-            if not self._is_numbered:
-                attempt += 1
-                sequence += count
-            elif self.accepted[-1:] == texts[-1:]:
-                sequence += count
-            self.stopping.wait(0.004)
-
-    def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
-        body = json.dumps([{"summary": text} for text in texts])
-        started_s = time.monotonic()
-        try:
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-            self._connection.request("POST", "/events", body, {**self._headers, **numbers})
-            response = self._connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException):
-            self._connection = None
-            self.stopping.wait(0.02)
-            return False
-        self.slowest_s = max(self.slowest_s, time.monotonic() - started_s)
-        self.statuses[response.status] += 1
-        if response.status == 202:
-            self.durable[answer["durable"]] += len(texts)
-        return response.status == 202
 
 
 class Outage:
@@ -149,7 +93,7 @@ def identities(records: list[tuple[int, Record]]) -> Iterator[tuple[tuple[object
 
 def test_every_acknowledged_event_reaches_the_queue_in_order(outage: Outage) -> None:
     """The broker is away, ingest killed with -9 five times: nothing acknowledged is lost, out of order or twice."""
-    emitters = [Emitter(outage.port, outage.key, f"e{n}", is_numbered=n < 4) for n in range(6)]
+    emitters = [Emitter([outage.port], outage.key, f"e{n}", is_numbered=n < 4) for n in range(6)]
     for emitter in emitters:
         emitter.start()
     time.sleep(3)
@@ -167,9 +111,7 @@ def test_every_acknowledged_event_reaches_the_queue_in_order(outage: Outage) -> 
         time.sleep(0.2)
     time.sleep(1)
     for emitter in emitters:
-        emitter.stopping.set()
-    for emitter in emitters:
-        emitter.join(30)
+        emitter.stop()
     assert outage.ingest.stop() < 10
     records = outage.records()
 

@@ -1,0 +1,102 @@
+"""Emitters that never pause: numbered ones that send again until they are answered, and bare ones that never do."""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import json
+import random
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+
+
+class Emitter(threading.Thread):
+    """One request at a time, over a kept connection, to one of the doors; another one after each failure.
+
+    Numbered: the same numbers again until they are answered 2xx, as an emitter with a buffer does. Bare: never again.
+    ``accepted``: the texts of the events in the order in which they were acknowledged. ``withheld``: the numbers that
+    it created and never sent, one in about fifty when ``withholds``.
+    """
+
+    def __init__(
+        self, ports: Sequence[int], key: str, name: str, *, is_numbered: bool, withholds: bool = False,
+        pause_s: float = 0.004,
+    ) -> None:  # fmt: skip
+        super().__init__(name=name, daemon=True)
+        self.epoch = uuid.uuid4().hex[:12]
+        self.accepted: list[str] = []
+        self.withheld: list[int] = []
+        self.created = 0
+        self.durable: collections.Counter[str] = collections.Counter()
+        self.statuses: collections.Counter[int] = collections.Counter()
+        self.slowest_s = 0.0
+        self._ports = list(ports)
+        self._key = key
+        self._is_numbered = is_numbered
+        self._withholds = withholds
+        self._pause_s = pause_s
+        self._stopping = threading.Event()
+        self._connection: http.client.HTTPConnection | None = None
+        self._rng = random.Random(name)
+
+    def stop(self) -> None:
+        """Ask it to end after the request that is under way, and wait for that."""
+        self._stopping.set()
+        self.join(60)
+        assert not self.is_alive(), f"{self.name} hangs"
+
+    def run(self) -> None:
+        batch, first = 0, 1
+        while not self._stopping.is_set():
+            if self._withholds and self._rng.random() < 0.02:
+                self.withheld.append(first)
+                first += 1
+            count = self._rng.choice((1, 1, 2, 5))
+            self.created = first + count - 1
+            texts = [f"{self.name}-{self.epoch}-{first + n}" for n in range(count)]
+            while not self._post(texts, self._numbers(first)) and self._is_numbered and not self._stopping.is_set():
+                pass
+            batch, first = batch + 1, first + count
+            self._stopping.wait(self._pause_s)
+
+    def _numbers(self, first: int) -> dict[str, str]:
+        if not self._is_numbered:
+            return {}
+        return {
+            "Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-Seq": str(first), "Log-High": str(self.created),
+        }  # fmt: skip
+
+    def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
+        body = json.dumps([{"summary": text, "category": "flow", "details": {"id": text}} for text in texts])
+        started_s = time.monotonic()
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection("127.0.0.1", self._rng.choice(self._ports), timeout=10)
+            self._connection.request("POST", "/events", body, {"X-Log-Key": self._key, **numbers})
+            response = self._connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            self._connection = None
+            self._stopping.wait(0.02)
+            return False
+        self.slowest_s = max(self.slowest_s, time.monotonic() - started_s)
+        self.statuses[response.status] += 1
+        if response.status != 202:
+            self._stopping.wait(0.1)
+            return False
+        self.accepted += texts
+        self.durable[answer["durable"]] += len(texts)
+        return True
+
+    def say_goodbye(self) -> None:
+        """A numbered emitter's last word: how far it came, so that nothing at its end can be missed."""
+        headers = {
+            "X-Log-Key": self._key, "Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-High": str(self.created),
+            "Log-Bye": "1",
+        }  # fmt: skip
+        connection = http.client.HTTPConnection("127.0.0.1", self._ports[0], timeout=10)
+        connection.request("POST", "/events", b"", headers)
+        assert connection.getresponse().status == 202
+        connection.close()
