@@ -31,6 +31,8 @@ COMMANDS = (
     Command("console", "run the web console", "logweir_console.server"),
     Command("keys", "make, list and revoke the keys that emitters send", "logweir.keys"),
     Command("search", "search the stored events", "logweir.search"),
+    Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),
+    Command("emitters", "list who sends, and what of it is lost or missing", "logweir.emitters_command"),
     Command("deadletters", "list what could not be indexed or read, whole", "logweir.deadletters"),
     Command("send", "post events from a file or standard input", "logweir.send"),
     Command("doctor", "check configuration, queue, store, disk and clock", "logweir.doctor"),

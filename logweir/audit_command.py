@@ -1,0 +1,184 @@
+"""Close the books: what became of every event, and which numbered ones never came.
+
+    logweir audit --since 1h
+    logweir audit --window 2026-01-31T12:05
+
+Exit status 0 when every closed window balances to the event, 1 when one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from contextlib import closing
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from logweir.audit import Books, EmitterBooks, Span, explain, name_of, read_books
+from logweir.clock import WINDOW_US, now_us, window_of
+from logweir.config import Settings
+from logweir.errors import LogweirError
+from logweir.query import time_bounds, time_of
+from logweir.queue import open_queue
+from logweir.search import printable
+from logweir.store import Store, open_store
+
+_WATCH_INTERVAL_S = 2.0
+_WIDTH_MIN = 140
+_RANGES_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="TIME", help="only from then on: ISO 8601, epoch seconds, or 15m, 1h, 7d, …")
+    parser.add_argument("--until", metavar="TIME", help="only before then")
+    parser.add_argument("--emitter", metavar="NAME", help="only this one: its name, its key's name, or key/name")
+    parser.add_argument("--window", metavar="W", help="explain one minute, given by a time in it or by its number")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--watch", action="store_true", help="print it every two seconds until Ctrl-C")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    with closing(open_store(settings.store)) as store:
+        while True:
+            status = _once(arguments, settings, store)
+            if not arguments.watch:
+                return status
+            sys.stdout.flush()
+            time.sleep(_WATCH_INTERVAL_S)
+            if not arguments.json and sys.stdout.isatty():
+                print("\033[H\033[2J", end="")
+
+
+def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
+    now = now_us()
+    span = _span(arguments, now)
+    books = read_books(
+        store, group=settings.worker.group, late_us=int(settings.accounting.late_after_s * 1e6), now_us=now, span=span
+    )
+    document = books.as_json()
+    document["unread_records"] = unread_records(settings, books)
+    if arguments.window:
+        document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
+    if arguments.json:
+        print(orjson.dumps(whole(document)).decode())
+    elif arguments.window:
+        _print_window(document)
+    else:
+        _print_books(books, document["unread_records"])
+    return 0 if books.balanced else 1
+
+
+def _span(arguments: argparse.Namespace, now: int) -> Span:
+    if arguments.window:
+        is_number = re.fullmatch(r"[0-9]{1,8}", arguments.window)
+        window = int(arguments.window) if is_number else window_of(time_of(arguments.window, now))
+        return Span(window * WINDOW_US, (window + 1) * WINDOW_US, arguments.emitter)
+    return Span(*time_bounds(arguments.since, arguments.until, now), arguments.emitter)
+
+
+def unread_records(settings: Settings, books: Books) -> int | None:
+    """How many records of the queue no worker has accounted for yet; None when the queue does not say."""
+    queue = open_queue(settings.queue)
+    try:
+        topic_id = queue.topic_id()
+        ends = {partition: queue.offsets(partition) for partition in range(queue.partition_count())}
+    except LogweirError:
+        return None
+    finally:
+        queue.close()
+    return sum(end - max(first, books.positions.get((topic_id, at), 0)) for at, (first, end) in ends.items())
+
+
+def whole(value: Any) -> Any:
+    """The document with numbers beyond 64 bits as text: senders choose their numbers, and sums may outgrow JSON's."""
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+
+
+# --- for people ---------------------------------------------------------------------------------------------------
+def console() -> Console:
+    """Where tables go: as wide as the terminal; wide enough for all columns where there is none."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDTH_MIN)
+
+
+def count_text(count: int | None) -> str:
+    """A count for people; what is unknown says so and is never 0."""
+    return "unknown" if count is None else f"{count:,}"
+
+
+def ranges_text(books: EmitterBooks) -> str:
+    """The first of an emitter's lost ranges, and how many more there are."""
+    texts = [
+        f"{first}" if first == last else f"{first}-{last}" for run in books.runs for first, last in run.lost_ranges
+    ]
+    more = f" and {len(texts) - _RANGES_SHOWN} more" if len(texts) > _RANGES_SHOWN else ""
+    return ", ".join(texts[:_RANGES_SHOWN]) + more
+
+
+def _print_books(books: Books, unread: int | None) -> None:
+    out = console()
+    verdict = Text("The books balance", "bold green")
+    if not books.balanced:
+        verdict = Text(f"THE BOOKS DO NOT BALANCE: {books.imbalance:,} events are unexplained", "bold red")
+    out.print(verdict)
+    row = books.row
+    parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
+    optional = {"unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue}
+    parts += [f"{name.replace('_', ' ')} {count:,}" for name, count in optional.items() if count]
+    parts.append(f"in flight {row.in_flight:,}")
+    out.print(Text(", ".join(parts).replace("_", " ")))
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states().items())) or "none"
+    out.print(Text(f"windows: {states}; records not read yet: {count_text(unread)}"))
+    for hole in books.expired:
+        exactly = "all of it is counted as lost" if hole["exact"] else "how many events it held is unknown"
+        place = f"partition {hole['partition']}, offsets {hole['first']} to {hole['last']}"
+        out.print(Text(f"expired before it was read: {place}; {exactly}", "yellow"))
+    if books.emitters:
+        out.print(_emitters_table(books))
+
+
+def _emitters_table(books: Books) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("EMITTER", overflow="fold")
+    table.add_column("CLASS")
+    for name in ("ACCEPTED", "INDEXED", "DUPLICATE", "FILTERED", "DEAD", "IN FLIGHT", "LOST", "RECOVERED", "MISSING"):
+        table.add_column(name, justify="right")
+    table.add_column("LOST NOW", overflow="fold")
+    for emitter, one in sorted(books.emitters.items(), key=lambda item: name_of(item[0])):
+        counts = (one.row.accepted, *one.row.outcomes.values(), one.row.in_flight)
+        losses = (one.total(name) for name in ("lost", "recovered", "missing"))
+        table.add_row(
+            printable(name_of(emitter)), one.honesty, *(count_text(count) for count in (*counts, *losses)),
+            ranges_text(one), style="red" if (one.total("lost") or 0) > (one.total("recovered") or 0) else "",
+        )  # fmt: skip
+    return table
+
+
+def _print_window(document: dict[str, Any]) -> None:
+    out = console()
+    if not document["rows"]:
+        out.print(f"Nothing is known of window {document['window']}.")
+    for row in document["rows"]:
+        head = f"window {row['window']}, partition {row['partition']}, process {row['ingest_epoch']}: {row['state']}"
+        out.print(Text(head, "bold red" if row["imbalance"] else "bold"))
+        for name in (
+            "imbalance", "accepted", "unconfirmed", "indexed", "duplicate", "filtered", "dead_lettered", "in_flight",
+            "lost_in_queue", "marker", "numbers", "voids", "not_arrived", "lost_in_queue_ranges",
+        ):  # fmt: skip
+            out.print(f"    {name.replace('_', ' '):<22}{row[name] if row[name] is not None else '-'}")
+        for line in row["amendments"]:
+            out.print(f"    behind the marker: {line['count']} numbers of {line['first']} to {line['last']}")
+        for line in row["corrections"]:
+            out.print(f"    {line['cause']}: {line['count']} from {line['from_outcome']} to {line['to_outcome']}")
+        for emitter in row["emitters"]:
+            counts = ", ".join(f"{name} {count}" for name, count in emitter.items() if name != "name" and count)
+            out.print(Text(f"    {printable(emitter['name'])}: {counts}"))

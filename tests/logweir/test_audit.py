@@ -1,0 +1,362 @@
+"""The books: what balances, what does not, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from logweir import cli, config
+from logweir.audit import Books, Span, explain, read_books
+from logweir.config import AccountingSettings, Settings
+from logweir.corrections import Correction, write_corrections
+from logweir.ledger import PartitionLedger
+from logweir.outcomes import Outcome
+from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
+from logweir.store import Store, open_store
+
+EPOCH = b"\x07" * 16
+MINUTE_US = 60_000_000
+WINDOW = 29_000_000
+START_US = WINDOW * MINUTE_US
+LATE_US = 60_000_000
+INDEXED, DUPLICATE, DEAD = Outcome.INDEXED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return config.load(environment={}, overrides={"data_dir": tmp_path})
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = open_store(settings.store)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+class Partition:
+    """A ledger, and a door's records that go straight into it."""
+
+    def __init__(self, store: Store, *, partition: int = 0, topic_id: str = "t") -> None:
+        self.ledger = PartitionLedger.claim(
+            store=store, group="logweir", topic_id=topic_id, partition=partition, owner="me",
+            settings=AccountingSettings(late_after_s=60),
+        )  # fmt: skip
+        self.offset = self.ledger.next_offset or 0
+
+    def data(self, first: int, *events: tuple[str | None, list[Outcome]], window: int = WINDOW, **fields: Any) -> None:
+        batches = [batch(emitter, len(outcomes), window=window, **fields) for emitter, outcomes in events]
+        outcomes = [outcome for _, some in events for outcome in some]
+        self.settle(Record(Kind.DATA, EPOCH, first, len(outcomes), window, batches), outcomes)
+
+    def marker(
+        self, first: int, count: int, accepted: dict[str | None, int], *, unconfirmed: int = 0,
+        voids: list[tuple[int, int]] | None = None, window: int = WINDOW,
+    ) -> None:  # fmt: skip
+        rows = [Accepted("app", emitter, number, unconfirmed) for emitter, number in accepted.items()]
+        self.settle(Record(Kind.MARKER, EPOCH, first, count, window, Marker(rows, voids or [])), [])
+
+    def settle(self, record: Record, outcomes: list[Outcome]) -> None:
+        self.ledger.expect(record, self.offset)
+        self.ledger.load([record])
+        self.ledger.settle(record, self.offset, outcomes)
+        self.offset += 1
+        self.ledger.flush()
+
+    def hole(self, count: int) -> None:
+        self.ledger.expire(self.offset, self.offset + count - 1)
+        self.offset += count
+        self.ledger.flush()
+
+
+def batch(emitter: str | None, count: int, *, window: int = WINDOW, at_us: int | None = None, **fields: Any) -> Batch:
+    values = {
+        "epoch": None, "sequence_first": None, "high": None, "previous": None, "dropped": None, "bye": False, **fields
+    }  # fmt: skip
+    return Batch(
+        id=b"\x01" * 16, received_us=at_us or window * MINUTE_US, key="app", emitter=emitter, source_address="10.0.0.9",
+        format="json", stamp=None, index_first=0, events=[b"{}"] * count, **values,
+    )  # fmt: skip
+
+
+EVERYTHING = Span()
+
+
+def read(store: Store, span: Span = EVERYTHING, *, now_us: int = START_US + 100_000_000) -> Books:
+    return read_books(store, group="logweir", late_us=LATE_US, now_us=now_us, span=span)
+
+
+def test_nothing_accounted_for_balances(store: Store) -> None:
+    """An empty ledger has no window that could not balance; of what nobody numbers nothing is said."""
+    books = read(store)
+
+    assert books.balanced
+    assert books.as_json()["accepted"] == 0
+    assert books.total("lost") is None
+
+
+def test_a_closed_window_balances_to_the_event(store: Store) -> None:
+    """The door's word and the worker's agree, by emitter and together."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED, INDEXED, DUPLICATE]), (None, [DEAD, INDEXED]))
+    before = read(store)
+    book.marker(1, 5, {"web": 3, None: 2})
+    after = read(store).as_json()
+
+    assert before.states() == {"open": 1}
+    assert after["balanced"]
+    assert (after["accepted"], after["indexed"], after["duplicate"], after["dead_lettered"]) == (5, 3, 1, 1)
+    assert after["in_flight"] == after["unconfirmed"] == after["imbalance"] == 0
+    assert after["windows"] == {"balanced": 1}
+    assert {row["name"]: row["accepted"] for row in after["emitters"]} == {"app": 2, "app/web": 3}
+
+
+def test_one_too_few_of_one_emitter_and_one_too_many_of_another_do_not_cancel(store: Store) -> None:
+    """Sums agree, the books do not."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3), (None, [INDEXED]))
+    book.marker(1, 4, {"web": 2, None: 2})
+
+    assert read(store).imbalance == 1
+
+
+@pytest.mark.parametrize(("accepted", "imbalance"), [(3, 0), (2, 1), (4, 1), (7, 4)])
+def test_the_imbalance_is_by_how_many_events_the_two_sides_differ(store: Store, accepted: int, imbalance: int) -> None:
+    """Whichever side has more."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3))
+    book.marker(1, 3, {"web": accepted})
+
+    assert read(store).imbalance == imbalance
+
+
+def test_what_a_closed_window_still_waits_for_is_in_flight_and_no_balance(store: Store) -> None:
+    """A record that is missing below the marker; when it comes after all, an amendment closes the books."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 2))
+    book.marker(1, 5, {"web": 5})
+    before = read(store)
+    book.data(3, ("web", [INDEXED] * 3))
+    after = read(store)
+    (explained,) = explain(after)
+
+    assert (before.imbalance, before.row.in_flight) == (3, 3)
+    assert next(explain(before))["not_arrived"] == [[3, 5]]
+    assert after.balanced
+    assert explained["amendments"] == [{"offset": 2, "first": 3, "last": 5, "count": 3}]
+
+
+def test_void_numbers_are_not_expected_and_unconfirmed_when_they_come(store: Store) -> None:
+    """Refused to the sender, yet in the queue: they are counted, apart from what was accepted."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 2))
+    book.marker(1, 6, {"web": 2}, voids=[(3, 4)])
+    book.settle(Record(Kind.VOID, EPOCH, 0, 0, WINDOW, Void([(5, 6)])), [])
+    before = read(store).as_json()
+    book.data(3, ("web", [INDEXED] * 2))
+    after = read(store).as_json()
+
+    assert (before["balanced"], before["unconfirmed"], before["in_flight"]) == (True, 0, 0)
+    assert (after["balanced"], after["accepted"], after["unconfirmed"], after["indexed"]) == (True, 2, 2, 4)
+    assert after["emitters"][0]["unconfirmed"] == 2
+
+
+def test_what_the_door_says_is_unconfirmed_balances_apart_from_what_it_accepted(store: Store) -> None:
+    """The sender was refused for lateness, the queue took the events after all."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 5))
+    book.marker(1, 5, {"web": 3}, unconfirmed=2)
+    document = read(store).as_json()
+
+    assert (document["balanced"], document["accepted"], document["unconfirmed"]) == (True, 3, 2)
+
+
+def test_what_the_queue_lost_is_lost_exactly_where_a_later_record_survives(store: Store) -> None:
+    """Retention passed the worker: within a closed window by emitter, between windows of nobody knows whom."""
+    book = Partition(store)
+    book.data(1, (None, [INDEXED] * 2))
+    book.hole(3)
+    book.marker(1, 6, {None: 6})
+    book.hole(1)
+    book.data(10, (None, [INDEXED]), window=WINDOW + 1)
+    document = read(store).as_json()
+
+    assert document["balanced"]
+    assert (document["accepted"], document["indexed"], document["in_flight"]) == (6 + 1 + 3, 3, 0)
+    assert (document["lost_in_queue"], document["lost"]) == (4 + 3, 4 + 3)
+    assert [row["lost_in_queue"] for row in document["emitters"]] == [4]
+    assert document["emitters"][0]["lost"] is None
+    assert [hole["exact"] for hole in document["expired_offsets"]] == [True, True]
+
+
+def test_a_hole_behind_which_nothing_of_a_process_came_is_not_exact(store: Store) -> None:
+    """How many events it held is unknown, and it is said so."""
+    book = Partition(store)
+    book.data(1, (None, [INDEXED] * 2))
+    book.hole(3)
+
+    assert [hole["exact"] for hole in read(store).expired] == [False]
+
+
+def test_a_topic_made_anew_loses_what_was_unread_by_its_numbers(store: Store) -> None:
+    """The process goes on numbering: what is below its first number in the new topic and never came is lost."""
+    old = Partition(store)
+    old.data(1, (None, [INDEXED] * 2))
+    new = Partition(store, topic_id="t2")
+    new.data(6, (None, [INDEXED] * 2), window=WINDOW + 1)
+    document = read(store).as_json()
+
+    assert document["balanced"]
+    assert (document["lost_in_queue"], document["in_flight"]) == (3, 0)
+
+
+def test_numbers_that_are_given_out_and_not_here_yet_are_in_flight(store: Store) -> None:
+    """A record from a spool comes later than those behind it."""
+    book = Partition(store)
+    book.data(1, (None, [INDEXED] * 2))
+    book.data(6, (None, [INDEXED]), window=WINDOW + 1)
+    before = read(store)
+    book.data(3, (None, [INDEXED] * 3))
+    after = read(store)
+
+    assert (before.row.in_flight, before.row.accepted, before.balanced) == (3, 6, True)
+    assert (after.row.in_flight, after.row.accepted) == (0, 6)
+
+
+def test_a_window_without_a_marker_is_open_and_after_minutes_its_process_is_gone(store: Store) -> None:
+    """No timer closes it."""
+    Partition(store).data(1, (None, [INDEXED]))
+
+    assert read(store).states() == {"open": 1}
+    assert read(store, now_us=START_US + 600_000_000).states() == {"open: process gone": 1}
+
+
+def test_losses_of_numbered_emitters_are_exact_and_those_of_bare_ones_unknown(store: Store) -> None:
+    """Class A has numbers and ranges, class D none: null, never 0."""
+    book = Partition(store)
+    numbered = {"epoch": "e1", "high": 9, "dropped": {"disk_full": 1}}
+    book.data(1, ("web", [INDEXED] * 2), sequence_first=3, **numbered)
+    book.data(3, (None, [INDEXED]))
+    book.data(4, (None, [INDEXED]), at_us=START_US + LATE_US)
+    book.data(5, ("web", [INDEXED]), sequence_first=1, at_us=START_US + LATE_US, **numbered)
+    books = read(store)
+    document = books.as_json()
+    bare, web = document["emitters"]
+
+    assert (bare["class"], bare["lost"], bare["missing"], bare["recovered"]) == ("D", None, None, None)
+    assert (web["class"], web["created"], web["lost"], web["recovered"], web["missing"]) == ("A", 9, 6, 1, 0)
+    assert web["lost_ranges"] == [["e1", 2, 2], ["e1", 5, 9]]
+    assert web["created"] == 3 + web["dropped"] + web["lost"] - web["recovered"] + web["missing"]
+    assert (document["lost"], document["recovered"], document["loss_unknown_emitters"]) == (6, 1, 1)
+
+
+def test_an_epoch_seen_on_two_partitions_misses_only_what_both_miss(store: Store) -> None:
+    """Doors that know different numbers of partitions, a topic made anew: one emitter, one account."""
+    one, other = Partition(store), Partition(store, partition=1)
+    one.data(1, ("web", [INDEXED] * 2), sequence_first=1, epoch="e1")
+    other.data(1, ("web", [INDEXED] * 2), sequence_first=4, epoch="e1")
+    for book in (one, other):
+        book.data(3, (None, [INDEXED]), at_us=START_US + LATE_US)
+    (web,) = [row for row in read(store).as_json()["emitters"] if row["emitter"]]
+
+    assert (web["lost"], web["lost_ranges"]) == (1, [["e1", 3, 3]])
+
+
+def test_a_correction_moves_events_between_outcomes_and_is_counted_once(store: Store) -> None:
+    """A retry writes a line beside the window; the window's own document stays as it was."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED, DEAD, DEAD]))
+    book.marker(1, 3, {"web": 3})
+    for count in (1, 2, 2):
+        line = Correction("t", 0, EPOCH.hex(), WINDOW, "app", "web", DEAD, INDEXED, count, "retry 1", START_US)
+        write_corrections(store, "logweir", [line])
+    document = read(store).as_json()
+
+    assert document["balanced"]
+    assert (document["indexed"], document["dead_lettered"]) == (3, 0)
+    assert document["emitters"][0]["indexed"] == 3
+    assert [line["count"] for line in document["corrections"]] == [2]
+    (window,) = store.scan_ledger("window:")
+    assert window.body["outcomes"][0]["dead_lettered"] == 2
+
+
+def test_a_span_of_time_and_an_emitter_narrow_the_books(store: Store) -> None:
+    """Windows by their minute, gaps by when they showed."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED]), sequence_first=2, epoch="e1")
+    book.data(2, ("web", [INDEXED] * 2), sequence_first=5, epoch="e1", window=WINDOW + 5)
+    book.data(4, (None, [INDEXED]), window=WINDOW + 9)
+    late = read(store, Span(from_us=START_US + 4 * MINUTE_US))
+    early = read(store, Span(to_us=START_US + 4 * MINUTE_US))
+    one = read(store, Span(emitter="app/web"))
+
+    assert (late.row.accepted, late.total("lost")) == (3, 2)
+    assert (early.row.accepted, early.total("lost")) == (1, 1)
+    assert (one.row.accepted, one.total("lost"), len(one.emitters)) == (3, 3, 1)
+
+
+# --- the commands -------------------------------------------------------------------------------------------------
+def audit(settings: Settings, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    status = cli.main([*words, "--data-dir", str(settings.data_dir)])
+    return status, capsys.readouterr().out
+
+
+def test_the_exit_status_says_whether_the_books_balance(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 and a green word, or 1 and by how many events."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3))
+    book.marker(1, 3, {"web": 3})
+    good = audit(settings, capsys, "audit")
+    book.data(4, ("web", [INDEXED]), window=WINDOW + 1)
+    book.marker(4, 2, {"web": 2}, window=WINDOW + 1)
+    bad = audit(settings, capsys, "audit")
+    document = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
+
+    assert good[0] == 0
+    assert "The books balance" in good[1]
+    assert "app/web" in good[1]
+    assert bad[0] == 1
+    assert "1 events are unexplained" in bad[1]
+    assert (document["balanced"], document["imbalance"]) == (False, 1)
+    assert document["unread_records"] is None
+
+
+def test_one_window_is_explained_down_to_ranges(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a time in it or by its number, for people and as JSON."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3))
+    book.marker(1, 5, {"web": 5})
+    status, text = audit(settings, capsys, "audit", "--window", str(WINDOW))
+    by_time = orjson.loads(audit(settings, capsys, "audit", "--window", str(START_US // 10**6 + 7), "--json")[1])
+
+    assert status == 1
+    assert "not arrived           [[4, 5]]" in text
+    assert by_time["window"] == WINDOW
+    assert by_time["rows"][0]["numbers"] == [[1, 3]]
+    assert "Nothing is known" in audit(settings, capsys, "audit", "--window", "7")[1]
+
+
+def test_emitters_are_listed_with_what_is_unknown_said(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who sends, class, state, losses."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED]), sequence_first=2, epoch="e1", bye=True)
+    book.data(2, (None, [INDEXED]))
+    status, text = audit(settings, capsys, "emitters")
+    rows = orjson.loads(audit(settings, capsys, "emitters", "--json")[1])
+
+    assert status == 0
+    assert "unknown" in next(line for line in text.splitlines() if line.startswith("app "))
+    assert [(row["name"], row["class"], row["state"], row["lost"], row["missing"]) for row in rows] == [
+        ("app", "D", "quiet", None, None), ("app/web", "A", "gone", 0, 1),
+    ]  # fmt: skip
