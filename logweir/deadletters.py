@@ -20,7 +20,7 @@ from logweir.config import Settings
 from logweir.outcomes import DeadLetterReason
 from logweir.query import PAGE_MAX
 from logweir.search import printable
-from logweir.store import DeadLetter, open_store
+from logweir.store import DeadLetter, LetterFilter, open_store
 
 _SIZE_DEFAULT = 20
 
@@ -39,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     size = min(arguments.size, PAGE_MAX)
     with closing(open_store(settings.store)) as store:
-        letters = store.dead_letters(size=size, reason=arguments.reason)
-        counts = store.count_dead_letters()
+        wanted = LetterFilter(reasons=(arguments.reason,) if arguments.reason else ())
+        letters = store.dead_letters(size=size, wanted=wanted)
+        total = sum(held.letters for held in store.count_dead_letters(wanted).values())
     for letter in letters:
         if arguments.json:
             sys.stdout.buffer.write(orjson.dumps(as_json(letter), option=orjson.OPT_APPEND_NEWLINE))
         else:
             print(as_text(letter))
-    total = counts.get(arguments.reason, 0) if arguments.reason else sum(counts.values())
     if len(letters) < total:
         print(f"The newest {len(letters)} of {total} dead letters are shown; --size shows more.", file=sys.stderr)
     return 0

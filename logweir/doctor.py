@@ -145,7 +145,7 @@ def _dead_letters(settings: Settings) -> Finding:
         newest = store.dead_letters(size=1) if counts else []
     if not newest:
         return Finding("dead letters", "ok", "none")
-    by_reason = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    by_reason = ", ".join(f"{held.letters} {reason}" for reason, held in sorted(counts.items()))
     error = printable(newest[0].body.get("error"))
     found = f"{by_reason}; the newest, of {received(newest[0])}: {newest[0].reason}, {error}"
     return Finding("dead letters", "warning", found, "See them whole: logweir deadletters list")

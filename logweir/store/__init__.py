@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from logweir.errors import SETTING_BAD, LogweirError
 from logweir.event import Provenance
@@ -86,6 +86,33 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters are meant; whatever is left empty or None does not matter.
+
+    ``from_us`` is included, ``to_us`` is not: microseconds of receipt. ``stage``, ``key`` and ``emitter`` are compared
+    whole, with the letter's body.
+    """
+
+    ids: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    stage: str | None = None
+    key: str | None = None
+    emitter: str | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+EVERY_LETTER = LetterFilter()
+
+
+class Held(NamedTuple):
+    """How many dead letters are kept, and the bytes of what was sent in them."""
+
+    letters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
     """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``. ``total`` is exact.
 
@@ -153,11 +180,19 @@ class Store(Protocol):
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Keep them durably."""
 
-    def dead_letters(self, *, size: int, reason: str | None = None) -> list[DeadLetter]:
-        """Newest first."""
+    def dead_letters(
+        self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        """Newest first, then by id; those that come ``behind`` the given one. Never stale. At most PAGE_MAX."""
 
-    def count_dead_letters(self) -> dict[str, int]:
-        """How many by reason; reasons without any are absent."""
+    def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
+        """How many, and how large, by reason; reasons without any are absent. Never stale."""
+
+    def delete_dead_letters(self, wanted: LetterFilter) -> dict[str, int]:
+        """Delete them durably; how many were there, by reason."""
+
+    def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
+        """Delete the oldest of one reason, until what is left is within both limits; gives how many."""
 
     def refresh(self) -> None:
         """Make what was written visible to searches now (they see it within a second anyway)."""

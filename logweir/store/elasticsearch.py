@@ -43,7 +43,7 @@ from logweir.query import (
     time_range,
     within_years,
 )
-from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
+from logweir.store import EVERY_LETTER, DeadLetter, Document, Held, Hits, Item, LedgerDocument, LetterFilter, Written
 
 LEDGER_INDEX = "logweir-ledger"
 DEAD_LETTERS_INDEX = "logweir-dead-letters"
@@ -61,6 +61,9 @@ _CLAIM_TRIES_MAX = 100
 _BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _SHARDS_WAIT_S_MAX = 5.0
 _LEDGER_PAGE = 500
+_LETTERS_PAGE = 1000
+_LETTERS_NEWEST = [{"received_us": {"order": "desc"}}, {"id": {"order": "desc"}}]
+_LETTERS_OLDEST = [{"received_us": {"order": "asc"}}, {"id": {"order": "asc"}}]
 _AGAIN = (429, 500, 502, 503, 504)
 # What the bulk says of a document although the index or the cluster is at fault: somebody will mend it.
 _NOT_THE_DOCUMENT = (
@@ -323,25 +326,67 @@ class ElasticsearchStore:
             if answer["status"] >= 300 and answer["status"] != 409:
                 raise self._unwritten(answer, "dead letters")
 
-    def dead_letters(self, *, size: int, reason: str | None = None) -> list[DeadLetter]:
-        with self._problems("dead letters"):
-            answer = self._searched(
-                index=DEAD_LETTERS_INDEX,
-                query={"term": {"reason": reason}} if reason else {"match_all": {}},
-                size=min(size, PAGE_MAX),
-                sort=[{"received_us": {"order": "desc"}}, {"id": {"order": "desc"}}],
-            )
-        return [_dead_letter(hit["_source"]) for hit in answer["hits"]["hits"]]
+    def dead_letters(
+        self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        hits = self._letters(
+            wanted, size=min(size, PAGE_MAX), sort=_LETTERS_NEWEST,
+            search_after=None if behind is None else [behind.received_us, behind.id],
+        )["hits"]["hits"]  # fmt: skip
+        return [_dead_letter(hit["_source"]) for hit in hits]
 
-    def count_dead_letters(self) -> dict[str, int]:
-        with self._problems("dead letters"):
-            answer = self._searched(
-                index=DEAD_LETTERS_INDEX,
-                size=0,
-                aggs={"reasons": {"terms": {"field": "reason", "size": 1000}}},
-            )
+    def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
+        answer = self._letters(
+            wanted, size=0,
+            aggs={
+                "reasons": {
+                    "terms": {"field": "reason", "size": 1000},
+                    "aggs": {"size_bytes": {"sum": {"field": "size_bytes"}}},
+                }
+            },
+        )  # fmt: skip
         buckets = answer.body.get("aggregations", {}).get("reasons", {}).get("buckets", [])
-        return {bucket["key"]: bucket["doc_count"] for bucket in buckets}
+        return {bucket["key"]: Held(bucket["doc_count"], int(bucket["size_bytes"]["value"])) for bucket in buckets}
+
+    def delete_dead_letters(self, wanted: LetterFilter) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        while hits := self._letters(wanted, size=_LETTERS_PAGE, source=["reason"])["hits"]["hits"]:
+            for hit in self._deleted_letters(hits):
+                reason = hit["_source"]["reason"]
+                counts[reason] = counts.get(reason, 0) + 1
+        return counts
+
+    def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
+        wanted = LetterFilter(reasons=(reason,))
+        deleted = 0
+        while held := self.count_dead_letters(wanted).get(reason):
+            letters, size_bytes = held
+            hits = self._letters(wanted, size=_LETTERS_PAGE, sort=_LETTERS_OLDEST, source=["size_bytes"])["hits"][
+                "hits"
+            ]
+            surplus = []
+            while hits and (letters > letters_max or size_bytes > size_bytes_max):
+                surplus.append(hits.pop(0))
+                letters, size_bytes = letters - 1, size_bytes - surplus[-1]["_source"]["size_bytes"]
+            if not surplus:
+                break
+            deleted += len(self._deleted_letters(surplus))
+        return deleted
+
+    def _letters(self, wanted: LetterFilter, **parameters: Any) -> ObjectApiResponse[Any]:
+        """A search over the dead letters as they are now."""
+        with self._problems("dead letters"):
+            self._client.indices.refresh(index=DEAD_LETTERS_INDEX, ignore_unavailable=True)
+            return self._searched(index=DEAD_LETTERS_INDEX, query=_letters_query(wanted), **parameters)
+
+    def _deleted_letters(self, hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Delete what a search has found; gives those that were still there."""
+        operations = [b"%b\n" % orjson.dumps({"delete": {"_index": hit["_index"], "_id": hit["_id"]}}) for hit in hits]
+        answers = self._bulk(operations, "dead letters")
+        for answer in answers:
+            if answer["status"] >= 300 and answer["status"] != 404:
+                raise self._unwritten(answer, "dead letters")
+        return [hit for hit, answer in zip(hits, answers, strict=True) if answer["status"] != 404]
 
     # --- the rest -------------------------------------------------------------------------------------------------
     def check(self) -> str:
@@ -501,6 +546,10 @@ def _templates(settings: StoreSettings) -> dict[str, dict[str, Any]]:
         "id": {"type": "keyword"},
         "received_us": {"type": "long"},
         "reason": {"type": "keyword"},
+        "stage": {"type": "keyword"},
+        "key": {"type": "keyword"},
+        "emitter": {"type": "keyword"},
+        "size_bytes": {"type": "long"},
         "body": {"type": "object", "enabled": False},
         "raw": {"type": "binary"},
     }
@@ -554,6 +603,10 @@ def _dead_letter_operation(letter: DeadLetter) -> bytes:
         "id": letter.id,
         "received_us": letter.received_us,
         "reason": letter.reason,
+        "stage": letter.body.get("stage"),
+        "key": letter.body.get("key"),
+        "emitter": letter.body.get("emitter"),
+        "size_bytes": len(letter.raw),
         "body": letter.body,
         "raw": base64.b64encode(letter.raw).decode(),
     }
@@ -564,6 +617,21 @@ def _dead_letter_operation(letter: DeadLetter) -> bytes:
 def _dead_letter(source: dict[str, Any]) -> DeadLetter:
     raw = base64.b64decode(source["raw"])
     return DeadLetter(source["id"], source["received_us"], source["reason"], source["body"], raw)
+
+
+def _letters_query(wanted: LetterFilter) -> dict[str, Any]:
+    received = {name: bound for name, bound in (("gte", wanted.from_us), ("lt", wanted.to_us)) if bound is not None}
+    conditions: list[dict[str, Any]] = [
+        {"terms": {name: list(values)}} for name, values in (("id", wanted.ids), ("reason", wanted.reasons)) if values
+    ]
+    conditions += [
+        {"term": {name: value}}
+        for name, value in (("stage", wanted.stage), ("key", wanted.key), ("emitter", wanted.emitter))
+        if value is not None
+    ]
+    if received:
+        conditions.append({"range": {"received_us": received}})
+    return {"bool": {"filter": conditions}}
 
 
 # --- queries ------------------------------------------------------------------------------------------------------

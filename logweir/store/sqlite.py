@@ -24,7 +24,7 @@ from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.event import INDEX_PREFIX, Provenance, day_of
 from logweir.files import make_folder, sync_folder
 from logweir.query import PAGE_MAX, And, Node, time_range, within_years
-from logweir.store import DeadLetter, Document, Hits, Item, LedgerDocument, Written
+from logweir.store import EVERY_LETTER, DeadLetter, Document, Held, Hits, Item, LedgerDocument, LetterFilter, Written
 from logweir.store import sqlite_query as sql
 
 _SUFFIX = ".sqlite"
@@ -37,10 +37,11 @@ _NO_TIME = -(2**63)
 _MAIN_SCHEMA = """
 CREATE TABLE ledger (id TEXT PRIMARY KEY, generation INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE dead_letters (
-    id TEXT PRIMARY KEY, received_us INTEGER NOT NULL, reason TEXT NOT NULL, body TEXT NOT NULL, raw BLOB NOT NULL
+    id TEXT PRIMARY KEY, received_us INTEGER NOT NULL, reason TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+    body TEXT NOT NULL, raw BLOB NOT NULL
 );
 CREATE INDEX dead_letters_received ON dead_letters (received_us, id);
-CREATE INDEX dead_letters_reason ON dead_letters (reason, received_us, id);
+CREATE INDEX dead_letters_reason ON dead_letters (reason, received_us, id, size_bytes);
 """
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
     ", ".join(f'"{name}"' for name in sql.COLUMNS), ", ".join("?" * (len(sql.COLUMNS) + 1))
@@ -51,6 +52,15 @@ _WRITE_LEDGER = """
 INSERT INTO ledger (id, generation, body) VALUES (?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, body = excluded.body
 WHERE excluded.generation >= ledger.generation
+"""
+_TRIM_LETTERS = """
+DELETE FROM dead_letters WHERE id IN (
+    SELECT id FROM (
+        SELECT id, count(*) OVER newer AS letters, sum(size_bytes) OVER newer AS size_bytes
+        FROM dead_letters WHERE reason = ?
+        WINDOW newer AS (ORDER BY received_us DESC, id DESC ROWS UNBOUNDED PRECEDING)
+    ) WHERE letters > ? OR size_bytes > ?
+)
 """
 
 
@@ -211,24 +221,40 @@ class SqliteStore:
     # --- dead letters ---------------------------------------------------------------------------------------------
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         rows = [
-            (letter.id, letter.received_us, letter.reason, orjson.dumps(letter.body).decode(), letter.raw)
-            for letter in letters
+            (one.id, one.received_us, one.reason, len(one.raw), orjson.dumps(one.body).decode(), one.raw)
+            for one in letters
         ]
         with self._problems(), self._writing(self._main_path) as connection:
-            connection.executemany("INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def dead_letters(self, *, size: int, reason: str | None = None) -> list[DeadLetter]:
+    def dead_letters(
+        self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        where, values = _letters(wanted)
+        if behind is not None:
+            where, values = f"{where} AND (received_us, id) < (?, ?)", [*values, behind.received_us, behind.id]
         query = (
-            "SELECT id, received_us, reason, body, raw FROM dead_letters WHERE (?1 IS NULL OR reason = ?1) "
-            "ORDER BY received_us DESC, id DESC LIMIT ?2"
+            f"SELECT id, received_us, reason, body, raw FROM dead_letters WHERE {where} "  # noqa: S608
+            "ORDER BY received_us DESC, id DESC LIMIT ?"
         )
         with self._problems(), self._reading(self._main_path) as connection:
-            rows = connection.execute(query, (reason, size)).fetchall()
+            rows = connection.execute(query, (*values, min(size, PAGE_MAX))).fetchall()
         return [DeadLetter(row[0], row[1], row[2], orjson.loads(row[3]), bytes(row[4])) for row in rows]
 
-    def count_dead_letters(self) -> dict[str, int]:
+    def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
         with self._problems(), self._reading(self._main_path) as connection:
-            return dict(connection.execute("SELECT reason, count(*) FROM dead_letters GROUP BY reason").fetchall())
+            return _count_letters(connection, *_letters(wanted))
+
+    def delete_dead_letters(self, wanted: LetterFilter) -> dict[str, int]:
+        where, values = _letters(wanted)
+        with self._problems(), self._writing(self._main_path) as connection:
+            counts = _count_letters(connection, where, values)
+            connection.execute(f"DELETE FROM dead_letters WHERE {where}", values)  # noqa: S608 - the names are our own
+        return {reason: held.letters for reason, held in counts.items()}
+
+    def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
+        with self._problems(), self._writing(self._main_path) as connection:
+            return connection.execute(_TRIM_LETTERS, (reason, letters_max, size_bytes_max)).rowcount
 
     # --- the rest -------------------------------------------------------------------------------------------------
     def check(self) -> str:
@@ -418,6 +444,29 @@ def _day_in(index: str, from_us: int | None, to_us: int | None) -> bool:
     day = index.removeprefix(INDEX_PREFIX)
     late_enough = from_us is None or day_of(within_years(from_us)) <= day
     return late_enough and (to_us is None or day <= day_of(within_years(to_us)))
+
+
+def _letters(wanted: LetterFilter) -> tuple[str, list[Any]]:
+    """The condition over ``dead_letters``, and its values."""
+    conditions: list[tuple[str, Any]] = [
+        ("id IN (SELECT value FROM json_each(?))", orjson.dumps(wanted.ids).decode() if wanted.ids else None),
+        (
+            "reason IN (SELECT value FROM json_each(?))",
+            orjson.dumps(wanted.reasons).decode() if wanted.reasons else None,
+        ),
+        ("received_us >= ?", wanted.from_us),
+        ("received_us < ?", wanted.to_us),
+        ("body ->> '$.stage' = ?", wanted.stage),
+        ("body ->> '$.key' = ?", wanted.key),
+        ("body ->> '$.emitter' = ?", wanted.emitter),
+    ]
+    given = [(part, value) for part, value in conditions if value is not None]
+    return " AND ".join(part for part, _ in given) or "TRUE", [value for _, value in given]
+
+
+def _count_letters(connection: sqlite3.Connection, where: str, values: list[Any]) -> dict[str, Held]:
+    query = f"SELECT reason, count(*), sum(size_bytes) FROM dead_letters WHERE {where} GROUP BY reason"  # noqa: S608
+    return {reason: Held(*counts) for reason, *counts in connection.execute(query, values)}
 
 
 def _sync(path: Path) -> None:

@@ -13,7 +13,17 @@ import pytest
 from logweir.errors import LogweirError
 from logweir.event import Provenance
 from logweir.query import parse
-from logweir.store import DeadLetter, Document, Item, LedgerDocument, Store, Written, open_store
+from logweir.store import (
+    DeadLetter,
+    Document,
+    Held,
+    Item,
+    LedgerDocument,
+    LetterFilter,
+    Store,
+    Written,
+    open_store,
+)
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, settings_of
 
 HUGE = "é" * 40_000
@@ -314,12 +324,19 @@ def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:
 
 
 # --- dead letters -------------------------------------------------------------------------------------------------
-def letter(id: str, received_us: int, reason: str = "event_unreadable", raw: bytes = b"\x00\xff{") -> DeadLetter:
-    return DeadLetter(id, received_us, reason, {"reason": reason, "error": "x", "offset": 2**40, "key": None}, raw)
+def letter(
+    id: str, received_us: int, reason: str = "event_unreadable", raw: bytes = b"\x00\xff{", **body: Any
+) -> DeadLetter:
+    body = {"reason": reason, "error": "x", "offset": 2**40, "key": None, **body}
+    return DeadLetter(id, received_us, reason, body, raw)
+
+
+def ids_of(letters: list[DeadLetter]) -> str:
+    return "".join(one.id for one in letters)
 
 
 def test_dead_letters_are_kept_whole_newest_first(store: Store) -> None:
-    """Bytes and body come back as they were, newest first, all or by reason, and are counted by reason."""
+    """Bytes and body come back as they were, newest first, and are counted with their bytes by reason, at once."""
     letters = [
         letter("a", 1),
         letter("b", 3, "store_refused"),
@@ -327,21 +344,84 @@ def test_dead_letters_are_kept_whole_newest_first(store: Store) -> None:
         letter("d", 3, raw=b"x" * 300_000),
     ]
     store.put_dead_letters(letters)
-    store.refresh()
 
     assert store.dead_letters(size=10) == [letters[3], letters[1], letters[2], letters[0]]
     assert store.dead_letters(size=1) == [letters[3]]
-    assert store.dead_letters(size=10, reason="store_refused") == [letters[1]]
-    assert store.count_dead_letters() == {"event_unreadable": 3, "store_refused": 1}
+    assert store.count_dead_letters() == {"event_unreadable": Held(3, 300_003), "store_refused": Held(1, 3)}
+
+
+def test_dead_letters_are_found_by_what_is_known_of_them(store: Store) -> None:
+    """By id, reason, stage, key, emitter and time of receipt, each by itself and together; counted likewise."""
+    store.put_dead_letters([
+        letter("a", 1, "event_unfit", stage="enrich", key="web", emitter="w1"),
+        letter("b", 2, "event_unfit", stage="normalise", key="web", emitter="w 2"),
+        letter("c", 3, "store_refused", stage="index", key="app"),
+        letter("d", 4, "body_refused", stage="ingest", key="Web"),
+    ])  # fmt: skip
+
+    def found(**wanted: Any) -> str:
+        one = LetterFilter(**wanted)
+        assert sum(held.letters for held in store.count_dead_letters(one).values()) == len(
+            store.dead_letters(size=10, wanted=one)
+        )
+        return ids_of(store.dead_letters(size=10, wanted=one))
+
+    assert found() == "dcba"
+    assert found(ids=("a", "c", "absent")) == "ca"
+    assert found(ids=("absent",)) == ""
+    assert found(reasons=("event_unfit", "store_refused")) == "cba"
+    assert found(stage="enrich") == "a"
+    assert found(key="web") == "ba"
+    assert found(emitter="w 2") == "b"
+    assert found(from_us=2, to_us=4) == "cb"
+    assert found(reasons=("event_unfit",), key="web", to_us=2) == "a"
+
+
+def test_dead_letters_come_page_by_page(store: Store) -> None:
+    """Behind the last one of a page comes the next, none twice, equal times in the order of their ids."""
+    store.put_dead_letters(
+        [letter(id, received_us) for id, received_us in zip("abcdef", (5, 5, 5, 1, 9, 5), strict=True)]
+    )
+    seen, behind = "", None
+    while page := store.dead_letters(size=2, behind=behind):
+        seen, behind = seen + ids_of(page), page[-1]
+
+    assert seen == "efcbad"
+
+
+def test_deleted_dead_letters_are_gone_and_counted_once(store: Store) -> None:
+    """Only those that are meant; deleting again finds none."""
+    store.put_dead_letters([letter(f"l{at}", at, "event_unfit" if at % 3 else "store_refused") for at in range(2500)])
+    few = store.delete_dead_letters(LetterFilter(ids=("l1", "l3", "absent")))
+    old = store.delete_dead_letters(LetterFilter(to_us=2400))
+
+    assert few == {"event_unfit": 1, "store_refused": 1}
+    assert old == {"event_unfit": 1599, "store_refused": 799}
+    assert store.delete_dead_letters(LetterFilter(to_us=2400)) == {}
+    assert sum(held.letters for held in store.count_dead_letters().values()) == 100
+
+
+def test_oldest_dead_letters_of_a_reason_make_room(store: Store) -> None:
+    """Until both limits hold; other reasons stay, and within the limits nothing goes."""
+    store.put_dead_letters([letter("a", 0)])
+    store.put_dead_letters([letter(id, at, "body_refused", b"x" * at) for at, id in enumerate("bcdefg", start=1)])
+
+    def trim(letters_max: int, size_bytes_max: int) -> tuple[int, str]:
+        count = store.trim_dead_letters("body_refused", letters_max=letters_max, size_bytes_max=size_bytes_max)
+        return count, ids_of(store.dead_letters(size=10))
+
+    assert trim(6, 21) == (0, "gfedcba")
+    assert trim(5, 21) == (1, "gfedca")
+    assert trim(5, 15) == (2, "gfea")
+    assert trim(5, 5) == (3, "a")
 
 
 def test_dead_letter_kept_twice_is_kept_once(store: Store) -> None:
     """Keeping a letter again changes nothing."""
     store.put_dead_letters([letter("a", 1), letter("a", 1)])
     store.put_dead_letters([letter("a", 1)])
-    store.refresh()
 
-    assert store.count_dead_letters() == {"event_unreadable": 1}
+    assert store.count_dead_letters() == {"event_unreadable": Held(1, 3)}
 
 
 def test_no_dead_letters(store: Store) -> None:
@@ -350,6 +430,7 @@ def test_no_dead_letters(store: Store) -> None:
 
     assert store.dead_letters(size=5) == []
     assert store.count_dead_letters() == {}
+    assert store.delete_dead_letters(LetterFilter(key="web")) == {}
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------
