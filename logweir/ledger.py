@@ -14,13 +14,15 @@ already. So writing a document again, or late, or by a worker that took over, ch
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir import metrics
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import Emitter, EmitterLedger, document_id
-from logweir.outcomes import Outcome
+from logweir.exceptions import Exceptions
+from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Batch, Kind, Marker, Record, Void
 from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
@@ -55,6 +57,7 @@ class Window:
     marker: dict[str, Any] | None = None
     voids: Intervals = field(default_factory=Intervals)
     amendments: list[dict[str, int]] = field(default_factory=list)
+    exceptions: Exceptions = field(default_factory=Exceptions)
     dirty: bool = False
 
     @property
@@ -90,6 +93,7 @@ class Window:
             "marker": self.marker,
             "voids": pairs(self.voids),
             "amendments": self.amendments,
+            "exceptions": self.exceptions.as_body(),
             "closed": self.closed,
         }
 
@@ -105,7 +109,21 @@ class Window:
             marker=body["marker"],
             voids=Intervals((first, last) for first, last in body["voids"]),
             amendments=body.get("amendments", []),
+            exceptions=Exceptions.from_body(body.get("exceptions", {})),
         )
+
+
+def position_prefix(group: str) -> str:
+    """What the ids of a group's positions begin with; behind it stand topic id, a colon and the partition."""
+    return f"position:{group}:"
+
+
+def position_id(group: str, topic_id: str, partition: int) -> str:
+    return f"{position_prefix(group)}{topic_id}:{partition}"
+
+
+def window_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
+    return f"window:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window}"
 
 
 @dataclass(slots=True)
@@ -127,7 +145,9 @@ class PartitionLedger:
         self.partition = partition
         self.dropped = False
         self._store = store
-        self._prefix = f"{group}:{topic_id}:{partition}"
+        self._group = group
+        self._topic_id = topic_id
+        self._exceptions_max = settings.exceptions_max
         self._owner = owner
         self._generation = claimed.generation
         body = claimed.body
@@ -157,7 +177,7 @@ class PartitionLedger:
         settings: AccountingSettings = AccountingSettings(),  # noqa: B008 - it is frozen
     ) -> PartitionLedger:  # fmt: skip
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
-        claimed = store.claim(f"position:{group}:{topic_id}:{partition}", owner)
+        claimed = store.claim(position_id(group, topic_id, partition), owner)
         return cls(
             store=store, group=group, topic_id=topic_id, owner=owner, partition=partition, claimed=claimed,
             settings=settings,
@@ -199,14 +219,16 @@ class PartitionLedger:
             else:
                 self._windows[id] = Window(id, record.ingest_epoch.hex(), record.window)
 
-    def settle(self, record: Record, offset: int, outcomes: Sequence[Outcome], conflicts: Collection[int] = ()) -> bool:
+    def settle(
+        self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str] | None = None
+    ) -> bool:
         """Count a record's outcomes, one for each of its events, and move behind it. False: it was counted before.
 
-        ``conflicts``: the places of its identity conflicts. To be called in the order of the offsets, after ``load``,
-        once everything of the record is durable.
+        ``reasons``: why the outcome is not another one, by the event's place in the record; of dead letters, all. To be
+        called in the order of the offsets, after ``load``, once everything of the record is durable.
         """
         # A refused body has no numbers: it is in no window.
-        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes, conflicts)
+        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes, reasons or {})
         if record.kind != Kind.REFUSED:
             self._follow(record, offset)
         self._move_behind(offset)
@@ -259,7 +281,7 @@ class PartitionLedger:
             [
                 *(self._document(window.id, window.as_body()) for window in windows),
                 *(self._document(state.id, state.as_body()) for state in emitters),
-                self._document(f"position:{self._prefix}", self._position()),
+                self._document(position_id(self._group, self._topic_id, self.partition), self._position()),
             ]
         )
         for window in windows:
@@ -275,11 +297,11 @@ class PartitionLedger:
         self.next_offset = offset + 1
         self._dirty = True
 
-    def _count(self, record: Record, offset: int, outcomes: Sequence[Outcome], conflicts: Collection[int]) -> bool:
+    def _count(self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str]) -> bool:
         window = self._windows[self._window_id(record)]
         is_counted = offset < window.position
         if not is_counted:
-            new = self._count_in_window(window, record, offset, outcomes, conflicts)
+            new = self._count_in_window(window, record, offset, outcomes, reasons)
             if record.count and isinstance(record.body, list) and not new:
                 return False
         place = 0
@@ -290,7 +312,7 @@ class PartitionLedger:
         return True
 
     def _count_in_window(
-        self, window: Window, record: Record, offset: int, outcomes: Sequence[Outcome], conflicts: Collection[int]
+        self, window: Window, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str]
     ) -> int:
         """Count what is new; gives how many numbers were."""
         new = 0
@@ -305,13 +327,26 @@ class PartitionLedger:
             new = sum(last - first + 1 for first, last in ranges)
             if new and window.closed:
                 window.amend(offset, record.first, record.last, new)
-            _count_batches(window, record, ranges, outcomes, conflicts)
+            _count_batches(window, record, ranges, outcomes, reasons)
+            self._keep_exceptions(window, record, ranges, outcomes, reasons)
             window.numbers.add(record.first, record.last)
         window.position = offset + 1
         window.dirty = True
         # Most recently used last, for _forget.
         self._windows[window.id] = self._windows.pop(window.id)
         return new
+
+    def _keep_exceptions(
+        self, window: Window, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
+        reasons: Mapping[int, str],
+    ) -> None:  # fmt: skip
+        for first, last in ranges:
+            place = first - record.first
+            unkept = window.exceptions.add(
+                first, outcomes[place : last - record.first + 1], reasons, place=place, ranges_max=self._exceptions_max
+            )
+            if unkept:
+                metrics.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
 
     def _count_emitter(self, batch: Batch, offset: int, outcomes: Sequence[Outcome]) -> None:
         self.watermark_us = max(self.watermark_us, batch.received_us)
@@ -351,7 +386,7 @@ class PartitionLedger:
             del self._streams[epoch]
 
     def _window_id(self, record: Record) -> str:
-        return f"window:{self._prefix}:{record.ingest_epoch.hex()}:{record.window}"
+        return window_id(self._group, self._topic_id, self.partition, record.ingest_epoch, record.window)
 
     def _document(self, id: str, body: dict[str, Any]) -> LedgerDocument:
         common = {"owner": self._owner, "partition": self.partition, "rewinds": len(self._rewinds)}
@@ -382,9 +417,10 @@ def _shortened(ranges: Intervals) -> int:
 
 def _count_batches(
     window: Window, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
-    conflicts: Collection[int],
+    reasons: Mapping[int, str],
 ) -> None:  # fmt: skip
     """Count those of the record's events whose numbers are in ``ranges``."""
+    conflicts = [place for place, reason in reasons.items() if reason == DeadLetterReason.IDENTITY_CONFLICT]
     place = 0
     for batch in record.batches:
         end = place + len(batch.events)

@@ -105,6 +105,10 @@ METRICS = (
         ("topic", "partition", "group"),
     ),
     Metric(
+        "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
+        "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
+    ),
+    Metric(
         "logweir_console_rejected_requests_total", Kind.COUNTER,
         "Requests and connections that the console refused by its limits, by the problem's code.", ("reason",),
     ),

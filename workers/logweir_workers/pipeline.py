@@ -49,7 +49,7 @@ class Work:
 
     ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
     gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
-    ``retries``: events that came before, on another day. ``conflicts``: the places of identity conflicts.
+    ``retries``: events that came before, on another day. ``reasons``: why an outcome is not another one, by place.
     """
 
     delivery: Delivery
@@ -60,7 +60,7 @@ class Work:
     outcomes: list[Outcome | None] = field(default_factory=list)
     documents: dict[int, Document] = field(default_factory=dict)
     retries: dict[int, _Retry] = field(default_factory=dict)
-    conflicts: set[int] = field(default_factory=set)
+    reasons: dict[int, str] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
 
 
@@ -152,7 +152,7 @@ class Pipeline:
             metrics.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
         elif work.record is None:
             work.ledger.pass_over(offset)
-        elif not work.ledger.settle(work.record, offset, _known(work.outcomes), work.conflicts):
+        elif not work.ledger.settle(work.record, offset, _known(work.outcomes), work.reasons):
             metrics.get("logweir_worker_records_repeated_total").inc()
             return
         for outcome in Outcome:
@@ -207,8 +207,7 @@ class Pipeline:
 
     def _refuse(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
         work.outcomes[place] = Outcome.DEAD_LETTERED
-        if reason is DeadLetterReason.IDENTITY_CONFLICT:
-            work.conflicts.add(place)
+        work.reasons[place] = reason.value
         work.letters.append(self._letter(work, place, id, reason, stage, error))
 
     def _letter(
