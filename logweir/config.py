@@ -192,6 +192,8 @@ class AccountingSettings(_Section):
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""
     gaps_max: int = Field(1_000, ge=1)
     """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
+    exceptions_max: int = Field(5_000, ge=1)
+    """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, for receipts."""
 
 
 class ConsoleSettings(HttpSettings):
@@ -200,8 +202,6 @@ class ConsoleSettings(HttpSettings):
     port: int = Field(8081, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
     connections_max: int = Field(1024, ge=1)
-    exceptions_max: int = Field(5_000, ge=1)
-    """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, for receipts."""
     """Most connections at once; the system's limit of open files may lower it."""
     requests_max: int = Field(64, ge=1)
     """Most requests at once; eight are worked on, the others wait."""

@@ -86,6 +86,10 @@ METRICS = (
         "Bytes in the spool that are no records: torn off by a power cut or a kill, or by a failing disk.",
     ),
     Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
+    Metric(
+        "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
+        "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
+    ),
     Metric("logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage")),
     Metric("logweir_worker_records_total", Kind.COUNTER, "Records read from the queue, by kind.", ("kind",)),
     Metric("logweir_worker_records_repeated_total", Kind.COUNTER, "Records whose numbers were settled before; they change nothing."),
@@ -103,10 +107,6 @@ METRICS = (
     Metric(
         "logweir_queue_head_age_seconds", Kind.GAUGE, "Age of the next record to be committed; 0 when there is none.",
         ("topic", "partition", "group"),
-    ),
-    Metric(
-        "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
-        "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
     ),
     Metric(
         "logweir_console_rejected_requests_total", Kind.COUNTER,
