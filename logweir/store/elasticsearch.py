@@ -277,9 +277,8 @@ class ElasticsearchStore:
         return found
 
     def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
-        self._ensure_prepared()
         with self._problems("the ledger"):
-            self._client.indices.refresh(index=LEDGER_INDEX)
+            self._client.indices.refresh(index=LEDGER_INDEX, ignore_unavailable=True, allow_no_indices=True)
         after: list[Any] | None = None
         while True:
             with self._problems("the ledger"):

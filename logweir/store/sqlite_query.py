@@ -6,17 +6,16 @@ the FTS5 table ``words``, by the same rowid, has the words of the summary and th
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, cast
 
 import orjson
 
 from logweir.event import FIELDS, Kind
+from logweir.match import leaves_of, milliseconds_of, pattern_of, text_of
 from logweir.query import (
     All,
     And,
@@ -53,6 +52,7 @@ CREATE TABLE events (
     document TEXT NOT NULL
 );
 CREATE INDEX events_received ON events (receivedtimestamp);
+CREATE INDEX events_provenance ON events (ingest_stream, ingest_number);
 CREATE VIRTUAL TABLE words USING fts5(
     summary, rest, content='', columnsize=0, tokenize="ascii tokenchars '_'"
 );
@@ -67,9 +67,6 @@ _ESCAPE_MARK = "\x1e"
 # details, which look for words first, look at it in any case.
 _LONG_MARK = "\ue001"
 _LONG_FROM = 16_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Unfit(ValueError):
@@ -90,7 +87,7 @@ def row_of(document: Document) -> tuple[Any, ...]:
         provenance.stream,
         provenance.number,
         provenance.content_hash,
-        *[_milliseconds(source.get(name)) for name in _DATES],
+        *[milliseconds_of(source.get(name)) for name in _DATES],
         *[_column(source.get(name)) for name in _KEYWORDS],
         text,
     )
@@ -104,20 +101,6 @@ def words_row_of(document: Document) -> tuple[str, str]:
     elif summary and rest.startswith(f"{summary} {BOUNDARY}"):
         rest = rest[len(summary) + 1 :]
     return summary, f"{rest} {_LONG_MARK}" if len(document.all_words) > _LONG_FROM else rest
-
-
-def _milliseconds(value: object) -> int | None:
-    """Milliseconds since 1970 of an ISO date, rounded down; None when it cannot be searched as a date."""
-    return _parsed(value) if isinstance(value, str) else None
-
-
-@lru_cache(maxsize=64)  # an event says the same time twice
-def _parsed(value: str) -> int | None:
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
 
 
 def _column(value: object) -> str | None:
@@ -146,11 +129,6 @@ def _values(column: str) -> list[str]:
     """The values that a column holds: the inverse of ``_column``."""
     values = column[1:-1].split(_LIST_MARK) if column.startswith(_LIST_MARK) else [column]
     return [value.replace(_ESCAPE_MARK + "1", _LIST_MARK).replace(_ESCAPE_MARK + "0", _ESCAPE_MARK) for value in values]
-
-
-def text_of(value: object) -> str:
-    """A leaf's text: a string itself, a number or a truth value as JSON writes it."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 # --- queries ------------------------------------------------------------------------------------------------------
@@ -282,18 +260,7 @@ def register(connection: sqlite3.Connection) -> None:
 
 
 def _keyword_like(column: str | None, pattern: str) -> bool:
-    return column is not None and any(_compiled(pattern).match(value) for value in _values(column))
-
-
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    # fnmatch's expressions do not backtrack from one * into another: no pattern takes long.
-    pieces = re.findall(r"\\.|.", pattern, re.DOTALL)
-    glob = "".join(piece if piece in "*?" else piece[-1].translate(_GLOB_ESCAPES) for piece in pieces)
-    return re.compile(fnmatch.translate(glob))
-
-
-_GLOB_ESCAPES = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
+    return column is not None and any(pattern_of(pattern).match(value) for value in _values(column))
 
 
 def _details_has(document: str, path: str | None) -> bool:
@@ -310,20 +277,4 @@ def _details_begin(document: str, path: str | None, value: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _leaves(document: str) -> tuple[tuple[str, str], ...]:
-    """Path (joined by dots) and text of each leaf of details that can be searched, at any level of lists."""
-    return tuple(
-        (path, text)
-        for path, value in _walk("", orjson.loads(document).get("details"))
-        if value is not None and searchable(text := text_of(value))
-    )
-
-
-def _walk(path: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _walk(f"{path}.{name}" if path else name, inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _walk(path, inner)
-    else:
-        yield path, value
+    return tuple(leaves_of(orjson.loads(document).get("details")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from logweir.errors import LogweirError
 from logweir.event import Provenance
-from logweir.query import parse
+from logweir.query import And, Range, Term, parse
 from logweir.store import (
     DeadLetter,
     Document,
@@ -48,6 +49,22 @@ def found(store: Store, query: str = "*") -> list[str]:
 
 
 # --- events -------------------------------------------------------------------------------------------------------
+def test_events_are_counted_by_the_numbers_they_carry(store: Store) -> None:
+    """How many documents carry a range of one stream's numbers: what receipts and audits ask."""
+    yesterday = some(2, first=6, received_us=NOON_US - DAY_US)
+    other = replace(some(1, first=9)[0], id="other", provenance=Provenance("cd" * 16 + "-1", 3, "f" * 16))
+    store.index([*some(5), *yesterday, other])
+    store.refresh()
+    stream = some(1)[0].provenance.stream
+
+    def count(first: int, last: int, **bounds: int) -> int:
+        query = And((Term("ingest_stream", stream), Range("ingest_number", first, last + 1)))
+        return store.search(query, size=0, **bounds).total
+
+    assert [count(2, 4), count(1, 9), count(8, 99)] == [3, 7, 0]
+    assert count(1, 9, from_us=NOON_US - 60_000_000, to_us=NOON_US + 60_000_000) == 5
+
+
 def test_new_documents_are_created_and_found(store: Store) -> None:
     """Documents of several days go to their indices, one item each in order."""
     documents = some(3) + some(2, first=4, received_us=NOON_US - DAY_US) + some(1, first=6)
@@ -273,6 +290,24 @@ def test_ledger_reads_are_never_stale_and_may_be_empty(store: Store) -> None:
 
     assert store.read_ledger(["p"]) == {"p": LedgerDocument("p", 5, {"n": 2**62})}
     assert store.claim("p", "one").generation == 6
+
+
+def test_who_only_reads_makes_nothing(request: pytest.FixtureRequest, tmp_path: Path, store: Store) -> None:
+    """A ledger that nobody has written yet is empty; asking for it leaves no template, index or file behind."""
+    kind = request.node.callspec.params["store"]
+    settings = settings_of(kind, request, tmp_path / "another")
+    with closing(open_store(settings)) as reader:
+        found = [
+            list(reader.scan_ledger("position:")),
+            reader.read_ledger(["a"]),
+            reader.search(parse("*"), size=1).total,
+        ]
+
+    assert found == [[], {}, 0]
+    if kind == "sqlite":
+        assert not (tmp_path / "another").exists()
+    else:
+        assert "logweir-ledger" not in request.getfixturevalue(kind).request("GET", "/_all/_alias")
 
 
 def test_a_scan_gives_the_ledger_documents_of_a_prefix_in_order(store: Store) -> None:
