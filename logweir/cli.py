@@ -12,9 +12,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from logweir import __version__
 from logweir.errors import SERVER_EXTRA_MISSING, LogweirError
+
+if TYPE_CHECKING:
+    from logweir.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ COMMANDS = (
     Command("emitters", "list who sends, and what of it is lost or missing", "logweir.emitters_command"),
     Command("deadletters", "list what could not be indexed or read, whole", "logweir.deadletters"),
     Command("send", "post events from a file or standard input", "logweir.send"),
-    Command("doctor", "check configuration, queue, store, disk and clock", "logweir.doctor"),
+    Command("doctor", "check configuration, certificate, queue, store, disk and clock", "logweir.doctor"),
     Command("config", "print every setting: its value, where it is set, what it means", "logweir.config_command"),
 )
 
@@ -69,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     try:
         module = importlib.import_module(command.module)
-        from logweir import config
+        importlib.import_module("logweir.config")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("logweir"):
             raise
@@ -85,6 +89,14 @@ def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     if hasattr(module, "unambiguous"):
         words = module.unambiguous(words)
     arguments = parser.parse_args(words, namespace=common)
+    status: int = module.run(arguments, settings_of(arguments))
+    return status
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """The settings in force for a command that was called with these arguments. Raises LogweirError as config.load."""
+    from logweir import config
+
     overrides = {
         name.removeprefix("set:"): value
         for name, value in vars(arguments).items()
@@ -92,8 +104,7 @@ def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     }
     if arguments.data_dir is not None:
         overrides["data_dir"] = arguments.data_dir
-    status: int = module.run(arguments, config.load(config_file=arguments.config, overrides=overrides))
-    return status
+    return config.load(config_file=arguments.config, overrides=overrides)
 
 
 def _common_parser() -> argparse.ArgumentParser:

@@ -94,6 +94,14 @@ class IngestSettings(HttpSettings):
     """Most bytes in the spool while the queue is away: of all processes that share its folder together."""
     refused_size_bytes_max: int = Field(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""
+    stop_timeout_s: float = Field(12.0, gt=0, le=3600)
+    """How long a stop may take: requests under way have half of it to end, what they brought the other half to be safe."""
+    tls_cert_file: Path | None = None
+    """Certificate in PEM, its chain behind it: then HTTPS is served. A change of the file counts within seconds."""
+    tls_key_file: Path | None = None
+    """Key of the certificate, not encrypted; by default it is in the certificate's file."""
+    tls_handshake_timeout_s: float = Field(10.0, gt=0)
+    """Longest time that a TLS handshake may take."""
     trusted_proxies: CommaList = ()
     """Networks (10.0.0.0/8) whose X-Forwarded-For is believed."""
 

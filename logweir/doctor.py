@@ -1,4 +1,4 @@
-"""Check configuration, keys, queue, store, disk and clock; say what to do about each fault.
+"""Check configuration, keys, certificate, queue, store, disk and clock; say what to do about each fault.
 
 Exit status 0 when nothing is wrong, 1 when something is.
 """
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +29,7 @@ from logweir.keys import read_keys
 from logweir.queue import open_queue
 from logweir.search import printable
 from logweir.store import open_store
+from logweir.tls import Pair, load
 
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1
@@ -64,6 +66,7 @@ def examine(settings: Settings) -> list[Finding]:
     checks: list[tuple[str, Callable[[Settings], Finding]]] = [
         ("configuration", _configuration),
         ("keys", _keys),
+        ("certificate", _certificate),
         ("disk", _disk),
         ("queue", _queue),
         ("store", _store),
@@ -95,6 +98,31 @@ def _keys(settings: Settings) -> Finding:
         found = f"{path} has no live key: every request is answered 401"
         return Finding("keys", "warning", found, "Make one: logweir keys add NAME")
     return Finding("keys", "ok", f"{len(live)} live: {', '.join(live)}")
+
+
+def _certificate(settings: Settings) -> Finding:
+    ingest = settings.ingest
+    made = settings.data_dir / "tls/server.pem"  # by `logweir up --tls`
+    is_made = ingest.tls_cert_file is None and ingest.tls_key_file is None
+    if is_made and not made.exists():
+        return Finding("certificate", "ok", "none: ingest serves plain HTTP")
+    pair = Pair(made, made) if is_made else Pair.of(ingest)
+    try:
+        loaded = load(pair)
+    except LogweirError as error:
+        if not is_made:
+            raise
+        advice = "`logweir up --tls` makes another one; remove the folder when it is not to be used again."
+        return Finding("certificate", "warning", error.detail, advice)
+    days = (loaded.expires - datetime.now(UTC)).days
+    found = f"{pair.certificate} for {', '.join(loaded.names) or 'no name'}, good for {days} more days"
+    if loaded.is_due:
+        advice = "Renew it: ingest serves the new one within seconds, without a restart."
+        return Finding("certificate", "warning", found, advice)
+    if pair.key.stat().st_mode & 0o004:
+        advice = f"Whoever reads the key can pass for this door: chmod o-r {pair.key}"
+        return Finding("certificate", "warning", f"{found}; every user can read {pair.key}", advice)
+    return Finding("certificate", "ok", found)
 
 
 def _disk(settings: Settings) -> Finding:

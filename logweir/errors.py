@@ -258,7 +258,7 @@ INGEST_AWAY = Problem(
 STOPPING = Problem(
     "stopping",
     503,
-    "This door is stopping and takes no more events.",
+    "This process is stopping and takes no more requests.",
     "Send the same request again.",
     retry=True,
 )
@@ -343,6 +343,31 @@ PORT_TAKEN = Problem(
     "{what} cannot listen on {address}: {reason}.",
     "Stop what listens there, or choose another port.",
 )
+TLS_FILE_BAD = Problem(
+    "tls_file_bad",
+    500,
+    "{path} cannot be used for TLS: {reason}.",
+    "ingest.tls_cert_file is a PEM file with the certificate and then its chain, ingest.tls_key_file one with its key;"
+    " the user that runs ingest must be able to read both.",
+)
+TLS_KEY_ENCRYPTED = Problem(
+    "tls_key_encrypted",
+    500,
+    "The private key in {path} is encrypted.",
+    "Store it without a passphrase (openssl pkey -in OLD -out NEW), readable only for the user that runs ingest.",
+)
+TLS_KEY_MISMATCHED = Problem(
+    "tls_key_mismatched",
+    500,
+    "The private key in {key_path} is not the one of the certificate in {path}.",
+    "Name the two files of one pair; in the certificate's file, the server's own certificate comes before its chain.",
+)
+TLS_CERTIFICATE_NOT_VALID = Problem(
+    "tls_certificate_not_valid",
+    500,
+    "The certificate in {path} is good from {since} to {until}, and now it is {now}.",
+    "Renew the certificate, or correct this machine's clock.",
+)
 KEY_NOT_GIVEN = Problem(
     "key_not_given",
     401,
@@ -373,6 +398,13 @@ DOOR_DOWN = Problem(
     "{url} did not accept the events from line {line} on within {seconds} seconds: {reason}.",
     "Check that ingest runs there, then send the rest: tail -n +{line} FILE | logweir send … -",
     retry=True,
+)
+DOOR_UNTRUSTED = Problem(
+    "door_untrusted",
+    500,
+    "The certificate of {url} is not to be trusted: {reason}.",
+    "Give the certificate of its authority with --ca-file (`logweir up --tls` keeps its own in tls/ca.crt of its data"
+    " folder), and call the door by a name that its certificate has.",
 )
 FILE_UNREADABLE = Problem(
     "file_unreadable",

@@ -25,6 +25,7 @@ from logweir.errors import (
     HTTP_BAD,
     PIPELINED_TOO_MANY,
     REQUESTS_TOO_MANY,
+    STOPPING,
     LogweirError,
 )
 
@@ -89,6 +90,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_extra = False
         self._is_deaf = False
+        self._is_ending = False
+        self._is_refusing = False
         self._last_word: LogweirError | None = None
 
     @classmethod
@@ -136,6 +139,25 @@ class LimitedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self._close()
 
+    def finish(self, *, refusing: bool, closing: bool) -> None:
+        """The server ends: make the answer to what is under way, or to what comes next, the last one here.
+
+        ``refusing``: what comes next is answered 503. ``closing``: close the connection now if nothing is under way.
+        Harmless when it is called again.
+        """
+        self._is_ending, self._is_refusing = True, refusing
+        if self._under_way or self._is_deaf:
+            return
+        if not self._is_idle():
+            self._end_behind_answer()
+        elif closing and not self.transport.is_closing():
+            self._close()
+
+    def _end_behind_answer(self) -> None:
+        # An answer that has begun has said already that the connection stays.
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
     # --- what comes in ---------------------------------------------------------------------------------------------
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -172,7 +194,7 @@ class LimitedProtocol(HttpToolsProtocol):
         size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size_bytes > settings.header_size_bytes_max:
             self._refuse(self._headers_too_large())
-        elif self._is_extra or self.pipeline or len(self.tasks) >= settings.requests_max:
+        elif self._is_extra or self._is_refusing or self.pipeline or len(self.tasks) >= settings.requests_max:
             self._begin_under_load()
         else:
             super().on_headers_complete()
@@ -189,6 +211,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._disarm()
         if not self._is_deaf:
             super().on_message_complete()
+            if self._is_ending:
+                # Not earlier: closed behind an early answer, the connection would lose it with the body's rest.
+                self._end_behind_answer()
 
     # --- answers ---------------------------------------------------------------------------------------------------
     def write_reply(self, scope: object, reply: Reply) -> bool:
@@ -244,6 +269,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return LogweirError(PIPELINED_TOO_MANY, requests_max=requests_max, section=section)
         if self.url in self.spared:
             return None
+        if self._is_refusing:
+            return LogweirError(STOPPING)
         if self._is_extra:
             return LogweirError(CONNECTIONS_TOO_MANY, connections_max=settings.connections_max, section=section)
         if len(self.tasks) >= settings.requests_max:

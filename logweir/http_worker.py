@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import mmap
 import resource
 import signal
+import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
 import gunicorn.glogging
+from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from logweir.config import HttpSettings
@@ -16,14 +20,15 @@ from logweir.http_protocol import LimitedProtocol
 
 log = logging.getLogger(__name__)
 
-# Requests in flight get so long to end when a worker stops.
-DRAIN_S = 3
+RETIRE = signal.SIGUSR2
+"""Tells a process that has served once to end while others of its port go on: see HttpServer."""
+
 # What a process opens beside its connections: the queue's, the store's, files, and those that are told to come back.
 _OTHER_FILES = 512
 
 
 class HttpWorker(UvicornWorker):  # type: ignore[misc]
-    """Its process calls ``limit`` before it serves."""
+    """Its process calls ``limit`` before it serves. ``server`` of gunicorn's application gives its HttpServer."""
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (as the class that it overrides has it)
         "loop": "uvloop",
@@ -34,7 +39,6 @@ class HttpWorker(UvicornWorker):  # type: ignore[misc]
         # X-Forwarded-For is ours to read, and believed only from trusted proxies.
         "proxy_headers": False,
         "server_header": False,
-        "timeout_graceful_shutdown": DRAIN_S,
     }
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -42,6 +46,25 @@ class HttpWorker(UvicornWorker):  # type: ignore[misc]
         # A line for each sender that does not speak HTTP would fill the disk; they are counted.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         logging.getLogger("uvicorn.error").propagate = True
+        # Shared with the process that is forked from this one.
+        self._serving = mmap.mmap(-1, 1)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the process takes connections, or did: for the master to see."""
+        return bool(self._serving[0])
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = self.app.server(self.config, now_serving=self._now_serving)
+        asyncio.get_running_loop().add_signal_handler(RETIRE, server.retire)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    def _now_serving(self) -> None:
+        self._serving[0] = 1
 
     def handle_exit(self, _: int, __: Any) -> None:
         # Ctrl-C makes gunicorn send SIGQUIT, which uvicorn's worker takes for its own and does nothing about:

@@ -11,11 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import prometheus_client
+from prometheus_client import multiprocess
+from prometheus_client.mmap_dict import MmapedDict
 
 from logweir import __version__
+from logweir.files import locked
 
 
 class Kind(StrEnum):
@@ -29,7 +33,7 @@ class Metric:
     """One row.
 
     ``initial``: label values that exist from the start, so that ``increase()`` sees the first event. ``merge``: what a
-    gauge of several processes of one port shows, their sum or the largest.
+    gauge of several processes of one port shows: their sum, the largest or the smallest.
     """
 
     name: str
@@ -38,7 +42,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     initial: tuple[tuple[str, ...], ...] = field(default=())
-    merge: Literal["livesum", "livemax"] = "livesum"
+    merge: Literal["livesum", "livemax", "livemin"] = "livesum"
 
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -85,6 +89,20 @@ METRICS = (
         "logweir_ingest_spool_damaged_bytes_total", Kind.COUNTER,
         "Bytes in the spool that are no records: torn off by a power cut or a kill, or by a failing disk.",
     ),
+    Metric(
+        "logweir_ingest_processes_died_total", Kind.COUNTER,
+        "Ingest processes that ended without being told to; each was replaced.",
+    ),
+    Metric(
+        "logweir_ingest_tls_certificate_expires_seconds", Kind.GAUGE,
+        "Seconds until the served certificate expires; negative once it has.", ("file",), merge="livemin",
+    ),
+    Metric(
+        "logweir_ingest_tls_handshakes_failed_total", Kind.COUNTER,
+        "TLS handshakes that failed: refused (no common version, or no TLS at all), unfinished (given up by the sender, or cut after"
+        " ingest.tls_handshake_timeout_s), or crowded (beyond ingest.connections_max).", ("reason",),
+        initial=(("refused",), ("unfinished",), ("crowded",)),
+    ),
     Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
     Metric(
         "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
@@ -119,6 +137,7 @@ METRICS = (
 # A second series for every counter and histogram that says when it began tells operators nothing, and doubles a scrape.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
+_LOCK = "lock"
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
@@ -160,10 +179,30 @@ def remove(name: str, *values: str) -> None:
 
 def exposition() -> tuple[bytes, str]:
     """The text of ``/metrics`` and its content type, over all processes that share the port."""
-    registry = prometheus_client.REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        from prometheus_client import multiprocess
-
-        registry = prometheus_client.CollectorRegistry()
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return prometheus_client.generate_latest(prometheus_client.REGISTRY), prometheus_client.CONTENT_TYPE_LATEST
+    registry = prometheus_client.CollectorRegistry()
+    with locked(Path(folder) / _LOCK):
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST
+        return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST
+
+
+def process_gone(number: int) -> None:
+    """Take over what a process of the port has left: its gauges end, its counts stay, in one file with others' counts.
+
+    A file of its own for each would grow in number with every reload, and every scrape reads them all.
+    """
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    with locked(folder / _LOCK):
+        multiprocess.mark_process_dead(number)  # type: ignore[no-untyped-call]
+        for kind in ("counter", "histogram"):
+            left = folder / f"{kind}_{number}.db"
+            if not left.exists():
+                continue
+            # No process has this number.
+            kept: Any = MmapedDict(str(folder / f"{kind}_0.db"))  # type: ignore[no-untyped-call]
+            for key, value, _, _ in MmapedDict.read_all_values_from_file(str(left)):  # type: ignore[no-untyped-call]
+                kept.write_value(key, kept.read_value(key)[0] + value, 0.0)
+            kept.close()
+            left.unlink()

@@ -1,4 +1,4 @@
-"""What a process of ours owes the processes around it: to die with its parent, and to say where it listens."""
+"""What a process of ours owes the processes around it: to end with its parent or terminal, to say where it listens."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ def die_with_parent(sent: signal.Signals = signal.SIGKILL, *, parent: int | None
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(sent), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), sent)
+
+
+class Terminal:
+    """The terminal that this process was started from, if it was: make one at the start."""
+
+    def __init__(self) -> None:
+        self._descriptors = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def is_gone(self) -> bool:
+        """Whether it has been closed.
+
+        That tells the two meanings of SIGHUP apart: "the terminal is gone", and "read your settings again", which a
+        person or a service manager asks for.
+        """
+        return any(not os.isatty(descriptor) for descriptor in self._descriptors)
 
 
 def identity() -> str:

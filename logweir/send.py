@@ -16,6 +16,7 @@ import gzip
 import json
 import os
 import secrets
+import ssl
 import sys
 import time
 import zlib
@@ -34,6 +35,7 @@ from logweir.errors import (
     DOOR_DOWN,
     DOOR_REFUSED,
     DOOR_REFUSED_KEY,
+    DOOR_UNTRUSTED,
     FILE_UNREADABLE,
     KEY_NOT_GIVEN,
     KEY_UNSENDABLE,
@@ -50,7 +52,7 @@ _WAIT_S_MAX = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="events, one JSON object a line; - for standard input")
     parser.add_argument("--key", help=f"the key to send with (environment: {KEY_VARIABLE})")
-    parser.add_argument("--url", help="where to post (http://127.0.0.1:8080/events)")
+    parser.add_argument("--url", help="where to post (ingest of this machine)")
     parser.add_argument(
         "--batch", type=whole_number(least=1), default=500, metavar="N", help="events in a request (500)"
     )
@@ -64,8 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     key = _readable(arguments.key or os.environ.get(KEY_VARIABLE) or "")
-    url = arguments.url or f"http://{reachable(settings.ingest.address)}:{settings.ingest.port}/events"
-    door = _Door(url=url, key=key, retry_s=arguments.retry, ca_file=arguments.ca_file)
+    scheme = "https" if settings.ingest.tls_cert_file else "http"
+    url = arguments.url or f"{scheme}://{reachable(settings.ingest.address)}:{settings.ingest.port}/events"
+    door = _Door(url=url, key=key, retry_s=arguments.retry, trusted=_trusted(arguments.ca_file))
     progress = Progress(
         TextColumn("sending"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), disable=arguments.quiet or not sys.stderr.isatty(),
@@ -95,6 +98,15 @@ def _readable(key: str) -> str:
     return key
 
 
+def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+    """Whose certificates are: those that authorities in the file have signed, else the system's. FILE_UNREADABLE."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+        raise LogweirError(FILE_UNREADABLE, path=ca_file, reason=reason) from error
+
+
 @dataclass(slots=True)
 class _Batch:
     """Lines of the input: ``first`` is the number of the first one, from 1; ``read_bytes`` with empty lines."""
@@ -107,18 +119,18 @@ class _Batch:
 class _Door:
     """``accepted``: how many events were answered 202 so far."""
 
-    def __init__(self, *, url: str, key: str, retry_s: float, ca_file: Path | None) -> None:
+    def __init__(self, *, url: str, key: str, retry_s: float, trusted: ssl.SSLContext) -> None:
         self.accepted = 0
         self._url = url
         self._headers = {"X-My-Log-Input-Key": key, "Content-Type": "application/x-ndjson"}
         self._retry_s = retry_s
         self._run = secrets.token_hex(12)
-        self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, retries=False, timeout=30.0)
+        self._pool = urllib3.PoolManager(ssl_context=trusted, retries=False, timeout=30.0)
 
     def post(self, batch: _Batch) -> None:
         """Have the whole batch accepted, or else all that stands before the line that is refused.
 
-        Raises LogweirError: DOOR_REFUSED naming the line, DOOR_REFUSED_KEY, DOOR_DOWN.
+        Raises LogweirError: DOOR_REFUSED naming the line, DOOR_REFUSED_KEY, DOOR_UNTRUSTED, DOOR_DOWN.
         """
         status, answer = self._answered(batch)
         if status == 202:
@@ -149,9 +161,14 @@ class _Door:
             wait_s = min(wait_s * 2, _WAIT_S_MAX)
 
     def _try(self, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any], str]:
-        """Status (0: no answer), answer, and what to say about it."""
+        """Status (0: no answer), answer, and what to say about it. Raises LogweirError(DOOR_UNTRUSTED)."""
         try:
             response = self._pool.request("POST", self._url, body=body, headers=headers)
+        except urllib3.exceptions.SSLError as error:
+            refused = error.args[0] if error.args else None
+            if not isinstance(refused, ssl.SSLCertVerificationError):
+                return 0, {}, str(error)
+            raise LogweirError(DOOR_UNTRUSTED, url=self._url, reason=refused.verify_message.rstrip(".")) from error
         except urllib3.exceptions.HTTPError as error:
             return 0, {}, str(error).rpartition(": ")[2]
         try:

@@ -1,6 +1,7 @@
 """Run the whole product on this machine: ingest, worker and console, watched over by this process.
 
-Everything is kept in the data folder (--data-dir): queue, store, keys. Ctrl-C stops it all.
+Everything is kept in the data folder (--data-dir): queue, store, keys. Ctrl-C stops it all, as does closing the
+terminal from which it was started; any other SIGHUP has ingest read its settings again.
 """
 
 from __future__ import annotations
@@ -10,32 +11,31 @@ import fcntl
 import http.client
 import logging
 import os
+import shlex
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from logweir.arguments import reachable, whole_number
-from logweir.config import Settings, environment_name
-from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PART_FAILED, PORT_TAKEN, SETTING_BAD, LogweirError
+from logweir.authority import Authority
+from logweir.config import IngestSettings, Settings, environment_name
+from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PORT_TAKEN, SETTING_BAD, LogweirError
 from logweir.files import make_folder
 from logweir.keys import KeysFile, read_keys
 from logweir.logs import configure_logging
-from logweir.process import die_with_parent, require_free_port
+from logweir.process import Terminal, die_with_parent, require_free_port
+from logweir.supervisor import GRACE_S, Part, Supervisor
+from logweir.tls import pinned
 
 log = logging.getLogger(__name__)
 
 KEY_NAME = "first"
 _EXAMPLE = '{"category":"test","summary":"hello weir"}'
-_READY_S_MAX = 60.0
 _PORT_WAIT_S_MAX = 3.0
 _KEY_WAIT_S_MAX = 3.0
-_GRACE_S = 4.0
-_RESTART_WAIT_S_MAX = 10.0
 _TURN_S = 0.1
 
 
@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="ADDRESS", help="address that both listen on (127.0.0.1: this machine only)"
     )
+    tls_help = "have ingest serve HTTPS, with a certificate made here unless ingest.tls_cert_file names one"
+    parser.add_argument("--tls", action="store_true", help=tls_help)
     parser.add_argument("--workers", type=whole_number(least=1), default=1, metavar="N", help="worker processes (1)")
     parser.add_argument(
         "--die-with-parent", action="store_true", help="stop when the process that started this one dies"
@@ -56,19 +58,22 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         die_with_parent()
     configure_logging("up")
     settings = _listening(settings, arguments.address)
-    supervisor = Supervisor()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    terminal, supervisor = Terminal(), Supervisor()
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.stop() if terminal.is_gone() else supervisor.reload())
     with _locked(settings.data_dir):
         _require_ports(settings)
-        for part in _parts(arguments, settings):
+        authority = _authority(settings) if arguments.tls else None
+        way = _Way(settings.ingest, authority)
+        for part in _parts(arguments, settings, authority):
             supervisor.start(part)
         try:
-            if supervisor.wait_until_ready(settings):
-                print(_welcome(settings, _first_key(settings)), flush=True)
-                supervisor.watch()
+            if supervisor.wait_until(_ready(settings, way)):
+                print(_welcome(settings, way, _first_key(settings, way)), flush=True)
+                supervisor.watch(every_hour=lambda: way.renew(settings))
         finally:
-            supervisor.stop_all()
+            supervisor.stop_all(ingest_grace_s=settings.ingest.stop_timeout_s + GRACE_S)
     return 0
 
 
@@ -85,112 +90,52 @@ def _listening(settings: Settings, address: str | None) -> Settings:
     return settings.model_copy(update={"ingest": ingest, "console": console})
 
 
-@dataclass(slots=True)
-class Part:
-    """One child process. ``stop_first``: it takes events in, so it stops before those that work them off."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    stop_first: bool = False
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    restart_at: float = 0.0
-    restart_wait_s: float = field(default=0.5)
-
-    def start(self) -> None:
-        parent = os.getpid()
-        # A process group of its own: Ctrl-C in the terminal reaches us alone, and we stop the parts in order.
-        self.process = subprocess.Popen(  # noqa: S603
-            self.command,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-            preexec_fn=lambda: die_with_parent(parent=parent),
-        )
-        self.started = time.monotonic()
-
-    def exit_status(self) -> int | None:
-        return self.process.poll() if self.process else None
+def _authority(settings: Settings) -> Authority | None:
+    """Where the certificate is that was made for ingest; None when the settings name one."""
+    if settings.ingest.tls_cert_file is not None:
+        return None
+    authority = Authority(settings.data_dir / "tls")
+    authority.prepare(settings.ingest.address)
+    return authority
 
 
-class Supervisor:
-    """Starts parts, starts them again when they die, stops them."""
+class _Way:
+    """How ingest is reached from this machine: with TLS or without, and whose certificates to trust."""
 
-    def __init__(self) -> None:
-        self._parts: list[Part] = []
-        self._stopping = False
+    def __init__(self, ingest: IngestSettings, authority: Authority | None) -> None:
+        certificate = authority.pair.certificate if authority else ingest.tls_cert_file
+        self.address, self.port = reachable(ingest.address), ingest.port
+        self.authority = authority
+        self.certificate = certificate
+        self.url = f"{'https' if certificate else 'http'}://{self.address}:{self.port}"
 
-    def stop(self) -> None:
-        """Have ``watch`` return; a second time, kill everything at once."""
-        if self._stopping:
-            self._signal(self._parts, signal.SIGKILL)
-        self._stopping = True
+    @property
+    def curl(self) -> str:
+        """The command, as far as it depends on the way."""
+        return f"curl --cacert {shlex.quote(str(self.authority.certificate))}" if self.authority else "curl"
 
-    def start(self, part: Part) -> None:
-        self._parts.append(part)
-        part.start()
+    def status(self, method: str, path: str, key: str = "") -> int:
+        """What is answered; 0 when nothing is."""
+        return _status(self.address, self.port, method, path, key, certificate=self.certificate)
 
-    def wait_until_ready(self, settings: Settings) -> bool:
-        """True once ingest and console answer; False when told to stop before. Raises LogweirError(PART_FAILED)."""
-        deadline = time.monotonic() + _READY_S_MAX
-        waiting = [("ingest", reachable(settings.ingest.address), settings.ingest.port, "GET", "/readyz")]
-        waiting.append(("console", reachable(settings.console.address), settings.console.port, "GET", "/healthz"))
-        while waiting and not self._stopping:
-            for part in self._parts:
-                if (part.exit_status() or 0) > 0:
-                    raise LogweirError(PART_FAILED, part=part.name, status=part.exit_status())
-                self._restart_if_dead(part)
-            if time.monotonic() > deadline:
-                raise LogweirError(PART_FAILED, part=waiting[0][0], status=f"not ready after {_READY_S_MAX:.0f} s")
-            waiting = [one for one in waiting if _status(*one[1:]) != http.client.OK]
-            time.sleep(_TURN_S)
-        return not self._stopping
-
-    def watch(self) -> None:
-        """Start again what dies, with growing pauses, until told to stop."""
-        while not self._stopping:
-            for part in self._parts:
-                self._restart_if_dead(part)
-            time.sleep(_TURN_S)
-
-    def stop_all(self) -> None:
-        """Stop the parts in order, each within its grace; then kill what is left."""
-        log.info("Stopping.")
-        for group in (
-            [part for part in self._parts if part.stop_first],
-            [part for part in self._parts if not part.stop_first],
-        ):
-            self._signal(group, signal.SIGTERM)
-            deadline = time.monotonic() + _GRACE_S
-            while time.monotonic() < deadline and any(part.exit_status() is None for part in group):
-                time.sleep(_TURN_S / 4)
-            self._signal(group, signal.SIGKILL)
-            for part in group:
-                if part.process:
-                    part.process.wait()
-
-    def _restart_if_dead(self, part: Part) -> None:
-        now = time.monotonic()
-        if part.exit_status() is None:
-            return
-        if not part.restart_at:
-            if now - part.started > _RESTART_WAIT_S_MAX:
-                part.restart_wait_s = 0.5
-            part.restart_at = now + part.restart_wait_s
-            log.warning("%s ended with status %s; starting it again.", part.name, part.exit_status())
-        elif now >= part.restart_at:
-            part.restart_at = 0.0
-            part.restart_wait_s = min(part.restart_wait_s * 2, _RESTART_WAIT_S_MAX)
-            part.start()
-
-    def _signal(self, parts: list[Part], number: signal.Signals) -> None:
-        for part in parts:
-            if part.process and part.exit_status() is None:
-                part.process.send_signal(number)
+    def renew(self, settings: Settings) -> None:
+        """Make a new certificate before ours expires; ingest takes it by itself."""
+        try:
+            if self.authority is not None and self.authority.prepare(settings.ingest.address):
+                log.info("The certificate in %s was made anew.", self.authority.pair.certificate)
+        except LogweirError as error:
+            log.error("The certificate is about to expire and could not be made anew: %s", error)
 
 
-def _parts(arguments: argparse.Namespace, settings: Settings) -> list[Part]:
+def _ready(settings: Settings, way: _Way) -> dict[str, Callable[[], bool]]:
+    console = reachable(settings.console.address), settings.console.port
+    return {
+        "ingest": lambda: way.status("GET", "/readyz") == http.client.OK,
+        "console": lambda: _status(*console, "GET", "/healthz") == http.client.OK,
+    }
+
+
+def _parts(arguments: argparse.Namespace, settings: Settings, authority: Authority | None) -> list[Part]:
     environment = dict(os.environ)
     for name, value in vars(arguments).items():
         if name.startswith("set:") and value is not None:
@@ -198,15 +143,17 @@ def _parts(arguments: argparse.Namespace, settings: Settings) -> list[Part]:
     if arguments.address:
         environment[environment_name("ingest.address")] = arguments.address
         environment[environment_name("console.address")] = arguments.address
+    if authority is not None:
+        environment[environment_name("ingest.tls_cert_file")] = str(authority.pair.certificate)
     common = ["--data-dir", str(settings.data_dir)]
     if arguments.config:
         common += ["--config", str(arguments.config)]
 
-    def part(name: str, command: str, *, stop_first: bool = False) -> Part:
-        return Part(name, [sys.executable, "-m", "logweir.cli", command, *common], environment, stop_first)
+    def part(name: str, command: str, *, is_ingest: bool = False) -> Part:
+        return Part(name, [sys.executable, "-m", "logweir.cli", command, *common], environment, is_ingest)
 
     workers = [part(f"worker {number}", "worker") for number in range(1, arguments.workers + 1)]
-    return [part("ingest", "ingest", stop_first=True), *workers, part("console", "console")]
+    return [part("ingest", "ingest", is_ingest=True), *workers, part("console", "console")]
 
 
 @contextmanager
@@ -250,37 +197,43 @@ def _require_ports(settings: Settings) -> None:
                 time.sleep(_TURN_S)
 
 
-def _first_key(settings: Settings) -> str | None:
+def _first_key(settings: Settings, way: _Way) -> str | None:
     """A key that the door accepts already, when there has never been one; None when there has."""
     path = settings.keys_path
     if read_keys(path):
         return None
     key = KeysFile(path).add(KEY_NAME)
-    door = reachable(settings.ingest.address), settings.ingest.port
     deadline = time.monotonic() + _KEY_WAIT_S_MAX
     # The door looks for new keys every other second. An empty body is refused, but not before its key is known.
-    while _status(*door, "POST", "/events", key) == http.client.UNAUTHORIZED and time.monotonic() < deadline:
+    while way.status("POST", "/events", key) == http.client.UNAUTHORIZED and time.monotonic() < deadline:
         time.sleep(_TURN_S)
     return key
 
 
-def _welcome(settings: Settings, key: str | None) -> str:
-    ingest = f"http://{reachable(settings.ingest.address)}:{settings.ingest.port}"
+def _welcome(settings: Settings, way: _Way, key: str | None) -> str:
     console = f"http://{reachable(settings.console.address)}:{settings.console.port}"
     program = f"{Path(sys.argv[0])} {{}} --data-dir {settings.data_dir}"
     lines = [
         "",
-        f"logweir is running. Events go to {ingest}/events, people look at {console}/",
+        f"logweir is running. Events go to {way.url}/events, people look at {console}/",
         f"Everything is kept in {settings.data_dir}. Ctrl-C stops it.",
         "",
     ]
+    if way.authority is not None:
+        trusted = shlex.quote(str(way.authority.certificate))
+        lines += [
+            f"Senders must trust the authority that has made its certificate, {way.authority.certificate}:",
+            f"  {way.curl} {way.url}/readyz",
+            f"  {Path(sys.argv[0])} send --ca-file {trusted} --url {way.url}/events --key KEY FILE",
+            "",
+        ]
     if key is not None:
         header = [*(f"{name}: {key}" for name in settings.ingest.key_headers), f"Authorization: Bearer {key}"][0]
         lines += [
             f"A key was made, named {KEY_NAME!r}. This is the only time that it is shown:",
             f"  {key}",
             "Send an event with it:",
-            f"  curl -H '{header}' -d '{_EXAMPLE}' {ingest}/events",
+            f"  {way.curl} -H '{header}' -d '{_EXAMPLE}' {way.url}/events",
             "Find it:",
             f"  {program.format('search hello')}",
         ]
@@ -294,13 +247,17 @@ def _welcome(settings: Settings, key: str | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def _status(address: str, port: int, method: str, path: str, key: str = "") -> int:
-    """What is answered; 0 when nothing is."""
-    connection = http.client.HTTPConnection(address.strip("[]"), port, timeout=1)
+def _status(address: str, port: int, method: str, path: str, key: str = "", *, certificate: Path | None = None) -> int:
+    """What is answered; 0 when nothing is. ``certificate``: ask with TLS, and trust this one alone."""
+    host = address.strip("[]")
     try:
-        connection.request(method, path, headers={"Authorization": f"Bearer {key}"} if key else {})
-        return connection.getresponse().status
+        connection = (
+            http.client.HTTPSConnection(host, port, timeout=1, context=pinned(certificate))
+            if certificate is not None
+            else http.client.HTTPConnection(host, port, timeout=1)
+        )
+        with closing(connection):
+            connection.request(method, path, headers={"Authorization": f"Bearer {key}"} if key else {})
+            return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0
-    finally:
-        connection.close()

@@ -6,12 +6,14 @@ import argparse
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gunicorn.app.base
 
 from logweir import metrics
 from logweir.config import Settings
+from logweir.http_server import HttpServer
 from logweir.http_worker import HttpLog, HttpWorker, limit
 from logweir.http_wsgi import WsgiFace
 from logweir.logs import configure_logging
@@ -21,8 +23,9 @@ from logweir_console.app import make_app
 
 _THREADS = 8
 _BACKLOG = 256
-# Requests in flight get DRAIN_S to end; gunicorn kills after this.
-_GRACEFUL_S = 5
+# A stop takes so long at most; gunicorn kills a little later.
+_STOP_S = 6.0
+_GRACEFUL_S = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +79,9 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
             self._settings.console, section="console", spared=spared, refused=lambda code: rejected.labels(code).inc()
         )
         return WsgiFace(make_app(self._settings.console, open_store(self._settings.store)), threads=_THREADS)
+
+    def server(self, config: Any, *, now_serving: Callable[[], object]) -> HttpServer:
+        return HttpServer(config, stop_timeout_s=_STOP_S, now_serving=now_serving)
 
     def _say_where(self, worker: Any) -> None:
         if worker.age == 1:

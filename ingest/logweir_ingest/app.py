@@ -115,6 +115,7 @@ class Door:
         self._source_address = SourceAddress(settings.ingest.trusted_proxies)
         self._random = _Random()
         self._tally = tally
+        self._is_stopping = False
 
     @property
     def body_size_bytes_max(self) -> int:
@@ -215,9 +216,18 @@ class Door:
         """200 as long as this process lives; asks nobody."""
         return Reply(200, _JSON, b'{"status":"ok"}')
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether events can be accepted now."""
+        return self._merger.unready() is None
+
+    def refuse(self) -> None:
+        """Be not ready from now on: the process stops, and whoever balances shall go elsewhere."""
+        self._is_stopping = True
+
     def readyz(self) -> Reply:
         """200 when the queue can take events, else 503 with the reason."""
-        reason = self._merger.unready()
+        reason = "this door is stopping" if self._is_stopping else self._merger.unready()
         if reason is None:
             return Reply(200, _JSON, b'{"status":"ready"}')
         body = json.dumps({"status": "not ready", "reason": reason}, separators=(",", ":")).encode()
@@ -246,6 +256,7 @@ class Door:
     def stop(self, timeout_s: float) -> None:
         """Settle what is under way, write the last markers, let go of the queue; takes at most that long."""
         self._merger.stop(timeout_s)
+        self._tally.flush()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from logweir_ingest.merge import Post, Result, call_now
 
 # The fallback serves nothing that takes long.
 _FALLBACK_THREADS = 8
-_STOP_S = 4.0
 
 
 class _SenderGoneError(Exception):
@@ -28,7 +27,8 @@ class FastLane:
     """The ASGI application. Makes its door when the process's event loop runs, and stops it when the server stops.
 
     ``open_door(post, soon)`` makes a door whose merger uses these two; ``make_fallback(door)`` the WSGI application for
-    what is not hot. With ``flask_threads`` that application serves everything, on at most so many threads.
+    what is not hot. With ``flask_threads`` that application serves everything, on at most so many threads. The door has
+    ``stop_timeout_s`` seconds for its end.
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class FastLane:
         open_door: Callable[[Post, Post], Door],
         make_fallback: Callable[[Callable[[], Door]], Any],
         *,
+        stop_timeout_s: float,
         flask_threads: int = 0,
     ) -> None:
         self._open_door = open_door
+        self._stop_timeout_s = stop_timeout_s
         self._door: Door | None = None
         self._is_bypassing = not flask_threads
         self._fallback = WsgiFace(make_fallback(lambda: self.door), threads=flask_threads or _FALLBACK_THREADS)
@@ -113,7 +115,7 @@ class FastLane:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         # On another thread: what it waits for is settled on this one.
-        await loop.run_in_executor(None, self.door.stop, _STOP_S)
+        await loop.run_in_executor(None, self.door.stop, self._stop_timeout_s)
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from logweir.cli import settings_of
 from logweir.config import Settings
 from logweir.errors import FILE_UNREADABLE, SETTING_BAD, LogweirError
 from logweir.keys import read_keys
@@ -19,6 +20,7 @@ from logweir.receipt import secret_of
 from logweir_ingest.limits import Limits
 from logweir_ingest.master import BACKLOG, Application
 from logweir_ingest.proxies import SourceAddress
+from logweir_ingest.serving import Served, certificate_of
 
 # Nothing that imports logweir.metrics may be imported up here: the folder of PROMETHEUS_MULTIPROC_DIR is made in
 # ``run``, and prometheus-client looks at it once, when it is imported.
@@ -31,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", dest="set:ingest.address", metavar="ADDRESS", help="listen here (127.0.0.1)")
     parser.add_argument("--port", dest="set:ingest.port", metavar="PORT", help="listen here (8080); 0 takes a free one")
     parser.add_argument("--processes", dest="set:ingest.processes", metavar="N", help="how many serve the port (1)")
+    tls_cert_help = "serve HTTPS with this certificate, in PEM with its chain"
+    parser.add_argument("--tls-cert", dest="set:ingest.tls_cert_file", metavar="FILE", help=tls_cert_help)
+    tls_key_help = "the certificate's key, when it is not in the same file"
+    parser.add_argument("--tls-key", dest="set:ingest.tls_key_file", metavar="FILE", help=tls_key_help)
     parser.add_argument(
         "--face", choices=("fast", "flask"), default="fast",
         help="fast: the hot endpoints bypass Flask; flask: Flask serves all of them, under the same limits",
@@ -44,17 +50,24 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent(signal.SIGTERM)
     configure_logging("ingest")
-    _check(settings)
+    # It would end us until gunicorn listens to it, when it reloads.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    served = _checked(settings)
     # Beside the keys: what all doors of an installation share, where the data folder is each machine's own.
     secret = _receipt_secret(settings.keys_path.parent)
     opened = listener("ingest", settings.ingest.address, settings.ingest.port, backlog=BACKLOG)
     _prepare_metrics(settings.data_dir, opened.getsockname()[1])
-    Application(settings, opened, partial(open_door, receipt_secret=secret), face=arguments.face).run()
+
+    def renew() -> Served:
+        return _checked(_reloadable(settings_of(arguments), before=settings))
+
+    door = partial(open_door, receipt_secret=secret)
+    Application(served, opened, door, renew=renew, face=arguments.face).run()
     return 0
 
 
-def _check(settings: Settings) -> None:
-    """Say what cannot work before anything is started."""
+def _checked(settings: Settings) -> Served:
+    """What is to be served by. Raises LogweirError for what cannot work, before anything is started."""
     read_keys(settings.keys_path)
     Limits.of(settings)
     SourceAddress(settings.ingest.trusted_proxies)
@@ -63,6 +76,21 @@ def _check(settings: Settings) -> None:
             SETTING_BAD, where="The configuration", name="ingest.processes", value=settings.ingest.processes,
             reason="the embedded queue is for one ingest process; use Kafka for more",
         )  # fmt: skip
+    return Served(settings, certificate_of(settings.ingest))
+
+
+def _reloadable(settings: Settings, *, before: Settings) -> Settings:
+    """Raises LogweirError(SETTING_BAD) when something changed that a running master cannot change."""
+    for name, value, was in (
+        ("data_dir", settings.data_dir, before.data_dir),
+        ("ingest.keys_file", settings.keys_path, before.keys_path),
+        ("ingest.address", settings.ingest.address, before.ingest.address),
+        ("ingest.port", settings.ingest.port, before.ingest.port),
+    ):
+        if value != was:
+            reason = f"it was {was} at the start, and only a restart changes it"
+            raise LogweirError(SETTING_BAD, where="The configuration", name=name, value=value, reason=reason)
+    return settings
 
 
 def _receipt_secret(folder: Path) -> bytes:

@@ -62,8 +62,7 @@ class Door:
             stderr=(self.data_dir / "log").open("w"), cwd=self.data_dir, text=True,
         )  # fmt: skip
         if wait:
-            self.wait_for(r"ingest: http://\S+:(\d+)\n")
-            self.port = int(self.wait_for(r"ingest: http://\S+:(\d+)\n").group(1))
+            self.port = int(self.wait_for(r"ingest: https?://\S+:(\d+)\n").group(1))
         return self
 
     @property
@@ -81,12 +80,16 @@ class Door:
             time.sleep(0.02)
         raise AssertionError(f"no {pattern!r} within {wait_s} s in: {self.log}")
 
-    def worker(self) -> int:
-        """The process number of the only worker process."""
+    def workers(self) -> list[int]:
+        """The process numbers of the worker processes."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        assert len(children) == 1
-        return int(children[0])
+        return [int(child) for child in children]
+
+    def worker(self) -> int:
+        """The process number of the only worker process."""
+        (worker,) = self.workers()
+        return worker
 
     def kill(self) -> None:
         """Master and workers at once, as a power cut would."""
