@@ -2,7 +2,7 @@
 
 Two equations are held against each other, window by window and then added up:
 
-    accepted + unconfirmed = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue
+    accepted + unconfirmed = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue + undecided
     created = accepted + dropped + lost - recovered + missing         of each run of an emitter that numbers its events
 
 The left side of the first is the doors' word (their markers), the right side the workers'. In a closed window nothing
@@ -26,6 +26,7 @@ from logweir.store import Store
 from logweir.tracker import Losses, Tracker, pairs, united
 
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
+PROCESS_GONE = "open: process gone"
 RATE_WINDOWS = 5
 """Over how many whole minutes, and the current one, an emitter's rate is taken."""
 GONE_AFTER_US = 300_000_000
@@ -69,7 +70,11 @@ def name_of(emitter: Emitter) -> str:
 
 @dataclass(slots=True)
 class Row:
-    """One line of the first equation: of a window, of an emitter, or of everything. Counts of events."""
+    """One line of the first equation: of a window, of an emitter, or of everything. Counts of events.
+
+    ``unconfirmed``: numbered by a door and not acknowledged to the sender, as far as is known. ``undecided``: those of
+    them that never came, and never will be spoken of, because their process is gone (or they wait in its spool).
+    """
 
     accepted: int = 0
     unconfirmed: int = 0
@@ -77,6 +82,7 @@ class Row:
     identity_conflicts: int = 0
     in_flight: int = 0
     lost_in_queue: int = 0
+    undecided: int = 0
 
     @property
     def settled(self) -> int:
@@ -90,6 +96,7 @@ class Row:
         self.identity_conflicts += other.identity_conflicts
         self.in_flight += other.in_flight
         self.lost_in_queue += other.lost_in_queue
+        self.undecided += other.undecided
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -99,6 +106,7 @@ class Row:
             "identity_conflicts": self.identity_conflicts,
             "in_flight": self.in_flight,
             "lost_in_queue": self.lost_in_queue,
+            "undecided": self.undecided,
         }
 
 
@@ -260,13 +268,13 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
         _reconciled(topic_id, partition, window, lost, corrections, now_us=now_us, active_us=active_us)
         for topic_id, partition, window in found
     ]
-    unattributed, in_flight = _between_windows(windows, lost, from_one=not span.is_bounded)
+    between = _between_windows(windows, lost, from_one=not span.is_bounded)
     books = Books(
-        row=Row(in_flight=in_flight, lost_in_queue=unattributed, accepted=in_flight + unattributed),
+        row=between,
         windows=windows,
         emitters=emitters,
         corrections=corrections,
-        unattributed=unattributed,
+        unattributed=between.lost_in_queue,
         expired=_expired(positions, windows),
         imbalance=sum(window.imbalance for window in windows),
         positions={place: body.get("next_offset") or 0 for place, body in positions.items()},
@@ -427,29 +435,35 @@ def _state(window: Window, imbalance: int, now_us: int, active_us: int) -> str:
     if window.closed:
         return "unbalanced" if imbalance else "balanced"
     ended_us = (window.window + 1) * WINDOW_US
-    return "open: process gone" if now_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
+    return PROCESS_GONE if now_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
 
 
-def _between_windows(
-    windows: Iterable[WindowBooks], lost: dict[Stream, Intervals], *, from_one: bool
-) -> tuple[int, int]:
-    """Numbers outside of closed windows: how many the queue lost of nobody knows whom, and how many are in flight."""
+def _between_windows(windows: Iterable[WindowBooks], lost: dict[Stream, Intervals], *, from_one: bool) -> Row:
+    """Numbers outside of closed windows that did not come: of nobody knows whom, lost, undecided or in flight."""
     known: dict[Stream, Intervals] = defaultdict(Intervals)
+    gone: set[Stream] = set()
     for books in windows:
         for first, last in (*books.window.numbers, *books.window.voids):
             known[books.stream].add(first, last)
-        if books.window.marker is not None and books.window.marker["last"] >= books.window.marker["first"]:
+        if books.window.marker is not None:
             known[books.stream].add(books.window.marker["first"], books.window.marker["last"])
-    unattributed = in_flight = 0
+        elif books.state == PROCESS_GONE:
+            gone.add(books.stream)
+    row = Row()
     for stream, numbers in known.items():
         stream_lost = lost.get(stream, Intervals())
         lowest = next(iter(numbers), (1, 0))[0]
         for first, last in numbers.gaps(1 if from_one else lowest, numbers.max):
             inside = sum(high - low + 1 for low, high in stream_lost.within(first, last))
-            unattributed += inside
-            # Below the first number that is known, the ledger's retention may have passed.
-            in_flight += last - first + 1 - inside if first >= lowest else 0
-    return unattributed, in_flight
+            row.lost_in_queue += inside
+            if first < lowest:
+                continue  # Below the first number that is known, the ledger's own retention may have passed.
+            if stream in gone:
+                row.undecided += last - first + 1 - inside
+            else:
+                row.in_flight += last - first + 1 - inside
+    row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided
+    return row
 
 
 def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:

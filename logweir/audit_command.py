@@ -132,7 +132,7 @@ def _print_books(books: Books, unread: int | None) -> None:
     out.print(verdict)
     row = books.row
     parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
-    optional = {"unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue}
+    optional = {"unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue, "undecided": row.undecided}
     parts += [f"{name.replace('_', ' ')} {count:,}" for name, count in optional.items() if count]
     parts.append(f"in flight {row.in_flight:,}")
     out.print(Text(", ".join(parts).replace("_", " ")))

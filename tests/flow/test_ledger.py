@@ -1,0 +1,490 @@
+"""The books against the truth: emitters, doors with a spool, a queue, workers that crash anywhere, an embedded store.
+
+A state machine plays what can happen between an emitter and the store, in any order, and remembers what really was
+sent, accepted, withheld and lost. Whatever happened, the books balance, and the gaps that they report are true.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from logweir import config
+from logweir.audit import Books, read_books
+from logweir.config import AccountingSettings
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger import PartitionLedger
+from logweir.query import parse
+from logweir.queue import Delivery
+from logweir.record import Accepted, Batch, Body, Kind, Marker, encode
+from logweir.store import LedgerDocument
+from logweir.store.sqlite import SqliteStore
+from logweir_workers.pipeline import Pipeline, Work
+
+GROUP, TOPIC = "logweir", "t"
+PARTITIONS = 2
+LATE_US = 60_000_000
+MINUTE_US = 60_000_000
+# A quarter of an hour before midnight, so that runs reach into another day.
+START_US = 1_790_000_000_000_000 // 86_400_000_000 * 86_400_000_000 - 15 * MINUTE_US
+LIMITS = AccountingSettings(late_after_s=LATE_US / 1e6)
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashingStore(SqliteStore):
+    """Dies when so many more documents of the ledger are written."""
+
+    left = 10**9
+
+    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        for at in range(len(documents)):
+            if self.left == 0:
+                super().write_ledger(documents[:at]) if at else None
+                raise Crash
+            self.left -= 1
+        super().write_ledger(documents)
+
+
+@dataclass
+class Sender:
+    """An emitter that numbers its events. ``unsent``: numbers that were refused and are to be tried again."""
+
+    name: str
+    epoch: int = 1
+    high: int = 0
+    previous: tuple[str, int] | None = None
+    dropped: int = 0
+    unsent: list[tuple[int, int]] = field(default_factory=list)
+    queued: dict[str, set[int]] = field(default_factory=dict)
+
+    @property
+    def epoch_name(self) -> str:
+        return f"{self.name}-{self.epoch}"
+
+
+@dataclass
+class Door:
+    """An ingest process: numbers, windows, and what it keeps in its spool (per partition, in order)."""
+
+    epoch: bytes
+    alive: bool = True
+    next_number: list[int] = field(default_factory=lambda: [1] * PARTITIONS)
+    spool: list[tuple[int, bytes, list[tuple[Batch, int]]]] = field(default_factory=list)
+    counts: dict[tuple[int, int], dict[tuple[str, str | None], list[int]]] = field(default_factory=dict)
+    firsts: dict[tuple[int, int], int] = field(default_factory=dict)
+    voids: dict[tuple[int, int], list[tuple[int, int]]] = field(default_factory=dict)
+    marked: int = 0
+
+
+@dataclass
+class Partition:
+    """The log of one partition; ``earliest`` is where retention has come to, ``expired`` what nobody had read then."""
+
+    log: list[bytes] = field(default_factory=list)
+    earliest: int = 0
+    expired: set[int] = field(default_factory=set)
+    held: list[list[tuple[Batch, int]]] = field(default_factory=list)
+    ledger: PartitionLedger | None = None
+    read: int = 0
+    touched: int = 0
+    works: list[Work] = field(default_factory=list)
+    indexed: list[Work] = field(default_factory=list)
+    zombies: list[PartitionLedger] = field(default_factory=list)
+
+
+class Product(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        # Where there is one, in memory: the machine writes thousands of times.
+        base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="logweir-ledger-", dir=base))
+        self.store = CrashingStore(config.load(environment={}, overrides={"data_dir": self.folder}).store)
+        self.store.prepare()
+        self.pipeline = Pipeline(
+            store=self.store, enrich=lambda *_: None, topic_id=TOPIC, events_max=100, clock=lambda: self.now
+        )
+        self.now = START_US
+        self.senders = [Sender("one"), Sender("two")]
+        self.doors = [self.new_door()]
+        self.partitions = [Partition() for _ in range(PARTITIONS)]
+        self.bare = 0
+        self.accepted = 0
+        self.counters = (0, 0)
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            self.finish()
+            self.store.close()
+            shutil.rmtree(self.folder)
+
+    def new_door(self) -> Door:
+        self.door_count = getattr(self, "door_count", 0) + 1
+        return Door(self.door_count.to_bytes(16, "big"))
+
+    # --- in front of the queue -------------------------------------------------------------------------------------
+    @rule(at=st.integers(0, 1), count=st.integers(1, 3), withheld=st.integers(0, 2), fate=st.sampled_from(
+        ("queue", "queue", "queue", "spool", "twice", "refused", "refused yet queued", "spool and queue")
+    ))  # fmt: skip
+    def send(self, at: int, count: int, withheld: int, fate: str) -> None:
+        """An emitter makes some events it never sends, then some that it sends."""
+        sender = self.senders[at]
+        sender.high += withheld
+        first = sender.high + 1
+        sender.high += count
+        self.post(sender, first, count, fate)
+
+    @rule(at=st.integers(0, 1), fate=st.sampled_from(("queue", "twice")))
+    def retry(self, at: int, fate: str) -> None:
+        sender = self.senders[at]
+        if sender.unsent:
+            self.post(sender, *sender.unsent.pop(0), fate)
+
+    @rule(at=st.integers(0, 1), count=st.integers(1, 4))
+    def send_again(self, at: int, count: int) -> None:
+        """The answer got lost on its way: the emitter sends what is queued already."""
+        sender = self.senders[at]
+        queued = sender.queued.get(sender.epoch_name, set())
+        if queued:
+            first = max(queued)
+            while count > 1 and first - 1 in queued:
+                first, count = first - 1, count - 1
+            self.post(sender, first, max(queued) - first + 1, "queue")
+
+    def post(self, sender: Sender, first: int, count: int, fate: str) -> None:
+        events = [
+            json.dumps({"summary": f"{sender.epoch_name} {number}"}).encode() for number in range(first, first + count)
+        ]
+        one = self.batch(events, sender, sequence_first=first)
+        refused = fate.startswith("refused")
+        if refused:
+            sender.unsent.append((first, count))
+        if fate != "refused":
+            sender.queued.setdefault(sender.epoch_name, set()).update(range(first, first + count))
+        self.put(self.partition_of(sender), one, fate)
+
+    def partition_of(self, sender: Sender) -> int:
+        return sum(sender.name.encode()) % PARTITIONS
+
+    @rule(
+        partition=st.integers(0, PARTITIONS - 1),
+        count=st.integers(1, 3),
+        fate=st.sampled_from(("queue", "spool", "twice")),
+    )
+    def send_bare(self, partition: int, count: int, fate: str) -> None:
+        events = [json.dumps({"summary": f"bare {self.bare + at}"}).encode() for at in range(count)]
+        self.bare += count
+        self.put(partition, self.batch(events, None), fate)
+
+    @rule(at=st.integers(0, 1), made=st.integers(0, 2), dropped=st.integers(0, 1))
+    def heartbeat(self, at: int, made: int, dropped: int) -> None:
+        """Numbers that were made and never sent show; some of them the emitter says it has dropped."""
+        sender = self.senders[at]
+        sender.high += made
+        sender.dropped += min(dropped, made)
+        self.put(self.partition_of(sender), self.batch([], sender), "queue")
+
+    @rule(at=st.integers(0, 1), tail=st.integers(0, 2))
+    def restart_emitter(self, at: int, tail: int) -> None:
+        """It dies with some events that nobody has seen; its next run says how far the last one was."""
+        sender = self.senders[at]
+        if not sender.queued.get(sender.epoch_name):
+            return
+        sender.high += tail
+        previous = (sender.epoch_name, sender.high)
+        sender.unsent.clear()
+        sender.epoch, sender.high, sender.dropped = sender.epoch + 1, 1, 0
+        sender.previous = previous
+        self.post(sender, 1, 1, "queue")
+
+    def batch(self, events: list[bytes], sender: Sender | None, sequence_first: int | None = None) -> Batch:
+        return Batch(
+            id=os.urandom(16), received_us=self.now, key="app", emitter=sender.name if sender else None,
+            epoch=sender.epoch_name if sender else None, sequence_first=sequence_first,
+            high=sender.high if sender else None, previous=sender.previous if sender else None,
+            dropped={"full": sender.dropped} if sender and sender.dropped else None, bye=False,
+            source_address="10.0.0.1", format="json", stamp=None, index_first=0, events=events,
+        )  # fmt: skip
+
+    def put(self, partition: int, one: Batch, fate: str) -> None:
+        """The live door numbers a batch and brings it into the queue, or into its spool, or fails to."""
+        door = self.doors[-1]
+        count = len(one.events)
+        window = max(self.now // MINUTE_US, door.marked)
+        first = door.next_number[partition]
+        door.next_number[partition] += count
+        payload = encode(Kind.DATA, ingest_epoch=door.epoch, first=first, count=count, window=window, body=[one])
+        place = (partition, window)
+        door.firsts.setdefault(place, first)
+        held = [(one, first)]
+        spooled_before = any(at == partition for at, _, _ in door.spool)
+        if fate.startswith("refused"):
+            if count:
+                door.voids.setdefault(place, []).append((first, first + count - 1))
+            if fate == "refused yet queued":
+                self.append(partition, payload, held)
+            return
+        counts = door.counts.setdefault(place, {}).setdefault((one.key, one.emitter), [0, 0])
+        counts[0] += count
+        self.accepted += count
+        if fate in ("spool", "spool and queue") or spooled_before:
+            door.spool.append((partition, payload, held))
+        if fate in ("queue", "twice", "spool and queue") and not spooled_before:
+            self.append(partition, payload, held)
+        if fate == "twice":
+            self.append(partition, payload, held)
+
+    def append(self, partition: int, payload: bytes, held: list[tuple[Batch, int]]) -> None:
+        self.partitions[partition].log.append(payload)
+        self.partitions[partition].held.append(held)
+
+    @rule(seconds=st.sampled_from((1, 20, 61, 300)))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds * 1_000_000
+        if self.doors[-1].alive and not self.doors[-1].spool:
+            self.mark(self.doors[-1], self.now // MINUTE_US)
+
+    def mark(self, door: Door, before: int) -> None:
+        """Write the markers of the windows before ``before``, behind all that is in them."""
+        for place in sorted(door.firsts, key=lambda place: (place[1], place[0])):
+            partition, window = place
+            if window >= before:
+                continue
+            first = door.firsts.pop(place)
+            following = [known for (at, _), known in door.firsts.items() if at == partition and known >= first]
+            end = min(following, default=door.next_number[partition])
+            rows = [Accepted(key, name, *counts) for (key, name), counts in door.counts.pop(place, {}).items()]
+            body: Body = Marker(rows, door.voids.pop(place, []))
+            payload = encode(
+                Kind.MARKER, ingest_epoch=door.epoch, first=first, count=end - first, window=window, body=body
+            )
+            self.append(partition, payload, [])
+            door.marked = max(door.marked, window + 1)
+
+    @precondition(lambda self: any(door.spool for door in self.doors))
+    @rule(records=st.integers(1, 5))
+    def drain_spool(self, records: int) -> None:
+        """The door, or one that has adopted the spool, brings the oldest records into the queue."""
+        for door in self.doors:
+            for partition, payload, held in door.spool[:records]:
+                self.append(partition, payload, held)
+            del door.spool[:records]
+
+    @precondition(lambda self: self.doors[-1].firsts)
+    @rule()
+    def kill_door(self) -> None:
+        """Its windows stay open; what is in its spool comes later, behind what its successor sends."""
+        self.doors[-1].alive = False
+        self.doors.append(self.new_door())
+
+    # --- behind the queue ------------------------------------------------------------------------------------------
+    def claimed(self, partition: int) -> Partition:
+        state = self.partitions[partition]
+        if state.ledger is None:
+            state.ledger = PartitionLedger.claim(
+                store=self.store, group=GROUP, topic_id=TOPIC, partition=partition, owner="w", settings=LIMITS
+            )
+            state.read = state.ledger.next_offset or 0
+            state.works, state.indexed = [], []
+        return state
+
+    @rule(partition=st.integers(0, PARTITIONS - 1), records=st.integers(1, 6))
+    def prepare(self, partition: int, records: int) -> None:
+        state = self.claimed(partition)
+        assert state.ledger is not None
+        if state.read < state.earliest:
+            delivery = Delivery(partition, state.earliest - 1, 0, b"")
+            state.works.append(Work(delivery, state.ledger, None, expired=(state.read, state.earliest - 1)))
+            state.read = state.earliest
+        for offset in range(state.read, min(state.read + records, len(state.log))):
+            delivery = Delivery(partition, offset, 0, state.log[offset])
+            state.works.append(self.pipeline.prepare(delivery, state.ledger))
+            state.read = offset + 1
+
+    @rule(partition=st.integers(0, PARTITIONS - 1))
+    def index(self, partition: int) -> None:
+        state = self.partitions[partition]
+        self.pipeline.index(state.works, threading.Event())
+        state.touched = max([state.touched, *(work.delivery.offset + 1 for work in state.works)])
+        state.indexed += state.works
+        state.works = []
+
+    @rule(partition=st.integers(0, PARTITIONS - 1))
+    def settle(self, partition: int) -> None:
+        state = self.partitions[partition]
+        self.pipeline.settle(state.indexed)
+        state.indexed = []
+
+    @rule(partition=st.integers(0, PARTITIONS - 1), crashes_after=st.none() | st.integers(0, 5))
+    def flush(self, partition: int, crashes_after: int | None) -> None:
+        state = self.partitions[partition]
+        if state.ledger is None:
+            return
+        self.store.left = 10**9 if crashes_after is None else crashes_after
+        try:
+            state.ledger.flush()
+        except Crash:
+            state.ledger = None
+        self.store.left = 10**9
+
+    @rule(records=st.integers(1, 20), crashes_after=st.none() | st.integers(0, 5))
+    def work(self, records: int, crashes_after: int | None) -> None:
+        """All steps in a row, as a worker takes them."""
+        for partition in range(PARTITIONS):
+            self.prepare(partition, records)
+            self.index(partition)
+            self.settle(partition)
+            self.flush(partition, crashes_after)
+
+    @rule(partition=st.integers(0, PARTITIONS - 1), freezes=st.booleans())
+    def lose_worker(self, partition: int, freezes: bool) -> None:
+        """It dies, or it is only frozen and comes back when another one has its partition."""
+        state = self.partitions[partition]
+        if freezes and state.ledger is not None:
+            state.zombies.append(state.ledger)
+        state.ledger = None
+
+    @precondition(lambda self: any(state.zombies for state in self.partitions))
+    @rule(partition=st.integers(0, PARTITIONS - 1))
+    def wake_zombies(self, partition: int) -> None:
+        state = self.claimed(partition)
+        for zombie in state.zombies:
+            try:
+                assert zombie.flush() is None, "a worker wrote although another had claimed its partition"
+            except LogweirError as error:
+                assert error.problem is CLAIM_LOST
+        state.zombies.clear()
+
+    @precondition(lambda self: any(state.read < len(state.log) - 1 for state in self.partitions))
+    @rule(partition=st.integers(0, PARTITIONS - 1), records=st.integers(1, 2))
+    def expire(self, partition: int, records: int) -> None:
+        """Retention passes what nobody has read.
+
+        What a worker had indexed when it died, before it could write that down, is stored and called lost by the books:
+        it is left out here, the store's own count shows it.
+        """
+        state = self.claimed(partition)
+        if not state.works and not state.indexed and state.read >= state.touched:
+            end = min(len(state.log), max(state.earliest, state.read) + records)
+            self.flush(partition, None)
+            state.expired |= set(range(max(state.earliest, state.read), end))
+            state.earliest = max(state.earliest, end)
+
+    # --- what must hold --------------------------------------------------------------------------------------------
+    def books(self) -> Books:
+        return read_books(self.store, group=GROUP, late_us=LATE_US, now_us=self.now)
+
+    @invariant()
+    def lost_and_recovered_never_fall(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        runs = [run.losses for books in self.books().emitters.values() for run in books.runs]
+        counters = (sum(losses.lost for losses in runs), sum(losses.recovered for losses in runs))
+
+        assert counters >= self.counters
+        self.counters = counters
+
+    def finish(self) -> None:
+        """Bring everything through: spools, markers, workers; wait until what is missing is lost. Then compare."""
+        self.drain_spool(10**6)
+        self.now += 10 * MINUTE_US
+        self.mark(self.doors[-1], 10**9)
+        for partition in range(PARTITIONS):
+            self.prepare(partition, 10**6)
+            self.index(partition)
+            self.settle(partition)
+            ledger = self.partitions[partition].ledger
+            assert ledger is not None
+            ledger.idle(self.now)
+            self.flush(partition, None)
+        books = self.books()
+        self.compare_emitters(books)
+        self.compare_counts(books)
+
+    def compare_emitters(self, books: Books) -> None:
+        arrived = self.arrived()
+        for sender in self.senders:
+            for run in books.emitters[("app", sender.name)].runs if ("app", sender.name) in books.emitters else ():
+                there = arrived.get(run.tracker.epoch, set())
+                lost = {number for first, last in run.lost_ranges for number in range(first, last + 1)}
+
+                assert {number for first, last in run.tracker.seen for number in range(first, last + 1)} == there
+                assert lost == set(range(1, run.tracker.top + 1)) - there
+                assert run.losses.missing == 0
+                assert run.losses.net == max(0, len(lost) - run.losses.dropped)
+
+    def readable(self) -> list[Batch]:
+        """The batches that a worker could read, each once although the queue may hold it twice."""
+        batches = {
+            (id(one), first): one
+            for state in self.partitions
+            for offset, held in enumerate(state.held)
+            if offset not in state.expired
+            for one, first in held
+        }
+        return list(batches.values())
+
+    def arrived(self) -> dict[str, set[int]]:
+        """By epoch, the numbers of the emitter in them."""
+        numbers: dict[str, set[int]] = {}
+        for one in self.readable():
+            if one.epoch is not None and one.sequence_first is not None:
+                first = one.sequence_first
+                numbers.setdefault(one.epoch, set()).update(range(first, first + len(one.events)))
+        return numbers
+
+    def compare_counts(self, books: Books) -> None:
+        summaries = [json.loads(event)["summary"] for one in self.readable() for event in one.events]
+        self.store.refresh()
+        stored = [event["summary"] for event in self.store.search(parse("*"), size=10_000).events]
+        row: dict[str, Any] = books.row.outcomes
+
+        assert books.imbalance == 0
+        assert sorted(stored) == sorted(set(summaries))
+        assert row["indexed"] == len(stored)
+        assert row["indexed"] + row["duplicate"] == len(summaries)
+        assert row["filtered"] == row["dead_lettered"] == 0
+        assert books.row.accepted + books.row.unconfirmed == (
+            books.row.settled + books.row.in_flight + books.row.lost_in_queue + books.row.undecided
+        )
+        assert books.row.in_flight == 0
+        self.compare_losses_of_the_queue(books)
+
+    def compare_losses_of_the_queue(self, books: Books) -> None:
+        """What expired unread is lost to the number where a later word of its door survives; else that is said."""
+        readable = {id(one) for one in self.readable()}
+        expired = {
+            id(one): len(one.events)
+            for state in self.partitions
+            for offset in state.expired
+            for one, _ in state.held[offset]
+            if id(one) not in readable
+        }
+        lost = books.row.lost_in_queue
+
+        assert lost <= sum(expired.values())
+        if len(self.doors) == 1:
+            # It lives: its last markers have told of all its numbers.
+            assert lost == sum(expired.values())
+            assert books.row.accepted == self.accepted
+        if not all(hole["exact"] for hole in books.expired):
+            assert len(self.doors) > 1
+
+
+Product.TestCase.settings = settings(
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestBooks = Product.TestCase
