@@ -37,7 +37,11 @@ COMMANDS = (
     Command("search", "search the stored events", "logweir.search"),
     Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),
     Command("emitters", "list who sends, and what of it is lost or missing", "logweir.emitters_command"),
-    Command("deadletters", "list what could not be indexed or read, whole", "logweir.deadletters"),
+    Command(
+        "deadletters", "list, show, export, retry or drop what could not be indexed or read",
+        "logweir_workers.deadletters_command",
+    ),
+    Command("filters", "check the rules that leave events out on purpose", "logweir_workers.filters_command"),
     Command("send", "post events from a file or standard input", "logweir.send"),
     Command("doctor", "check configuration, certificate, queue, store, disk and clock", "logweir.doctor"),
     Command("config", "print every setting: its value, where it is set, what it means", "logweir.config_command"),

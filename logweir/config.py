@@ -164,6 +164,18 @@ class StoreSettings(_Section):
     """Elasticsearch: how soon a stored event is found."""
     retention_days: int = Field(90, ge=1)
     """Days of events that are kept."""
+    dead_letters_max: int = Field(1_000_000, ge=1)
+    """Most dead letters kept; when they are so many, workers wait until there is room. None is dropped."""
+    dead_letters_size_bytes_max: int = Field(4096 * MEBIBYTE, ge=1)
+    """Most bytes of dead letters, as sent; when they are so large, workers wait until there is room. None is dropped."""
+    dead_letters_retention_days: int = Field(90, ge=1)
+    """Days that dead letters are kept, from the event's receipt."""
+    refused_bodies_max: int = Field(10_000, ge=0)
+    """Most refused bodies kept; the oldest make room for the newest."""
+    refused_bodies_size_bytes_max: int = Field(256 * MEBIBYTE, ge=0)
+    """Most bytes of refused bodies; the oldest make room for the newest."""
+    refused_bodies_retention_days: int = Field(30, ge=1)
+    """Days that refused bodies are kept."""
 
 
 class WorkerSettings(_Section):
@@ -181,6 +193,8 @@ class WorkerSettings(_Section):
     """How often the ledger is written and the position committed."""
     categories_file: Path | None = None
     """TOML file with rules that give events a category; see docs/how-to/categories.md."""
+    filters_file: Path | None = None
+    """TOML file with rules that leave events out on purpose; a change counts within seconds; see docs/how-to/filters.md."""
     metrics_address: str = "127.0.0.1"
     """Address of the worker's /metrics and /healthz."""
     metrics_port: int = Field(8082, ge=0, le=65535)

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from logweir.config import Settings, shown_url
-from logweir.deadletters import received
+from logweir.deadletters import divided, full, received
 from logweir.errors import LogweirError
 from logweir.keys import read_keys
 from logweir.queue import open_queue
@@ -171,12 +171,18 @@ def _dead_letters(settings: Settings) -> Finding:
     with closing(open_store(settings.store)) as store:
         counts = store.count_dead_letters()
         newest = store.dead_letters(size=1) if counts else []
+    held, _ = divided(counts)
+    limits = settings.store
+    if held.letters >= limits.dead_letters_max or held.size_bytes >= limits.dead_letters_size_bytes_max:
+        problem = full(held, limits)
+        return Finding("dead letters", "fault", problem.detail, problem.advice)
     if not newest:
         return Finding("dead letters", "ok", "none")
     by_reason = ", ".join(f"{held.letters} {reason}" for reason, held in sorted(counts.items()))
     error = printable(newest[0].body.get("error"))
     found = f"{by_reason}; the newest, of {received(newest[0])}: {newest[0].reason}, {error}"
-    return Finding("dead letters", "warning", found, "See them whole: logweir deadletters list")
+    advice = "See them whole: logweir deadletters list; once mended: logweir deadletters retry"
+    return Finding("dead letters", "warning", found, advice)
 
 
 def _clock(_settings: Settings) -> Finding:

@@ -464,6 +464,33 @@ STORE_REFUSES = Problem(
     "The store {url} refuses {what}: {reason}.",
     "Check the rights of the user or API key that logweir uses, and the store's log.",
 )
+DEAD_LETTERS_FULL = Problem(
+    "dead_letters_full",
+    503,
+    "The store holds {letters} dead letters of {size_bytes} bytes; it may hold {letters_max} of {size_bytes_max} bytes:"
+    " workers wait, and store nothing, until there is room.",
+    "See what they are: logweir deadletters list --count; then retry, export or drop some, or raise"
+    " store.dead_letters_max or store.dead_letters_size_bytes_max.",
+    retry=True,
+)
+LETTER_UNKNOWN = Problem(
+    "letter_unknown",
+    404,
+    "There is no dead letter or refused body {id!r}.",
+    "`logweir deadletters list` prints their ids; one that was retried or dropped is gone.",
+)
+FILTERS_BAD = Problem(
+    "filters_bad",
+    500,
+    "The filters {path}, {place}: {reason}.",
+    "Correct the file; `logweir filters check FILE` reads it, and docs/how-to/filters.md has the rules.",
+)
+EVENT_UNUSABLE = Problem(
+    "event_unusable",
+    400,
+    "The event to check the filters with cannot be used: {reason}.",
+    "Give one JSON object, in quotes for the shell.",
+)
 CLAIM_LOST = Problem(
     "claim_lost",
     500,

@@ -109,6 +109,24 @@ METRICS = (
         "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
     ),
     Metric("logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage")),
+    Metric("logweir_worker_filtered_events_total", Kind.COUNTER, "Events left out by a filter, by its rule.", ("rule",)),
+    Metric("logweir_worker_filters_stale", Kind.GAUGE, "1 while the filters file cannot be read and the rules before it are in force."),
+    Metric(
+        "logweir_worker_paused", Kind.GAUGE, "1 while the worker waits for somebody to act; the label says why.",
+        ("reason",), initial=(("dead_letters_full",),),
+    ),
+    Metric(
+        "logweir_worker_dead_letters_held", Kind.GAUGE, "Dead letters in the store, and refused bodies, when this worker last counted.",
+        ("kind",), merge="livemax",
+    ),
+    Metric(
+        "logweir_worker_dead_letters_held_bytes", Kind.GAUGE, "Bytes of them.", ("kind",), merge="livemax",
+    ),
+    Metric(
+        "logweir_worker_dead_letters_deleted_total", Kind.COUNTER,
+        "Dead letters and refused bodies deleted by workers: past their retention, or (refused bodies only) for newer ones.",
+        ("reason", "cause"),
+    ),
     Metric("logweir_worker_records_total", Kind.COUNTER, "Records read from the queue, by kind.", ("kind",)),
     Metric("logweir_worker_records_repeated_total", Kind.COUNTER, "Records whose numbers were settled before; they change nothing."),
     Metric(

@@ -44,7 +44,7 @@ class DeadLetterReason(StrEnum):
 _DEAD_LETTER_HELP = {
     DeadLetterReason.RECORD_CORRUPT: "The queue record is not one of ours, or is damaged; how many events it held is unknown.",
     DeadLetterReason.EVENT_UNREADABLE: "The event's bytes are not a JSON object that the worker can read.",
-    DeadLetterReason.EVENT_UNFIT: "Normalising or enriching failed on the event: a fault of ours, kept until it is mended.",
+    DeadLetterReason.EVENT_UNFIT: "Normalising, enriching or filtering failed on the event: a fault of ours, kept until it is mended.",
     DeadLetterReason.STORE_REFUSED: "The store refused the document; the dead letter has the store's own words.",
     DeadLetterReason.IDENTITY_CONFLICT: "Another event with the same emitter, epoch and number but other content came first.",
     DeadLetterReason.BODY_REFUSED: "An authenticated body that the door could not read; it was never accepted.",
@@ -58,4 +58,5 @@ class Stage(StrEnum):
     DECODE = "decode"
     NORMALISE = "normalise"
     ENRICH = "enrich"
+    FILTER = "filter"
     INDEX = "index"

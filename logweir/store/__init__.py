@@ -188,8 +188,8 @@ class Store(Protocol):
     def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
         """How many, and how large, by reason; reasons without any are absent. Never stale."""
 
-    def delete_dead_letters(self, wanted: LetterFilter) -> dict[str, int]:
-        """Delete them durably; how many were there, by reason."""
+    def delete_dead_letters(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
+        """Delete them durably, at most so many, the oldest first; how many were there, by reason."""
 
     def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
         """Delete the oldest of one reason, until what is left is within both limits; gives how many."""

@@ -347,13 +347,16 @@ class ElasticsearchStore:
         buckets = answer.body.get("aggregations", {}).get("reasons", {}).get("buckets", [])
         return {bucket["key"]: Held(bucket["doc_count"], int(bucket["size_bytes"]["value"])) for bucket in buckets}
 
-    def delete_dead_letters(self, wanted: LetterFilter) -> dict[str, int]:
+    def delete_dead_letters(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
         counts: dict[str, int] = {}
-        while hits := self._letters(wanted, size=_LETTERS_PAGE, source=["reason"])["hits"]["hits"]:
+        while True:
+            left = _LETTERS_PAGE if letters_max is None else min(_LETTERS_PAGE, letters_max - sum(counts.values()))
+            hits = self._letters(wanted, size=left, sort=_LETTERS_OLDEST, source=["reason"])["hits"]["hits"]
+            if not hits:
+                return counts
             for hit in self._deleted_letters(hits):
                 reason = hit["_source"]["reason"]
                 counts[reason] = counts.get(reason, 0) + 1
-        return counts
 
     def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
         wanted = LetterFilter(reasons=(reason,))

@@ -245,8 +245,13 @@ class SqliteStore:
         with self._problems(), self._reading(self._main_path) as connection:
             return _count_letters(connection, *_letters(wanted))
 
-    def delete_dead_letters(self, wanted: LetterFilter) -> dict[str, int]:
+    def delete_dead_letters(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
+        if not self.count_dead_letters(wanted):
+            return {}  # Nobody waits for the lock then.
         where, values = _letters(wanted)
+        if letters_max is not None:
+            oldest = f"SELECT id FROM dead_letters WHERE {where} ORDER BY received_us, id LIMIT ?"  # noqa: S608
+            where, values = f"id IN ({oldest})", [*values, letters_max]
         with self._problems(), self._writing(self._main_path) as connection:
             counts = _count_letters(connection, where, values)
             connection.execute(f"DELETE FROM dead_letters WHERE {where}", values)  # noqa: S608 - the names are our own

@@ -33,8 +33,11 @@ def of_event(
         "received_us": batch.received_us,
         "key": batch.key,
         "emitter": batch.emitter,
+        "epoch": batch.epoch,
+        "sequence": None if batch.sequence_first is None else batch.sequence_first + index,
         "source_address": batch.source_address,
         "format": batch.format,
+        "stamp": batch.stamp,
     }
     return DeadLetter(f"{stream}.{number}", batch.received_us, reason.value, body, batch.events[index])
 

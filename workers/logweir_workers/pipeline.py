@@ -1,8 +1,8 @@
 """READ FIRST: what happens to a record, from the queue to its outcome.
 
-    decode -> normalise -> enrich -> index -> settle -> flush -> commit
+    decode -> normalise -> enrich -> filter -> index -> settle -> flush -> commit
 
-``prepare`` does the first three, on the worker's own thread. ``index`` writes to the store, on another. ``settle``
+``prepare`` does the first four, on the worker's own thread. ``index`` writes to the store, on another. ``settle``
 counts, in the order of the offsets, once everything before it is durable. The worker then flushes the ledger and
 commits the offsets (worker.py). A crash between any two steps repeats work and changes no number.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from logweir import event as identity
 from logweir import metrics
 from logweir.clock import Clock
+from logweir.config import StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
 from logweir.event import Provenance
 from logweir.ledger import PartitionLedger
@@ -25,10 +26,12 @@ from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused, decode
 from logweir.store import DeadLetter, Document, Store
 from logweir_workers import dead_letter
-from logweir_workers.decode import EventUnreadable, event_of
+from logweir_workers.document import Documents, EventUnfit, Filtered
 from logweir_workers.enrich import Enricher
+from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
-from logweir_workers.normalise import Context, normalise, words_for
+from logweir_workers.letter_room import LetterRoom
+from logweir_workers.normalise import Context
 from logweir_workers.patience import until_it_answers
 
 log = logging.getLogger(__name__)
@@ -67,9 +70,13 @@ class Work:
 class Pipeline:
     """The steps, with what they need. ``prepare`` and ``settle`` are for one thread; ``index`` may run on several."""
 
-    def __init__(self, *, store: Store, enrich: Enricher, topic_id: str, events_max: int, clock: Clock) -> None:
+    def __init__(
+        self, *, store: Store, enrich: Enricher, topic_id: str, events_max: int, clock: Clock,
+        filters: Filters | None = None, letter_room: LetterRoom | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
-        self._enrich = enrich
+        self._documents = Documents(enrich, filters or Filters())
+        self._letter_room = letter_room or LetterRoom(store, StoreSettings())
         self._topic_id = topic_id
         self._events_max = events_max
         self._clock = clock
@@ -113,7 +120,7 @@ class Pipeline:
         self._settle_retries(works, stopping)
         letters = [letter for work in works for letter in work.letters]
         if letters:
-            until_it_answers(lambda: self._store.put_dead_letters(letters), stopping)
+            self._letter_room.keep(letters, stopping)
         self._observe_latency(works)
 
     def _settle_retries(self, works: list[Work], stopping: threading.Event) -> None:
@@ -158,6 +165,9 @@ class Pipeline:
         for outcome in Outcome:
             if count := work.outcomes.count(outcome):
                 metrics.get("logweir_worker_events_total").labels(outcome.value).inc(count)
+        for place, reason in work.reasons.items():
+            if work.outcomes[place] is Outcome.FILTERED:
+                metrics.get("logweir_worker_filtered_events_total").labels(reason).inc()
         for letter in work.letters:
             metrics.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
 
@@ -185,25 +195,15 @@ class Pipeline:
                 work.retries[place + at] = _Retry(id, index_of_day, provenance.content_hash)
                 continue
             try:
-                stage = Stage.DECODE
-                sent = event_of(raw)
-                stage = Stage.NORMALISE
-                source = normalise(sent, context)
-                stage = Stage.ENRICH
-                self._enrich(source, context)
-                words = words_for(source)
-            except EventUnreadable as error:
-                self._refuse(work, place + at, id, DeadLetterReason.EVENT_UNREADABLE, stage, str(error))
+                made = self._documents.make(raw, context, id=id, index=index_name, provenance=provenance)
+            except EventUnfit as unfit:
+                self._refuse(work, place + at, id, unfit.reason, unfit.stage, unfit.error)
                 continue
-            except Exception as error:
-                # A fault of ours must not hold the partition up: the event is kept, the trace is in the log.
-                log.exception("Event %s at partition %d offset %d", id, work.delivery.partition, work.delivery.offset)
-                self._refuse(work, place + at, id, DeadLetterReason.EVENT_UNFIT, stage, repr(error))
-                continue
-            source["ingest_stream"] = provenance.stream
-            source["ingest_number"] = provenance.number
-            source["content_hash"] = provenance.content_hash
-            work.documents[place + at] = Document(id, index_name, source, provenance, *words)
+            if isinstance(made, Filtered):
+                work.outcomes[place + at] = Outcome.FILTERED
+                work.reasons[place + at] = made.rule
+            else:
+                work.documents[place + at] = made
 
     def _refuse(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
         work.outcomes[place] = Outcome.DEAD_LETTERED

@@ -28,6 +28,8 @@ from logweir.logs import configure_logging
 from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
+from logweir_workers.filters import Filters
+from logweir_workers.letter_room import LetterRoom
 from logweir_workers.patience import Stopped, until_it_answers
 from logweir_workers.pipeline import Pipeline, Work
 
@@ -41,6 +43,8 @@ _POLL_INTERVAL_S_MAX = 0.25
 _IDLE_WAIT_S = 0.2
 _LAG_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
+_LETTERS_INTERVAL_S = 60.0
+_FILTERS_INTERVAL_S = 2.0
 _DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
 _DAY_US = 86_400_000_000
@@ -128,6 +132,8 @@ class Worker:
         self._clock = clock
         self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
         self._enrich = enrich.load(settings.worker)
+        self._filters = Filters.of_file(settings.worker.filters_file)
+        self._letter_room = LetterRoom(store, settings.store)
         self._ledgers: dict[int, PartitionLedger] = {}
         self._fetched: deque[Delivery | _Hole] = deque()
         self._bulk = _Bulk()
@@ -140,6 +146,8 @@ class Worker:
             _Chore(self._settings.ledger_interval_s, self._flush),
             _Chore(_LAG_INTERVAL_S, self._observe_lag),
             _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
+            _Chore(_LETTERS_INTERVAL_S, self._expire_letters),
+            _Chore(_FILTERS_INTERVAL_S, self._filters.reload),
         ]
 
     def stalled(self) -> str | None:
@@ -160,6 +168,8 @@ class Worker:
                     topic_id=self._topic_id,
                     events_max=self._settings.bulk_events_max,
                     clock=self._clock,
+                    filters=self._filters,
+                    letter_room=self._letter_room,
                 )
                 self._read()
         except Stopped:
@@ -397,6 +407,12 @@ class Worker:
             return
         for index in deleted:
             log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
+
+    def _expire_letters(self) -> None:
+        try:
+            self._letter_room.expire(self._clock())
+        except LogweirError as error:
+            self._bear(error, STORE_DOWN, STORE_REFUSES)
 
 
 @dataclass(slots=True)

@@ -43,13 +43,13 @@ def test_the_list_is_newest_first_and_safe_for_a_terminal(kept: Path, capsys: py
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
         "2026-01-31T12:00:02Z  body_refused  ingest  [bold]fault 2",
-        "    key web, from 192.0.2.7, partition 3, offset 7",
+        "    id l2, key web, from 192.0.2.7, partition 3, offset 7",
         "    \\xff\\x00not UTF-8",
         "2026-01-31T12:00:01Z  body_refused  ingest  [bold]fault 1",
-        "    key web, from 192.0.2.7, partition 3, offset 7",
+        "    id l1, key web, from 192.0.2.7, partition 3, offset 7",
         '    {"a":"say "hi""}\\x1b[2J\\nnext',
         "2026-01-31T12:00:00Z  event_unfit  normalise  [bold]fault 0",
-        "    key web, from 192.0.2.7, partition 3, offset 7",
+        "    id l0, key web, from 192.0.2.7, partition 3, offset 7",
         "    {}",
     ]
     assert captured.err == ""
@@ -71,7 +71,7 @@ def test_what_is_left_out_is_counted(kept: Path, capsys: pytest.CaptureFixture[s
 
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
-    assert "The newest 1 of 2 dead letters" in captured.err
+    assert "The newest 1 of 2 are shown" in captured.err
 
 
 def test_doctor_warns_of_dead_letters_and_names_the_newest(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:

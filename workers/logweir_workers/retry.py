@@ -1,0 +1,213 @@
+"""Dead letters tried again, after a fix: the worker's own way from the bytes on, under the same identity.
+
+    document -> index -> correction -> letter removed
+
+A letter is only removed once the store has the event (or the event is a duplicate, or filtered) and the books say so.
+Every step can be repeated, also by two at once: the document is created under its id, the correction line is a set of
+numbers, and removing a letter that is gone is nothing. So a crash between any two steps leaves a letter that is there
+still, and trying it again changes no number.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from logweir.clock import now_us
+from logweir.config import Settings
+from logweir.corrections import Correction, add_numbers
+from logweir.errors import QUEUE_DOWN, LogweirError
+from logweir.event import Provenance, content_hash_of, index_of
+from logweir.ledger import position_id
+from logweir.outcomes import DeadLetterReason, Outcome
+from logweir.queue import Producer, Queue
+from logweir.record import decode
+from logweir.sequence import Intervals
+from logweir.store import DeadLetter, Document, LetterFilter, Store
+from logweir_workers import enrich
+from logweir_workers.document import Documents, EventUnfit, Filtered
+from logweir_workers.filters import Filters
+from logweir_workers.index import index, outcome_of
+from logweir_workers.normalise import Context
+
+CAUSE = "retry of dead letters"
+"""The cause of all correction lines of retries: one line for a window, however often and by whomever it is tried."""
+
+_CONFIRM_S_MAX = 30.0
+
+
+class Result(StrEnum):
+    """What became of a letter that was tried again. Only of the first four is the letter removed."""
+
+    INDEXED = "indexed"
+    DUPLICATE = "duplicate"
+    FILTERED = "filtered"
+    QUEUED = "queued"
+    """A record that can be read now went into the queue once more: its events are on their way."""
+    FAILED = "failed"
+    """It fails as before, or otherwise; it stays a dead letter."""
+    UNSETTLED = "unsettled"
+    """No worker has accounted for its record yet: it may still come to be something else."""
+    CONFLICT = "identity_conflict"
+    """Another event has its number: it can only be exported and sent as a new one."""
+
+
+REMOVED = (Result.INDEXED, Result.DUPLICATE, Result.FILTERED, Result.QUEUED)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One letter, and what became of it. ``error``: why it failed."""
+
+    letter: DeadLetter
+    result: Result
+    error: str = ""
+
+
+class Retrier:
+    """Tries letters again, with the settings of the workers. For one thread."""
+
+    def __init__(self, *, settings: Settings, store: Store, queue: Queue) -> None:
+        self._store = store
+        self._queue = queue
+        self._group = settings.worker.group
+        self._events_max = settings.worker.bulk_events_max
+        self._documents = Documents(enrich.load(settings.worker), Filters.of_file(settings.worker.filters_file))
+        self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._producer: Producer | None = None
+        self._stopping = threading.Event()
+
+    def retry(self, letters: Sequence[DeadLetter]) -> list[Tried]:
+        """Try these again; one result each, in no order. What is removed is in the store and in the books."""
+        tried, events, records = self._sorted_out(letters)
+        tried += self._index(events)
+        self._correct(tried)
+        tried += [self._queue_again(letter) for letter in records]
+        removed = tuple(one.letter.id for one in tried if one.result in REMOVED)
+        if removed:
+            self._store.delete_dead_letters(LetterFilter(ids=removed))
+        return tried
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close(_CONFIRM_S_MAX)
+
+    # --- which -----------------------------------------------------------------------------------------------------
+    def _sorted_out(self, letters: Sequence[DeadLetter]) -> tuple[list[Tried], list[DeadLetter], list[DeadLetter]]:
+        """What cannot be tried; the events to try; and the records to try."""
+        tried: list[Tried] = []
+        events: list[DeadLetter] = []
+        records: list[DeadLetter] = []
+        positions = self._positions(letters)
+        for letter in letters:
+            body = letter.body
+            if letter.reason == DeadLetterReason.IDENTITY_CONFLICT:
+                tried.append(Tried(letter, Result.CONFLICT, str(body["error"])))
+            elif body["offset"] >= positions.get((body["topic_id"], body["partition"]), 0):
+                # Its worker may yet do the record again, find what a retry has done, and count that, too.
+                tried.append(Tried(letter, Result.UNSETTLED))
+            elif letter.reason == DeadLetterReason.RECORD_CORRUPT:
+                records.append(letter)
+            else:
+                events.append(letter)
+        return tried, events, records
+
+    def _positions(self, letters: Iterable[DeadLetter]) -> dict[tuple[str, int], int]:
+        places = {(letter.body["topic_id"], letter.body["partition"]) for letter in letters}
+        ids = {position_id(self._group, *place): place for place in places}
+        found = self._store.read_ledger(list(ids))
+        return {ids[id]: document.body.get("next_offset") or 0 for id, document in found.items()}
+
+    # --- events ----------------------------------------------------------------------------------------------------
+    def _index(self, letters: Sequence[DeadLetter]) -> list[Tried]:
+        tried: list[Tried] = []
+        documents: list[Document] = []
+        of_documents: list[DeadLetter] = []
+        for letter in letters:
+            try:
+                made = self._made(letter)
+            except EventUnfit as unfit:
+                tried.append(Tried(letter, Result.FAILED, f"{unfit.reason}: {unfit.error}"))
+                continue
+            if isinstance(made, Filtered):
+                tried.append(Tried(letter, Result.FILTERED, made.rule))
+            else:
+                documents.append(made)
+                of_documents.append(letter)
+        items = index(self._store, documents, events_max=self._events_max, stopping=self._stopping)
+        for letter, document, item in zip(of_documents, documents, items, strict=True):
+            outcome, reason = outcome_of(document, item)
+            if reason is None:
+                tried.append(Tried(letter, Result(outcome.value)))
+            else:
+                tried.append(Tried(letter, Result.FAILED, f"{reason}: {item.error or f'stored is {item.stored}'}"))
+        return tried
+
+    def _made(self, letter: DeadLetter) -> Document | Filtered:
+        body = letter.body
+        context = Context(
+            received_us=body["received_us"],
+            key=body["key"],
+            emitter=body["emitter"],
+            source_address=body["source_address"],
+            format=body["format"],
+            stamp=body["stamp"],
+        )
+        provenance = Provenance(body["ingest_stream"], body["ingest_number"], content_hash_of(letter.raw))
+        index_name = index_of(body["received_us"])
+        return self._documents.make(letter.raw, context, id=body["event_id"], index=index_name, provenance=provenance)
+
+    def _correct(self, tried: Sequence[Tried]) -> None:
+        """Write into the books what is no dead letter any more."""
+        lines: dict[Correction, Intervals] = defaultdict(Intervals)
+        at_us = now_us()
+        for one in tried:
+            if one.result in (Result.INDEXED, Result.DUPLICATE, Result.FILTERED):
+                number = one.letter.body["ingest_number"]
+                lines[_line(one.letter, Outcome(one.result.value), at_us)].add(number, number)
+        for line, numbers in lines.items():
+            add_numbers(self._store, self._group, line, numbers, owner=self._owner)
+
+    # --- records ---------------------------------------------------------------------------------------------------
+    def _queue_again(self, letter: DeadLetter) -> Tried:
+        """Put a record that can be read now behind all others of its partition: its numbers were never counted."""
+        try:
+            decode(letter.raw)
+        except LogweirError as error:
+            return Tried(letter, Result.FAILED, error.detail)
+        if self._queue.topic_id() != letter.body["topic_id"]:
+            return Tried(letter, Result.FAILED, "its topic was made anew since")
+        self._send(letter.body["partition"], letter.raw)
+        return Tried(letter, Result.QUEUED)
+
+    def _send(self, partition: int, payload: bytes) -> None:
+        """Have it in the queue, durably. Raises LogweirError: QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE."""
+        self._producer = self._producer or self._queue.producer()
+        done = threading.Event()
+        errors: list[LogweirError] = []
+
+        def confirm(error: LogweirError | None) -> None:
+            errors.extend([error] if error else [])
+            done.set()
+
+        self._producer.send(partition, payload, confirm)
+        if not done.wait(_CONFIRM_S_MAX):
+            raise LogweirError(QUEUE_DOWN, url=self._queue.topic, reason=f"no confirmation in {_CONFIRM_S_MAX:.0f} s")
+        if errors:
+            raise errors[0]
+
+
+def _line(letter: DeadLetter, outcome: Outcome, at_us: int) -> Correction:
+    body = letter.body
+    return Correction(
+        topic_id=body["topic_id"], partition=body["partition"],
+        ingest_epoch=body["ingest_stream"].rpartition("-")[0], window=body["window"],
+        key=body["key"], emitter=body["emitter"],
+        from_outcome=Outcome.DEAD_LETTERED, to_outcome=outcome, count=0, cause=CAUSE, at_us=at_us,
+    )  # fmt: skip
