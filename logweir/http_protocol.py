@@ -54,11 +54,36 @@ class Reply(Protocol):
 
 
 class _Flow(FlowControl):
-    """Reads nothing more while requests wait for the answer to an earlier one."""
+    """Reads nothing more while requests wait for the answer to an earlier one, and writes nothing to who has gone.
+
+    uvicorn asks ``write_paused`` before each of its writes. It tells only the last request that it has read of a lost
+    connection, and that one round of the loop late: answers to earlier ones would fail, each with a trace in the log.
+    ``answering``: the request that is answered now.
+    """
 
     def __init__(self, transport: asyncio.Transport, pipeline: deque[Any]) -> None:
+        self._is_write_paused = False
         super().__init__(transport)
         self._pipeline = pipeline
+        self.answering: Any = None
+
+    @property
+    def write_paused(self) -> bool:
+        return self._is_write_paused or self._transport.is_closing()
+
+    @write_paused.setter
+    def write_paused(self, paused: bool) -> None:
+        self._is_write_paused = paused
+
+    async def drain(self) -> None:
+        if not self._transport.is_closing():
+            await super().drain()
+        if self._transport.is_closing():
+            self.answering.disconnected = True
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._is_writable_event.set()
 
     def resume_reading(self) -> None:
         if not self._pipeline:
@@ -125,6 +150,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._disarm()
         self.resume_writing()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.flow.answering = cycle  # type: ignore[attr-defined]
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
