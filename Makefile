@@ -12,7 +12,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help run test services services-down lint format lock clean
+.PHONY: help run test torture services services-down lint format lock clean
 
 help: ## list the targets
 	@echo "make TARGET, one of:"
@@ -23,6 +23,9 @@ run: $(VENV)/.server ## run logweir on this machine, with the embedded queue and
 
 test: ## everything that CI checks, against real servers; the first failing stage ends it
 	@bash tests/services/stages.sh
+
+torture: $(VENV)/.dev ## kill parts at random under load and audit; ARGS="--minutes 30 --kafka"
+	@$(PYTHON) -m tests.flow.torture $(ARGS)
 
 services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; eval "$(make services)" sets their addresses
 	@$(PYTHON) -m tests.services up

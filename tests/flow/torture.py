@@ -254,7 +254,7 @@ def audit(system: System) -> str:
 def lost_numbers(audit: dict[str, Any], name: str) -> list[int]:
     """The numbers that the audit reports as lost of the emitter of that name."""
     (row,) = [row for row in audit["emitters"] if row["emitter"] == name]
-    return [number for first, last in row["lost_ranges"] for number in range(first, last + 1)]
+    return [number for _, first, last in row["lost_ranges"] for number in range(first, last + 1)]
 
 
 def main() -> int:
