@@ -85,7 +85,7 @@ def test_a_share_is_kept_by_identity_and_always_the_same(tmp_path: Path) -> None
         ('[[rule]]\nname = "a"\nquery = "details.x:a*b"', "rule 1 (a): The field details.x cannot do wildcards"),
         ('[[rule]]\nname = "a"\nquery = "x"\nkeep = 1.5', "rule 1 (a): keep is 1.5, which is not a share from 0 to 1"),
         ('[[rule]]\nname = "a"\nquery = "x"\nkeep = true', "keep is True"),
-        ('[[rule]]\nname = "a"\nquery = "x"\nsample = 1', "'sample' means nothing here; a rule knows name, query, keep"),
+        ('[[rule]]\nname = "a"\nquery = "x"\nsample = 1', "'sample' means nothing here; a rule knows name, query"),
         ('[[rule]]\nname = "a"\nquery = "x"\n' * 2, "rule 2: there is another rule named 'a'"),
         ('[[rule]]\nname = "a"\nquery = "*"\n[[rule]]\nname = "b"\nquery = "x"', "rule 2: it can never apply"),
         ("".join(f'[[rule]]\nname = "r{at}"\nquery = "x"\n' for at in range(RULES_MAX + 1)), "at most 100"),
