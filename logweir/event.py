@@ -87,6 +87,10 @@ class Provenance:
     number: int
     content_hash: str
 
+    def is_of(self, other: Provenance) -> bool:
+        """Whether both are of the same accepted event."""
+        return (self.stream, self.number) == (other.stream, other.number)
+
 
 def stream_of(ingest_epoch: bytes, partition: int) -> str:
     """The name of an ingest process's numbering on one partition.

@@ -139,6 +139,18 @@ class Store(Protocol):
     def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
         """What is stored under each (index, id), never stale; None where there is nothing."""
 
+    def sources(self, places: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
+        """The events stored under each (index, id), with their provenance, never stale; None where there is nothing."""
+
+    def replace(self, documents: Sequence[Document]) -> list[Item]:
+        """As ``index``, but over what an earlier try of the same event left there; that is CREATED, too.
+
+        EXISTS is only what another event has left. An event comes at most once.
+        """
+
+    def delete(self, documents: Sequence[tuple[str, str, Provenance]]) -> None:
+        """Delete durably what is stored under each (index, id), if it is of that provenance."""
+
     def search(
         self,
         query: Node,

@@ -149,16 +149,73 @@ class ElasticsearchStore:
         ]
 
     def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
+        found = self._documents(places, ["ingest_stream", "ingest_number", "content_hash"])
+        return [None if one is None else _provenance(one["_source"]) for one in found]
+
+    def sources(self, places: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
+        return [None if one is None else one["_source"] for one in self._documents(places)]
+
+    def _documents(
+        self, places: Sequence[tuple[str, str]], fields: list[str] | None = None
+    ) -> list[dict[str, Any] | None]:
+        """What is under each (index, id) now, with its place in the server's order of writes."""
         if not places:
             return []
         docs = [{"_index": index, "_id": id} for index, id in places]
-        with self._problems("the provenance of stored events"):
-            answer = self._client.mget(docs=docs, source_includes=["ingest_stream", "ingest_number", "content_hash"])
+        with self._problems("stored events"):
+            answer = self._client.mget(docs=docs, source_includes=fields)
         for document in answer["docs"]:
             error = document.get("error")
             if error and error["type"] != "index_not_found_exception":
                 raise LogweirError(STORE_DOWN, url=self._url, reason=error["reason"])
-        return [_provenance(found["_source"]) if found.get("found") else None for found in answer["docs"]]
+        return [document if document.get("found") else None for document in answer["docs"]]
+
+    def replace(self, documents: Sequence[Document]) -> list[Item]:
+        own = self._own([(document.index, document.id, document.provenance) for document in documents])
+        fresh = [document for document, found in zip(documents, own, strict=True) if found is None]
+        created = iter(self.index(fresh))
+        items: list[Item | None] = [None if found else next(created) for found in own]
+        operations: list[bytes] = []
+        positions: list[int] = []
+        for position, (document, found) in enumerate(zip(documents, own, strict=True)):
+            if found is None:
+                continue
+            try:
+                operations.append(_create_operation(document, {"index": found}))
+                positions.append(position)
+            except TypeError as error:
+                items[position] = Item(Written.REFUSED, error=f"it cannot be written as JSON: {error}")
+        for position, answer in zip(positions, self._bulk(operations, "events"), strict=True):
+            # Somebody has written it since we looked: look again.
+            items[position] = Item(Written.AGAIN) if answer["status"] == 409 else self._item(answer)
+        return [item for item in items if item is not None]
+
+    def delete(self, documents: Sequence[tuple[str, str, Provenance]]) -> None:
+        waiting = list(documents)
+        while waiting:
+            own = self._own(waiting)
+            waiting = [document for document, found in zip(waiting, own, strict=True) if found]
+            operations = [b"%b\n" % orjson.dumps({"delete": found}) for found in own if found]
+            answers = self._bulk(operations, "events")
+            for answer in answers:
+                if answer["status"] >= 300 and answer["status"] not in (404, 409):
+                    raise self._unwritten(answer, "events")
+            waiting = [one for one, answer in zip(waiting, answers, strict=True) if answer["status"] == 409]
+
+    def _own(self, documents: Sequence[tuple[str, str, Provenance]]) -> list[dict[str, Any] | None]:
+        """Of each document that is there and of that provenance, where a bulk finds just this version of it."""
+        found = self._documents(
+            [(index, id) for index, id, _ in documents], ["ingest_stream", "ingest_number", "content_hash"]
+        )
+        return [
+            {
+                "_index": index, "_id": id,
+                "if_seq_no": one["_seq_no"], "if_primary_term": one["_primary_term"],
+            }
+            if one is not None and _provenance(one["_source"]).is_of(own)
+            else None
+            for (index, id, own), one in zip(documents, found, strict=True)
+        ]  # fmt: skip
 
     def _make_indices(self, indices: set[str]) -> None:
         """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""
@@ -570,7 +627,7 @@ def _template(
     return {"index_patterns": [pattern], "priority": _TEMPLATE_PRIORITY, "template": template}
 
 
-def _create_operation(document: Document) -> bytes:
+def _create_operation(document: Document, action: dict[str, Any] | None = None) -> bytes:
     provenance = document.provenance
     source = {
         **document.source,
@@ -580,7 +637,7 @@ def _create_operation(document: Document) -> bytes:
         "summary_words": document.summary_words,
         "all_words": document.all_words,
     }
-    action = {"create": {"_index": document.index, "_id": document.id}}
+    action = action or {"create": {"_index": document.index, "_id": document.id}}
     return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
 
 

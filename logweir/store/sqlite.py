@@ -92,17 +92,30 @@ class SqliteStore:
             self._make(self._main_path, _MAIN_SCHEMA)
 
     def index(self, documents: Sequence[Document]) -> list[Item]:
+        return self._index(documents, over_own=False)
+
+    def replace(self, documents: Sequence[Document]) -> list[Item]:
+        return self._index(documents, over_own=True)
+
+    def _index(self, documents: Sequence[Document], *, over_own: bool) -> list[Item]:
         items: list[Item | None] = [None] * len(documents)
         by_index: dict[str, list[int]] = {}
         for position, document in enumerate(documents):
             by_index.setdefault(document.index, []).append(position)
         for index, positions in by_index.items():
             taken = [documents[position] for position in positions]
-            for position, item in zip(positions, self._index_day(index, taken), strict=True):
+            for position, item in zip(positions, self._index_day(index, taken, over_own=over_own), strict=True):
                 items[position] = item
         return [item for item in items if item is not None]
 
-    def _index_day(self, index: str, documents: list[Document]) -> list[Item]:
+    def delete(self, documents: Sequence[tuple[str, str, Provenance]]) -> None:
+        for index in {index for index, _, _ in documents}:
+            path = self._day_path(index)
+            if path.exists():
+                with self._problems(), self._writing(path) as connection:
+                    _delete(connection, [(id, own) for wanted, id, own in documents if wanted == index])
+
+    def _index_day(self, index: str, documents: list[Document], *, over_own: bool) -> list[Item]:
         items = [Item(Written.CREATED)] * len(documents)
         rows: list[tuple[int, tuple[Any, ...], tuple[str, str]]] = []
         for position, document in enumerate(documents):
@@ -112,21 +125,31 @@ class SqliteStore:
                 items[position] = Item(Written.REFUSED, error=str(error))
         if rows:
             with self._problems(), self._writing(self._day_path(index), make=sql.SCHEMA) as connection:
+                if over_own:
+                    _delete(connection, [(documents[at].id, documents[at].provenance) for at, _, _ in rows])
                 for position, stored in _insert(connection, rows).items():
                     items[position] = Item(Written.EXISTS, stored=stored)
         return items
 
     def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
-        found: dict[tuple[str, str], Provenance] = {}
-        query = "SELECT ingest_stream, ingest_number, content_hash FROM events WHERE id = ?"
+        found = self._rows(places, "ingest_stream, ingest_number, content_hash")
+        return [Provenance(*found[place]) if place in found else None for place in places]
+
+    def sources(self, places: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
+        found = self._rows(places, "ingest_stream, ingest_number, content_hash, document")
+        return [_source(*found[place]) if place in found else None for place in places]
+
+    def _rows(self, places: Sequence[tuple[str, str]], columns: str) -> dict[tuple[str, str], tuple[Any, ...]]:
+        found = {}
+        query = f"SELECT {columns} FROM events WHERE id = ?"  # noqa: S608 - the names are our own
         with self._problems():
             for index in {index for index, _ in places}:
                 with self._reading(self._day_path(index)) as connection:
                     for id in {id for wanted, id in places if wanted == index}:
                         row = connection.execute(query, (id,)).fetchone()
                         if row:
-                            found[index, id] = Provenance(*row)
-        return [found.get(place) for place in places]
+                            found[index, id] = row
+        return found
 
     def search(
         self,
@@ -380,7 +403,7 @@ def _insert(
     connection: sqlite3.Connection, rows: list[tuple[int, tuple[Any, ...], tuple[str, str]]]
 ) -> dict[int, Provenance]:
     """Insert what is not there yet; gives the stored provenance of what is, by position."""
-    first = connection.execute("SELECT coalesce(max(rowid), 0) + 1 FROM events").fetchone()[0]
+    first = _rowid_max(connection) + 1
     before = connection.total_changes
     connection.executemany(_INSERT_EVENT, [(first + offset, *row) for offset, (_, row, _) in enumerate(rows)])
     existing: dict[int, Provenance] = {}
@@ -395,6 +418,24 @@ def _insert(
         [(first + offset, *words) for offset, (position, _, words) in enumerate(rows) if position not in existing],
     )
     return existing
+
+
+def _delete(connection: sqlite3.Connection, rows: list[tuple[str, Provenance]]) -> None:
+    """Delete those by id whose provenance it is. Their words stay, under a rowid that no event has or ever gets again:
+
+    the table of words keeps no text, and could only forget words that it is told exactly.
+    """
+    rowid_max = _rowid_max(connection)
+    query = "DELETE FROM events WHERE id = ? AND ingest_stream = ? AND ingest_number = ?"
+    connection.executemany(query, [(id, own.stream, own.number) for id, own in rows])
+    connection.execute(f"PRAGMA user_version = {rowid_max}")
+
+
+def _rowid_max(connection: sqlite3.Connection) -> int:
+    """The highest rowid that an event ever had; ``user_version`` knows it of those that were deleted."""
+    highest: int = connection.execute("SELECT coalesce(max(rowid), 0) FROM events").fetchone()[0]
+    deleted: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return max(highest, deleted)
 
 
 class _Page:
@@ -441,8 +482,12 @@ def _key(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _event(row: tuple[Any, ...], index: str) -> dict[str, Any]:
     _, stream, number, content_hash, id, document = row
+    return {"_id": id, "_index": index, **_source(stream, number, content_hash, document)}
+
+
+def _source(stream: str, number: int, content_hash: str, document: str) -> dict[str, Any]:
     provenance = {"ingest_stream": stream, "ingest_number": number, "content_hash": content_hash}
-    return {"_id": id, "_index": index, **orjson.loads(document), **provenance}
+    return {**orjson.loads(document), **provenance}
 
 
 def _day_in(index: str, from_us: int | None, to_us: int | None) -> bool:

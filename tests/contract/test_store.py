@@ -75,6 +75,49 @@ def test_new_documents_are_created_and_found(store: Store) -> None:
     assert [event["_index"] for event in store.search(parse("*"), size=10).events][-2:] == ["events-20260130"] * 2
 
 
+def test_an_event_replaced_is_there_once_with_its_new_words(store: Store) -> None:
+    """What a replay writes: over its own earlier try, or anew; found by the new words and no longer by the old ones."""
+    store.index(some(3))
+    again = [document(f"e{number}", {"summary": f"mended {number}"}, number=number) for number in (2, 3, 4)]
+
+    assert store.replace(again) == [Item(Written.CREATED)] * 3
+    assert store.replace([]) == []
+    assert found(store) == ["e4", "e3", "e2", "e1"]
+    assert found(store, "mended") == ["e4", "e3", "e2"]
+    assert found(store, "event") == ["e1"]
+    places = [("events-20260131", "e2"), ("events-20260131", "absent"), ("events-19990101", "e2")]
+    (stored, *others) = store.sources(places)
+    assert stored == {
+        **again[0].source, "ingest_stream": again[0].provenance.stream, "ingest_number": 2,
+        "content_hash": again[0].provenance.content_hash,
+    }  # fmt: skip
+    assert others == [None, None]
+
+
+def test_another_events_document_is_neither_replaced_nor_deleted(store: Store) -> None:
+    """Under an id that another event has taken, that event stays: its provenance is the answer."""
+    theirs, ours = some(1)[0], replace(some(1)[0], provenance=Provenance("cd" * 16 + "-1", 9, "0" * 16))
+    store.index([theirs])
+    store.delete([(ours.index, ours.id, ours.provenance)])
+
+    assert store.replace([ours]) == [Item(Written.EXISTS, stored=theirs.provenance)]
+    assert store.provenances([(theirs.index, theirs.id)]) == [theirs.provenance]
+
+
+def test_deleted_events_are_gone_and_those_behind_them_have_their_own_words(store: Store) -> None:
+    """Also the newest one, whose place the next one takes; deleting again, or on a day without events, is nothing."""
+    documents = some(3)
+    store.index(documents)
+    gone = [(one.index, one.id, one.provenance) for one in documents[1:]]
+    store.delete([*gone, ("events-19990101", "e1", documents[0].provenance)])
+    store.delete(gone)
+    store.index([document("new", {"summary": "fresh"}, number=7)])
+
+    assert found(store) == ["new", "e1"]
+    assert found(store, "fresh") == ["new"]
+    assert found(store, "event") == ["e1"]
+
+
 def test_nothing_to_index_is_nothing(store: Store) -> None:
     """An empty bulk asks the store for nothing."""
     assert store.index([]) == []
