@@ -18,7 +18,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from logweir import config
 from logweir.audit import Books, read_books
@@ -123,6 +123,7 @@ class Product(RuleBasedStateMachine):
         self.partitions = [Partition() for _ in range(PARTITIONS)]
         self.bare = 0
         self.accepted = 0
+        self.void: set[int] = set()
         self.counters = (0, 0)
 
     def teardown(self) -> None:
@@ -147,22 +148,18 @@ class Product(RuleBasedStateMachine):
         sender.high += count
         self.post(sender, first, count, fate)
 
-    @rule(at=st.integers(0, 1), fate=st.sampled_from(("queue", "twice")))
-    def retry(self, at: int, fate: str) -> None:
-        sender = self.senders[at]
-        if sender.unsent:
-            self.post(sender, *sender.unsent.pop(0), fate)
-
-    @rule(at=st.integers(0, 1), count=st.integers(1, 4))
-    def send_again(self, at: int, count: int) -> None:
-        """The answer got lost on its way: the emitter sends what is queued already."""
+    @rule(at=st.integers(0, 1), fate=st.sampled_from(("queue", "twice")), count=st.integers(1, 4))
+    def send_again(self, at: int, fate: str, count: int) -> None:
+        """What was refused; or what is queued, because the answer got lost on its way."""
         sender = self.senders[at]
         queued = sender.queued.get(sender.epoch_name, set())
-        if queued:
+        if sender.unsent:
+            self.post(sender, *sender.unsent.pop(0), fate)
+        elif queued:
             first = max(queued)
             while count > 1 and first - 1 in queued:
                 first, count = first - 1, count - 1
-            self.post(sender, first, max(queued) - first + 1, "queue")
+            self.post(sender, first, max(queued) - first + 1, fate)
 
     def post(self, sender: Sender, first: int, count: int, fate: str) -> None:
         events = [
@@ -234,6 +231,7 @@ class Product(RuleBasedStateMachine):
         if fate.startswith("refused"):
             if count:
                 door.voids.setdefault(place, []).append((first, first + count - 1))
+            self.void.add(id(one))
             if fate == "refused yet queued":
                 self.append(partition, payload, held)
             return
@@ -301,7 +299,6 @@ class Product(RuleBasedStateMachine):
             state.works, state.indexed = [], []
         return state
 
-    @rule(partition=st.integers(0, PARTITIONS - 1), records=st.integers(1, 6))
     def prepare(self, partition: int, records: int) -> None:
         state = self.claimed(partition)
         assert state.ledger is not None
@@ -314,7 +311,6 @@ class Product(RuleBasedStateMachine):
             state.works.append(self.pipeline.prepare(delivery, state.ledger))
             state.read = offset + 1
 
-    @rule(partition=st.integers(0, PARTITIONS - 1))
     def index(self, partition: int) -> None:
         state = self.partitions[partition]
         self.pipeline.index(state.works, threading.Event())
@@ -322,13 +318,11 @@ class Product(RuleBasedStateMachine):
         state.indexed += state.works
         state.works = []
 
-    @rule(partition=st.integers(0, PARTITIONS - 1))
     def settle(self, partition: int) -> None:
         state = self.partitions[partition]
         self.pipeline.settle(state.indexed)
         state.indexed = []
 
-    @rule(partition=st.integers(0, PARTITIONS - 1), crashes_after=st.none() | st.integers(0, 5))
     def flush(self, partition: int, crashes_after: int | None) -> None:
         state = self.partitions[partition]
         if state.ledger is None:
@@ -340,14 +334,22 @@ class Product(RuleBasedStateMachine):
             state.ledger = None
         self.store.left = 10**9
 
-    @rule(records=st.integers(1, 20), crashes_after=st.none() | st.integers(0, 5))
-    def work(self, records: int, crashes_after: int | None) -> None:
-        """All steps in a row, as a worker takes them."""
+    @rule(
+        records=st.integers(1, 20),
+        steps=st.sampled_from((1, 2, 3, 4, 4, 4)),
+        crashes_after=st.none() | st.integers(0, 4),
+    )
+    def work(self, records: int, steps: int, crashes_after: int | None) -> None:
+        """The steps in a row, as a worker takes them, or only the first ones for now."""
         for partition in range(PARTITIONS):
             self.prepare(partition, records)
-            self.index(partition)
-            self.settle(partition)
-            self.flush(partition, crashes_after)
+            if steps > 1:
+                self.index(partition)
+            if steps > 2:
+                self.settle(partition)
+            if steps > 3:
+                self.flush(partition, crashes_after)
+        self.lost_and_recovered_never_fall()
 
     @rule(partition=st.integers(0, PARTITIONS - 1), freezes=st.booleans())
     def lose_worker(self, partition: int, freezes: bool) -> None:
@@ -387,10 +389,7 @@ class Product(RuleBasedStateMachine):
     def books(self) -> Books:
         return read_books(self.store, group=GROUP, late_us=LATE_US, now_us=self.now)
 
-    @invariant()
     def lost_and_recovered_never_fall(self) -> None:
-        if not hasattr(self, "store"):
-            return
         runs = [run.losses for books in self.books().emitters.values() for run in books.runs]
         counters = (sum(losses.lost for losses in runs), sum(losses.recovered for losses in runs))
 
@@ -465,7 +464,7 @@ class Product(RuleBasedStateMachine):
 
     def compare_losses_of_the_queue(self, books: Books) -> None:
         """What expired unread is lost to the number where a later word of its door survives; else that is said."""
-        readable = {id(one) for one in self.readable()}
+        readable = {id(one) for one in self.readable()} | self.void
         expired = {
             id(one): len(one.events)
             for state in self.partitions
@@ -475,8 +474,10 @@ class Product(RuleBasedStateMachine):
         }
         lost = books.row.lost_in_queue
 
-        assert lost <= sum(expired.values())
-        if len(self.doors) == 1:
+        # A door that died, or whose marker expired, has not said which of its numbers it had refused.
+        a_marker_expired = any(not state.held[offset] for state in self.partitions for offset in state.expired)
+
+        if len(self.doors) == 1 and not a_marker_expired:
             # It lives: its last markers have told of all its numbers.
             assert lost == sum(expired.values())
             assert books.row.accepted == self.accepted
@@ -485,6 +486,6 @@ class Product(RuleBasedStateMachine):
 
 
 Product.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestBooks = Product.TestCase
