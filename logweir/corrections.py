@@ -7,16 +7,15 @@ and the window that it speaks of stays as it was written. The books add lines an
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from logweir.emitter_ledger import Emitter
-from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.outcomes import Outcome
 from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
-from logweir.tracker import pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Correction:
     cause: str
     at_us: int
     numbers: Sequence[Sequence[int]] = ()
-    """The events' numbers, as ranges, where the line is kept by ``add_numbers``."""
+    """The events' numbers as ranges, where the cause knows them: then others may correct the same ones at once."""
 
     @property
     def sender(self) -> Emitter:
@@ -49,6 +48,11 @@ class Correction:
         return (topic_id, partition, ingest_epoch, window) == (
             self.topic_id, self.partition, self.ingest_epoch, self.window,
         )  # fmt: skip
+
+    def without(self, numbers: Intervals) -> Correction:
+        """The line without these events."""
+        left = [pair for first, last in self.numbers for pair in numbers.gaps(first, last)]
+        return replace(self, numbers=left, count=sum(last - first + 1 for first, last in left))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,41 +65,22 @@ def write_corrections(store: Store, group: str, corrections: Iterable[Correction
         store.write_ledger(documents)
 
 
-def add_numbers(store: Store, group: str, line: Correction, numbers: Intervals, *, owner: str) -> None:
-    """Add events to the line of this cause, whoever else does so at once; an event that is in it counts once.
-
-    ``line``: its count and numbers are not looked at. Events that another line of the same cause, window and sender
-    has from the same outcome already are left out: an event is corrected once. Raises LogweirError(STORE_DOWN).
-    """
-    own = _id(group, line)
-    others = [_id(group, replace(line, to_outcome=outcome)) for outcome in Outcome if outcome is not line.to_outcome]
-    while True:
-        claimed = store.claim(own, owner)
-        corrected = [one.body.get("numbers", []) for one in store.read_ledger(others).values()]
-        elsewhere = Intervals((first, last) for ranges in corrected for first, last in ranges)
-        known = Intervals((first, last) for first, last in claimed.body.get("numbers", []))
-        for first, last in numbers:
-            for pair in elsewhere.gaps(first, last):
-                known.add(*pair)
-        body = {"kind": "correction", **replace(line, count=len(known), numbers=pairs(known)).as_json()}
-        try:
-            store.write_ledger([LedgerDocument(own, claimed.generation, body)])
-        except LogweirError as error:
-            if error.problem is not CLAIM_LOST:
-                raise
-            continue  # Somebody else has added to it since: begin with what they wrote.
-        return
-
-
 def read_corrections(store: Store, group: str) -> Iterator[Correction]:
-    """All lines, in no order."""
+    """All lines, in the order of their windows. Of an event that several lines name, only the first one speaks."""
+    corrected: dict[tuple[object, ...], Intervals] = defaultdict(Intervals)
     for document in store.scan_ledger(f"correction:{group}:"):
-        if "kind" not in document.body:
-            continue  # It is claimed, and has not been written yet.
-        body = {name: value for name, value in document.body.items() if name not in ("kind", "owner")}
-        yield Correction(
+        body = {name: value for name, value in document.body.items() if name != "kind"}
+        line = Correction(
             **{**body, "from_outcome": Outcome(body["from_outcome"]), "to_outcome": Outcome(body["to_outcome"])}
         )
+        if line.numbers:
+            known = corrected[line.topic_id, line.partition, line.ingest_epoch, line.window, line.from_outcome]
+            line = line.without(known)
+            for first, last in line.numbers:
+                known.add(first, last)
+            if not line.count:
+                continue
+        yield line
 
 
 def _id(group: str, one: Correction) -> str:

@@ -3,25 +3,23 @@
     document -> index -> correction -> letter removed
 
 A letter is only removed once the store has the event (or the event is a duplicate, or filtered) and the books say so.
-Every step can be repeated, also by two at once: the document is created under its id, the correction line is a set of
-numbers, and removing a letter that is gone is nothing. So a crash between any two steps leaves a letter that is there
-still, and trying it again changes no number.
+Every step can be repeated, also by two at once: the document is created under its id, a correction names the numbers
+that it is about (of several about one number the books count one), and removing a letter that is gone is nothing. So a
+crash between any two steps leaves a letter that is there still, and trying it again changes no number.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from logweir.clock import now_us
 from logweir.config import Settings
-from logweir.corrections import Correction, add_numbers
+from logweir.corrections import Correction, write_corrections
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.event import Provenance, content_hash_of, index_of
 from logweir.ledger import position_id
@@ -30,14 +28,12 @@ from logweir.queue import Producer, Queue
 from logweir.record import decode
 from logweir.sequence import Intervals
 from logweir.store import DeadLetter, Document, LetterFilter, Store
+from logweir.tracker import pairs
 from logweir_workers import enrich
 from logweir_workers.document import Documents, EventUnfit, Filtered
 from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
 from logweir_workers.normalise import Context
-
-CAUSE = "retry of dead letters"
-"""The cause of all correction lines of retries: one line for a window, however often and by whomever it is tried."""
 
 _CONFIRM_S_MAX = 30.0
 
@@ -79,7 +75,9 @@ class Retrier:
         self._group = settings.worker.group
         self._events_max = settings.worker.bulk_events_max
         self._documents = Documents(enrich.load(settings.worker), Filters.of_file(settings.worker.filters_file))
-        self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._cause = f"retry {secrets.token_hex(8)}"
+        self._begun_us = now_us()
+        self._lines: dict[Correction, Intervals] = defaultdict(Intervals)
         self._producer: Producer | None = None
         self._stopping = threading.Event()
 
@@ -164,15 +162,28 @@ class Retrier:
         return self._documents.make(letter.raw, context, id=body["event_id"], index=index_name, provenance=provenance)
 
     def _correct(self, tried: Sequence[Tried]) -> None:
-        """Write into the books what is no dead letter any more."""
-        lines: dict[Correction, Intervals] = defaultdict(Intervals)
-        at_us = now_us()
+        """Write into the books what is no dead letter any more: this run's lines, with all that it has done so far."""
+        changed = set()
         for one in tried:
             if one.result in (Result.INDEXED, Result.DUPLICATE, Result.FILTERED):
                 number = one.letter.body["ingest_number"]
-                lines[_line(one.letter, Outcome(one.result.value), at_us)].add(number, number)
-        for line, numbers in lines.items():
-            add_numbers(self._store, self._group, line, numbers, owner=self._owner)
+                line = self._line(one.letter, Outcome(one.result.value))
+                self._lines[line].add(number, number)
+                changed.add(line)
+        write_corrections(
+            self._store,
+            self._group,
+            [replace(line, count=len(self._lines[line]), numbers=pairs(self._lines[line])) for line in changed],
+        )
+
+    def _line(self, letter: DeadLetter, outcome: Outcome) -> Correction:
+        body = letter.body
+        return Correction(
+            topic_id=body["topic_id"], partition=body["partition"],
+            ingest_epoch=body["ingest_stream"].rpartition("-")[0], window=body["window"],
+            key=body["key"], emitter=body["emitter"],
+            from_outcome=Outcome.DEAD_LETTERED, to_outcome=outcome, count=0, cause=self._cause, at_us=self._begun_us,
+        )  # fmt: skip
 
     # --- records ---------------------------------------------------------------------------------------------------
     def _queue_again(self, letter: DeadLetter) -> Tried:
@@ -201,13 +212,3 @@ class Retrier:
             raise LogweirError(QUEUE_DOWN, url=self._queue.topic, reason=f"no confirmation in {_CONFIRM_S_MAX:.0f} s")
         if errors:
             raise errors[0]
-
-
-def _line(letter: DeadLetter, outcome: Outcome, at_us: int) -> Correction:
-    body = letter.body
-    return Correction(
-        topic_id=body["topic_id"], partition=body["partition"],
-        ingest_epoch=body["ingest_stream"].rpartition("-")[0], window=body["window"],
-        key=body["key"], emitter=body["emitter"],
-        from_outcome=Outcome.DEAD_LETTERED, to_outcome=outcome, count=0, cause=CAUSE, at_us=at_us,
-    )  # fmt: skip
