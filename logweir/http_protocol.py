@@ -182,6 +182,11 @@ class LimitedProtocol(HttpToolsProtocol):
         elif closing and not self.transport.is_closing():
             self._close()
 
+    def cut(self) -> None:
+        """The server has no more time for what is still being sent: refuse it."""
+        if self._under_way:
+            self._refuse(LogweirError(STOPPING))
+
     def _end_behind_answer(self) -> None:
         # An answer that has begun has said already that the connection stays.
         if not self.cycle.response_started:

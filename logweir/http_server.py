@@ -127,13 +127,11 @@ class HttpServer(uvicorn.Server):
                 connection.finish(refusing=self._is_stopping, closing=loop.time() >= idle_end_s)
             await asyncio.sleep(_TURN_S)
         if not closed.done():
-            log.warning(
-                "%d connections and %d requests were still open after %g seconds and are cut.",
-                len(connections), len(self.server_state.tasks), self._end_s_max,
-            )  # fmt: skip
+            log.warning("%d connections were still in use after %g seconds.", len(connections), self._end_s_max)
             closed.cancel()
-        for task in self.server_state.tasks:
-            task.cancel()
+            # Who waits for an answer still gets it, while the application ends.
+            for connection in list(connections):
+                connection.cut()
 
 
 class _Handshake(ssl.SSLObject):

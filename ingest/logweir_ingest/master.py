@@ -230,12 +230,13 @@ class Master(Arbiter):  # type: ignore[misc]
         return True
 
     def _gone(self, pid: int) -> None:
-        from logweir import metrics
-
-        metrics.process_gone(pid)
-        if self._ending.pop(pid, None) is None:
-            metrics.get("logweir_ingest_processes_died_total").inc()
+        is_died = self._ending.pop(pid, None) is None
+        if is_died:
             log.error("The process %d has died; another one takes its place.", pid)
+        try:
+            _book(pid, is_died=is_died)
+        except OSError as error:
+            log.warning("What the process %d has counted is lost: %s", pid, error)
 
     # --- turns and end ---------------------------------------------------------------------------------------------
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
@@ -245,3 +246,12 @@ class Master(Arbiter):  # type: ignore[misc]
     def stop(self, graceful: bool = True) -> None:
         self._is_halting = True
         super().stop(graceful)
+
+
+def _book(pid: int, *, is_died: bool) -> None:
+    """Keep what a process that is gone has counted."""
+    from logweir import metrics
+
+    metrics.process_gone(pid)
+    if is_died:
+        metrics.get("logweir_ingest_processes_died_total").inc()

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from logweir import record
+from logweir.authority import Authority
 from logweir.config import QueueSettings
 from logweir.keys import KeysFile
 from logweir.queue.sqlite import SqliteQueue
@@ -131,6 +133,20 @@ class Door:
 
     def records(self) -> list[tuple[int, Record]]:
         return records_of(self.data_dir / "queue.sqlite")
+
+
+@dataclass
+class SecureDoor(Door):
+    """The same with TLS, by an authority in its data folder."""
+
+    def __post_init__(self) -> None:
+        self.authority = Authority(self.data_dir / "tls")
+        self.authority.prepare()
+        self.environment = {"LOGWEIR_INGEST_TLS_CERT_FILE": str(self.authority.pair.certificate), **self.environment}
+
+    def connection(self) -> http.client.HTTPConnection:
+        trusted = ssl.create_default_context(cafile=self.authority.certificate)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=trusted)
 
 
 @contextlib.contextmanager

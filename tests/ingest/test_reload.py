@@ -1,4 +1,4 @@
-"""The life of the door's processes: reloads, deaths, stops, and what hangs behind them, on real signals."""
+"""The life of the door's processes, on real signals: reloads, deaths, stops, and what hangs behind them."""
 
 from __future__ import annotations
 
@@ -6,36 +6,55 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.ingest.helpers import Answer, Door, events_of, running
+from logweir.authority import Authority
+from logweir.record import Kind, Marker
+from tests.ingest.helpers import Answer, Door, SecureDoor, events_of, of_kind, running
+from tests.services.kafka import Kafka
 
 RELOADS = 5
 RELOADED = "new processes serve by the settings as they are now"
+HEALTH = ("/healthz", "/readyz", "/metrics")
 
 
-def until(condition: Callable[[], object], wait_s: float = 15) -> None:
+def until(condition: Callable[[], object], wait_s: float = 20) -> None:
     end_s = time.monotonic() + wait_s
     while not condition():
         assert time.monotonic() < end_s, "it did not happen in time"
         time.sleep(0.02)
 
 
+def ready(door: Door) -> bool:
+    try:
+        return door.request("GET", "/readyz").status == 200
+    except OSError:
+        return False
+
+
+def hang_up(door: Door) -> None:
+    assert door.process is not None
+    door.process.send_signal(signal.SIGHUP)
+
+
 def reload(door: Door) -> None:
     """SIGHUP, until the new processes serve and the old ones are gone."""
     before = door.log.count(RELOADED)
-    old = door.workers()
-    assert door.process is not None
-    door.process.send_signal(signal.SIGHUP)
-    until(lambda: door.log.count(RELOADED) > before and not set(old) & set(door.workers()))
+    old = set(door.workers())
+    hang_up(door)
+    until(lambda: door.log.count(RELOADED) > before and not old & set(door.workers()))
 
 
 @dataclass
@@ -52,9 +71,8 @@ class Load:
 
     def __enter__(self) -> Load:
         for number in range(self.keeping + self.fresh):
-            thread = threading.Thread(target=self._run, args=(number, number < self.keeping))
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(threading.Thread(target=self._run, args=(number, number < self.keeping)))
+            self._threads[-1].start()
         until(lambda: len(self.accepted) > 100)
         return self
 
@@ -70,35 +88,330 @@ class Load:
                 break
             event = json.dumps({"id": f"{number}-{n}"})
             try:
-                if not is_keeping:
-                    connection = self.door.connection()
                 answer = self.door.post(event.encode(), connection=connection)
-                if not is_keeping:
-                    connection.close()
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
-                connection = self.door.connection()
+                connection.close()
                 continue
-            if answer.status == 202:
-                self.accepted.append(event)
-            else:
-                self.failures.append(f"{answer.status} {answer.body!r}")
+            (self.accepted if answer.status == 202 else self.failures).append(event)
+            if not is_keeping:
+                connection.close()
             time.sleep(0.002)
         connection.close()
 
 
 # --- reload -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("face", ["fast", "flask"])
-def test_reloads_under_load_refuse_nobody_and_every_202_is_in_the_queue_once(tmp_path: Path, face: str) -> None:
-    """Old and new processes overlap, with a producer each on the embedded queue: no error, nothing lost, nothing twice."""
-    with running(Door(tmp_path, face=face)) as door:
-        until(lambda: door.request("GET", "/readyz").status == 200)
+@pytest.mark.parametrize(("face", "tls"), [("fast", False), ("fast", True), ("flask", False)])
+def test_reloads_under_load_refuse_nobody_and_every_202_is_in_the_queue_once(
+    tmp_path: Path, face: str, tls: bool
+) -> None:
+    """Old and new processes overlap, on the embedded queue with a producer each: no error, nothing lost or twice."""
+    with running((SecureDoor if tls else Door)(tmp_path, face=face)) as door:
+        until(lambda: ready(door))
         with Load(door) as load:
             for _ in range(RELOADS):
                 reload(door)
         assert door.stop() == 0
-        events = [event.decode() for event in events_of(door.records())]
+        records = door.records()
+    events = [event.decode() for event in events_of(records)]
+    markers = [one.body for _, one in of_kind(records, Kind.MARKER) if isinstance(one.body, Marker)]
 
     assert load.failures == []
-    assert len(load.accepted) > 500
+    assert len(load.accepted) > 300
     assert sorted(events) == sorted(load.accepted)
+    assert sum(one.accepted for marker in markers for one in marker.accepted) == len(events)
+    assert "Traceback" not in door.log
+
+
+def test_an_unused_connection_is_served_by_the_process_that_has_it_after_a_reload(tmp_path: Path) -> None:
+    """It is told then that it ends, instead of being reset under the sender's hands."""
+    with running(Door(tmp_path)) as door:
+        until(lambda: ready(door))
+        connection = door.connection()
+        assert door.post(b"{}", connection=connection).status == 202
+        hang_up(door)
+        until(lambda: RELOADED in door.log)
+        time.sleep(1)
+        answer = door.post(b"{}", connection=connection)
+
+    assert (answer.status, answer.headers["connection"]) == (202, "close")
+
+
+def test_a_reload_reads_the_settings_and_only_good_ones(tmp_path: Path) -> None:
+    """What is in the file now counts; a file with a fault, or with what needs a restart, changes nothing and is said."""
+    file = tmp_path / "logweir.toml"
+    with running(Door(tmp_path)) as door:
+        file.write_text("[ingest]\nevents_per_request_max = 1\nprocesses = 1\n")
+        reload(door)
+        limited = door.post(b"[{},{}]")
+        for fault, said in (
+            ("events_per_request_max = 0", "events_per_request_max"),
+            ("body_size = 1", "not a setting"),
+            ("processes = 2", "use Kafka for more"),
+            ("keys_file = 'elsewhere'", "only a restart changes it"),
+            ("tls_cert_file = 'absent.pem'", "absent.pem cannot be used for TLS"),
+        ):
+            workers = door.workers()
+            file.write_text(f"[ingest]\n{fault}\n")
+            hang_up(door)
+            door.wait_for(f"Not reloaded, everything stays as it was: .*{said}")
+            assert door.workers() == workers
+        still_limited = door.post(b"[{},{}]")
+
+    assert (limited.status, limited.json["code"]) == (413, "events_too_many")
+    assert still_limited.status == 413
+
+
+def test_new_processes_that_cannot_start_leave_the_old_ones(tmp_path: Path) -> None:
+    """A reload that fails half-way is undone: the port is served all the time, and the next reload works."""
+    metrics = tmp_path / "metrics"
+    with running(Door(tmp_path)) as door:
+        until(lambda: ready(door))
+        old = door.workers()
+        metrics.rename(tmp_path / "aside")
+        hang_up(door)
+        door.wait_for("Not reloaded, the processes of before serve on: a new process could not start")
+        until(lambda: door.workers() == old)
+        answer = door.post(b"{}")
+        (tmp_path / "aside").rename(metrics)
+        reload(door)
+
+        assert answer.status == 202
+        assert door.post(b"{}").status == 202
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def half_sent(door: Door) -> Iterator[socket.socket]:
+    """A request that lacks the last byte of its body."""
+    with socket.create_connection(("127.0.0.1", door.port), 20) as connection:
+        head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: 2\r\n\r\n"
+        connection.sendall(head.encode() + b"{")
+        time.sleep(0.1)
+        yield connection
+
+
+@pytest.mark.parametrize("face", ["fast", "flask"])
+def test_a_stop_finishes_what_is_under_way_and_refuses_what_comes(tmp_path: Path, face: str) -> None:
+    """A kept connection hears 503, to come back later, and that it is closed; a request half sent is still taken."""
+    with running(Door(tmp_path, face=face)) as door:
+        until(lambda: ready(door))
+        kept, asking = door.connection(), door.connection()
+        for connection in (kept, asking):
+            assert door.request("GET", "/healthz", connection=connection).status == 200
+        with half_sent(door) as connection:
+            assert door.process is not None
+            door.process.terminate()
+            time.sleep(0.4)
+            refused = door.post(b"{}", connection=kept)
+            unready = door.request("GET", "/readyz", connection=asking)
+            with pytest.raises(ConnectionRefusedError):
+                door.request("GET", "/healthz")
+            connection.sendall(b"}")
+            finished = connection.recv(65536)
+        status = door.process.wait(10)
+
+    assert (refused.status, refused.json["code"], refused.headers["connection"]) == (503, "stopping", "close")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (unready.status, unready.json["reason"]) == (503, "this door is stopping")
+    assert finished.startswith(b"HTTP/1.1 202 ") and b"connection: close" in finished
+    assert status == 0
+    assert len(events_of(door.records())) == 1
+
+
+def test_a_stop_takes_no_longer_than_its_setting(tmp_path: Path) -> None:
+    """Who never ends his request is cut, what was accepted has its marker, and the status is 0."""
+    with running(Door(tmp_path, environment={"LOGWEIR_INGEST_STOP_TIMEOUT_S": "2"})) as door:
+        until(lambda: ready(door))
+        assert door.post(b"{}").status == 202
+        with half_sent(door) as connection:
+            started_s = time.monotonic()
+            status = door.stop()
+            took_s = time.monotonic() - started_s
+            refused = connection.recv(65536)
+        records = door.records()
+
+    assert status == 0
+    assert 0.9 < took_s < 2.9
+    assert refused.startswith(b"HTTP/1.1 503 ") and b'"code":"stopping"' in refused
+    assert "1 connections were still in use after 1 seconds" in door.log
+    assert len(of_kind(records, Kind.MARKER)) == 1
+
+
+def test_an_unused_connection_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    """It is closed a second later."""
+    with running(Door(tmp_path)) as door:
+        connection = door.connection()
+        assert door.request("GET", "/healthz", connection=connection).status == 200
+        started_s = time.monotonic()
+
+        assert door.stop() == 0
+        assert time.monotonic() - started_s < 3
+
+
+# --- a dependency that hangs --------------------------------------------------------------------------------------
+def slowest_s(door: Door, *, for_s: float) -> float:
+    """The longest that any health endpoint took to answer, whatever it said."""
+    slowest = 0.0
+    end_s = time.monotonic() + for_s
+    while time.monotonic() < end_s:
+        for path in HEALTH:
+            started_s = time.monotonic()
+            assert door.request("GET", path).status in (200, 503)
+            slowest = max(slowest, time.monotonic() - started_s)
+        time.sleep(0.05)
+    return slowest
+
+
+@dataclass
+class Posting:
+    """Threads that post one event after another, and wait for each answer however long it takes."""
+
+    door: Door
+    answers: list[Answer] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Posting:
+        self._threads = [threading.Thread(target=self._run) for _ in range(8)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.answers.append(self.door.post(b'{"summary":"while it hangs"}'))
+
+
+QUICK = {"LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "0.2", "LOGWEIR_INGEST_STOP_TIMEOUT_S": "4"}
+
+
+@pytest.mark.parametrize("face", ["fast", "flask"])
+def test_a_locked_queue_holds_up_neither_health_endpoints_nor_a_stop(tmp_path: Path, face: str) -> None:
+    """Somebody else's transaction on the embedded queue's file: events go to the spool, the door answers as ever."""
+    with running(Door(tmp_path, face=face, environment=QUICK)) as door:
+        until(lambda: ready(door))
+        assert door.post(b"{}").status == 202
+        with contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with Posting(door) as posting:
+                slowest = slowest_s(door, for_s=2)
+            started_s = time.monotonic()
+            status = door.stop()
+            took_s = time.monotonic() - started_s
+
+    assert slowest < 1
+    assert {answer.status for answer in posting.answers} == {202}
+    assert status == 0
+    assert took_s < 7
+
+
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    with Kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka
+
+
+@contextlib.contextmanager
+def frozen(kafka: Kafka) -> Iterator[None]:
+    session = kafka.processes[0].pid
+    assert session is not None
+    os.killpg(session, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(session, signal.SIGCONT)
+
+
+def on_kafka(kafka: Kafka, folder: Path, **environment: str) -> Door:
+    url = f"kafka://{kafka.bootstrap}/life-{uuid.uuid4().hex[:8]}"
+    return Door(folder, environment={"LOGWEIR_QUEUE_URL": url, "LOGWEIR_QUEUE_PARTITIONS": "2", **QUICK, **environment})
+
+
+def test_a_frozen_broker_holds_up_neither_health_endpoints_nor_a_stop(own_kafka: Kafka, tmp_path: Path) -> None:
+    """SIGSTOP leaves its sockets open and its answers out; a door that starts meanwhile is alive, too."""
+    with running(on_kafka(own_kafka, tmp_path)) as door:
+        until(lambda: ready(door))
+        assert door.post(b"{}").status == 202
+        with frozen(own_kafka):
+            with Posting(door) as posting:
+                slowest = slowest_s(door, for_s=3)
+            started_s = time.monotonic()
+            status = door.stop()
+            took_s = time.monotonic() - started_s
+            door.start()
+            slowest_anew = slowest_s(door, for_s=1)
+        until(lambda: ready(door))
+        until(lambda: door.metric("logweir_ingest_spool_size_bytes") == 0)
+
+    assert slowest < 1 and slowest_anew < 1
+    assert {answer.status for answer in posting.answers} == {202}
+    assert {answer.json["durable"] for answer in posting.answers} <= {"queue", "spool"}
+    assert status == 0
+    assert took_s < 7
+
+
+# --- processes that die -------------------------------------------------------------------------------------------
+SAMPLE = re.compile(r"^(logweir_\w+(?:_total|_bucket|_count|_sum)(?:\{.*\})?) (\S+)$", re.MULTILINE)
+
+
+def counts(door: Door) -> dict[str, float]:
+    text = door.request("GET", "/metrics").body.decode()
+    return {name: float(value) for name, value in SAMPLE.findall(text)}
+
+
+def test_counts_never_fall_when_processes_are_replaced(own_kafka: Kafka, tmp_path: Path) -> None:
+    """Two processes, killed and reloaded under load: each is replaced, said, counted, and what it counted stays."""
+    fallen: list[tuple[str, float, float]] = []
+    with running(on_kafka(own_kafka, tmp_path), "--processes", "2") as door:
+        until(lambda: ready(door))
+        until(lambda: len(door.workers()) == 2)
+        with Posting(door) as posting:
+            seen: dict[str, float] = {}
+
+            def look() -> None:
+                with contextlib.suppress(OSError, http.client.HTTPException):  # who is killed answers nothing
+                    now = counts(door)
+                    fallen.extend((name, value, now.get(name, 0)) for name, value in seen.items() if now.get(name, 0) < value)
+                    seen.update(now)
+
+            until(lambda: (look(), len(posting.answers) > 50)[1])
+            for _ in range(2):
+                killed = door.workers()[0]
+                os.kill(killed, signal.SIGKILL)
+                until(lambda killed=killed: (look(), len(set(door.workers()) - {killed}) == 2)[1])
+            old = set(door.workers())
+            hang_up(door)
+            until(lambda: (look(), RELOADED in door.log and not old & set(door.workers()))[1])
+            look()
+        files = list((tmp_path / "metrics").rglob("*.db"))
+        died = counts(door)["logweir_ingest_processes_died_total"]
+
+    assert fallen == []
+    assert died == 2
+    assert len(re.findall(r"The process \d+ has died; another one takes its place", door.log)) == 2
+    # Of the two that serve, of the master, and one for all that are gone.
+    assert len([file for file in files if file.name.startswith("counter")]) <= 4
+    assert seen["logweir_ingest_requests_total" + '{code="202",endpoint="events"}'] > 50
+
+
+def test_a_process_that_cannot_be_replaced_now_is_replaced_later(own_kafka: Kafka, tmp_path: Path) -> None:
+    """While others serve, one that cannot start does not end them; it is tried again, a second apart."""
+    with running(on_kafka(own_kafka, tmp_path), "--processes", "2") as door:
+        until(lambda: ready(door))
+        until(lambda: len(door.workers()) == 2)
+        shutil.move(tmp_path / "metrics", tmp_path / "aside")
+        first, second = door.workers()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: door.log.count("has died") >= 2)
+        answer = door.post(b"{}")
+        shutil.move(tmp_path / "aside", tmp_path / "metrics")
+        until(lambda: len(door.workers()) == 2 and second in door.workers() and ready(door))
+
+    assert answer.status == 202
