@@ -5,12 +5,13 @@ Each strategy gives Cases. ``split`` says, independently of the door's own parse
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import gzip
 import itertools
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -292,11 +293,27 @@ def unwelcome(draw: st.DrawFn) -> Case:
 
 @st.composite
 def damaged_compression(draw: st.DrawFn) -> Case:
-    """Compressed bodies that were changed on their way."""
+    """Compressed bodies that were changed on their way; what is left may be read all the same."""
     body = draw(_body())
     encoding, compress = draw(st.sampled_from(tuple(_COMPRESSORS.items())))
-    head, sent = draw(_with_body([*_HOST_AND_KEY, (b"Content-Encoding", encoding)], draw(_mutated(compress(body)))))
-    return Case((head + sent,), Verdict.OPEN, split(body) or ())
+    damaged = draw(_mutated(compress(body)))
+    head, sent = draw(_with_body([*_HOST_AND_KEY, (b"Content-Encoding", encoding)], damaged))
+    return Case((head + sent,), Verdict.OPEN, split(_decompressed(damaged, encoding)) or ())
+
+
+def _decompressed(data: bytes, encoding: bytes) -> bytes:
+    """What the library of the encoding reads; nothing when it refuses."""
+    for decompress in _DECOMPRESSORS[encoding]:
+        with contextlib.suppress(zlib.error, zstandard.ZstdError, OSError, EOFError):
+            return decompress(data)
+    return b""
+
+
+_DECOMPRESSORS: dict[bytes, tuple[Callable[[bytes], bytes], ...]] = {
+    b"gzip": (gzip.decompress,),
+    b"deflate": (zlib.decompress, lambda data: zlib.decompress(data, -zlib.MAX_WBITS)),
+    b"zstd": (lambda data: zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read(),),
+}
 
 
 @st.composite
