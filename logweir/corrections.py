@@ -65,10 +65,10 @@ def write_corrections(store: Store, group: str, corrections: Iterable[Correction
         store.write_ledger(documents)
 
 
-def read_corrections(store: Store, group: str) -> Iterator[Correction]:
-    """All lines, in the order of their windows. Of an event that several lines name, only the first one speaks."""
+def read_corrections(store: Store, group: str, *, window: int | None = None) -> Iterator[Correction]:
+    """The lines of all windows, in their order, or of one minute. Of an event that several name, only the first speaks."""
     corrected: dict[tuple[object, ...], Intervals] = defaultdict(Intervals)
-    for document in store.scan_ledger(f"correction:{group}:"):
+    for document in store.scan_ledger(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
         body = {name: value for name, value in document.body.items() if name != "kind"}
         line = Correction(
             **{**body, "from_outcome": Outcome(body["from_outcome"]), "to_outcome": Outcome(body["to_outcome"])}
