@@ -100,6 +100,18 @@ class Consumer(Protocol):
         """Leave the group, so that others take over at once."""
 
 
+class Reader(Protocol):
+    """Reads one partition beside all groups, and moves no position. For one thread alone."""
+
+    def read(self, *, wait_s: float, records_max: int) -> list[Delivery]:
+        """Up to ``records_max`` of the next records, in order; none when none has come within ``wait_s`` seconds.
+
+        Raises LogweirError(OFFSETS_EXPIRED), with the numbers that ``Consumer.poll`` gives it; (QUEUE_DOWN).
+        """
+
+    def close(self) -> None: ...
+
+
 class Queue(Protocol):
     """One topic."""
 
@@ -118,6 +130,12 @@ class Queue(Protocol):
 
     def offsets(self, partition: int) -> tuple[int, int]:
         """The earliest offset held and the next to be written."""
+
+    def offset_at(self, partition: int, timestamp_ms: int) -> int:
+        """The first offset held whose record the queue took at that time or later; else the next to be written."""
+
+    def reader(self, partition: int, offset: int) -> Reader:
+        """Reads on from ``offset``."""
 
     def producer(self) -> Producer: ...
 

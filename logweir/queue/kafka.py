@@ -170,6 +170,18 @@ class KafkaQueue:
             )
         return earliest, latest
 
+    def offset_at(self, partition: int, timestamp_ms: int) -> int:
+        place = TopicPartition(self.topic, partition)
+        with self._administration() as admin:
+            timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
+            # A negative number would mean something else there.
+            found = admin.list_partition_offsets({place: max(0, timestamp_ms)}, timeout_ms=timeout_ms)
+            offset = found[place].offset
+        return int(offset) if offset >= 0 else self.offsets(partition)[1]
+
+    def reader(self, partition: int, offset: int) -> KafkaReader:
+        return KafkaReader(self, self._settings, partition, offset)
+
     def producer(self) -> KafkaProducer:
         """Raises LogweirError: QUEUE_DOWN when no broker answers or the topic is absent, QUEUE_RECORD_LIMIT_LOW."""
         # The library would wait for an absent topic until its time is out.
@@ -673,13 +685,7 @@ class KafkaConsumer:
             # A member learns from the answers to its heartbeats that partitions are to move.
             heartbeat_interval_ms=min(1000, session_timeout_ms // 4),
             max_poll_interval_ms=300_000,
-            fetch_min_bytes=1,
-            fetch_max_wait_ms=100,
-            fetch_max_bytes=_FETCH_SIZE_BYTES,
-            max_partition_fetch_bytes=max(
-                _PARTITION_FETCH_SIZE_BYTES, self._settings.record_size_bytes_max + _ENVELOPE_BYTES
-            ),
-            metrics_enabled=False,
+            **_fetching(self._settings),
         )
         library.subscribe([self._queue.topic], listener=_Listener(self))
         # Who joins before it knows the topic is given none of it at first.
@@ -692,29 +698,10 @@ class KafkaConsumer:
         self._kafka, self._client = library, client
 
     def _fetched(self, *, wait_s: float, records_max: int) -> list[Delivery]:
-        try:
+        with _fetch_errors(self._queue, self._kafka):
             batches = self._on_thread(lambda: self._kafka.poll(timeout_ms=int(wait_s * 1000), max_records=records_max))
-        except kafka.errors.OffsetOutOfRangeError as error:
-            raise self._expired(*next(iter(error.args[0].items()))) from error
-        except kafka.errors.LogTruncationError as error:
-            place = next(iter(error.divergent_offsets))
-            raise self._expired(place, self._kafka.position(place, timeout_ms=1000) or 0) from error
-        except kafka.errors.KafkaError as error:
-            raise self._queue.down(f"{type(error).__name__}: {error}") from error
-        return [
-            # A tombstone, which is none of ours, has no value.
-            Delivery(place.partition, record.offset, record.timestamp, record.value or b"")
-            for place, records in batches.items()
-            # Not of a partition that went while its records were on the way.
-            if place.partition in self._ours
-            for record in records
-        ]
-
-    def _expired(self, place: Any, offset: int) -> LogweirError:
-        with self._queue.errors():
-            earliest, latest = _ends(self._kafka, [place])[place]
-        numbers = {"partition": place.partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
-        return LogweirError(OFFSETS_EXPIRED, topic=self._queue.topic, **numbers)
+        # Not of a partition that went while its records were on the way.
+        return [delivery for delivery in _deliveries(batches) if delivery.partition in self._ours]
 
     def _on_thread(self, call: Callable[[], T]) -> T:
         """The call's result, from the thread that is the library's; meanwhile hand over partitions on this one."""
@@ -776,6 +763,74 @@ class KafkaConsumer:
 
     def _place(self, partition: int) -> Any:
         return TopicPartition(self._queue.topic, partition)
+
+
+class KafkaReader:
+    """Reads one partition, in no group; connects at the first ``read``."""
+
+    def __init__(self, queue: KafkaQueue, settings: QueueSettings, partition: int, offset: int) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._place = TopicPartition(queue.topic, partition)
+        self._offset = offset
+        self._kafka: Any = None
+
+    def read(self, *, wait_s: float, records_max: int) -> list[Delivery]:
+        if self._kafka is None:
+            options = _fetching(self._settings)
+            self._kafka, _ = self._queue.opened(
+                kafka.KafkaConsumer, group_id=None, enable_auto_commit=False, auto_offset_reset="none", **options
+            )
+            self._kafka.assign([self._place])
+            self._kafka.seek(self._place, self._offset)
+        with _fetch_errors(self._queue, self._kafka):
+            return _deliveries(self._kafka.poll(timeout_ms=int(wait_s * 1000), max_records=records_max))
+
+    def close(self) -> None:
+        if self._kafka is not None:
+            self._kafka.close(timeout_ms=int(_CONNECT_TIMEOUT_S * 1000))
+
+
+def _fetching(settings: QueueSettings) -> dict[str, Any]:
+    """How records are fetched: the largest that is allowed, whole, and whatever is there without a long wait."""
+    partition_size_bytes = max(_PARTITION_FETCH_SIZE_BYTES, settings.record_size_bytes_max + _ENVELOPE_BYTES)
+    return {
+        "fetch_min_bytes": 1,
+        "fetch_max_wait_ms": 100,
+        "fetch_max_bytes": _FETCH_SIZE_BYTES,
+        "max_partition_fetch_bytes": partition_size_bytes,
+        "metrics_enabled": False,
+    }
+
+
+@contextlib.contextmanager
+def _fetch_errors(queue: KafkaQueue, library: Any) -> Iterator[None]:
+    """What the library says of a fetch becomes LogweirError: OFFSETS_EXPIRED, QUEUE_DOWN."""
+    try:
+        yield
+    except kafka.errors.OffsetOutOfRangeError as error:
+        raise _expired(queue, library, *next(iter(error.args[0].items()))) from error
+    except kafka.errors.LogTruncationError as error:
+        place = next(iter(error.divergent_offsets))
+        raise _expired(queue, library, place, library.position(place, timeout_ms=1000) or 0) from error
+    except kafka.errors.KafkaError as error:
+        raise queue.down(f"{type(error).__name__}: {error}") from error
+
+
+def _expired(queue: KafkaQueue, library: Any, place: Any, offset: int) -> LogweirError:
+    with queue.errors():
+        earliest, latest = _ends(library, [place])[place]
+    numbers = {"partition": place.partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
+    return LogweirError(OFFSETS_EXPIRED, topic=queue.topic, **numbers)
+
+
+def _deliveries(batches: Mapping[Any, Any]) -> list[Delivery]:
+    return [
+        # A tombstone, which is none of ours, has no value.
+        Delivery(place.partition, record.offset, record.timestamp, record.value or b"")
+        for place, records in batches.items()
+        for record in records
+    ]
 
 
 class _Backlog:

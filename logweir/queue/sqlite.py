@@ -21,12 +21,13 @@ from logweir.clock import now_us
 from logweir.config import MEBIBYTE, sqlite_path
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, LogweirError
 from logweir.files import make_folder, sync_folder
-from logweir.queue import Assigned, Done, Revoked
+from logweir.queue import Assigned, Delivery, Done, Revoked
 from logweir.queue.sqlite_file import (
     OFFSET_BITS,
     Database,
     bounds,
     make_tables,
+    records_from,
     row_id,
     used_bytes,
 )
@@ -80,6 +81,16 @@ class SqliteQueue:
         with self._lock, self._database.reading() as connection:
             return bounds(connection, partition)
 
+    def offset_at(self, partition: int, timestamp_ms: int) -> int:
+        query = "SELECT id FROM record WHERE id BETWEEN ? AND ? AND timestamp_ms >= ? ORDER BY id LIMIT 1"
+        first, last = row_id(partition, 0), row_id(partition + 1, 0) - 1
+        with self._lock, self._database.reading() as connection:
+            found = connection.execute(query, (first, last, timestamp_ms)).fetchone()
+            return int(found[0]) - first if found else bounds(connection, partition)[1]
+
+    def reader(self, partition: int, offset: int) -> SqliteReader:
+        return SqliteReader(Database(self._settings.url, self._path), self.topic, partition, offset)
+
     def producer(self) -> SqliteProducer:
         """Raises LogweirError(QUEUE_DOWN) when ``prepare`` never made the file."""
         return SqliteProducer(self._settings, self._path, partitions=self.partition_count())
@@ -105,6 +116,34 @@ class SqliteQueue:
     def _row(self, query: str) -> Any:
         with self._lock, self._database.reading() as connection:
             return connection.execute(query).fetchone()
+
+
+class SqliteReader:
+    """Reads one partition; see the port."""
+
+    def __init__(self, database: Database, topic: str, partition: int, offset: int) -> None:
+        self._database = database
+        self._topic = topic
+        self._partition = partition
+        self._offset = offset
+
+    def read(self, *, wait_s: float, records_max: int) -> list[Delivery]:
+        with self._database.reading() as connection:
+            if bounds(connection, self._partition)[1] == self._offset:
+                deliveries = []
+            else:
+                deliveries = records_from(
+                    connection, topic=self._topic, partition=self._partition, offset=self._offset,
+                    records_max=records_max,
+                )  # fmt: skip
+        if deliveries:
+            self._offset = deliveries[-1].offset + 1
+        else:
+            time.sleep(wait_s)
+        return deliveries
+
+    def close(self) -> None:
+        self._database.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from logweir.config import MEBIBYTE
-from logweir.errors import QUEUE_DOWN, LogweirError
+from logweir.errors import OFFSETS_EXPIRED, QUEUE_DOWN, LogweirError
+from logweir.queue import Delivery
 
 SCHEMA_VERSION = 1
 OFFSET_BITS = 48
+POLL_SIZE_BYTES_MAX = 16 * MEBIBYTE
+"""About how much is read at a time."""
 _PAGE_SIZE_BYTES = 8192
 _BUSY_TIMEOUT_S = 10.0
 
@@ -151,6 +154,28 @@ def bounds(connection: sqlite3.Connection, partition: int) -> tuple[int, int]:
     first, last = row_id(partition, 0), row_id(partition + 1, 0) - 1
     earliest, following = connection.execute(query, (first, last, partition)).fetchone()
     return (following if earliest is None else earliest - first), following
+
+
+def records_from(
+    connection: sqlite3.Connection, *, topic: str, partition: int, offset: int, records_max: int
+) -> list[Delivery]:
+    """The records from ``offset`` on, of which there must be one. Raises LogweirError(OFFSETS_EXPIRED)."""
+    rows = connection.execute(
+        "SELECT id, timestamp_ms, payload FROM record WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+        (row_id(partition, offset), row_id(partition + 1, 0) - 1, records_max),
+    )
+    deliveries: list[Delivery] = []
+    size_bytes = 0
+    for record_id, timestamp_ms, payload in rows:
+        deliveries.append(Delivery(partition, record_id - row_id(partition, 0), timestamp_ms, payload))
+        size_bytes += len(payload)
+        if size_bytes >= POLL_SIZE_BYTES_MAX:
+            break
+    if not deliveries or deliveries[0].offset != offset:
+        earliest, latest = bounds(connection, partition)
+        numbers = {"partition": partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
+        raise LogweirError(OFFSETS_EXPIRED, topic=topic, **numbers)
+    return deliveries
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

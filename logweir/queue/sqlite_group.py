@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING
 
 from logweir import process
 from logweir.clock import now_us
-from logweir.config import MEBIBYTE
-from logweir.errors import OFFSETS_EXPIRED, LogweirError
+from logweir.errors import LogweirError
 from logweir.queue import Assigned, Delivery, Lag, Revoked
-from logweir.queue.sqlite_file import Database, bounds, row_id
+from logweir.queue.sqlite_file import POLL_SIZE_BYTES_MAX, Database, bounds, records_from, row_id
 
 if TYPE_CHECKING:
     from logweir.config import QueueSettings
 
 log = logging.getLogger(__name__)
 
-_POLL_SIZE_BYTES_MAX = 16 * MEBIBYTE
 _SLEEP_S_MIN = 0.002
 _SLEEP_S_MAX = 0.05
 
@@ -192,28 +190,12 @@ class SqliteConsumer:
             for partition in wanted[first:] + wanted[:first]:
                 if self._positions[partition] == following[partition]:
                     continue
-                deliveries += self._read_partition(connection, partition, records_max - len(deliveries))
-                if len(deliveries) >= records_max or sum(len(d.payload) for d in deliveries) >= _POLL_SIZE_BYTES_MAX:
+                deliveries += records_from(
+                    connection, topic=self._topic, partition=partition, offset=self._positions[partition],
+                    records_max=records_max - len(deliveries),
+                )  # fmt: skip
+                if len(deliveries) >= records_max or sum(len(d.payload) for d in deliveries) >= POLL_SIZE_BYTES_MAX:
                     break
-        return deliveries
-
-    def _read_partition(self, connection: sqlite3.Connection, partition: int, records_max: int) -> list[Delivery]:
-        position = self._positions[partition]
-        rows = connection.execute(
-            "SELECT id, timestamp_ms, payload FROM record WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-            (row_id(partition, position), row_id(partition + 1, 0) - 1, records_max),
-        )
-        deliveries: list[Delivery] = []
-        size_bytes = 0
-        for record_id, timestamp_ms, payload in rows:
-            deliveries.append(Delivery(partition, record_id - row_id(partition, 0), timestamp_ms, payload))
-            size_bytes += len(payload)
-            if size_bytes >= _POLL_SIZE_BYTES_MAX:
-                break
-        if not deliveries or deliveries[0].offset != position:
-            earliest, latest = bounds(connection, partition)
-            numbers = {"partition": partition, "offset": position, "offset_earliest": earliest, "offset_latest": latest}
-            raise LogweirError(OFFSETS_EXPIRED, topic=self._topic, **numbers)
         return deliveries
 
     def _lag_of(self, connection: sqlite3.Connection, partition: int) -> Lag:

@@ -17,7 +17,7 @@ import pytest
 
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
-from logweir.queue import Consumer, Delivery, Producer, Queue, open_queue
+from logweir.queue import Consumer, Delivery, Producer, Queue, Reader, open_queue
 
 WAIT_S_MAX = 60.0
 
@@ -587,6 +587,64 @@ def test_offset_past_the_end_is_an_error(queue: Queue, producer: Producer) -> No
     assert expired.value.problem.code == "offsets_expired"
     assert expired.value.numbers["offset"] == 10
     assert payloads(found) == [b"0"]
+
+
+def test_reader_gives_records_beside_a_group_and_moves_no_position(queue: Queue, producer: Producer) -> None:
+    """From any offset to the end, and what comes later; the group's member misses nothing and keeps its partitions."""
+    send(producer, *(b"%d" % n for n in range(5)))
+    send(producer, b"other", partition=1)
+    with member(queue) as one:
+        one.read(6)
+        one.consumer.commit({0: 2})
+        with contextlib.closing(queue.reader(0, 1)) as reader:
+            first = read_through(reader, 4)
+            nothing = reader.read(wait_s=0.1, records_max=10)
+            send(producer, b"5")
+            later = read_through(reader, 1)
+        theirs = one.read(1)
+        lag = one.consumer.lag()[0].records
+
+    assert payloads(first) == [b"1", b"2", b"3", b"4"]
+    assert [delivery.offset for delivery in first] == [1, 2, 3, 4]
+    assert nothing == []
+    assert payloads(later) == payloads(theirs) == [b"5"]
+    assert lag == 4
+    assert one.told == [("assigned", [0, 1]), ("revoked", [0, 1])]
+
+
+def test_reader_says_which_records_are_gone(adapter: Adapter, queue: Queue, producer: Producer) -> None:
+    """An offset that retention has passed, or that was never written, is an error with the numbers."""
+    send(producer, b"0", b"1", b"2")
+    adapter.expire(2 if isinstance(adapter, OnKafka) else 3)
+    send(producer, b"3")
+    earliest = queue.offsets(0)[0]
+    for offset in (0, 9):
+        with contextlib.closing(queue.reader(0, offset)) as reader, pytest.raises(LogweirError) as expired:
+            read_through(reader, 1)
+
+        assert expired.value.problem.code == "offsets_expired"
+        names = ("partition", "offset", "offset_earliest", "offset_latest")
+        assert [expired.value.numbers[name] for name in names] == [0, offset, earliest, 4]
+
+
+def test_offsets_are_found_by_time(queue: Queue, producer: Producer) -> None:
+    """The first record that the queue took then or later; behind all records it is the next offset."""
+    send(producer, b"0", b"1")
+    time.sleep(0.05)
+    between_ms = time.time_ns() // 1_000_000
+    send(producer, b"2")
+    after_ms = time.time_ns() // 1_000_000 + 10_000
+
+    assert [queue.offset_at(0, moment) for moment in (-5, 1, between_ms, after_ms)] == [0, 0, 2, 3]
+    assert queue.offset_at(1, 1) == 0
+
+
+def read_through(reader: Reader, count: int) -> list[Delivery]:
+    """Read until there are ``count`` records."""
+    found: list[Delivery] = []
+    wait_until(lambda: found.extend(reader.read(wait_s=0.2, records_max=2)) or len(found) >= count)
+    assert len(found) == count
+    return found
 
 
 def test_emptied_topic_keeps_its_offsets(adapter: Adapter, queue: Queue, producer: Producer) -> None:
