@@ -14,6 +14,7 @@ from typing import Any
 
 from logweir.emitter_ledger import Emitter
 from logweir.outcomes import Outcome
+from logweir.revisions import lines_of
 from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
 
@@ -66,13 +67,13 @@ def write_corrections(store: Store, group: str, corrections: Iterable[Correction
 
 
 def read_corrections(store: Store, group: str, *, window: int | None = None) -> Iterator[Correction]:
-    """The lines of all windows, in their order, or of one minute. Of an event that several name, only the first speaks."""
+    """The lines by window, or of one minute. Of an event that several lines name, only the first one speaks."""
     corrected: dict[tuple[object, ...], Intervals] = defaultdict(Intervals)
     for document in store.scan_ledger(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
-        body = {name: value for name, value in document.body.items() if name != "kind"}
-        line = Correction(
-            **{**body, "from_outcome": Outcome(body["from_outcome"]), "to_outcome": Outcome(body["to_outcome"])}
-        )
+        if document.body.get("kind") != "correction":
+            yield from map(_line, lines_of(document.body))
+            continue
+        line = _line({name: value for name, value in document.body.items() if name != "kind"})
         if line.numbers:
             known = corrected[line.topic_id, line.partition, line.ingest_epoch, line.window, line.from_outcome]
             line = line.without(known)
@@ -81,6 +82,11 @@ def read_corrections(store: Store, group: str, *, window: int | None = None) -> 
             if not line.count:
                 continue
         yield line
+
+
+def _line(body: dict[str, Any]) -> Correction:
+    outcomes = {name: Outcome(body[name]) for name in ("from_outcome", "to_outcome")}
+    return Correction(**{**body, **outcomes})
 
 
 def _id(group: str, one: Correction) -> str:
