@@ -469,15 +469,15 @@ def test_dead_letters_come_page_by_page(store: Store) -> None:
 
 def test_deleted_dead_letters_are_gone_and_counted_once(store: Store) -> None:
     """Only those that are meant; deleting again finds none."""
-    store.put_dead_letters([letter(f"l{at}", at, "event_unfit" if at % 3 else "store_refused") for at in range(2500)])
+    store.put_dead_letters([letter(f"l{at}", at, "event_unfit" if at % 3 else "store_refused") for at in range(1200)])
     few = store.delete_dead_letters(LetterFilter(ids=("l1", "l3", "absent")))
-    oldest = store.delete_dead_letters(LetterFilter(to_us=2400), letters_max=4)
-    old = store.delete_dead_letters(LetterFilter(to_us=2400))
+    oldest = store.delete_dead_letters(LetterFilter(to_us=1100), letters_max=4)
+    old = store.delete_dead_letters(LetterFilter(to_us=1100))
 
     assert few == {"event_unfit": 1, "store_refused": 1}
     assert oldest == {"event_unfit": 3, "store_refused": 1}
-    assert old == {"event_unfit": 1596, "store_refused": 798}
-    assert store.delete_dead_letters(LetterFilter(to_us=2400)) == {}
+    assert old == {"event_unfit": 729, "store_refused": 365}
+    assert store.delete_dead_letters(LetterFilter(to_us=1100)) == {}
     assert sum(held.letters for held in store.count_dead_letters().values()) == 100
 
 

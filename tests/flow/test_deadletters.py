@@ -29,7 +29,7 @@ if "worker" in sys.orig_argv:
     enrich.load = lambda settings: enrich.Enricher((*load(settings).steps, broken))
 """
 FILTERS = '[[rule]]\nname = "debug"\nquery = "severity:DEBUG"\n'
-BROKEN, GOOD, DEBUG = 2_500, 300, 50
+BROKEN, GOOD, DEBUG = 1_500, 300, 50
 
 
 def post(product: Embedded, body: bytes) -> int:
@@ -94,7 +94,7 @@ def test_mended_events_are_stored_once_however_often_a_retry_is_killed(tmp_path:
         refused = deadletters("export", "--refused")
         retry = [*LOGWEIR, "deadletters", "retry", *data]
         with Load([product.ingest_port], key_of_first, threads=1, pause_s=0.05) as load:
-            for _ in range(5):
+            for _ in range(3):
                 running = [subprocess.Popen(retry, env=environment(**filters), stdout=subprocess.DEVNULL) for _ in "12"]
                 time.sleep(rng.uniform(0.6, 2.0))
                 for one in running:
