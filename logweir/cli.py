@@ -42,6 +42,7 @@ COMMANDS = (
         "logweir_workers.deadletters_command",
     ),
     Command("filters", "check the rules that leave events out on purpose", "logweir_workers.filters_command"),
+    Command("receipt", "ask a door what became of a batch", "logweir.receipt_command"),
     Command("send", "post events from a file or standard input", "logweir.send"),
     Command("doctor", "check configuration, certificate, queue, store, disk and clock", "logweir.doctor"),
     Command("config", "print every setting: its value, where it is set, what it means", "logweir.config_command"),

@@ -94,6 +94,10 @@ class IngestSettings(HttpSettings):
     """Most bytes in the spool while the queue is away: of all processes that share its folder together."""
     refused_size_bytes_max: int = Field(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""
+    receipts_at_once_max: int = Field(4, ge=1, le=64)
+    """Most receipts that a process looks up in the store at once; who asks beyond that is told to ask again."""
+    receipts_timeout_s: float = Field(5.0, gt=0)
+    """How long the store may take to say what became of a receipt's batch."""
     stop_timeout_s: float = Field(12.0, gt=0, le=3600)
     """How long a stop may take: requests under way have half of it to end, what they brought the other half to be safe."""
     tls_cert_file: Path | None = None

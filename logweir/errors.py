@@ -192,6 +192,13 @@ RECEIPT_BAD = Problem(
     "This receipt was not made here.",
     "Send a receipt as the door answered it, to a door of the same installation.",
 )
+RECEIPT_UNANSWERED = Problem(
+    "receipt_unanswered",
+    503,
+    "What became of this batch cannot be said now: {reason}.",
+    "Ask again a little later; the receipt stays good, and the events are as safe as they were.",
+    retry=True,
+)
 METHOD_NOT_ALLOWED = Problem(
     "method_not_allowed",
     405,

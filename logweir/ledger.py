@@ -36,7 +36,7 @@ WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
 AMENDMENTS_MAX = 100
 """Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
-_STREAM_MINUTES_MAX = 7 * 24 * 60
+STREAM_MINUTES_MAX = 7 * 24 * 60
 RANGES_MAX = 1000
 """Ranges kept of what the queue lost; of the oldest beyond that, only the count is kept."""
 
@@ -382,7 +382,7 @@ class PartitionLedger:
             del self._windows[id]
         self.emitters.forget()
         latest = max((stream.window for stream in self._streams.values()), default=0)
-        for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - _STREAM_MINUTES_MAX]:
+        for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - STREAM_MINUTES_MAX]:
             del self._streams[epoch]
 
     def _window_id(self, record: Record) -> str:

@@ -103,6 +103,11 @@ METRICS = (
         " ingest.tls_handshake_timeout_s), or crowded (beyond ingest.connections_max).", ("reason",),
         initial=(("refused",), ("unfinished",), ("crowded",)),
     ),
+    Metric(
+        "logweir_ingest_receipts_unanswered_total", Kind.COUNTER,
+        "Questions about receipts that were answered 503: too many at once, or the store took too long or did not answer.",
+        ("cause",), initial=(("busy",), ("timeout",), ("store",)),
+    ),
     Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
     Metric(
         "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,

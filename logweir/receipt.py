@@ -37,6 +37,10 @@ class Receipt:
     count: int
     window: int
 
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
 
 def encode(secret: bytes, *, ingest_epoch: bytes, partition: int, first: int, count: int, window: int) -> bytes:
     """The token of a receipt: 71 letters that need no escaping in a URL."""

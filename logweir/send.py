@@ -66,9 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     key = _readable(arguments.key or os.environ.get(KEY_VARIABLE) or "")
-    scheme = "https" if settings.ingest.tls_cert_file else "http"
-    url = arguments.url or f"{scheme}://{reachable(settings.ingest.address)}:{settings.ingest.port}/events"
-    door = _Door(url=url, key=key, retry_s=arguments.retry, trusted=_trusted(arguments.ca_file))
+    url = arguments.url or f"{door_url(settings)}/events"
+    door = _Door(url=url, key=key, retry_s=arguments.retry, trusted=trusted(arguments.ca_file))
     progress = Progress(
         TextColumn("sending"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), disable=arguments.quiet or not sys.stderr.isatty(),
@@ -87,6 +86,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def door_url(settings: Settings) -> str:
+    """Where the door of these settings is reached from this machine: scheme, host and port."""
+    scheme = "https" if settings.ingest.tls_cert_file else "http"
+    return f"{scheme}://{reachable(settings.ingest.address)}:{settings.ingest.port}"
+
+
 def _readable(key: str) -> str:
     """The key without the white space around it. Raises LogweirError(KEY_NOT_GIVEN), (KEY_UNSENDABLE)."""
     key = key.strip()
@@ -98,13 +103,20 @@ def _readable(key: str) -> str:
     return key
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+def trusted(ca_file: Path | None) -> ssl.SSLContext:
     """Whose certificates are: those that authorities in the file have signed, else the system's. FILE_UNREADABLE."""
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
         raise LogweirError(FILE_UNREADABLE, path=ca_file, reason=reason) from error
+
+
+def check_trust(url: str, error: urllib3.exceptions.HTTPError) -> None:
+    """Raises LogweirError(DOOR_UNTRUSTED) when the error is that the door's certificate is not believed."""
+    refused = error.args[0] if isinstance(error, urllib3.exceptions.SSLError) and error.args else None
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        raise LogweirError(DOOR_UNTRUSTED, url=url, reason=refused.verify_message.rstrip(".")) from error
 
 
 @dataclass(slots=True)
@@ -164,13 +176,10 @@ class _Door:
         """Status (0: no answer), answer, and what to say about it. Raises LogweirError(DOOR_UNTRUSTED)."""
         try:
             response = self._pool.request("POST", self._url, body=body, headers=headers)
-        except urllib3.exceptions.SSLError as error:
-            refused = error.args[0] if error.args else None
-            if not isinstance(refused, ssl.SSLCertVerificationError):
-                return 0, {}, str(error)
-            raise LogweirError(DOOR_UNTRUSTED, url=self._url, reason=refused.verify_message.rstrip(".")) from error
         except urllib3.exceptions.HTTPError as error:
-            return 0, {}, str(error).rpartition(": ")[2]
+            check_trust(self._url, error)
+            is_tls = isinstance(error, urllib3.exceptions.SSLError)
+            return 0, {}, str(error) if is_tls else str(error).rpartition(": ")[2]
         try:
             answer = json.loads(response.data)
         except ValueError:

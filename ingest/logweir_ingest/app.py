@@ -41,6 +41,7 @@ from logweir_ingest.formats import json as json_format
 from logweir_ingest.limits import Bodies, Limits
 from logweir_ingest.merge import Enqueued, Future, Merger, Result
 from logweir_ingest.proxies import SourceAddress
+from logweir_ingest.receipts import Receipts
 from logweir_ingest.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class Door:
         self._merger = merger
         self._clock = clock
         self._receipt_secret = receipt_secret
+        self._receipts = Receipts(settings, secret=receipt_secret)
         self._source_address = SourceAddress(settings.ingest.trusted_proxies)
         self._random = _Random()
         self._tally = tally
@@ -205,10 +207,10 @@ class Door:
     # --- everything else -------------------------------------------------------------------------------------------
     def answer(self, request: Request) -> Reply:
         """The answer to any request but one for events."""
-        endpoint = BY_ROUTE.get((request.path, "GET" if request.method == "HEAD" else request.method))
+        endpoint, parameters = _row_of(request.path, "GET" if request.method == "HEAD" else request.method)
         if endpoint is None or endpoint.answer is None:
             return self.refused("other", _no_endpoint(request))
-        reply = endpoint.answer(self)
+        reply = endpoint.answer(self, *parameters)
         self._tally.answered(endpoint.name, reply.status)
         return reply
 
@@ -239,6 +241,14 @@ class Door:
         body, content_type = metrics.exposition()
         return Reply(200, ((b"content-type", content_type.encode()),), body)
 
+    def receipt(self, token: str) -> Reply:
+        """What became of the batch that was answered with this receipt; asks the store. docs/how-to/receipts.md
+
+        Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED.
+        """
+        body = json.dumps(self._receipts.of(token), separators=(",", ":")).encode()
+        return Reply(200, (*_JSON, (b"cache-control", b"no-store")), body)
+
     # --- refusals --------------------------------------------------------------------------------------------------
     def refused(self, endpoint: str, error: LogweirError) -> Reply:
         """The problem answer to ``error``, counted."""
@@ -263,13 +273,14 @@ class Door:
 class Endpoint:
     """One row. ``answer`` is None for events, whose body is read and whose answer waits for the queue.
 
-    ``hot``: the fast lane serves it; everything else falls through to Flask.
+    ``hot``: the fast lane serves it; everything else falls through to Flask. The last part of a path may be a <name>:
+    what stands there is the second argument of ``answer``.
     """
 
     path: str
     method: str
     name: str
-    answer: Callable[[Door], Reply] | None
+    answer: Callable[..., Reply] | None
     hot: bool = False
 
 
@@ -279,8 +290,12 @@ ENDPOINTS = (
     Endpoint("/healthz", "GET", "healthz", Door.healthz, hot=True),
     Endpoint("/readyz", "GET", "readyz", Door.readyz, hot=True),
     Endpoint("/metrics", "GET", "metrics", Door.metrics),
+    Endpoint("/receipts/<token>", "GET", "receipts", Door.receipt),
 )
-BY_ROUTE = {(endpoint.path, endpoint.method): endpoint for endpoint in ENDPOINTS}
+BY_ROUTE = {(endpoint.path, endpoint.method): endpoint for endpoint in ENDPOINTS if "<" not in endpoint.path}
+_BY_FOLDER = {
+    (endpoint.path.rpartition("/")[0], endpoint.method): endpoint for endpoint in ENDPOINTS if "<" in endpoint.path
+}
 
 _JSON = ((b"content-type", b"application/json"),)
 _PROBLEM = ((b"content-type", b"application/problem+json"),)
@@ -302,8 +317,16 @@ def problem_reply(error: LogweirError) -> Reply:
     return Reply(error.problem.status, headers, body.encode(errors="replace"))
 
 
+def _row_of(path: str, method: str) -> tuple[Endpoint | None, tuple[str, ...]]:
+    """The row for a request, and what stands where its path has a parameter."""
+    if (endpoint := BY_ROUTE.get((path, method))) is not None:
+        return endpoint, ()
+    folder, _, parameter = path.rpartition("/")
+    return _BY_FOLDER.get((folder, method)) if parameter else None, (parameter,)
+
+
 def _no_endpoint(request: Request) -> LogweirError:
-    allowed = [endpoint.method for endpoint in ENDPOINTS if endpoint.path == request.path]
+    allowed = sorted({row.method for row in ENDPOINTS if _row_of(request.path, row.method)[0] is not None})
     if not allowed:
         return LogweirError(NOT_FOUND, path=request.path[:200])
     if "GET" in allowed:

@@ -39,8 +39,10 @@ def make_app(door: Callable[[], Door], *, answer_timeout_s: float) -> flask.Flas
     return app
 
 
-def _answering(door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], Reply]) -> Callable[[], flask.Response]:
-    def answer() -> flask.Response:
+def _answering(
+    door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], Reply]
+) -> Callable[..., flask.Response]:
+    def answer(**_: str) -> flask.Response:
         try:
             # Werkzeug finds //events where /events is: to us, and to a proxy in front, they are two paths.
             return _response(view() if _path() == endpoint.path else door().answer(_request()))

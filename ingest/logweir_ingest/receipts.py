@@ -1,0 +1,312 @@
+"""What became of a batch: the numbers of its receipt, held against the ledger and the store.
+
+Whoever holds a receipt may ask: it cannot be guessed, and the answer has counts and reasons, nothing of an event. What
+a question may cost is bounded: so many at once, each for so long, and never on a thread that takes events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir import metrics, receipt
+from logweir.clock import WINDOW_US, iso_seconds
+from logweir.config import Settings
+from logweir.errors import RECEIPT_UNANSWERED, LogweirError
+from logweir.event import stream_of
+from logweir.exceptions import Why
+from logweir.ledger import STREAM_MINUTES_MAX, Window, position_id, position_prefix, window_id
+from logweir.outcomes import DeadLetterReason, Outcome
+from logweir.query import And, Or, Range, Term
+from logweir.receipt import Receipt
+from logweir.sequence import Intervals
+from logweir.store import Store, open_store
+
+log = logging.getLogger(__name__)
+
+DEAD_LETTERS_MAX = 100
+"""Dead letters named in an answer; all of them are counted."""
+_RANGES_PER_SEARCH = 200
+_TOPICS_KNOWN_S = 60.0
+_TOPICS_AGAIN_S = 2.0
+_DAY_US = 86_400_000_000
+
+
+@dataclass(slots=True)
+class Found:
+    """What the ledger and the store know of one receipt's numbers."""
+
+    settled: Intervals = field(default_factory=Intervals)
+    exceptions: dict[Why, Intervals] = field(default_factory=dict)
+    """Settled numbers that are not indexed."""
+    unknown: int = 0
+    """How many are settled with an outcome that there was no room to keep."""
+    lost: Intervals = field(default_factory=Intervals)
+    """Numbers that the queue lost before a worker read them."""
+    is_gone: bool = False
+    """The ledger has dropped what became of the numbers."""
+    until_us: int = 0
+    """What the partition received before then is processed."""
+    searchable: int = 0
+    """How many of the events the store finds now."""
+    indexed_later: dict[Why, int] = field(default_factory=dict)
+    """How many of an exception's events are in the store all the same, such as dead letters that were retried."""
+    received: str | None = None
+
+
+class Receipts:
+    """Answers for receipts of this installation. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings, *, secret: bytes) -> None:
+        self._timeout_s = settings.ingest.receipts_timeout_s
+        timeout_s = min(settings.store.timeout_s, self._timeout_s)
+        self._store_settings = settings.store.model_copy(update={"timeout_s": timeout_s})
+        self._secret = secret
+        self._slots = threading.BoundedSemaphore(settings.ingest.receipts_at_once_max)
+        self._ledger = _Ledger(settings.worker.group)
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+        self._is_failing = False
+
+    def of(self, token: str) -> dict[str, Any]:
+        """What became of the batch, as the door answers it. Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED."""
+        asked = receipt.decode(token, self._secret)
+        if not self._slots.acquire(blocking=False):
+            raise _unanswered("busy", "this door answers for as many others as it may")
+        answer: Future[Found] = Future()
+        # A thread of its own: when the store hangs, it is this one that waits, and keeps its slot until it is free.
+        thread = threading.Thread(target=self._ask, args=(asked, answer), name="receipt", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._slots.release()
+            raise
+        try:
+            found = answer.result(self._timeout_s)
+        except TimeoutError as error:
+            raise _unanswered("timeout", f"the store took longer than {self._timeout_s:g} seconds") from error
+        except LogweirError as error:
+            self._note_failure(error)
+            # In our own words: the store's address and what it says are none of a sender's business.
+            raise _unanswered("store", "the store does not answer") from error
+        self._is_failing = False
+        return as_json(asked, found)
+
+    def _ask(self, asked: Receipt, answer: Future[Found]) -> None:
+        try:
+            answer.set_result(self._ledger.find(self._opened(), asked))
+        except BaseException as error:  # noqa: BLE001  Whoever waits for the answer raises it.
+            answer.set_exception(error)
+        finally:
+            self._slots.release()
+
+    def _opened(self) -> Store:
+        with self._lock:
+            if self._store is None:
+                self._store = open_store(self._store_settings)
+            return self._store
+
+    def _note_failure(self, error: LogweirError) -> None:
+        if not self._is_failing:
+            log.warning("Receipts cannot be answered: %s", error)
+        self._is_failing = True
+
+
+def _unanswered(cause: str, reason: str) -> LogweirError:
+    metrics.get("logweir_ingest_receipts_unanswered_total").labels(cause).inc()
+    return LogweirError(RECEIPT_UNANSWERED, cause=cause, reason=reason)
+
+
+class _Ledger:
+    """Finds receipts in a group's ledger. A receipt does not say in which topic its numbers are: all are looked at."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._lock = threading.Lock()
+        self._topics: dict[int, list[str]] = {}
+        self._topics_at_s = -_TOPICS_KNOWN_S
+
+    def find(self, store: Store, asked: Receipt) -> Found:
+        """Raises LogweirError(STORE_DOWN), (STORE_REFUSES)."""
+        found = Found()
+        if not asked.count:
+            return found
+        windows, positions = self._documents(store, asked)
+        for window in windows:
+            _add_window(found, window, asked)
+        for position in positions:
+            _add_position(found, position, asked, is_known=bool(windows))
+        if len(found.settled):
+            _ask_events(store, found, asked)
+        return found
+
+    def _documents(self, store: Store, asked: Receipt) -> tuple[list[Window], list[dict[str, Any]]]:
+        """The receipt's window, and the partition's position, in each topic that has them."""
+        topics = self._topics_of(store, asked.partition, known_s=_TOPICS_KNOWN_S)
+        windows, positions = self._read(store, asked, topics)
+        if not windows:
+            # A worker may have come to the partition, or to a topic made anew, since we looked.
+            fresh = self._topics_of(store, asked.partition, known_s=_TOPICS_AGAIN_S if topics else 0.0)
+            if fresh != topics:
+                return self._read(store, asked, fresh)
+        return windows, positions
+
+    def _read(self, store: Store, asked: Receipt, topics: Collection[str]) -> tuple[list[Window], list[dict[str, Any]]]:
+        # Positions first: they are written last, so what they have seen is in the windows that are read after them.
+        positions = store.read_ledger([position_id(self._group, topic, asked.partition) for topic in topics])
+        ids = [window_id(self._group, topic, asked.partition, asked.ingest_epoch, asked.window) for topic in topics]
+        windows = [Window.from_body(document.id, document.body) for document in store.read_ledger(ids).values()]
+        return windows, [document.body for document in positions.values()]
+
+    def _topics_of(self, store: Store, partition: int, *, known_s: float) -> list[str]:
+        """The ids of the topics of which workers have claimed the partition, as they were ``known_s`` ago or later."""
+        with self._lock:
+            if time.monotonic() - self._topics_at_s >= known_s:
+                topics: dict[int, list[str]] = {}
+                prefix = position_prefix(self._group)
+                for document in store.scan_ledger(prefix):
+                    topic, _, number = document.id.removeprefix(prefix).rpartition(":")
+                    if ":" not in topic:  # else it is of a group whose name begins with ours
+                        topics.setdefault(int(number), []).append(topic)
+                self._topics, self._topics_at_s = topics, time.monotonic()
+            return self._topics.get(partition, [])
+
+
+def _add_window(found: Found, window: Window, asked: Receipt) -> None:
+    settled = Intervals(window.numbers.within(asked.first, asked.last))
+    for start, end in settled:
+        found.settled.add(start, end)
+    open_ended = Intervals(settled.within(*window.exceptions.beyond) if window.exceptions.beyond else ())
+    for why, ranges in window.exceptions.within(asked.first, asked.last):
+        numbers = found.exceptions.setdefault(why, Intervals())
+        for start, end in ranges:
+            numbers.add(start, end)
+            open_ended.remove(start, end)
+    found.unknown += len(open_ended)
+
+
+def _add_position(found: Found, position: dict[str, Any], asked: Receipt, *, is_known: bool) -> None:
+    epoch = asked.ingest_epoch.hex()
+    lost = Intervals((start, end) for start, end in position.get("lost", {}).get(epoch, []))
+    for start, end in lost.within(asked.first, asked.last):
+        found.lost.add(start, end)
+    for start, end in found.settled:
+        found.lost.remove(start, end)
+    found.until_us = max(found.until_us, position.get("watermark_us", 0))
+    # The numbers have come by, or did so long ago that their process is forgotten: somebody has pruned the ledger.
+    streams = position.get("streams", {})
+    latest = max((window for _, _, window in streams.values()), default=0)
+    came_by = streams[epoch][0] >= asked.last if epoch in streams else latest - asked.window > STREAM_MINUTES_MAX
+    found.is_gone |= came_by and not is_known and not len(found.lost)
+
+
+def _ask_events(store: Store, found: Found, asked: Receipt) -> None:
+    """What the store itself says, whatever the ledger does: how many are there, and when they were received."""
+    stream = Term("ingest_stream", stream_of(asked.ingest_epoch, asked.partition))
+    # A receipt's window is the minute of its record: the events in it were received before, by at most a little.
+    from_us, to_us = asked.window * WINDOW_US - _DAY_US, asked.window * WINDOW_US + _DAY_US
+    numbers = Range("ingest_number", asked.first, asked.last + 1)
+    hits = store.search(And((stream, numbers)), size=1, from_us=from_us, to_us=to_us)
+    found.searchable = hits.total
+    found.received = hits.events[0]["receivedtimestamp"].replace("+00:00", "Z") if hits.events else None
+    if found.searchable <= len(found.settled) - found.unknown - sum(map(len, found.exceptions.values())):
+        return
+    for why, ranges in found.exceptions.items():
+        found.indexed_later[why] = sum(
+            store.search(And((stream, Or(some))), size=0, from_us=from_us, to_us=to_us).total
+            for some in _ranges_of(ranges)
+        )
+
+
+def _ranges_of(numbers: Intervals) -> Iterator[tuple[Range, ...]]:
+    ranges = [Range("ingest_number", start, end + 1) for start, end in numbers]
+    for at in range(0, len(ranges), _RANGES_PER_SEARCH):
+        yield tuple(ranges[at : at + _RANGES_PER_SEARCH])
+
+
+# --- the answer ---------------------------------------------------------------------------------------------------
+def as_json(asked: Receipt, found: Found) -> dict[str, Any]:
+    """The answer: ``accepted`` is the sum of the seven counts behind it; what is null is not known."""
+    counts = _counts(asked, found)
+    state = _state(asked, found, counts)
+    return {
+        "state": state,
+        "detail": f"{_equation(asked, counts)}: {_DETAILS[state]}",
+        "accepted": asked.count,
+        **counts,
+        "searchable": None if found.is_gone else found.searchable,
+        "exceptions": [_exception(why, numbers, found) for why, numbers in found.exceptions.items()],
+        "dead_letters": _dead_letters(asked, found),
+        "received": found.received,
+        "window": iso_seconds(asked.window * WINDOW_US),
+        "processed_until": iso_seconds(found.until_us) if found.until_us else None,
+        "partition": asked.partition,
+        "ingest_epoch": asked.ingest_epoch.hex(),
+        "first": asked.first,
+        "last": asked.last,
+    }
+
+
+_COUNTS = (*(outcome.value for outcome in Outcome), "lost", "unknown", "in_flight")
+_DETAILS = {
+    "queued": "all of it waits in the queue, or in a spool on its way there.",
+    "processing": "what is in flight waits in the queue, or in a spool on its way there.",
+    "settled": "nothing of it is under way any more.",
+    "expired": "the ledger does not say any more what became of it.",
+}
+
+
+def _counts(asked: Receipt, found: Found) -> dict[str, int | None]:
+    if found.is_gone:
+        return {**dict.fromkeys(_COUNTS), "unknown": asked.count}
+    counts: dict[str, int | None] = dict.fromkeys(_COUNTS, 0)
+    for outcome in Outcome:
+        of_it = [(why, numbers) for why, numbers in found.exceptions.items() if why[0] is outcome]
+        counts[outcome.value] = sum(len(numbers) - found.indexed_later.get(why, 0) for why, numbers in of_it)
+    # Nothing here is cut off at zero: whatever does not add up has to be seen.
+    exceptions = sum(map(len, found.exceptions.values()))
+    later = sum(found.indexed_later.values())
+    counts[Outcome.INDEXED.value] = len(found.settled) - exceptions - found.unknown + later
+    counts["lost"] = len(found.lost)
+    counts["unknown"] = found.unknown
+    counts["in_flight"] = asked.count - len(found.settled) - len(found.lost)
+    return counts
+
+
+def _state(asked: Receipt, found: Found, counts: dict[str, int | None]) -> str:
+    if found.is_gone:
+        return "expired"
+    if counts["in_flight"] == 0:
+        return "settled"
+    return "queued" if counts["in_flight"] == asked.count else "processing"
+
+
+def _equation(asked: Receipt, counts: dict[str, int | None]) -> str:
+    words = {"in_flight": "in flight", "dead_lettered": "dead-lettered"}
+    parts = [f"{count} {words.get(name, name)}" for name, count in counts.items() if count]
+    return f"{asked.count} accepted = {' + '.join(parts) or '0'}"
+
+
+def _exception(why: Why, numbers: Intervals, found: Found) -> dict[str, Any]:
+    outcome, reason = why
+    later = found.indexed_later.get(why, 0)
+    return {
+        "outcome": outcome.value,
+        "reason": reason,
+        "meaning": DeadLetterReason(reason).help if outcome is Outcome.DEAD_LETTERED and reason else outcome.help,
+        "count": len(numbers) - later,
+        "indexed_later": later,
+    }
+
+
+def _dead_letters(asked: Receipt, found: Found) -> list[str]:
+    """The ids of the first DEAD_LETTERS_MAX dead letters: an event's letter has the name of the event's provenance."""
+    stream = stream_of(asked.ingest_epoch, asked.partition)
+    letters = [numbers for (outcome, _), numbers in found.exceptions.items() if outcome is Outcome.DEAD_LETTERED]
+    numbers = sorted(number for ranges in letters for start, end in ranges for number in range(start, end + 1))
+    return [f"{stream}.{number}" for number in numbers[:DEAD_LETTERS_MAX]]
