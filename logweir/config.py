@@ -70,6 +70,10 @@ class IngestSettings(HttpSettings):
     """The file of hashed keys; by default keys.toml in the data folder. All doors share its folder, writable."""
     key_headers: CommaList = ("X-My-Log-Input-Key", "X-Log-Key")
     """Headers that may carry a key, beside Authorization: Bearer."""
+    failed_attempts_per_minute_max: int = Field(60, ge=1)
+    """Most requests without a good key from one address (of IPv6: one /64); more are answered 429, good keys never."""
+    failed_addresses_max: int = Field(10_000, ge=1)
+    """Most addresses whose failed attempts are remembered, per process; beyond that the oldest is forgotten."""
     body_size_bytes_max: int = Field(10 * MEBIBYTE, ge=1024)
     """Largest request body, as sent."""
     decompressed_size_bytes_max: int = Field(64 * MEBIBYTE, ge=1024)

@@ -22,10 +22,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from logweir.clock import now_us
 from logweir.config import Settings, shown_url
 from logweir.deadletters import divided, full, received
 from logweir.errors import LogweirError
-from logweir.keys import read_keys
+from logweir.keys import live_keys
 from logweir.queue import open_queue
 from logweir.search import printable
 from logweir.store import open_store
@@ -33,6 +34,7 @@ from logweir.tls import Pair, load
 
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1
+_KEY_ENDS_SOON_US = 7 * 86_400_000_000
 _STA_UNSYNC = 0x40  # linux/timex.h
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
@@ -93,11 +95,19 @@ def _configuration(settings: Settings) -> Finding:
 
 def _keys(settings: Settings) -> Finding:
     path = settings.keys_path
-    live = sorted({key.name for key in read_keys(path) if key.state == "live"})
-    if not live:
+    ends: dict[str, float] = {}
+    for key in live_keys(path):
+        end_us = float("inf") if key.expires_us is None else key.expires_us
+        ends[key.name] = max(ends.get(key.name, 0), end_us)
+    if not ends:
         found = f"{path} has no live key: every request is answered 401"
         return Finding("keys", "warning", found, "Make one: logweir keys add NAME")
-    return Finding("keys", "ok", f"{len(live)} live: {', '.join(live)}")
+    found = f"{len(ends)} live: {', '.join(sorted(ends))}"
+    ending = sorted(name for name, end_us in ends.items() if end_us < now_us() + _KEY_ENDS_SOON_US)
+    if ending:
+        advice = f"logweir keys rotate {ending[0]}, or a later end: logweir keys set {ending[0]} --expires 90d"
+        return Finding("keys", "warning", f"{found}; within 7 days no key is left of {', '.join(ending)}", advice)
+    return Finding("keys", "ok", found)
 
 
 def _certificate(settings: Settings) -> Finding:

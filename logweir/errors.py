@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from logweir.redaction import without_keys
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -24,7 +26,8 @@ class Problem:
 class LogweirError(Exception):
     """A problem that happened, with its numbers.
 
-    ``str(error)`` is the text and then the advice. ``error.numbers`` holds what the templates were filled with.
+    ``str(error)`` is the text and then the advice. ``error.numbers`` holds what the templates were filled with; a key
+    that stands in one of them is shown nowhere.
     """
 
     def __init__(self, problem: Problem, **numbers: Any) -> None:
@@ -33,12 +36,17 @@ class LogweirError(Exception):
         super().__init__(f"{self.detail} {self.advice}")
 
     @property
+    def reason(self) -> str:
+        """As what it counts in metrics: the code, or a cause of which an answer must not speak."""
+        return self.problem.code
+
+    @property
     def detail(self) -> str:
-        return self.problem.text.format(**self.numbers)
+        return without_keys(self.problem.text.format(**self.numbers))
 
     @property
     def advice(self) -> str:
-        return self.problem.advice.format(**self.numbers)
+        return without_keys(self.problem.advice.format(**self.numbers))
 
     def as_dict(self) -> dict[str, Any]:
         """The members of the problem answer: type, title, status, detail, advice, code, and the numbers by name."""
@@ -50,7 +58,11 @@ class LogweirError(Exception):
             "detail": self.detail,
             "advice": self.advice,
             "code": problem.code,
-            **{name: value for name, value in self.numbers.items() if isinstance(value, int | str | float)},
+            **{
+                name: without_keys(value) if isinstance(value, str) else value
+                for name, value in self.numbers.items()
+                if isinstance(value, int | str | float)
+            },
         }
 
 
@@ -66,6 +78,40 @@ KEY_UNKNOWN = Problem(
     401,
     "The key of the request is not known here.",
     "Check the key's spelling; `logweir keys list` names the live keys, `logweir keys add NAME` makes one.",
+)
+# Which of a key's terms is not met is in the door's log and metrics: who found a key is not told how to use it.
+KEY_REFUSED = Problem(
+    "key_refused",
+    403,
+    "The key of the request is known here, and refused.",
+    "Ask the operator: the door's log says why, `logweir keys show NAME` on which terms the key is good.",
+)
+CATEGORY_REFUSED = Problem(
+    "category_refused",
+    403,
+    "Event {event_index} has the category {category!r}, which this key may not send.",
+    "Send it with a key that may. Operator: `logweir keys set NAME --category …`. Nothing of this request was accepted.",
+)
+CATEGORY_MISSING = Problem(
+    "category_missing",
+    403,
+    "Event {event_index} has no category, and this key may only send some categories.",
+    "Send the field category, as text. Operator: `logweir keys set NAME --stamp category=…` gives one to events that have"
+    " none. Nothing of this request was accepted.",
+)
+QUOTA_EXCEEDED = Problem(
+    "quota_exceeded",
+    429,
+    "The key's quota of {limit} {resource} a second is used up.",
+    "Send the same request again after Retry-After seconds. Operator: `logweir keys set NAME` raises quotas.",
+    retry=True,
+)
+FAILED_ATTEMPTS_EXCEEDED = Problem(
+    "failed_attempts_exceeded",
+    429,
+    "More than {attempts_max} requests a minute came from this address without a good key.",
+    "Send a good key: it is let in at once. Operator: `logweir keys list`, ingest.failed_attempts_per_minute_max.",
+    retry=True,
 )
 EMITTER_HEADER_BAD = Problem(
     "emitter_header_bad",
@@ -207,6 +253,13 @@ METHOD_NOT_ALLOWED = Problem(
 )
 
 # --- the door: what is ours ---------------------------------------------------------------------------------------
+KEYS_UNREADABLE = Problem(
+    "keys_unreadable",
+    503,
+    "This door could not read its keys since it started.",
+    "Send the same request again after Retry-After seconds. Operator: the door's log says what is wrong with the keys file.",
+    retry=True,
+)
 BODIES_TOO_LARGE = Problem(
     "bodies_too_large",
     503,
@@ -306,7 +359,7 @@ KEY_NAME_TAKEN = Problem(
     "key_name_taken",
     409,
     "There is a live key named {name!r} already.",
-    "Choose another name, or revoke it first: logweir keys revoke {name}.",
+    "Choose another name, or give it a second key: logweir keys rotate {name}.",
 )
 KEY_NAME_BAD = Problem(
     "key_name_bad",
@@ -317,8 +370,20 @@ KEY_NAME_BAD = Problem(
 KEY_NAME_UNKNOWN = Problem(
     "key_name_unknown",
     404,
-    "There is no live key named {name!r}.{nearest}",
-    "`logweir keys list` names the live keys.",
+    "There is no key named {name!r} that is not revoked.{nearest}",
+    "`logweir keys list` names all keys.",
+)
+KEY_ID_UNKNOWN = Problem(
+    "key_id_unknown",
+    404,
+    "No key named {name!r} that is not revoked has the id {id!r}.",
+    "Choose one of: {ids}.",
+)
+KEY_TERM_BAD = Problem(
+    "key_term_bad",
+    400,
+    "{term} cannot be {value!r}: {reason}.",
+    "`logweir keys add --help` says what may be given, docs/how-to/keys.md what it means.",
 )
 KEYS_FILE_BAD = Problem(
     "keys_file_bad",

@@ -1,63 +1,80 @@
-"""Make, list and revoke the keys that emitters send.
+"""The keys that emitters send, as one TOML file has them: hashed, a table ``[[key]]`` each.
 
-Keys are kept hashed in one TOML file, a table ``[[key]]`` each: name, hash, created, and revoked once it is. A key is
-256 random bits, so a plain SHA-256 of it cannot be searched through; a slow password hash would only slow the door.
+A key is 256 random bits, so a plain SHA-256 of it cannot be searched through; a slow password hash would only slow the
+door. Several keys may have one name: they are the same sender's, which is how a key is exchanged for another.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import difflib
-import fcntl
 import hashlib
-import json
-import os
 import re
 import secrets
-import sys
-import tempfile
 import tomllib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import tomlkit
 import tomlkit.exceptions
 
-from logweir.clock import Clock, now_us
-from logweir.errors import KEY_NAME_BAD, KEY_NAME_TAKEN, KEY_NAME_UNKNOWN, KEYS_FILE_BAD, LogweirError
-from logweir.files import make_folder, sync_folder
+from logweir.clock import Clock, iso_seconds, now_us
+from logweir.errors import (
+    KEY_ID_UNKNOWN,
+    KEY_NAME_BAD,
+    KEY_NAME_TAKEN,
+    KEY_NAME_UNKNOWN,
+    KEY_TERM_BAD,
+    KEYS_FILE_BAD,
+    LogweirError,
+)
+from logweir.files import locked, make_folder, write_whole
+from logweir.key_terms import NO_TERMS, Terms
+from logweir.redaction import KEY_PREFIX, holds_key
 
-if TYPE_CHECKING:
-    from logweir.config import Settings
-
-KEY_PREFIX = "lw_"
+AS_LONG = "as long"
+"""For ``rotate``: the new key lives as long as its predecessor was to live."""
 _KEY_SIZE_BYTES = 32
 _HASH_PREFIX = "sha256:"
+_ID_LENGTH = 8
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _HEADING = """\
-# The keys of logweir's door, hashed: `logweir keys add NAME`, `logweir keys list`, `logweir keys revoke NAME`.
+# The keys of logweir's door, hashed. `logweir keys` changes them; so may you: docs/how-to/keys.md has the fields.
 # The door reads changes within two seconds.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key as the file has it. Times are ISO 8601 in UTC; ``revoked`` is None while the key is live."""
+    """One key as the file has it. Times are ISO 8601 in UTC, to the second; None for what has not been set."""
 
     name: str
     hash: str
     created: str
+    expires: str | None = None
     revoked: str | None = None
+    terms: Terms = NO_TERMS
 
     @property
-    def state(self) -> str:
-        return "revoked" if self.revoked else "live"
+    def id(self) -> str:
+        """What tells the keys of one name apart: the first digits of the hash, which no other key of the file has."""
+        return self.hash[len(_HASH_PREFIX) :][:_ID_LENGTH]
+
+    @property
+    def expires_us(self) -> int | None:
+        return None if self.expires is None else moment_us(self.expires)
+
+    def state(self, time_us: int) -> str:
+        """``live``, ``expired`` or ``revoked`` at that time."""
+        if self.revoked:
+            return "revoked"
+        expires_us = self.expires_us
+        return "live" if expires_us is None or time_us < expires_us else "expired"
 
 
 def hash_of(key: bytes) -> str:
@@ -65,143 +82,242 @@ def hash_of(key: bytes) -> str:
     return _HASH_PREFIX + hashlib.sha256(key).hexdigest()
 
 
+def moment(value: object) -> str:
+    """A time of the file or the command line as ``Key`` has it: a day means its first moment, in UTC.
+
+    Raises LogweirError(KEY_TERM_BAD) for what is no time, or has no zone.
+    """
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        time = None
+    if isinstance(time, datetime) and time.tzinfo is None and (value == str(time.date())):
+        time = time.date()
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = datetime(time.year, time.month, time.day, tzinfo=UTC)
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        reason = "it is not a time with its zone, such as 2027-01-31T12:00:00Z, nor a day, such as 2027-01-31"
+        raise LogweirError(KEY_TERM_BAD, term="time", value=str(value), reason=reason)
+    return iso_seconds(int(time.timestamp()) * 1_000_000)
+
+
+def moment_us(time: str) -> int:
+    """Microseconds since 1970 of a time as ``moment`` gives it. Raises ValueError."""
+    return int(datetime.fromisoformat(time).timestamp()) * 1_000_000
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
 def read_keys(path: Path) -> list[Key]:
     """The keys in the file, in its order; none when there is no file. Raises LogweirError(KEYS_FILE_BAD)."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        return [_checked(table) for table in document.get("key", [])]
+        return _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise LogweirError(KEYS_FILE_BAD, path=path, reason=error) from error
 
 
-def _checked(table: dict[str, object]) -> Key:
-    for field in ("name", "hash", "created"):
+def live_keys(path: Path) -> list[Key]:
+    """Those of ``read_keys`` that are live now."""
+    return [key for key in read_keys(path) if key.state(now_us()) == "live"]
+
+
+def _parsed(text: str) -> list[Key]:
+    """Raises ValueError that says what is wrong where."""
+    document = tomllib.loads(text)
+    _require_known(document, ("key",), where="its top level")
+    tables = document.get("key", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError("'key' must be tables that begin with [[key]]")
+    keys = [_checked(table, f"key {number}") for number, table in enumerate(tables, start=1)]
+    by_id: dict[str, int] = {}
+    for number, key in enumerate(keys, start=1):
+        if by_id.setdefault(key.id, number) != number:
+            raise ValueError(f"keys {by_id[key.id]} and {number} have the same hash, or nearly so: each needs its own")
+    return keys
+
+
+_TERMS = tuple(field.name for field in fields(Terms))
+_FIELDS = ("name", "hash", "created", "expires", "revoked", *_TERMS)
+
+
+def _checked(table: dict[str, Any], where: str) -> Key:
+    for field in ("name", "hash"):
         if not isinstance(table.get(field), str):
-            raise ValueError(f"a key lacks the text {field!r}")
-    key = Key(**{field: str(value) for field, value in table.items() if field in Key.__slots__})
-    if not _NAME.fullmatch(key.name):
-        raise ValueError(f"{key.name!r} cannot be a key's name")
-    if not _HASH.fullmatch(key.hash):
-        raise ValueError(f"the hash of {key.name!r} is not sha256: and 64 hexadecimal digits")
-    return key
+            raise ValueError(f"{where} lacks the text {field!r}")
+    name = table["name"]
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a key's name")
+    where = f"{where}, {name!r},"
+    if not _HASH.fullmatch(table["hash"]):
+        raise ValueError(f"{where} has a hash that is not sha256: and 64 hexadecimal digits")
+    if "created" not in table:
+        raise ValueError(f"{where} lacks the time 'created'")
+    _require_known(table, _FIELDS, where=where)
+    times = {field: _time_in(table, field, where) for field in ("created", "expires", "revoked") if field in table}
+    try:
+        terms = Terms.of({field: value for field, value in table.items() if field in _TERMS})
+    except LogweirError as error:
+        raise ValueError(f"{where} cannot be so: {error.detail}") from error
+    return Key(name=name, hash=table["hash"], terms=terms, **times)
 
 
+def _time_in(table: dict[str, Any], field: str, where: str) -> str:
+    try:
+        return moment(table[field])
+    except LogweirError as error:
+        raise ValueError(f"{where} has as {field!r} {table[field]!s}: {error.numbers['reason']}") from error
+
+
+def _require_known(table: Iterable[str], known: tuple[str, ...], *, where: str) -> None:
+    for field in table:
+        if field not in known:
+            raise ValueError(f"{where} has {field!r}, which is no field.{_nearest(field, known)}")
+
+
+def _nearest(text: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(text, known, n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+# --- changing -----------------------------------------------------------------------------------------------------
 class KeysFile:
-    """The file as it is changed: under a lock beside it, and in one step, so that readers see the old or the new."""
+    """The file as it is changed: under a lock beside it, and in one step, so that readers see the old or the new.
+
+    What a person wrote into it stays. All methods raise LogweirError(KEYS_FILE_BAD) for a file that cannot be read,
+    and leave it as it is.
+    """
 
     def __init__(self, path: Path, *, clock: Clock = now_us) -> None:
         self._path = path
         self._clock = clock
 
-    def add(self, name: str) -> str:
+    def add(self, name: str, *, terms: Terms = NO_TERMS, expires: str | None = None) -> str:
         """Make a key and give it; from now on nobody can read it from anywhere.
 
-        Raises LogweirError: KEY_NAME_BAD, KEY_NAME_TAKEN (while a key of that name is live), KEYS_FILE_BAD.
+        Raises LogweirError: KEY_NAME_BAD, KEY_NAME_TAKEN (while a key of that name is live).
         """
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or holds_key(name):
             raise LogweirError(KEY_NAME_BAD, name=name)
-        key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_KEY_SIZE_BYTES)).decode().rstrip("=")
         with self._changing() as document:
-            if any(known.name == name and not known.revoked for known in read_keys(self._path)):
+            keys = self._keys(document)
+            if any(known.name == name and known.state(self._clock()) == "live" for known in keys):
                 raise LogweirError(KEY_NAME_TAKEN, name=name)
-            table = tomlkit.table()
-            table.update({"name": name, "hash": hash_of(key.encode()), "created": self._now()})
-            if "key" not in document:
-                document.append("key", tomlkit.aot())
-            document["key"].append(table)
+            return self._append(document, keys, name, terms, expires)
+
+    def rotate(self, name: str, *, grace_us: int | None, expires: str | None = AS_LONG) -> tuple[str, list[Key]]:
+        """Make a second key of that name, on the terms of its last one; give it, and the old ones that still live.
+
+        These end ``grace_us`` from now, or when they would have ended before; with None they go on. With AS_LONG the
+        new key lives as long from now as its predecessor was to live from when it was made.
+
+        Raises LogweirError(KEY_NAME_UNKNOWN) when all keys of that name are revoked.
+        """
+        with self._changing() as document:
+            keys = self._keys(document)
+            chosen = self._chosen(keys, name)
+            last = chosen[-1]
+            key = self._append(document, keys, name, last.terms, self._as_long(last) if expires == AS_LONG else expires)
+            old = {one.id for one in chosen if one.state(self._clock()) == "live"}
+            if grace_us is not None:
+                end_us = self._clock() + grace_us
+                for table, one in zip(document["key"], keys, strict=False):
+                    if one.id in old and (one.expires_us is None or one.expires_us > end_us):
+                        table["expires"] = iso_seconds(end_us)
+            return key, [one for one in self._keys(document) if one.id in old]
+
+    def change(self, name: str, changes: dict[str, Any], *, id: str | None = None) -> list[Key]:
+        """Set fields of the keys of that name, or of the one with that id, as ``Key`` and ``Terms`` call them.
+
+        A value that is None or empty takes the field away. Gives the keys as they are then.
+        Raises LogweirError: KEY_NAME_UNKNOWN, KEY_ID_UNKNOWN, KEY_TERM_BAD.
+        """
+        with self._changing() as document:
+            keys = self._keys(document)
+            chosen = {one.id for one in self._chosen(keys, name, id)}
+            for table, one in zip(document["key"], keys, strict=True):
+                if one.id in chosen:
+                    _put(table, changes)
+                    Terms.of({field: value for field, value in table.unwrap().items() if field in _TERMS})
+            return [one for one in self._keys(document) if one.id in chosen]
+
+    def revoke(self, name: str, *, id: str | None = None) -> list[Key]:
+        """End the keys of that name, or the one with that id; their lines stay, with the time. Gives them.
+
+        Raises LogweirError: KEY_NAME_UNKNOWN, KEY_ID_UNKNOWN.
+        """
+        return self.change(name, {"revoked": iso_seconds(self._clock())}, id=id)
+
+    def _chosen(self, keys: list[Key], name: str, id: str | None = None) -> list[Key]:
+        """The keys that are not revoked, at least one."""
+        usable = [key for key in keys if not key.revoked]
+        chosen = [key for key in usable if key.name == name]
+        if not chosen:
+            raise name_unknown(name, usable)
+        if id is not None and id not in [key.id for key in chosen]:
+            raise LogweirError(KEY_ID_UNKNOWN, name=name, id=id, ids=", ".join(key.id for key in chosen))
+        return [key for key in chosen if id in (None, key.id)]
+
+    def _append(
+        self, document: tomlkit.TOMLDocument, keys: list[Key], name: str, terms: Terms, expires: str | None
+    ) -> str:
+        taken = {known.id for known in keys}
+        while True:
+            key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_KEY_SIZE_BYTES)).decode().rstrip("=")
+            made = Key(name, hash_of(key.encode()), iso_seconds(self._clock()), expires, terms=terms)
+            if made.id not in taken:
+                break
+        table = tomlkit.table()
+        _put(table, {"name": made.name, "hash": made.hash, "created": made.created, "expires": made.expires})
+        _put(table, terms.as_dict())
+        if "key" not in document:
+            document.append("key", tomlkit.aot())
+        document["key"].append(table)
         return key
 
-    def revoke(self, name: str) -> None:
-        """End the live key of that name; its line stays, with the time. Raises LogweirError(KEY_NAME_UNKNOWN)."""
-        with self._changing() as document:
-            live = [key.name for key in read_keys(self._path) if not key.revoked]
-            if name not in live:
-                nearest = difflib.get_close_matches(name, live, n=1)
-                raise LogweirError(
-                    KEY_NAME_UNKNOWN, name=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else ""
-                )
-            for table in document["key"]:
-                if table["name"] == name and "revoked" not in table:
-                    table["revoked"] = self._now()
+    def _as_long(self, key: Key) -> str | None:
+        if key.expires_us is None:
+            return None
+        return iso_seconds(self._clock() + max(0, key.expires_us - moment_us(key.created)))
 
-    def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock() // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _keys(self, document: tomlkit.TOMLDocument) -> list[Key]:
+        try:
+            return _parsed(tomlkit.dumps(document))
+        except ValueError as error:
+            raise LogweirError(KEYS_FILE_BAD, path=self._path, reason=error) from error
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[tomlkit.TOMLDocument]:
         """The parsed file to change; written back when the block ends well."""
         try:
             make_folder(self._path.parent)
-            with _locked(self._path.with_name(self._path.name + ".lock")):
-                read_keys(self._path)  # An unreadable file is an error, never overwritten.
+            with locked(lock_path(self._path)):
                 text = self._path.read_text(encoding="utf-8") if self._path.exists() else _HEADING
+                _parsed(text)  # An unreadable file is an error, never overwritten.
                 document = tomlkit.parse(text)
                 yield document
-                _write_whole(self._path, tomlkit.dumps(document))
-        except (OSError, tomlkit.exceptions.TOMLKitError) as error:
+                write_whole(self._path, tomlkit.dumps(document))
+        except (OSError, ValueError, tomlkit.exceptions.TOMLKitError) as error:
             raise LogweirError(KEYS_FILE_BAD, path=self._path, reason=error) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Alone among all processes of this machine."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def lock_path(path: Path) -> Path:
+    """The file that is locked while the keys file, or what is kept beside it, is changed."""
+    return path.with_name(path.name + ".lock")
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step, readable by its owner only, safe against a power cut."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp makes it 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+def name_unknown(name: str, keys: Iterable[Key]) -> LogweirError:
+    """The problem of a name that none of these keys has."""
+    return LogweirError(KEY_NAME_UNKNOWN, name=name, nearest=_nearest(name, sorted({key.name for key in keys})))
 
 
-# --- logweir keys -------------------------------------------------------------------------------------------------
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add = actions.add_parser("add", help="make a key, and print it once, alone, on standard output")
-    add.add_argument("name", metavar="NAME", help="1 to 64 letters, digits, '.', '_' or '-'")
-    listing = actions.add_parser("list", help="name every key")
-    listing.add_argument("--json", action="store_true", help="as a JSON array")
-    revoke = actions.add_parser("revoke", help="end a key, within two seconds")
-    revoke.add_argument("name", metavar="NAME")
-
-
-def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    path = settings.keys_path
-    if arguments.action == "add":
-        print(KeysFile(path).add(arguments.name))
-        print(f"The key {arguments.name!r} is live within 2 seconds. It is shown only now.", file=sys.stderr)
-    elif arguments.action == "revoke":
-        KeysFile(path).revoke(arguments.name)
-        print(f"The key {arguments.name!r} is refused within 2 seconds.", file=sys.stderr)
-    elif arguments.json:
-        rows = [{**asdict(key), "state": key.state} for key in read_keys(path)]
-        print(json.dumps([{name: row[name] for name in ("name", "created", "revoked", "state")} for row in rows]))
-    else:
-        _print_table(read_keys(path), path)
-    return 0
-
-
-def _print_table(keys: list[Key], path: Path) -> None:
-    if not keys:
-        print(f"{path} holds no key; make one: logweir keys add NAME", file=sys.stderr)
-        return
-    width = max(len("NAME"), *(len(key.name) for key in keys))
-    print(f"{'NAME':<{width}}  {'CREATED':<20}  STATE")
-    for key in keys:
-        print(f"{key.name:<{width}}  {key.created:<20}  {key.state}{' ' + key.revoked if key.revoked else ''}")
+def _put(table: Any, values: dict[str, Any]) -> None:
+    for field, value in values.items():
+        if value is None or value in ((), {}):
+            table.pop(field, None)
+        elif isinstance(value, dict):
+            inline = tomlkit.inline_table()
+            inline.update(value)
+            table[field] = inline
+        else:
+            table[field] = list(value) if isinstance(value, tuple) else value

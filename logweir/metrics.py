@@ -62,7 +62,12 @@ METRICS = (
     Metric("logweir_ingest_accepted_bytes_total", Kind.COUNTER, "Raw bytes of the events answered 2xx."),
     Metric(
         "logweir_ingest_rejected_requests_total", Kind.COUNTER,
-        "Requests refused, none of their events accepted, by the problem's code.", ("reason",),
+        "Requests refused, none of their events accepted, by the problem's code; for key_refused by its cause: key_expired or"
+        " key_wrong_network.", ("reason",),
+    ),
+    Metric(
+        "logweir_ingest_failed_addresses_forgotten_total", Kind.COUNTER,
+        "Addresses whose failed attempts were forgotten because there were too many of them.",
     ),
     Metric(
         "logweir_ingest_refused_bodies_total", Kind.COUNTER, "Unreadable bodies, by whether they were kept for the operator.",

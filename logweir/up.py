@@ -24,7 +24,7 @@ from logweir.authority import Authority
 from logweir.config import IngestSettings, Settings, environment_name
 from logweir.errors import DATA_DIR_LOCKED, DATA_DIR_UNUSABLE, PORT_TAKEN, SETTING_BAD, LogweirError
 from logweir.files import make_folder
-from logweir.keys import KeysFile, read_keys
+from logweir.keys import KeysFile, live_keys, read_keys
 from logweir.logs import configure_logging
 from logweir.process import Terminal, die_with_parent, require_free_port
 from logweir.supervisor import GRACE_S, Part, Supervisor
@@ -240,7 +240,7 @@ def _welcome(settings: Settings, way: _Way, key: str | None) -> str:
     else:
         lines += [
             "Keys are shown once, when they are made (the first one by the first start). These are live:",
-            *(f"  {row.name}  made {row.created}" for row in read_keys(settings.keys_path) if row.state == "live"),
+            *(f"  {row.name}  made {row.created}" for row in live_keys(settings.keys_path)),
             "Make another one:",
             f"  {program.format('keys add NAME')}",
         ]

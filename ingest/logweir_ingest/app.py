@@ -34,13 +34,14 @@ from logweir.errors import (
 )
 from logweir.record import Batch, Refused
 from logweir_ingest import emitter
-from logweir_ingest.auth import KeyReader
+from logweir_ingest.auth import Guard, KeyReader
 from logweir_ingest.compression import ENCODINGS, encoding_of, plain
 from logweir_ingest.emitter import EmitterHeaders
 from logweir_ingest.formats import json as json_format
 from logweir_ingest.limits import Bodies, Limits
 from logweir_ingest.merge import Enqueued, Future, Merger, Result
 from logweir_ingest.proxies import SourceAddress
+from logweir_ingest.quota import Charge
 from logweir_ingest.receipts import Receipts
 from logweir_ingest.tally import Tally
 
@@ -94,6 +95,8 @@ class Intake:
     emitter: EmitterHeaders
     idempotency_key: str | None
     source_address: str
+    guard: Guard | None
+    charge: Charge | None = None
     started_s: float = 0.0
 
 
@@ -127,21 +130,23 @@ class Door:
     def let_in(self, request: Request) -> Intake:
         """Decide by the headers alone, before any of the body is read.
 
-        Raises LogweirError: KEY_MISSING, KEY_UNKNOWN, CONTENT_ENCODING_UNKNOWN, BODY_TOO_LARGE, EMITTER_HEADER_BAD.
+        Raises LogweirError: as KeyReader.authenticated; CONTENT_ENCODING_UNKNOWN, BODY_TOO_LARGE, EMITTER_HEADER_BAD.
         """
         headers = request.headers
-        key = self._keys.authenticated(headers)
+        source_address = self._source_address.of(request.peer, headers.get(b"x-forwarded-for"))
+        known = self._keys.authenticated(headers, source_address)
         sent_encoding = headers.get(b"content-encoding")
         encoding = encoding_of(sent_encoding) if sent_encoding else ""
         announced_bytes = int(headers.get(b"content-length", b"0") or 0)
         self._limits.check_announced(announced_bytes)
         return Intake(
-            key=key,
+            key=known.name,
             encoding=encoding,
             announced_bytes=announced_bytes,
             emitter=emitter.read(headers),
             idempotency_key=_idempotency_key(headers),
-            source_address=self._source_address.of(request.peer, headers.get(b"x-forwarded-for")),
+            source_address=source_address,
+            guard=known.guard,
         )
 
     def batch_of(self, intake: Intake, body: bytes) -> Batch:
@@ -160,11 +165,15 @@ class Door:
         sent = intake.emitter
         if events and sent.epoch is not None and sent.sequence_first is None:
             raise emitter.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")
+        stamp = None
+        if intake.guard is not None:
+            intake.charge = intake.guard.admit(events)
+            stamp = intake.guard.stamp
         received_us = self._clock()
         return Batch(
             self._batch_id(intake, received_us), received_us, intake.key, sent.emitter, sent.epoch,
             sent.sequence_first, sent.high, sent.previous, sent.dropped, sent.bye, intake.source_address,
-            json_format.NAME, None, 0, events,
+            json_format.NAME, stamp, 0, events,
         )  # fmt: skip
 
     def _batch_id(self, intake: Intake, received_us: int) -> bytes:
@@ -176,6 +185,8 @@ class Door:
         size_bytes_max = self._limits.refused_size_bytes_max
         if not size_bytes_max:
             return
+        if intake.guard is not None:
+            intake.guard.charge_kept(min(len(body), size_bytes_max))
         received_us = self._clock()
         refused = Refused(
             id=event.batch_id_new(received_us, self._random.ten_bytes()), received_us=received_us, key=intake.key,
@@ -187,13 +198,20 @@ class Door:
         except Exception:  # Keeping is a courtesy: it must not change the answer.
             log.exception("An unreadable body could not be kept")
 
-    def enqueue(self, batch: Batch, future: Future) -> None:
+    def enqueue(self, intake: Intake, batch: Batch, future: Future) -> None:
         """Hand the batch over; ``future`` gets the Result for ``accepted``. Raises LogweirError as Merger.submit."""
-        self._merger.submit(batch, future)
+        try:
+            self._merger.submit(batch, future)
+        except LogweirError:
+            if intake.charge is not None:
+                intake.charge.give_back()
+            raise
 
     def accepted(self, intake: Intake, result: Result) -> Reply:
         """The answer to a batch that queue or spool has (202), or neither (503)."""
         if not isinstance(result, Enqueued):
+            if intake.charge is not None:
+                intake.charge.give_back()
             return self.refused("events", result)
         token = receipt.encode(
             self._receipt_secret, ingest_epoch=self._merger.ingest_epoch, partition=result.partition,
@@ -202,7 +220,7 @@ class Door:
         body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (result.count, result.durable.encode(), token)
         self._tally.answered("events", 202)
         self._tally.took("events", time.perf_counter() - intake.started_s)
-        return Reply(202, _JSON, body)
+        return Reply(202, _JSON if intake.charge is None else _JSON + intake.charge.quota.headers(), body)
 
     # --- everything else -------------------------------------------------------------------------------------------
     def answer(self, request: Request) -> Reply:
@@ -254,7 +272,7 @@ class Door:
         """The problem answer to ``error``, counted."""
         self._tally.answered(endpoint, error.problem.status)
         if endpoint == "events":
-            self._tally.rejected(error.problem.code)
+            self._tally.rejected(error.reason)
         return problem_reply(error)
 
     def failed(self, endpoint: str) -> Reply:
@@ -266,6 +284,7 @@ class Door:
     def stop(self, timeout_s: float) -> None:
         """Settle what is under way, write the last markers, let go of the queue; takes at most that long."""
         self._merger.stop(timeout_s)
+        self._keys.stop()
         self._tally.flush()
 
 

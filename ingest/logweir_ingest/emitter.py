@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from logweir.errors import EMITTER_HEADER_BAD, LogweirError
+from logweir.redaction import KEY_PREFIX, holds_key
 
 NAME_SIZE_BYTES_MAX = 256
 EPOCH_SIZE_BYTES_MAX = 64
@@ -17,6 +18,7 @@ _NUMBER = re.compile(rb"[0-9]{1,19}")
 _EPOCH = re.compile(rb"[!-~]{1,%d}" % EPOCH_SIZE_BYTES_MAX)
 _REASON = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 _SHOWN_MAX = 100
+_KEY_PREFIX = KEY_PREFIX.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ def read(headers: Mapping[bytes, bytes]) -> EmitterHeaders:
     fields = {}
     for name, value in sent.items():
         field, label, reader, expected = _READERS[name]
+        if _KEY_PREFIX in value and holds_key(value.decode("latin-1")):
+            raise bad(label, value, "what it should be: a key belongs into the header for keys")
         try:
             fields[field] = reader(value)
         except ValueError as error:

@@ -72,7 +72,7 @@ class FastLane:
             intake = door.let_in(_request(scope))
             batch = await self._batch(intake, receive)
             future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            door.enqueue(batch, future)
+            door.enqueue(intake, batch, future)
             reply = door.accepted(intake, await future)
         except LogweirError as error:
             reply = door.refused("events", error)

@@ -116,7 +116,7 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
     from logweir.clock import now_us
     from logweir.queue import open_queue
     from logweir_ingest.app import Door
-    from logweir_ingest.auth import KeyReader, Keys
+    from logweir_ingest.auth import KeyReader
     from logweir_ingest.enqueue import open_enqueuer
     from logweir_ingest.merge import Merger
     from logweir_ingest.tally import Tally
@@ -134,7 +134,8 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
         soon=soon,
         ticked=tally.flush,
     )
-    keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
+    keys = KeyReader.of(settings)
     door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=receipt_secret, tally=tally)
     merger.start()
+    keys.start()
     return door

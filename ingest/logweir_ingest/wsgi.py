@@ -70,7 +70,7 @@ def _events_view(door: Callable[[], Door], answer_timeout_s: float) -> Callable[
     def events() -> Reply:
         intake = door().let_in(_request())
         future: concurrent.futures.Future[Result] = concurrent.futures.Future()
-        door().enqueue(batch_of(intake), future)
+        door().enqueue(intake, batch_of(intake), future)
         try:
             result = future.result(answer_timeout_s + _GRACE_S)
         except TimeoutError:

@@ -17,7 +17,7 @@ from logweir.keys import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Batch
 from logweir_ingest.app import Door, Intake
-from logweir_ingest.auth import KeyReader, Keys
+from logweir_ingest.auth import KeyReader
 from logweir_ingest.enqueue import open_enqueuer
 from logweir_ingest.fastlane import FastLane
 from logweir_ingest.merge import Merger
@@ -43,7 +43,7 @@ def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
         open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=bytes(16)), ingest_epoch=bytes(16),
         clock=now_us, answer_timeout_s=1, record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
     )  # fmt: skip
-    keys = KeyReader(Keys(settings.keys_path), settings.ingest.key_headers)
+    keys = KeyReader.of(settings)
     door = FaultyDoor(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
     return door, key
 

@@ -1,0 +1,65 @@
+"""Whether the events of a batch have categories that their key may send. Only keys with such terms cost this.
+
+An event's category is what a worker would store: the field ``category``; else what it takes for that field's synonyms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError
+
+SYNONYMS = ("category", "event.category")
+"""Names that a worker takes for the category, in lower case; case does not count."""
+_SHOWN_MAX = 100
+
+
+class _Event(msgspec.Struct):
+    category: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+def check_categories(events: Sequence[bytes], allowed: frozenset[str], *, stamped: bool) -> None:
+    """Raises LogweirError: CATEGORY_REFUSED, or CATEGORY_MISSING unless one is ``stamped`` where there is none.
+
+    ``allowed`` are case-folded.
+    """
+    for index, event in enumerate(events):
+        try:
+            category = _decoder.decode(event).category
+        except msgspec.DecodeError:
+            category = None
+        if category is None or category.strip().casefold() not in allowed:
+            _check_closely(event, index, allowed, stamped=stamped)
+
+
+def _check_closely(event: bytes, index: int, allowed: frozenset[str], *, stamped: bool) -> None:
+    """Refuse whatever might become the category and is not allowed: one is stored, which one is the worker's rule."""
+    found = False
+    for value in _categories_in(event):
+        if not isinstance(value, str) or value.strip().casefold() not in allowed:
+            shown = value if isinstance(value, str) else json.dumps(value)
+            raise LogweirError(CATEGORY_REFUSED, event_index=index, category=shown[:_SHOWN_MAX])
+        found = True
+    if not found and not stamped:
+        raise LogweirError(CATEGORY_MISSING, event_index=index)
+
+
+def _categories_in(event: bytes) -> Iterator[Any]:
+    # A very long number as an int would cost more to convert than it is worth.
+    sent: dict[str, Any] = json.loads(event, parse_int=float)
+    for name, value in sent.items():
+        if name.lower() in SYNONYMS and not _says_nothing(value):
+            yield value
+        elif name == "event" and isinstance(value, dict) and not _says_nothing(value.get("category")):
+            yield value["category"]
+
+
+def _says_nothing(value: object) -> bool:
+    return value is None or value == [] or value == {} or (isinstance(value, str) and not value.strip())
