@@ -208,6 +208,7 @@ class Books:
     corrections: list[Correction]
     unattributed: int
     expired: list[dict[str, Any]]
+    store_differences: list[dict[str, Any]]
     imbalance: int
     positions: dict[Place, int]
     watermark_us: int
@@ -244,6 +245,7 @@ class Books:
             "loss_unknown_emitters": sum(books.honesty == "D" for books in self.emitters.values()),
             "windows": self.states(),
             "expired_offsets": self.expired,
+            "store_differences": self.store_differences,
             "corrections": [correction.as_json() for correction in self.corrections],
             "watermark_us": self.watermark_us,
             "emitters": [
@@ -268,6 +270,7 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
         _reconciled(topic_id, partition, window, lost, corrections, now_us=now_us, active_us=active_us)
         for topic_id, partition, window in found
     ]
+    differences = list(_store_differences(store, group, span))
     between = _between_windows(windows, lost, from_one=not span.is_bounded)
     books = Books(
         row=between,
@@ -276,7 +279,8 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
         corrections=corrections,
         unattributed=between.lost_in_queue,
         expired=_expired(positions, windows),
-        imbalance=sum(window.imbalance for window in windows),
+        store_differences=differences,
+        imbalance=sum(window.imbalance for window in windows) + sum(abs(one["difference"]) for one in differences),
         positions={place: body.get("next_offset") or 0 for place, body in positions.items()},
         watermark_us=max(watermarks.values(), default=0),
     )
@@ -290,6 +294,19 @@ def _positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
         topic_id, partition = document.id.removeprefix(f"position:{group}:").rsplit(":", 1)
         found[topic_id, int(partition)] = document.body
     return found
+
+
+def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[str, Any]]:
+    """Windows of which the store itself counted another number of documents than the ledger says were indexed."""
+    prefix = f"store_difference:{group}:"
+    for document in store.scan_ledger(prefix):
+        topic_id, partition, epoch, window = document.id.removeprefix(prefix).rsplit(":", 3)
+        if span.has_window(int(window)):
+            body = document.body
+            yield {
+                "window": int(window), "topic_id": topic_id, "partition": int(partition), "ingest_epoch": epoch,
+                "stored": body["stored"], "indexed": body["indexed"], "difference": body["stored"] - body["indexed"],
+            }  # fmt: skip
 
 
 def _windows(store: Store, group: str, span: Span) -> list[tuple[str, int, Window]]:

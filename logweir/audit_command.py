@@ -142,6 +142,9 @@ def _print_books(books: Books, unread: int | None) -> None:
         exactly = "all of it is counted as lost" if hole["exact"] else "how many events it held is unknown"
         place = f"partition {hole['partition']}, offsets {hole['first']} to {hole['last']}"
         out.print(Text(f"expired before it was read: {place}; {exactly}", "yellow"))
+    for one in books.store_differences:
+        where = f"window {one['window']}, partition {one['partition']}"
+        out.print(Text(f"{where}: the store has {one['stored']}, the ledger says {one['indexed']} indexed", "red"))
     if books.emitters:
         out.print(_emitters_table(books))
 

@@ -220,6 +220,10 @@ class AccountingSettings(_Section):
     """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
     epochs_max: int = Field(64, ge=2)
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""
+    retention_days: int = Field(100, ge=1)
+    """Days of which the books are kept; longer than store.retention_days, so that no stored event is without them."""
+    store_audit_interval_s: float = Field(10.0, gt=0)
+    """How often a worker has the store count the documents of a closed window."""
     gaps_max: int = Field(1_000, ge=1)
     """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
     exceptions_max: int = Field(5_000, ge=1)

@@ -14,6 +14,7 @@ already. So writing a document again, or late, or by a worker that took over, ch
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ WINDOWS_IN_MEMORY_MAX = 256
 AMENDMENTS_MAX = 100
 """Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
 STREAM_MINUTES_MAX = 7 * 24 * 60
+CLOSED_LATELY_MAX = 1000
+"""Windows that wait to be compared with the store's own count; of more, only the latest are."""
 RANGES_MAX = 1000
 """Ranges kept of what the queue lost; of the oldest beyond that, only the count is kept."""
 
@@ -136,7 +139,10 @@ class Stream:
 
 
 class PartitionLedger:
-    """The claimed ledger of one partition. Made by ``claim``; used by one thread."""
+    """The claimed ledger of one partition. Made by ``claim``; used by one thread.
+
+    ``closed_lately``: id and minute of windows that were closed and written, for whoever asks the store about them.
+    """
 
     def __init__(
         self, *, store: Store, group: str, topic_id: str, owner: str, partition: int, claimed: LedgerDocument,
@@ -146,10 +152,10 @@ class PartitionLedger:
         self.dropped = False
         self._store = store
         self._group = group
-        self._topic_id = topic_id
+        self.topic_id = topic_id
         self._exceptions_max = settings.exceptions_max
         self._owner = owner
-        self._generation = claimed.generation
+        self.generation = claimed.generation
         body = claimed.body
         self._expired = Intervals((first, last) for first, last in body.get("expired", []))
         self._unreadable = Intervals((first, last) for first, last in body.get("unreadable", []))
@@ -159,6 +165,7 @@ class PartitionLedger:
         self._streams = {epoch: Stream(*row) for epoch, row in body.get("streams", {}).items()}
         self._lost = {epoch: Intervals(map(tuple, ranges)) for epoch, ranges in body.get("lost", {}).items()}
         self._windows: dict[str, Window] = {}
+        self.closed_lately: deque[tuple[str, int]] = deque(maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
         self._due_us: int = body.get("due_us", 0)
         self.watermark_us: int = body.get("watermark_us", 0)
@@ -279,9 +286,9 @@ class PartitionLedger:
         # The position last: a crash in between leaves it behind the others, which know what they have counted.
         self._store.write_ledger(
             [
-                *(self._document(window.id, window.as_body()) for window in windows),
-                *(self._document(state.id, state.as_body()) for state in emitters),
-                self._document(position_id(self._group, self._topic_id, self.partition), self._position()),
+                *(self.document(window.id, window.as_body()) for window in windows),
+                *(self.document(state.id, state.as_body()) for state in emitters),
+                self.document(position_id(self._group, self.topic_id, self.partition), self._position()),
             ]
         )
         for window in windows:
@@ -378,6 +385,7 @@ class PartitionLedger:
     def _forget(self) -> None:
         closed = [id for id, window in self._windows.items() if window.closed]
         surplus = list(self._windows)[: max(0, len(self._windows) - WINDOWS_IN_MEMORY_MAX)]
+        self.closed_lately.extend((id, self._windows[id].window) for id in closed)
         for id in {*closed, *surplus}:
             del self._windows[id]
         self.emitters.forget()
@@ -386,11 +394,12 @@ class PartitionLedger:
             del self._streams[epoch]
 
     def _window_id(self, record: Record) -> str:
-        return window_id(self._group, self._topic_id, self.partition, record.ingest_epoch, record.window)
+        return window_id(self._group, self.topic_id, self.partition, record.ingest_epoch, record.window)
 
-    def _document(self, id: str, body: dict[str, Any]) -> LedgerDocument:
+    def document(self, id: str, body: dict[str, Any]) -> LedgerDocument:
+        """A document of this partition, under the generation of our claim."""
         common = {"owner": self._owner, "partition": self.partition, "rewinds": len(self._rewinds)}
-        return LedgerDocument(id, self._generation, {**common, **body})
+        return LedgerDocument(id, self.generation, {**common, **body})
 
     def _position(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ from logweir.logs import configure_logging
 from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
+from logweir_workers.bookkeeping import StoreAuditor, delete_old_books
 from logweir_workers.filters import Filters
 from logweir_workers.letter_room import LetterRoom
 from logweir_workers.patience import Stopped, until_it_answers
@@ -45,6 +46,7 @@ _LAG_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
 _LETTERS_INTERVAL_S = 60.0
 _FILTERS_INTERVAL_S = 2.0
+_BOOKS_DELAY_S = 60.0
 _DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
 _DAY_US = 86_400_000_000
@@ -142,10 +144,13 @@ class Worker:
         self._paused: set[int] = set()
         self._turned = time.monotonic()
         self._polled = 0.0
+        self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
         self._chores = [
             _Chore(self._settings.ledger_interval_s, self._flush),
             _Chore(_LAG_INTERVAL_S, self._observe_lag),
             _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
+            _Chore(_RETENTION_INTERVAL_S, self._delete_old_books, due=time.monotonic() + _BOOKS_DELAY_S),
+            _Chore(self._accounting.store_audit_interval_s, self._audit_store),
             _Chore(_LETTERS_INTERVAL_S, self._expire_letters),
             _Chore(_FILTERS_INTERVAL_S, self._filters.reload),
         ]
@@ -407,6 +412,25 @@ class Worker:
             return
         for index in deleted:
             log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
+
+    def _delete_old_books(self) -> None:
+        try:
+            deleted = delete_old_books(
+                self._store, group=self._settings.group, settings=self._accounting, ledgers=self._ledgers.values(),
+                now_us=self._clock(),
+            )  # fmt: skip
+        except LogweirError as error:
+            self._bear(error, STORE_DOWN, STORE_REFUSES)
+            return
+        if deleted:
+            days = self._accounting.retention_days
+            log.info("Deleted %d documents of the ledger: accounting.retention_days is %d.", deleted, days)
+
+    def _audit_store(self) -> None:
+        try:
+            self._auditor.audit_one(self._ledgers.values())
+        except LogweirError as error:
+            self._bear(error, STORE_DOWN, STORE_REFUSES)
 
     def _expire_letters(self) -> None:
         try:

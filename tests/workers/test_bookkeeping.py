@@ -1,0 +1,151 @@
+"""The third witness, and old books let go of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logweir import config
+from logweir.audit import read_books
+from logweir.config import AccountingSettings
+from logweir.corrections import Correction, write_corrections
+from logweir.event import Provenance, index_of, stream_of
+from logweir.ledger import PartitionLedger
+from logweir.outcomes import Outcome
+from logweir.record import Accepted, Kind, Marker, Record
+from logweir.store import Document, Store, open_store
+from logweir_workers.bookkeeping import StoreAuditor, delete_old_books
+from tests.workers.helpers import batch
+
+EPOCH = b"\x07" * 16
+MINUTE_US = 60_000_000
+DAY_US = 86_400_000_000
+WINDOW = 29_000_000
+START_US = WINDOW * MINUTE_US
+NOW_US = START_US + 10 * MINUTE_US
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+def claimed(store: Store) -> PartitionLedger:
+    return PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
+
+
+def close_window(ledger: PartitionLedger, outcomes: list[Outcome], *, window: int = WINDOW, offset: int = 0) -> None:
+    """A window of that many events from number 1 on, with its marker."""
+    events = [json.dumps({"summary": f"{at}"}).encode() for at in range(len(outcomes))]
+    one = batch(*events, emitter="web", received_us=window * MINUTE_US, epoch="e1", sequence_first=1)
+    for at, record in enumerate(
+        (
+            Record(Kind.DATA, EPOCH, 1, len(outcomes), window, [one]),
+            Record(
+                Kind.MARKER, EPOCH, 1, len(outcomes), window, Marker([Accepted("app", "web", len(outcomes), 0)], [])
+            ),
+        )
+    ):
+        ledger.expect(record, offset + at)
+        ledger.load([record])
+        ledger.settle(record, offset + at, outcomes if at == 0 else [])
+    ledger.flush()
+
+
+def keep(store: Store, *numbers: int) -> None:
+    """Documents of those numbers, as the worker would have indexed them."""
+    stream = stream_of(EPOCH, 0)
+    store.index(
+        [
+            Document(
+                f"e{number}", index_of(START_US), {"receivedtimestamp": "2025-02-19T13:20:00.000000Z", "summary": "x"},
+                Provenance(stream, number, "0" * 16), "x", "x",
+            )
+            for number in numbers
+        ]
+    )  # fmt: skip
+    store.refresh()
+
+
+def imbalance(store: Store) -> int:
+    return read_books(store, group="g", late_us=1, now_us=NOW_US).imbalance
+
+
+@pytest.mark.parametrize(("stored", "difference"), [((1, 2, 3), 0), ((1, 3), 1), ((1, 2, 3, 4), 1)])
+def test_the_store_is_asked_itself_and_a_difference_is_an_imbalance(
+    store: Store, stored: tuple[int, ...], difference: int
+) -> None:
+    """Door and worker agree on three; what the store has too few or too many of is not hidden."""
+    ledger = claimed(store)
+    outcomes = [Outcome.INDEXED] * 3 + [Outcome.DUPLICATE]
+    close_window(ledger, outcomes)
+    keep(store, *stored)
+    auditor = StoreAuditor(store=store, group="g", clock=lambda: NOW_US)
+    before = imbalance(store)
+    auditor.audit_one([ledger])
+
+    assert before == 0
+    assert imbalance(store) == difference
+    assert not ledger.closed_lately
+
+
+def test_corrections_are_part_of_what_the_store_should_have_and_heal_a_difference(store: Store) -> None:
+    """A retry indexed a dead letter of the window: with its line, the store is right again."""
+    ledger = claimed(store)
+    close_window(ledger, [Outcome.INDEXED, Outcome.DEAD_LETTERED])
+    keep(store, 1, 2)
+    auditor = StoreAuditor(store=store, group="g", clock=lambda: NOW_US)
+    waiting = ledger.closed_lately[0]
+    auditor.audit_one([ledger])
+    before = imbalance(store)
+    line = Correction(
+        "t", 0, EPOCH.hex(), WINDOW, "app", "web", Outcome.DEAD_LETTERED, Outcome.INDEXED, 1, "retry 1", NOW_US
+    )
+    write_corrections(store, "g", [line])
+    ledger.closed_lately.append(waiting)
+    auditor.audit_one([ledger])
+
+    assert before == 1
+    assert imbalance(store) == 0
+
+
+def test_a_window_that_has_just_closed_is_not_asked_for_yet(store: Store) -> None:
+    """What the store was given may not be found for a second."""
+    ledger = claimed(store)
+    close_window(ledger, [Outcome.INDEXED])
+    StoreAuditor(store=store, group="g", clock=lambda: START_US + 90_000_000).audit_one([ledger])
+
+    assert len(ledger.closed_lately) == 1
+    assert imbalance(store) == 0
+
+
+def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: Store) -> None:
+    """Windows, emitters and corrections of long ago go; of partitions that are not ours, none."""
+    ledger = claimed(store)
+    close_window(ledger, [Outcome.INDEXED])
+    line = Correction("t", 0, EPOCH.hex(), WINDOW, "app", "web", Outcome.INDEXED, Outcome.FILTERED, 1, "x", NOW_US)
+    write_corrections(store, "g", [line])
+    other = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=1, owner="other")
+    close_window(other, [Outcome.INDEXED])
+    limits = AccountingSettings(retention_days=2)
+
+    def delete(days: int) -> int:
+        return delete_old_books(
+            store, group="g", settings=limits, ledgers=[ledger], now_us=START_US + days * DAY_US + MINUTE_US * 2
+        )
+
+    assert delete(1) == 0
+    assert delete(2) == 3
+    assert delete(2) == 0
+    assert sorted(document.id.partition(":")[0] for document in store.scan_ledger("")) == [
+        "emitter", "position", "position", "window",
+    ]  # fmt: skip
+    assert ledger.emitters.count == 0
+    close_window(ledger, [Outcome.INDEXED], window=WINDOW + 3 * 1440, offset=2)
+    assert read_books(store, group="g", late_us=1, now_us=NOW_US).balanced

@@ -1,0 +1,111 @@
+"""What a worker does for the books beside counting: ask the store itself, and let go of what is old."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from logweir import metrics
+from logweir.clock import WINDOW_US, Clock
+from logweir.config import AccountingSettings
+from logweir.corrections import read_corrections
+from logweir.event import stream_of
+from logweir.ledger import PartitionLedger, Window
+from logweir.outcomes import Outcome
+from logweir.query import And, Range, Term
+from logweir.store import LedgerDocument, Store
+
+log = logging.getLogger(__name__)
+
+_SETTLED_AFTER_US = 120_000_000
+"""So long after its end a window is asked for: what the store was given is found by then."""
+_DAY_US = 86_400_000_000
+_DELETED_AT_ONCE = 1000
+
+
+class StoreAuditor:
+    """The third witness: how many documents the store has of a closed window, whatever door and worker say."""
+
+    def __init__(self, *, store: Store, group: str, clock: Clock) -> None:
+        self._store = store
+        self._group = group
+        self._clock = clock
+
+    def audit_one(self, ledgers: Collection[PartitionLedger]) -> None:
+        """Compare one window that has closed lately, if there is one. Raises LogweirError(STORE_DOWN), (CLAIM_LOST)."""
+        before = (self._clock() - _SETTLED_AFTER_US) // WINDOW_US
+        for ledger in ledgers:
+            if ledger.closed_lately and ledger.closed_lately[0][1] < before:
+                id, _ = ledger.closed_lately[0]
+                found = self._store.read_ledger([id]).get(id)
+                if found is not None:
+                    self._audit(ledger, Window.from_body(id, found.body))
+                ledger.closed_lately.popleft()
+                return
+
+    def _audit(self, ledger: PartitionLedger, window: Window) -> None:
+        stored = self._stored(ledger.partition, window)
+        expected = sum(counts[0] for counts in window.outcomes.values()) + self._corrected(ledger.partition, window)
+        difference = LedgerDocument(window.id.replace("window:", "store_difference:", 1), ledger.generation, {})
+        metrics.get("logweir_worker_windows_audited_total").inc()
+        if stored == expected:
+            self._store.delete_ledger([difference])
+            return
+        log.error(
+            "The store has %d documents of window %d of process %s on partition %d, the ledger says %d were indexed."
+            " See them: logweir audit --window %d",
+            stored, window.window, window.ingest_epoch, ledger.partition, expected, window.window,
+        )  # fmt: skip
+        body = {"kind": "store_difference", "stored": stored, "indexed": expected, "at_us": self._clock()}
+        self._store.write_ledger([ledger.document(difference.id, body)])
+
+    def _stored(self, partition: int, window: Window) -> int:
+        if not window.numbers.max:
+            return 0
+        stream = stream_of(bytes.fromhex(window.ingest_epoch), partition)
+        lowest = next(iter(window.numbers))[0]
+        query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, window.numbers.max + 1)))
+        middle_us = window.window * WINDOW_US
+        return self._store.search(query, size=0, from_us=max(0, middle_us - _DAY_US), to_us=middle_us + _DAY_US).total
+
+    def _corrected(self, partition: int, window: Window) -> int:
+        """By how many events replays and retries have changed what is indexed."""
+        count = 0
+        for one in read_corrections(self._store, self._group, window=window.window):
+            if (one.partition, one.ingest_epoch) == (partition, window.ingest_epoch):
+                count += one.count * ((one.to_outcome is Outcome.INDEXED) - (one.from_outcome is Outcome.INDEXED))
+        return count
+
+
+def delete_old_books(
+    store: Store, *, group: str, settings: AccountingSettings, ledgers: Collection[PartitionLedger], now_us: int
+) -> int:
+    """Delete what the ledger has of more than ``accounting.retention_days`` ago on these partitions; gives how much.
+
+    Of topics that are gone, too: whoever has a partition looks after all that bore its number. Raises
+    LogweirError(STORE_DOWN).
+    """
+    before_us = now_us - settings.retention_days * _DAY_US
+    before = before_us // WINDOW_US
+    by_partition = {ledger.partition: ledger for ledger in ledgers}
+    old: list[LedgerDocument] = []
+    deleted = 0
+    for kind in ("window", "store_difference"):
+        for document in store.scan_ledger(f"{kind}:{group}:"):
+            _, partition, _, window = document.id.removeprefix(f"{kind}:{group}:").rsplit(":", 3)
+            if int(partition) in by_partition and int(window) < before:
+                old.append(document)
+    for document in store.scan_ledger(f"correction:{group}:"):
+        if document.body["partition"] in by_partition and document.body["window"] < before:
+            old.append(document)
+    for document in store.scan_ledger(f"emitter:{group}:"):
+        topic_id, partition = document.id.removeprefix(f"emitter:{group}:").partition(":")[2].rsplit(":", 1)
+        ledger = by_partition.get(int(partition))
+        if ledger is not None and document.body["last_us"] < before_us:
+            old.append(document)
+            if topic_id == ledger.topic_id:
+                ledger.emitters.count -= 1
+    for at in range(0, len(old), _DELETED_AT_ONCE):
+        store.delete_ledger(old[at : at + _DELETED_AT_ONCE])
+        deleted += len(old[at : at + _DELETED_AT_ONCE])
+    return deleted
