@@ -38,7 +38,8 @@ COMMANDS = (
     Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),
     Command("emitters", "list who sends, and what of it is lost or missing", "logweir.emitters_command"),
     Command(
-        "deadletters", "list, show, export, retry or drop what could not be indexed or read",
+        "deadletters",
+        "list, show, export, retry or drop what could not be indexed or read",
         "logweir_workers.deadletters_command",
     ),
     Command("filters", "check the rules that leave events out on purpose", "logweir_workers.filters_command"),

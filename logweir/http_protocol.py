@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Protocol
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -117,6 +118,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_deaf = False
         self._is_ending = False
         self._is_refusing = False
+        self._asks_for_upgrade = False
         self._last_word: LogweirError | None = None
 
     @classmethod
@@ -196,8 +198,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        self._unset_keepalive_if_required()
         self._completed_here = False
-        super().data_received(data)
+        self._feed(data)
         if not self._under_way:
             if self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
                 # Line ends before a request, and nothing else.
@@ -213,6 +216,31 @@ class LimitedProtocol(HttpToolsProtocol):
             settings = self.settings
             self._arm(settings.header_timeout_s if self._in_headers else settings.body_timeout_s, self._too_slow)
 
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                if self._asks_for_upgrade:
+                    data = self._without_upgrade() + data[stopped.args[0] :]
+                    continue
+                self._refuse(LogweirError(HTTP_BAD, reason="it asks for a tunnel"))
+            except httptools.HttpParserError:
+                self._refuse(LogweirError(HTTP_BAD, reason="it does not follow the protocol"))
+            return
+
+    def _without_upgrade(self) -> bytes:
+        """The head of the request once more, for a new parser: this one ends at a wish for HTTP/2, before the body.
+
+        RFC 9110 section 7.8: a server may do as if it was not wished for. Java's own client does so with each POST.
+        """
+        self._asks_for_upgrade = False
+        head = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        head += [b"%b: %b\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"".join([*head, b"\r\n"])
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[WRITER] = self  # type: ignore[literal-required]
@@ -222,6 +250,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self._is_deaf:
+            return
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._asks_for_upgrade = True
             return
         self._disarm()
         settings = self.settings
@@ -240,14 +271,15 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._asks_for_upgrade or self._is_deaf:
+            return
         self._under_way = False
         self._completed_here = True
         self._disarm()
-        if not self._is_deaf:
-            super().on_message_complete()
-            if self._is_ending:
-                # Not earlier: closed behind an early answer, the connection would lose it with the body's rest.
-                self._end_behind_answer()
+        super().on_message_complete()
+        if self._is_ending:
+            # Not earlier: closed behind an early answer, the connection would lose it with the body's rest.
+            self._end_behind_answer()
 
     # --- answers ---------------------------------------------------------------------------------------------------
     def write_reply(self, scope: object, reply: Reply) -> bool:
@@ -280,9 +312,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._close()
         elif is_last and self._last_word is not None:
             self._say(self._last_word)
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, where ours are said)
-        self._refuse(LogweirError(HTTP_BAD, reason="it does not follow the protocol"))
 
     # --- refusals --------------------------------------------------------------------------------------------------
     def _begin_under_load(self) -> None:

@@ -17,6 +17,7 @@ from uvicorn_worker import UvicornWorker
 
 from logweir.config import HttpSettings
 from logweir.http_protocol import LimitedProtocol
+from logweir.process import give_large_memory_back
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ def limit(
     Raises the process's own limit of open files as far as the system lets it. Where that is not enough for
     ``connections_max``, it is lowered, and said so in the log.
     """
+    give_large_memory_back()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections_max = settings.connections_max
     if hard != resource.RLIM_INFINITY and hard < connections_max + _OTHER_FILES:

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from logweir.errors import PORT_TAKEN, LogweirError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def die_with_parent(sent: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
@@ -41,6 +43,16 @@ class Terminal:
         person or a service manager asks for.
         """
         return any(not os.isatty(descriptor) for descriptor in self._descriptors)
+
+
+def give_large_memory_back() -> None:
+    """Have the C library give what is larger than 1 MiB back to the system as soon as it is freed.
+
+    Its own threshold rises to the largest piece that was ever freed, up to 32 MiB: after one large body the process
+    would keep a multiple of it for good. Does nothing where the C library is another one.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
 
 def identity() -> str:

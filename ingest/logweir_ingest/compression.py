@@ -20,10 +20,10 @@ ENCODINGS = ("gzip", "deflate", "zstd")
 _ALIASES = {"x-gzip": "gzip"}
 # RFC 9659 section 3: what a decoder of Content-Encoding: zstd must take, and an encoder may ask for.
 _ZSTD_WINDOW_SIZE_BYTES_MAX = 8 * MEBIBYTE
-# RFC 8878 section 3.1.1.2: four bytes may stand for a block of 128 KiB, and none for more.
-_ZSTD_BYTES_PER_BYTE_MAX = 32 * 1024
-_INPUT_SIZE_BYTES = 64 * 1024
-_INPUT_SIZE_BYTES_MIN = 64
+# All that is fed to zstd comes out at once. RFC 8878 section 3.1.1.2: four bytes may stand for a block of 128 KiB, and
+# none for more, so that this may become 4 MiB.
+_ZSTD_INPUT_SIZE_BYTES = 128
+_ZLIB_INPUT_SIZE_BYTES = 64 * 1024
 
 
 def encoding_of(header: bytes) -> str:
@@ -77,12 +77,12 @@ def _bad(encoding: str, reason: str) -> LogweirError:
 
 
 class _Part(Protocol):
-    """One gzip member, zstd frame, or deflate stream. What is fed to it at once is small: it copies what is left."""
+    """One gzip member, zstd frame, or deflate stream. Little is fed to it at a time: it copies what it leaves."""
 
     @property
     def eof(self) -> bool: ...
-    def next(self, rest: memoryview, size_bytes_max: int) -> tuple[bytes, memoryview]:
-        """About ``size_bytes_max`` bytes at most of what is in ``rest``, and what of that was not read."""
+    def next(self, rest: memoryview, size_bytes_max: int, /) -> tuple[bytes, memoryview]:
+        """At most ``size_bytes_max`` bytes, or a few MiB, of what is in ``rest``; and what of that was not read."""
 
     def is_all(self, rest: memoryview) -> bool:
         """Whether no part follows; ``rest`` is what stands behind this one."""
@@ -97,7 +97,7 @@ class _Zlib:
         return self._zlib.eof
 
     def next(self, rest: memoryview, size_bytes_max: int) -> tuple[bytes, memoryview]:
-        given = rest[:_INPUT_SIZE_BYTES]
+        given = rest[:_ZLIB_INPUT_SIZE_BYTES]
         piece = self._zlib.decompress(given, min(size_bytes_max, MEBIBYTE))
         unread = len(self._zlib.unconsumed_tail) + len(self._zlib.unused_data)
         return piece, rest[len(given) - unread :]
@@ -135,10 +135,8 @@ class _Zstd:
     def eof(self) -> bool:
         return self._zstd.eof
 
-    def next(self, rest: memoryview, size_bytes_max: int) -> tuple[bytes, memoryview]:
-        # All that is fed comes out at once, so what is fed is as little as may become too much.
-        size_bytes = max(_INPUT_SIZE_BYTES_MIN, size_bytes_max // _ZSTD_BYTES_PER_BYTE_MAX)
-        given = rest[: min(size_bytes, _INPUT_SIZE_BYTES)]
+    def next(self, rest: memoryview, _: int) -> tuple[bytes, memoryview]:
+        given = rest[:_ZSTD_INPUT_SIZE_BYTES]
         piece = self._zstd.decompress(given)
         return piece, rest[len(given) - len(self._zstd.unused_data) :]
 

@@ -15,8 +15,8 @@ from logweir_ingest.app import BY_ROUTE, Door, Intake, Reply, Request
 from logweir_ingest.limits import COUNTED_FROM_BYTES, LARGE_AT_ONCE, is_large
 from logweir_ingest.merge import Post, Result, call_now
 
-# The fallback serves nothing that takes long.
-_FALLBACK_THREADS = 8
+# For what is served beside the events, and takes no time.
+_OTHER_THREADS = 8
 
 
 class _SenderGoneError(Exception):
@@ -27,8 +27,8 @@ class FastLane:
     """The ASGI application. Makes its door when the process's event loop runs, and stops it when the server stops.
 
     ``open_door(post, soon)`` makes a door whose merger uses these two; ``make_fallback(door)`` the WSGI application for
-    what is not hot. With ``flask_threads`` that application serves everything, on at most so many threads. The door has
-    ``stop_timeout_s`` seconds for its end.
+    what is not hot. With ``flask_threads`` that application serves everything, so many requests for events at once. The
+    door has ``stop_timeout_s`` seconds for its end.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FastLane:
         self._stop_timeout_s = stop_timeout_s
         self._door: Door | None = None
         self._is_bypassing = not flask_threads
-        self._fallback = WsgiFace(make_fallback(lambda: self.door), threads=flask_threads or _FALLBACK_THREADS)
+        self._fallback = WsgiFace(make_fallback(lambda: self.door), threads=flask_threads + _OTHER_THREADS)
         self._hot = {route: endpoint for route, endpoint in BY_ROUTE.items() if endpoint.hot and self._is_bypassing}
         # What takes long is done on another thread, so that no other request waits.
         self._large = ThreadPoolExecutor(LARGE_AT_ONCE, "large-body")

@@ -7,18 +7,25 @@ import json
 import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from logweir import receipt
+from logweir import errors, receipt
 from logweir.clock import now_us, window_of
 from logweir.event import batch_id_from_idempotency_key
 from logweir.keys import KeysFile
 from logweir.record import Kind, Refused
-from tests.ingest.helpers import Answer, Door, events_of, of_kind, running
+from tests.ingest.helpers import Answer, Door, answer_on, events_of, of_kind, running
+from tests.ingest.test_compression import WRITERS, deflate_raw
+from tests.ingest.test_json import GOLDEN
+from tests.ingest.test_json import LIMITS as GOLDEN_LIMITS
 
 LIMITS = {
     "LOGWEIR_INGEST_BODY_SIZE_BYTES_MAX": "200000",
@@ -84,11 +91,21 @@ def refused(answer: Answer, status: int, code: str) -> dict[str, Any]:
         (b'[' + b",".join([b'{"n":1}'] * 600) + b"]", 600),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoding", ["", "gzip", "GZIP", "identity"])
+@pytest.mark.parametrize(
+    "encoding", ["", "gzip", "GZIP", "x-gzip", "identity", "identity, gzip", "deflate", "deflate (raw)", "zstd"]
+)
 def test_every_shape_is_taken_plain_and_compressed(door: Door, body: bytes, events: int, encoding: str) -> None:
     """Objects, arrays, NDJSON, concatenated and pretty-printed, with or without a byte order mark."""
-    headers = {"Content-Encoding": encoding} if encoding else {}
-    answer = door.post(gzip.compress(body) if encoding.lower() == "gzip" else body, headers)
+    compress = {
+        "gzip": gzip.compress,
+        "deflate": zlib.compress,
+        "deflate (raw)": deflate_raw,
+        "zstd": zstandard.compress,
+    }
+    name = encoding.lower().removeprefix("x-").removeprefix("identity, ")
+    answer = door.post(
+        compress.get(name, bytes)(body), {"Content-Encoding": encoding.removesuffix(" (raw)")} if encoding else {}
+    )
 
     assert (answer.status, answer.headers["content-type"]) == (202, "application/json")
     assert answer.body.startswith(b'{"accepted":%d,"durable":"queue","receipt":"' % events)
@@ -301,7 +318,9 @@ def test_other_encodings_are_refused(door: Door, encoding: str) -> None:
         ("GET", "/events", 405, "POST"), ("HEAD", "/events", 405, "POST"), ("PUT", "/events", 405, "POST"),
         ("OPTIONS", "/events", 405, "POST"), ("GET", "/", 405, "POST"), ("POST", "/healthz", 405, "GET, HEAD"),
         ("DELETE", "/metrics", 405, "GET, HEAD"), ("GET", "/nothing", 404, None), ("POST", "/events/", 404, None),
-        ("GET", "/../etc/passwd", 404, None), ("POST", "/EVENTS", 404, None),
+        ("GET", "/../etc/passwd", 404, None), ("POST", "/EVENTS", 404, None), ("POST", "//events", 404, None),
+        ("POST", "//", 404, None), ("POST", "/./events", 404, None), ("GET", "//healthz", 404, None),
+        ("POST", "/events%2f", 404, None), ("POST", "/%00", 404, None), ("POST", "/events;a", 404, None),
     ],
 )  # fmt: skip
 def test_other_paths_and_methods_are_refused(
@@ -313,6 +332,70 @@ def test_other_paths_and_methods_are_refused(
     assert (answer.status, answer.headers.get("allow")) == (status, allow)
     if method != "HEAD":
         refused(answer, status, "method_not_allowed" if allow else "not_found")
+
+
+@pytest.mark.parametrize(
+    "path", ["/events?key=value", "/%65vents", "http://logs.example/events", "/events#part", "/?x"]
+)
+def test_other_spellings_of_the_path_are_taken(door: Door, path: str) -> None:
+    """A query, escapes, a whole URL: what proxies and clients make of a path."""
+    assert door.post(b"{}", path=path).status == 202
+
+
+RAW_REQUESTS = [
+    (b"POST /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"GET /healthz?\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+    (b"CONNECT / HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    (b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"GET http://x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1e3\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nContent-Length: 999999999999999999\r\n\r\n", 413),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX_Log_Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 401),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nX_Log_Key: y\r\nContent-Length: 2\r\n\r\n{}", 202),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nX-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 401),
+    (b"POST / HTTP/1.0\r\nX-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 202),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nExpect: 200-maybe\r\nContent-Length: 2\r\n\r\n{}", 202),
+    (
+        b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: 2\r\n\r\n{}",
+        202,
+    ),
+]
+
+
+@pytest.mark.parametrize(("sent", "status"), RAW_REQUESTS, ids=range(len(RAW_REQUESTS)))
+def test_odd_requests_are_answered_the_same(door: Door, sent: bytes, status: int) -> None:
+    """Whatever a client writes, both faces answer it alike, and never with a fault of ours."""
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        connection.sendall(sent.replace(b"KEY", door.key.encode()))
+        answer = connection.recv(4000)
+
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+
+
+def test_a_connection_that_wishes_for_http2_goes_on(door: Door) -> None:
+    """Java's client wishes for it with each request, the first of them a POST: it stays with HTTP/1.1, body and all."""
+    wish = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\n{wish}"
+    requests = (
+        head + 'Content-Length: 7\r\n\r\n{"a":1}',
+        head + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        f"GET /healthz HTTP/1.1\r\n{wish}\r\n",
+    )
+    statuses = []
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        for request in requests:
+            for piece in (request[:150], request[150:-3], request[-3:]):
+                connection.sendall(piece.encode())
+                time.sleep(0.01)
+            statuses.append(answer_on(connection).status)
+
+    assert statuses == [202, 202, 200]
 
 
 def test_unreadable_bodies_are_kept_for_the_operator(door: Door) -> None:
@@ -474,3 +557,77 @@ def test_no_trace_reaches_a_log_for_a_senders_fault(door: Door) -> None:
     """After all of the above: nothing of it was a fault of ours."""
     assert "Traceback" not in door.log
     assert "reference" not in door.log
+
+
+# --- both faces at once -------------------------------------------------------------------------------------------
+GOLDEN_ENVIRONMENT = {
+    f"LOGWEIR_INGEST_{name.upper()}": str(getattr(GOLDEN_LIMITS, name)) for name in GOLDEN_LIMITS.__slots__
+} | {"LOGWEIR_INGEST_EVENT_SIZE_BYTES_MAX": "1000", "LOGWEIR_QUEUE_RECORD_SIZE_BYTES_MAX": "20000"}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, Door]]:
+    with (
+        running(Door(tmp_path_factory.mktemp("fast"), face="fast", environment=GOLDEN_ENVIRONMENT)) as fast,
+        running(Door(tmp_path_factory.mktemp("flask"), face="flask", environment=GOLDEN_ENVIRONMENT)) as flask,
+    ):
+        until_ready(fast)
+        until_ready(flask)
+        yield fast, flask
+
+
+def judged(answer: Answer) -> tuple[int, Any, dict[str, str]]:
+    """An answer without what differs from request to request."""
+    body = answer.json
+    body.pop("receipt", None)
+    return (
+        answer.status,
+        body,
+        {name: value for name, value in answer.headers.items() if name not in ("date", "content-length")},
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.body")))
+def test_both_faces_keep_each_rule(faces: tuple[Door, Door], name: str) -> None:
+    """Each golden body over HTTP, plain and chunked: as many events, or the same refusal in the same words."""
+    expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))[name]
+    body = (GOLDEN / f"{name}.body").read_bytes()
+    pieces = [body[start : start + 7] for start in range(0, len(body), 7)]
+    status, found, headers = judged(faces[0].post(body))
+
+    assert judged(faces[1].post(body)) == (status, found, headers)
+    assert judged(faces[0].post(iter(pieces)))[:2] == judged(faces[1].post(iter(pieces)))[:2] == (status, found)
+    if "events" in expected:
+        assert (status, found["accepted"]) == (202, len(expected["events"]))
+    else:
+        problem = next(one for one in vars(errors).values() if getattr(one, "code", "") == expected["problem"])
+        assert (status, found["code"], found["detail"]) == (problem.status, expected["problem"], expected["detail"])
+
+
+_bodies = st.sampled_from([path.read_bytes() for path in sorted(GOLDEN.glob("*.body"))])
+_encodings = st.sampled_from(["", "", "", "gzip", "deflate", "zstd", "identity", "br", "gzip,gzip"])
+_types = st.sampled_from([None, "", "application/json", "text/plain; charset=utf-16", "multipart/form-data"])
+_damages = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3), st.integers(0, 3)), max_size=3)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=_bodies, damages=_damages, encoding=_encodings, content_type=_types, writer=st.sampled_from(list(WRITERS)),
+       is_compressed=st.booleans(), is_chunked=st.booleans(), path=st.sampled_from(["/", "/events"]))  # fmt: skip
+@example(b"{}", [], "gzip", None, "gzip", False, True, "/")
+def test_both_faces_judge_damaged_requests_alike(
+    faces: tuple[Door, Door], body: bytes, damages: list[tuple[float, bytes, int]], encoding: str,
+    content_type: str | None, writer: str, is_compressed: bool, is_chunked: bool, path: str,
+) -> None:  # fmt: skip
+    """Bytes changed, cut and inserted, before compression or after: the same answer twice, never a fault of ours."""
+    if is_compressed:
+        body = WRITERS[writer][1](body)
+    for position, inserted, cut in damages:
+        at = int(position * len(body))
+        body = body[:at] + inserted + body[at + cut :]
+    headers = {"Content-Encoding": encoding} if encoding else {}
+    if content_type is not None:
+        headers["Content-Type"] = content_type
+    answers = [judged(face.post(iter([body[:5], body[5:]]) if is_chunked else body, headers, path)) for face in faces]
+
+    assert answers[0] == answers[1]
+    assert 200 <= answers[0][0] < 500

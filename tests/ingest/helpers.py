@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -147,6 +148,13 @@ class SecureDoor(Door):
     def connection(self) -> http.client.HTTPConnection:
         trusted = ssl.create_default_context(cafile=self.authority.certificate)
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=trusted)
+
+
+def answer_on(connection: socket.socket) -> Answer:
+    """The next answer there, and no more."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
 
 
 @contextlib.contextmanager

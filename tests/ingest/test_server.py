@@ -47,6 +47,8 @@ def read_to_end(connection: socket.socket) -> bytes:
             received += piece
     except ConnectionError:
         pass
+    except TimeoutError:
+        raise AssertionError(f"the connection stays open after {received!r}") from None
     return received
 
 
