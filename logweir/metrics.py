@@ -104,8 +104,9 @@ METRICS = (
     ),
     Metric(
         "logweir_ingest_tls_handshakes_failed_total", Kind.COUNTER,
-        "TLS handshakes that failed: refused (no common version, or no TLS at all), unfinished (given up by the sender, or cut after"
-        " ingest.tls_handshake_timeout_s), or crowded (beyond ingest.connections_max).", ("reason",),
+        "TLS handshakes that failed: refused (no common version, no TLS at all, or a sender that does not trust the certificate),"
+        " unfinished (given up by the sender, or cut after ingest.tls_handshake_timeout_s), or crowded (beyond ingest.connections_max).",
+        ("reason",),
         initial=(("refused",), ("unfinished",), ("crowded",)),
     ),
     Metric(

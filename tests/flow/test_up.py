@@ -1,10 +1,14 @@
-"""`logweir up`: where it listens, and when its first key is made."""
+"""`logweir up`: where it listens, when its first key is made, its certificate, its terminal."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import signal
 import subprocess
+import termios
 import time
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +18,7 @@ import pytest
 from logweir.config import StoreSettings
 from logweir.keys import read_keys
 from logweir.store import open_store
-from tests.flow.product import Embedded, Process, free_port
+from tests.flow.product import LOGWEIR, Embedded, Process, environment, free_port, logweir
 
 
 def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path: Path) -> None:
@@ -70,3 +74,60 @@ def test_a_start_that_is_interrupted_leaves_no_key_that_nobody_saw(tmp_path: Pat
     assert process.popen.wait(20) == 0
     assert "logweir is running" not in process.text
     assert read_keys(product.data_dir / "keys.toml") == []
+
+
+def test_tls_for_trying_out_works_as_it_is_printed(tmp_path: Path) -> None:
+    """Both printed curl commands and doctor; the next start serves the same certificate."""
+    product = Embedded(tmp_path / "data folder", extra=["--tls"])
+    certificate = product.data_dir / "tls/server.pem"
+    try:
+        lines = product.start().text.splitlines()
+        asked, posted = (line.strip() for line in lines if line.startswith("  curl --cacert "))
+        ready = subprocess.run(asked, shell=True, capture_output=True, text=True, check=True).stdout
+        answer = json.loads(subprocess.run(posted, shell=True, capture_output=True, text=True, check=True).stdout)
+        doctor = logweir("doctor", "--data-dir", str(product.data_dir))
+        product.process.stop()
+        served = certificate.read_bytes()
+        again = product.start().text
+        subprocess.run(asked, shell=True, capture_output=True, check=True)
+    finally:
+        product.process.kill_family()
+
+    assert (ready, answer["accepted"]) == ('{"status":"ready"}', 1)
+    assert "https://127.0.0.1:" in posted
+    assert f"certificate    ok       {certificate} for localhost" in doctor
+    assert certificate.read_bytes() == served
+    assert str(product.data_dir / "tls/ca.crt") in again
+
+
+def test_a_hangup_reloads_ingest_unless_the_terminal_is_gone(tmp_path: Path) -> None:
+    """`kill -HUP` has the door read its settings again; closing the terminal stops everything, in order."""
+    terminal, inner = pty.openpty()
+    ports = ["--ingest-port", str(free_port()), "--console-port", str(free_port())]
+    with (tmp_path / "log").open("w") as output:
+        up = subprocess.Popen(
+            [*LOGWEIR, "up", "--data-dir", str(tmp_path / "data"), *ports],
+            stdin=inner, stdout=output, stderr=output, env=environment(), start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),
+        )  # fmt: skip
+    os.close(inner)
+    try:
+        wait_for_line(tmp_path / "log", "logweir is running")
+        up.send_signal(signal.SIGHUP)
+        wait_for_line(tmp_path / "log", "Reloaded: 1 new processes serve")
+        assert up.poll() is None
+        os.close(terminal)
+        status = up.wait(20)
+    finally:
+        if up.poll() is None:
+            up.kill()
+
+    assert status == 0
+    assert "Stopping." in (tmp_path / "log").read_text()
+
+
+def wait_for_line(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)

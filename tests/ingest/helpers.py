@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,21 @@ class SecureDoor(Door):
     def connection(self) -> http.client.HTTPConnection:
         trusted = ssl.create_default_context(cafile=self.authority.certificate)
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=trusted)
+
+
+def until(condition: Callable[[], object], wait_s: float = 20) -> None:
+    end_s = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def is_ready(door: Door) -> bool:
+    """Whether it answers, and can take events."""
+    try:
+        return door.request("GET", "/readyz").status == 200
+    except OSError:
+        return False
 
 
 def answer_on(connection: socket.socket) -> Answer:

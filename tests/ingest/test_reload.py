@@ -14,34 +14,19 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from logweir.authority import Authority
 from logweir.record import Kind, Marker
-from tests.ingest.helpers import Answer, Door, SecureDoor, events_of, of_kind, running
+from tests.ingest.helpers import Answer, Door, SecureDoor, events_of, is_ready, of_kind, running, until
 from tests.services.kafka import Kafka
 
 RELOADS = 5
 RELOADED = "new processes serve by the settings as they are now"
 HEALTH = ("/healthz", "/readyz", "/metrics")
-
-
-def until(condition: Callable[[], object], wait_s: float = 20) -> None:
-    end_s = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def ready(door: Door) -> bool:
-    try:
-        return door.request("GET", "/readyz").status == 200
-    except OSError:
-        return False
 
 
 def hang_up(door: Door) -> None:
@@ -107,7 +92,7 @@ def test_reloads_under_load_refuse_nobody_and_every_202_is_in_the_queue_once(
 ) -> None:
     """Old and new processes overlap, on the embedded queue with a producer each: no error, nothing lost or twice."""
     with running((SecureDoor if tls else Door)(tmp_path, face=face)) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         with Load(door) as load:
             for _ in range(RELOADS):
                 reload(door)
@@ -126,7 +111,7 @@ def test_reloads_under_load_refuse_nobody_and_every_202_is_in_the_queue_once(
 def test_an_unused_connection_is_served_by_the_process_that_has_it_after_a_reload(tmp_path: Path) -> None:
     """It is told then that it ends, instead of being reset under the sender's hands."""
     with running(Door(tmp_path)) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         connection = door.connection()
         assert door.post(b"{}", connection=connection).status == 202
         hang_up(door)
@@ -138,7 +123,7 @@ def test_an_unused_connection_is_served_by_the_process_that_has_it_after_a_reloa
 
 
 def test_a_reload_reads_the_settings_and_only_good_ones(tmp_path: Path) -> None:
-    """What is in the file now counts; a file with a fault, or with what needs a restart, changes nothing and is said."""
+    """What is in the file now counts; one with a fault, or with what needs a restart, changes nothing and is said."""
     file = tmp_path / "logweir.toml"
     with running(Door(tmp_path)) as door:
         file.write_text("[ingest]\nevents_per_request_max = 1\nprocesses = 1\n")
@@ -166,7 +151,7 @@ def test_new_processes_that_cannot_start_leave_the_old_ones(tmp_path: Path) -> N
     """A reload that fails half-way is undone: the port is served all the time, and the next reload works."""
     metrics = tmp_path / "metrics"
     with running(Door(tmp_path)) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         old = door.workers()
         metrics.rename(tmp_path / "aside")
         hang_up(door)
@@ -195,7 +180,7 @@ def half_sent(door: Door) -> Iterator[socket.socket]:
 def test_a_stop_finishes_what_is_under_way_and_refuses_what_comes(tmp_path: Path, face: str) -> None:
     """A kept connection hears 503, to come back later, and that it is closed; a request half sent is still taken."""
     with running(Door(tmp_path, face=face)) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         kept, asking = door.connection(), door.connection()
         for connection in (kept, asking):
             assert door.request("GET", "/healthz", connection=connection).status == 200
@@ -222,7 +207,7 @@ def test_a_stop_finishes_what_is_under_way_and_refuses_what_comes(tmp_path: Path
 def test_a_stop_takes_no_longer_than_its_setting(tmp_path: Path) -> None:
     """Who never ends his request is cut, what was accepted has its marker, and the status is 0."""
     with running(Door(tmp_path, environment={"LOGWEIR_INGEST_STOP_TIMEOUT_S": "2"})) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         assert door.post(b"{}").status == 202
         with half_sent(door) as connection:
             started_s = time.monotonic()
@@ -296,7 +281,7 @@ QUICK = {"LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "0.2", "LOGWEIR_INGEST_STOP_TIMEOUT_S
 def test_a_locked_queue_holds_up_neither_health_endpoints_nor_a_stop(tmp_path: Path, face: str) -> None:
     """Somebody else's transaction on the embedded queue's file: events go to the spool, the door answers as ever."""
     with running(Door(tmp_path, face=face, environment=QUICK)) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         assert door.post(b"{}").status == 202
         with contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -337,7 +322,7 @@ def on_kafka(kafka: Kafka, folder: Path, **environment: str) -> Door:
 def test_a_frozen_broker_holds_up_neither_health_endpoints_nor_a_stop(own_kafka: Kafka, tmp_path: Path) -> None:
     """SIGSTOP leaves its sockets open and its answers out; a door that starts meanwhile is alive, too."""
     with running(on_kafka(own_kafka, tmp_path)) as door:
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         assert door.post(b"{}").status == 202
         with frozen(own_kafka):
             with Posting(door) as posting:
@@ -347,7 +332,7 @@ def test_a_frozen_broker_holds_up_neither_health_endpoints_nor_a_stop(own_kafka:
             took_s = time.monotonic() - started_s
             door.start()
             slowest_anew = slowest_s(door, for_s=1)
-        until(lambda: ready(door))
+        until(lambda: is_ready(door))
         until(lambda: door.metric("logweir_ingest_spool_size_bytes") == 0)
 
     assert slowest < 1 and slowest_anew < 1
@@ -361,57 +346,64 @@ def test_a_frozen_broker_holds_up_neither_health_endpoints_nor_a_stop(own_kafka:
 SAMPLE = re.compile(r"^(logweir_\w+(?:_total|_bucket|_count|_sum)(?:\{.*\})?) (\S+)$", re.MULTILINE)
 
 
-def counts(door: Door) -> dict[str, float]:
-    text = door.request("GET", "/metrics").body.decode()
-    return {name: float(value) for name, value in SAMPLE.findall(text)}
+@dataclass
+class Watch:
+    """Asks for the metrics again and again, and notes what counts less than before."""
+
+    door: Door
+    fallen: list[str] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(20)
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.05):
+            with contextlib.suppress(OSError, http.client.HTTPException):  # who is killed answers nothing
+                text = self.door.request("GET", "/metrics").body.decode()
+                now = {name: float(value) for name, value in SAMPLE.findall(text)}
+                self.fallen += [name for name, value in self.seen.items() if now.get(name, 0) < value]
+                self.seen.update(now)
 
 
 def test_counts_never_fall_when_processes_are_replaced(own_kafka: Kafka, tmp_path: Path) -> None:
     """Two processes, killed and reloaded under load: each is replaced, said, counted, and what it counted stays."""
-    fallen: list[tuple[str, float, float]] = []
     with running(on_kafka(own_kafka, tmp_path), "--processes", "2") as door:
-        until(lambda: ready(door))
-        until(lambda: len(door.workers()) == 2)
-        with Posting(door) as posting:
-            seen: dict[str, float] = {}
-
-            def look() -> None:
-                with contextlib.suppress(OSError, http.client.HTTPException):  # who is killed answers nothing
-                    now = counts(door)
-                    fallen.extend((name, value, now.get(name, 0)) for name, value in seen.items() if now.get(name, 0) < value)
-                    seen.update(now)
-
-            until(lambda: (look(), len(posting.answers) > 50)[1])
+        until(lambda: is_ready(door) and len(door.workers()) == 2)
+        with Watch(door) as watch, Posting(door) as posting:
+            until(lambda: len(posting.answers) > 50)
             for _ in range(2):
                 killed = door.workers()[0]
                 os.kill(killed, signal.SIGKILL)
-                until(lambda killed=killed: (look(), len(set(door.workers()) - {killed}) == 2)[1])
-            old = set(door.workers())
-            hang_up(door)
-            until(lambda: (look(), RELOADED in door.log and not old & set(door.workers()))[1])
-            look()
-        files = list((tmp_path / "metrics").rglob("*.db"))
-        died = counts(door)["logweir_ingest_processes_died_total"]
+                until(lambda killed=killed: len(set(door.workers()) - {killed}) == 2 and is_ready(door))
+            reload(door)
+            until(lambda: watch.seen["logweir_ingest_processes_died_total"] == 2)
+        files = list((tmp_path / "metrics").rglob("counter_*.db"))
 
-    assert fallen == []
-    assert died == 2
+    assert watch.fallen == []
+    assert watch.seen['logweir_ingest_requests_total{code="202",endpoint="events"}'] > 50
     assert len(re.findall(r"The process \d+ has died; another one takes its place", door.log)) == 2
     # Of the two that serve, of the master, and one for all that are gone.
-    assert len([file for file in files if file.name.startswith("counter")]) <= 4
-    assert seen["logweir_ingest_requests_total" + '{code="202",endpoint="events"}'] > 50
+    assert len(files) <= 4
 
 
 def test_a_process_that_cannot_be_replaced_now_is_replaced_later(own_kafka: Kafka, tmp_path: Path) -> None:
     """While others serve, one that cannot start does not end them; it is tried again, a second apart."""
     with running(on_kafka(own_kafka, tmp_path), "--processes", "2") as door:
-        until(lambda: ready(door))
-        until(lambda: len(door.workers()) == 2)
+        until(lambda: is_ready(door) and len(door.workers()) == 2)
         shutil.move(tmp_path / "metrics", tmp_path / "aside")
         first, second = door.workers()
         os.kill(first, signal.SIGKILL)
         until(lambda: door.log.count("has died") >= 2)
         answer = door.post(b"{}")
         shutil.move(tmp_path / "aside", tmp_path / "metrics")
-        until(lambda: len(door.workers()) == 2 and second in door.workers() and ready(door))
+        until(lambda: len(door.workers()) == 2 and second in door.workers() and is_ready(door))
 
     assert answer.status == 202
