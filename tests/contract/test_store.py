@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from logweir.errors import LogweirError
+from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.event import Provenance
 from logweir.query import And, Range, Term, parse
 from logweir.store import (
@@ -383,6 +383,30 @@ def test_ledger_documents_are_deleted_unless_a_later_claim_has_written_them(stor
     assert [document.id for document in store.scan_ledger("d:")] == ["d:newer"]
     store.write_ledger([LedgerDocument("d:own", 3, {"back": 1})])
     assert store.read_ledger(["d:own"])["d:own"].body == {"back": 1}
+
+
+def test_a_claim_takes_over_all_that_was_written_before_it(store: Store) -> None:
+    """What is read, changed and written under a claim is never undone by another claim that was under way."""
+
+    def add_one() -> None:
+        for _ in range(8):
+            while True:
+                claimed = store.claim("counter", "me")
+                body = {"owner": "me", "count": claimed.body.get("count", 0) + 1}
+                try:
+                    store.write_ledger([LedgerDocument("counter", claimed.generation, body)])
+                except LogweirError as error:
+                    assert error.problem is CLAIM_LOST
+                    continue
+                break
+
+    threads = [threading.Thread(target=add_one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert store.read_ledger(["counter"])["counter"].body["count"] == 24
 
 
 def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:
