@@ -216,7 +216,7 @@ class AccountingSettings(_Section):
     """How long a number may be missing before it counts as lost; if it comes after all it is recovered."""
     emitters_max: int = Field(20_000, ge=1)
     """Most emitters that are tracked on one partition; the batches of others are counted, not their numbers."""
-    emitters_in_memory_max: int = Field(2_000, ge=1)
+    emitters_in_memory_max: int = Field(10_000, ge=1)
     """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
     epochs_max: int = Field(64, ge=2)
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""

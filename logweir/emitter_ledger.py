@@ -118,7 +118,9 @@ class EmitterLedger:
     def load(self, batches: Iterable[Batch]) -> None:
         """Have the emitters of these batches in memory. Raises LogweirError(STORE_DOWN)."""
         absent = {
-            emitter: self._name_of(emitter) for batch in batches if (emitter := _emitter(batch)) not in self._states
+            (batch.key, batch.emitter): self._name_of((batch.key, batch.emitter))
+            for batch in batches
+            if (batch.key, batch.emitter) not in self._states
         }
         if not absent:
             return
@@ -138,23 +140,26 @@ class EmitterLedger:
 
         As ranges with the day, empty when it was long ago. To be called in the order of the offsets, after ``load``.
         """
-        state = self._states[_emitter(batch)]
+        state = self._states[batch.key, batch.emitter]
         if state is None or batch.epoch is None or batch.sequence_first is None or not batch.events:
             return []
         first, last = batch.sequence_first, batch.sequence_first + len(batch.events) - 1
         expected = _Expected(offset, batch.epoch, first, last, day_of(batch.received_us))
         tracker = state.epochs.get(batch.epoch)
-        found = list(tracker.on_other_days(first, last, expected.day)) if tracker else []
+        found: list[tuple[int, int, str]] = []
+        if tracker is not None and first <= tracker.top:
+            found += tracker.on_other_days(first, last, expected.day)
         if first <= state.expected_top:
             found += _on_the_way(state, tracker, expected)
         state.expected.append(expected)
-        state.expected_top = max(state.expected_top, last)
+        if last > state.expected_top:
+            state.expected_top = last
         return found
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
     def settle(self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int) -> int:
         """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is)."""
-        state = self._states[_emitter(batch)]
+        state = self._states[batch.key, batch.emitter]
         if state is None:
             return 0
         self._states.move_to_end(state.emitter)
@@ -177,30 +182,32 @@ class EmitterLedger:
     def _track(
         self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], watermark_us: int
     ) -> int:
-        known = epoch in state.epochs
-        tracker = state.epochs[epoch] if known else Tracker(epoch)
+        tracker = state.epochs.get(epoch)
+        known = tracker is not None
+        if tracker is None:
+            tracker = Tracker(epoch)
         if batch.previous is not None:
             tracker.previous = batch.previous
             if not known:
                 self._bound_previous(state, batch.previous, watermark_us)
         state.epochs[epoch] = tracker
         state.epochs.move_to_end(epoch)
-        limits = {"watermark_us": watermark_us, "late_us": self.late_us}
+        gaps_max = self._settings.gaps_max
         if batch.sequence_first is not None and outcomes:
             tracker.arrive(
-                batch.sequence_first,
-                outcomes,
-                day=day_of(batch.received_us),
-                ranges_max=self._settings.gaps_max,
-                **limits,
-            )
-        if batch.high is not None:
-            tracker.reach(batch.high, watermark_us=watermark_us, ranges_max=self._settings.gaps_max)
+                batch.sequence_first, outcomes, day=day_of(batch.received_us), watermark_us=watermark_us,
+                late_us=self.late_us, ranges_max=gaps_max,
+            )  # fmt: skip
+        if batch.high is not None and batch.high > tracker.top:
+            tracker.reach(batch.high, watermark_us=watermark_us, ranges_max=gaps_max)
         if batch.dropped:
-            tracker.drop(batch.dropped, **limits)
-        tracker.bye = tracker.bye or batch.bye
-        tracker.last_us = max(tracker.last_us, batch.received_us)
-        self._retire(state, watermark_us)
+            tracker.drop(batch.dropped, watermark_us=watermark_us, late_us=self.late_us)
+        if batch.bye:
+            tracker.bye = True
+        if batch.received_us > tracker.last_us:
+            tracker.last_us = batch.received_us
+        if not known:
+            self._retire(state, watermark_us)
         return watermark_us + self.late_us if tracker.gaps or not known else 0
 
     def _bound_previous(self, state: EmitterState, previous: tuple[str, int], watermark_us: int) -> None:
@@ -231,9 +238,9 @@ class EmitterLedger:
     def counted(self, batches: Iterable[Batch], offset: int) -> None:
         """All of the record at ``offset`` is counted: its emitters' documents are true behind it."""
         for batch in batches:
-            state = self._states[_emitter(batch)]
-            if state is not None:
-                state.position = max(state.position, offset + 1)
+            state = self._states[batch.key, batch.emitter]
+            if state is not None and state.position <= offset:
+                state.position = offset + 1
 
     def rewind(self, offset: int) -> None:
         for state in self._states.values():
@@ -253,10 +260,6 @@ class EmitterLedger:
                 if state is not None and not state.position:
                     self.count -= 1  # It was loaded for a record that never settled: there is no document.
                 del self._states[emitter]
-
-
-def _emitter(batch: Batch) -> Emitter:
-    return batch.key, batch.emitter
 
 
 def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[tuple[int, int, str]]:

@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Kind(StrEnum):
@@ -71,7 +72,12 @@ ALIAS = "events"
 
 def day_of(received_us: int) -> str:
     """The UTC day of a receipt time in microseconds, as YYYYMMDD."""
-    return datetime.fromtimestamp(received_us // 1_000_000, tz=UTC).strftime("%Y%m%d")
+    return _day_name(received_us // 86_400_000_000)
+
+
+@lru_cache(maxsize=64)
+def _day_name(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, tz=UTC).strftime("%Y%m%d")
 
 
 def index_of(received_us: int) -> str:

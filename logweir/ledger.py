@@ -70,9 +70,12 @@ class Window:
 
     def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int) -> None:
         counts = self.outcomes.setdefault(emitter, [0] * len(_NAMES))
-        for at, outcome in enumerate(_OUTCOMES):
-            counts[at] += sum(1 for found in outcomes if found is outcome)
-        counts[-1] += conflicts
+        indexed = outcomes.count(Outcome.INDEXED)
+        counts[0] += indexed
+        if indexed < len(outcomes):
+            for at, outcome in enumerate(_OUTCOMES[1:], 1):
+                counts[at] += outcomes.count(outcome)
+            counts[-1] += conflicts
 
     def amend(self, offset: int, first: int, last: int, count: int) -> None:
         """Note what came behind the marker."""
@@ -201,10 +204,10 @@ class PartitionLedger:
         found = {}
         place = 0
         for batch in record.batches:
-            for first, last, day in self.emitters.expect(batch, offset):
-                assert batch.sequence_first is not None
+            if batch.sequence_first is not None:
                 at = place - batch.sequence_first
-                found.update(dict.fromkeys(range(at + first, at + last + 1), day))
+                for first, last, day in self.emitters.expect(batch, offset):
+                    found.update(dict.fromkeys(range(at + first, at + last + 1), day))
             place += len(batch.events)
         return found
 
@@ -313,8 +316,9 @@ class PartitionLedger:
                 return False
         place = 0
         for batch in record.batches:
-            self._count_emitter(batch, offset, outcomes[place : place + len(batch.events)])
-            place += len(batch.events)
+            end = place + len(batch.events)
+            self._count_emitter(batch, offset, outcomes[place:end])
+            place = end
         self.emitters.counted(record.batches, offset)
         return True
 
@@ -356,8 +360,11 @@ class PartitionLedger:
                 metrics.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
 
     def _count_emitter(self, batch: Batch, offset: int, outcomes: Sequence[Outcome]) -> None:
-        self.watermark_us = max(self.watermark_us, batch.received_us)
-        self._due_us = max(self._due_us, self.emitters.settle(batch, offset, outcomes, self.watermark_us))
+        if batch.received_us > self.watermark_us:
+            self.watermark_us = batch.received_us
+        due_us = self.emitters.settle(batch, offset, outcomes, self.watermark_us)
+        if due_us > self._due_us:
+            self._due_us = due_us
 
     def _follow(self, record: Record, offset: int) -> None:
         """See whether numbers of the record's process fell into a hole of the queue since its last record."""
@@ -436,7 +443,7 @@ def _count_batches(
         for first, last in ranges:
             low, high = max(place, first - record.first), min(end, last - record.first + 1)
             if low < high:
-                conflicting = sum(low <= conflict < high for conflict in conflicts)
+                conflicting = sum(low <= conflict < high for conflict in conflicts) if conflicts else 0
                 window.count((batch.key, batch.emitter), outcomes[low:high], conflicting)
         place = end
 

@@ -67,14 +67,10 @@ class Intervals:
 
     def gaps(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """The ranges between ``first`` and ``last`` that are not in the set, in order."""
-        for start, end in self:
-            if start > last:
-                break
-            if end < first:
-                continue
-            if start > first:
-                yield first, start - 1
-            first = end + 1
+        for at in range(bisect_left(self._lasts, first), bisect_right(self._firsts, last)):
+            if self._firsts[at] > first:
+                yield first, self._firsts[at] - 1
+            first = self._lasts[at] + 1
         if first <= last:
             yield first, last
 
