@@ -7,15 +7,13 @@ and the window that it speaks of stays as it was written. The books add lines an
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from logweir.emitter_ledger import Emitter
 from logweir.outcomes import Outcome
 from logweir.revisions import lines_of
-from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
 
 
@@ -38,8 +36,6 @@ class Correction:
     count: int
     cause: str
     at_us: int
-    numbers: Sequence[Sequence[int]] = ()
-    """The events' numbers as ranges, where the cause knows them: then others may correct the same ones at once."""
 
     @property
     def sender(self) -> Emitter:
@@ -49,11 +45,6 @@ class Correction:
         return (topic_id, partition, ingest_epoch, window) == (
             self.topic_id, self.partition, self.ingest_epoch, self.window,
         )  # fmt: skip
-
-    def without(self, numbers: Intervals) -> Correction:
-        """The line without these events."""
-        left = [pair for first, last in self.numbers for pair in numbers.gaps(first, last)]
-        return replace(self, numbers=left, count=sum(last - first + 1 for first, last in left))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,21 +58,12 @@ def write_corrections(store: Store, group: str, corrections: Iterable[Correction
 
 
 def read_corrections(store: Store, group: str, *, window: int | None = None) -> Iterator[Correction]:
-    """The lines by window, or of one minute. Of an event that several lines name, only the first one speaks."""
-    corrected: dict[tuple[object, ...], Intervals] = defaultdict(Intervals)
+    """All lines, or those of one window, in the order of their windows."""
     for document in store.scan_ledger(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
-        if document.body.get("kind") != "correction":
+        if document.body.get("kind") == "correction":
+            yield _line({name: value for name, value in document.body.items() if name != "kind"})
+        else:
             yield from map(_line, lines_of(document.body))
-            continue
-        line = _line({name: value for name, value in document.body.items() if name != "kind"})
-        if line.numbers:
-            known = corrected[line.topic_id, line.partition, line.ingest_epoch, line.window, line.from_outcome]
-            line = line.without(known)
-            for first, last in line.numbers:
-                known.add(first, last)
-            if not line.count:
-                continue
-        yield line
 
 
 def _line(body: dict[str, Any]) -> Correction:

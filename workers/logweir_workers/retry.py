@@ -3,9 +3,9 @@
     document -> index -> correction -> letter removed
 
 A letter is only removed once the store has the event (or the event is a duplicate, or filtered) and the books say so.
-Every step can be repeated, also by two at once: the document is created under its id, a correction names the numbers
-that it is about (of several about one number the books count one), and removing a letter that is gone is nothing. So a
-crash between any two steps leaves a letter that is there still, and trying it again changes no number.
+Every step can be repeated, also by two at once: the document is created under its id, what an event has become since it
+was counted is written once, and removing a letter that is gone is nothing. So a crash between any two steps leaves a
+letter that is there still, and trying it again changes no number.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import secrets
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from logweir.clock import now_us
 from logweir.config import Settings
-from logweir.corrections import Correction, write_corrections
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.event import Provenance, content_hash_of, index_of
 from logweir.ledger import position_id
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.queue import Producer, Queue
 from logweir.record import decode
-from logweir.sequence import Intervals
+from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import DeadLetter, Document, LetterFilter, Store
-from logweir.tracker import pairs
 from logweir_workers import enrich
 from logweir_workers.document import Documents, EventUnfit, Filtered
 from logweir_workers.filters import Filters
@@ -59,11 +57,12 @@ REMOVED = (Result.INDEXED, Result.DUPLICATE, Result.FILTERED, Result.QUEUED)
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One letter, and what became of it. ``error``: why it failed."""
+    """One letter, and what became of it. ``error``: why it failed. ``rule``: of the filter that leaves it out."""
 
     letter: DeadLetter
     result: Result
     error: str = ""
+    rule: str | None = None
 
 
 class Retrier:
@@ -77,7 +76,6 @@ class Retrier:
         self._documents = Documents(enrich.load(settings.worker), Filters.of_file(settings.worker.filters_file))
         self._cause = f"retry {secrets.token_hex(8)}"
         self._begun_us = now_us()
-        self._lines: dict[Correction, Intervals] = defaultdict(Intervals)
         self._producer: Producer | None = None
         self._stopping = threading.Event()
 
@@ -134,7 +132,7 @@ class Retrier:
                 tried.append(Tried(letter, Result.FAILED, f"{unfit.reason}: {unfit.error}"))
                 continue
             if isinstance(made, Filtered):
-                tried.append(Tried(letter, Result.FILTERED, made.rule))
+                tried.append(Tried(letter, Result.FILTERED, rule=made.rule))
             else:
                 documents.append(made)
                 of_documents.append(letter)
@@ -162,28 +160,14 @@ class Retrier:
         return self._documents.make(letter.raw, context, id=body["event_id"], index=index_name, provenance=provenance)
 
     def _correct(self, tried: Sequence[Tried]) -> None:
-        """Write into the books what is no dead letter any more: this run's lines, with all that it has done so far."""
-        changed = set()
+        """Write into the books what is no dead letter any more."""
+        changes: dict[WindowPlace, list[Change]] = defaultdict(list)
         for one in tried:
             if one.result in (Result.INDEXED, Result.DUPLICATE, Result.FILTERED):
-                number = one.letter.body["ingest_number"]
-                line = self._line(one.letter, Outcome(one.result.value))
-                self._lines[line].add(number, number)
-                changed.add(line)
-        write_corrections(
-            self._store,
-            self._group,
-            [replace(line, count=len(self._lines[line]), numbers=pairs(self._lines[line])) for line in changed],
-        )
-
-    def _line(self, letter: DeadLetter, outcome: Outcome) -> Correction:
-        body = letter.body
-        return Correction(
-            topic_id=body["topic_id"], partition=body["partition"],
-            ingest_epoch=body["ingest_stream"].rpartition("-")[0], window=body["window"],
-            key=body["key"], emitter=body["emitter"],
-            from_outcome=Outcome.DEAD_LETTERED, to_outcome=outcome, count=0, cause=self._cause, at_us=self._begun_us,
-        )  # fmt: skip
+                place, change = _change(one)
+                changes[place].append(change)
+        for place, some in changes.items():
+            revise(self._store, self._group, place, some, cause=self._cause, at_us=self._begun_us, owner=self._cause)
 
     # --- records ---------------------------------------------------------------------------------------------------
     def _queue_again(self, letter: DeadLetter) -> Tried:
@@ -212,3 +196,13 @@ class Retrier:
             raise LogweirError(QUEUE_DOWN, url=self._queue.topic, reason=f"no confirmation in {_CONFIRM_S_MAX:.0f} s")
         if errors:
             raise errors[0]
+
+
+def _change(tried: Tried) -> tuple[WindowPlace, Change]:
+    body = tried.letter.body
+    epoch = body["ingest_stream"].rpartition("-")[0]
+    change = Change(
+        number=body["ingest_number"], sender=(body["key"], body["emitter"]), counted=Outcome.DEAD_LETTERED,
+        outcome=Outcome(tried.result.value), reason=tried.rule,
+    )  # fmt: skip
+    return WindowPlace(body["topic_id"], body["partition"], epoch, body["window"]), change
