@@ -96,7 +96,8 @@ def delete_old_books(
             if int(partition) in by_partition and int(window) < before:
                 old.append(document)
     for document in store.scan_ledger(f"correction:{group}:"):
-        if document.body["partition"] in by_partition and document.body["window"] < before:
+        # One that is only claimed so far has nothing in it yet.
+        if document.body.get("partition") in by_partition and document.body["window"] < before:
             old.append(document)
     for document in store.scan_ledger(f"emitter:{group}:"):
         topic_id, partition = document.id.removeprefix(f"emitter:{group}:").partition(":")[2].rsplit(":", 1)
