@@ -55,6 +55,11 @@ class HttpWorker(UvicornWorker):  # type: ignore[misc]
         """Whether the process takes connections, or did: for the master to see."""
         return bool(self._serving[0])
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        # When a terminal closes, every process that was started from it is told. The master says what is to be done.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         server = self.app.server(self.config, now_serving=self._now_serving)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from logweir.cli import COMMANDS
+from logweir.config import IngestSettings
 from tests.deploy.compose import ROOT
 
 UNITS = sorted((ROOT / "deploy/systemd").glob("*.service"))
@@ -28,6 +29,16 @@ def test_systemd_has_nothing_to_say_about_a_unit(unit: Path, tmp_path: Path) -> 
 
     assert done.stdout + done.stderr == ""
     assert done.returncode == 0
+
+
+def test_ingest_is_given_the_time_that_its_stop_may_take() -> None:
+    """Its master alone is told, and killed only when all that it waits for itself is over; a reload is a SIGHUP."""
+    unit = (ROOT / "deploy/systemd/logweir-ingest.service").read_text()
+    timeout_s = float(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M)[1])  # type: ignore[index]
+
+    assert timeout_s > 1.5 * IngestSettings().stop_timeout_s
+    assert "\nKillMode=mixed\n" in unit
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in unit
 
 
 def test_systemd_names_a_misspelt_line(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Door:
     process: subprocess.Popen[str] | None = None
     key: str = ""
 
-    def start(self, *flags: str, wait: bool = True) -> Door:
+    def start(self, *flags: str, wait: bool = True, **options: Any) -> Door:
+        """``options`` are those of Popen."""
         keys = KeysFile(self.data_dir / "keys.toml")
         if not self.key:
             self.key = keys.add("default")
@@ -62,7 +63,7 @@ class Door:
             [sys.executable, "-m", "logweir.cli", "ingest", "--data-dir", str(self.data_dir), "--port", str(self.port),
              "--face", self.face, "--die-with-parent", *flags],
             env={**os.environ, "PYTHONPATH": SOURCES, **PATIENT, **self.environment},
-            stderr=(self.data_dir / "log").open("w"), cwd=self.data_dir, text=True,
+            stderr=(self.data_dir / "log").open("w"), cwd=self.data_dir, text=True, **options,
         )  # fmt: skip
         if wait:
             self.port = int(self.wait_for(r"ingest: https?://\S+:(\d+)\n").group(1))

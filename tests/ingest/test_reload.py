@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
 import sqlite3
+import termios
 import threading
 import time
 import uuid
@@ -20,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from logweir.record import Kind, Marker
+from logweir.record import Accepted, Kind, Marker, Record
 from tests.ingest.helpers import Answer, Door, SecureDoor, events_of, is_ready, of_kind, running, until
 from tests.services.kafka import Kafka
 
@@ -99,12 +102,11 @@ def test_reloads_under_load_refuse_nobody_and_every_202_is_in_the_queue_once(
         assert door.stop() == 0
         records = door.records()
     events = [event.decode() for event in events_of(records)]
-    markers = [one.body for _, one in of_kind(records, Kind.MARKER) if isinstance(one.body, Marker)]
 
     assert load.failures == []
     assert len(load.accepted) > 300
     assert sorted(events) == sorted(load.accepted)
-    assert sum(one.accepted for marker in markers for one in marker.accepted) == len(events)
+    assert sum(one.accepted for one in accepted_in(records)) == len(events)
     assert "Traceback" not in door.log
 
 
@@ -232,6 +234,33 @@ def test_an_unused_connection_does_not_hold_up_a_stop(tmp_path: Path) -> None:
 
         assert door.stop() == 0
         assert time.monotonic() - started_s < 3
+
+
+def test_a_closed_terminal_stops_the_door_in_order(tmp_path: Path) -> None:
+    """The system tells master and worker at once: the worker waits for the master's word, and writes its marker."""
+    terminal, inner = pty.openpty()
+    door = Door(tmp_path)
+    try:
+        door.start(stdin=inner, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY))
+        os.close(inner)
+        until(lambda: is_ready(door))
+        assert door.post(b"{}").status == 202
+        os.kill(door.worker(), signal.SIGHUP)
+        assert door.post(b"{}").status == 202
+        os.close(terminal)
+        assert door.process is not None
+        status = door.process.wait(10)
+    finally:
+        door.kill()
+
+    assert status == 0
+    assert sum(one.accepted for one in accepted_in(door.records())) == 2
+
+
+def accepted_in(records: list[tuple[int, Record]]) -> list[Accepted]:
+    """What the markers say."""
+    markers = [one.body for _, one in of_kind(records, Kind.MARKER) if isinstance(one.body, Marker)]
+    return [one for marker in markers for one in marker.accepted]
 
 
 # --- a dependency that hangs --------------------------------------------------------------------------------------
