@@ -25,6 +25,8 @@ from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters, Rule
 from logweir_workers.normalise import Context
 
+_GIVEN_BY_THE_DOOR = ("ingest_stream", "ingest_number", "content_hash")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -44,10 +46,11 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     raw = sys.stdin.buffer.read() if arguments.event == "-" else arguments.event.encode()
     document = _stored(raw, arguments, settings)
     rule = next((rule for rule in filters.rules if rule.matches(document)), None)
+    event = {name: value for name, value in document.source.items() if name not in _GIVEN_BY_THE_DOOR}
     if arguments.json:
-        _print_json({"rule": rule and rule.name, "keep": 1.0 if rule is None else rule.keep, "event": document.source})
+        _print_json({"rule": rule and rule.name, "keep": 1.0 if rule is None else rule.keep, "event": event})
     else:
-        print(f"As it would be stored: {printable(document.source)}")
+        print(f"As it would be stored: {printable(event)}")
         print(_said(rule))
     return 0
 
