@@ -11,7 +11,7 @@ from logweir.config import StoreSettings
 from logweir.errors import LogweirError
 from logweir.event import Provenance
 from logweir.query import parse
-from logweir.store import DeadLetter, Document, LedgerDocument, Written, open_store
+from logweir.store import DeadLetter, Document, LedgerDocument, LetterFilter, Written, open_store
 from tests.deploy.compose import ROOT
 from tests.services.elasticsearch import Elasticsearch
 
@@ -40,12 +40,15 @@ def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elastic
     claimed = store.claim("position:rights", "tests")
     store.write_ledger([LedgerDocument("window:rights", claimed.generation, {"kind": "window"})])
     store.put_dead_letters([DeadLetter("rights", 0, "event_unfit", {}, b"{}")])
+    store.trim_dead_letters("event_unfit", letters_max=9, size_bytes_max=9)
+    dropped = store.delete_dead_letters(LetterFilter(ids=("rights",)))
     checked = store.check()
     removed = store.delete_expired("19700102")
     store.close()
 
     assert item.written in (Written.CREATED, Written.EXISTS)
     assert hits.total == 1
+    assert dropped == {"event_unfit": 1}
     assert checked
     assert removed == [f"events-{DAY}"]
 
