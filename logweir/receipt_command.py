@@ -100,9 +100,10 @@ def as_text(answer: dict[str, Any]) -> str:
     ]
     if answer["in_flight"]:
         lines.append(f"Partition {answer['partition']} is processed up to {printable(answer['processed_until'])}.")
+    if answer["revised"]:
+        lines.append(f"{answer['revised']} had another outcome before a retry or a replay.")
     for row in answer["exceptions"]:
         reason = f" ({printable(row['reason'])})" if row["reason"] else ""
-        later = f" {row['indexed_later']} more were indexed later." if row["indexed_later"] else ""
-        lines.append(f"{row['count']} {printable(row['outcome'])}{reason}: {printable(row['meaning'])}{later}")
+        lines.append(f"{row['count']} {printable(row['outcome'])}{reason}: {printable(row['meaning'])}")
     lines += [f"Dead letter {printable(id)}" for id in answer["dead_letters"]]
     return "\n".join(lines)

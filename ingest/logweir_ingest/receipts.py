@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +22,9 @@ from logweir.event import stream_of
 from logweir.exceptions import Why
 from logweir.ledger import STREAM_MINUTES_MAX, Window, position_id, position_prefix, window_id
 from logweir.outcomes import DeadLetterReason, Outcome
-from logweir.query import And, Or, Range, Term
+from logweir.query import And, Range, Term
 from logweir.receipt import Receipt
+from logweir.revisions import WindowPlace, read_present
 from logweir.sequence import Intervals
 from logweir.store import Store, open_store
 
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 
 DEAD_LETTERS_MAX = 100
 """Dead letters named in an answer; all of them are counted."""
-_RANGES_PER_SEARCH = 200
 _TOPICS_KNOWN_S = 60.0
 _TOPICS_AGAIN_S = 2.0
 _DAY_US = 86_400_000_000
@@ -44,8 +44,10 @@ class Found:
     settled: Intervals = field(default_factory=Intervals)
     exceptions: dict[Why, Intervals] = field(default_factory=dict)
     """Settled numbers that are not indexed."""
-    unknown: int = 0
-    """How many are settled with an outcome that there was no room to keep."""
+    unknown: Intervals = field(default_factory=Intervals)
+    """Settled numbers whose outcome there was no room to keep."""
+    revised: int = 0
+    """How many of the settled had another outcome before: a retry or a replay has changed it."""
     lost: Intervals = field(default_factory=Intervals)
     """Numbers that the queue lost before a worker read them."""
     is_gone: bool = False
@@ -54,8 +56,6 @@ class Found:
     """What the partition received before then is processed."""
     searchable: int = 0
     """How many of the events the store finds now."""
-    indexed_later: dict[Why, int] = field(default_factory=dict)
-    """How many of an exception's events are in the store all the same, such as dead letters that were retried."""
     received: str | None = None
 
 
@@ -137,16 +137,18 @@ class _Ledger:
         if not asked.count:
             return found
         windows, positions = self._documents(store, asked)
-        for window in windows:
-            _add_window(found, window, asked)
+        for topic, window in windows.items():
+            place = WindowPlace(topic, asked.partition, window.ingest_epoch, window.window)
+            present = read_present(store, self._group, place, window, asked.first, asked.last)
+            _add_window(found, window, present.revised(asked.first, asked.last), asked)
         for position in positions:
             _add_position(found, position, asked, is_known=bool(windows))
         if len(found.settled):
             _ask_events(store, found, asked)
         return found
 
-    def _documents(self, store: Store, asked: Receipt) -> tuple[list[Window], list[dict[str, Any]]]:
-        """The receipt's window, and the partition's position, in each topic that has them."""
+    def _documents(self, store: Store, asked: Receipt) -> tuple[dict[str, Window], list[dict[str, Any]]]:
+        """The receipt's window, by topic id, and the partition's position, in each topic that has them."""
         topics = self._topics_of(store, asked.partition, known_s=_TOPICS_KNOWN_S)
         windows, positions = self._read(store, asked, topics)
         if not windows:
@@ -156,11 +158,17 @@ class _Ledger:
                 return self._read(store, asked, fresh)
         return windows, positions
 
-    def _read(self, store: Store, asked: Receipt, topics: Collection[str]) -> tuple[list[Window], list[dict[str, Any]]]:
+    def _read(
+        self, store: Store, asked: Receipt, topics: Collection[str]
+    ) -> tuple[dict[str, Window], list[dict[str, Any]]]:
         # Positions first: they are written last, so what they have seen is in the windows that are read after them.
         positions = store.read_ledger([position_id(self._group, topic, asked.partition) for topic in topics])
-        ids = [window_id(self._group, topic, asked.partition, asked.ingest_epoch, asked.window) for topic in topics]
-        windows = [Window.from_body(document.id, document.body) for document in store.read_ledger(ids).values()]
+        ids = {
+            window_id(self._group, topic, asked.partition, asked.ingest_epoch, asked.window): topic for topic in topics
+        }
+        windows = {
+            ids[id]: Window.from_body(id, document.body) for id, document in store.read_ledger(list(ids)).items()
+        }
         return windows, [document.body for document in positions.values()]
 
     def _topics_of(self, store: Store, partition: int, *, known_s: float) -> list[str]:
@@ -177,17 +185,22 @@ class _Ledger:
             return self._topics.get(partition, [])
 
 
-def _add_window(found: Found, window: Window, asked: Receipt) -> None:
+def _add_window(found: Found, window: Window, revised: Mapping[int, Why], asked: Receipt) -> None:
     settled = Intervals(window.numbers.within(asked.first, asked.last))
     for start, end in settled:
         found.settled.add(start, end)
-    open_ended = Intervals(settled.within(*window.exceptions.beyond) if window.exceptions.beyond else ())
+    for start, end in settled.within(*window.exceptions.beyond) if window.exceptions.beyond else ():
+        found.unknown.add(start, end)
     for why, ranges in window.exceptions.within(asked.first, asked.last):
-        numbers = found.exceptions.setdefault(why, Intervals())
         for start, end in ranges:
-            numbers.add(start, end)
-            open_ended.remove(start, end)
-    found.unknown += len(open_ended)
+            found.exceptions.setdefault(why, Intervals()).add(start, end)
+            found.unknown.remove(start, end)
+    for number, why in revised.items():
+        for numbers in (found.unknown, *found.exceptions.values()):
+            numbers.remove(number, number)
+        if why[0] is not Outcome.INDEXED:
+            found.exceptions.setdefault(why, Intervals()).add(number, number)
+    found.revised += len(revised)
 
 
 def _add_position(found: Found, position: dict[str, Any], asked: Receipt, *, is_known: bool) -> None:
@@ -214,19 +227,6 @@ def _ask_events(store: Store, found: Found, asked: Receipt) -> None:
     hits = store.search(And((stream, numbers)), size=1, from_us=from_us, to_us=to_us)
     found.searchable = hits.total
     found.received = hits.events[0]["receivedtimestamp"].replace("+00:00", "Z") if hits.events else None
-    if found.searchable <= len(found.settled) - found.unknown - sum(map(len, found.exceptions.values())):
-        return
-    for why, ranges in found.exceptions.items():
-        found.indexed_later[why] = sum(
-            store.search(And((stream, Or(some))), size=0, from_us=from_us, to_us=to_us).total
-            for some in _ranges_of(ranges)
-        )
-
-
-def _ranges_of(numbers: Intervals) -> Iterator[tuple[Range, ...]]:
-    ranges = [Range("ingest_number", start, end + 1) for start, end in numbers]
-    for at in range(0, len(ranges), _RANGES_PER_SEARCH):
-        yield tuple(ranges[at : at + _RANGES_PER_SEARCH])
 
 
 # --- the answer ---------------------------------------------------------------------------------------------------
@@ -240,7 +240,8 @@ def as_json(asked: Receipt, found: Found) -> dict[str, Any]:
         "accepted": asked.count,
         **counts,
         "searchable": None if found.is_gone else found.searchable,
-        "exceptions": [_exception(why, numbers, found) for why, numbers in found.exceptions.items()],
+        "revised": None if found.is_gone else found.revised,
+        "exceptions": [_exception(why, numbers) for why, numbers in found.exceptions.items() if len(numbers)],
         "dead_letters": _dead_letters(asked, found),
         "received": found.received,
         "window": iso_seconds(asked.window * WINDOW_US),
@@ -266,14 +267,12 @@ def _counts(asked: Receipt, found: Found) -> dict[str, int | None]:
         return {**dict.fromkeys(_COUNTS), "unknown": asked.count}
     counts: dict[str, int | None] = dict.fromkeys(_COUNTS, 0)
     for outcome in Outcome:
-        of_it = [(why, numbers) for why, numbers in found.exceptions.items() if why[0] is outcome]
-        counts[outcome.value] = sum(len(numbers) - found.indexed_later.get(why, 0) for why, numbers in of_it)
+        counts[outcome.value] = sum(len(numbers) for why, numbers in found.exceptions.items() if why[0] is outcome)
     # Nothing here is cut off at zero: whatever does not add up has to be seen.
     exceptions = sum(map(len, found.exceptions.values()))
-    later = sum(found.indexed_later.values())
-    counts[Outcome.INDEXED.value] = len(found.settled) - exceptions - found.unknown + later
+    counts[Outcome.INDEXED.value] = len(found.settled) - exceptions - len(found.unknown)
     counts["lost"] = len(found.lost)
-    counts["unknown"] = found.unknown
+    counts["unknown"] = len(found.unknown)
     counts["in_flight"] = asked.count - len(found.settled) - len(found.lost)
     return counts
 
@@ -292,15 +291,13 @@ def _equation(asked: Receipt, counts: dict[str, int | None]) -> str:
     return f"{asked.count} accepted = {' + '.join(parts) or '0'}"
 
 
-def _exception(why: Why, numbers: Intervals, found: Found) -> dict[str, Any]:
+def _exception(why: Why, numbers: Intervals) -> dict[str, Any]:
     outcome, reason = why
-    later = found.indexed_later.get(why, 0)
     return {
         "outcome": outcome.value,
         "reason": reason,
         "meaning": DeadLetterReason(reason).help if outcome is Outcome.DEAD_LETTERED and reason else outcome.help,
-        "count": len(numbers) - later,
-        "indexed_later": later,
+        "count": len(numbers),
     }
 
 

@@ -25,6 +25,7 @@ from logweir.event import Provenance, stream_of
 from logweir.ledger import STREAM_MINUTES_MAX, PartitionLedger, position_id, window_id
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
+from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import LedgerDocument, Store, open_store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from tests.contract.stores import NOON_US, STORES, document, settings_of
@@ -139,18 +140,30 @@ def test_a_batch_is_followed_from_the_queue_to_its_outcomes(books: Books) -> Non
     assert (whole["partition"], whole["ingest_epoch"], whole["first"], whole["last"]) == (3, EPOCH.hex(), 2, 6)
 
 
-def test_a_dead_letter_that_was_retried_counts_as_indexed(books: Books) -> None:
-    """A retry stores the event under its own numbers: the store has it, and that is what is said."""
-    ledger = books.ledger()
-    settle(ledger, 0, 1, [DEAD, DEAD, INDEXED], {0: "store_refused", 1: "event_unfit"})
+def test_what_a_retry_has_changed_is_said_as_it_is_now(books: Books) -> None:
+    """One dead letter became indexed, one a duplicate, and one whose outcome was not kept is filtered by now."""
+    ledger = books.ledger(exceptions_max=2)
+    reasons = {0: "store_refused", 1: "event_unfit", 2: "store_refused", 4: "event_unfit"}
+    settle(ledger, 0, 1, [DEAD, DEAD, DEAD, INDEXED, DEAD], reasons)
     ledger.flush()
-    books.index(2, 3)
-    answer = books.of(1, 3)
+    books.index(2, 4)
+    before = books.of(1, 5)
+    changes = [
+        Change(2, ("app", None), DEAD, INDEXED),
+        Change(1, ("app", None), DEAD, DUPLICATE),
+        Change(5, ("app", None), DEAD, FILTERED, "debug lines"),
+    ]
+    place = WindowPlace("t", PARTITION, EPOCH.hex(), WINDOW)
+    revise(books.store, "logweir", place, changes, cause="retry 1", at_us=NOON_US, owner="two")
+    after = books.of(1, 5)
 
-    assert adds_up(answer) == {"indexed": 2, "dead_lettered": 1}
-    assert {(row["reason"], row["count"], row["indexed_later"]) for row in answer["exceptions"]} == {
-        ("store_refused", 1, 0), ("event_unfit", 0, 1),
+    assert adds_up(before) == {"dead_lettered": 2, "unknown": 3}
+    assert adds_up(after) == {"indexed": 1, "duplicate": 1, "filtered": 1, "unknown": 2}
+    assert (before["revised"], after["revised"]) == (0, 3)
+    assert {(row["outcome"], row["reason"]) for row in after["exceptions"]} == {
+        ("duplicate", None), ("filtered", "debug lines"),
     }  # fmt: skip
+    assert (len(before["dead_letters"]), after["dead_letters"]) == (2, [])
 
 
 def test_numbers_that_the_queue_lost_are_said_to_be_lost(embedded: Books) -> None:
@@ -332,10 +345,8 @@ def test_a_batch_sent_again_is_duplicate_and_other_content_a_dead_letter(door: D
     with working(door):
         answers = [settled(door, token) for token in (first, again, other)]
     indexed = [adds_up(answer).get("indexed", 0) for answer in answers]
-    listed = subprocess.run(
-        [*LOGWEIR, "deadletters", "list", "--json", "--data-dir", str(door.data_dir)], capture_output=True, text=True,
-        check=True, env={**os.environ, "PYTHONPATH": SOURCES},
-    ).stdout.splitlines()  # fmt: skip
+    with closing(open_store(StoreSettings(url=f"sqlite:///{door.data_dir}/store"))) as store:
+        kept = {letter.id for letter in store.dead_letters(size=100)}
 
     # Which partition is read first decides who is first: a duplicate or conflict is whoever comes behind.
     assert sorted(indexed[:2]) in ([0, 2], [0, 0])
@@ -346,7 +357,7 @@ def test_a_batch_sent_again_is_duplicate_and_other_content_a_dead_letter(door: D
     }  # fmt: skip
     assert conflict == ("dead_lettered", "identity_conflict")
     named = {id for answer in answers for id in answer["dead_letters"]}
-    assert named == {json.loads(line)["id"] for line in listed}
+    assert named == kept
     assert len(named) == sum(answer["dead_lettered"] for answer in answers)
 
 
