@@ -142,7 +142,7 @@ class Run:
         tracker, losses = self.tracker, self.losses
         return {
             "epoch": tracker.epoch,
-            "created": tracker.top,
+            "created": tracker.created,
             "accepted": tracker.accepted,
             "dropped": losses.dropped,
             "dropped_by_reason": tracker.dropped,
@@ -158,7 +158,9 @@ class Run:
 
 @dataclass(slots=True)
 class EmitterBooks:
-    """One emitter. ``honesty``: A when it numbers its events, D when what never reached us is unknown."""
+    """One emitter. ``honesty``: A when it numbers its events, B when their own numbers are read, D when what never
+    reached us is unknown.
+    """
 
     emitter: Emitter
     row: Row = field(default_factory=Row)
@@ -171,13 +173,15 @@ class EmitterBooks:
 
     @property
     def honesty(self) -> str:
+        if any(run.tracker.natural for run in self.runs):
+            return "B"
         return "A" if self.runs or self.retired else "D"
 
     def total(self, name: str) -> int | None:
         """``lost``, ``recovered``, ``missing``, ``dropped`` or ``created``, over all runs; None where it is unknown."""
         if self.honesty == "D":
             return None
-        found = (run.tracker.top if name == "created" else getattr(run.losses, name) for run in self.runs)
+        found = (run.tracker.created if name == "created" else getattr(run.losses, name) for run in self.runs)
         return sum(found) + self.retired.get(name, 0)
 
     def as_json(self) -> dict[str, Any]:

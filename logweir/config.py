@@ -10,10 +10,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
 
@@ -209,11 +210,32 @@ class WorkerSettings(_Section):
     """Port of the worker's /metrics and /healthz; when it is taken, the next free one above."""
 
 
+@dataclass(frozen=True, slots=True)
+class EventFields:
+    """Where an event, as it was sent, has its number, and perhaps its emitter's name and run: keys, outermost first."""
+
+    sequence: tuple[str, ...]
+    emitter: tuple[str, ...] | None = None
+    epoch: tuple[str, ...] | None = None
+
+
+def event_fields_of(entry: str) -> tuple[str, EventFields]:
+    """The key name and the fields of one entry of ``accounting.event_fields``. Raises ValueError."""
+    key, *parts = entry.split()
+    pairs = [part.partition("=") for part in parts]
+    fields = {name: tuple(path.split(".")) for name, separator, path in pairs if separator and path}
+    if len(fields) != len(parts) or "sequence" not in fields or not fields.keys() <= {"sequence", "emitter", "epoch"}:
+        raise ValueError(f"{entry!r} does not read: key sequence=field, and perhaps emitter=field and epoch=field")
+    return key, EventFields(**fields)
+
+
 class AccountingSettings(_Section):
     """The ledger: what became of every event, and what of the numbered ones never came."""
 
     late_after_s: float = Field(60.0, gt=0)
     """How long a number may be missing before it counts as lost; if it comes after all it is recovered."""
+    event_fields: CommaList = ()
+    """Keys whose events bring numbers of their own, and the fields: syslog sequence=details.seqnum emitter=hostname epoch=details.boot"""
     emitters_max: int = Field(20_000, ge=1)
     """Most emitters that are tracked on one partition; the batches of others are counted, not their numbers."""
     emitters_in_memory_max: int = Field(10_000, ge=1)
@@ -228,6 +250,18 @@ class AccountingSettings(_Section):
     """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
     exceptions_max: int = Field(5_000, ge=1)
     """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, for receipts."""
+
+    @field_validator("event_fields")
+    @classmethod
+    def _check_event_fields(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            event_fields_of(entry)
+        return entries
+
+    @property
+    def event_fields_by_key(self) -> dict[str, EventFields]:
+        """By key name, where its events bring their numbers."""
+        return dict(event_fields_of(entry) for entry in self.event_fields)
 
 
 class ConsoleSettings(HttpSettings):

@@ -157,8 +157,13 @@ class EmitterLedger:
         return found
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
-    def settle(self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int) -> int:
-        """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is)."""
+    def settle(
+        self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int, *, natural: bool = False
+    ) -> int:
+        """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is).
+
+        ``natural``: its numbers are the events' own; without an epoch, a number 1 that comes again begins a new run.
+        """
         state = self._states[batch.key, batch.emitter]
         if state is None:
             return 0
@@ -175,17 +180,22 @@ class EmitterLedger:
         state.first_us = state.first_us or batch.received_us
         if batch.received_us >= state.last_us:
             state.last_us, state.source_address = batch.received_us, batch.source_address
-        if batch.epoch is None or (batch.epoch not in state.epochs and batch.epoch in state.retired_names):
+        epoch = batch.epoch
+        if natural and epoch is None:
+            epoch = _implied_epoch(state, batch)
+        if epoch is None or (epoch not in state.epochs and epoch in state.retired_names):
             return 0
-        return self._track(state, batch, batch.epoch, outcomes, watermark_us)
+        return self._track(state, batch, epoch, outcomes, watermark_us, natural=natural)
 
     def _track(
-        self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], watermark_us: int
-    ) -> int:
+        self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], watermark_us: int, *,
+        natural: bool,
+    ) -> int:  # fmt: skip
         tracker = state.epochs.get(epoch)
         known = tracker is not None
         if tracker is None:
-            tracker = Tracker(epoch)
+            start = (batch.sequence_first or 1) if natural else 1
+            tracker = Tracker(epoch, natural=natural, start=start, top=start - 1)
         if batch.previous is not None:
             tracker.previous = batch.previous
             if not known:
@@ -227,7 +237,7 @@ class EmitterLedger:
             # Nothing of it is waited for any more: what is missing is lost.
             losses = tracker.losses(watermark_us=watermark_us + self.late_us, late_us=self.late_us)
             sums = {
-                "epochs": 1, "created": tracker.top, "accepted": tracker.accepted, "lost": losses.lost,
+                "epochs": 1, "created": tracker.created, "accepted": tracker.accepted, "lost": losses.lost,
                 "recovered": losses.recovered, "dropped": losses.dropped,
             }  # fmt: skip
             for name, count in sums.items():
@@ -260,6 +270,14 @@ class EmitterLedger:
                 if state is not None and not state.position:
                     self.count -= 1  # It was loaded for a record that never settled: there is no document.
                 del self._states[emitter]
+
+
+def _implied_epoch(state: EmitterState, batch: Batch) -> str:
+    latest = next(reversed(state.epochs), "~1")
+    tracker = state.epochs.get(latest)
+    if tracker is not None and batch.sequence_first == 1 and tracker.seen.covers(1, 1):
+        return f"~{int(latest[1:]) + 1}"
+    return latest
 
 
 def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[tuple[int, int, str]]:

@@ -212,10 +212,10 @@ class PartitionLedger:
         return found
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
-    def load(self, records: Iterable[Record]) -> None:
+    def load(self, records: Iterable[Record], natural: Iterable[Batch] = ()) -> None:
         """Have the windows and emitters of these records in memory, from the store where they were written before."""
         records = [record for record in records if record.kind != Kind.REFUSED]
-        self.emitters.load(batch for record in records for batch in record.batches)
+        self.emitters.load([*(batch for record in records for batch in record.batches), *natural])
         wanted = {self._window_id(record): record for record in records}
         absent = [id for id in wanted if id not in self._windows]
         if not absent:
@@ -230,15 +230,17 @@ class PartitionLedger:
                 self._windows[id] = Window(id, record.ingest_epoch.hex(), record.window)
 
     def settle(
-        self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str] | None = None
-    ) -> bool:
+        self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str] | None = None,
+        natural: Sequence[Batch] = (),
+    ) -> bool:  # fmt: skip
         """Count a record's outcomes, one for each of its events, and move behind it. False: it was counted before.
 
-        ``reasons``: why the outcome is not another one, by the event's place in the record; of dead letters, all. To be
-        called in the order of the offsets, after ``load``, once everything of the record is durable.
+        ``reasons``: why the outcome is not another one, by the event's place in the record; of dead letters, all.
+        ``natural``: runs of its events as the emitters and the numbers that the events themselves name. To be called in
+        the order of the offsets, after ``load``, once everything of the record is durable.
         """
         # A refused body has no numbers: it is in no window.
-        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes, reasons or {})
+        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes, reasons or {}, natural)
         if record.kind != Kind.REFUSED:
             self._follow(record, offset)
         self._move_behind(offset)
@@ -307,7 +309,10 @@ class PartitionLedger:
         self.next_offset = offset + 1
         self._dirty = True
 
-    def _count(self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str]) -> bool:
+    def _count(
+        self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str],
+        natural: Sequence[Batch],
+    ) -> bool:  # fmt: skip
         window = self._windows[self._window_id(record)]
         is_counted = offset < window.position
         if not is_counted:
@@ -319,7 +324,9 @@ class PartitionLedger:
             end = place + len(batch.events)
             self._count_emitter(batch, offset, outcomes[place:end])
             place = end
-        self.emitters.counted(record.batches, offset)
+        for run in natural:
+            self._count_emitter(run, offset, [Outcome.INDEXED] * len(run.events), natural=True)
+        self.emitters.counted([*record.batches, *natural] if natural else record.batches, offset)
         return True
 
     def _count_in_window(
@@ -359,10 +366,10 @@ class PartitionLedger:
             if unkept:
                 metrics.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
 
-    def _count_emitter(self, batch: Batch, offset: int, outcomes: Sequence[Outcome]) -> None:
+    def _count_emitter(self, batch: Batch, offset: int, outcomes: Sequence[Outcome], *, natural: bool = False) -> None:
         if batch.received_us > self.watermark_us:
             self.watermark_us = batch.received_us
-        due_us = self.emitters.settle(batch, offset, outcomes, self.watermark_us)
+        due_us = self.emitters.settle(batch, offset, outcomes, self.watermark_us, natural=natural)
         if due_us > self._due_us:
             self._due_us = due_us
 

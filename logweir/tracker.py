@@ -52,6 +52,7 @@ class Losses:
 class Tracker:
     """One epoch of one emitter on one partition.
 
+    ``natural``: the numbers are the events' own, read from their fields; the range that is covered begins at ``start``.
     ``top``: the highest number that is known to have been made. ``gaps``: what is missing below it, in order.
     ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of the days before it. ``floor``: numbers up to
     there are only counted, because there were too many gaps to keep; ``lost_below`` of them were lost, and
@@ -59,6 +60,8 @@ class Tracker:
     """
 
     epoch: str
+    natural: bool = False
+    start: int = 1
     seen: Intervals = field(default_factory=Intervals)
     top: int = 0
     gaps: list[Gap] = field(default_factory=list)
@@ -79,6 +82,11 @@ class Tracker:
         return len(self.seen) - self.lost_below + self.recovered_below
 
     @property
+    def created(self) -> int:
+        """How many numbers are known to have been made."""
+        return self.top - self.start + 1
+
+    @property
     def dropped_count(self) -> int:
         return sum(self.dropped.values())
 
@@ -88,6 +96,10 @@ class Tracker:
     ) -> None:
         """The events ``first`` and following have come, one for each outcome, received on the UTC day ``day``."""
         last = first + len(outcomes) - 1
+        if self.natural and first <= self.floor:
+            return  # Nothing is claimed of that range any more.
+        if first < self.start:
+            self._begin_at(first, last, watermark_us)
         if first <= self.top:
             unexplained = self._unexplained(watermark_us, late_us)
             late = self._late_below(first, outcomes) if first <= self.floor else 0
@@ -115,6 +127,12 @@ class Tracker:
         for reason, count in dropped.items():
             self.dropped[reason] = max(count, self.dropped.get(reason, 0))
         self.recovered += max(0, min(self.dropped_count - before, unexplained))
+
+    def _begin_at(self, first: int, last: int, watermark_us: int) -> None:
+        """A natural number has come that is lower than all before it: the range that is covered begins there."""
+        if last + 1 < self.start:
+            self.gaps.insert(0, Gap(last + 1, self.start - 1, watermark_us))
+        self.start = first
 
     def _unexplained(self, watermark_us: int, late_us: int) -> int:
         """How many numbers are lost now; below zero, how many more were dropped than that."""
@@ -150,12 +168,19 @@ class Tracker:
         return late
 
     def _bound(self, ranges_max: int) -> None:
-        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all."""
+        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all.
+
+        Natural numbers may be on other partitions: of them the covered range begins later then, and nothing is claimed.
+        """
         while len(self.gaps) > ranges_max:
             gap = self.gaps.pop(0)
             self.floor = gap.last
-            self.lost_below += len(gap)
-            self.seen.add(gap.first, gap.last)
+            if self.natural:
+                self.start = gap.last + 1
+                self.seen.remove(1, gap.last)
+            else:
+                self.lost_below += len(gap)
+                self.seen.add(gap.first, gap.last)
 
     # --- on which day a number came first --------------------------------------------------------------------------
     def _note_day(self, first: int, last: int, day: str) -> None:
@@ -226,6 +251,8 @@ class Tracker:
     def as_body(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
+            "natural": self.natural,
+            "start": self.start,
             "seen": pairs(self.seen),
             "top": self.top,
             "gaps": [[gap.first, gap.last, gap.since_us] for gap in self.gaps],
@@ -265,7 +292,9 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
     parts = list(trackers)
     if len(parts) == 1:
         return parts[0]
-    whole = Tracker(parts[0].epoch)
+    natural = parts[0].natural
+    begun = [part.start for part in parts if part.floor] if natural else []
+    whole = Tracker(parts[0].epoch, natural=natural, start=max(begun) if begun else min(part.start for part in parts))
     for part in parts:
         for first, last in part.seen:
             whole.seen.add(first, last)
@@ -279,8 +308,10 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
         whole.lost_below += part.lost_below
         whole.recovered_below += part.recovered_below
         whole.last_us = max(whole.last_us, part.last_us)
+    if natural:
+        whole.seen.remove(1, whole.start - 1)
     gaps = [gap for part in parts for gap in part.gaps]
-    for first, last in whole.seen.gaps(1, whole.top):
+    for first, last in whole.seen.gaps(whole.start, whole.top):
         since_us = min((gap.since_us for gap in gaps if gap.first <= last and gap.last >= first), default=whole.last_us)
         whole.gaps.append(Gap(first, last, since_us))
     return whole

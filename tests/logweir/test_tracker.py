@@ -198,3 +198,37 @@ def test_partitions_that_share_an_epoch_are_missing_only_what_all_miss(moves: li
     assert list(whole.seen) == list(numbers)
     assert whole.lost_ranges(watermark_us=5 + LATE_US, late_us=LATE_US) == list(numbers.gaps(1, numbers.max))
     assert whole.losses(watermark_us=5, late_us=LATE_US).lost == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2)), min_size=1, max_size=30))
+def test_natural_numbers_are_exact_in_the_range_that_they_cover(moves: list[tuple[int, int, int]]) -> None:
+    """From the lowest that came to the highest, on whichever partitions; before and behind it nothing is claimed."""
+    parts = [Tracker("e", natural=True) for _ in range(3)]
+    numbers = Intervals()
+    for first, count, at in moves:
+        if not parts[at].created:
+            parts[at] = Tracker("e", natural=True, start=first, top=first - 1)
+        parts[at].arrive(first, [Outcome.INDEXED] * count, day=DAY, watermark_us=5, late_us=LATE_US, ranges_max=MANY)
+        numbers.add(first, first + count - 1)
+    whole = united([part for part in parts if part.created])
+    lowest = min(first for first, _, _ in moves)
+
+    assert whole.start == lowest
+    assert whole.created == numbers.max - lowest + 1
+    assert whole.lost_ranges(watermark_us=5 + LATE_US, late_us=LATE_US) == list(numbers.gaps(lowest, numbers.max))
+    assert whole.accepted == len(numbers)
+
+
+def test_natural_numbers_scattered_over_partitions_are_never_called_lost_for_want_of_room() -> None:
+    """Each partition has every third number and keeps few gaps: the covered range begins later, and is complete."""
+    parts = [Tracker("e", natural=True, start=at + 1, top=at) for at in range(3)]
+    for number in range(1, 3001):
+        parts[(number - 1) % 3].arrive(
+            number, [Outcome.INDEXED], day=DAY, watermark_us=number, late_us=LATE_US, ranges_max=10
+        )
+    whole = united(parts)
+
+    assert whole.top == 3000
+    assert 2900 < whole.start < 3000
+    assert whole.losses(watermark_us=10**9, late_us=LATE_US) == Losses()
+    assert whole.accepted == whole.created

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from logweir import event as identity
 from logweir import metrics
 from logweir.clock import Clock
-from logweir.config import StoreSettings
+from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
 from logweir.event import Provenance
 from logweir.ledger import PartitionLedger
@@ -32,6 +32,7 @@ from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
 from logweir_workers.letter_room import LetterRoom
 from logweir_workers.normalise import Context
+from logweir_workers.natural import natural_runs
 from logweir_workers.patience import until_it_answers
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Work:
     ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
     gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
     ``retries``: events that came before, on another day. ``reasons``: why an outcome is not another one, by place.
+    ``natural``: its events as they number themselves, where they do.
     """
 
     delivery: Delivery
@@ -64,6 +66,7 @@ class Work:
     documents: dict[int, Document] = field(default_factory=dict)
     retries: dict[int, _Retry] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    natural: list[Batch] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
 
 
@@ -73,12 +76,14 @@ class Pipeline:
     def __init__(
         self, *, store: Store, enrich: Enricher, topic_id: str, events_max: int, clock: Clock,
         filters: Filters | None = None, letter_room: LetterRoom | None = None,
+        event_fields: Mapping[str, EventFields] | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._documents = Documents(enrich, filters or Filters())
         self._letter_room = letter_room or LetterRoom(store, StoreSettings())
         self._topic_id = topic_id
         self._events_max = events_max
+        self._event_fields = event_fields or {}
         self._clock = clock
 
     def prepare(self, delivery: Delivery, ledger: PartitionLedger) -> Work:
@@ -103,6 +108,8 @@ class Pipeline:
             work.outcomes += [None] * len(batch.events)
             self._prepare_batch(work, record, batch, place, first_days)
             place += len(batch.events)
+            if batch.key in self._event_fields and batch.epoch is None:
+                work.natural += natural_runs(batch, self._event_fields[batch.key])
         metrics.get("logweir_worker_records_total").labels(record.kind.name.lower()).inc()
         return work
 
@@ -146,7 +153,7 @@ class Pipeline:
         live = [work for work in works if not work.ledger.dropped]
         for ledger in {work.ledger for work in live}:
             records = [work.record for work in live if work.ledger is ledger and work.record is not None]
-            ledger.load(records)
+            ledger.load(records, [run for work in live if work.ledger is ledger for run in work.natural])
         for work in live:
             self._settle_one(work)
 
@@ -159,7 +166,7 @@ class Pipeline:
             metrics.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
         elif work.record is None:
             work.ledger.pass_over(offset)
-        elif not work.ledger.settle(work.record, offset, _known(work.outcomes), work.reasons):
+        elif not work.ledger.settle(work.record, offset, _known(work.outcomes), work.reasons, work.natural):
             metrics.get("logweir_worker_records_repeated_total").inc()
             return
         for outcome in Outcome:

@@ -172,6 +172,7 @@ class Worker:
                     enrich=self._enrich,
                     topic_id=self._topic_id,
                     events_max=self._settings.bulk_events_max,
+                    event_fields=self._accounting.event_fields_by_key,
                     clock=self._clock,
                     filters=self._filters,
                     letter_room=self._letter_room,
