@@ -237,9 +237,9 @@ class Door:
         return Reply(200, _JSON, b'{"status":"ok"}')
 
     @property
-    def is_ready(self) -> bool:
-        """Whether events can be accepted now."""
-        return self._merger.unready() is None
+    def is_connected(self) -> bool:
+        """Whether the queue has been reached."""
+        return self._merger.is_connected
 
     def refuse(self) -> None:
         """Be not ready from now on: the process stops, and whoever balances shall go elsewhere."""

@@ -173,6 +173,11 @@ class Enqueuer:
         """Why it is not open."""
         return self._link.reason
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a producer: without one, records wait, and then go to the spool."""
+        return self._link.producer is not None
+
     def is_spooling(self, partition: int) -> bool:
         """Whether a record would go to the spool now."""
         return self._is_suspect or self._ways[partition].is_spooling

@@ -447,6 +447,11 @@ class Merger:
 
         return settled
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a producer: without one, records wait, and then go to the spool."""
+        return self._enqueuer.is_connected
+
     def unready(self) -> str | None:
         """Why no event can be accepted now, or None."""
         if self._stopping:

@@ -75,7 +75,7 @@ def make_server(served: Served, config: Config, *, wait_s_max: float, now_servin
         )  # fmt: skip
         threading.Thread(target=_follow, args=(served.certificate,), name="certificate", daemon=True).start()
     return HttpServer(
-        config, stop_timeout_s=ingest.stop_timeout_s, tls=tls, wait_for=lambda: lane.door.is_ready,
+        config, stop_timeout_s=ingest.stop_timeout_s, tls=tls, wait_for=lambda: lane.door.is_connected,
         wait_s_max=wait_s_max, now_serving=now_serving, told_to_stop=lambda: lane.door.refuse(),
     )  # fmt: skip
 
