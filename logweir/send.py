@@ -148,7 +148,7 @@ class _Door:
         if status == 202:
             self.accepted += int(answer["accepted"])
             return
-        if status in (401, 403):
+        if status in (401, 403) and "event_index" not in answer:
             raise LogweirError(DOOR_REFUSED_KEY, url=self._url, status=status, detail=answer.get("detail", ""))
         index = answer.get("event_index")
         if isinstance(index, int) and 0 < index < len(batch.lines):

@@ -188,11 +188,9 @@ class Guard:
 @lru_cache(maxsize=1024)
 def _address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        return ipaddress.ip_address(text)
     except ValueError:
         return None
-    # A socket for both versions shows IPv4 senders so.
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 class Keys:

@@ -9,6 +9,9 @@ from logweir.errors import SETTING_BAD, LogweirError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# RFC 4291 section 2.5.5.2: how a socket that listens for both versions shows an IPv4 address.
+_IPV4_MAPPED = "::ffff:"
+
 
 class SourceAddress:
     """Believes X-Forwarded-For as far as trusted proxies wrote it.
@@ -27,7 +30,11 @@ class SourceAddress:
         self._is_trusted = lru_cache(maxsize=1024)(self._is_trusted_uncached)
 
     def of(self, peer: str, forwarded_for: bytes | None) -> str:
-        """The nearest address that no trusted proxy has: the peer's, or one from X-Forwarded-For, right to left."""
+        """The nearest address that no trusted proxy has: the peer's, or one from X-Forwarded-For, right to left.
+
+        An IPv4 address that is written as one of IPv6 is given as what it is.
+        """
+        peer = peer.removeprefix(_IPV4_MAPPED)
         if not self._trusted or not forwarded_for or not self._is_trusted(peer):
             return peer
         source = peer
@@ -52,6 +59,7 @@ def _address_of(text: str) -> Address | None:
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -210,6 +210,6 @@ def _network_of(address: str) -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return ""
-    if parsed.version == 4 or parsed.ipv4_mapped is not None:
+    if parsed.version == 4:
         return address
     return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX), strict=False))
