@@ -138,6 +138,14 @@ class Master(Arbiter):  # type: ignore[misc]
             self.handle_term()
         self.reload()
 
+    def handle_usr2(self) -> None:
+        log.warning(
+            "SIGTTIN, SIGTTOU and SIGUSR2 do nothing here: ingest.processes says how many processes serve, and a new"
+            " version takes a restart."
+        )
+
+    handle_ttin = handle_ttou = handle_usr2
+
     def reload(self) -> None:
         if self._reload is not None:
             self._reload.is_again_wanted = True

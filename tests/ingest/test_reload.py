@@ -149,6 +149,25 @@ def test_a_reload_reads_the_settings_and_only_good_ones(tmp_path: Path) -> None:
     assert still_limited.status == 413
 
 
+def test_hangups_on_top_of_each_other_are_one_more_reload(tmp_path: Path) -> None:
+    """And gunicorn's other signals, which would change how many serve or start a second master, change nothing."""
+    with running(Door(tmp_path)) as door:
+        until(lambda: is_ready(door))
+        assert door.process is not None
+        for number in (signal.SIGTTIN, signal.SIGUSR2):
+            door.process.send_signal(number)
+        until(lambda: door.log.count("do nothing here") == 2)
+        old = door.workers()
+        for _ in range(10):
+            hang_up(door)
+        assert door.post(b"{}").status == 202
+        until(lambda: door.log.count(RELOADED) == 2 and len(door.workers()) == 1)
+
+        assert door.workers() != old
+        assert door.stop() == 0
+    assert door.log.count(RELOADED) == 2
+
+
 def test_new_processes_that_cannot_start_leave_the_old_ones(tmp_path: Path) -> None:
     """A reload that fails half-way is undone: the port is served all the time, and the next reload works."""
     metrics = tmp_path / "metrics"
