@@ -37,6 +37,7 @@ COMMANDS = (
     Command("search", "search the stored events", "logweir.search"),
     Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),
     Command("emitters", "list who sends, and what of it is lost or missing", "logweir.emitters_command"),
+    Command("replay", "create anew what is missing in the store, or redo all of it", "logweir_workers.replay_command"),
     Command(
         "deadletters",
         "list, show, export, retry or drop what could not be indexed or read",

@@ -595,6 +595,18 @@ TIME_BAD = Problem(
     "{value!r} is not a time.",
     "Write 2026-01-31T12:00:00Z, epoch seconds, or an age such as 15m, 1h or 7d.",
 )
+PARTITION_UNKNOWN = Problem(
+    "partition_unknown",
+    400,
+    "{topic} has no partition {partition}; it has {partitions}, from 0 on.",
+    "Name one of these.",
+)
+REPLAY_TAKEN_OVER = Problem(
+    "replay_taken_over",
+    409,
+    "The same replay was begun again by {owner}; this one has stopped.",
+    "Let the other one finish. Nothing was done twice.",
+)
 PARAMETER_BAD = Problem(
     "parameter_bad",
     400,

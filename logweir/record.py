@@ -147,6 +147,16 @@ class Record:
         return self.first + self.count - 1
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a record says of itself before its body is unpacked: not checked yet, so only good for passing it over."""
+
+    ingest_epoch: bytes
+    first: int
+    count: int
+    window: int
+
+
 _BODY_TYPE = {
     Kind.DATA: list[Batch],
     Kind.MARKER: Marker,
@@ -209,6 +219,14 @@ def decode(data: bytes) -> Record:
     if isinstance(body, list) and sum(len(batch.events) for batch in record.batches) != count:
         raise LogweirError(RECORD_CORRUPT, reason=f"its header counts {count} events, its batches hold others")
     return record
+
+
+def header_of(data: bytes) -> Header | None:
+    """The header of a record of our version, None for anything else."""
+    if len(data) < _HEADER.size or data[:3] != _MAGIC or data[3] != VERSION:
+        return None
+    _, _, _, _, ingest_epoch, first, count, window, _, _ = _HEADER.unpack_from(data)
+    return Header(ingest_epoch, first, count, window)
 
 
 def _decompressed(stored: bytes, codec: int, size_bytes: int) -> bytes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from logweir.event import Provenance
+from logweir.event import Provenance, identity_prefix_bare, identity_prefix_numbered
 from logweir.outcomes import DeadLetterReason, Stage
+from logweir.record import Batch
 from logweir.store import Document
 from logweir_workers.decode import EventUnreadable, event_of
 from logweir_workers.enrich import Enricher
@@ -67,3 +68,32 @@ class Documents:
             log.exception("Event %s, number %d of %s", id, provenance.number, provenance.stream)
             raise EventUnfit(DeadLetterReason.EVENT_UNFIT, stage, repr(error)) from error
         return document if rule is None else Filtered(rule)
+
+    def category(self, raw: bytes, context: Context) -> str | None:
+        """The category that the event's document would have, in lower case; None when it has none, or is unfit."""
+        try:
+            source = normalise(event_of(raw), context)
+            self._enrich(source, context)
+        except Exception:  # noqa: BLE001 - why it is unfit, ``make`` says
+            return None
+        category = source.get("category")
+        return category.lower() if isinstance(category, str) else None
+
+
+def context_of(batch: Batch) -> Context:
+    """What a batch says of each of its events."""
+    return Context(
+        received_us=batch.received_us,
+        key=batch.key,
+        emitter=batch.emitter,
+        source_address=batch.source_address,
+        format=batch.format,
+        stamp=batch.stamp,
+    )
+
+
+def ids_of(batch: Batch) -> tuple[str, int]:
+    """What the ids of the batch's events begin with, and the number that the first one's ends with."""
+    if batch.epoch is not None and batch.sequence_first is not None:
+        return identity_prefix_numbered(batch.key, batch.emitter, batch.epoch), batch.sequence_first
+    return identity_prefix_bare(batch.id), batch.index_first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from logweir import metrics
 from logweir.outcomes import DeadLetterReason, Outcome
@@ -14,11 +14,17 @@ from logweir_workers.patience import pause, until_it_answers
 log = logging.getLogger(__name__)
 
 
-def index(store: Store, documents: Sequence[Document], *, events_max: int, stopping: threading.Event) -> list[Item]:
-    """Create the documents, at most ``events_max`` in one bulk; an item each, none of them AGAIN. Raises Stopped."""
+def index(
+    store: Store, documents: Sequence[Document], *, events_max: int, stopping: threading.Event, over_own: bool = False
+) -> list[Item]:
+    """Create the documents, at most ``events_max`` in one bulk; an item each, none of them AGAIN. Raises Stopped.
+
+    ``over_own``: over what an earlier try of the same event has left, too.
+    """
+    write = store.replace if over_own else store.index
     items: list[Item] = []
     for at in range(0, len(documents), events_max):
-        items += _until_taken(store, documents[at : at + events_max], stopping)
+        items += _until_taken(write, documents[at : at + events_max], stopping)
     return items
 
 
@@ -37,14 +43,16 @@ def outcome_of(document: Document, item: Item) -> tuple[Outcome, DeadLetterReaso
     return Outcome.DUPLICATE, None
 
 
-def _until_taken(store: Store, documents: Sequence[Document], stopping: threading.Event) -> list[Item]:
+def _until_taken(
+    write: Callable[[Sequence[Document]], list[Item]], documents: Sequence[Document], stopping: threading.Event
+) -> list[Item]:
     items: dict[int, Item] = {}
     waiting = list(range(len(documents)))
     wait_s = 0.0
     while True:
         batch = [documents[at] for at in waiting]
         with metrics.get("logweir_store_bulk_duration_seconds").time():
-            answers = until_it_answers(lambda: store.index(batch), stopping)  # noqa: B023
+            answers = until_it_answers(lambda: write(batch), stopping)  # noqa: B023
         items.update(zip(waiting, answers, strict=True))
         waiting = [at for at in waiting if items[at].written is Written.AGAIN]
         if not waiting:

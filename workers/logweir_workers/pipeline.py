@@ -26,12 +26,11 @@ from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused, decode
 from logweir.store import DeadLetter, Document, Store
 from logweir_workers import dead_letter
-from logweir_workers.document import Documents, EventUnfit, Filtered
+from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
 from logweir_workers.letter_room import LetterRoom
-from logweir_workers.normalise import Context
 from logweir_workers.natural import natural_runs
 from logweir_workers.patience import until_it_answers
 
@@ -181,15 +180,8 @@ class Pipeline:
     def _prepare_batch(
         self, work: Work, record: Record, batch: Batch, place: int, first_days: Mapping[int, str]
     ) -> None:
-        context = Context(
-            received_us=batch.received_us,
-            key=batch.key,
-            emitter=batch.emitter,
-            source_address=batch.source_address,
-            format=batch.format,
-            stamp=batch.stamp,
-        )
-        prefix, number_first = _ids_of(batch)
+        context = context_of(batch)
+        prefix, number_first = ids_of(batch)
         stream = identity.stream_of(record.ingest_epoch, work.delivery.partition)
         index_name = identity.index_of(batch.received_us)
         for at, raw in enumerate(batch.events):
@@ -240,13 +232,6 @@ class Pipeline:
         if received:
             seconds = (self._clock() - min(received)) / 1e6
             metrics.get("logweir_event_latency_seconds").labels("door_to_stored").observe(max(0.0, seconds))
-
-
-def _ids_of(batch: Batch) -> tuple[str, int]:
-    """What the ids of the batch's events begin with, and the number that the first one's ends with."""
-    if batch.epoch is not None and batch.sequence_first is not None:
-        return identity.identity_prefix_numbered(batch.key, batch.emitter, batch.epoch), batch.sequence_first
-    return identity.identity_prefix_bare(batch.id), batch.index_first
 
 
 def _find(batches: Iterable[Batch], place: int) -> tuple[Batch, int]:
