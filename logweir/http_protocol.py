@@ -94,9 +94,10 @@ class _Flow(FlowControl):
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. ``configure`` is called once, before the server starts.
 
-    A message is under way from its first byte to its body's end. ``_fed`` counts its bytes on the wire, ``_body`` those
-    of its body: what is over is headers, trailers or the chunks' own framing, none of which may grow. A *deaf*
-    connection hears no more: its last answer is written, or waits for those to earlier requests.
+    A message is under way from its first byte to its body's end. ``_fed`` counts its bytes on the wire before those that
+    are read now, ``_reading`` these, ``_body`` those of its body: what is over is headers, trailers or the chunks' own
+    framing, none of which may grow. A *deaf* connection hears no more: its last answer is written, or waits for those to
+    earlier requests.
     """
 
     settings: ClassVar[HttpSettings] = HttpSettings()
@@ -111,6 +112,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._began_behind_another = False
         self._completed_here = False
         self._fed = 0
+        self._reading = 0
         self._body = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -200,6 +202,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._completed_here = False
+        self._reading = len(data)
         self._feed(data)
         if not self._under_way:
             if self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
@@ -223,6 +226,7 @@ class LimitedProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as stopped:
                 if self._asks_for_upgrade:
                     data = self._without_upgrade() + data[stopped.args[0] :]
+                    self._reading = len(data)
                     continue
                 self._refuse(LogweirError(HTTP_BAD, reason="it asks for a tunnel"))
             except httptools.HttpParserError:
@@ -256,8 +260,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._disarm()
         settings = self.settings
-        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size_bytes > settings.header_size_bytes_max:
+        # Headers are counted one by one only where all that came is larger.
+        if self._fed + self._reading > settings.header_size_bytes_max and self._has_large_headers():
             self._refuse(self._headers_too_large())
         elif self._is_extra or self._is_refusing or self.pipeline or len(self.tasks) >= settings.requests_max:
             self._begin_under_load()
@@ -342,6 +346,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _has_large_headers(self) -> bool:
+        size_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return size_bytes > self.settings.header_size_bytes_max
 
     def _headers_too_large(self) -> LogweirError:
         size_bytes_max = self.settings.header_size_bytes_max
