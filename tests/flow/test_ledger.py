@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -481,11 +481,12 @@ class Product(RuleBasedStateMachine):
             # It lives: its last markers have told of all its numbers.
             assert lost == sum(expired.values())
             assert books.row.accepted == self.accepted
-        if not all(hole["exact"] for hole in books.expired):
-            assert len(self.doors) > 1
+            assert all(hole["exact"] for hole in books.expired)
 
 
+# Without shrinking, which takes minutes here: take Phase.shrink in to look into a failure.
 Product.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+)  # fmt: skip
 TestBooks = Product.TestCase
