@@ -66,6 +66,11 @@ class Key:
         return self.hash[len(_HASH_PREFIX) :][:_ID_LENGTH]
 
     @property
+    def digest(self) -> bytes:
+        """As ``digest_of`` gives it for the key itself."""
+        return bytes.fromhex(self.hash.removeprefix(_HASH_PREFIX))
+
+    @property
     def expires_us(self) -> int | None:
         return None if self.expires is None else moment_us(self.expires)
 
@@ -77,9 +82,14 @@ class Key:
         return "live" if expires_us is None or time_us < expires_us else "expired"
 
 
+def digest_of(key: bytes) -> bytes:
+    """The hash of a key, as bytes."""
+    return hashlib.sha256(key).digest()
+
+
 def hash_of(key: bytes) -> str:
     """What the file keeps of a key."""
-    return _HASH_PREFIX + hashlib.sha256(key).hexdigest()
+    return _HASH_PREFIX + digest_of(key).hex()
 
 
 def moment(value: object) -> str:

@@ -16,7 +16,7 @@ from logweir.config import Settings
 from logweir.errors import KEY_MISSING, KEY_REFUSED, KEY_UNKNOWN, KEYS_UNREADABLE, LogweirError
 from logweir.key_terms import NO_TERMS
 from logweir.key_usage import note_usage
-from logweir.keys import Key, hash_of, read_keys
+from logweir.keys import Key, digest_of, read_keys
 from logweir_ingest.categories import check_categories
 from logweir_ingest.quota import BYTES, EVENTS, Charge, FailedAttempts, Quota, Quotas
 
@@ -111,10 +111,10 @@ class KeyReader:
 class Known:
     """A key that is not revoked. ``guard`` is None for one that is good always, everywhere and for everything."""
 
-    __slots__ = ("guard", "hash", "id", "is_used", "name")
+    __slots__ = ("digest", "guard", "id", "is_used", "name")
 
     def __init__(self, key: Key, guard: Guard | None) -> None:
-        self.hash = key.hash
+        self.digest = key.digest
         self.id = key.id
         self.name = key.name
         self.guard = guard
@@ -204,7 +204,7 @@ class Keys:
         self._path = path
         self._clock = clock
         self._quotas = Quotas(processes=processes)
-        self._known: dict[str, Known] = {}
+        self._known: dict[bytes, Known] = {}
         self._ids: frozenset[str] = frozenset()
         self._used: dict[str, str] = {}
         self._complaints: dict[str, str] = {}
@@ -219,9 +219,9 @@ class Keys:
 
     def find(self, key: bytes) -> Known | None:
         # What is looked up and compared is a hash: how long that takes says nothing about any key.
-        hashed = hash_of(key)
-        known = self._known.get(hashed)
-        return known if known is not None and hmac.compare_digest(known.hash, hashed) else None
+        digest = digest_of(key)
+        known = self._known.get(digest)
+        return known if known is not None and hmac.compare_digest(known.digest, digest) else None
 
     def start(self) -> None:
         self._follower.start()
@@ -282,7 +282,7 @@ class Keys:
         self.is_readable = True
         said = _Said()
         quotas = self._quotas.set(_limits_by_name(keys))
-        known = {key.hash: Known(key, self._guard_of(key, quotas, said)) for key in keys if not key.revoked}
+        known = {key.digest: Known(key, self._guard_of(key, quotas, said)) for key in keys if not key.revoked}
         replaced, self._known = self._known, known
         self._gather(replaced.values())
         self._ids = frozenset(key.id for key in keys)
