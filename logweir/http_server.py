@@ -12,10 +12,12 @@ from types import FrameType
 from typing import Any, ClassVar
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE, Config
+from uvicorn.config import Config
 
 log = logging.getLogger(__name__)
 
+# What gunicorn takes for "it cannot start".
+_STARTUP_FAILURE = 3
 # A connection that is not used is kept for so long after the word to stop: its client may be writing already.
 _IDLE_S = 1.0
 _TURN_S = 0.05
@@ -69,7 +71,7 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await self.lifespan.startup()
         if self.lifespan.should_exit:
-            sys.exit(STARTUP_FAILURE)
+            sys.exit(_STARTUP_FAILURE)
         loop = asyncio.get_running_loop()
         end_s = loop.time() + self._wait_s_max
         while not self.should_exit and loop.time() < end_s and not self._wait_for():

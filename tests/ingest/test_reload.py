@@ -335,7 +335,7 @@ def test_a_locked_queue_holds_up_neither_health_endpoints_nor_a_stop(tmp_path: P
         with contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with Posting(door) as posting:
-                slowest = slowest_s(door, for_s=2)
+                slowest = slowest_s(door, for_s=1.5)
             started_s = time.monotonic()
             status = door.stop()
             took_s = time.monotonic() - started_s
@@ -375,7 +375,7 @@ def test_a_frozen_broker_holds_up_neither_health_endpoints_nor_a_stop(own_kafka:
         assert door.post(b"{}").status == 202
         with frozen(own_kafka):
             with Posting(door) as posting:
-                slowest = slowest_s(door, for_s=3)
+                slowest = slowest_s(door, for_s=2)
             started_s = time.monotonic()
             status = door.stop()
             took_s = time.monotonic() - started_s
