@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from logweir import cli, config, errors, event, metrics, outcomes
+from logweir import cli, config, errors, event, limits, metrics, outcomes
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 _BY_HAND = "<!-- Made by deploy/generate.py from {source}: change that, not this page. -->\n"
@@ -34,6 +34,18 @@ Everything that can be wrong has a code, the same in HTTP answers, on the comman
 `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the members `type`, `title`,
 `status`, `detail`, `advice`, `code` and the numbers in braces by their names. *Again* says whether the same request may
 succeed later as it is.
+"""
+_LIMITS_HEAD = """\
+Everything that a sender can make grow has a limit, a setting for it, an answer beyond it and a count of how often:
+`logweir_ingest_rejected_requests_total` or `logweir_console_rejected_requests_total` by `reason`, which is the answer's
+code. [Problems](problems.md) has each answer's words. What a request breaks of these, it breaks as a whole: none of its
+events is accepted.
+
+An answer of 408, 431, 503 for too many requests or connections, or 429 for requests sent ahead ends its connection,
+behind the answers to earlier requests. `/healthz`, `/readyz` and `/metrics` are answered whatever the load. A key may
+have quotas of its own (429 `quota_exceeded`). Fixed by what they bound: the `Log-*` headers and `Idempotency-Key` (400
+`emitter_header_bad` says how long each may be), and a compressed body's parts and window
+([JSON](json.md#compression)).
 """
 _METRICS_HEAD = """\
 Ingest serves `/metrics` on its own port, each worker on `worker.metrics_port` or the next free one above. Histograms
@@ -70,6 +82,7 @@ def pages() -> dict[Path, str]:
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "settings": ("logweir/config.py", settings_page),
         "problems": ("logweir/errors.py", problems_page),
+        "limits": ("logweir/limits.py and logweir/config.py", limits_page),
         "metrics": ("logweir/metrics.py", metrics_page),
         "outcomes": ("logweir/outcomes.py", outcomes_page),
         "fields": ("logweir/event.py", fields_page),
@@ -131,6 +144,22 @@ def problems_page() -> str:
         ((_code(row.code), str(row.status), "yes" if row.retry else "", row.text, row.advice) for row in rows),
     )
     return f"# Problems\n\n{_PROBLEMS_HEAD}\n{table}"
+
+
+def limits_page() -> str:
+    rows = [(row.setting if "." in row.setting else f"ingest.{row.setting}", row.beyond) for row in limits.LIMITS]
+    rows += [(f"console.{row.setting}", row.beyond) for row in limits.LIMITS if "." not in row.setting]
+    table = _table(
+        ("Setting", "Default", "Counts", "Beyond it"), (_limit_row(setting, beyond) for setting, beyond in rows)
+    )
+    return f"# Limits\n\n{_LIMITS_HEAD}\n{table}"
+
+
+def _limit_row(setting: str, beyond: errors.Problem | str) -> tuple[str, ...]:
+    section, _, name = setting.partition(".")
+    field = config.SECTIONS[section].model_fields[name]
+    answer = beyond if isinstance(beyond, str) else f"{beyond.status} {_code(beyond.code)}"
+    return _code(setting), _default(field.default), field.description or "", answer
 
 
 def metrics_page() -> str:

@@ -94,10 +94,10 @@ class _Flow(FlowControl):
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. ``configure`` is called once, before the server starts.
 
-    A message is under way from its first byte to its body's end. ``_fed`` counts its bytes on the wire before those that
-    are read now, ``_reading`` these, ``_body`` those of its body: what is over is headers, trailers or the chunks' own
-    framing, none of which may grow. A *deaf* connection hears no more: its last answer is written, or waits for those to
-    earlier requests.
+    A message is under way from its first byte to its body's end. ``_fed`` counts its bytes on the wire before those
+    that are read now, ``_reading`` these, ``_body`` those of its body: what is over is headers, trailers or the chunks'
+    own framing, none of which may grow. A *deaf* connection hears no more: its last answer is written, or waits for
+    those to earlier requests.
     """
 
     settings: ClassVar[HttpSettings] = HttpSettings()

@@ -22,6 +22,7 @@ LIMITS = {
     "LOGWEIR_INGEST_CONNECTIONS_MAX": "20",
     "LOGWEIR_INGEST_PIPELINED_REQUESTS_MAX": "8",
     "LOGWEIR_INGEST_READ_TIMEOUT_S": "1",
+    "LOGWEIR_INGEST_IDLE_TIMEOUT_S": "3",
 }
 
 
@@ -236,6 +237,18 @@ def test_connections_far_beyond_the_limit_are_ended(door: Door) -> None:
         assert time.monotonic() - started_s < 1.5
 
     until(lambda: door.post(b"{}").status == 202)
+
+
+def test_a_connection_that_idles_is_closed(door: Door) -> None:
+    """Between two requests as well: after idle_timeout_s, and not before."""
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        for _ in range(2):
+            started_s = time.monotonic()
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            assert answer_on(connection).status == 200
+        assert read_to_end(connection) == b""
+
+    assert 2.5 < time.monotonic() - started_s < 6
 
 
 # --- slow readers -------------------------------------------------------------------------------------------------
