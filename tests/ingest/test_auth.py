@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from logweir.cli import main
 from logweir.clock import iso_seconds, now_us
 from logweir.config import load
 from logweir.errors import KEYS_UNREADABLE, LogweirError
@@ -127,6 +128,22 @@ def test_a_key_sends_its_categories_only(door: Door) -> None:
     assert (none.status, none.json["code"], none.json["event_index"]) == (403, "category_missing", 0)
     assert rejected(door, "category_refused") == 1 and rejected(door, "category_missing") == 1
     assert [len(batch.events) for batch in batches_of(door, "mailer")] == [2]
+
+
+@one_face
+def test_logweir_send_names_the_line_of_an_event_that_the_key_may_not_send(
+    door: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands before it is accepted."""
+    key = key_on(door, "lines", categories=["mail"])
+    file = tmp_path / "events"
+    file.write_text('{"category":"mail"}\n{"category":"mail"}\n{"category":"auth"}\n{"category":"mail"}\n')
+    url = f"http://127.0.0.1:{door.port}/events"
+    status = main(["send", "--url", url, "--key", key, str(file)])
+
+    assert status == 2
+    assert "Line 3: Event 2 has the category 'auth'" in capsys.readouterr().err
+    assert sum(len(batch.events) for batch in batches_of(door, "lines")) == 2
 
 
 def test_stamped_fields_reach_the_store_s_form_of_events_that_do_not_say_them(door: Door) -> None:
