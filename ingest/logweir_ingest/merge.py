@@ -36,6 +36,7 @@ _REFUSED_UNDER_WAY_MAX = 64
 # Of a batch in a record, beside its events and what its emitter can make long.
 _BATCH_OVERHEAD_BYTES = 200
 _REASON_OVERHEAD_BYTES = 10
+_STAMP_OVERHEAD_BYTES = 6
 _EVENT_OVERHEAD_BYTES = 5
 # What an event in memory needs beside its own bytes.
 _EVENT_OBJECT_BYTES = 60
@@ -559,6 +560,8 @@ def _overhead_bytes(batch: Batch) -> int:
     size_bytes = _BATCH_OVERHEAD_BYTES + len(batch.emitter or "") + len(batch.epoch or "")
     if batch.dropped:
         size_bytes += sum(_REASON_OVERHEAD_BYTES + len(reason) for reason in batch.dropped)
+    if batch.stamp:
+        size_bytes += sum(_STAMP_OVERHEAD_BYTES + len(name) + len(text.encode()) for name, text in batch.stamp.items())
     return size_bytes
 
 
