@@ -48,6 +48,7 @@ RANGES_MAX = 1000
 class Window:
     """What is known of one window on one partition. ``position``: the next offset behind the last record counted.
 
+    ``begin``: the offset of what came last of the process before anything of the window did, -1 when nothing had.
     ``amendments``: what came behind the marker, a line each: offset, first, last and how many numbers were new.
     """
 
@@ -55,6 +56,7 @@ class Window:
     ingest_epoch: str
     window: int
     position: int = 0
+    begin: int = -1
     numbers: Intervals = field(default_factory=Intervals)
     outcomes: dict[Emitter, list[int]] = field(default_factory=dict)
     marker: dict[str, Any] | None = None
@@ -91,6 +93,7 @@ class Window:
             "ingest_epoch": self.ingest_epoch,
             "window": self.window,
             "position": self.position,
+            "begin": self.begin,
             "numbers": pairs(self.numbers),
             "outcomes": [
                 {"key": key, "emitter": emitter, **dict(zip(_NAMES, counts, strict=True))}
@@ -110,6 +113,7 @@ class Window:
             ingest_epoch=body["ingest_epoch"],
             window=body["window"],
             position=body["position"],
+            begin=body.get("begin", -1),
             numbers=Intervals((first, last) for first, last in body["numbers"]),
             outcomes={(row["key"], row["emitter"]): [row.get(name, 0) for name in _NAMES] for row in body["outcomes"]},
             marker=body["marker"],
@@ -334,6 +338,8 @@ class PartitionLedger:
     ) -> int:
         """Count what is new; gives how many numbers were."""
         new = 0
+        if not window.position and (stream := self._streams.get(window.ingest_epoch)) is not None:
+            window.begin = stream.offset
         if isinstance(record.body, Marker | Void):
             # A marker may come twice, when the door was told that the first had failed.
             for first, last in record.body.voids:
@@ -381,12 +387,22 @@ class PartitionLedger:
         # What a marker covers, and what is below a record's first number, was sent before it.
         sent = record.last if record.kind == Kind.MARKER else record.first - 1
         if sent > stream.last and self._has_hole(stream.offset + 1, offset - 1):
-            lost = self._lost.setdefault(epoch, Intervals())
-            lost.add(stream.last + 1, sent)
-            self._lost_before += _shortened(lost)
-        # A record from a spool may come late: it says nothing of what was sent since.
-        if record.last >= stream.last:
+            self._lose(epoch, [(stream.last + 1, sent)])
+        if record.kind == Kind.MARKER:
+            # Records from a spool may have been on their way out of order: a hole may have any number of the window.
+            window = self._windows[self._window_id(record)]
+            if self._has_hole(window.begin + 1, offset - 1):
+                known = Intervals([*window.numbers, *window.voids])
+                self._lose(epoch, known.gaps(record.first, record.last))
+        # What comes twice, late from a spool, or as the marker of an older window says nothing of what was sent since.
+        if record.last > stream.last:
             stream.last, stream.offset = record.last, offset
+
+    def _lose(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
+        lost = self._lost.setdefault(epoch, Intervals())
+        for first, last in ranges:
+            lost.add(first, last)
+        self._lost_before += _shortened(lost)
 
     def _has_hole(self, first: int, last: int) -> bool:
         return any(any(True for _ in holes.within(first, last)) for holes in (self._expired, self._unreadable))

@@ -123,7 +123,7 @@ class Product(RuleBasedStateMachine):
         self.partitions = [Partition() for _ in range(PARTITIONS)]
         self.bare = 0
         self.accepted = 0
-        self.void: set[int] = set()
+        self.void: dict[int, Batch] = {}
         self.counters = (0, 0)
 
     def teardown(self) -> None:
@@ -231,7 +231,7 @@ class Product(RuleBasedStateMachine):
         if fate.startswith("refused"):
             if count:
                 door.voids.setdefault(place, []).append((first, first + count - 1))
-            self.void.add(id(one))
+            self.void[id(one)] = one  # kept, so that no other object gets its id
             if fate == "refused yet queued":
                 self.append(partition, payload, held)
             return
@@ -464,7 +464,7 @@ class Product(RuleBasedStateMachine):
 
     def compare_losses_of_the_queue(self, books: Books) -> None:
         """What expired unread is lost to the number where a later word of its door survives; else that is said."""
-        readable = {id(one) for one in self.readable()} | self.void
+        readable = {id(one) for one in self.readable()} | self.void.keys()
         expired = {
             id(one): len(one.events)
             for state in self.partitions
