@@ -44,6 +44,8 @@ class HttpSettings(_Section):
     """Port to listen on; 0 takes any free one."""
     header_size_bytes_max: int = Field(16 * 1024, ge=1024)
     """Largest request line and headers together."""
+    headers_max: int = Field(100, ge=16)
+    """Most headers of one request."""
     header_timeout_s: float = Field(10.0, gt=0)
     """Longest time that a request's headers may take to arrive."""
     body_timeout_s: float = Field(60.0, gt=0)

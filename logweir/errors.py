@@ -185,6 +185,12 @@ HEADERS_TOO_LARGE = Problem(
     "The request's headers are larger than {size_bytes_max} bytes.",
     "Send shorter headers, or raise {section}.header_size_bytes_max.",
 )
+HEADERS_TOO_MANY = Problem(
+    "headers_too_many",
+    431,
+    "The request has more than {headers_max} headers.",
+    "Send fewer headers, or raise {section}.headers_max.",
+)
 HEADERS_TOO_SLOW = Problem(
     "headers_too_slow",
     408,

@@ -22,6 +22,7 @@ from logweir.errors import (
     BODY_TOO_SLOW,
     CONNECTIONS_TOO_MANY,
     HEADERS_TOO_LARGE,
+    HEADERS_TOO_MANY,
     HEADERS_TOO_SLOW,
     HTTP_BAD,
     PIPELINED_TOO_MANY,
@@ -95,9 +96,9 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection. ``configure`` is called once, before the server starts.
 
     A message is under way from its first byte to its body's end. ``_fed`` counts its bytes on the wire before those
-    that are read now, ``_reading`` these, ``_body`` those of its body: what is over is headers, trailers or the chunks'
-    own framing, none of which may grow. A *deaf* connection hears no more: its last answer is written, or waits for
-    those to earlier requests.
+    that are read now, ``_reading`` these, ``_body`` those of its body, ``_since_body`` those on the wire behind it.
+    What is no body is headers, trailers or the chunks' own framing, none of which may grow. A *deaf* connection hears
+    no more: its last answer is written, or waits for those to earlier requests.
     """
 
     settings: ClassVar[HttpSettings] = HttpSettings()
@@ -114,6 +115,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._fed = 0
         self._reading = 0
         self._body = 0
+        self._since_body = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_extra = False
@@ -153,6 +155,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self.resume_writing()
+        if self.scope is not None:
+            # Connection and last request would hold each other, headers and all, until somebody looks for such pairs.
+            self.scope.pop(WRITER, None)  # type: ignore[misc]
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -203,20 +208,28 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._completed_here = False
         self._reading = len(data)
+        body = self._body
         self._feed(data)
-        if not self._under_way:
-            if self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
-                # Line ends before a request, and nothing else.
-                self._arm(self.settings.header_timeout_s, self._too_slow)
-            return
+        if self._under_way:
+            self._go_on(len(data), has_body=self._body > body)
+        elif self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
+            # Line ends before a request, and nothing else.
+            self._arm(self.settings.header_timeout_s, self._too_slow)
+
+    def _go_on(self, size_bytes: int, *, has_body: bool) -> None:
+        """Refuse the message under way if too much has come of it, else see that its rest comes in time."""
+        settings = self.settings
         # What came in one piece with the end of the message before cannot be told apart; it is one read at most.
         if not self._began_behind_another:
-            self._fed += len(data)
+            self._fed += size_bytes
+            self._since_body = 0 if has_body else self._since_body + size_bytes
         self._began_behind_another = False
-        if self._fed - self._body > self.settings.header_size_bytes_max + _CHUNKING_FACTOR * self._body:
+        framing_size_bytes_max = settings.header_size_bytes_max + _CHUNKING_FACTOR * self._body
+        if self._since_body > settings.header_size_bytes_max or self._fed - self._body > framing_size_bytes_max:
             self._refuse(self._headers_too_large())
+        elif len(self.headers) > settings.headers_max:
+            self._refuse(self._headers_too_many())
         elif self._timer is None and not self._is_deaf:
-            settings = self.settings
             self._arm(settings.header_timeout_s if self._in_headers else settings.body_timeout_s, self._too_slow)
 
     def _feed(self, data: bytes) -> None:
@@ -250,7 +263,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.scope[WRITER] = self  # type: ignore[literal-required]
         self._under_way = self._in_headers = True
         self._began_behind_another = self._completed_here
-        self._fed = self._body = 0
+        self._fed = self._body = self._since_body = 0
 
     def on_headers_complete(self) -> None:
         if self._is_deaf:
@@ -263,6 +276,8 @@ class LimitedProtocol(HttpToolsProtocol):
         # Headers are counted one by one only where all that came is larger.
         if self._fed + self._reading > settings.header_size_bytes_max and self._has_large_headers():
             self._refuse(self._headers_too_large())
+        elif len(self.headers) > settings.headers_max:
+            self._refuse(self._headers_too_many())
         elif self._is_extra or self._is_refusing or self.pipeline or len(self.tasks) >= settings.requests_max:
             self._begin_under_load()
         else:
@@ -355,6 +370,9 @@ class LimitedProtocol(HttpToolsProtocol):
         size_bytes_max = self.settings.header_size_bytes_max
         return LogweirError(HEADERS_TOO_LARGE, size_bytes_max=size_bytes_max, section=self.section)
 
+    def _headers_too_many(self) -> LogweirError:
+        return LogweirError(HEADERS_TOO_MANY, headers_max=self.settings.headers_max, section=self.section)
+
     def _too_slow(self) -> None:
         settings, section = self.settings, self.section
         if not self._under_way:
@@ -374,6 +392,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._is_deaf = True
         self._disarm()
+        self.headers.clear()  # Nobody looks at them any more.
         self.refused(error.problem.code)
         is_in_body = self._under_way and not self._in_headers
         is_behind = bool(self.pipeline) if is_in_body else not self._is_idle()

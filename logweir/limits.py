@@ -16,6 +16,7 @@ from logweir.errors import (
     EVENTS_TOO_MANY,
     FAILED_ATTEMPTS_EXCEEDED,
     HEADERS_TOO_LARGE,
+    HEADERS_TOO_MANY,
     HEADERS_TOO_SLOW,
     PIPELINED_TOO_MANY,
     QUEUE_UNAVAILABLE,
@@ -40,6 +41,7 @@ class Limit:
 
 LIMITS = (
     Limit("header_size_bytes_max", HEADERS_TOO_LARGE),
+    Limit("headers_max", HEADERS_TOO_MANY),
     Limit("header_timeout_s", HEADERS_TOO_SLOW),
     Limit("body_timeout_s", BODY_TOO_SLOW),
     Limit("read_timeout_s", f"the connection is ended, and counted as `{ANSWER_UNREAD.code}`"),

@@ -207,6 +207,39 @@ def statuses(answers: bytes) -> list[int]:
     return [int(answer[:3]) for answer in answers.split(b"HTTP/1.1 ")[1:]]
 
 
+# --- headers ------------------------------------------------------------------------------------------------------
+def test_headers_are_counted(door: Door) -> None:
+    """A hundred, and not one more: many small ones cost more memory than their bytes."""
+    with counted(door, "headers_too_many"):
+        assert door.request("GET", "/healthz", headers={f"X-{n}": "" for n in range(98)}).status == 200
+        answer = door.request("GET", "/healthz", headers={f"X-{n}": "" for n in range(99)})
+    assert (answer.status, answer.json["code"]) == (431, "headers_too_many")
+
+
+@pytest.mark.parametrize("half", ["POST /events HTTP/1.1\r\n", "trailers", "one trailer"])
+def test_headers_that_do_not_end_cost_no_memory(door: Door, half: str) -> None:
+    """Nor do thousands in a request that is not all there, or behind a body, whose size is no excuse."""
+    before = rss_bytes(door.worker())
+    body = b"16000\r\n" + b" " * 0x16000 + b"\r\n"
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", door.port), 10))
+            try:
+                if half.startswith("POST"):
+                    connection.sendall(half.encode())
+                else:
+                    connection.sendall(b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body * 20)
+                    connection.sendall(b"0\r\n" + (b"a: " if half == "one trailer" else b""))
+                for _ in range(200):
+                    connection.sendall(b"x" * 4000 if half == "one trailer" else b"a:\r\n" * 1000)
+            except ConnectionError:
+                continue
+            read_to_end(connection)  # It has an end.
+        grown = rss_bytes(door.worker()) - before
+
+    assert grown < 10 * MEBIBYTE
+
+
 # --- connections --------------------------------------------------------------------------------------------------
 def test_connections_are_bounded(door: Door) -> None:
     """One too many is told so when it asks, but for its health; when others have gone it is served."""
