@@ -561,6 +561,12 @@ def test_the_same_words_go_on_where_they_were_stopped(world: World, monkeypatch:
     done = second.run(lambda _: None)
     third = world.begun(words=("since=1h",))
 
+    token = Selection(receipt=Receipt(EPOCH, 0, first=17, count=16, window=clock.window_of(clock.now_us()) - 1))
+    assert not world.begun(token, words=("receipt",)).is_resumed
+    by_receipt = world.begun(words=("receipt",))
+
+    assert by_receipt.is_resumed
+    assert by_receipt.run(lambda _: None).tally.events == 16
     assert not progress.is_done
     assert (second.is_resumed, resumed) == (True, 5)
     assert done.tally.events == 160

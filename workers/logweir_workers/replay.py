@@ -188,7 +188,8 @@ class Replay:
     """One replay. ``words``: what it was asked for with; the same words go on with it, unless it is done.
 
     ``rate``: most events a second, None for as fast as it goes. ``dry_run``: count only, and leave no trace.
-    Raises LogweirError: PARTITION_UNKNOWN, FILTERS_BAD, SETTING_BAD; Stopped when told to stop while the store is away.
+    Raises LogweirError: PARTITION_UNKNOWN, FILTERS_BAD, SETTING_BAD, QUEUE_DOWN, STORE_DOWN. Once begun, it waits for a
+    queue or a store that is away.
     """
 
     def __init__(
@@ -233,11 +234,11 @@ class Replay:
 
     # --- begin, or go on -------------------------------------------------------------------------------------------
     def _claim(self, restart: bool) -> None:
-        topic_id = until_it_answers(self._queue.topic_id, self._stopping)
+        topic_id = self._queue.topic_id()
         self._generation = 0
         self.is_resumed = False
         if not self._dry_run:
-            claimed = until_it_answers(lambda: self._store.claim(self._id, self._owner), self._stopping)
+            claimed = self._store.claim(self._id, self._owner)
             self._generation = claimed.generation
             body = claimed.body
             if body.get("topic_id") == topic_id and not body["is_done"] and not restart:
@@ -250,17 +251,17 @@ class Replay:
 
     def _new_progress(self, topic_id: str) -> Progress:
         selection = self._selection
-        count = until_it_answers(self._queue.partition_count, self._stopping)
+        count = self._queue.partition_count()
         wanted = selection.partition if selection.receipt is None else selection.receipt.partition
         if wanted is not None and wanted >= count:
             raise LogweirError(PARTITION_UNKNOWN, topic=self._queue.topic, partition=wanted, partitions=count)
         progress = Progress(topic_id, self._clock(), {}, {}, selected=_as_json(selection))
         ids = {position_id(self._settings.worker.group, topic_id, partition): partition for partition in range(count)}
-        positions = until_it_answers(lambda: self._store.read_ledger(list(ids)), self._stopping)
+        positions = self._store.read_ledger(list(ids))
         for id, partition in ids.items():
             if wanted not in (None, partition) or id not in positions:
                 continue
-            first = until_it_answers(lambda: selection.begins(self._queue, partition), self._stopping)  # noqa: B023
+            first = selection.begins(self._queue, partition)
             # What is above has not been settled: it is still the workers' to do, and to do again.
             end = positions[id].body.get("next_offset") or 0
             if selection.to_offset is not None:
@@ -273,7 +274,7 @@ class Replay:
 
     def _held(self, partition: int, first: int, end: int) -> tuple[int, list[Gone]]:
         """From where on the queue holds what was asked for, and what it does not."""
-        earliest, _ = until_it_answers(lambda: self._queue.offsets(partition), self._stopping)
+        earliest, _ = self._queue.offsets(partition)
         if not earliest:
             return first, []
         since_us = self._queued_us(partition, earliest)
@@ -328,6 +329,7 @@ class Replay:
         self._take(bulk)
         self.progress.following[partition] = self.progress.bounds[partition][1]
         self._save()
+        self._on_progress(self.progress)
 
     def _deliveries(self, partition: int) -> Iterator[Delivery]:
         """The records of the partition that are still to be read."""
@@ -435,17 +437,14 @@ class Replay:
 
 
 def _as_json(selection: Selection) -> dict[str, Any]:
-    receipt = selection.receipt
-    named = {name: getattr(selection, name) for name in Selection.__slots__ if name != "receipt"}
-    if receipt is None:
-        return {**named, "receipt": None}
-    fields = (receipt.partition, receipt.first, receipt.count, receipt.window)
-    return {**named, "receipt": [receipt.ingest_epoch.hex(), *fields]}
+    body = asdict(selection)
+    if selection.receipt is not None:
+        body["receipt"]["ingest_epoch"] = selection.receipt.ingest_epoch.hex()
+    return body
 
 
 def _selection_of(body: dict[str, Any]) -> Selection:
-    receipt = None
-    if body["receipt"] is not None:
-        epoch, *fields = body["receipt"]
-        receipt = Receipt(bytes.fromhex(epoch), *fields)
-    return Selection(**{**body, "receipt": receipt})
+    token = body["receipt"]
+    if token is not None:
+        token = Receipt(**{**token, "ingest_epoch": bytes.fromhex(token["ingest_epoch"])})
+    return Selection(**{**body, "receipt": token})

@@ -37,7 +37,6 @@ from logweir.query import time_bounds
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir_workers import replay
-from logweir_workers.patience import Stopped
 from logweir_workers.replay import Replay, Selection
 
 _LINE_INTERVAL_S = 5.0
@@ -68,14 +67,11 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with closing(open_store(settings.store)) as store, closing(open_queue(settings.queue)) as queue:
-        try:
-            one = Replay(
-                settings=settings, store=store, queue=queue, selection=_selection(arguments, settings),
-                words=_words(arguments), reprocess=arguments.reprocess, dry_run=arguments.dry_run,
-                rate=arguments.rate, restart=arguments.restart, clock=now_us, stopping=stopping,
-            )  # fmt: skip
-        except Stopped:
-            return 130
+        one = Replay(
+            settings=settings, store=store, queue=queue, selection=_selection(arguments, settings),
+            words=_words(arguments), reprocess=arguments.reprocess, dry_run=arguments.dry_run,
+            rate=arguments.rate, restart=arguments.restart, clock=now_us, stopping=stopping,
+        )  # fmt: skip
         if one.is_resumed:
             at = f"{one.progress.records_read:,} of {one.progress.records:,} records"
             print(f"Going on with what was begun at {iso_seconds(one.progress.begun_us)}: {at} done.", file=sys.stderr)
@@ -149,7 +145,7 @@ def _report(arguments: argparse.Namespace, progress: replay.Progress) -> int:
     tally = progress.tally
     unfound = 0
     if arguments.receipt and progress.is_done:
-        unfound = progress.selected["receipt"][2] - tally.events
+        unfound = progress.selected["receipt"]["count"] - tally.events
     document = {
         "done": progress.is_done, "dry_run": arguments.dry_run, **tally.as_json(), "not_found": unfound,
         "gone": [{"partition": one.partition, "first": one.first, "last": one.last, "left_since_us": one.since_us}
