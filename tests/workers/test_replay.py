@@ -18,13 +18,14 @@ from logweir import clock, config
 from logweir.audit import read_books
 from logweir.corrections import read_corrections
 from logweir.errors import LogweirError
-from logweir.ledger import position_id
+from logweir.ledger import PartitionLedger, position_id
 from logweir.query import parse
 from logweir.queue import Queue, open_queue
 from logweir.receipt import Receipt
 from logweir.record import Accepted, Kind, Marker
 from logweir.store import Store, open_store
 from logweir_workers import document as documents
+from logweir_workers.bookkeeping import StoreAuditor
 from logweir_workers.normalise import normalise
 from logweir_workers.replay import Progress, Replay, Selection
 from logweir_workers.retry import Retrier
@@ -170,6 +171,30 @@ def test_only_what_is_missing_is_created_again(world: World) -> None:
     assert [done.events, done.missing, done.written] == [50, 2, 2]
     assert world.stored() == before
     assert world.lines() == {}
+
+
+def test_a_difference_that_the_auditor_found_is_gone_once_the_store_is_mended(world: World) -> None:
+    """Workers ask the store for each closed window once: who brings events back has the books say so."""
+    world.door.write(batch(*some(30)))
+    world.door.write_as(Kind.MARKER, Marker([Accepted("app", None, 30, 0)], []), first=1, count=30)
+    world.work_off()
+    world.lose("event 3", "event 4")
+    place = position_id("logweir", world.queue.topic_id(), 0)
+    ledger = PartitionLedger.claim(
+        store=world.store, group="logweir", topic_id=world.queue.topic_id(), partition=0, owner="test"
+    )
+    (window,) = world.store.scan_ledger("window:logweir:")
+    ledger.closed_lately.append((window.id, window.body["window"]))
+    later_us = clock.now_us() + 600_000_000
+    StoreAuditor(store=world.store, group="logweir", clock=lambda: later_us).audit_one([ledger])
+    before = read_books(world.store, group="logweir", late_us=0, now_us=clock.now_us())
+    world.replay(dry_run=True)
+    still = read_books(world.store, group="logweir", late_us=0, now_us=clock.now_us())
+    world.replay()
+
+    assert (before.imbalance, still.imbalance) == (2, 2)
+    assert world.store.read_ledger([place])[place].body["next_offset"] == 2
+    world.assert_agreed()
 
 
 def test_a_missing_event_that_todays_filters_leave_out_is_booked_as_filtered(world: World) -> None:

@@ -44,8 +44,7 @@ class StoreAuditor:
                 return
 
     def _audit(self, ledger: PartitionLedger, window: Window) -> None:
-        stored = self._stored(ledger.partition, window)
-        expected = sum(counts[0] for counts in window.outcomes.values()) + self._corrected(ledger.partition, window)
+        stored, expected = _counts(self._store, self._group, ledger.partition, window)
         difference = LedgerDocument(window.id.replace("window:", "store_difference:", 1), ledger.generation, {})
         metrics.get("logweir_worker_windows_audited_total").inc()
         if stored == expected:
@@ -59,22 +58,50 @@ class StoreAuditor:
         body = {"kind": "store_difference", "stored": stored, "indexed": expected, "at_us": self._clock()}
         self._store.write_ledger([ledger.document(difference.id, body)])
 
-    def _stored(self, partition: int, window: Window) -> int:
-        if not window.numbers.max:
-            return 0
-        stream = stream_of(bytes.fromhex(window.ingest_epoch), partition)
-        lowest = next(iter(window.numbers))[0]
-        query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, window.numbers.max + 1)))
-        middle_us = window.window * WINDOW_US
-        return self._store.search(query, size=0, from_us=max(0, middle_us - _DAY_US), to_us=middle_us + _DAY_US).total
 
-    def _corrected(self, partition: int, window: Window) -> int:
-        """By how many events replays and retries have changed what is indexed."""
-        count = 0
-        for one in read_corrections(self._store, self._group, window=window.window):
-            if (one.partition, one.ingest_epoch) == (partition, window.ingest_epoch):
-                count += one.count * ((one.to_outcome is Outcome.INDEXED) - (one.from_outcome is Outcome.INDEXED))
-        return count
+def recheck_differences(store: Store, group: str) -> int:
+    """Ask the store again of windows for which it differed, and forget those that agree now; gives how many do.
+
+    For who has mended something: a window is asked for once, and may have been while a replay was at it. Raises
+    LogweirError(STORE_DOWN).
+    """
+    store.refresh()
+    mended = []
+    for difference in store.scan_ledger(f"store_difference:{group}:"):
+        id = difference.id.replace("store_difference:", "window:", 1)
+        found = store.read_ledger([id]).get(id)
+        if found is None:
+            continue
+        stored, expected = _counts(store, group, difference.body["partition"], Window.from_body(id, found.body))
+        if stored == expected:
+            mended.append(difference)
+    store.delete_ledger(mended)
+    return len(mended)
+
+
+def _counts(store: Store, group: str, partition: int, window: Window) -> tuple[int, int]:
+    """Of a window, how many documents the store has, and how many the ledger says that it should have."""
+    indexed = sum(counts[0] for counts in window.outcomes.values())
+    return _stored(store, partition, window), indexed + _corrected(store, group, partition, window)
+
+
+def _stored(store: Store, partition: int, window: Window) -> int:
+    if not window.numbers.max:
+        return 0
+    stream = stream_of(bytes.fromhex(window.ingest_epoch), partition)
+    lowest = next(iter(window.numbers))[0]
+    query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, window.numbers.max + 1)))
+    middle_us = window.window * WINDOW_US
+    return store.search(query, size=0, from_us=max(0, middle_us - _DAY_US), to_us=middle_us + _DAY_US).total
+
+
+def _corrected(store: Store, group: str, partition: int, window: Window) -> int:
+    """By how many events replays and retries have changed what is indexed."""
+    count = 0
+    for one in read_corrections(store, group, window=window.window):
+        if (one.partition, one.ingest_epoch) == (partition, window.ingest_epoch):
+            count += one.count * ((one.to_outcome is Outcome.INDEXED) - (one.from_outcome is Outcome.INDEXED))
+    return count
 
 
 def delete_old_books(

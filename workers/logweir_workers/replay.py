@@ -39,6 +39,7 @@ from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import pairs
 from logweir_workers import enrich
+from logweir_workers.bookkeeping import recheck_differences
 from logweir_workers.document import Documents, context_of, ids_of
 from logweir_workers.filters import Filters
 from logweir_workers.letter_room import LetterRoom
@@ -226,6 +227,8 @@ class Replay:
         try:
             for partition in self.progress.bounds:
                 self._replay_partition(partition)
+            if not self._dry_run:
+                until_it_answers(lambda: recheck_differences(self._store, self._settings.worker.group), self._stopping)
             self.progress.is_done = True
             self._save()
         except Stopped:
