@@ -101,7 +101,7 @@ class Product:
                     [*LOGWEIR, "replay", *words, "--rate", "500"], stdout=log, stderr=log, env=self.env(**extra)
                 )
             self.wait_until_begun(popen)
-            time.sleep(rng.random())
+            time.sleep(1 + rng.random())
             killed += popen.poll() is None
             popen.send_signal(signal.SIGKILL)
             popen.wait(10)
