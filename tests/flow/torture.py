@@ -191,7 +191,7 @@ def torture(system: System, *, until: Callable[[int], bool], pause_s: float = 1.
     """Load, and kills until ``until(number of kills)``; then peace, and the books."""
     outcome = Outcome()
     emitters = [
-        Emitter(system.ports, system.key, f"e{n}", is_numbered=n < EMITTERS - 2, withholds=True)
+        Emitter(system.ports, system.key, f"e{n}", is_numbered=n < EMITTERS - 2, withholds=True, pause_s=0.01)
         for n in range(EMITTERS)
     ]  # fmt: skip
     for emitter in emitters:
