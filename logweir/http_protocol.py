@@ -116,6 +116,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._reading = 0
         self._body = 0
         self._since_body = 0
+        self._has_body = False
+        self._headers_begun_with = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_extra = False
@@ -208,21 +210,21 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._completed_here = False
         self._reading = len(data)
-        body = self._body
+        self._has_body = False
         self._feed(data)
         if self._under_way:
-            self._go_on(len(data), has_body=self._body > body)
+            self._go_on(len(data))
         elif self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
             # Line ends before a request, and nothing else.
             self._arm(self.settings.header_timeout_s, self._too_slow)
 
-    def _go_on(self, size_bytes: int, *, has_body: bool) -> None:
+    def _go_on(self, size_bytes: int) -> None:
         """Refuse the message under way if too much has come of it, else see that its rest comes in time."""
         settings = self.settings
         # What came in one piece with the end of the message before cannot be told apart; it is one read at most.
         if not self._began_behind_another:
             self._fed += size_bytes
-            self._since_body = 0 if has_body else self._since_body + size_bytes
+            self._since_body = 0 if self._has_body else self._since_body + size_bytes
         self._began_behind_another = False
         framing_size_bytes_max = settings.header_size_bytes_max + _CHUNKING_FACTOR * self._body
         if self._since_body > settings.header_size_bytes_max or self._fed - self._body > framing_size_bytes_max:
@@ -263,7 +265,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.scope[WRITER] = self  # type: ignore[literal-required]
         self._under_way = self._in_headers = True
         self._began_behind_another = self._completed_here
-        self._fed = self._body = self._since_body = 0
+        self._fed = self._body = self._since_body = self._headers_begun_with = 0
 
     def on_headers_complete(self) -> None:
         if self._is_deaf:
@@ -281,11 +283,13 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._is_extra or self._is_refusing or self.pipeline or len(self.tasks) >= settings.requests_max:
             self._begin_under_load()
         else:
+            self._headers_begun_with = len(self.headers)
             super().on_headers_complete()
         self._in_headers = False
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
+        self._has_body = True
         if not self._is_deaf:
             super().on_body(body)
 
@@ -339,6 +343,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if error is not None:
             self._refuse(error)
             return
+        self._headers_begun_with = len(self.headers)
         super().on_headers_complete()
         if self._is_extra:
             self.cycle.keep_alive = False
@@ -392,7 +397,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._is_deaf = True
         self._disarm()
-        self.headers.clear()  # Nobody looks at them any more.
+        # Of a request that has begun only the trailers: it may have yet to look for its key.
+        del self.headers[self._headers_begun_with :]
         self.refused(error.problem.code)
         is_in_body = self._under_way and not self._in_headers
         is_behind = bool(self.pipeline) if is_in_body else not self._is_idle()

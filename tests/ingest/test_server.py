@@ -163,6 +163,33 @@ def test_what_is_not_http_gets_a_problem_answer(door: Door, sent: bytes) -> None
     assert answer.startswith(b"HTTP/1.1 400 ") and b'"code":"http_bad"' in answer
 
 
+def test_a_smaller_body_behind_a_larger_one_is_no_header(door: Door) -> None:
+    """What comes of a kept connection's next request, in whatever pieces, is measured by that request alone."""
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: "
+    statuses = []
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        for size in (200_000, 199_000, 30_000):
+            body = "[" + ",".join(['{"a":"' + "x" * 1000 + '"}'] * (size // 1009)) + "]"
+            for piece in (f"{head}{len(body)}\r\n\r\n{body[:10]}", body[10:25_000], body[25_000:]):
+                connection.sendall(piece.encode())
+                time.sleep(0.05)
+            statuses.append(connection.recv(65536)[9:12])
+
+    assert statuses == [b"202"] * 3
+
+
+def test_a_body_that_breaks_off_with_a_refusal_is_no_attempt_without_a_key(door: Door) -> None:
+    """A good key whose request is refused at once for its framing does not count as a failed attempt."""
+    before = door.metric('logweir_ingest_rejected_requests_total{reason="key_missing"}')
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        connection.sendall(head.encode() + b"1;" + b"x" * 40_000)
+        answer = read_to_end(connection)
+
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert door.metric('logweir_ingest_rejected_requests_total{reason="key_missing"}') == before
+
+
 def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
     """Several requests in one packet, bodies and all."""
     head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: "
