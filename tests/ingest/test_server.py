@@ -170,7 +170,7 @@ def test_a_smaller_body_behind_a_larger_one_is_no_header(door: Door) -> None:
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
         for size in (200_000, 199_000, 30_000):
             body = "[" + ",".join(['{"a":"' + "x" * 1000 + '"}'] * (size // 1009)) + "]"
-            for piece in (f"{head}{len(body)}\r\n\r\n{body[:10]}", body[10:25_000], body[25_000:]):
+            for piece in (f"{head}{len(body)}\r\n\r\n{body[:20_000]}", body[20_000:25_000], body[25_000:]):
                 connection.sendall(piece.encode())
                 time.sleep(0.05)
             statuses.append(connection.recv(65536)[9:12])
