@@ -29,6 +29,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ class Round:
     cpu_s: float
     rss_peak_mib: float
     account: Account
+    refusals: Counter[str]
     is_right: bool
 
     @property
@@ -160,6 +162,7 @@ def _measure(
 def _round(door: Door, requests: Path, load: Load, seconds: float) -> Round:
     starts = _settled_ends(door)
     before = _counts(door)
+    refusals_before = _refusals(door)
     door.forget_rss_peak()
     cpu_before_s = door.cpu_s()
     sent = send(door.url, requests, load, seconds=seconds)
@@ -176,7 +179,8 @@ def _round(door: Door, requests: Path, load: Load, seconds: float) -> Round:
         if account.is_right(unheard_max=unheard_max) or time.monotonic() > deadline:
             break
         starts = ends
-    return Round(sent, cpu_s, rss_peak_mib, account, account.is_right(unheard_max=unheard_max))
+    refusals = _refusals(door) - refusals_before
+    return Round(sent, cpu_s, rss_peak_mib, account, refusals, account.is_right(unheard_max=unheard_max))
 
 
 def _counts(door: Door) -> list[int] | None:
@@ -185,6 +189,10 @@ def _counts(door: Door) -> list[int] | None:
         return None
     names = ("logweir_ingest_accepted_events_total", "logweir_ingest_unconfirmed_events_total")
     return [round(door.metric(name)) for name in names]
+
+
+def _refusals(door: Door) -> Counter[str]:
+    return door.refusals() if door.name == "logweir" else Counter()
 
 
 def _since(before: list[int] | None, after: list[int] | None) -> list[int] | list[None]:
@@ -209,6 +217,8 @@ def _line(case: str, name: str, ours: list[Round], rounds: dict[str, list[Round]
     costs = [one.figures["cpu_s_per_100k"] for one in ours]
     line["cpu_s_per_100k_range"] = [_rounded(min(costs)), _rounded(max(costs))]
     line["errors"] = sum(one.sent.refusals + one.sent.timeouts for one in ours)
+    if name == "logweir":
+        line["refused"] = dict(sum((one.refusals for one in ours), Counter()))
     line["dropped_connections"] = sum(one.sent.dropped for one in ours)
     for count in ("answered", "accepted", "unconfirmed", "delivered"):
         numbers = [getattr(one.account, count) for one in ours]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,12 @@ class Door:
         """The sum of a metric of logweir's, over all its labels."""
         lines = (line for line in self.get("/metrics").splitlines() if line.startswith((name + " ", name + "{")))
         return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def refusals(self) -> Counter[str]:
+        """How many requests logweir has refused, by reason."""
+        pattern = r'^logweir_ingest_rejected_requests_total\{reason="(\w+)"\} (\S+)$'
+        found = re.findall(pattern, self.get("/metrics"), re.M)
+        return Counter({reason: round(float(count)) for reason, count in found})
 
     def cpu_s(self) -> float:
         """Used so far by all its processes, and by those of them that have ended."""
