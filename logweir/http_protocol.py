@@ -107,7 +107,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.timeout_keep_alive = self.settings.idle_timeout_s  # type: ignore[assignment]
         self._under_way = False
         self._in_headers = False
         self._began_behind_another = False
@@ -120,6 +119,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._headers_begun_with = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since_s = 0.0
         self._is_extra = False
         self._is_deaf = False
         self._is_ending = False
@@ -156,6 +157,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self.resume_writing()
         if self.scope is not None:
             # Connection and last request would hold each other, headers and all, until somebody looks for such pairs.
@@ -175,9 +178,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._unread_timer is not None:
             self._unread_timer.cancel()
             self._unread_timer = None
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
 
     def finish(self, *, refusing: bool, closing: bool) -> None:
         """The server ends: make the answer to what is under way, or to what comes next, the last one here.
@@ -207,7 +207,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        self._unset_keepalive_if_required()
         self._completed_here = False
         self._reading = len(data)
         self._has_body = False
@@ -329,12 +328,29 @@ class LimitedProtocol(HttpToolsProtocol):
         return True
 
     def on_response_complete(self) -> None:
-        is_last = not self.pipeline
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._close()
-        elif is_last and self._last_word is not None:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._last_word is not None:
             self._say(self._last_word)
+        else:
+            self._idle_since_s = self.loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self.loop.call_later(self.settings.idle_timeout_s, self._idled)
+
+    def _idled(self) -> None:
+        """Close the connection if it idles for so long already. One timer each; uvicorn sets one for each answer."""
+        rest_s = self._idle_since_s + self.settings.idle_timeout_s - self.loop.time()
+        if self._under_way or self._is_deaf or not self._is_idle():
+            rest_s = self.settings.idle_timeout_s
+        if rest_s > 0:
+            self._idle_timer = self.loop.call_later(rest_s, self._idled)
+        else:
+            self._close()
 
     # --- refusals --------------------------------------------------------------------------------------------------
     def _begin_under_load(self) -> None:
@@ -412,7 +428,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._say(error)
 
     def _say(self, error: LogweirError) -> None:
-        self._unset_keepalive_if_required()
         self.transport.write(_problem_answer(error))
         if error.problem.status in _COME_BACK:
             self.flow.resume_reading()
