@@ -53,12 +53,12 @@ class Verdict(enum.Enum):
 class Case:
     """What goes over one connection.
 
-    ``wire``: bytes, and seconds to wait between them. ``answers``: how many are due; 0 when nobody waits for them.
-    ``events``: what is in the queue if the door accepts. ``may_be_cut``: the door may end the connection instead of
-    answering, or so that the answer is lost with what it did not read.
+    ``wire``: bytes, and between them seconds to wait, or None: an answer is heard first. ``answers``: how many are due;
+    0 when nobody waits for them. ``events``: what is in the queue if the door accepts. ``may_be_cut``: the door may end
+    the connection instead of answering, or so that the answer is lost with what it did not read.
     """
 
-    wire: tuple[bytes | float, ...]
+    wire: tuple[bytes | float | None, ...]
     verdict: Verdict
     events: tuple[bytes, ...] = ()
     answers: int = 1
@@ -430,6 +430,20 @@ def pipelined(draw: st.DrawFn) -> Case:
     return Case(draw(_in_pieces(wire)), Verdict.ACCEPTED, tuple(events), answers=len(bodies))
 
 
+@st.composite
+def kept(draw: st.DrawFn) -> Case:
+    """Several good requests over one connection, one after another, with bodies of all sizes in pieces."""
+    wire: list[bytes | float | None] = []
+    events: list[bytes] = []
+    count = draw(st.integers(2, 4))
+    for _ in range(count):
+        size = draw(st.sampled_from((10, 1000, 20_000, 50_000)))
+        batch = [b'{"id":"%012d","a":"%b"}' % (draw(_ids), b"x" * size) for _ in range(draw(st.integers(1, 4)))]
+        wire += [*draw(_in_pieces(b"".join(draw(_with_body(_HOST_AND_KEY, b"\n".join(batch)))))), None]
+        events += batch
+    return Case(tuple(wire[:-1]), Verdict.ACCEPTED, tuple(events), answers=count)
+
+
 # --- huge ---------------------------------------------------------------------------------------------------------
 @st.composite
 def huge(draw: st.DrawFn) -> Case:
@@ -542,10 +556,10 @@ def gone(draw: st.DrawFn) -> Case:
     return Case((wire,), Verdict.OPEN, (event,), answers=0, resets=draw(st.booleans()))
 
 
-# How many of twenty cases are of which kind. Those that may hold a connection until its time is over are fewer.
+# How many of twenty-one cases are of which kind. Those that may hold a connection until its time is over are fewer.
 KINDS = {
     good: 4, careless: 5, unwelcome: 1, damaged_compression: 2, damaged_head: 1, smuggling: 1, not_http: 1,
-    elsewhere: 1, pipelined: 1, huge: 1, slow: 1, gone: 1,
+    elsewhere: 1, pipelined: 1, kept: 1, huge: 1, slow: 1, gone: 1,
 }  # fmt: skip
 _kinds = st.sampled_from([kind for kind, count in KINDS.items() for _ in range(count)])
 

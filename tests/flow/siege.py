@@ -230,6 +230,7 @@ class _Client:
         # From many addresses, as strangers come; all of 127.0.0.0/8 is this machine.
         self._address = f"127.{_random.randrange(1, 255)}.{_random.randrange(256)}.{_random.randrange(1, 255)}"
         self._received = b""
+        self._heard: list[Answer] = []
 
     def deliver(self) -> list[Answer]:
         try:
@@ -238,9 +239,10 @@ class _Client:
             ) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._send(connection)
-                return self._answers(connection) if self._case.answers else []
+                self._hear(connection, self._case.answers)
         except TimeoutError:
-            return []
+            pass
+        return self._heard
 
     def _send(self, connection: socket.socket) -> None:
         # What the door does not want to read any more cannot be sent; it may have answered before.
@@ -249,30 +251,26 @@ class _Client:
                 if isinstance(piece, bytes):
                     connection.settimeout(max(0.001, self._deadline_s - time.monotonic()))
                     connection.sendall(piece.replace(hostile.KEY, self._key))
+                elif piece is None:
+                    self._hear(connection, len(self._heard) + 1)
                 else:
                     time.sleep(piece)
         if self._case.resets:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _answers(self, connection: socket.socket) -> list[Answer]:
-        """As many as are due, or as there are before the connection or the time ends."""
-        answers: list[Answer] = []
-        while len(answers) < self._case.answers:
+    def _hear(self, connection: socket.socket, count: int) -> None:
+        """Until that many answers are there, or the connection or the time ends."""
+        while len(self._heard) < count and not self.is_ended:
             if (answer := self._next_answer()) is not None:
-                answers += [answer] if answer.status != 100 else []
+                self._heard += [answer] if answer.status != 100 else []
                 continue
             connection.settimeout(max(0.001, self._deadline_s - time.monotonic()))
             try:
                 piece = connection.recv(65536)
-            except TimeoutError:
-                break
             except ConnectionError:
                 piece = b""
-            if not piece:
-                self.is_ended = True
-                break
+            self.is_ended = not piece
             self._received += piece
-        return answers
 
     def _next_answer(self) -> Answer | None:
         """The next whole answer of what was received. All of the door's say their length."""
