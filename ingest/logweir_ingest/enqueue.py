@@ -22,7 +22,7 @@ from logweir import metrics
 from logweir.clock import now_us
 from logweir.config import MEBIBYTE, Settings, shown_url
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, SPOOL_FAILED, LogweirError
-from logweir.queue import Queue
+from logweir.queue import Producer, Queue
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
 from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, Spool
@@ -81,6 +81,7 @@ class _Way:
     outstanding_bytes: int = 0
     outstanding_since_s: float = 0.0
     confirmed: int = 0
+    producer: Producer | None = None
     has_failed: bool = False
     retry_s: float = 0.0
 
@@ -127,9 +128,8 @@ class Enqueuer:
         self._link.start(self._connected)
 
     def _open(self, partitions: int) -> None:
-        with self._lock:
-            self._ways = [_Way() for _ in range(partitions)]
-            self._adopt()
+        self._ways = [_Way() for _ in range(partitions)]
+        self._adopt()
         self._thread.start()
         self._opened(partitions)
         self.is_open = True
@@ -192,8 +192,10 @@ class Enqueuer:
         with self._lock:
             way = self._ways[partition]
             if not self.is_spooling(partition):
+                # Behind one that waits for the first producer: ``_connected`` hands both over.
+                has_waiting = bool(way.direct) and not way.direct[-1].is_in_producer
                 way.direct.append(sent)
-                if self._link.producer is None or self._hand_over(way, sent):
+                if has_waiting or self._link.producer is None or self._hand_over(way, sent):
                     return
                 way.direct.pop()
                 # Told later: whoever sends does not expect to be called back before it is done.
@@ -219,6 +221,9 @@ class Enqueuer:
             if error.problem is QUEUE_RECORD_TOO_LARGE:
                 way.direct.remove(sent)
                 raise
+            return False
+        except Exception:  # Whether it was taken or not: in the spool it is safe, and known by its numbers.
+            log.exception("The queue's producer failed")
             return False
         return True
 
@@ -324,12 +329,12 @@ class Enqueuer:
         return bool(self._appends or self._untold) or any(
             way.confirmed
             or (way.is_spooling and way.retry_s <= now_s and not way.outstanding and self._link.producer is not None)
-            for way in self._ways
+            for way in self._ways[: self._reachable()]
         )
 
     def _drain(self) -> None:
         for partition in self._spool.partitions():
-            if partition < min(len(self._ways), self._link.partitions or len(self._ways)):
+            if partition < self._reachable():
                 self._drain_partition(partition, self._ways[partition])
             else:
                 self._complain(partition, "the topic does not have that partition")
@@ -363,8 +368,10 @@ class Enqueuer:
                     break
                 self._forward(partition, way, payload)
         except OSError as error:
+            # Of reading: what can be written is another matter.
             way.retry_s = time.monotonic() + _FAILURE_S
-            self._disk_failed(error)
+            self._meters.failures.inc()
+            self._complain(partition, error)
 
     def _has_room(self, way: _Way) -> bool:
         return (
@@ -372,6 +379,8 @@ class Enqueuer:
             and way.retry_s <= time.monotonic()
             and way.outstanding < _WINDOW_RECORDS
             and way.outstanding_bytes < _WINDOW_SIZE_BYTES
+            # Confirmations are in order of one producer only, and the spool forgets in that order.
+            and (not way.outstanding or way.producer is self._link.producer)
             and self._link.producer is not None
         )
 
@@ -379,8 +388,12 @@ class Enqueuer:
         size_bytes = len(payload)
         with self._lock:
             producer = self._link.producer
+            if way.has_failed or (way.outstanding and way.producer is not producer):
+                # It would overtake what is to be handed over again.
+                way.has_failed = way.is_spooling = True
+                return
             if not way.outstanding:
-                way.outstanding_since_s = time.monotonic()
+                way.outstanding_since_s, way.producer = time.monotonic(), producer
             way.outstanding += 1
             way.outstanding_bytes += size_bytes
             try:
@@ -407,6 +420,7 @@ class Enqueuer:
                 way.outstanding -= 1
                 way.outstanding_bytes -= size_bytes
                 way.outstanding_since_s = now_s
+                self._room.forwarded(size_bytes)
                 # Behind one that failed it is handed over again, to keep the order.
                 way.confirmed += not way.has_failed
             self._changed.notify()
@@ -427,24 +441,30 @@ class Enqueuer:
             return
         self._look_s = now_s + _LOOK_EVERY_S
         self._room.others_bytes = self._spool.others_size_bytes()
-        if self._room.others_bytes and not self._spool.partitions():
-            with self._lock:
-                told = self._adopt() if not any(way.is_spooling for way in self._ways) else []
-            _tell(told)
+        if self._room.others_bytes and not any(partition < self._reachable() for partition in self._spool.partitions()):
+            self._adopt()
 
-    def _adopt(self) -> _Told:
+    def _adopt(self) -> None:
+        """Not under the lock while the disk is asked: senders and health do not wait for it."""
         try:
             self._spool.adopt()
         except OSError as error:
-            self._disk_failed(error)
+            log.error("What other processes left in the spool cannot be adopted: %s", error)
         self._room.holds(self._spool.size_bytes)
         found = [partition for partition in self._spool.partitions() if partition < len(self._ways)]
-        return [one for partition in found for one in self._flip(partition)]
+        with self._lock:
+            told = [one for partition in found for one in self._flip(partition)]
+        _tell(told)
+
+    def _reachable(self) -> int:
+        """How many partitions can be forwarded to: a topic that was made anew may have fewer."""
+        return min(len(self._ways), self._link.partitions or len(self._ways))
 
     # --- looked after ----------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """Send to the spool what the queue has not confirmed in time; call some twenty times a second."""
         now_s = time.monotonic()
+        producer = self._link.producer
         told: _Told = []
         with self._lock:
             late = [
@@ -457,10 +477,11 @@ class Enqueuer:
                 late = [partition for partition, way in enumerate(self._ways) if way.direct]
             for partition in late:
                 told += self._flip(partition)
+            if self._is_suspect and producer is not None and not producer.fill():
+                self._is_suspect = False  # Nothing is left that could be confirmed: the next record shows.
             self._say(now_s)
             self._replace_if_stuck(now_s)
         _tell(told)
-        producer = self._link.producer
         self._meters.ticked(producer.fill() if producer is not None else 0.0, self._room)
 
     def _say(self, now_s: float) -> None:
@@ -520,7 +541,7 @@ class Enqueuer:
         with self._lock:
             return any(
                 way.direct or way.appending or (not self._is_suspect and (way.is_spooling or way.outstanding))
-                for way in self._ways
+                for way in self._ways[: self._reachable()]
             )
 
 
@@ -548,7 +569,10 @@ def _heard(sent: _Sent, result: Result) -> _Told:
 def _tell(told: _Told) -> None:
     """Without the lock."""
     for settled, result in told:
-        settled(result)
+        try:
+            settled(result)
+        except Exception:  # One sender's trouble is not the others'.
+            log.exception("A sender could not be told what became of its events")
 
 
 class _Meters:

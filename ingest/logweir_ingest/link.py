@@ -46,11 +46,11 @@ class QueueLink:
         while self._wanted.wait() and not self._stopped.is_set():
             try:
                 producer = self._connected()
-            except LogweirError as error:
-                self.reason = error.detail
-                if error.problem.code != said:
+            except Exception as error:  # noqa: BLE001  The thread outlives it: nobody else would connect.
+                self.reason = error.detail if isinstance(error, LogweirError) else repr(error)
+                if self.reason != said:
                     log.error("There is no way into the queue: %s Trying on.", error)
-                    said = error.problem.code
+                    said = self.reason
                 self._stopped.wait(wait_s)
                 wait_s = min(wait_s * 2, _RETRY_S_MAX)
                 continue
@@ -68,12 +68,15 @@ class QueueLink:
 
     def _hand_over(self, producer: Producer) -> None:
         with self._lock:
-            stopped = self._stopped.is_set()
-            former = producer if stopped else self.producer
-            if not stopped:
-                self.producer = producer
+            former, self.producer = self.producer, None
+        # First: what the former still holds must have failed before anything goes to the next, or it is overtaken.
         if former is not None:
             former.close(0)
+        with self._lock:
+            if not self._stopped.is_set():
+                self.producer = producer
+                return
+        producer.close(0)
 
     def stop(self, timeout_s: float) -> None:
         """Confirm what was sent, for at most ``timeout_s`` seconds, and let go of the queue."""

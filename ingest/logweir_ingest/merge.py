@@ -9,6 +9,7 @@ passes over partitions that do not confirm, as long as there are others.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 import zlib
@@ -22,7 +23,7 @@ import msgspec
 from logweir import metrics, record
 from logweir.clock import Clock
 from logweir.config import MEBIBYTE
-from logweir.errors import QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, STOPPING, LogweirError
+from logweir.errors import INTERNAL, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, STOPPING, LogweirError
 from logweir.record import Batch, Refused
 from logweir_ingest.enqueue import QUEUE, SPOOL, Enqueuer, Settled
 from logweir_ingest.enqueue import Result as Where
@@ -169,6 +170,9 @@ class Merger:
         self._soon = soon
         self._ticked = ticked
         self._lock = threading.RLock()
+        # A window ends early when it has seen so many emitters. Two flights may be on the way to its partition then,
+        # each with as many others, and its marker must still fit into a record.
+        self._flight_batches_max = max(1, record_size_bytes_max // _EMITTER_SIZE_BYTES_MAX // 3)
         self._bare = _Lane(None)
         self._lanes: list[_Lane] = []
         self._windows = Windows(partitions=0, emitters_max=1)
@@ -187,8 +191,7 @@ class Merger:
 
     def _opened(self, partitions: int) -> None:
         with self._lock:
-            emitters_max = max(1, self._record_size_bytes_max // _EMITTER_SIZE_BYTES_MAX)
-            self._windows = Windows(partitions=partitions, emitters_max=emitters_max)
+            self._windows = Windows(partitions=partitions, emitters_max=self._flight_batches_max)
             self._lanes = [_Lane(partition) for partition in range(partitions)]
             # Doors that start together should not all begin with partition 0.
             self._bare_partition = self.ingest_epoch[0] % partitions
@@ -241,7 +244,14 @@ class Merger:
             partition = self._next_bare_partition() if lane.partition is None else lane.partition
             waiters = [lane.waiting.popleft()]
             size_bytes = waiters[0].size_bytes
-            while lane.waiting and size_bytes + lane.waiting[0].size_bytes <= _FLIGHT_SIZE_BYTES_MAX:
+            # A batch that may need several records flies alone: it needs room in the spool for all of them.
+            size_bytes_max = _FLIGHT_SIZE_BYTES_MAX if size_bytes <= self._record_size_bytes_max else 0
+            while (
+                lane.waiting
+                and len(waiters) < self._flight_batches_max
+                and size_bytes + lane.waiting[0].size_bytes <= size_bytes_max
+                and lane.waiting[0].size_bytes <= self._record_size_bytes_max
+            ):
                 waiters.append(lane.waiting.popleft())
                 size_bytes += waiters[-1].size_bytes
             flight = self._take_off(lane, partition, waiters, size_bytes)
@@ -259,7 +269,7 @@ class Merger:
         first = self._windows.next_number(partition)
         flight = _Flight(lane, partition, window, first, waiters)
         try:
-            if size_bytes > self._record_size_bytes_max:
+            if len(waiters) == 1 and size_bytes > self._record_size_bytes_max:
                 # It may take several records: there must be room for the last before the first leaves.
                 self._enqueuer.reserve(size_bytes)
                 flight.reserved_bytes = size_bytes
@@ -278,6 +288,9 @@ class Merger:
                         unsent.popleft().sent = True
         except LogweirError as error:
             flight.error = error
+        except Exception:  # A bug of ours: senders are answered all the same.
+            flight.error = LogweirError(INTERNAL, reference=secrets.token_hex(6))
+            log.exception("A record could not be sent, reference %s", flight.error.numbers["reference"])
         return flight
 
     def _landing(self, flight: _Flight, sent: _Sent) -> Settled:

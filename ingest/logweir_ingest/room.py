@@ -29,7 +29,9 @@ class Room:
         self.others_bytes = 0
         self._share_bytes = size_bytes_max // processes
         self._taken_bytes = 0
-        self._freed: deque[tuple[float, int]] = deque()
+        # Of the last seconds: when how much was forwarded; and the sum.
+        self._forwarded: deque[tuple[float, int]] = deque()
+        self._rate_bytes = 0
         self._lock = threading.Lock()
 
     def take(self, size_bytes: int) -> None:
@@ -51,9 +53,14 @@ class Room:
     def holds(self, size_bytes: int) -> None:
         """The spool's size now."""
         with self._lock:
-            if size_bytes < self.held_bytes:
-                self._freed.append((time.monotonic(), self.held_bytes - size_bytes))
             self.held_bytes = size_bytes
+
+    def forwarded(self, size_bytes: int) -> None:
+        """So much has come into the queue; it frees room when its whole segment has."""
+        with self._lock:
+            self._forget()
+            self._forwarded.append((time.monotonic(), size_bytes))
+            self._rate_bytes += size_bytes
 
     @property
     def is_full(self) -> bool:
@@ -64,12 +71,14 @@ class Room:
         used_bytes = self.held_bytes + self._taken_bytes
         return min(self._share_bytes - used_bytes, self.size_bytes_max - self.others_bytes - used_bytes)
 
+    def _forget(self) -> None:
+        since_s = time.monotonic() - _RATE_OVER_S
+        while self._forwarded and self._forwarded[0][0] < since_s:
+            self._rate_bytes -= self._forwarded.popleft()[1]
+
     def _retry_after_s(self, size_bytes: int) -> int:
         """How long it takes, at the rate of the last seconds, until so many bytes are forwarded."""
-        since_s = time.monotonic() - _RATE_OVER_S
-        while self._freed and self._freed[0][0] < since_s:
-            self._freed.popleft()
-        freed_bytes = sum(freed for _, freed in self._freed)
-        if not freed_bytes:
+        self._forget()
+        if not self._rate_bytes:
             return _RETRY_AFTER_UNKNOWN_S
-        return min(_RETRY_AFTER_S_MAX, max(1, math.ceil(size_bytes * _RATE_OVER_S / freed_bytes)))
+        return min(_RETRY_AFTER_S_MAX, max(1, math.ceil(size_bytes * _RATE_OVER_S / self._rate_bytes)))

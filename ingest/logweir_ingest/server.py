@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logweir.cli import settings_of
-from logweir.config import Settings
+from logweir.config import MEBIBYTE, Settings
 from logweir.errors import FILE_UNREADABLE, SETTING_BAD, LogweirError
 from logweir.keys import read_keys
 from logweir.logs import configure_logging
@@ -75,6 +75,13 @@ def _checked(settings: Settings) -> Served:
         raise LogweirError(
             SETTING_BAD, where="The configuration", name="ingest.processes", value=settings.ingest.processes,
             reason="the embedded queue is for one ingest process; use Kafka for more",
+        )  # fmt: skip
+    share_bytes = settings.ingest.spool_size_bytes_max // settings.ingest.processes
+    if share_bytes < settings.ingest.decompressed_size_bytes_max + MEBIBYTE:
+        raise LogweirError(
+            SETTING_BAD, where="The configuration", name="ingest.spool_size_bytes_max",
+            value=settings.ingest.spool_size_bytes_max,
+            reason="each process's share must have room for one request (ingest.decompressed_size_bytes_max) and 1 MiB",
         )  # fmt: skip
     return Served(settings, certificate_of(settings.ingest))
 

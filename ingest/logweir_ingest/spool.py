@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from logweir.config import MEBIBYTE
-from logweir.files import make_folder, sync_folder
+from logweir.files import locked, make_folder, sync_folder, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,11 @@ class Spool:
     def _begin_segment(self, partition: int, chain: _Chain) -> None:
         self._make_folder()
         path = self._folder / f"{partition:05}-{self._next_segment:08}.log"
-        chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.close(self._locks.pop(self._folder))  # Somebody has removed it: the next try makes it again.
+            raise
         self._next_segment += 1
         chain.segments.append(_Segment(path, 0, is_sealed=False))
         sync_folder(self._folder)
@@ -177,7 +181,7 @@ class Spool:
         if self._folder in self._locks:
             return
         make_folder(self._root)
-        with _locked(self._root / "lock"):
+        with locked(self._root / "lock"):
             make_folder(self._folder)
             self._locks[self._folder] = _lock(self._folder / "lock")
 
@@ -260,24 +264,32 @@ class Spool:
         """Take over what processes left that are gone, oldest first, in front of what is written from now on."""
         if not self._root.is_dir():
             return
-        with _locked(self._root / "lock"):
+        try:
+            descriptor = _lock(self._root / "lock")
+        except BlockingIOError:
+            return  # Another process makes or adopts a folder just now.
+        try:
             for folder in _folders(self._root):
-                if folder in self._locks:
-                    continue
-                try:
-                    self._locks[folder] = _lock(folder / "lock")
-                except (BlockingIOError, FileNotFoundError):
-                    continue  # Its process lives, or has just removed it.
-                self._take_over(folder)
+                if folder not in self._locks:
+                    # Its process lives, or has just removed it, or it is not ours to read.
+                    with contextlib.suppress(OSError):
+                        self._take_over(folder)
+        finally:
+            os.close(descriptor)
 
     def _take_over(self, folder: Path) -> None:
-        paths = _segment_paths(folder)
-        for path in paths:
-            segment = _Segment(path, path.stat().st_size)
-            self._chains[int(path.name.partition("-")[0])].segments.append(segment)
+        descriptor = _lock(folder / "lock")
+        try:
+            segments = [_Segment(path, path.stat().st_size) for path in _segment_paths(folder)]
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._locks[folder] = descriptor
+        for segment in segments:
+            self._chains[int(segment.path.name.partition("-")[0])].segments.append(segment)
             self.size_bytes += segment.size_bytes
-        if paths:
-            log.info("%s: %d segments that another process left are adopted", folder, len(paths))
+        if segments:
+            log.info("%s: %d segments that another process left are adopted", folder, len(segments))
         self._leave(folder)
 
     def _leave(self, folder: Path) -> None:
@@ -319,10 +331,7 @@ class Spool:
     def know(self, queue: str, partitions: int) -> None:
         """Remember it for a start without the queue."""
         make_folder(self._root)
-        path = self._root / "queue.json"
-        new = path.with_name(f"queue.json.{os.getpid()}")
-        new.write_text(json.dumps({"queue": queue, "partitions": partitions}) + "\n")
-        new.replace(path)
+        write_whole(self._root / "queue.json", json.dumps({"queue": queue, "partitions": partitions}) + "\n")
 
 
 def _framed(payload: bytes) -> bytes:
@@ -362,14 +371,15 @@ def _seal(chain: _Chain) -> None:
     if chain.segments:
         chain.segments[-1].is_sealed = True
     if chain.writer >= 0:
-        os.close(chain.writer)
-        chain.writer = -1
+        descriptor, chain.writer = chain.writer, -1
+        with contextlib.suppress(OSError):  # The descriptor is gone all the same; what counts is on disk already.
+            os.close(descriptor)
 
 
 def _folders(root: Path) -> list[Path]:
     """The processes' folders, the oldest first."""
     try:
-        return sorted(folder for folder in root.iterdir() if folder.is_dir())
+        return sorted(folder for folder in root.iterdir() if (folder / "lock").is_file())
     except OSError:
         return []
 
@@ -397,13 +407,3 @@ def _lock(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -50,7 +50,8 @@ class Producer(Protocol):
         """Hand over a record; return at once, without waiting for the network or the disk.
 
         ``done`` is called exactly once, records of one partition in the order of their ``send``. A record whose
-        ``done`` got an error may still be in the queue. Never called back: the process died first.
+        ``done`` got an error may still be in the queue; whatever was sent behind it before that call fails, too. Never
+        called back: the process died first.
         Raises LogweirError(QUEUE_DOWN) when the buffer is full (the record is not taken, ``done`` is not called),
         LogweirError(QUEUE_RECORD_TOO_LARGE).
         """

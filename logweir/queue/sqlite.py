@@ -166,6 +166,7 @@ class SqliteProducer:
         self._waiting: deque[_Waiting] = deque()
         self._in_transaction: list[_Waiting] = []
         self._failing = ""
+        self._is_failing = False
         self._size_bytes = 0
         self._closing = False
         self._retention = _Retention(settings)
@@ -182,6 +183,8 @@ class SqliteProducer:
         with self._changed:
             if self._closing:
                 raise self._down("this producer is closed")
+            if self._is_failing:
+                raise self._down(self._failing)
             if self._size_bytes + size_bytes > self._settings.buffer_size_bytes_max:
                 raise self._down(f"{self._size_bytes} bytes wait for it already (queue.buffer_size_bytes_max)")
             self._size_bytes += size_bytes
@@ -209,7 +212,13 @@ class SqliteProducer:
                 with self._changed:
                     # Empty when ``close`` lost its patience meanwhile and has called them back itself.
                     group, self._in_transaction = self._in_transaction, []
+                    if error is not None:
+                        # Nothing may overtake what failed: neither what waits behind it nor what comes meanwhile.
+                        self._is_failing = True
+                        group += self._waiting
+                        self._waiting.clear()
                 self._settle(group, error)
+                self._is_failing = False
             if self._retention.due():
                 self._expire()
         self._database.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +12,23 @@ import pytest
 
 from logweir.config import MEBIBYTE
 from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FULL, LogweirError
+from logweir.files import locked
+from logweir.queue import sqlite_file
 from logweir.record import Kind
 from logweir_ingest import enqueue
 from logweir_ingest.merge import Enqueued
+from logweir_ingest.spool import Spool
 from tests.ingest.helpers import events_of, of_kind
-from tests.ingest.merging import PARTITIONS, Bench, marker_of, numbered_without_a_gap, started, unrepeated, until
+from tests.ingest.merging import (
+    PARTITIONS,
+    Bench,
+    FaultyProducer,
+    marker_of,
+    numbered_without_a_gap,
+    started,
+    unrepeated,
+    until,
+)
 
 
 def event(n: int) -> bytes:
@@ -188,3 +201,91 @@ def test_before_the_queue_was_ever_reached_nothing_is_accepted(tmp_path: Path) -
 
     assert caught.value.problem is QUEUE_UNAVAILABLE
     assert reason
+
+
+def test_a_record_sent_while_the_stuck_producer_ends_overtakes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next producer gets nothing before the former has failed what it held."""
+    monkeypatch.setattr(enqueue, "_STUCK_S_MIN", 0.5)
+    close, closing = FaultyProducer.close, threading.Event()
+
+    def slow_close(self: FaultyProducer, timeout_s: float) -> None:
+        if self.stuck:
+            closing.set()
+            time.sleep(0.7)
+        close(self, timeout_s)
+
+    monkeypatch.setattr(FaultyProducer, "close", slow_close)
+    with started(tmp_path, queue_timeout_s=0.2, partitions=1) as bench:
+        bench.queue.faulty.stuck = {0}
+        answers = [bench.send(event(n), emitter="e", sequence_first=n) for n in range(1, 4)]
+        assert closing.wait(10)
+        answers.append(bench.send(event(4), emitter="e", sequence_first=4))
+        until(lambda: bench.link.producer is not None and not bench.room.held_bytes)
+        answers.append(bench.send(event(5), emitter="e", sequence_first=5))
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    assert all(isinstance(answer, Enqueued) for answer in answers)
+    assert events_of(records) == [event(n) for n in range(1, 6)]
+
+
+def test_a_transaction_that_fails_is_overtaken_by_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded queue gives up on a locked file after a while: what waited behind must not get in first."""
+    monkeypatch.setattr(sqlite_file, "_BUSY_TIMEOUT_S", 0.6)
+    with started(tmp_path, queue_timeout_s=0.2, partitions=1) as bench:
+        with bench.slow():
+            sent = 0
+            end_s = time.monotonic() + 2
+            while time.monotonic() < end_s:
+                sent += 1
+                assert durable_of(bench.send(event(sent), emitter="e", sequence_first=sent)) == "spool"
+        until(lambda: not bench.room.held_bytes)
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    assert events_of(records) == [event(n) for n in range(1, sent + 1)]
+
+
+def test_another_process_at_the_spools_lock_holds_nobody_up(tmp_path: Path) -> None:
+    """It may be stopped, or its disk may hang: senders, health, and the queue, which is well, do not wait for it."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        other = Spool(bench.spool, name="other")
+        other.write([(0, b"theirs")])
+        with locked(bench.spool / "lock"):
+            time.sleep(1.3)
+            answered_s = time.monotonic()
+            assert durable_of(bench.send(event(1))) == "queue"
+            assert bench.merger.unready() is None
+            answered_s = time.monotonic() - answered_s
+        other.close()
+
+    assert answered_s < 1
+
+
+def test_a_segment_that_cannot_be_read_stops_only_its_partition(tmp_path: Path) -> None:
+    """What can be written is another matter: the others' records go through the spool, and their own way."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        with bench.slow():
+            assert durable_of(bench.send(event(1), emitter="e", sequence_first=1)) == "spool"
+            (segment,) = bench.spool.rglob("*.log")
+            (chain,) = [chain for chain in bench.disk._chains.values() if chain.segments]
+            chain.segments[0].close()
+            segment.rename(segment.with_suffix(".away"))
+            segment.mkdir()
+        time.sleep(1.5)
+        answers = [bench.send(event(n)) for n in range(2, 20)]
+        bench.merger.stop(2)
+
+    assert all(isinstance(answer, Enqueued) for answer in answers)
+
+
+def test_folders_that_are_nobodys_spool_are_left_alone(tmp_path: Path) -> None:
+    """A disk of its own has lost+found in its root."""
+    for name in ("lost+found", "notes"):
+        (tmp_path / "spool" / name).mkdir(parents=True)
+    with started(tmp_path) as bench:
+        assert durable_of(bench.send(event(1))) == "queue"
+
+    assert {path.name for path in (tmp_path / "spool").iterdir()} >= {"lost+found", "notes"}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logweir.config import MEBIBYTE
@@ -154,6 +154,7 @@ def left_behind(root: Path, records: list[bytes]) -> Path:
     return path
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_torn_tail_is_cut_off_and_everything_before_it_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -165,9 +166,12 @@ def test_a_torn_tail_is_cut_off_and_everything_before_it_is_read(
     ends = [sum(FRAME_OVERHEAD_BYTES + len(one) for one in records[: n + 1]) for n in range(len(records))]
     cut = data.draw(st.integers(0, ends[-1]))
     garbage = data.draw(st.binary(max_size=40))
-    whole = [one for one, end in zip(records, ends, strict=True) if end <= cut]
-    path.write_bytes(path.read_bytes()[:cut] + garbage)
-    torn_bytes = cut + len(garbage) - sum(FRAME_OVERHEAD_BYTES + len(one) for one in whole)
+    stored = path.read_bytes()
+    torn = stored[:cut] + garbage
+    path.write_bytes(torn)
+    # The garbage may happen to be what was cut off.
+    whole = [one for one, end in zip(records, ends, strict=True) if torn[:end] == stored[:end]]
+    torn_bytes = len(torn) - sum(FRAME_OVERHEAD_BYTES + len(one) for one in whole)
     with opened(root, "2") as spool:
         spool.adopt()
 
@@ -177,6 +181,7 @@ def test_a_torn_tail_is_cut_off_and_everything_before_it_is_read(
     assert segments(root) == []
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damage_in_the_middle_costs_only_what_it_hits(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -255,10 +260,10 @@ def test_retry_after_follows_from_the_rate_at_which_the_spool_is_emptied(monkeyp
         return caught.value.numbers["retry_after_s"]
 
     unknown = retry_after_s(1000)
-    for _ in range(10):
+    for _ in range(100):
         now_s[0] += 0.9
-        room.holds(room.held_bytes - 1000)
-        room.holds(10_000_000)
+        room.forwarded(1000)
 
     assert unknown == 30
     assert [retry_after_s(size) for size in (500, 1000, 5000, 10**6)] == [1, 1, 5, 60]
+    assert len(room._forwarded) < 15
