@@ -205,7 +205,9 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
     )  # fmt: skip
     queue = next(row for row in map(json.loads, absent.stdout.splitlines()) if row["what"] == "queue")
 
-    assert {row["what"] for row in rows} == {"configuration", "keys", "disk", "queue", "store", "dead letters", "clock"}
+    assert {row["what"] for row in rows} == {
+        "configuration", "keys", "certificate", "disk", "queue", "store", "dead letters", "clock",
+    }  # fmt: skip
     assert not [row for row in rows if row["state"] == "fault"]
     assert absent.returncode == 1
     assert queue["state"] == "fault"
