@@ -55,6 +55,10 @@ class Reply(Protocol):
     def body(self) -> bytes: ...
 
 
+# By status: uvicorn's own headers, those of an answer, and both as they are written.
+_heads: dict[int, tuple[object, object, bytes]] = {}
+
+
 class _Flow(FlowControl):
     """Reads nothing more while requests wait for the answer to an earlier one, and writes nothing to who has gone.
 
@@ -312,13 +316,9 @@ class LimitedProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle.scope is not scope or cycle.response_started or cycle.disconnected or self.flow.write_paused:
             return False
-        lines = [STATUS_LINE[reply.status]]
-        for header in (*self.server_state.default_headers, *reply.headers):
-            lines.append(b"%b: %b\r\n" % header)
-        lines.append(b"content-length: %d\r\n" % len(reply.body))
-        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-        lines.append(reply.body)
-        self.transport.write(b"".join(lines))
+        end = b"" if cycle.keep_alive else b"connection: close\r\n"
+        head = self._head(reply)
+        self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(reply.body), end, reply.body))
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()
@@ -326,6 +326,17 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
         return True
+
+    def _head(self, reply: Reply) -> bytes:
+        """What begins an answer: mostly the same as the last one's of that status, for a second."""
+        defaults, headers = self.server_state.default_headers, reply.headers
+        known = _heads.get(reply.status)
+        if known is not None and known[0] is defaults and known[1] is headers:
+            return known[2]
+        lines = [STATUS_LINE[reply.status], *(b"%b: %b\r\n" % header for header in (*defaults, *headers))]
+        head = b"".join(lines)
+        _heads[reply.status] = (defaults, headers, head)
+        return head
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

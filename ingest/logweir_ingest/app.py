@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from logweir import event, metrics, receipt
 from logweir.clock import Clock
 from logweir.config import Settings
@@ -60,8 +62,7 @@ _UNREADABLE = frozenset(
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """A request without its body. Header names are in lower case; a header sent twice has both values, with a comma.
 
     ``peer`` is the address at the other end of the connection.
@@ -73,8 +74,7 @@ class Request:
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer, ready to be written. ``headers`` are all of them but Content-Length."""
 
     status: int
@@ -82,8 +82,7 @@ class Reply:
     body: bytes
 
 
-@dataclass(slots=True)
-class Intake:
+class Intake(msgspec.Struct):
     """A request for events that may send its body: let in, and within the limits as far as its headers say.
 
     ``started_s``: when the body was there as a whole; 0 before.
@@ -218,8 +217,7 @@ class Door:
             first=result.first, count=result.count, window=result.window,
         )  # fmt: skip
         body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (result.count, result.durable.encode(), token)
-        self._tally.answered("events", 202)
-        self._tally.took("events", time.perf_counter() - intake.started_s)
+        self._tally.answered("events", 202, took_s=time.perf_counter() - intake.started_s)
         return Reply(202, _JSON if intake.charge is None else _JSON + intake.charge.quota.headers(), body)
 
     # --- everything else -------------------------------------------------------------------------------------------

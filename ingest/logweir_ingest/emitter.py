@@ -39,9 +39,9 @@ NONE = EmitterHeaders()
 
 def read(headers: Mapping[bytes, bytes]) -> EmitterHeaders:
     """The emitter's headers of a request; NONE when there is not one. Raises LogweirError(EMITTER_HEADER_BAD)."""
-    sent = {name: value.strip() for name, value in headers.items() if name.startswith(b"log-") and name in _READERS}
-    if not sent:
+    if headers.keys().isdisjoint(_READERS):
         return NONE
+    sent = {name: value.strip() for name, value in headers.items() if name in _READERS}
     if b"log-epoch" not in sent and sent.keys() - {b"log-emitter"}:
         raise bad("Log-Epoch", b"", "there, though Log-Seq, Log-High, Log-Prev, Log-Dropped and Log-Bye need it")
     fields = {}

@@ -32,6 +32,8 @@ from logweir_ingest.windows import DueMarker, Emitter, Windows
 log = logging.getLogger(__name__)
 
 TICK_S = 0.05
+# A departure waits for more as long as each look finds more, so many times at most.
+_ROUNDS_MAX = 8
 _FLIGHT_SIZE_BYTES_MAX = 4 * MEBIBYTE
 _REFUSED_UNDER_WAY_MAX = 64
 # Of a batch in a record, beside its events and what its emitter can make long.
@@ -45,8 +47,7 @@ _EVENT_OBJECT_BYTES = 60
 _EMITTER_SIZE_BYTES_MAX = 900
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(msgspec.Struct, frozen=True):
     """Where a batch is: the numbers ``first`` to ``first + count - 1`` of a partition, durable in queue or spool."""
 
     partition: int
@@ -75,8 +76,7 @@ def call_now(function: Callable[..., None], *arguments: object) -> None:
     function(*arguments)
 
 
-@dataclass(slots=True)
-class _Waiter:
+class _Waiter(msgspec.Struct, eq=False):
     """A sender that waits.
 
     ``late``: it was refused at its deadline, whatever becomes of its records. ``sent``: all of its events were taken
@@ -84,6 +84,7 @@ class _Waiter:
     """
 
     batch: Batch
+    events_size_bytes: int
     size_bytes: int
     future: Future
     deadline_s: float
@@ -131,6 +132,8 @@ class _Lane:
     waiting: deque[_Waiter] = field(default_factory=deque)
     flight: _Flight | None = None
     is_departing: bool = False
+    seen: int = 0
+    rounds: int = 0
 
     @property
     def is_overdue(self) -> bool:
@@ -203,7 +206,8 @@ class Merger:
         Raises LogweirError when nothing was taken over: STOPPING; QUEUE_UNAVAILABLE before the queue was ever reached,
         with a full buffer, or while senders before it wait in vain.
         """
-        size_bytes = _raw_size_bytes([batch]) + _EVENT_OBJECT_BYTES * len(batch.events)
+        events_size_bytes = sum(map(len, batch.events))
+        size_bytes = events_size_bytes + _overhead_bytes(batch) + _EVENT_OBJECT_BYTES * len(batch.events)
         with self._lock:
             if self._stopping:
                 raise LogweirError(STOPPING)
@@ -218,7 +222,7 @@ class Merger:
                 raise LogweirError(QUEUE_UNAVAILABLE, reason="its confirmation is overdue")
             self._pending_size_bytes += size_bytes
             deadline_s = time.monotonic() + self._answer_timeout_s
-            lane.waiting.append(_Waiter(batch, size_bytes, future, deadline_s))
+            lane.waiting.append(_Waiter(batch, events_size_bytes, size_bytes, future, deadline_s))
             if lane.flight is None:
                 self._depart_soon(lane)
 
@@ -231,10 +235,16 @@ class Merger:
     def _depart_soon(self, lane: _Lane) -> None:
         if lane.waiting and not lane.is_departing:
             lane.is_departing = True
+            lane.seen, lane.rounds = len(lane.waiting), 0
             self._soon(self._departing, lane)
 
     def _departing(self, lane: _Lane) -> None:
+        """Depart when the last look brought nobody new: who was just answered may be about to send on."""
         with self._lock:
+            if len(lane.waiting) > lane.seen and lane.rounds < _ROUNDS_MAX:
+                lane.seen, lane.rounds = len(lane.waiting), lane.rounds + 1
+                self._soon(self._departing, lane)
+                return
             lane.is_departing = False
             self._depart(lane)
 
@@ -274,7 +284,8 @@ class Merger:
                 self._enqueuer.reserve(size_bytes)
                 flight.reserved_bytes = size_bytes
             unsent = deque(waiters)
-            for payload, count, piece in self._payloads([waiter.batch for waiter in waiters], first, window):
+            batches = [waiter.batch for waiter in waiters]
+            for payload, count, piece in self._payloads(batches, size_bytes, first, window):
                 sent = _Sent(self._windows.next_number(partition), count, [])
                 self._enqueuer.send(
                     partition, payload, self._landing(flight, sent), is_reserved=bool(flight.reserved_bytes)
@@ -282,6 +293,11 @@ class Merger:
                 self._windows.give(partition, window, count)
                 flight.records.append(sent)
                 flight.under_way += 1
+                if piece is batches:
+                    sent.parts = [(waiter, len(waiter.batch.events)) for waiter in waiters]
+                    for waiter in waiters:
+                        waiter.sent = True
+                    continue
                 for part in piece:
                     sent.parts.append((unsent[0], len(part.events)))
                     if part.index_first + len(part.events) == len(unsent[0].batch.events):
@@ -355,7 +371,9 @@ class Merger:
         return self._bare_partition
 
     # --- records ---------------------------------------------------------------------------------------------------
-    def _payloads(self, batches: Sequence[Batch], first: int, window: int) -> Iterator[tuple[bytes, int, list[Batch]]]:
+    def _payloads(
+        self, batches: list[Batch], size_bytes: int, first: int, window: int
+    ) -> Iterator[tuple[bytes, int, list[Batch]]]:
         """The encoded records of the batches, how many events each holds, and which.
 
         None is larger than the queue takes, nor than a reader wants to unpack (record.RAW_SIZE_BYTES_MAX, EVENTS_MAX).
@@ -364,24 +382,25 @@ class Merger:
         """
         size_bytes_max = self._record_size_bytes_max
         raw_size_bytes = min(int(size_bytes_max * max(1.0, self._shrink * 0.8)), record.RAW_SIZE_BYTES_MAX)
-        rest = deque(_pieces(batches, raw_size_bytes))
+        is_one = size_bytes <= raw_size_bytes and len(batches) + sum(map(_count, batches)) <= record.EVENTS_MAX
+        rest = deque([batches]) if is_one else deque(_pieces(batches, raw_size_bytes))
         while rest:
             piece = rest.popleft()
-            count = sum(len(batch.events) for batch in piece)
+            count = sum(map(_count, piece))
             payload = record.encode(
                 record.Kind.DATA, ingest_epoch=self.ingest_epoch, first=first, count=count, window=window, body=piece
             )
-            size_bytes = _raw_size_bytes(piece)
             if len(payload) <= size_bytes_max:
-                if size_bytes > size_bytes_max // 4:
-                    self._shrink += (size_bytes / len(payload) - self._shrink) / 8
+                # What is small says little.
+                if len(payload) > size_bytes_max // 16:
+                    self._shrink += (_raw_size_bytes(piece) / len(payload) - self._shrink) / 8
                 yield payload, count, piece
                 first += count
             elif count <= 1 and len(piece) == 1:
                 raise LogweirError(QUEUE_RECORD_TOO_LARGE, size_bytes=len(payload), size_bytes_max=size_bytes_max)
             else:
                 self._shrink = max(1.0, self._shrink / 2)
-                rest.extendleft(reversed(list(_pieces(piece, size_bytes // 2))))
+                rest.extendleft(reversed(list(_pieces(piece, _raw_size_bytes(piece) // 2))))
 
     def keep(self, refused: Refused) -> None:
         """Write an unreadable body for the operator, if that is possible without waiting; count whether it is kept."""
@@ -518,7 +537,7 @@ class _Meters:
         self._refused_bodies = metrics.get("logweir_ingest_refused_bodies_total")
         self._data_records = self._records.labels("data")
 
-    def landed(self, flight: _Flight, by_record: Sequence[dict[Emitter, tuple[int, int]]]) -> None:
+    def landed(self, flight: _Flight, by_record: Sequence[dict[Emitter, list[int]]]) -> None:
         self._data_records.inc(sum(not sent.failed for sent in flight.records))
         unconfirmed = sum(
             counts[1]
@@ -528,10 +547,10 @@ class _Meters:
         )
         if unconfirmed:
             self._unconfirmed_events.inc(unconfirmed)
-        accepted = [waiter.batch.events for waiter in flight.waiters if waiter.is_accepted]
+        accepted = [waiter for waiter in flight.waiters if waiter.is_accepted]
         if accepted:
-            self._accepted_events[flight.durable].inc(sum(map(len, accepted)))
-            self._accepted_bytes.inc(sum(sum(map(len, events)) for events in accepted))
+            self._accepted_events[flight.durable].inc(sum([len(waiter.batch.events) for waiter in accepted]))
+            self._accepted_bytes.inc(sum([waiter.events_size_bytes for waiter in accepted]))
 
     def record(self, kind: str) -> None:
         self._records.labels(kind).inc()
@@ -558,14 +577,21 @@ def _late_of(flight: _Flight, now_s: float) -> Iterator[_Waiter]:
             yield waiter
 
 
-def _counts(sent: _Sent) -> dict[Emitter, tuple[int, int]]:
+def _counts(sent: _Sent) -> dict[Emitter, list[int]]:
     """Of one record: per emitter, how many of its events are accepted, and how many unconfirmed."""
-    counts: dict[Emitter, tuple[int, int]] = {}
+    counts: dict[Emitter, list[int]] = {}
     for waiter, count in sent.parts:
-        emitter = (waiter.batch.key, waiter.batch.emitter)
-        accepted, unconfirmed = counts.get(emitter, (0, 0))
-        counts[emitter] = (accepted + count, unconfirmed) if waiter.is_accepted else (accepted, unconfirmed + count)
+        batch = waiter.batch
+        emitter = (batch.key, batch.emitter)
+        totals = counts.get(emitter)
+        if totals is None:
+            totals = counts[emitter] = [0, 0]
+        totals[0 if waiter.is_accepted else 1] += count
     return counts
+
+
+def _count(batch: Batch) -> int:
+    return len(batch.events)
 
 
 def _overhead_bytes(batch: Batch) -> int:

@@ -28,24 +28,24 @@ class Tally:
         self._buckets: dict[str, list[int]] = {}
         self._sums_s: dict[str, float] = {}
 
-    def answered(self, endpoint: str, status: int) -> None:
-        """One request of the endpoint was answered with the status."""
+    def answered(self, endpoint: str, status: int, *, took_s: float | None = None) -> None:
+        """One request of the endpoint was answered with the status, after so long where that is measured."""
+        answer = (endpoint, status)
         with self._lock:
-            self._answers[endpoint, status] = self._answers.get((endpoint, status), 0) + 1
+            self._answers[answer] = self._answers.get(answer, 0) + 1
+            if took_s is not None:
+                self._took(endpoint, took_s)
 
     def rejected(self, reason: str) -> None:
         """One request was refused with the problem of that code."""
         self._rejected.labels(reason).inc()
 
-    def took(self, endpoint: str, duration_s: float) -> None:
-        """One answer of the endpoint took so long."""
-        position = bisect_left(self._bounds, duration_s)
-        with self._lock:
-            buckets = self._buckets.get(endpoint)
-            if buckets is None:
-                buckets = self._buckets[endpoint] = [0] * (len(self._bounds) + 1)
-            buckets[position] += 1
-            self._sums_s[endpoint] = self._sums_s.get(endpoint, 0.0) + duration_s
+    def _took(self, endpoint: str, duration_s: float) -> None:
+        buckets = self._buckets.get(endpoint)
+        if buckets is None:
+            buckets = self._buckets[endpoint] = [0] * (len(self._bounds) + 1)
+        buckets[bisect_left(self._bounds, duration_s)] += 1
+        self._sums_s[endpoint] = self._sums_s.get(endpoint, 0.0) + duration_s
 
     def flush(self) -> None:
         """Hand over what was counted since the last time."""

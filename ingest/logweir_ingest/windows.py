@@ -8,6 +8,7 @@ Not for several threads at once: the merger's lock is around it.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from logweir.clock import window_of
@@ -74,7 +75,7 @@ class Windows:
         opened.unsettled += 1
         state.next_number += count
 
-    def settle(self, partition: int, window: int, counts: dict[Emitter, tuple[int, int]]) -> None:
+    def settle(self, partition: int, window: int, counts: Mapping[Emitter, Sequence[int]]) -> None:
         """The queue has confirmed a record: add its events, accepted and unconfirmed, by emitter."""
         opened = self._partitions[partition].open[window]
         opened.unsettled -= 1
