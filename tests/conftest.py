@@ -1,3 +1,3 @@
-"""What every test may use: the real servers of tests/services, and the rules about skipping that come with them."""
+"""What every test may use: the real servers of tests/services, with the rules about skipping; the embedded adapters."""
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.services.fixtures", "tests.embedded"]

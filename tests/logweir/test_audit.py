@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from logweir import cli, config
+from logweir import cli
 from logweir.audit import Books, Span, explain, read_books
 from logweir.config import AccountingSettings, Settings
 from logweir.corrections import Correction, write_corrections
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
-from logweir.store import Store, open_store
+from logweir.store import Store
 
 EPOCH = b"\x07" * 16
 MINUTE_US = 60_000_000
@@ -24,19 +22,6 @@ WINDOW = 29_000_000
 START_US = WINDOW * MINUTE_US
 LATE_US = 60_000_000
 INDEXED, DUPLICATE, DEAD = Outcome.INDEXED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return config.load(environment={}, overrides={"data_dir": tmp_path})
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = open_store(settings.store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 class Partition:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import prometheus_client
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logweir import config
 from logweir.config import AccountingSettings
 from logweir.exceptions import Exceptions
 from logweir.ledger import PartitionLedger, window_id
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
-from logweir.store import Store, open_store
+from logweir.store import Store
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000
@@ -57,14 +53,6 @@ def test_without_room_the_first_ranges_stay_and_the_rest_is_bounded_by_two_numbe
     assert unkept == [0, 2, 1]
     assert list(exceptions.within(1, 99)) == [((DUPLICATE, None), [(1, 1), (3, 4)])]
     assert exceptions.beyond == (6, 9)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def claimed(store: Store, exceptions_max: int = 10) -> PartitionLedger:

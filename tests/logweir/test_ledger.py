@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from logweir import config
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
-from logweir.store import Store, open_store
+from logweir.store import Store
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000
 WINDOW_ID = f"window:logweir:t:3:{EPOCH.hex()}:{WINDOW}"
 POSITION_ID = "position:logweir:t:3"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def claimed(store: Store, owner: str = "one") -> PartitionLedger:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from logweir.emitter_ledger import EmitterState, document_id
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
-from logweir.store import LedgerDocument, Store, open_store
+from logweir.store import LedgerDocument, Store
 from logweir.store.sqlite import SqliteStore
 from logweir.tracker import Losses, Tracker
 
@@ -27,14 +26,6 @@ WINDOW = 29_000_000
 START_US = WINDOW * MINUTE_US
 DAY_US = 86_400_000_000
 LIMITS = AccountingSettings(late_after_s=60)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def batch(

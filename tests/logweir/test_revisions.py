@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from logweir.config import StoreSettings
 from logweir.corrections import read_corrections
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir.ledger import Window
 from logweir.outcomes import Outcome
 from logweir.revisions import BLOCK, Change, WindowPlace, read_present, revise
 from logweir.sequence import Intervals
-from logweir.store import Store, open_store
+from logweir.store import Store
 
 PLACE = WindowPlace("topic", 0, "07" * 16, 29_000_000)
 SENDER = ("app", None)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def change(number: int, outcome: Outcome, counted: Outcome = Outcome.INDEXED, reason: str | None = None) -> Change:

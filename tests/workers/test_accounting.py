@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from logweir import clock, config
 from logweir.config import Settings
 from logweir.emitter_ledger import EmitterState, document_id
 from logweir.query import parse
-from logweir.queue import Queue, open_queue
-from logweir.store import Store, open_store
+from logweir.queue import Queue
+from logweir.store import Store
 from tests.workers.helpers import Door, batch, eventually, running_worker
 
 DAY_US = 86_400_000_000
@@ -29,29 +28,6 @@ def settings(tmp_path: Path) -> Settings:
         "queue.session_timeout_s": 1,
     }  # fmt: skip
     return config.load(environment={}, overrides=overrides)
-
-
-@pytest.fixture
-def queue(settings: Settings) -> Iterator[Queue]:
-    opened = open_queue(settings.queue)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = open_store(settings.store)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def door(queue: Queue) -> Iterator[Door]:
-    opened = Door(queue)
-    yield opened
-    opened.close()
 
 
 def work_off(settings: Settings, queue: Queue, store: Store) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from logweir import config
 from logweir.audit import read_books
 from logweir.config import AccountingSettings
 from logweir.corrections import Correction, write_corrections
@@ -16,7 +13,7 @@ from logweir.event import Provenance, index_of, stream_of
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
-from logweir.store import Document, Store, open_store
+from logweir.store import Document, Store
 from logweir_workers.bookkeeping import StoreAuditor, delete_old_books
 from tests.workers.helpers import batch
 
@@ -26,14 +23,6 @@ DAY_US = 86_400_000_000
 WINDOW = 29_000_000
 START_US = WINDOW * MINUTE_US
 NOW_US = START_US + 10 * MINUTE_US
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def claimed(store: Store) -> PartitionLedger:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.query import parse
-from logweir.queue import Queue, open_queue
-from logweir.store import Document, Store, open_store
+from logweir.queue import Queue
+from logweir.store import Document, Store
 from logweir_workers.filters import RULES_MAX, Filters
 from tests.contract.stores import document
 from tests.workers.helpers import Door, batch, eventually, running_worker
@@ -139,22 +138,6 @@ def settings(tmp_path: Path) -> Settings:
         "worker.filters_file": tmp_path / "filters.toml",
     }  # fmt: skip
     return config.load(environment={}, overrides=overrides)
-
-
-@pytest.fixture
-def queue(settings: Settings) -> Iterator[Queue]:
-    opened = open_queue(settings.queue)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = open_store(settings.store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def outcomes(store: Store) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from logweir_workers.patience import Stopped
 from tests.workers.helpers import Door, batch, eventually, running_worker
 
 DAY_US = 86_400_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def letters(ids: str, reason: str = "event_unfit", *, size_bytes: int = 10, age_days: int = 0) -> list[DeadLetter]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from logweir.store import Store, open_store
 from logweir_workers.patience import Stopped
 from logweir_workers.pipeline import Pipeline
 from tests.workers.helpers import Door, batch, eventually, running_worker
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(config.load(environment={}, overrides={"data_dir": tmp_path}).store)
-    opened.prepare()
-    yield opened
-    opened.close()
 
 
 def test_a_fault_of_ours_costs_one_event_its_index_and_nothing_else(

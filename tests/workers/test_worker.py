@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,9 +15,9 @@ from logweir import clock, config
 from logweir.config import Settings
 from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
 from logweir.query import parse
-from logweir.queue import Queue, open_queue
+from logweir.queue import Queue
 from logweir.record import Accepted, Kind, Marker, Refused
-from logweir.store import Store, open_store
+from logweir.store import Store
 from logweir_workers.worker import Worker
 from tests.workers.helpers import Door, batch, eventually, running_worker
 
@@ -34,29 +33,6 @@ def settings(tmp_path: Path) -> Settings:
         "queue.session_timeout_s": 1,
     }
     return config.load(environment={}, overrides=overrides)
-
-
-@pytest.fixture
-def queue(settings: Settings) -> Iterator[Queue]:
-    opened = open_queue(settings.queue)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = open_store(settings.store)
-    opened.prepare()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def door(queue: Queue) -> Iterator[Door]:
-    opened = Door(queue)
-    yield opened
-    opened.close()
 
 
 def position(store: Store, queue: Queue, group: str = "logweir") -> int:
