@@ -53,3 +53,12 @@ def write_whole(path: Path, text: str) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def fingerprint_of(path: Path) -> tuple[int, int, int] | None:
+    """What differs after a change of the file, or of who may read it; None while it is not there. Follows links."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ctime_ns, stat.st_ino, stat.st_size

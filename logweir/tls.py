@@ -22,6 +22,7 @@ from logweir.errors import (
     TLS_KEY_MISMATCHED,
     LogweirError,
 )
+from logweir.files import fingerprint_of
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +47,7 @@ class Pair:
 
     def fingerprint(self) -> tuple[tuple[int, int, int] | None, ...]:
         """What differs after a change of either file, or of who may read it."""
-        return tuple(_fingerprint_of(path) for path in (self.certificate, self.key))
-
-
-def _fingerprint_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ctime_ns, stat.st_ino, stat.st_size
+        return tuple(fingerprint_of(path) for path in (self.certificate, self.key))
 
 
 @dataclass(frozen=True, slots=True)

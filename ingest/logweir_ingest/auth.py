@@ -14,6 +14,7 @@ from pathlib import Path
 from logweir.clock import Clock, iso_seconds, now_us
 from logweir.config import Settings
 from logweir.errors import KEY_MISSING, KEY_REFUSED, KEY_UNKNOWN, KEYS_UNREADABLE, LogweirError
+from logweir.files import fingerprint_of
 from logweir.key_terms import NO_TERMS
 from logweir.key_usage import note_usage
 from logweir.keys import Key, digest_of, read_keys
@@ -210,7 +211,7 @@ class Keys:
         self._complaints: dict[str, str] = {}
         self.is_readable = False
         """False until the file was read, or was not there, for the first time: until then nobody is a stranger."""
-        self._loaded = self._seen = _fingerprint_of(path)
+        self._loaded = self._seen = fingerprint_of(path)
         self._ended = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="keys", daemon=True)
         self._load()
@@ -247,7 +248,7 @@ class Keys:
     def check(self) -> None:
         """Load the file when it has changed, and has stayed so since the last check: editors write in several steps."""
         self._gather(self._known.values())
-        fingerprint = _fingerprint_of(self._path)
+        fingerprint = fingerprint_of(self._path)
         if fingerprint is None and self._loaded is not None:
             self._complain("file", f"{self._path} is gone. The keys stay as they were.")
         elif fingerprint != self._loaded and fingerprint == self._seen and self._load():
@@ -269,14 +270,14 @@ class Keys:
 
     def _load(self) -> bool:
         """Put in force what the file holds, and whether it is to be left at that: False when it may be read later."""
-        before = _fingerprint_of(self._path)
+        before = fingerprint_of(self._path)
         try:
             keys = read_keys(self._path)
         except LogweirError as error:
             self._complain("file", f"{error} The keys stay as they were.")
             # What the file says will not become better by itself; that it cannot be read may.
             return not isinstance(error.__cause__, OSError)
-        if _fingerprint_of(self._path) != before:
+        if fingerprint_of(self._path) != before:
             return False
         self._complaints.pop("file", None)
         self.is_readable = True
@@ -316,14 +317,6 @@ def _limits_by_name(keys: Iterable[Key]) -> dict[str, dict[str, int]]:
             limits = {EVENTS: key.terms.events_per_second, BYTES: key.terms.bytes_per_second}
             limits_by_name[key.name] = {resource: limit for resource, limit in limits.items() if limit}
     return {name: limits for name, limits in limits_by_name.items() if limits}
-
-
-def _fingerprint_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 class _Said:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from logweir import metrics
 from logweir.errors import FILTERS_BAD, LogweirError
+from logweir.files import fingerprint_of
 from logweir.match import Matches, matcher
 from logweir.query import All, parse
 from logweir.store import Document
@@ -63,7 +63,7 @@ class Filters:
         if path is None:
             return cls()
         # Looked at first: a change in between is read again, rather than missed.
-        version = _version_of(path)
+        version = fingerprint_of(path)
         return cls(_rules_in(path), path, version)
 
     def rule_for(self, document: Document) -> str | None:
@@ -75,7 +75,7 @@ class Filters:
 
     def reload(self) -> None:
         """Read the file again if it has changed. While it cannot be understood, the rules stay as they are."""
-        if self._path is None or (version := _version_of(self._path)) == self._version:
+        if self._path is None or (version := fingerprint_of(self._path)) == self._version:
             return
         self._version = version
         try:
@@ -86,15 +86,6 @@ class Filters:
             return
         metrics.get("logweir_worker_filters_stale").set(0)
         log.info("Filters are read again from %s: %d rules.", self._path, len(self.rules))
-
-
-def _version_of(path: Path) -> object:
-    """Something that changes when the file does; None while it is not there."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a configuration management's symlink is followed either way
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _rules_in(path: Path) -> tuple[Rule, ...]:
