@@ -1,6 +1,7 @@
 """The queue's port, on both adapters: what ingest and workers rely on, the same everywhere."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
 from logweir.queue import Consumer, Delivery, Producer, Queue, Reader, open_queue
+from tests import waiting
 
 WAIT_S_MAX = 60.0
 
@@ -157,11 +159,7 @@ def send(producer: Producer, *payloads: bytes, partition: int = 0) -> None:
     assert not any(outcomes)
 
 
-def wait_until(condition: Callable[[], object], wait_s_max: float = WAIT_S_MAX) -> None:
-    until_s = time.monotonic() + wait_s_max
-    while not condition():
-        assert time.monotonic() < until_s, "it did not happen in time"
-        time.sleep(0.01)
+wait_until = functools.partial(waiting.until, wait_s=WAIT_S_MAX)
 
 
 def poll_until(condition: Callable[[], object], *members: Member) -> None:

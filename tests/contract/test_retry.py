@@ -47,7 +47,7 @@ class Fixture:
                     (one := self.store.read_ledger([position]).get(position)) is not None
                     and one.body.get("next_offset") == end
                 ),
-                within_s=30,
+                wait_s=30,
             )
 
     def break_off(self, monkeypatch: pytest.MonkeyPatch) -> None:

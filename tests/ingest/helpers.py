@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from logweir.config import QueueSettings
 from logweir.keys import KeysFile
 from logweir.queue.sqlite import SqliteQueue
 from logweir.record import Kind, Record
+from tests import waiting
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in (".", "ingest", "workers", "console"))
@@ -151,11 +153,7 @@ class SecureDoor(Door):
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=trusted)
 
 
-def until(condition: Callable[[], object], wait_s: float = 20) -> None:
-    end_s = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.02)
+until = functools.partial(waiting.until, wait_s=20)
 
 
 def is_ready(door: Door) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from logweir_ingest.link import QueueLink
 from logweir_ingest.merge import Merger, Result
 from logweir_ingest.room import Room
 from logweir_ingest.spool import Spool
+from tests import waiting
 from tests.ingest.helpers import of_kind, records_of
 
 WINDOW = 29_833_333
@@ -182,11 +183,7 @@ class Bench:
             os.rename(away, self.path)
 
 
-def until(condition: Callable[[], object], wait_s: float = 10) -> None:
-    end_s = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.01)
+until = functools.partial(waiting.until, wait_s=10)
 
 
 @contextmanager

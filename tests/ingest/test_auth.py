@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from logweir_ingest.auth import KeyReader, Keys
 from logweir_ingest.proxies import SourceAddress
 from logweir_workers.decode import event_of
 from logweir_workers.normalise import Context, normalise
+from tests import waiting
 from tests.ingest.helpers import Answer, Door, is_ready, of_kind, running
 
 FROM_ANYWHERE = {
@@ -46,11 +48,7 @@ one_face = pytest.mark.parametrize("door", ["fast"], indirect=True)
 """For what takes seconds and is the same code behind both faces."""
 
 
-def until(condition: Callable[[], bool], wait_s: float = 15) -> None:
-    end_s = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.02)
+until = functools.partial(waiting.until, wait_s=15)
 
 
 def file_of(door: Door) -> KeysFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -28,6 +29,7 @@ from logweir.record import Batch, Body, Kind, Record
 from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import LedgerDocument, Store, open_store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
+from tests import waiting
 from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.flow.product import LOGWEIR
 from tests.ingest.helpers import SOURCES, Answer, Door, running
@@ -283,11 +285,7 @@ def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield door
 
 
-def eventually(condition: Any, *, within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
+eventually = functools.partial(waiting.until, wait_s=30)
 
 
 def posted(door: Door, count: int, headers: dict[str, str] | None = None, *, summary: str = "event") -> str:

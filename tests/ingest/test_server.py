@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from logweir.cli import main
 from logweir.record import Kind, Marker
+from tests import waiting
 from tests.ingest.helpers import Door, events_of, of_kind, running
 
 TIMES = {"LOGWEIR_INGEST_HEADER_TIMEOUT_S": "1", "LOGWEIR_INGEST_BODY_TIMEOUT_S": "1.5"}
@@ -27,11 +29,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         yield door
 
 
-def until(condition: object, wait_s: float = 10) -> None:
-    end_s = time.monotonic() + wait_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end_s, "it did not happen in time"
-        time.sleep(0.02)
+until = functools.partial(waiting.until, wait_s=10)
 
 
 def rss_bytes(pid: int) -> int:

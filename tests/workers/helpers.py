@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from logweir import clock
@@ -14,6 +14,7 @@ from logweir.queue import Queue
 from logweir.record import Batch, Body, Kind, encode
 from logweir.store import Store
 from logweir_workers.worker import Worker
+from tests import waiting
 
 
 def batch(
@@ -100,8 +101,4 @@ def running_worker(settings: Settings, queue: Queue, store: Store) -> Iterator[W
     assert not thread.is_alive()
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 15.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
+eventually = functools.partial(waiting.until, wait_s=15)

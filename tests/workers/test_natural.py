@@ -86,7 +86,7 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
         "db": ("B", 1, [["~2", 2, 2]]),
     }
     with running_worker(settings, queue, store):
-        eventually(lambda: losses() == expected, within_s=20)
+        eventually(lambda: losses() == expected, wait_s=20)
     door.close()
     queue.close()
     store.close()

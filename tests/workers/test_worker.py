@@ -206,7 +206,7 @@ def test_a_backlog_of_full_records_is_worked_off_within_the_limits(
             largest = max(largest, worker._bulk.events)
             return position(store, queue) == records
 
-        eventually(is_done, within_s=120)
+        eventually(is_done, wait_s=120)
 
     assert 0 < largest < settings.worker.bulk_events_max + count
     assert store.search(parse("*"), size=0).total == count * records
@@ -251,7 +251,7 @@ def test_a_store_and_a_queue_that_go_away_for_a_while_stop_no_worker(
             locked.execute("ROLLBACK")
             locked.close()
         door.write(batch(event(summary="after"), id=b"\x02" * 16))
-        eventually(lambda: position(store, queue) == 2, within_s=60)
+        eventually(lambda: position(store, queue) == 2, wait_s=60)
 
     assert sorted(one["summary"] for one in found(store)) == ["after", "before"]
     assert outcomes(store, queue)["indexed"] == 2

@@ -1,0 +1,14 @@
+"""Waiting for what other threads and processes bring about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def until(condition: Callable[[], object], *, wait_s: float) -> None:
+    """Return as soon as the condition holds; fail the test when it does not within ``wait_s`` seconds."""
+    end_s = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen in time"
+        time.sleep(0.02)
