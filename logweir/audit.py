@@ -19,7 +19,7 @@ from typing import Any
 from logweir.clock import WINDOW_US
 from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter, EmitterState
-from logweir.ledger import Window
+from logweir.ledger import Window, position_prefix, window_place
 from logweir.outcomes import Outcome
 from logweir.sequence import Intervals
 from logweir.store import Store
@@ -34,6 +34,8 @@ GONE_AFTER_US = 300_000_000
 
 Place = tuple[str, int]
 """(topic id, partition)."""
+_WindowOf = tuple[str, int, str, int]
+"""Topic id, partition, ingest epoch, window."""
 
 Stream = tuple[str, int]
 """(ingest epoch, partition): what an ingest process's numbers run in, whatever the topic is."""
@@ -268,10 +270,13 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
     emitters = _emitters(store, group, watermarks, late_us, span)
     positions = _positions(store, group)
     corrections = [one for one in read_corrections(store, group) if span.has_window(one.window)]
+    corrections_of: dict[_WindowOf, list[Correction]] = defaultdict(list)
+    for one in corrections:
+        corrections_of[one.topic_id, one.partition, one.ingest_epoch, one.window].append(one)
     lost = _lost_numbers(positions, found)
     active_us = _last_activity(found)
     windows = [
-        _reconciled(topic_id, partition, window, lost, corrections, now_us=now_us, active_us=active_us)
+        _reconciled(topic_id, partition, window, lost, corrections_of, now_us=now_us, active_us=active_us)
         for topic_id, partition, window in found
     ]
     differences = list(_store_differences(store, group, span))
@@ -294,8 +299,9 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
 
 def _positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
     found = {}
-    for document in store.scan_ledger(f"position:{group}:"):
-        topic_id, partition = document.id.removeprefix(f"position:{group}:").rsplit(":", 1)
+    prefix = position_prefix(group)
+    for document in store.scan_ledger(prefix):
+        topic_id, partition = document.id.removeprefix(prefix).rsplit(":", 1)
         found[topic_id, int(partition)] = document.body
     return found
 
@@ -304,21 +310,22 @@ def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[st
     """Windows of which the store itself counted another number of documents than the ledger says were indexed."""
     prefix = f"store_difference:{group}:"
     for document in store.scan_ledger(prefix):
-        topic_id, partition, epoch, window = document.id.removeprefix(prefix).rsplit(":", 3)
-        if span.has_window(int(window)):
+        topic_id, partition, epoch, window = window_place(document.id, prefix)
+        if span.has_window(window):
             body = document.body
             yield {
-                "window": int(window), "topic_id": topic_id, "partition": int(partition), "ingest_epoch": epoch,
+                "window": window, "topic_id": topic_id, "partition": partition, "ingest_epoch": epoch,
                 "stored": body["stored"], "indexed": body["indexed"], "difference": body["stored"] - body["indexed"],
             }  # fmt: skip
 
 
 def _windows(store: Store, group: str, span: Span) -> list[tuple[str, int, Window]]:
     found = []
-    for document in store.scan_ledger(f"window:{group}:"):
-        topic_id, partition, _, window = document.id.removeprefix(f"window:{group}:").rsplit(":", 3)
-        if span.has_window(int(window)):
-            found.append((topic_id, int(partition), Window.from_body(document.id, document.body)))
+    prefix = f"window:{group}:"
+    for document in store.scan_ledger(prefix):
+        topic_id, partition, _, window = window_place(document.id, prefix)
+        if span.has_window(window):
+            found.append((topic_id, partition, Window.from_body(document.id, document.body)))
     return found
 
 
@@ -349,8 +356,7 @@ def _lost_numbers(
     lost: dict[Stream, Intervals] = defaultdict(Intervals)
     for (_, partition), body in positions.items():
         for epoch, ranges in body.get("lost", {}).items():
-            for first, last in ranges:
-                lost[epoch, partition].add(first, last)
+            lost[epoch, partition].add_all(ranges)
     topics: dict[Stream, dict[str, tuple[int, int]]] = defaultdict(dict)
     for topic_id, partition, window in found:
         first = next(iter(window.numbers), (0, 0))[0] or (window.marker or {}).get("first", 0)
@@ -362,8 +368,7 @@ def _lost_numbers(
     for _, partition, window in found:
         stream = window.ingest_epoch, partition
         if stream in lost:
-            for first, last in (*window.numbers, *window.voids):
-                lost[stream].remove(first, last)
+            lost[stream].remove_all((*window.numbers, *window.voids))
     return lost
 
 
@@ -376,9 +381,10 @@ def _last_activity(found: Iterable[tuple[str, int, Window]]) -> dict[str, int]:
 
 
 def _reconciled(
-    topic_id: str, partition: int, window: Window, lost: dict[Stream, Intervals], corrections: list[Correction], *,
-    now_us: int, active_us: dict[str, int],
+    topic_id: str, partition: int, window: Window, lost: dict[Stream, Intervals],
+    corrections_of: dict[_WindowOf, list[Correction]], *, now_us: int, active_us: dict[str, int],
 ) -> WindowBooks:  # fmt: skip
+    voided = _voided(window)
     by_emitter = {
         emitter: Row(outcomes=dict(zip(OUTCOMES, counts, strict=False)), identity_conflicts=counts[len(OUTCOMES)])
         for emitter, counts in window.outcomes.items()
@@ -397,12 +403,10 @@ def _reconciled(
         known = Intervals([*window.numbers, *window.voids])
         for first, last in known.gaps(window.marker["first"], window.marker["last"]):
             gaps.add(first, last)
-            for pair in stream_lost.within(first, last):
-                lost_here.add(*pair)
-        for pair in lost_here:
-            gaps.remove(*pair)
-        imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps))
-    own = [one for one in corrections if one.is_of(topic_id, partition, window.ingest_epoch, window.window)]
+            lost_here.add_all(stream_lost.within(first, last))
+        gaps.remove_all(lost_here)
+        imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps), voided=voided)
+    own = corrections_of.get((topic_id, partition, window.ingest_epoch, window.window), [])
     for correction in own:
         row = by_emitter.setdefault(correction.sender, Row())
         row.outcomes[correction.from_outcome] -= correction.count
@@ -411,7 +415,6 @@ def _reconciled(
     for row in by_emitter.values():
         total.add(row)
     # Exact for the window, also where numbers that did not come and void ones that did are of one emitter.
-    voided = _voided(window)
     total.in_flight, total.lost_in_queue = len(gaps), len(lost_here)
     if window.marker is None:
         total.accepted, total.unconfirmed = total.settled - voided, voided
@@ -421,13 +424,12 @@ def _reconciled(
     return WindowBooks(topic_id, partition, window, total, by_emitter, lost_here, gaps, own, imbalance, state)
 
 
-def _imbalance(window: Window, by_emitter: dict[Emitter, Row], *, lost: int, gaps: int) -> int:
+def _imbalance(window: Window, by_emitter: dict[Emitter, Row], *, lost: int, gaps: int, voided: int) -> int:
     """By how many events the door's word and the worker's differ; and what a closed window still waits for.
 
     Per emitter, so that one event too few of one and one too many of another do not cancel. What explains a difference:
     numbers that did not come (too few), and void numbers that came after all (too many).
     """
-    voided = _voided(window)
     differences = []
     for row in by_emitter.values():
         difference = row.accepted + row.unconfirmed - row.settled
@@ -464,8 +466,7 @@ def _between_windows(windows: Iterable[WindowBooks], lost: dict[Stream, Interval
     known: dict[Stream, Intervals] = defaultdict(Intervals)
     gone: set[Stream] = set()
     for books in windows:
-        for first, last in (*books.window.numbers, *books.window.voids):
-            known[books.stream].add(first, last)
+        known[books.stream].add_all((*books.window.numbers, *books.window.voids))
         if books.window.marker is not None:
             known[books.stream].add(books.window.marker["first"], books.window.marker["last"])
         elif books.state == PROCESS_GONE:

@@ -58,13 +58,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
     now = now_us()
     span = _span(arguments, now)
-    books = read_books(
-        store, group=settings.worker.group, late_us=int(settings.accounting.late_after_s * 1e6), now_us=now, span=span
-    )
-    document = books.as_json()
-    document["unread_records"] = unread_records(settings, books)
+    books = read_books(store, group=settings.worker.group, late_us=settings.accounting.late_us, now_us=now, span=span)
+    document: dict[str, Any]
     if arguments.window:
         document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
+    else:
+        document = {**books.as_json(), "unread_records": unread_records(settings, books)}
     if arguments.json:
         print(orjson.dumps(whole(document)).decode())
     elif arguments.window:

@@ -13,8 +13,11 @@ Clock = Callable[[], int]
 WINDOW_US = 60_000_000
 """The length of a window: one minute."""
 
+DAY_US = 86_400_000_000
+"""24 hours: a day of UTC, which knows no other here."""
+
 _DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
-_UNIT_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_UNIT_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY_US, "w": 604_800_000_000}
 
 
 def now_us() -> int:

@@ -261,6 +261,11 @@ class AccountingSettings(_Section):
         return entries
 
     @property
+    def late_us(self) -> int:
+        """``late_after_s`` in microseconds."""
+        return int(self.late_after_s * 1_000_000)
+
+    @property
     def event_fields_by_key(self) -> dict[str, EventFields]:
         """By key name, where its events bring their numbers."""
         return dict(event_fields_of(entry) for entry in self.event_fields)

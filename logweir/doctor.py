@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from logweir.clock import now_us
+from logweir.clock import DAY_US, now_us
 from logweir.config import Settings, shown_url
 from logweir.deadletters import divided, full, received
 from logweir.errors import LogweirError
@@ -34,7 +34,7 @@ from logweir.tls import Pair, load
 
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1
-_KEY_ENDS_SOON_US = 7 * 86_400_000_000
+_KEY_ENDS_SOON_US = 7 * DAY_US
 _STA_UNSYNC = 0x40  # linux/timex.h
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 

@@ -106,7 +106,7 @@ class EmitterLedger:
         position_of: Callable[[dict[str, Any]], int],
     ) -> None:  # fmt: skip
         self.count = count
-        self.late_us = int(settings.late_after_s * 1_000_000)
+        self.late_us = settings.late_us
         self._store = store
         self._name_of = name_of
         self._position_of = position_of
@@ -284,8 +284,7 @@ def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected)
     """Of the wanted numbers, those that came first in a record that is not settled yet, on another day."""
     new = Intervals([(wanted.first, wanted.last)])
     if tracker is not None:
-        for first, last in tracker.seen.within(wanted.first, wanted.last):
-            new.remove(first, last)
+        new.remove_all(tracker.seen.within(wanted.first, wanted.last))
     for earlier in state.expected:
         if earlier.epoch != wanted.epoch:
             continue

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from datetime import UTC, datetime
 
 import orjson
 from rich.table import Table
 
 from logweir.audit import EmitterBooks, name_of, read_books
 from logweir.audit_command import console, count_text, ranges_text, whole
-from logweir.clock import now_us
+from logweir.clock import iso_seconds, now_us
 from logweir.config import Settings
 from logweir.search import printable
 from logweir.store import open_store
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     now = now_us()
     with closing(open_store(settings.store)) as store:
-        late_us = int(settings.accounting.late_after_s * 1e6)
+        late_us = settings.accounting.late_us
         books = read_books(store, group=settings.worker.group, late_us=late_us, now_us=now)
     emitters = sorted(books.emitters.values(), key=lambda one: name_of(one.emitter))
     if arguments.json:
@@ -68,6 +67,4 @@ def _table(emitters: list[EmitterBooks], now: int) -> Table:
 
 
 def _time(time_us: int) -> str:
-    if not time_us:
-        return "-"
-    return datetime.fromtimestamp(time_us // 1_000_000, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso_seconds(time_us) if time_us else "-"

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 
+from logweir.clock import DAY_US
+
 
 class Kind(StrEnum):
     """How a field is kept, and so what a search can do with it."""
@@ -72,7 +74,7 @@ ALIAS = "events"
 
 def day_of(received_us: int) -> str:
     """The UTC day of a receipt time in microseconds, as YYYYMMDD."""
-    return _day_name(received_us // 86_400_000_000)
+    return _day_name(received_us // DAY_US)
 
 
 @lru_cache(maxsize=64)
@@ -104,6 +106,11 @@ def stream_of(ingest_epoch: bytes, partition: int) -> str:
     Numbers run inside (ingest epoch, partition), so the epoch alone would give two events one provenance.
     """
     return f"{ingest_epoch.hex()}-{partition}"
+
+
+def letter_id(stream: str, number: int) -> str:
+    """The id of the dead letter of the event of that provenance: it has at most one."""
+    return f"{stream}.{number}"
 
 
 def content_hash_of(raw: bytes) -> str:

@@ -6,7 +6,7 @@ so it is true for the same position. Nothing is kept of what became indexed, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +16,23 @@ from logweir.tracker import pairs
 
 Why = tuple[Outcome, str | None]
 """An outcome other than indexed, and its reason where the outcome alone does not say it."""
+
+INDEXED: Why = (Outcome.INDEXED, None)
+"""What is nowhere kept, because it is the rule."""
+
+
+def rows_of(numbers_by_why: Mapping[Why, Intervals]) -> list[dict[str, Any]]:
+    """As the ledger has them, without those that have no number."""
+    return [
+        {"outcome": outcome.value, "reason": reason, "numbers": pairs(numbers)}
+        for (outcome, reason), numbers in numbers_by_why.items()
+        if len(numbers)
+    ]
+
+
+def of_rows(rows: Iterable[Mapping[str, Any]]) -> dict[Why, Intervals]:
+    """What ``rows_of`` has made rows of."""
+    return {(Outcome(row["outcome"]), row["reason"]): Intervals(row["numbers"]) for row in rows}
 
 
 class Exceptions:
@@ -69,18 +86,12 @@ class Exceptions:
                 yield why, ranges
 
     def as_body(self) -> dict[str, Any]:
-        kept = [
-            {"outcome": outcome.value, "reason": reason, "numbers": pairs(numbers)}
-            for (outcome, reason), numbers in self._kept.items()
-        ]
-        return {"kept": kept, "beyond": self.beyond}
+        return {"kept": rows_of(self._kept), "beyond": self.beyond}
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Exceptions:
         exceptions = cls()
-        for row in body.get("kept", []):
-            numbers = Intervals((first, last) for first, last in row["numbers"])
-            exceptions._kept[Outcome(row["outcome"]), row["reason"]] = numbers
+        exceptions._kept = of_rows(body.get("kept", []))
         if beyond := body.get("beyond"):
             exceptions.beyond = beyond[0], beyond[1]
         return exceptions

@@ -114,10 +114,10 @@ class Window:
             window=body["window"],
             position=body["position"],
             begin=body.get("begin", -1),
-            numbers=Intervals((first, last) for first, last in body["numbers"]),
+            numbers=Intervals(body["numbers"]),
             outcomes={(row["key"], row["emitter"]): [row.get(name, 0) for name in _NAMES] for row in body["outcomes"]},
             marker=body["marker"],
-            voids=Intervals((first, last) for first, last in body["voids"]),
+            voids=Intervals(body["voids"]),
             amendments=body.get("amendments", []),
             exceptions=Exceptions.from_body(body.get("exceptions", {})),
         )
@@ -134,6 +134,12 @@ def position_id(group: str, topic_id: str, partition: int) -> str:
 
 def window_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
     return f"window:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window}"
+
+
+def window_place(id: str, prefix: str) -> tuple[str, int, str, int]:
+    """Topic id, partition, ingest epoch and window of an id that is built as ``window_id`` behind ``prefix``."""
+    topic_id, partition, epoch, window = id.removeprefix(prefix).rsplit(":", 3)
+    return topic_id, int(partition), epoch, int(window)
 
 
 @dataclass(slots=True)
@@ -164,13 +170,13 @@ class PartitionLedger:
         self._owner = owner
         self.generation = claimed.generation
         body = claimed.body
-        self._expired = Intervals((first, last) for first, last in body.get("expired", []))
-        self._unreadable = Intervals((first, last) for first, last in body.get("unreadable", []))
+        self._expired = Intervals(body.get("expired", []))
+        self._unreadable = Intervals(body.get("unreadable", []))
         self._expired_before: int = body.get("expired_before", 0)
         self._lost_before: int = body.get("lost_before", 0)
         self._rewinds: list[int] = body.get("rewinds", [])
         self._streams = {epoch: Stream(*row) for epoch, row in body.get("streams", {}).items()}
-        self._lost = {epoch: Intervals(map(tuple, ranges)) for epoch, ranges in body.get("lost", {}).items()}
+        self._lost = {epoch: Intervals(ranges) for epoch, ranges in body.get("lost", {}).items()}
         self._windows: dict[str, Window] = {}
         self.closed_lately: deque[tuple[str, int]] = deque(maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
@@ -342,8 +348,7 @@ class PartitionLedger:
             window.begin = stream.offset
         if isinstance(record.body, Marker | Void):
             # A marker may come twice, when the door was told that the first had failed.
-            for first, last in record.body.voids:
-                window.voids.add(first, last)
+            window.voids.add_all(record.body.voids)
             if isinstance(record.body, Marker):
                 window.marker = _marker_body(record, record.body)
         else:
@@ -400,8 +405,7 @@ class PartitionLedger:
 
     def _lose(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
         lost = self._lost.setdefault(epoch, Intervals())
-        for first, last in ranges:
-            lost.add(first, last)
+        lost.add_all(ranges)
         self._lost_before += _shortened(lost)
 
     def _has_hole(self, first: int, last: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -104,3 +105,8 @@ def listener(what: str, address: str, port: int, *, backlog: int) -> socket.sock
 def require_free_port(what: str, address: str, port: int) -> None:
     """Raises LogweirError(PORT_TAKEN) when nothing could listen there now."""
     listener(what, address, port, backlog=1).close()
+
+
+def owner_new() -> str:
+    """A name for what a process claims as its own: never given twice, and tells an operator where to look."""
+    return f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"

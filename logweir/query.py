@@ -17,7 +17,7 @@ from luqum import tree
 from luqum.exceptions import IllegalCharacterError, ParseSyntaxError
 from luqum.parser import parser as _luqum
 
-from logweir.clock import duration_us
+from logweir.clock import DAY_US, duration_us
 from logweir.errors import (
     PARAMETER_BAD,
     QUERY_BAD,
@@ -465,7 +465,7 @@ def _end_us(start: int, moment: datetime, parts: int, *, fraction: bool) -> int:
     if fraction:
         return start + 1000
     if parts >= 3:
-        return start + (86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000)[parts - 3]
+        return start + (DAY_US, 3_600_000_000, 60_000_000, 1_000_000)[parts - 3]
     months = moment.year * 12 + moment.month - 1 + (12 if parts == 1 else 1)
     if months >= 120_000:
         return _END_US

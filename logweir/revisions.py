@@ -14,17 +14,15 @@ from typing import Any
 
 from logweir.emitter_ledger import Emitter
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.exceptions import Why
+from logweir.exceptions import INDEXED, Why, of_rows, rows_of
 from logweir.ledger import Window
 from logweir.outcomes import Outcome
 from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
-from logweir.tracker import pairs
 
 BLOCK = 10_000
 """Numbers of one document: even when every other one of them is revised, it stays below a few hundred kilobytes."""
 
-_INDEXED: Why = (Outcome.INDEXED, None)
 _Line = tuple[str, str | None, Outcome, Outcome, str]
 """Key, emitter, from, to, cause."""
 
@@ -82,11 +80,7 @@ class Revision:
             "partition": place.partition,
             "ingest_epoch": place.ingest_epoch,
             "window": place.window,
-            "now": [
-                {"outcome": outcome.value, "reason": reason, "numbers": pairs(numbers)}
-                for (outcome, reason), numbers in self.now.items()
-                if len(numbers)
-            ],
+            "now": rows_of(self.now),
             "lines": [
                 {**dict(zip(names, line, strict=True)), "count": count, "at_us": at_us}
                 for line, (count, at_us) in self.lines.items()
@@ -96,15 +90,11 @@ class Revision:
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Revision:
         """Also of a document that is only claimed so far."""
-        now = {
-            (Outcome(row["outcome"]), row["reason"]): Intervals((first, last) for first, last in row["numbers"])
-            for row in body.get("now", [])
-        }
         lines: dict[_Line, tuple[int, int]] = {}
         for row in body.get("lines", []):
             outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
             lines[row["key"], row["emitter"], *outcomes, row["cause"]] = row["count"], row["at_us"]
-        return cls(now, lines)
+        return cls(of_rows(body.get("now", [])), lines)
 
 
 def revise(
@@ -159,7 +149,7 @@ class Present:
         """By number, what a worker counted; None where that was not kept. Numbers that were not counted are absent."""
         found: dict[int, Why | None] = {}
         for low, high in self._window.numbers.within(first, last):
-            found.update(dict.fromkeys(range(low, high + 1), _INDEXED))
+            found.update(dict.fromkeys(range(low, high + 1), INDEXED))
         if beyond := self._window.exceptions.beyond:
             for low, high in self._window.numbers.within(max(first, beyond[0]), min(last, beyond[1])):
                 found.update(dict.fromkeys(range(low, high + 1)))
@@ -203,6 +193,5 @@ def _unkept_outcomes(window: Window) -> list[Outcome]:
 
 
 def _id(group: str, place: WindowPlace, block: int) -> str:
-    # Beside the lines that have a document of their own: found by window, and kept as long.
     stream = f"{place.topic_id}:{place.partition}:{place.ingest_epoch}"
     return f"correction:{group}:{place.window:08}:{stream}:{block}"

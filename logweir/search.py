@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             print(store.search(size=0, **search).total)
             return 0
         shown = total = 0
-        show = _show_json if arguments.json else _Lines(arguments.time_field).show
+        show = print_json if arguments.json else _Lines(arguments.time_field).show
         for hits in _pages(store, search, size=arguments.size):
             total = hits.total
             shown += len(hits.events)
@@ -96,8 +96,9 @@ def _pages(store: Store, search: dict[str, Any], *, size: int) -> Iterator[Hits]
             return
 
 
-def _show_json(event: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE))
+def print_json(document: dict[str, Any]) -> None:
+    """On standard output, in one line."""
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class _Lines:

@@ -17,8 +17,16 @@ class Intervals:
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
+        self.add_all(ranges)
+
+    def add_all(self, ranges: Iterable[tuple[int, int]]) -> None:
         for first, last in ranges:
             self.add(first, last)
+
+    def remove_all(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take all of them out; they may not be the set itself."""
+        for first, last in ranges:
+            self.remove(first, last)
 
     def add(self, first: int, last: int) -> int:
         """Add ``first`` to ``last``; gives how many of them were not in the set before."""

@@ -194,23 +194,19 @@ class Tracker:
             return
         known = day if day in self.earlier or len(self.earlier) < DAYS_MAX else _LONG_AGO
         numbers = self.earlier.setdefault(known, Intervals())
-        for low, high in self.seen.gaps(first, last):
-            numbers.add(low, high)
+        numbers.add_all(self.seen.gaps(first, last))
 
     def _of_latest_day(self) -> Intervals:
         latest = Intervals(self.seen)
         latest.remove(1, self.floor)
         for numbers in self.earlier.values():
-            for first, last in numbers:
-                latest.remove(first, last)
+            latest.remove_all(numbers)
         return latest
 
     def _forget_days(self) -> None:
         while len(self.earlier) > DAYS_MAX + (_LONG_AGO in self.earlier):
             oldest = min(day for day in self.earlier if day != _LONG_AGO)
-            gone = self.earlier.setdefault(_LONG_AGO, Intervals())
-            for first, last in self.earlier.pop(oldest):
-                gone.add(first, last)
+            self.earlier.setdefault(_LONG_AGO, Intervals()).add_all(self.earlier.pop(oldest))
 
     def on_other_days(self, first: int, last: int, day: str) -> Iterator[tuple[int, int, str]]:
         """Of ``first`` to ``last``, the ranges that came before on another day than ``day``, each with that day.
@@ -227,8 +223,7 @@ class Tracker:
             for low, high in self.seen.within(first, last):
                 own = Intervals([(low, high)])
                 for numbers in self.earlier.values():
-                    for earlier_first, earlier_last in numbers.within(low, high):
-                        own.remove(earlier_first, earlier_last)
+                    own.remove_all(numbers.within(low, high))
                 yield from ((own_first, own_last, self.day) for own_first, own_last in own)
 
     # --- what is read ----------------------------------------------------------------------------------------------
@@ -274,9 +269,9 @@ class Tracker:
         return cls(
             **{
                 **body,
-                "seen": Intervals(map(tuple, body["seen"])),
+                "seen": Intervals(body["seen"]),
                 "gaps": [Gap(*gap) for gap in body["gaps"]],
-                "earlier": {day: Intervals(map(tuple, numbers)) for day, numbers in body["earlier"].items()},
+                "earlier": {day: Intervals(numbers) for day, numbers in body["earlier"].items()},
                 "previous": None if previous is None else (previous[0], previous[1]),
             }
         )
@@ -296,8 +291,7 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
     begun = [part.start for part in parts if part.floor] if natural else []
     whole = Tracker(parts[0].epoch, natural=natural, start=max(begun) if begun else min(part.start for part in parts))
     for part in parts:
-        for first, last in part.seen:
-            whole.seen.add(first, last)
+        whole.seen.add_all(part.seen)
         for reason, count in part.dropped.items():
             whole.dropped[reason] = max(count, whole.dropped.get(reason, 0))
         whole.top = max(whole.top, part.top)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logweir import metrics, receipt
-from logweir.clock import WINDOW_US, iso_seconds
+from logweir.clock import DAY_US, WINDOW_US, iso_seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
-from logweir.event import stream_of
+from logweir.event import letter_id, stream_of
 from logweir.exceptions import Why
 from logweir.ledger import STREAM_MINUTES_MAX, Window, position_id, position_prefix, window_id
 from logweir.outcomes import DeadLetterReason, Outcome
@@ -34,7 +34,6 @@ DEAD_LETTERS_MAX = 100
 """Dead letters named in an answer; all of them are counted."""
 _TOPICS_KNOWN_S = 60.0
 _TOPICS_AGAIN_S = 2.0
-_DAY_US = 86_400_000_000
 
 
 @dataclass(slots=True)
@@ -205,11 +204,9 @@ def _add_window(found: Found, window: Window, revised: Mapping[int, Why], asked:
 
 def _add_position(found: Found, position: dict[str, Any], asked: Receipt, *, is_known: bool) -> None:
     epoch = asked.ingest_epoch.hex()
-    lost = Intervals((start, end) for start, end in position.get("lost", {}).get(epoch, []))
-    for start, end in lost.within(asked.first, asked.last):
-        found.lost.add(start, end)
-    for start, end in found.settled:
-        found.lost.remove(start, end)
+    lost = Intervals(position.get("lost", {}).get(epoch, []))
+    found.lost.add_all(lost.within(asked.first, asked.last))
+    found.lost.remove_all(found.settled)
     found.until_us = max(found.until_us, position.get("watermark_us", 0))
     # The numbers have come by, or did so long ago that their process is forgotten: somebody has pruned the ledger.
     streams = position.get("streams", {})
@@ -222,7 +219,7 @@ def _ask_events(store: Store, found: Found, asked: Receipt) -> None:
     """What the store itself says, whatever the ledger does: how many are there, and when they were received."""
     stream = Term("ingest_stream", stream_of(asked.ingest_epoch, asked.partition))
     # A receipt's window is the minute of its record: the events in it were received before, by at most a little.
-    from_us, to_us = asked.window * WINDOW_US - _DAY_US, asked.window * WINDOW_US + _DAY_US
+    from_us, to_us = asked.window * WINDOW_US - DAY_US, asked.window * WINDOW_US + DAY_US
     numbers = Range("ingest_number", asked.first, asked.last + 1)
     hits = store.search(And((stream, numbers)), size=1, from_us=from_us, to_us=to_us)
     found.searchable = hits.total
@@ -306,4 +303,4 @@ def _dead_letters(asked: Receipt, found: Found) -> list[str]:
     stream = stream_of(asked.ingest_epoch, asked.partition)
     letters = [numbers for (outcome, _), numbers in found.exceptions.items() if outcome is Outcome.DEAD_LETTERED]
     numbers = sorted(number for ranges in letters for start, end in ranges for number in range(start, end + 1))
-    return [f"{stream}.{number}" for number in numbers[:DEAD_LETTERS_MAX]]
+    return [letter_id(stream, number) for number in numbers[:DEAD_LETTERS_MAX]]

@@ -56,6 +56,11 @@ class Item:
     stored: Provenance | None = None
     error: str = ""
 
+    @property
+    def reason(self) -> str:
+        """Why the document is not there as it was given."""
+        return self.error or f"stored is {self.stored}"
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerDocument:

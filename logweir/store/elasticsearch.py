@@ -162,13 +162,18 @@ class ElasticsearchStore:
         if not places:
             return []
         docs = [{"_index": index, "_id": id} for index, id in places]
-        with self._problems("stored events"):
-            answer = self._client.mget(docs=docs, source_includes=fields)
-        for document in answer["docs"]:
+        got = self._got("stored events", docs=docs, source_includes=fields)
+        return [document if document.get("found") else None for document in got]
+
+    def _got(self, what: str, **wanted: Any) -> list[dict[str, Any]]:
+        """What an mget answers, for each document. Raises LogweirError(STORE_DOWN) for one that cannot be read."""
+        with self._problems(what):
+            documents: list[dict[str, Any]] = self._client.mget(**wanted)["docs"]
+        for document in documents:
             error = document.get("error")
             if error and error["type"] != "index_not_found_exception":
                 raise LogweirError(STORE_DOWN, url=self._url, reason=error["reason"])
-        return [document if document.get("found") else None for document in answer["docs"]]
+        return documents
 
     def replace(self, documents: Sequence[Document]) -> list[Item]:
         own = self._own([(document.index, document.id, document.provenance) for document in documents])
@@ -196,10 +201,7 @@ class ElasticsearchStore:
             own = self._own(waiting)
             waiting = [document for document, found in zip(waiting, own, strict=True) if found]
             operations = [b"%b\n" % orjson.dumps({"delete": found}) for found in own if found]
-            answers = self._bulk(operations, "events")
-            for answer in answers:
-                if answer["status"] >= 300 and answer["status"] not in (404, 409):
-                    raise self._unwritten(answer, "events")
+            answers = self._done(operations, "events", passing=(404, 409))
             waiting = [one for one, answer in zip(waiting, answers, strict=True) if answer["status"] == 409]
 
     def _own(self, documents: Sequence[tuple[str, str, Provenance]]) -> list[dict[str, Any] | None]:
@@ -329,18 +331,11 @@ class ElasticsearchStore:
     def read_ledger(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
         if not ids:
             return {}
-        with self._problems("the ledger"):
-            answer = self._client.mget(index=LEDGER_INDEX, ids=list(ids))
-        found = {}
-        for document in answer["docs"]:
-            error = document.get("error")
-            if error and error["type"] != "index_not_found_exception":
-                raise LogweirError(STORE_DOWN, url=self._url, reason=error["reason"])
-            if document.get("found"):
-                found[document["_id"]] = LedgerDocument(
-                    document["_id"], document["_version"], document["_source"]["body"]
-                )
-        return found
+        return {
+            document["_id"]: LedgerDocument(document["_id"], document["_version"], document["_source"]["body"])
+            for document in self._got("the ledger", index=LEDGER_INDEX, ids=list(ids))
+            if document.get("found")
+        }
 
     def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
         with self._problems("the ledger"):
@@ -366,7 +361,7 @@ class ElasticsearchStore:
             self._write_ledger(together)
 
     def _write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        operations = [_ledger_operation(document, version_type="external_gte") for document in documents]
+        operations = [_ledger_operation(document) for document in documents]
         for document, answer in zip(documents, self._bulk(operations, "the ledger"), strict=True):
             if answer["status"] == 409:
                 stored = self.read_ledger([document.id])[document.id]
@@ -379,17 +374,12 @@ class ElasticsearchStore:
 
     def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         self._ensure_prepared()
-        answers = self._bulk([_ledger_deletion(document) for document in documents], "the ledger")
-        for answer in answers:
-            if answer["status"] >= 300 and answer["status"] not in (404, 409):
-                raise self._unwritten(answer, "the ledger")
+        self._done([_ledger_deletion(document) for document in documents], "the ledger", passing=(404, 409))
 
     # --- dead letters ---------------------------------------------------------------------------------------------
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         self._ensure_prepared()
-        for answer in self._bulk([_dead_letter_operation(letter) for letter in letters], "dead letters"):
-            if answer["status"] >= 300 and answer["status"] != 409:
-                raise self._unwritten(answer, "dead letters")
+        self._done([_dead_letter_operation(letter) for letter in letters], "dead letters", passing=(409,))
 
     def dead_letters(
         self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
@@ -450,10 +440,7 @@ class ElasticsearchStore:
     def _deleted_letters(self, hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Delete what a search has found; gives those that were still there."""
         operations = [b"%b\n" % orjson.dumps({"delete": {"_index": hit["_index"], "_id": hit["_id"]}}) for hit in hits]
-        answers = self._bulk(operations, "dead letters")
-        for answer in answers:
-            if answer["status"] >= 300 and answer["status"] != 404:
-                raise self._unwritten(answer, "dead letters")
+        answers = self._done(operations, "dead letters", passing=(404,))
         return [hit for hit, answer in zip(hits, answers, strict=True) if answer["status"] != 404]
 
     # --- the rest -------------------------------------------------------------------------------------------------
@@ -485,6 +472,14 @@ class ElasticsearchStore:
             if error.status_code in _AGAIN:
                 raise LogweirError(STORE_DOWN, url=self._url, reason=_api_reason(error)) from error
             raise LogweirError(STORE_REFUSES, url=self._url, what=what, reason=_api_reason(error)) from error
+
+    def _done(self, operations: list[bytes], what: str, *, passing: tuple[int, ...]) -> list[dict[str, Any]]:
+        """A bulk's answers, all of them successes or of a status that passes. Raises LogweirError as ``_unwritten``."""
+        answers = self._bulk(operations, what)
+        for answer in answers:
+            if answer["status"] >= 300 and answer["status"] not in passing:
+                raise self._unwritten(answer, what)
+        return answers
 
     def _unwritten(self, answer: dict[str, Any], what: str) -> LogweirError:
         item = self._item(answer)
@@ -654,16 +649,20 @@ def _provenance(source: dict[str, Any]) -> Provenance:
     return Provenance(source["ingest_stream"], source["ingest_number"], source["content_hash"])
 
 
-def _ledger_operation(document: LedgerDocument, *, version_type: str) -> bytes:
-    action = {"_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": version_type}
-    return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps({"id": document.id, "body": document.body}))
+def _ledger_place(document: LedgerDocument) -> dict[str, Any]:
+    """Where it stands, unless somebody has written it under a later generation."""
+    return {
+        "_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": "external_gte",
+    }  # fmt: skip
+
+
+def _ledger_operation(document: LedgerDocument) -> bytes:
+    action = {"index": _ledger_place(document)}
+    return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps({"id": document.id, "body": document.body}))
 
 
 def _ledger_deletion(document: LedgerDocument) -> bytes:
-    action = {
-        "_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": "external_gte",
-    }  # fmt: skip
-    return b"%b\n" % orjson.dumps({"delete": action})
+    return b"%b\n" % orjson.dumps({"delete": _ledger_place(document)})
 
 
 def _dead_letter_operation(letter: DeadLetter) -> bytes:

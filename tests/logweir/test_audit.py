@@ -10,10 +10,10 @@ import pytest
 from logweir import cli
 from logweir.audit import Books, Span, explain, read_books
 from logweir.config import AccountingSettings, Settings
-from logweir.corrections import Correction, write_corrections
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
+from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import Store
 
 EPOCH = b"\x07" * 16
@@ -258,8 +258,9 @@ def test_a_correction_moves_events_between_outcomes_and_is_counted_once(store: S
     book.data(1, ("web", [INDEXED, DEAD, DEAD]))
     book.marker(1, 3, {"web": 3})
     for count in (1, 2, 2):
-        line = Correction("t", 0, EPOCH.hex(), WINDOW, "app", "web", DEAD, INDEXED, count, "retry 1", START_US)
-        write_corrections(store, "logweir", [line])
+        changes = [Change(2 + n, ("app", "web"), DEAD, INDEXED) for n in range(count)]
+        place = WindowPlace("t", 0, EPOCH.hex(), WINDOW)
+        revise(store, "logweir", place, changes, cause="retry 1", at_us=START_US, owner="me")
     document = read(store).as_json()
 
     assert document["balanced"]

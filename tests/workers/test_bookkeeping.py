@@ -8,11 +8,11 @@ import pytest
 
 from logweir.audit import read_books
 from logweir.config import AccountingSettings
-from logweir.corrections import Correction, write_corrections
 from logweir.event import Provenance, index_of, stream_of
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
+from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import Document, Store
 from logweir_workers.bookkeeping import StoreAuditor, delete_old_books
 from tests.workers.helpers import batch
@@ -23,6 +23,11 @@ DAY_US = 86_400_000_000
 WINDOW = 29_000_000
 START_US = WINDOW * MINUTE_US
 NOW_US = START_US + 10 * MINUTE_US
+
+
+def corrected(store: Store, change: Change) -> None:
+    place = WindowPlace("t", 0, EPOCH.hex(), WINDOW)
+    assert revise(store, "g", place, [change], cause="retry 1", at_us=NOW_US, owner="me") == 1
 
 
 def claimed(store: Store) -> PartitionLedger:
@@ -93,10 +98,7 @@ def test_corrections_are_part_of_what_the_store_should_have_and_heal_a_differenc
     waiting = ledger.closed_lately[0]
     auditor.audit_one([ledger])
     before = imbalance(store)
-    line = Correction(
-        "t", 0, EPOCH.hex(), WINDOW, "app", "web", Outcome.DEAD_LETTERED, Outcome.INDEXED, 1, "retry 1", NOW_US
-    )
-    write_corrections(store, "g", [line])
+    corrected(store, Change(2, ("app", "web"), Outcome.DEAD_LETTERED, Outcome.INDEXED))
     ledger.closed_lately.append(waiting)
     auditor.audit_one([ledger])
 
@@ -118,8 +120,7 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     """Windows, emitters and corrections of long ago go; of partitions that are not ours, none."""
     ledger = claimed(store)
     close_window(ledger, [Outcome.INDEXED])
-    line = Correction("t", 0, EPOCH.hex(), WINDOW, "app", "web", Outcome.INDEXED, Outcome.FILTERED, 1, "x", NOW_US)
-    write_corrections(store, "g", [line])
+    corrected(store, Change(1, ("app", "web"), Outcome.INDEXED, Outcome.FILTERED))
     other = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=1, owner="other")
     close_window(other, [Outcome.INDEXED])
     limits = AccountingSettings(retention_days=2)

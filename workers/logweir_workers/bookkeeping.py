@@ -6,11 +6,11 @@ import logging
 from collections.abc import Collection
 
 from logweir import metrics
-from logweir.clock import WINDOW_US, Clock
+from logweir.clock import DAY_US, WINDOW_US, Clock
 from logweir.config import AccountingSettings
 from logweir.corrections import read_corrections
 from logweir.event import stream_of
-from logweir.ledger import PartitionLedger, Window
+from logweir.ledger import PartitionLedger, Window, window_place
 from logweir.outcomes import Outcome
 from logweir.query import And, Range, Term
 from logweir.store import LedgerDocument, Store
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 _SETTLED_AFTER_US = 120_000_000
 """So long after its end a window is asked for: what the store was given is found by then."""
-_DAY_US = 86_400_000_000
 _DELETED_AT_ONCE = 1000
 
 
@@ -92,7 +91,7 @@ def _stored(store: Store, partition: int, window: Window) -> int:
     lowest = next(iter(window.numbers))[0]
     query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, window.numbers.max + 1)))
     middle_us = window.window * WINDOW_US
-    return store.search(query, size=0, from_us=max(0, middle_us - _DAY_US), to_us=middle_us + _DAY_US).total
+    return store.search(query, size=0, from_us=max(0, middle_us - DAY_US), to_us=middle_us + DAY_US).total
 
 
 def _corrected(store: Store, group: str, partition: int, window: Window) -> int:
@@ -112,28 +111,26 @@ def delete_old_books(
     Of topics that are gone, too: whoever has a partition looks after all that bore its number. Raises
     LogweirError(STORE_DOWN).
     """
-    before_us = now_us - settings.retention_days * _DAY_US
+    before_us = now_us - settings.retention_days * DAY_US
     before = before_us // WINDOW_US
     by_partition = {ledger.partition: ledger for ledger in ledgers}
     old: list[LedgerDocument] = []
-    deleted = 0
-    for kind in ("window", "store_difference"):
-        for document in store.scan_ledger(f"{kind}:{group}:"):
-            _, partition, _, window = document.id.removeprefix(f"{kind}:{group}:").rsplit(":", 3)
-            if int(partition) in by_partition and int(window) < before:
+    for prefix in (f"window:{group}:", f"store_difference:{group}:"):
+        for document in store.scan_ledger(prefix):
+            _, partition, _, window = window_place(document.id, prefix)
+            if partition in by_partition and window < before:
                 old.append(document)
     for document in store.scan_ledger(f"correction:{group}:"):
         # One that is only claimed so far has nothing in it yet.
         if document.body.get("partition") in by_partition and document.body["window"] < before:
             old.append(document)
     for document in store.scan_ledger(f"emitter:{group}:"):
-        topic_id, partition = document.id.removeprefix(f"emitter:{group}:").partition(":")[2].rsplit(":", 1)
-        ledger = by_partition.get(int(partition))
+        topic_id, number = document.id.removeprefix(f"emitter:{group}:").partition(":")[2].rsplit(":", 1)
+        ledger = by_partition.get(int(number))
         if ledger is not None and document.body["last_us"] < before_us:
             old.append(document)
             if topic_id == ledger.topic_id:
                 ledger.emitters.count -= 1
     for at in range(0, len(old), _DELETED_AT_ONCE):
         store.delete_ledger(old[at : at + _DELETED_AT_ONCE])
-        deleted += len(old[at : at + _DELETED_AT_ONCE])
-    return deleted
+    return len(old)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from logweir.errors import LogweirError
-from logweir.event import stream_of
+from logweir.event import letter_id, stream_of
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused
@@ -39,7 +39,7 @@ def of_event(
         "format": batch.format,
         "stamp": batch.stamp,
     }
-    return DeadLetter(f"{stream}.{number}", batch.received_us, reason.value, body, batch.events[index])
+    return DeadLetter(letter_id(stream, number), batch.received_us, reason.value, body, batch.events[index])
 
 
 def of_record(*, topic_id: str, delivery: Delivery, error: LogweirError) -> DeadLetter:

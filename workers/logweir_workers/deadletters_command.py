@@ -17,9 +17,7 @@ import argparse
 import sys
 from collections import Counter
 from contextlib import closing
-from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -31,7 +29,7 @@ from logweir.errors import LETTER_UNKNOWN, LogweirError
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.query import time_bounds
 from logweir.queue import open_queue
-from logweir.search import printable
+from logweir.search import print_json, printable
 from logweir.store import Held, LetterFilter, Store, open_store
 from logweir_workers.retry import REMOVED, Result, Retrier, Tried
 
@@ -96,7 +94,7 @@ def _list(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
     for page in pages(store, wanted, size=arguments.size or None):
         for letter in page:
             if arguments.json:
-                _print_json(as_json(letter))
+                print_json(as_json(letter))
             else:
                 print(as_text(letter))
         shown += len(page)
@@ -107,7 +105,7 @@ def _list(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
 
 def _print_counts(counts: dict[str, Held], *, as_json: bool) -> None:
     if as_json:
-        _print_json({reason: held._asdict() for reason, held in counts.items()})
+        print_json({reason: held._asdict() for reason, held in counts.items()})
         return
     for reason, held in sorted(counts.items(), key=lambda row: -row[1].letters):
         print(f"{held.letters:>9}  {held.size_bytes / 1e6:>9.1f} MB  {reason:<18} {DeadLetterReason(reason).help}")
@@ -120,7 +118,7 @@ def _show(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
     if arguments.raw:
         sys.stdout.buffer.write(found[0].raw)
     elif arguments.json:
-        _print_json(as_json(found[0]))
+        print_json(as_json(found[0]))
     else:
         print(as_page(found[0]))
     return 0
@@ -157,7 +155,7 @@ def _retry(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
                 progress.update(bar, advance=len(page))
     left = sum(count for result, count in counts.items() if result not in REMOVED)
     if arguments.json:
-        _print_json({**{result.value: counts[result] for result in Result}, "left": left})
+        print_json({**{result.value: counts[result] for result in Result}, "left": left})
     else:
         _print_tried(counts, failed)
     return 1 if left else 0
@@ -203,7 +201,7 @@ def _drop(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
             dropped.update(gone)
             progress.update(bar, completed=dropped.total())
     if arguments.json:
-        _print_json(dict(dropped))
+        print_json(dict(dropped))
     else:
         print(f"{dropped.total()} dropped.")
     return 0
@@ -231,7 +229,3 @@ def _progress() -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), disable=not sys.stderr.isatty(),
     )  # fmt: skip
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))

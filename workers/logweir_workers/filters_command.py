@@ -10,15 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, LogweirError
 from logweir.event import Provenance, index_of
-from logweir.search import printable
+from logweir.search import print_json, printable
 from logweir.store import Document
 from logweir_workers import enrich
 from logweir_workers.document import Documents, EventUnfit
@@ -48,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     rule = next((rule for rule in filters.rules if rule.matches(document)), None)
     event = {name: value for name, value in document.source.items() if name not in _GIVEN_BY_THE_DOOR}
     if arguments.json:
-        _print_json({"rule": rule and rule.name, "keep": 1.0 if rule is None else rule.keep, "event": event})
+        print_json({"rule": rule and rule.name, "keep": 1.0 if rule is None else rule.keep, "event": event})
     else:
         print(f"As it would be stored: {printable(event)}")
         print(_said(rule))
@@ -72,7 +69,7 @@ def _stored(raw: bytes, arguments: argparse.Namespace, settings: Settings) -> Do
 def _print_rules(filters: Filters, *, as_json: bool) -> None:
     if as_json:
         rows = [{"name": rule.name, "query": rule.query, "keep": rule.keep} for rule in filters.rules]
-        _print_json({"rules": rows})
+        print_json({"rules": rows})
         return
     print(f"{len(filters.rules)} rules, asked in this order:")
     for rule in filters.rules:
@@ -87,7 +84,3 @@ def _said(rule: Rule | None) -> str:
     if rule.keep == 0:
         return f"The rule {rule.name} leaves it out."
     return f"The rule {rule.name} matches: {rule.keep:.2%} of such events are stored, chosen by their identity."
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from logweir import metrics
+from logweir.clock import DAY_US
 from logweir.config import StoreSettings
 from logweir.deadletters import OF_EVENTS, REFUSED, divided, full
 from logweir.store import DeadLetter, Held, LetterFilter, Store
@@ -23,7 +24,6 @@ _MEASURE_S = 5.0
 _SAY_AGAIN_S = 60.0
 _EXPIRED_AT_ONCE = 2000
 _EXPIRE_S_MAX = 1.0
-_DAY_US = 86_400_000_000
 
 
 class LetterRoom:
@@ -64,7 +64,7 @@ class LetterRoom:
             ("dead letters", OF_EVENTS, settings.dead_letters_retention_days),
             ("refused bodies", (REFUSED,), settings.refused_bodies_retention_days),
         ):
-            wanted = LetterFilter(reasons=reasons, to_us=now_us - days * _DAY_US)
+            wanted = LetterFilter(reasons=reasons, to_us=now_us - days * DAY_US)
             deadline = time.monotonic() + _EXPIRE_S_MAX
             while deleted := self._store.delete_dead_letters(wanted, letters_max=_EXPIRED_AT_ONCE):
                 for reason, count in deleted.items():

@@ -121,7 +121,7 @@ class Pipeline:
             outcome, reason = outcome_of(document, item)
             work.outcomes[place] = outcome
             if reason is not None:
-                error = item.error or f"stored is {item.stored}"
+                error = item.reason
                 self._refuse(work, place, document.id, reason, Stage.INDEX, error)
         self._settle_retries(works, stopping)
         letters = [letter for work in works for letter in work.letters]

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from logweir.audit import Span
-from logweir.clock import Clock, iso_seconds, window_of
+from logweir.clock import DAY_US, WINDOW_US, Clock, iso_seconds, window_of
 from logweir.config import Settings
 from logweir.errors import (
     CLAIM_LOST,
@@ -32,6 +29,7 @@ from logweir.errors import (
 )
 from logweir.event import day_of, stream_of
 from logweir.ledger import position_id
+from logweir.process import owner_new
 from logweir.queue import Delivery, Queue
 from logweir.receipt import Receipt
 from logweir.record import Batch, Record, decode, header_of
@@ -53,7 +51,6 @@ _READ_WAIT_S = 0.5
 _SILENT_S_MAX = 10.0
 _SAVE_INTERVAL_S = 1.0
 _BULKS_PER_SECOND = 2
-_DAY_US = 86_400_000_000
 # By so much may a door's clock have been set back, or differ from the queue's, while events came.
 _CLOCK_SLACK_US = 3_600_000_000
 _CLOCK_SLACK_WINDOWS = 60
@@ -104,7 +101,7 @@ class Selection:
         """The first offset that can have events of it. Raises LogweirError(QUEUE_DOWN)."""
         from_us = self.from_us
         if self.receipt is not None:
-            from_us = max(from_us or 0, self.receipt.window * 60_000_000)
+            from_us = max(from_us or 0, self.receipt.window * WINDOW_US)
         by_time = 0
         if from_us is not None:
             # Records are queued behind their receipt, however long they waited in a spool.
@@ -178,7 +175,7 @@ class Progress:
             bounds={partition: (first, end) for partition, first, end in body["bounds"]},
             following=dict(body["following"]),
             gone=[Gone(**one) for one in body["gone"]],
-            seen={stream: Intervals(map(tuple, ranges)) for stream, ranges in body["seen"].items()},
+            seen={stream: Intervals(ranges) for stream, ranges in body["seen"].items()},
             tally=Tally.from_json(body["tally"]),
             selected=body["selected"],
             is_done=body["is_done"],
@@ -207,7 +204,7 @@ class Replay:
         self._stopping = stopping
         self._selection = selection
         self._documents = Documents(enrich.load(settings.worker), Filters.of_file(settings.worker.filters_file))
-        self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._owner = owner_new()
         digest = hashlib.blake2b("\0".join((str(reprocess), *words)).encode(), digest_size=16).hexdigest()
         self._id = f"replay:{settings.worker.group}:{digest}"
         self._events_max = settings.worker.bulk_events_max
@@ -305,7 +302,7 @@ class Replay:
             letter_room=LetterRoom(self._store, settings.store),
             reprocess=reprocess,
             dry_run=self._dry_run,
-            first_day=day_of(self._clock() - settings.store.retention_days * _DAY_US),
+            first_day=day_of(self._clock() - settings.store.retention_days * DAY_US),
             events_max=settings.worker.bulk_events_max,
             owner=self._owner,
             clock=self._clock,

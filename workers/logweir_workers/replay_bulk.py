@@ -19,7 +19,7 @@ import orjson
 from logweir import event as identity
 from logweir.clock import Clock
 from logweir.event import Provenance
-from logweir.exceptions import Why
+from logweir.exceptions import INDEXED, Why
 from logweir.ledger import Window, window_id
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
@@ -36,7 +36,6 @@ CAUSE = "replay"
 """The cause of all correction lines of replays."""
 
 _WINDOWS_IN_MEMORY_MAX = 64
-_INDEXED: Why = (Outcome.INDEXED, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Event:
 
     @property
     def letter_id(self) -> str:
-        return f"{self.stream}.{self.number}"
+        return identity.letter_id(self.stream, self.number)
 
 
 @dataclass(slots=True)
@@ -223,7 +222,7 @@ class Replayer:
             event = case.event
             if source and (source["ingest_stream"], source["ingest_number"]) == (event.stream, event.number):
                 case.stored = source
-                case.present = case.present or _INDEXED
+                case.present = case.present or INDEXED
 
     def _guess(self, cases: list[_Case]) -> None:
         """Say what the others were whose outcome the ledger had no room for, where only one is possible."""
@@ -249,7 +248,7 @@ class Replayer:
         """Set ``outcome`` to what is to become of the event, None when it is to stay as it is; a store may differ."""
         if case.stored and not self._reprocess:
             # There, whatever the ledger says: a replay or a retry was killed before it could say so.
-            case.outcome = None if case.was is Outcome.INDEXED else _INDEXED
+            case.outcome = None if case.was is Outcome.INDEXED else INDEXED
             return
         if not self._is_wanted(case):
             return
@@ -259,7 +258,7 @@ class Replayer:
         elif isinstance(case.made, EventUnfit):
             case.outcome = (Outcome.DEAD_LETTERED, case.made.reason.value)
         else:
-            case.outcome = _INDEXED
+            case.outcome = INDEXED
 
     def _is_wanted(self, case: _Case) -> bool:
         assert case.present is not None
@@ -308,7 +307,7 @@ class Replayer:
             outcome, reason = outcome_of(document, item)
             case.outcome = (outcome, reason and reason.value)
             if reason is not None:
-                error = item.error or f"stored is {item.stored}"
+                error = item.reason
                 refused.append((case, EventUnfit(reason, Stage.INDEX, error)))
         self._keep_letters([(case, unfit) for case, unfit in refused if case.was is not Outcome.DEAD_LETTERED])
 

@@ -142,7 +142,7 @@ class Retrier:
             if reason is None:
                 tried.append(Tried(letter, Result(outcome.value)))
             else:
-                tried.append(Tried(letter, Result.FAILED, f"{reason}: {item.error or f'stored is {item.stored}'}"))
+                tried.append(Tried(letter, Result.FAILED, f"{reason}: {item.reason}"))
         return tried
 
     def _made(self, letter: DeadLetter) -> Document | Filtered:

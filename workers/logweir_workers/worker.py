@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import secrets
 import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -19,12 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from logweir import exposition, metrics
-from logweir.clock import Clock, now_us
+from logweir.clock import DAY_US, Clock, now_us
 from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
 from logweir.ledger import PartitionLedger
 from logweir.logs import configure_logging
+from logweir.process import owner_new
 from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
@@ -49,7 +47,6 @@ _FILTERS_INTERVAL_S = 2.0
 _BOOKS_DELAY_S = 60.0
 _DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
-_DAY_US = 86_400_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +129,7 @@ class Worker:
         self._store = store
         self._stopping = stopping
         self._clock = clock
-        self._owner = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self._owner = owner_new()
         self._enrich = enrich.load(settings.worker)
         self._filters = Filters.of_file(settings.worker.filters_file)
         self._letter_room = LetterRoom(store, settings.store)
@@ -405,7 +402,7 @@ class Worker:
                 self._ledgers[partition].idle(before_us)
 
     def _delete_expired(self) -> None:
-        before = day_of(self._clock() - self._retention_days * _DAY_US)
+        before = day_of(self._clock() - self._retention_days * DAY_US)
         try:
             deleted = self._store.delete_expired(before)
         except LogweirError as error:
