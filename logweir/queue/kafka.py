@@ -141,20 +141,7 @@ class KafkaQueue:
         Raises LogweirError(QUEUE_DOWN).
         """
         settings = self._settings
-        with self._administration() as admin:
-            if not self._described(admin):
-                wanted = {
-                    "num_partitions": settings.partitions,
-                    "replication_factor": settings.replication,
-                    "configs": {
-                        "retention.ms": str(int(settings.retention_hours * 3_600_000)),
-                        "retention.bytes": str(settings.retention_size_bytes_max),
-                        "max.message.bytes": str(max(MEBIBYTE, settings.record_size_bytes_max + _ENVELOPE_BYTES)),
-                    },
-                }
-                with contextlib.suppress(kafka.errors.TopicAlreadyExistsError):
-                    admin.create_topics({self.topic: wanted}, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
-            admin.wait_for_topics([self.topic], timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+        self._ask(self._make_topic)
         partitions = self.partition_count()
         if partitions != settings.partitions:
             log.info(
@@ -163,33 +150,21 @@ class KafkaQueue:
             )  # fmt: skip
 
     def topic_id(self) -> str:
-        with self._administration() as admin:
-            found = self._topic(admin).get("topic_id")
+        found = self._ask(self._topic).get("topic_id")
         if not found or not uuid.UUID(str(found)).int:
             raise self.down("it does not say the topic's id; Kafka 2.8 or later does")
         return str(found)
 
     def partition_count(self) -> int:
-        with self._administration() as admin:
-            return len(self._topic(admin)["partitions"])
+        return len(self._ask(self._topic)["partitions"])
 
     def offsets(self, partition: int) -> tuple[int, int]:
-        with self._administration() as admin:
-            place = TopicPartition(self.topic, partition)
-            earliest, latest = (
-                admin.list_partition_offsets({place: spec}, timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))[place].offset
-                for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
-            )
-        return earliest, latest
+        return self._offset(partition, OffsetSpec.EARLIEST), self._offset(partition, OffsetSpec.LATEST)
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int:
-        place = TopicPartition(self.topic, partition)
-        with self._administration() as admin:
-            timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
-            # A negative number would mean something else there.
-            found = admin.list_partition_offsets({place: max(0, timestamp_ms)}, timeout_ms=timeout_ms)
-            offset = found[place].offset
-        return int(offset) if offset >= 0 else self.offsets(partition)[1]
+        # A negative number would mean something else there.
+        offset = self._offset(partition, max(0, timestamp_ms))
+        return offset if offset >= 0 else self.offsets(partition)[1]
 
     def reader(self, partition: int, offset: int) -> KafkaReader:
         return KafkaReader(self, self._settings, partition, offset)
@@ -206,8 +181,7 @@ class KafkaQueue:
         return KafkaConsumer(self, self._settings, group=group, assigned=assigned, revoked=revoked)
 
     def check(self) -> str:
-        with self._administration() as admin:
-            partitions = self._topic(admin)["partitions"]
+        partitions = self._ask(self._topic)["partitions"]
         leaderless = [p["partition_index"] for p in partitions if p["leader_id"] < 0]
         if leaderless:
             raise self.down(f"the partitions {leaderless} of {self.topic} have no leader")
@@ -278,23 +252,50 @@ class KafkaQueue:
             options["sasl_plain_password"] = settings.password.get_secret_value()
         return options
 
-    @contextlib.contextmanager
-    def _administration(self) -> Iterator[Any]:
-        with self._lock:
-            try:
-                if self._admin is None:
-                    timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
-                    self._admin, _ = self.opened(kafka.KafkaAdminClient, request_timeout_ms=timeout_ms)
-                with self.errors():
-                    yield self._admin
-            except LogweirError:
-                self._close_admin()
-                raise
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        """The administration client's answer. Raises LogweirError(QUEUE_DOWN)."""
+        with self._lock, self.errors():
+            if self._admin is not None:
+                # One that was connected before an outage may not know yet that it is over.
+                with contextlib.suppress(kafka.errors.NodeNotReadyError, kafka.errors.KafkaConnectionError):
+                    return self._answered(question)
+            timeout_ms = int(_REQUEST_TIMEOUT_S * 1000)
+            self._admin, _ = self.opened(kafka.KafkaAdminClient, request_timeout_ms=timeout_ms)
+            return self._answered(question)
+
+    def _answered(self, question: Callable[[Any], T]) -> T:
+        try:
+            return question(self._admin)
+        except (kafka.errors.KafkaError, OSError, LogweirError):
+            self._close_admin()
+            raise
 
     def _close_admin(self) -> None:
         if self._admin is not None:
             admin, self._admin = self._admin, None
             admin.close()
+
+    def _make_topic(self, admin: Any) -> None:
+        settings, timeout_ms = self._settings, int(_REQUEST_TIMEOUT_S * 1000)
+        if not self._described(admin):
+            wanted = {
+                "num_partitions": settings.partitions,
+                "replication_factor": settings.replication,
+                "configs": {
+                    "retention.ms": str(int(settings.retention_hours * 3_600_000)),
+                    "retention.bytes": str(settings.retention_size_bytes_max),
+                    "max.message.bytes": str(max(MEBIBYTE, settings.record_size_bytes_max + _ENVELOPE_BYTES)),
+                },
+            }
+            with contextlib.suppress(kafka.errors.TopicAlreadyExistsError):
+                admin.create_topics({self.topic: wanted}, timeout_ms=timeout_ms)
+        admin.wait_for_topics([self.topic], timeout_ms=timeout_ms)
+
+    def _offset(self, partition: int, wanted: OffsetSpec | int) -> int:
+        place, timeout_ms = TopicPartition(self.topic, partition), int(_REQUEST_TIMEOUT_S * 1000)
+        return int(
+            self._ask(lambda admin: admin.list_partition_offsets({place: wanted}, timeout_ms=timeout_ms)[place].offset)
+        )
 
     def _described(self, admin: Any) -> dict[str, Any] | None:
         (topic,) = admin.describe_topics([self.topic])
@@ -309,12 +310,15 @@ class KafkaQueue:
     def _require_room(self) -> None:
         """Raises LogweirError(QUEUE_RECORD_LIMIT_LOW). A broker that does not let us ask is believed to have room."""
         name, wanted = "max.message.bytes", self._settings.record_size_bytes_max + _ENVELOPE_BYTES
-        with self._administration() as admin:
-            asked = kafka.admin.ConfigResource(kafka.admin.ConfigResourceType.TOPIC, self.topic, {name: None})
-            try:
-                found = admin.describe_configs([asked], config_filter="all")
-            except kafka.errors.TopicAuthorizationFailedError:
-                return
+        asked = kafka.admin.ConfigResource(kafka.admin.ConfigResourceType.TOPIC, self.topic, {name: None})
+
+        def limits(admin: Any) -> Any:
+            with contextlib.suppress(kafka.errors.TopicAuthorizationFailedError):
+                return admin.describe_configs([asked], config_filter="all")
+
+        found = self._ask(limits)
+        if found is None:
+            return
         size_bytes_topic = int(found["topic"][self.topic][name]["value"])
         if size_bytes_topic < wanted:
             raise LogweirError(
