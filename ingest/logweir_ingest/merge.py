@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -147,7 +147,8 @@ class Merger:
     ``post`` brings the settling of futures to the thread that may do it. ``answer_timeout_s``: a sender whose batch is
     in neither queue nor spool by then gets QUEUE_UNAVAILABLE; what is after all is counted as unconfirmed. ``soon``
     puts a departure off until what the caller's event loop has read already is in the lane, too. ``ticked`` is called a
-    few times a second, on a thread of the merger's.
+    few times a second, on a thread of the merger's. ``keys_with_numbers``: keys whose events number themselves; all of
+    such a key's go to one partition, as its worker follows their order.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Merger:
         post: Post = call_now,
         soon: Post = call_now,
         ticked: Callable[[], None] = lambda: None,
+        keys_with_numbers: Collection[str] = (),
     ) -> None:
         self.ingest_epoch = ingest_epoch
         self._enqueuer = enqueuer
@@ -172,6 +174,7 @@ class Merger:
         self._post = post
         self._soon = soon
         self._ticked = ticked
+        self._keys_with_numbers = frozenset(keys_with_numbers)
         self._lock = threading.RLock()
         # A window ends early when it has seen so many emitters. Two flights may be on the way to its partition then,
         # each with as many others, and its marker must still fit into a record.
@@ -227,9 +230,11 @@ class Merger:
                 self._depart_soon(lane)
 
     def _lane_of(self, batch: Batch) -> _Lane:
-        if batch.epoch is None:
+        if batch.epoch is None and batch.key not in self._keys_with_numbers:
             return self._bare
-        named = batch.key if batch.emitter is None else f"{batch.key}\0{batch.emitter}"
+        # Whose numbers are inside of events is read by the worker only: all of such a key's go one way.
+        is_whole_key = batch.epoch is None or batch.emitter is None
+        named = batch.key if is_whole_key else f"{batch.key}\0{batch.emitter}"
         return self._lanes[zlib.crc32(named.encode()) % len(self._lanes)]
 
     def _depart_soon(self, lane: _Lane) -> None:

@@ -140,6 +140,7 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
         post=post,
         soon=soon,
         ticked=tally.flush,
+        keys_with_numbers=settings.accounting.event_fields_by_key,
     )
     keys = KeyReader.of(settings)
     door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=receipt_secret, tally=tally)

@@ -101,7 +101,7 @@ class Bench:
         self.merger = Merger(
             self.enqueuer, ingest_epoch=os.urandom(16), clock=self.clock,
             answer_timeout_s=queue_timeout_s + spool_timeout_s, record_size_bytes_max=record_size_bytes_max,
-            pending_size_bytes_max=pending_size_bytes_max,
+            pending_size_bytes_max=pending_size_bytes_max, keys_with_numbers=("syslog",),
         )  # fmt: skip
         self._ids = itertools.count(1)
         self.disk_fails: Callable[[Record], bool] = lambda _: False

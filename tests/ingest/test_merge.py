@@ -107,6 +107,16 @@ def test_bare_batches_spread_over_all_partitions(bench: Bench) -> None:
     assert {partition for partition, _ in bench.records()} == set(range(PARTITIONS))
 
 
+def test_a_key_whose_events_number_themselves_stays_on_one_partition_in_order(bench: Bench) -> None:
+    """Its numbers are followed by the worker of that partition; with half of them elsewhere they would be gaps."""
+    for n in range(PARTITIONS * 3):
+        bench.send(b'{"n":%d}' % n, key="syslog", emitter="relay" if n % 2 else None)
+    records = bench.records()
+
+    assert len({partition for partition, _ in records}) == 1
+    assert events_of(records) == [b'{"n":%d}' % n for n in range(PARTITIONS * 3)]
+
+
 @pytest.mark.parametrize("compressible", [True, False])
 def test_a_large_batch_is_cut_into_records_that_fit(tmp_path: Path, compressible: bool) -> None:
     """Index and sequence go on from record to record, all on one partition, with numbers that follow."""
