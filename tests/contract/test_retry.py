@@ -19,7 +19,7 @@ from logweir.errors import STORE_DOWN, LogweirError
 from logweir.query import parse
 from logweir.queue import Queue, open_queue
 from logweir.record import Kind, encode
-from logweir.store import DeadLetter, LetterFilter, Store, open_store
+from logweir.store import DeadLetter, LedgerDocument, LetterFilter, Store, open_store
 from logweir_workers import enrich
 from logweir_workers.retry import Result, Retrier
 from tests.contract.stores import settings_of
@@ -63,6 +63,7 @@ class Fixture:
     def retry(self, letters: list[DeadLetter] | None = None) -> list[str]:
         retrier = Retrier(settings=self.settings, store=self.store, queue=self.queue)
         tried = retrier.retry(self.letters() if letters is None else letters)
+        retrier.recheck()
         retrier.close()
         return sorted(one.result.value for one in tried)
 
@@ -131,6 +132,25 @@ def test_a_mended_event_is_stored_as_if_nothing_had_been(product: Fixture, monke
     assert [stored[n]["ingest_number"] for n in (1, 2, 3, 4)] == [1, 2, 3, 4]
     assert stored[4]["_id"] == "b" + "0b" * 16 + ".7"
     assert {(one.key, one.emitter, one.count) for one in lines} == {("app", "web-1", 2), ("app", None, 1)}
+
+
+def test_what_it_mends_is_no_difference_of_the_store_any_more(
+    product: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store was asked between a retry's document and its correction line: the books balance when it is through."""
+    letters = broken_events(product, monkeypatch)
+    (window,) = product.store.scan_ledger("window:")
+    body = {"kind": "store_difference", "partition": 0, "stored": 2, "indexed": 1, "at_us": 0}
+    product.store.write_ledger([LedgerDocument(window.id.replace("window", "store_difference"), 1, body)])
+
+    def imbalance() -> int:
+        return read_books(product.store, group="logweir", late_us=60_000_000, now_us=now_us()).imbalance
+
+    before = imbalance()
+    product.retry(letters)
+
+    assert before == 1
+    assert imbalance() == 0
 
 
 @pytest.mark.parametrize("step", ["index", "write_ledger", "delete_dead_letters"])

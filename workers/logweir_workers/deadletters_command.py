@@ -153,6 +153,7 @@ def _retry(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
                 counts.update(one.result for one in tried)
                 failed = failed or next((one for one in tried if one.result is Result.FAILED), None)
                 progress.update(bar, advance=len(page))
+            retrier.recheck()
     left = sum(count for result, count in counts.items() if result not in REMOVED)
     if arguments.json:
         print_json({**{result.value: counts[result] for result in Result}, "left": left})

@@ -28,6 +28,7 @@ from logweir.record import decode
 from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import DeadLetter, Document, LetterFilter, Store
 from logweir_workers import enrich
+from logweir_workers.bookkeeping import recheck_differences
 from logweir_workers.document import Documents, EventUnfit, Filtered
 from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
@@ -89,6 +90,13 @@ class Retrier:
         if removed:
             self._store.delete_dead_letters(LetterFilter(ids=removed))
         return tried
+
+    def recheck(self) -> None:
+        """Ask the store again of windows for which it differed: what has been tried again may be what was not there.
+
+        To be called behind the last ``retry``. Raises LogweirError(STORE_DOWN).
+        """
+        recheck_differences(self._store, self._group)
 
     def close(self) -> None:
         if self._producer is not None:
