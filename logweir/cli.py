@@ -33,6 +33,7 @@ COMMANDS = (
     Command("ingest", "run the door: HTTP in, queue out", "logweir_ingest.server"),
     Command("worker", "run a worker: queue in, store out", "logweir_workers.worker"),
     Command("console", "run the web console", "logweir_console.server"),
+    Command("exporter", "publish the ledger's figures for Prometheus", "logweir.exporter"),
     Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.keys_command"),
     Command("search", "search the stored events", "logweir.search"),
     Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),

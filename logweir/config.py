@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -105,6 +105,8 @@ class IngestSettings(HttpSettings):
     """Most receipts that a process looks up in the store at once; who asks beyond that is told to ask again."""
     receipts_timeout_s: float = Field(5.0, gt=0)
     """How long the store may take to say what became of a receipt's batch."""
+    canary_interval_s: float = Field(10.0, ge=0, le=3600)
+    """How often a process sends a canary through queue, worker and store; 0 sends none, and silence is not known then."""
     stop_timeout_s: float = Field(12.0, gt=0, le=3600)
     """How long a stop may take: requests under way have half of it to end, what they brought the other half to be safe."""
     tls_cert_file: Path | None = None
@@ -125,7 +127,7 @@ class QueueSettings(_Section):
     partitions: int = Field(8, ge=1, le=10_000)
     """Partitions of the topic when it is made: at most so many workers share the load."""
     replication: int = Field(1, ge=1, le=32)
-    """Kafka: copies of each partition when the topic is made."""
+    """Kafka: copies of each partition when the topic is made; of three or more, two have a record that is confirmed."""
     record_size_bytes_max: int = Field(900_000, ge=4096)
     """Largest record; keep it below the topic's max.message.bytes."""
     buffer_size_bytes_max: int = Field(64 * MEBIBYTE, ge=MEBIBYTE)
@@ -284,6 +286,26 @@ class ConsoleSettings(HttpSettings):
     """Host names, without ports, that it answers to (.example.org: all below); by default its own on loopback, else all."""
 
 
+class ExporterSettings(_Section):
+    """What publishes the ledger's figures for Prometheus."""
+
+    address: str = "127.0.0.1"
+    """Address of the exporter's /metrics and /healthz."""
+    port: int = Field(8090, ge=0, le=65535)
+    """Port of them; when it is taken, the next free one above."""
+    interval_s: float = Field(10.0, gt=0, le=600)
+    """How often the ledger is read; less often where a reading takes longer than a fifth of it."""
+    emitters_max: int = Field(200, ge=1, le=10_000)
+    """Emitters that have a series of their own: those with the highest figures. All others are in one, _other."""
+
+
+class LogSettings(_Section):
+    """What our own processes say, on standard error."""
+
+    format: Literal["text", "json"] = "text"
+    """text: a line for people; json: an object a line, for a program."""
+
+
 class Settings(_Section):
     """All settings."""
 
@@ -295,6 +317,8 @@ class Settings(_Section):
     worker: WorkerSettings = WorkerSettings()
     accounting: AccountingSettings = AccountingSettings()
     console: ConsoleSettings = ConsoleSettings()
+    exporter: ExporterSettings = ExporterSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def keys_path(self) -> Path:
@@ -308,12 +332,7 @@ class Settings(_Section):
 
 
 SECTIONS: dict[str, type[_Section]] = {
-    "ingest": IngestSettings,
-    "queue": QueueSettings,
-    "store": StoreSettings,
-    "worker": WorkerSettings,
-    "accounting": AccountingSettings,
-    "console": ConsoleSettings,
+    name: type(field.default) for name, field in Settings.model_fields.items() if isinstance(field.default, _Section)
 }
 
 

@@ -21,8 +21,10 @@ _PORTS_TRIED = 100
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     address_family = WSGIServer.address_family
+    # So that a restart gets its port back while the last scrapes' connections are being forgotten.
+    allow_reuse_address = True
     # With it, a second worker would silently share the first one's port, and each scrape would ask either of them.
-    allow_reuse_address = False
+    allow_reuse_port = False
 
 
 class _Handler(WSGIRequestHandler):

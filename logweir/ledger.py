@@ -40,6 +40,9 @@ AMENDMENTS_MAX = 100
 STREAM_MINUTES_MAX = 7 * 24 * 60
 CLOSED_LATELY_MAX = 1000
 """Windows that wait to be compared with the store's own count; of more, only the latest are."""
+CANARIES_MAX = 1000
+CANARY_AGE_US_MAX = 3_600_000_000
+"""The last canary of an ingest process is known for so long, and of so many processes."""
 RANGES_MAX = 1000
 """Ranges kept of what the queue lost; of the oldest beyond that, only the count is kept."""
 
@@ -177,6 +180,11 @@ class PartitionLedger:
         self._rewinds: list[int] = body.get("rewinds", [])
         self._streams = {epoch: Stream(*row) for epoch, row in body.get("streams", {}).items()}
         self._lost = {epoch: Intervals(ranges) for epoch, ranges in body.get("lost", {}).items()}
+        self._canaries: dict[str, tuple[int, int]] = {
+            epoch: (number, sent_us) for epoch, (number, sent_us) in body.get("canaries", {}).items()
+        }
+        self._canaries_read: list[int] = []
+        self._canaries_back: list[int] = []
         self._windows: dict[str, Window] = {}
         self.closed_lately: deque[tuple[str, int]] = deque(maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
@@ -224,7 +232,7 @@ class PartitionLedger:
     # --- when it is indexed ----------------------------------------------------------------------------------------
     def load(self, records: Iterable[Record], natural: Iterable[Batch] = ()) -> None:
         """Have the windows and emitters of these records in memory, from the store where they were written before."""
-        records = [record for record in records if record.kind != Kind.REFUSED]
+        records = [record for record in records if record.is_numbered]
         self.emitters.load([*(batch for record in records for batch in record.batches), *natural])
         wanted = {self._window_id(record): record for record in records}
         absent = [id for id in wanted if id not in self._windows]
@@ -249,10 +257,12 @@ class PartitionLedger:
         ``natural``: runs of its events as the emitters and the numbers that the events themselves name. To be called in
         the order of the offsets, after ``load``, once everything of the record is durable.
         """
-        # A refused body has no numbers: it is in no window.
-        counted = record.kind == Kind.REFUSED or self._count(record, offset, outcomes, reasons or {}, natural)
-        if record.kind != Kind.REFUSED:
-            self._follow(record, offset)
+        if not record.is_numbered:
+            self._note_canary(record)
+            self._move_behind(offset)
+            return True
+        counted = self._count(record, offset, outcomes, reasons or {}, natural)
+        self._follow(record, offset)
         self._move_behind(offset)
         return counted
 
@@ -312,7 +322,28 @@ class PartitionLedger:
             state.dirty = False
         self._dirty = False
         self._forget()
+        self._canaries_back += self._canaries_read
+        self._canaries_read = []
         return self.next_offset
+
+    def take_canaries(self) -> list[int]:
+        """When the canaries were sent, in microseconds, that have come into the store since the last call."""
+        back, self._canaries_back = self._canaries_back, []
+        return back
+
+    def _note_canary(self, record: Record) -> None:
+        canary = record.canary
+        if canary is None or canary.high is None:
+            return
+        sent_us = canary.received_us
+        self.watermark_us = max(self.watermark_us, sent_us)
+        self._canaries.pop(record.ingest_epoch.hex(), None)
+        self._canaries[record.ingest_epoch.hex()] = (canary.high, sent_us)
+        for epoch in list(self._canaries):
+            is_old = self._canaries[epoch][1] < sent_us - CANARY_AGE_US_MAX
+            if is_old or len(self._canaries) > CANARIES_MAX:
+                del self._canaries[epoch]
+        self._canaries_read.append(sent_us)
 
     # --- counting --------------------------------------------------------------------------------------------------
     def _move_behind(self, offset: int) -> None:
@@ -446,6 +477,7 @@ class PartitionLedger:
             "unreadable": pairs(self._unreadable),
             "rewinds": self._rewinds,
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
+            "canaries": self._canaries,
             "lost_before": self._lost_before,
             "lost": {epoch: pairs(ranges) for epoch, ranges in self._lost.items()},
             "emitters": self.emitters.count,

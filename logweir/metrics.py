@@ -7,7 +7,6 @@ PROMETHEUS_MULTIPROC_DIR before the first import of this module.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 import prometheus_client
 from prometheus_client import multiprocess
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.mmap_dict import MmapedDict
 
 from logweir import __version__
@@ -127,13 +127,6 @@ METRICS = (
         ("reason",), initial=(("dead_letters_full",),),
     ),
     Metric(
-        "logweir_worker_dead_letters_held", Kind.GAUGE, "Dead letters in the store, and refused bodies, when this worker last counted.",
-        ("kind",), merge="livemax",
-    ),
-    Metric(
-        "logweir_worker_dead_letters_held_bytes", Kind.GAUGE, "Bytes of them.", ("kind",), merge="livemax",
-    ),
-    Metric(
         "logweir_worker_dead_letters_deleted_total", Kind.COUNTER,
         "Dead letters and refused bodies deleted by workers: past their retention, or (refused bodies only) for newer ones.",
         ("reason", "cause"),
@@ -151,10 +144,11 @@ METRICS = (
         "logweir_event_latency_seconds", Kind.HISTOGRAM, "From receipt at the door to being stored, one sample a bulk (its oldest event).",
         ("path",), (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
     ),
-    Metric("logweir_queue_lag_records", Kind.GAUGE, "Records not yet committed by the group.", ("topic", "partition", "group")),
+    Metric("logweir_canary_sent_total", Kind.COUNTER, "Canaries that ingest sent, or was due to send and could not."),
+    Metric("logweir_canary_returned_total", Kind.COUNTER, "Canaries that came through queue and worker into the store."),
     Metric(
-        "logweir_queue_head_age_seconds", Kind.GAUGE, "Age of the next record to be committed; 0 when there is none.",
-        ("topic", "partition", "group"),
+        "logweir_canary_roundtrip_seconds", Kind.HISTOGRAM, "From sending a canary to having it in the store's ledger.", (),
+        (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
     ),
     Metric(
         "logweir_console_rejected_requests_total", Kind.COUNTER,
@@ -162,6 +156,70 @@ METRICS = (
     ),
     Metric("logweir_store_bulk_duration_seconds", Kind.HISTOGRAM, "How long one bulk took.", (), _SECONDS),
     Metric("logweir_store_bulk_retries_total", Kind.COUNTER, "Bulks sent again, whole or in part, because the store could not take them."),
+    # From here on: of the exporter, from the ledger (logweir/ledger_metrics.py).
+    Metric(
+        "logweir_events_accepted_total", Kind.COUNTER,
+        "Events answered 2xx, by the doors' markers: complete up to the oldest open window.",
+    ),
+    Metric("logweir_events_total", Kind.COUNTER, "Events settled, by their first outcome.", ("outcome",)),
+    Metric(
+        "logweir_events_corrected_total", Kind.COUNTER, "Events whose outcome a replay or a retry has changed since.",
+        ("from_outcome", "to_outcome"),
+    ),
+    Metric(
+        "logweir_events_expected_total", Kind.COUNTER,
+        "Events that emitters have numbered. Of emitters that do not number (class D) it is unknown, and not here.", ("class",),
+    ),
+    Metric(
+        "logweir_events_lost_total", Kind.COUNTER,
+        "Numbered events that never came, wherever they were lost. Of class D it is unknown, and not here.", ("class",),
+    ),
+    Metric(
+        "logweir_events_lost_in_queue_total", Kind.COUNTER,
+        "Events that the queue lost between door and worker (of class A and B they are among those lost); class unknown: of"
+        " nobody knows whom.", ("class",),
+    ),
+    Metric("logweir_events_recovered_total", Kind.COUNTER, "Numbered events that came after they were counted as lost.", ("class",)),
+    Metric("logweir_events_dropped_total", Kind.COUNTER, "Events that emitters say they dropped themselves.", ("class",)),
+    Metric("logweir_events_missing", Kind.GAUGE, "Numbered events that are awaited still: neither here nor lost.", ("class",)),
+    Metric(
+        "logweir_events_unconfirmed_total", Kind.COUNTER,
+        "Events in the queue although their sender was refused; by the doors' markers.",
+    ),
+    Metric("logweir_events_in_flight", Kind.GAUGE, "Events accepted and not settled yet, of windows whose marker has come."),
+    Metric("logweir_events_undecided", Kind.GAUGE, "Events of processes that are gone, which never came and of which nothing is said."),
+    Metric(
+        "logweir_identity_conflicts_total", Kind.COUNTER,
+        "Events with the identity and not the content of an earlier one; they are among the dead letters.",
+    ),
+    Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost, of the emitters that lost most; _other: of all others.", ("emitter",)),
+    Metric("logweir_series_capped", Kind.GAUGE, "How many emitters are in _other, by metric.", ("metric",)),
+    Metric("logweir_ledger_windows", Kind.GAUGE, "Windows in the ledger.", ("state",)),
+    Metric("logweir_ledger_imbalance_events", Kind.GAUGE, "Events that the books cannot explain. Anything but 0 is a fault."),
+    Metric(
+        "logweir_ledger_oldest_open_window_timestamp_seconds", Kind.GAUGE,
+        "Begin of the oldest window whose marker has not come; the time of reading while there is none.",
+    ),
+    Metric("logweir_ledger_read_timestamp_seconds", Kind.GAUGE, "When the exporter has read all this."),
+    Metric(
+        "logweir_stage_watermark_timestamp_seconds", Kind.GAUGE,
+        "Up to when everything that was received is settled, and is in closed windows.", ("stage",),
+    ),
+    Metric(
+        "logweir_queue_lag_records", Kind.GAUGE, "Records behind the group's position, whether a worker runs or not.",
+        ("topic", "partition", "group"),
+    ),
+    Metric(
+        "logweir_queue_head_age_seconds", Kind.GAUGE, "Age of the first of them; 0 when there is none.",
+        ("topic", "partition", "group"),
+    ),
+    Metric("logweir_queue_expired_offsets_total", Kind.COUNTER, "Offsets that were gone from the topic before they were read."),
+    Metric("logweir_dead_letters_held", Kind.GAUGE, "Dead letters and refused bodies in the store, by reason.", ("reason",)),
+    Metric("logweir_dead_letters_held_bytes", Kind.GAUGE, "Raw bytes of them.", ("reason",)),
+    Metric(
+        "logweir_canary_last_success_timestamp_seconds", Kind.GAUGE,
+        "When the last canary was sent that came back, by ingest process; of the last hour.", ("process",),
+    ),
 )  # fmt: skip
 
 # A second series for every counter and histogram that says when it began tells operators nothing, and doubles a scrape.
@@ -189,6 +247,14 @@ def get(name: str) -> Any:
     return made
 
 
+def family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
+    """An empty family of that metric, for a collector that knows its figures; KeyError as ``get``."""
+    row = _BY_NAME[name]
+    if row.kind is Kind.COUNTER:
+        return CounterMetricFamily(name, row.help, labels=row.labels)
+    return GaugeMetricFamily(name, row.help, labels=row.labels)
+
+
 def buckets_of(name: str) -> tuple[float, ...]:
     """The upper bounds of a histogram's buckets, in order, without the last, which is infinite."""
     return _BY_NAME[name].buckets
@@ -199,12 +265,6 @@ def prepare(prefixes: tuple[str, ...]) -> None:
     for metric in METRICS:
         if metric.name.startswith(("logweir_build_info", *prefixes)):
             get(metric.name)
-
-
-def remove(name: str, *values: str) -> None:
-    """Stop showing one series; harmless when it was never shown."""
-    with suppress(KeyError):
-        get(name).remove(*values)
 
 
 def exposition() -> tuple[bytes, str]:

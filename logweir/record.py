@@ -128,7 +128,10 @@ Body = list[Batch] | Marker | Void | Refused
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A decoded record. ``body`` is a list of batches for data and canary records, else the kind's own struct."""
+    """A decoded record. ``body`` is a list of batches for data and canary records, else the kind's own struct.
+
+    A canary is one batch without events, ``high`` of which is its number in the ingest epoch. It covers no numbers.
+    """
 
     kind: Kind
     ingest_epoch: bytes
@@ -139,8 +142,18 @@ class Record:
 
     @property
     def batches(self) -> list[Batch]:
-        """The batches of a data or canary record; none for the other kinds."""
-        return self.body if isinstance(self.body, list) else []
+        """The batches of a data record; none for the other kinds."""
+        return self.body if isinstance(self.body, list) and self.kind == Kind.DATA else []
+
+    @property
+    def canary(self) -> Batch | None:
+        """The batch of a canary record, None for the other kinds."""
+        return self.body[0] if isinstance(self.body, list) and self.kind == Kind.CANARY else None
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it has numbers, or says what became of some: those are the records that windows are made of."""
+        return self.kind in (Kind.DATA, Kind.MARKER, Kind.VOID)
 
     @property
     def last(self) -> int:
@@ -216,7 +229,7 @@ def decode(data: bytes) -> Record:
     except (ValueError, zstandard.ZstdError, msgspec.DecodeError) as error:
         raise LogweirError(RECORD_CORRUPT, reason=str(error)) from error
     record = Record(Kind(kind), ingest_epoch, first, count, window, body)
-    if isinstance(body, list) and sum(len(batch.events) for batch in record.batches) != count:
+    if isinstance(body, list) and sum(len(batch.events) for batch in body) != count:
         raise LogweirError(RECORD_CORRUPT, reason=f"its header counts {count} events, its batches hold others")
     return record
 

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent()
-    configure_logging("up")
+    configure_logging("up", settings.log)
     settings = _listening(settings, arguments.address)
     terminal, supervisor = Terminal(), Supervisor()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -153,7 +153,9 @@ def _parts(arguments: argparse.Namespace, settings: Settings, authority: Authori
         return Part(name, [sys.executable, "-m", "logweir.cli", command, *common], environment, is_ingest)
 
     workers = [part(f"worker {number}", "worker") for number in range(1, arguments.workers + 1)]
-    return [part("ingest", "ingest", is_ingest=True), *workers, part("console", "console")]
+    return [
+        part("ingest", "ingest", is_ingest=True), *workers, part("console", "console"), part("exporter", "exporter")
+    ]  # fmt: skip
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent(signal.SIGTERM)
-    configure_logging("console")
+    configure_logging("console", settings.log)
     _Application(
         settings, listener("The console", settings.console.address, settings.console.port, backlog=_BACKLOG)
     ).run()

@@ -178,6 +178,11 @@ class Enqueuer:
         """Whether there is a producer: without one, records wait, and then go to the spool."""
         return self._link.producer is not None
 
+    @property
+    def partition_count(self) -> int:
+        """0 until it is known."""
+        return len(self._ways)
+
     def is_spooling(self, partition: int) -> bool:
         """Whether a record would go to the spool now."""
         return self._is_suspect or self._ways[partition].is_spooling

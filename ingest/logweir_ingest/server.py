@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent(signal.SIGTERM)
-    configure_logging("ingest")
+    configure_logging("ingest", settings.log)
     # It would end us until gunicorn listens to it, when it reloads.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     served = _checked(settings)
@@ -124,14 +124,22 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
     from logweir.queue import open_queue
     from logweir_ingest.app import Door
     from logweir_ingest.auth import KeyReader
+    from logweir_ingest.canary import Canary
     from logweir_ingest.enqueue import open_enqueuer
     from logweir_ingest.merge import Merger
     from logweir_ingest.tally import Tally
 
     tally = Tally()
     ingest_epoch = os.urandom(16)
+    enqueuer = open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=ingest_epoch)
+    canary = Canary(enqueuer, ingest_epoch=ingest_epoch, clock=now_us, interval_s=settings.ingest.canary_interval_s)
+
+    def ticked() -> None:
+        tally.flush()
+        canary.tick()
+
     merger = Merger(
-        open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=ingest_epoch),
+        enqueuer,
         ingest_epoch=ingest_epoch,
         clock=now_us,
         answer_timeout_s=settings.ingest.queue_timeout_s + settings.ingest.spool_timeout_s,
@@ -139,7 +147,7 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
         pending_size_bytes_max=settings.queue.buffer_size_bytes_max,
         post=post,
         soon=soon,
-        ticked=tally.flush,
+        ticked=ticked,
         keys_with_numbers=settings.accounting.event_fields_by_key,
     )
     keys = KeyReader.of(settings)

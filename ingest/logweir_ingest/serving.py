@@ -49,7 +49,7 @@ def make_lane(settings: Settings, open_door: Callable[[Post, Post], Door], *, fa
     from logweir_ingest.fastlane import FastLane
     from logweir_ingest.wsgi import make_app
 
-    metrics.prepare(("logweir_ingest",))
+    metrics.prepare(("logweir_ingest", "logweir_canary_sent"))
     ingest = settings.ingest
     rejected = metrics.get("logweir_ingest_rejected_requests_total")
     limit(ingest, section="ingest", spared=_SPARED, refused=lambda code: rejected.labels(code).inc())

@@ -27,18 +27,6 @@ class Delivery:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far a group is behind on one partition.
-
-    ``records``: how many are not yet committed. ``seconds``: the age of the next one to be committed, 0.0 when there
-    is none.
-    """
-
-    records: int
-    seconds: float
-
-
 Done = Callable[[LogweirError | None], None]
 """Called once per send, on a thread of the queue's: None when the record is durable, else why it is not."""
 
@@ -94,8 +82,8 @@ class Consumer(Protocol):
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Make the next offsets to read durable for the group. Partitions no longer ours are passed over."""
 
-    def lag(self) -> dict[int, Lag]:
-        """Of each assigned partition, by the committed offset."""
+    def unread(self) -> dict[int, int]:
+        """Of each assigned partition, how many records are behind the committed offset; may be a few seconds old."""
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""

@@ -36,7 +36,6 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.future import Future as KafkaFuture
 from kafka.net.compat import KafkaNetClient
 
-from logweir.clock import now_us
 from logweir.config import MEBIBYTE, shown_url
 from logweir.errors import (
     OFFSETS_EXPIRED,
@@ -46,7 +45,7 @@ from logweir.errors import (
     SETTING_BAD,
     LogweirError,
 )
-from logweir.queue import Assigned, Delivery, Done, Lag, Revoked
+from logweir.queue import Assigned, Delivery, Done, Revoked
 
 if TYPE_CHECKING:
     from logweir.config import QueueSettings
@@ -285,6 +284,8 @@ class KafkaQueue:
                     "retention.ms": str(int(settings.retention_hours * 3_600_000)),
                     "retention.bytes": str(settings.retention_size_bytes_max),
                     "max.message.bytes": str(max(MEBIBYTE, settings.record_size_bytes_max + _ENVELOPE_BYTES)),
+                    # Whatever the brokers' own default is: with one copy in sync, its disk would be all there is.
+                    "min.insync.replicas": "2" if settings.replication >= 3 else "1",
                 },
             }
             with contextlib.suppress(kafka.errors.TopicAlreadyExistsError):
@@ -610,7 +611,7 @@ class KafkaConsumer:
         self._ours: set[int] = set()
         self._paused: set[int] = set()
         self._reached_s = time.monotonic()
-        self._backlog = _Backlog(queue)
+        self._backlog = _Backlog()
 
     def poll(self, *, wait_s: float, records_max: int) -> list[Delivery]:
         until_s = time.monotonic() + wait_s
@@ -621,7 +622,6 @@ class KafkaConsumer:
             left_s = max(0.01, until_s - time.monotonic())
             deliveries = self._fetched(wait_s=min(left_s, _POLL_SLICE_S), records_max=records_max)
             if deliveries:
-                self._backlog.delivered(deliveries)
                 return deliveries
             self._check_reachable()
             if time.monotonic() >= until_s:
@@ -658,11 +658,12 @@ class KafkaConsumer:
                 return
         self._backlog.committed(ours)
 
-    def lag(self) -> dict[int, Lag]:
+    def unread(self) -> dict[int, int]:
         if not self._ours:
             return {}
         with self._queue.errors():
-            return self._backlog.lag(self._kafka, sorted(self._ours))
+            places = [TopicPartition(self._queue.topic, partition) for partition in sorted(self._ours)]
+            return self._backlog.unread(self._kafka, places)
 
     def close(self) -> None:
         try:
@@ -673,7 +674,6 @@ class KafkaConsumer:
             log.warning("The consumer could not leave its group: %s", error)
         finally:
             self._give_up(sorted(self._ours), lost=True)
-            self._backlog.close()
             self._thread.shutdown(wait=False)
 
     def hold(self, assigned: Collection[Any]) -> None:
@@ -852,85 +852,28 @@ def _deliveries(batches: Mapping[Any, Any]) -> list[Delivery]:
 class _Backlog:
     """How far each partition's commits are behind; asks the broker at most every _ENDS_AGE_S_MAX seconds."""
 
-    def __init__(self, queue: KafkaQueue) -> None:
-        self._queue = queue
+    def __init__(self) -> None:
         self._committed: dict[int, int] = {}
-        # (offset, timestamp) of what was delivered and is not committed yet, and of what was looked up.
-        self._timestamps: dict[int, deque[tuple[int, int]]] = defaultdict(deque)
-        self._looked_up: dict[int, tuple[int, int]] = {}
         self._ends: dict[int, tuple[int, int]] = {}
         self._ends_s = float("-inf")
-        self._peeker: Any = None
-
-    def delivered(self, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            known = self._timestamps[delivery.partition]
-            while known and known[-1][0] >= delivery.offset:
-                # Read again after a seek.
-                known.pop()
-            known.append((delivery.offset, delivery.timestamp_ms))
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         self._committed.update(offsets)
-        for partition, offset in offsets.items():
-            known = self._timestamps[partition]
-            while known and known[0][0] < offset:
-                known.popleft()
 
     def forget(self, partitions: Collection[int]) -> None:
         for partition in partitions:
-            for kept in (self._committed, self._timestamps, self._looked_up, self._ends):
-                kept.pop(partition, None)
+            self._committed.pop(partition, None)
+            self._ends.pop(partition, None)
 
-    def lag(self, library: Any, partitions: list[int]) -> dict[int, Lag]:
-        if time.monotonic() - self._ends_s > _ENDS_AGE_S_MAX or not self._ends.keys() >= set(partitions):
-            places = [TopicPartition(self._queue.topic, partition) for partition in partitions]
+    def unread(self, library: Any, places: list[Any]) -> dict[int, int]:
+        if time.monotonic() - self._ends_s > _ENDS_AGE_S_MAX or not self._ends.keys() >= {p.partition for p in places}:
             self._ends = {place.partition: ends for place, ends in _ends(library, places).items()}
             self._ends_s = time.monotonic()
-        return {partition: self._lag_of(partition) for partition in partitions}
+        return {place.partition: self._unread_of(place.partition) for place in places}
 
-    def close(self) -> None:
-        if self._peeker is not None:
-            self._peeker.close()
-            self._peeker = None
-
-    def _lag_of(self, partition: int) -> Lag:
+    def _unread_of(self, partition: int) -> int:
         earliest, latest = self._ends[partition]
-        following = max(self._committed.get(partition, earliest), earliest)
-        if following >= latest:
-            return Lag(0, 0.0)
-        return Lag(latest - following, max(0.0, now_us() / 1e6 - self._timestamp_ms(partition, following) / 1e3))
-
-    def _timestamp_ms(self, partition: int, offset: int) -> int:
-        """When the queue took the record at ``offset``, or the first one after it."""
-        known = self._timestamps[partition]
-        if known and known[0][0] == offset:
-            return known[0][1]
-        if self._looked_up.get(partition, (-1, 0))[0] != offset:
-            self._looked_up[partition] = (offset, self._peek(partition, offset))
-        return self._looked_up[partition][1]
-
-    def _peek(self, partition: int, offset: int) -> int:
-        """Read one record through a consumer apart, which belongs to no group and disturbs no position."""
-        if self._peeker is None:
-            self._peeker, _ = self._queue.opened(
-                kafka.KafkaConsumer,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                # The broker sends one batch however large it is.
-                max_partition_fetch_bytes=1,
-                fetch_max_wait_ms=100,
-                metrics_enabled=False,
-            )
-        place = TopicPartition(self._queue.topic, partition)
-        self._peeker.assign([place])
-        self._peeker.seek(place, offset)
-        until_s = time.monotonic() + _CONNECT_TIMEOUT_S
-        while time.monotonic() < until_s:
-            for record in self._peeker.poll(timeout_ms=500, max_records=1).get(place, ()):
-                return int(record.timestamp)
-        raise self._queue.down(f"it gave no record at offset {offset} of partition {partition}")
+        return max(0, latest - max(self._committed.get(partition, earliest), earliest))
 
 
 def _ends(library: Any, places: list[Any]) -> dict[Any, tuple[int, int]]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from logweir import process
 from logweir.clock import now_us
 from logweir.errors import LogweirError
-from logweir.queue import Assigned, Delivery, Lag, Revoked
-from logweir.queue.sqlite_file import POLL_SIZE_BYTES_MAX, Database, bounds, records_from, row_id
+from logweir.queue import Assigned, Delivery, Revoked
+from logweir.queue.sqlite_file import POLL_SIZE_BYTES_MAX, Database, bounds, records_from
 
 if TYPE_CHECKING:
     from logweir.config import QueueSettings
@@ -89,9 +89,9 @@ class SqliteConsumer:
                 [(self._group, partition, offset) for partition, offset in offsets.items() if partition in owned],
             )
 
-    def lag(self) -> dict[int, Lag]:
+    def unread(self) -> dict[int, int]:
         with self._database.reading() as connection:
-            return {partition: self._lag_of(connection, partition) for partition in sorted(self._positions)}
+            return {partition: self._unread_of(connection, partition) for partition in sorted(self._positions)}
 
     def close(self) -> None:
         held = sorted(self._positions)
@@ -198,15 +198,9 @@ class SqliteConsumer:
                     break
         return deliveries
 
-    def _lag_of(self, connection: sqlite3.Connection, partition: int) -> Lag:
+    def _unread_of(self, connection: sqlite3.Connection, partition: int) -> int:
         earliest, following = bounds(connection, partition)
-        committed = max(self._committed(connection, partition) or 0, earliest)
-        row = connection.execute(
-            "SELECT timestamp_ms FROM record WHERE id = ?", (row_id(partition, committed),)
-        ).fetchone()
-        if row is None:
-            return Lag(0, 0.0)
-        return Lag(following - committed, max(0.0, now_us() / 1e6 - row[0] / 1e3))
+        return following - max(self._committed(connection, partition) or 0, earliest)
 
 
 class Membership:

@@ -16,8 +16,10 @@ from pathlib import Path
 import kafka as kafka_library
 import pytest
 
+from logweir.clock import now_us
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
+from logweir.lag import Lag, lags
 from logweir.queue import Consumer, Delivery, Producer, Queue, Reader, open_queue
 from tests import waiting
 
@@ -510,43 +512,56 @@ def test_commit_of_another_members_partition_is_passed_over(queue: Queue, produc
     assert payloads(found) == [b"0", b"1"]
 
 
-def test_lag_counts_and_ages_what_is_not_committed(queue: Queue, producer: Producer) -> None:
-    """Lag is by the committed offset, delivered or not; its age goes on also when nothing is written any more."""
+def test_unread_counts_what_is_not_committed(queue: Queue, producer: Producer) -> None:
+    """By the committed offset, delivered or not."""
     send(producer, b"0", b"1", b"2")
     with member(queue) as one:
         poll_until(lambda: len(one.owned) == 2, one)
         one.consumer.pause([0, 1])
-        undelivered = one.consumer.lag()
+        undelivered = one.consumer.unread()
         one.consumer.resume([0, 1])
         one.consumer.seek(0, 0)
         one.read(3)
         one.consumer.commit({0: 1})
-        time.sleep(1.0)
-        one.poll()
-        idle = one.consumer.lag()
+        delivered = one.consumer.unread()
         one.consumer.commit({0: 3})
-        settled = one.consumer.lag()
+        settled = one.consumer.unread()
 
-    assert undelivered[0].records == 3
-    assert 0 <= undelivered[0].seconds < 10
-    assert idle[0].records == 2
-    assert 1.0 <= idle[0].seconds < 15
-    assert idle[1] == settled[0] == settled[1]
-    assert (settled[0].records, settled[0].seconds) == (0, 0.0)
+    assert undelivered == {0: 3, 1: 0}
+    assert delivered == {0: 2, 1: 0}
+    assert settled == {0: 0, 1: 0}
 
 
-def test_lag_after_a_restart_is_from_the_committed_offset(queue: Queue, producer: Producer) -> None:
-    """A new member sees the lag that the old one left, also of records that it never had itself."""
+def test_unread_after_a_restart_is_from_the_committed_offset(queue: Queue, producer: Producer) -> None:
+    """A new member sees what the old one left, also of records that it never had itself."""
     send(producer, b"0", b"1", b"2")
     with member(queue) as old:
         old.read(3)
         old.consumer.commit({0: 2})
     with member(queue, starts={0: 3}) as new:
         poll_until(lambda: len(new.owned) == 2, new)
-        lag = new.consumer.lag()
+        unread = new.consumer.unread()
 
-    assert lag[0].records == 1
-    assert 0 <= lag[0].seconds < 30
+    assert unread[0] == 1
+
+
+def test_lag_is_by_the_position_whoever_reads(adapter: Adapter, queue: Queue, producer: Producer) -> None:
+    """Records and age behind a position; its age goes on also when nothing is written, and what is gone is no lag."""
+    send(producer, b"0", b"1", b"2")
+    time.sleep(0.5)
+    behind = lags(queue, {0: 1}, now_us=now_us())
+    time.sleep(0.5)
+    later = lags(queue, {0: 1}, now_us=now_us())
+    read = lags(queue, {0: 3, 1: 0}, now_us=now_us())
+    adapter.expire(3)
+    send(producer, b"3")
+    expired = lags(queue, {}, now_us=now_us())
+
+    assert behind[0].records == later[0].records == 2
+    assert 0.5 <= behind[0].seconds <= later[0].seconds - 0.5 < 15
+    assert read == {0: Lag(0, 0.0), 1: Lag(0, 0.0)}
+    assert expired[0].records == 1
+    assert 0 <= expired[0].seconds < 15
 
 
 def test_expired_offset_is_an_error_and_seeking_goes_on(adapter: Adapter, queue: Queue, producer: Producer) -> None:
@@ -600,13 +615,13 @@ def test_reader_gives_records_beside_a_group_and_moves_no_position(queue: Queue,
             send(producer, b"5")
             later = read_through(reader, 1)
         theirs = one.read(1)
-        lag = one.consumer.lag()[0].records
+        unread = one.consumer.unread()[0]
 
     assert payloads(first) == [b"1", b"2", b"3", b"4"]
     assert [delivery.offset for delivery in first] == [1, 2, 3, 4]
     assert nothing == []
     assert payloads(later) == payloads(theirs) == [b"5"]
-    assert lag == 4
+    assert unread == 4
     assert one.told == [("assigned", [0, 1]), ("revoked", [0, 1])]
 
 

@@ -108,7 +108,7 @@ def test_env_file_points_at_ones_own_servers() -> None:
     )["services"]
 
     assert [services[name]["scale"] for name in ("elasticsearch", "kafka", "kibana")] == ["0", "0", "0"]
-    for name in ("ingest", "worker", "console"):
+    for name in ("ingest", "worker", "console", "exporter"):
         assert services[name]["environment"]["LOGWEIR_STORE_URL"] == "https://es.example.com:9200"
         assert services[name]["environment"]["LOGWEIR_STORE_API_KEY"] == "abc"
         assert services[name]["environment"]["LOGWEIR_QUEUE_URL"] == "kafka://k.example.com:9092/events"

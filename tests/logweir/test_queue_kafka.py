@@ -310,7 +310,7 @@ def test_library_is_quiet(kafka: Kafka, caplog: pytest.LogCaptureFixture) -> Non
         with member(queue) as one:
             one.read(1)
             one.consumer.commit({0: 1})
-            one.consumer.lag()
+            one.consumer.unread()
         producer.close(5)
         queue.close()
 

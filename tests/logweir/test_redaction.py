@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,17 +35,38 @@ def test_no_problem_repeats_a_key() -> None:
     assert error.as_dict()["path"] == "/events/lw_***"
 
 
-def test_no_log_line_nor_trace_has_a_key() -> None:
-    """Whoever logs it: libraries quote what they were sent."""
+def logged(format: str) -> str:
+    """What three lines look like that quote a key: a library's, one of ours, and a trace."""
     program = (
-        "import logging; from logweir.logs import configure_logging; configure_logging('test')\n"
+        "import logging; from logweir.logs import configure_logging; from logweir.config import LogSettings\n"
+        f"configure_logging('test', LogSettings(format={format!r}))\n"
         "key = 'lw_' + 'k' * 43\n"
         "logging.getLogger('gunicorn.error').warning('Invalid request: %s', key)\n"
         "try:\n    raise ValueError(f'bad: {key}')\n"
         "except ValueError:\n    logging.getLogger('logweir').exception('failed with %r', [key])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60).stderr
 
-    assert "kkk" not in done.stderr
-    assert "Invalid request: lw_***" in done.stderr
-    assert "ValueError: bad: lw_***" in done.stderr and "failed with ['lw_***']" in done.stderr
+
+def test_no_log_line_nor_trace_has_a_key() -> None:
+    """Whoever logs it: libraries quote what they were sent."""
+    text = logged("text")
+
+    assert "kkk" not in text
+    assert "Invalid request: lw_***" in text
+    assert "ValueError: bad: lw_***" in text and "failed with ['lw_***']" in text
+
+
+def test_log_lines_as_json_are_an_object_each_and_have_no_key_either() -> None:
+    """A trace, of many lines, is one field of one line."""
+    text = logged("json")
+    lines = [json.loads(line) for line in text.splitlines()]
+
+    assert "kkk" not in text
+    assert [(line["level"], line["process"], line["logger"]) for line in lines] == [
+        ("WARNING", "test", "gunicorn.error"), ("ERROR", "test", "logweir"),
+    ]  # fmt: skip
+    assert lines[0]["message"] == "Invalid request: lw_***"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", lines[0]["time"])
+    assert lines[1]["message"] == "failed with ['lw_***']"
+    assert lines[1]["trace"].splitlines()[-1] == "ValueError: bad: lw_***"

@@ -98,9 +98,6 @@ class LetterRoom:
             return
         self._held, self._refused = divided(until_it_answers(self._store.count_dead_letters, stopping))
         self._measured = time.monotonic()
-        for kind, held in (("dead_letters", self._held), ("refused_bodies", self._refused)):
-            metrics.get("logweir_worker_dead_letters_held").labels(kind).set(held.letters)
-            metrics.get("logweir_worker_dead_letters_held_bytes").labels(kind).set(held.size_bytes)
 
     def _fitting(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those at the beginning that fit; the one that reaches the limit in bytes may pass it."""

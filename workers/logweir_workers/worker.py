@@ -40,7 +40,7 @@ _BUSY_WAIT_S = 0.02
 _TURN_S_MAX = 0.5
 _POLL_INTERVAL_S_MAX = 0.25
 _IDLE_WAIT_S = 0.2
-_LAG_INTERVAL_S = 2.0
+_IDLE_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
 _LETTERS_INTERVAL_S = 60.0
 _FILTERS_INTERVAL_S = 2.0
@@ -66,13 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
-    configure_logging("worker")
+    configure_logging("worker", settings.log)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     store, queue = open_store(settings.store), open_queue(settings.queue)
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
-    metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_queue_", "logweir_store_"))
+    metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_store_", "logweir_canary_r"))
     port = exposition.serve(
         "The worker's /metrics", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled
     )
@@ -144,7 +144,7 @@ class Worker:
         self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
         self._chores = [
             _Chore(self._settings.ledger_interval_s, self._flush),
-            _Chore(_LAG_INTERVAL_S, self._observe_lag),
+            _Chore(_IDLE_INTERVAL_S, self._note_idle),
             _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
             _Chore(_RETENTION_INTERVAL_S, self._delete_old_books, due=time.monotonic() + _BOOKS_DELAY_S),
             _Chore(self._accounting.store_audit_interval_s, self._audit_store),
@@ -296,8 +296,14 @@ class Worker:
                 break
             if offset is not None:
                 self._uncommitted[partition] = offset
+            self._observe_canaries(ledger)
         if self._uncommitted:
             self._commit()
+
+    def _observe_canaries(self, ledger: PartitionLedger) -> None:
+        for sent_us in ledger.take_canaries():
+            metrics.get("logweir_canary_returned_total").inc()
+            metrics.get("logweir_canary_roundtrip_seconds").observe(max(0.0, (self._clock() - sent_us) / 1e6))
 
     def _commit(self) -> None:
         try:
@@ -353,8 +359,6 @@ class Worker:
             ledger = self._ledgers.pop(partition, None)
             if ledger is not None:
                 ledger.dropped = True
-                for name in ("logweir_queue_lag_records", "logweir_queue_head_age_seconds"):
-                    metrics.remove(name, self._queue.topic, str(partition), self._settings.group)
         self._fetched = deque(fetched for fetched in self._fetched if fetched.partition in self._ledgers)
         waiting, self._bulk = self._bulk.works, _Bulk()
         for work in waiting:
@@ -387,18 +391,15 @@ class Worker:
             # A hole between records that are there: no retention does that. A person has to see it.
             raise error
 
-    def _observe_lag(self) -> None:
+    def _note_idle(self) -> None:
         before_us = self._clock()
         try:
-            lags = self._consumer.lag()
+            unread = self._consumer.unread()
         except LogweirError as error:
             self._bear(error, QUEUE_DOWN)
             return
-        for partition, lag in lags.items():
-            labels = (self._queue.topic, str(partition), self._settings.group)
-            metrics.get("logweir_queue_lag_records").labels(*labels).set(lag.records)
-            metrics.get("logweir_queue_head_age_seconds").labels(*labels).set(lag.seconds)
-            if not lag.records and partition in self._ledgers:
+        for partition, records in unread.items():
+            if not records and partition in self._ledgers:
                 self._ledgers[partition].idle(before_us)
 
     def _delete_expired(self) -> None:

@@ -1,0 +1,140 @@
+"""Every figure that comes from the ledger, as metrics: from the books to the rows of logweir/metrics.py.
+
+To publish another one: a row in logweir/metrics.py, and a line in the function here that has its subject.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from logweir import metrics
+from logweir.audit import OUTCOMES, PROCESS_GONE, Books, name_of, read_books
+from logweir.clock import WINDOW_US
+from logweir.config import Settings
+from logweir.lag import lags
+from logweir.ledger import position_id
+from logweir.outcomes import DeadLetterReason
+from logweir.queue import Queue
+from logweir.sequence import Intervals
+from logweir.store import Held, Store
+
+NUMBERED = ("A", "B")
+"""The classes of emitters of which what is lost is known; of the others it is never shown as 0."""
+OTHERS = "_other"
+Samples = Mapping[Any, float]
+"""By label values, a tuple of them."""
+_STATES = ("open", "balanced", "unbalanced", PROCESS_GONE)
+
+
+def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) -> Iterator[Metric]:
+    """All of it, read now. Raises LogweirError: STORE_DOWN, STORE_REFUSES, QUEUE_DOWN."""
+    group = settings.worker.group
+    topic_id, partitions = queue.topic_id(), queue.partition_count()
+    ids = {position_id(group, topic_id, partition): partition for partition in range(partitions)}
+    positions = {ids[id]: document.body for id, document in store.read_ledger(list(ids)).items()}
+    offsets = {partition: body.get("next_offset") or 0 for partition, body in positions.items()}
+    behind = lags(queue, offsets, now_us=now_us)
+    books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now_us)
+    yield from _events(books)
+    yield from _numbered(books)
+    yield from _worst(books, settings.exporter.emitters_max)
+    yield from _windows(books, positions, now_us)
+    yield from _canaries(positions.values())
+    yield _family("logweir_queue_expired_offsets_total", {(): sum(map(_expired, positions.values()))})
+    labels = {partition: (queue.topic, str(partition), group) for partition in behind}
+    yield _family("logweir_queue_lag_records", {labels[at]: lag.records for at, lag in behind.items()})
+    yield _family("logweir_queue_head_age_seconds", {labels[at]: lag.seconds for at, lag in behind.items()})
+    yield from _dead_letters(store)
+    yield _family("logweir_ledger_read_timestamp_seconds", {(): now_us / 1e6})
+
+
+def _family(name: str, samples: Samples) -> Metric:
+    family = metrics.family(name)
+    for labels, value in samples.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _events(books: Books) -> Iterator[Metric]:
+    """The first equation. What a replay or a retry has changed is counted apart, so that nothing ever falls."""
+    corrected = {(one, other): 0 for one in OUTCOMES for other in OUTCOMES if one != other}
+    first = dict(books.row.outcomes)
+    for correction in books.corrections:
+        corrected[correction.from_outcome, correction.to_outcome] += correction.count
+        first[correction.from_outcome] += correction.count
+        first[correction.to_outcome] -= correction.count
+    closed = [window.row for window in books.windows if window.state != "open"]
+    yield _family("logweir_events_accepted_total", {(): sum(row.accepted for row in closed)})
+    yield _family("logweir_events_unconfirmed_total", {(): sum(row.unconfirmed for row in closed)})
+    yield _family("logweir_events_total", {(outcome,): count for outcome, count in first.items()})
+    yield _family("logweir_events_corrected_total", corrected)
+    yield _family("logweir_identity_conflicts_total", {(): books.row.identity_conflicts})
+    yield _family("logweir_events_in_flight", {(): books.row.in_flight})
+    yield _family("logweir_events_undecided", {(): books.row.undecided})
+
+
+def _numbered(books: Books) -> Iterator[Metric]:
+    """The second equation, by class; and what the queue lost, of whichever class."""
+    sums = {name: dict.fromkeys(NUMBERED, 0) for name in ("created", "lost", "recovered", "dropped", "missing")}
+    in_queue = {**dict.fromkeys(NUMBERED, 0), "D": 0, "unknown": books.unattributed}
+    for emitter in books.emitters.values():
+        in_queue[emitter.honesty] += emitter.row.lost_in_queue
+        for name, by_class in sums.items():
+            count = emitter.total(name)
+            if count is not None:
+                by_class[emitter.honesty] += count
+    missing, expected = sums.pop("missing"), sums.pop("created")
+    # Not "created": the name would be that of the series that says when logweir_events_total began.
+    yield _family("logweir_events_expected_total", {(letter,): count for letter, count in expected.items()})
+    for name, by_class in sums.items():
+        yield _family(f"logweir_events_{name}_total", {(letter,): count for letter, count in by_class.items()})
+    yield _family("logweir_events_missing", {(letter,): count for letter, count in missing.items()})
+    yield _family("logweir_events_lost_in_queue_total", {(letter,): count for letter, count in in_queue.items()})
+
+
+def _worst(books: Books, emitters_max: int) -> Iterator[Metric]:
+    """A series for each of the emitters that lost most; the others in one, so that sums stay true."""
+    lost = {name_of(emitter): found.total("lost") or 0 for emitter, found in books.emitters.items()}
+    lost = {name: count for name, count in lost.items() if count}
+    named = dict(heapq.nlargest(emitters_max, lost.items(), key=lambda item: item[1]))
+    samples = {(name,): count for name, count in named.items()}
+    samples[(OTHERS,)] = sum(lost.values()) - sum(named.values())
+    yield _family("logweir_emitter_lost_events", samples)
+    yield _family("logweir_series_capped", {("logweir_emitter_lost_events",): len(lost) - len(named)})
+
+
+def _windows(books: Books, positions: Mapping[int, dict[str, Any]], now_us: int) -> Iterator[Metric]:
+    states = {**dict.fromkeys(_STATES, 0), **books.states()}
+    labels = {state: (state.removeprefix("open: ").replace(" ", "_"),) for state in states}
+    yield _family("logweir_ledger_windows", {labels[state]: count for state, count in states.items()})
+    yield _family("logweir_ledger_imbalance_events", {(): books.imbalance})
+    opened = [window.window.window * WINDOW_US for window in books.windows if window.state == "open"]
+    yield _family("logweir_ledger_oldest_open_window_timestamp_seconds", {(): min(opened, default=now_us) / 1e6})
+    marks = [body.get("watermark_us", 0) for body in positions.values()]
+    if marks and min(marks):
+        samples = {("settled",): min(marks) / 1e6, ("closed",): min([*opened, *marks]) / 1e6}
+        yield _family("logweir_stage_watermark_timestamp_seconds", samples)
+
+
+def _canaries(positions: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+    back: dict[str, int] = defaultdict(int)
+    for body in positions:
+        for epoch, (_, sent_us) in body.get("canaries", {}).items():
+            back[epoch] = max(back[epoch], sent_us)
+    samples = {(epoch[:12],): sent_us / 1e6 for epoch, sent_us in back.items()}
+    yield _family("logweir_canary_last_success_timestamp_seconds", samples)
+
+
+def _expired(position: dict[str, Any]) -> int:
+    return len(Intervals(position.get("expired", []))) + int(position.get("expired_before", 0))
+
+
+def _dead_letters(store: Store) -> Iterator[Metric]:
+    held = {**{reason.value: Held(0, 0) for reason in DeadLetterReason}, **store.count_dead_letters()}
+    yield _family("logweir_dead_letters_held", {(reason,): one.letters for reason, one in held.items()})
+    yield _family("logweir_dead_letters_held_bytes", {(reason,): one.size_bytes for reason, one in held.items()})

@@ -1,0 +1,209 @@
+"""The exporter: the ledger's figures as metrics that never fall, whoever restarts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from logweir import clock, config, metrics
+from logweir.config import Settings
+from logweir.emitter_ledger import EmitterState, document_id
+from logweir.exporter import Exporter
+from logweir.metrics import Kind as MetricKind
+from logweir.queue import Queue
+from logweir.record import Accepted, Kind, Marker
+from logweir.store import LedgerDocument, Store
+from logweir.tracker import Tracker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, eventually, running_worker
+
+EMITTERS = 1000
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    # What is missing is lost at once.
+    values = {
+        "data_dir": tmp_path,
+        "accounting.late_after_s": 1,
+        "exporter.interval_s": 0.1,
+        "exporter.emitters_max": 3,
+    }
+    return config.load(environment={}, overrides=values)
+
+
+Figures = dict[tuple[str, ...], float]
+
+
+def figures(exporter: Exporter) -> Figures:
+    """Every sample that is served: (name, label values in the order of their names) -> value."""
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    text = generate_latest(registry).decode()
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def refreshed(settings: Settings, queue: Queue, store: Store) -> Figures:
+    exporter = Exporter(settings, store=store, queue=queue, clock=clock.now_us)
+    exporter.refresh()
+    return figures(exporter)
+
+
+def write_traffic(door: Door) -> None:
+    """Numbered events of which 3 and 4 never come, a bare pair, one that no worker can read; then the marker."""
+    mark = clock.now_us()
+    app = {"key": "app", "emitter": "web-1", "epoch": "run"}
+    door.write(batch(b'{"n":1}', b'{"n":2}', sequence_first=1, high=2, id=b"\x01" * 16, received_us=mark, **app))
+    door.write(
+        batch(b'{"n":5}', sequence_first=5, high=5, dropped={"disk_full": 1}, id=b"\x02" * 16, received_us=mark, **app)
+    )
+    door.write(batch(b'{"a":1}', b'{"a":2}', b"{", key="bare", id=b"\x03" * 16, received_us=mark))
+    accepted = [Accepted("app", "web-1", 3, 0), Accepted("bare", None, 3, 0)]
+    door.write_as(Kind.MARKER, Marker(accepted=accepted, voids=[]), first=1, count=6)
+
+
+def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Store) -> None:
+    """Accepted, each outcome, lost and dropped are right to the event; of the bare emitter no loss is claimed."""
+    door = Door(queue)
+    write_traffic(door)
+    with running_worker(settings, queue, store):
+        # What comes a while later shows that the missing one is late.
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=15)
+        time.sleep(1.2)
+        door.write_as(Kind.CANARY, [batch(high=1, key="")])
+        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 1, wait_s=15)
+    found = refreshed(settings, queue, store)
+    door.close()
+
+    assert found["logweir_events_total", "indexed"] == 5
+    assert found["logweir_events_total", "dead_lettered"] == 1
+    assert found["logweir_events_expected_total", "A"] == 5
+    assert found["logweir_events_dropped_total", "A"] == 1
+    assert found["logweir_events_missing", "A"] == 0
+    assert ("logweir_events_lost_total", "D") not in found
+    assert ("logweir_events_expected_total", "D") not in found
+    assert found["logweir_emitter_lost_events", "app/web-1"] == 1
+    assert found["logweir_dead_letters_held", "event_unreadable"] == 1
+    assert found["logweir_ledger_windows", "balanced"] == 1
+    assert found["logweir_ledger_imbalance_events",] == 0
+    assert found["logweir_queue_lag_records", settings.worker.group, "0", queue.topic] == 0
+    assert ("logweir_canary_last_success_timestamp_seconds", "070707070707") in found
+
+
+def test_what_no_worker_has_read_is_lag_and_ages(settings: Settings, queue: Queue, store: Store) -> None:
+    """Without any worker, lag in records and in seconds is known all the same."""
+    door = Door(queue)
+    door.write(batch(b"{}"))
+    time.sleep(0.3)
+    door.write(batch(b"{}"))
+    found = refreshed(settings, queue, store)
+    door.close()
+
+    assert found["logweir_queue_lag_records", settings.worker.group, "0", queue.topic] == 2
+    assert 0.3 <= found["logweir_queue_head_age_seconds", settings.worker.group, "0", queue.topic] < 15
+
+
+def test_no_counter_falls_when_everything_restarts(settings: Settings, queue: Queue, store: Store) -> None:
+    """A new worker, a new exporter, the same records once more: every counter stays, or grows."""
+    door = Door(queue)
+    write_traffic(door)
+    with running_worker(settings, queue, store):
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=15)
+    before = refreshed(settings, queue, store)
+    door.write(batch(b'{"n":1}', b'{"n":2}', sequence_first=1, key="app", emitter="web-1", epoch="run"), first=1)
+    with running_worker(settings, queue, store) as worker:
+        eventually(lambda: worker.stalled() is None)
+        until(
+            lambda: refreshed(settings, queue, store)["logweir_queue_lag_records", "logweir", "0", "queue"] == 0,
+            wait_s=15,
+        )
+    after = refreshed(settings, queue, store)
+    door.close()
+
+    counters = {row.name for row in metrics.METRICS if row.kind is MetricKind.COUNTER}
+    assert {key for key in before if key[0] in counters and after[key] < before[key]} == set()
+    assert after["logweir_events_total", "indexed"] == before["logweir_events_total", "indexed"]
+
+
+def test_nothing_is_published_before_the_ledger_was_read(settings: Settings, queue: Queue, store: Store) -> None:
+    """What is not known is not shown as 0."""
+    assert figures(Exporter(settings, store=store, queue=queue, clock=clock.now_us)) == {}
+
+
+def test_what_was_read_last_stays_while_the_queue_is_away(settings: Settings, queue: Queue, store: Store) -> None:
+    """The figures and the time of their reading stay; health says after five minutes what is wrong; then it goes on."""
+    now = [clock.now_us()]
+    exporter = Exporter(settings, store=store, queue=queue, clock=lambda: now[0])
+    stopping = threading.Event()
+    path = settings.data_dir / "queue.sqlite"
+    exporter.refresh()
+    before = figures(exporter)
+    healthy = exporter.unhealthy()
+    away = path.rename(path.with_name("away"))
+    now[0] += 400_000_000
+    thread = threading.Thread(target=exporter.run, args=(stopping,))
+    thread.start()
+    try:
+        until(lambda: "does not answer" in (exporter.unhealthy() or ""), wait_s=15)
+        during = figures(exporter)
+        away.rename(path)
+        until(lambda: exporter.unhealthy() is None, wait_s=15)
+    finally:
+        stopping.set()
+        thread.join(15)
+
+    assert healthy is None
+    assert during == before
+    assert (
+        figures(exporter)["logweir_ledger_read_timestamp_seconds",] > before["logweir_ledger_read_timestamp_seconds",]
+    )
+
+
+def test_only_the_worst_emitters_have_a_series_and_a_scrape_is_quick(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    """Of 1,000 emitters with losses three are named, the others are one sum; serving it takes under 100 ms."""
+    claimed = store.claim("position:logweir:" + queue.topic_id() + ":0", "test")
+    documents = [
+        _losing(settings.worker.group, queue.topic_id(), number, claimed.generation)
+        for number in range(1, EMITTERS + 1)
+    ]
+    store.write_ledger(documents)
+    exporter = Exporter(settings, store=store, queue=queue, clock=clock.now_us)
+    exporter.refresh()
+    took_s = min(_timed(exporter) for _ in range(3))
+    found = figures(exporter)
+
+    named = {key[1]: value for key, value in found.items() if key[0] == "logweir_emitter_lost_events"}
+    assert named == {
+        "app/e1000": 1000, "app/e999": 999, "app/e998": 998, "_other": sum(range(1, 998)),
+    }  # fmt: skip
+    assert found["logweir_events_lost_total", "A"] == sum(named.values())
+    assert found["logweir_series_capped", "logweir_emitter_lost_events"] == EMITTERS - 3
+    assert took_s < 0.1
+
+
+def _losing(group: str, topic_id: str, lost: int, generation: int) -> LedgerDocument:
+    """An emitter that numbered so many events more than came."""
+    emitter = ("app", f"e{lost}")
+    tracker = Tracker("run", top=lost, floor=lost, lost_below=lost)
+    id = document_id(group, emitter, topic_id, 0)
+    state = EmitterState(id, emitter, epochs={"run": tracker})
+    return LedgerDocument(id, generation, {"position": 1, **state.as_body()})
+
+
+def _timed(exporter: Exporter) -> float:
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    began_s = time.perf_counter()
+    generate_latest(registry)
+    return time.perf_counter() - began_s
