@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from logweir.clock import WINDOW_US
@@ -34,8 +34,8 @@ GONE_AFTER_US = 300_000_000
 
 Place = tuple[str, int]
 """(topic id, partition)."""
-_WindowOf = tuple[str, int, str, int]
-"""Topic id, partition, ingest epoch, window."""
+_WindowOf = tuple[int, str, int]
+"""Partition, ingest epoch, window: what a window is, whatever the topic is."""
 
 Stream = tuple[str, int]
 """(ingest epoch, partition): what an ingest process's numbers run in, whatever the topic is."""
@@ -272,12 +272,12 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
     corrections = [one for one in read_corrections(store, group) if span.has_window(one.window)]
     corrections_of: dict[_WindowOf, list[Correction]] = defaultdict(list)
     for one in corrections:
-        corrections_of[one.topic_id, one.partition, one.ingest_epoch, one.window].append(one)
+        corrections_of[one.partition, one.ingest_epoch, one.window].append(one)
     lost = _lost_numbers(positions, found)
     active_us = _last_activity(found)
     windows = [
         _reconciled(topic_id, partition, window, lost, corrections_of, now_us=now_us, active_us=active_us)
-        for topic_id, partition, window in found
+        for topic_id, partition, window in _joined(found)
     ]
     differences = list(_store_differences(store, group, span))
     between = _between_windows(windows, lost, from_one=not span.is_bounded)
@@ -359,7 +359,8 @@ def _lost_numbers(
             lost[epoch, partition].add_all(ranges)
     topics: dict[Stream, dict[str, tuple[int, int]]] = defaultdict(dict)
     for topic_id, partition, window in found:
-        first = next(iter(window.numbers), (0, 0))[0] or (window.marker or {}).get("first", 0)
+        # Where the marker came and nothing else, all that it covers was left in the topic before.
+        first = next(iter(window.numbers), (0, 0))[0] or (window.marker or {}).get("last", 0) + 1
         known = topics[window.ingest_epoch, partition].get(topic_id, (window.window, first))
         topics[window.ingest_epoch, partition][topic_id] = min(known, (window.window, first))
     for stream, starts in topics.items():
@@ -370,6 +371,36 @@ def _lost_numbers(
         if stream in lost:
             lost[stream].remove_all((*window.numbers, *window.voids))
     return lost
+
+
+def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterable[tuple[str, int, Window]]:
+    """The windows, as one those with a part in a topic and another part in the one that was made in its place."""
+    joined: dict[_WindowOf, tuple[str, int, Window]] = {}
+    for topic_id, partition, window in found:
+        place = partition, window.ingest_epoch, window.window
+        if place not in joined:
+            joined[place] = topic_id, partition, window
+            continue
+        other_topic_id, _, other = joined[place]
+        # The marker is where the process went on.
+        is_later = window.marker is not None
+        joined[place] = topic_id if is_later else other_topic_id, partition, _with_part(other, window)
+    return joined.values()
+
+
+def _with_part(window: Window, part: Window) -> Window:
+    outcomes = {emitter: list(counts) for emitter, counts in window.outcomes.items()}
+    for emitter, counts in part.outcomes.items():
+        before = outcomes.get(emitter, [0] * len(counts))
+        outcomes[emitter] = [one + other for one, other in zip(before, counts, strict=True)]
+    return replace(
+        window,
+        numbers=Intervals([*window.numbers, *part.numbers]),
+        voids=Intervals([*window.voids, *part.voids]),
+        outcomes=outcomes,
+        marker=part.marker or window.marker,
+        amendments=[*window.amendments, *part.amendments],
+    )
 
 
 def _last_activity(found: Iterable[tuple[str, int, Window]]) -> dict[str, int]:
@@ -406,7 +437,7 @@ def _reconciled(
             lost_here.add_all(stream_lost.within(first, last))
         gaps.remove_all(lost_here)
         imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps), voided=voided)
-    own = corrections_of.get((topic_id, partition, window.ingest_epoch, window.window), [])
+    own = corrections_of.get((partition, window.ingest_epoch, window.window), [])
     for correction in own:
         row = by_emitter.setdefault(correction.sender, Row())
         row.outcomes[correction.from_outcome] -= correction.count
@@ -491,13 +522,14 @@ def _between_windows(windows: Iterable[WindowBooks], lost: dict[Stream, Interval
 def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:
     """Each range of offsets that was gone before it was read; ``exact``: all that was in it is counted as lost.
 
-    That is not known while a process was sending then whose later records or marker did not come by.
+    That is not known while a process was sending then whose later records or marker did not come by: one with an open
+    window, or one that was heard of shortly before the range and never again.
     """
     open_epochs = {books.stream for books in windows if not books.window.closed}
     found = []
     for (topic_id, partition), body in positions.items():
         for first, last in body.get("expired", []):
-            unsure = any(
+            unsure = any(since <= first for since in body.get("unheard", {}).values()) or any(
                 offset < first and (epoch, partition) in open_epochs
                 for epoch, (_, offset, _) in body.get("streams", {}).items()
             )

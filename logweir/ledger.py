@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logweir import metrics
+from logweir.clock import window_of
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import Emitter, EmitterLedger, document_id
 from logweir.exceptions import Exceptions
@@ -179,6 +180,7 @@ class PartitionLedger:
         self._lost_before: int = body.get("lost_before", 0)
         self._rewinds: list[int] = body.get("rewinds", [])
         self._streams = {epoch: Stream(*row) for epoch, row in body.get("streams", {}).items()}
+        self._unheard: dict[str, int] = body.get("unheard", {})
         self._lost = {epoch: Intervals(ranges) for epoch, ranges in body.get("lost", {}).items()}
         self._canaries: dict[str, tuple[int, int]] = {
             epoch: (number, sent_us) for epoch, (number, sent_us) in body.get("canaries", {}).items()
@@ -279,6 +281,11 @@ class PartitionLedger:
         """
         self._expired.add(first, last)
         self._expired_before += _shortened(self._expired)
+        # Who was heard of lately may have sent on, and ended, in there: that shows when it is heard of again, or never.
+        recent = window_of(self.watermark_us) - 1
+        for epoch, stream in self._streams.items():
+            if stream.window >= recent:
+                self._unheard.setdefault(epoch, first)
         self._move_behind(last)
 
     def rewind(self, offset: int) -> None:
@@ -419,6 +426,9 @@ class PartitionLedger:
         """See whether numbers of the record's process fell into a hole of the queue since its last record."""
         epoch = record.ingest_epoch.hex()
         stream = self._streams.setdefault(epoch, Stream())
+        # What comes twice says nothing of what was sent since.
+        if record.kind == Kind.MARKER or record.last > stream.last:
+            self._unheard.pop(epoch, None)
         stream.window = max(stream.window, record.window)
         # What a marker covers, and what is below a record's first number, was sent before it.
         sent = record.last if record.kind == Kind.MARKER else record.first - 1
@@ -457,6 +467,7 @@ class PartitionLedger:
         latest = max((stream.window for stream in self._streams.values()), default=0)
         for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - STREAM_MINUTES_MAX]:
             del self._streams[epoch]
+            self._unheard.pop(epoch, None)
 
     def _window_id(self, record: Record) -> str:
         return window_id(self._group, self.topic_id, self.partition, record.ingest_epoch, record.window)
@@ -478,6 +489,7 @@ class PartitionLedger:
             "rewinds": self._rewinds,
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
             "canaries": self._canaries,
+            "unheard": self._unheard,
             "lost_before": self._lost_before,
             "lost": {epoch: pairs(ranges) for epoch, ranges in self._lost.items()},
             "emitters": self.emitters.count,

@@ -188,6 +188,64 @@ def test_a_hole_behind_which_nothing_of_a_process_came_is_not_exact(store: Store
     assert [hole["exact"] for hole in read(store).expired] == [False]
 
 
+def test_a_process_that_ended_in_a_hole_makes_it_inexact_until_it_is_heard_of_again(store: Store) -> None:
+    """Its windows are closed, another process goes on: what it sent last, if anything, fell into the hole."""
+    other = b"\x09" * 16
+    book = Partition(store)
+    book.data(1, (None, [INDEXED] * 2))
+    book.settle(Record(Kind.DATA, other, 1, 1, WINDOW, [batch(None, 1)]), [INDEXED])
+    book.marker(1, 2, {None: 2})
+    book.settle(Record(Kind.MARKER, other, 1, 1, WINDOW, Marker([Accepted("app", None, 1, 0)], [])), [])
+    book.hole(3)
+    book.settle(Record(Kind.DATA, other, 2, 1, WINDOW + 1, [batch(None, 1, window=WINDOW + 1)]), [INDEXED])
+    book = Partition(store)  # The next worker knows it, too.
+    before = read(store)
+    book.data(5, (None, [INDEXED]), window=WINDOW + 1)
+    after = read(store)
+
+    assert (before.row.lost_in_queue, [hole["exact"] for hole in before.expired]) == (0, [False])
+    assert (after.row.lost_in_queue, [hole["exact"] for hole in after.expired]) == (2, [True])
+
+
+def test_a_process_that_ended_long_before_a_hole_does_not_make_it_inexact(store: Store) -> None:
+    """It was not heard of for minutes while others were."""
+    other = b"\x09" * 16
+    book = Partition(store)
+    book.settle(Record(Kind.DATA, other, 1, 1, WINDOW - 5, [batch(None, 1, window=WINDOW - 5)]), [INDEXED])
+    marker = Marker([Accepted("app", None, 1, 0)], [])
+    book.settle(Record(Kind.MARKER, other, 1, 1, WINDOW - 5, marker), [])
+    book.data(1, (None, [INDEXED] * 2))
+    book.hole(3)
+    book.data(5, (None, [INDEXED]))
+
+    assert [hole["exact"] for hole in read(store).expired] == [True]
+
+
+def test_a_window_that_two_topics_have_parts_of_is_one(store: Store) -> None:
+    """The topic is made anew in the middle of a minute: what came before, what came after and what is gone add up."""
+    old = Partition(store)
+    old.data(1, (None, [INDEXED] * 2), ("web", [INDEXED]))
+    new = Partition(store, topic_id="t2")
+    new.data(7, (None, [INDEXED]), ("web", [INDEXED]))
+    new.marker(1, 8, {None: 5, "web": 3})
+    document = read(store).as_json()
+
+    assert (document["balanced"], document["windows"]) == (True, {"balanced": 1})
+    assert (document["accepted"], document["indexed"]) == (8, 5)
+    assert (document["lost_in_queue"], document["in_flight"]) == (3, 0)
+    assert {row["name"]: row["lost_in_queue"] for row in document["emitters"]} == {"app": 2, "app/web": 1}
+
+
+def test_a_marker_alone_in_the_new_topic_tells_what_the_old_one_lost(store: Store) -> None:
+    """Nothing else came on this partition since the topic was made anew."""
+    Partition(store).data(1, (None, [INDEXED] * 2))
+    Partition(store, topic_id="t2").marker(1, 5, {None: 5})
+    document = read(store).as_json()
+
+    assert document["balanced"]
+    assert (document["accepted"], document["indexed"], document["lost_in_queue"]) == (5, 2, 3)
+
+
 def test_a_topic_made_anew_loses_what_was_unread_by_its_numbers(store: Store) -> None:
     """The process goes on numbering: what is below its first number in the new topic and never came is lost."""
     old = Partition(store)
