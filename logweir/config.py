@@ -244,6 +244,10 @@ class AccountingSettings(_Section):
     """Most emitters that are tracked on one partition; the batches of others are counted, not their numbers."""
     emitters_in_memory_max: int = Field(10_000, ge=1)
     """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
+    sources_max: int = Field(10_000, ge=1)
+    """Most sources (pairs of category and host name) of one partition whose silence is watched; of others it is said that they are."""
+    sources_in_memory_max: int = Field(5_000, ge=1)
+    """Most sources of one partition in a worker's memory; others are read from the store when they send."""
     epochs_max: int = Field(64, ge=2)
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""
     retention_days: int = Field(100, ge=1)
@@ -271,6 +275,21 @@ class AccountingSettings(_Section):
     def event_fields_by_key(self) -> dict[str, EventFields]:
         """By key name, where its events bring their numbers."""
         return dict(event_fields_of(entry) for entry in self.event_fields)
+
+
+class SilenceSettings(_Section):
+    """From when on an emitter or a source that sends nothing is late, and silent."""
+
+    learn_s: float = Field(86_400.0, ge=60)
+    """How long something must have been heard of before its rhythm counts as learned."""
+    floor_s: float = Field(300.0, ge=60)
+    """Shortest learned rhythm: what sends more often is expected once in this time."""
+    late_factor: float = Field(1.5, ge=1)
+    """Late after so many times the expected time between two events."""
+    silent_factor: float = Field(2.5, ge=1)
+    """Silent after so many times the expected time between two events; never before it is late."""
+    together_min: int = Field(3, ge=2)
+    """How many must fall silent together behind one network, door or key to be one finding."""
 
 
 class ConsoleSettings(HttpSettings):
@@ -316,6 +335,7 @@ class Settings(_Section):
     store: StoreSettings = StoreSettings()
     worker: WorkerSettings = WorkerSettings()
     accounting: AccountingSettings = AccountingSettings()
+    silence: SilenceSettings = SilenceSettings()
     console: ConsoleSettings = ConsoleSettings()
     exporter: ExporterSettings = ExporterSettings()
     log: LogSettings = LogSettings()

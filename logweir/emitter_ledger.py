@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from logweir import metrics
 from logweir.config import AccountingSettings
 from logweir.event import day_of
 from logweir.outcomes import Outcome
 from logweir.record import Batch
+from logweir.rhythm import Rhythm
 from logweir.sequence import Intervals
 from logweir.store import Store
 from logweir.tracker import Tracker
@@ -49,6 +51,7 @@ class EmitterState:
     """One emitter on one partition. ``epochs``: its runs, the one that sent last at the end.
 
     ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
+    ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``silence.py``.
     """
 
     id: str
@@ -57,6 +60,8 @@ class EmitterState:
     first_us: int = 0
     last_us: int = 0
     source_address: str = ""
+    door: str = ""
+    rhythm: Rhythm = field(default_factory=Rhythm)
     epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
     retired: dict[str, int] = field(default_factory=dict)
     retired_names: list[str] = field(default_factory=list)
@@ -73,6 +78,8 @@ class EmitterState:
             "first_us": self.first_us,
             "last_us": self.last_us,
             "source_address": self.source_address,
+            "door": self.door,
+            "rhythm": self.rhythm.as_body(),
             "epochs": [tracker.as_body() for tracker in self.epochs.values()],
             # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
             "retired": {name: str(count) for name, count in self.retired.items()},
@@ -89,6 +96,8 @@ class EmitterState:
             first_us=body["first_us"],
             last_us=body["last_us"],
             source_address=body["source_address"],
+            door=body.get("door", ""),
+            rhythm=Rhythm.from_body(body.get("rhythm")),
             epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
             retired={name: int(count) for name, count in body["retired"].items()},
             retired_names=body["retired_names"],
@@ -99,13 +108,15 @@ class EmitterLedger:
     """The emitters of one claimed partition. Used by one thread.
 
     ``count``: how many documents there are, for the limit; those that a crash left without a position are not in it.
+    ``untracked``: how many batches came of emitters for which there was no room.
     """
 
     def __init__(
         self, *, store: Store, name_of: Callable[[Emitter], str], settings: AccountingSettings, count: int,
-        position_of: Callable[[dict[str, Any]], int],
+        position_of: Callable[[dict[str, Any]], int], untracked: int = 0,
     ) -> None:  # fmt: skip
         self.count = count
+        self.untracked = untracked
         self.late_us = settings.late_us
         self._store = store
         self._name_of = name_of
@@ -158,14 +169,18 @@ class EmitterLedger:
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
     def settle(
-        self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int, *, natural: bool = False
-    ) -> int:
+        self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int, *, natural: bool = False,
+        door: str = "",
+    ) -> int:  # fmt: skip
         """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is).
 
         ``natural``: its numbers are the events' own; without an epoch, a number 1 that comes again begins a new run.
+        ``door``: the ingest process that received it.
         """
         state = self._states[batch.key, batch.emitter]
         if state is None:
+            self.untracked += 1
+            metrics.get("logweir_worker_emitters_untracked_total").inc()
             return 0
         self._states.move_to_end(state.emitter)
         while state.expected and state.expected[0].offset <= offset:
@@ -178,8 +193,9 @@ class EmitterLedger:
             return max(gaps) + self.late_us if gaps else 0
         state.dirty = True
         state.first_us = state.first_us or batch.received_us
+        state.rhythm.mark(batch.received_us)
         if batch.received_us >= state.last_us:
-            state.last_us, state.source_address = batch.received_us, batch.source_address
+            state.last_us, state.source_address, state.door = batch.received_us, batch.source_address, door
         epoch = batch.epoch
         if natural and epoch is None:
             epoch = _implied_epoch(state, batch)

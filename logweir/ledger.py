@@ -1,10 +1,11 @@
 """The ledger of one partition: its position, its windows with what became of every number, and its emitters.
 
-Three kinds of documents, written by the worker that has claimed the partition, under the generation of its claim:
+Documents of several kinds, written by the worker that has claimed the partition, under the generation of its claim:
 
 * ``window``: one minute of one ingest process: which numbers are settled, the outcomes by emitter, and, once the
   process's marker has come by, what that process says it accepted.
 * ``emitter``: who sends, and what of the numbers that an emitter gave its events has come (``emitter_ledger.py``).
+* ``sources`` and ``hearing``: what silence is judged by (``source_ledger.py``).
 * ``position``: how far the partition is fully accounted for, and what the queue lost before it was read. It is written
   last, so it is never ahead of the others.
 
@@ -27,12 +28,14 @@ from logweir.exceptions import Exceptions
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Batch, Kind, Marker, Record, Void
 from logweir.sequence import Intervals
+from logweir.source_ledger import Hearing, Source, SourceLedger, hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import pairs
 
 CONFLICTS = "identity_conflicts"
 """How many of the dead letters are identity conflicts, beside the four outcomes."""
 _OUTCOMES = tuple(Outcome)
+_NO_SOURCES: Mapping[Source, Batch] = {}
 _NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS)
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
@@ -136,6 +139,10 @@ def position_id(group: str, topic_id: str, partition: int) -> str:
     return f"{position_prefix(group)}{topic_id}:{partition}"
 
 
+def hearing_id(group: str, topic_id: str, partition: int) -> str:
+    return f"{hearing_prefix(group)}{topic_id}:{partition}"
+
+
 def window_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
     return f"window:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window}"
 
@@ -163,7 +170,7 @@ class PartitionLedger:
 
     def __init__(
         self, *, store: Store, group: str, topic_id: str, owner: str, partition: int, claimed: LedgerDocument,
-        settings: AccountingSettings,
+        settings: AccountingSettings, hearing: Hearing,
     ) -> None:  # fmt: skip
         self.partition = partition
         self.dropped = False
@@ -199,7 +206,11 @@ class PartitionLedger:
             position_of=self._position_of,
             settings=settings,
             count=body.get("emitters", 0),
+            untracked=body.get("emitters_untracked", 0),
         )
+        prefix = f"{sources_prefix(group)}{topic_id}:{partition}:"
+        self.sources = SourceLedger(store=store, prefix=prefix, settings=settings, body=body)
+        self._hearing = hearing
 
     @classmethod
     def claim(
@@ -208,9 +219,11 @@ class PartitionLedger:
     ) -> PartitionLedger:  # fmt: skip
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.claim(position_id(group, topic_id, partition), owner)
+        id = hearing_id(group, topic_id, partition)
+        found = store.read_ledger([id]).get(id)
         return cls(
             store=store, group=group, topic_id=topic_id, owner=owner, partition=partition, claimed=claimed,
-            settings=settings,
+            settings=settings, hearing=Hearing(found.body if found else {}),
         )  # fmt: skip
 
     # --- before a record is indexed --------------------------------------------------------------------------------
@@ -232,8 +245,11 @@ class PartitionLedger:
         return found
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
-    def load(self, records: Iterable[Record], natural: Iterable[Batch] = ()) -> None:
-        """Have the windows and emitters of these records in memory, from the store where they were written before."""
+    def load(
+        self, records: Iterable[Record], natural: Iterable[Batch] = (), sources: Iterable[Source] = ()
+    ) -> None:  # fmt: skip
+        """Have the windows, emitters and sources of these records in memory, as they were written before."""
+        self.sources.load(sources)
         records = [record for record in records if record.is_numbered]
         self.emitters.load([*(batch for record in records for batch in record.batches), *natural])
         wanted = {self._window_id(record): record for record in records}
@@ -251,14 +267,18 @@ class PartitionLedger:
 
     def settle(
         self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str] | None = None,
-        natural: Sequence[Batch] = (),
+        natural: Sequence[Batch] = (), sources: Mapping[Source, Batch] = _NO_SOURCES,
     ) -> bool:  # fmt: skip
         """Count a record's outcomes, one for each of its events, and move behind it. False: it was counted before.
 
         ``reasons``: why the outcome is not another one, by the event's place in the record; of dead letters, all.
-        ``natural``: runs of its events as the emitters and the numbers that the events themselves name. To be called in
-        the order of the offsets, after ``load``, once everything of the record is durable.
+        ``natural``: runs of its events as the emitters and the numbers that the events themselves name. ``sources``:
+        whom its events are of, each with a batch that it is in. To be called in the order of the offsets, after
+        ``load``, once everything of the record is durable.
         """
+        self._hearing.mark(record.window)
+        if sources:
+            self.sources.mark(sources, record.ingest_epoch.hex())
         if not record.is_numbered:
             self._note_canary(record)
             self._move_behind(offset)
@@ -305,6 +325,7 @@ class PartitionLedger:
         if self.watermark_us < min(self._due_us, now_us):
             self.watermark_us = now_us
             self._dirty = True
+        self._hearing.clear(now_us)
 
     def flush(self) -> int | None:
         """Write what has changed; gives the offset to commit, None when nothing has changed.
@@ -312,6 +333,7 @@ class PartitionLedger:
         Raises LogweirError: CLAIM_LOST, STORE_DOWN (then all of it is written by the next flush).
         """
         if not self._dirty or self.next_offset is None:
+            self._write_hearing()
             return None
         windows = [window for window in self._windows.values() if window.dirty]
         emitters = self.emitters.touched()
@@ -320,6 +342,8 @@ class PartitionLedger:
             [
                 *(self.document(window.id, window.as_body()) for window in windows),
                 *(self.document(state.id, state.as_body()) for state in emitters),
+                *(self.document(id, body) for id, body in self.sources.touched()),
+                *self._hearing_documents(),
                 self.document(position_id(self._group, self.topic_id, self.partition), self._position()),
             ]
         )
@@ -327,11 +351,23 @@ class PartitionLedger:
             window.dirty = False
         for state in emitters:
             state.dirty = False
+        self.sources.written()
+        self._hearing.dirty = False
         self._dirty = False
         self._forget()
         self._canaries_back += self._canaries_read
         self._canaries_read = []
         return self.next_offset
+
+    def _write_hearing(self) -> None:
+        """Say up to when the queue is worked off, although nothing has come."""
+        if self._hearing.dirty:
+            self._store.write_ledger(self._hearing_documents())
+            self._hearing.dirty = False
+
+    def _hearing_documents(self) -> list[LedgerDocument]:
+        id = hearing_id(self._group, self.topic_id, self.partition)
+        return [self.document(id, self._hearing.as_body())] if self._hearing.dirty else []
 
     def take_canaries(self) -> list[int]:
         """When the canaries were sent, in microseconds, that have come into the store since the last call."""
@@ -370,10 +406,10 @@ class PartitionLedger:
         place = 0
         for batch in record.batches:
             end = place + len(batch.events)
-            self._count_emitter(batch, offset, outcomes[place:end])
+            self._count_emitter(batch, offset, outcomes[place:end], window.ingest_epoch)
             place = end
         for run in natural:
-            self._count_emitter(run, offset, [Outcome.INDEXED] * len(run.events), natural=True)
+            self._count_emitter(run, offset, [Outcome.INDEXED] * len(run.events), window.ingest_epoch, natural=True)
         self.emitters.counted([*record.batches, *natural] if natural else record.batches, offset)
         return True
 
@@ -415,10 +451,12 @@ class PartitionLedger:
             if unkept:
                 metrics.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
 
-    def _count_emitter(self, batch: Batch, offset: int, outcomes: Sequence[Outcome], *, natural: bool = False) -> None:
+    def _count_emitter(
+        self, batch: Batch, offset: int, outcomes: Sequence[Outcome], door: str, *, natural: bool = False
+    ) -> None:
         if batch.received_us > self.watermark_us:
             self.watermark_us = batch.received_us
-        due_us = self.emitters.settle(batch, offset, outcomes, self.watermark_us, natural=natural)
+        due_us = self.emitters.settle(batch, offset, outcomes, self.watermark_us, natural=natural, door=door)
         if due_us > self._due_us:
             self._due_us = due_us
 
@@ -493,6 +531,9 @@ class PartitionLedger:
             "lost_before": self._lost_before,
             "lost": {epoch: pairs(ranges) for epoch, ranges in self._lost.items()},
             "emitters": self.emitters.count,
+            "emitters_untracked": self.emitters.untracked,
+            "sources": self.sources.count,
+            "sources_untracked": self.sources.untracked,
         }
 
 

@@ -116,6 +116,15 @@ METRICS = (
     ),
     Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
     Metric(
+        "logweir_worker_emitters_untracked_total", Kind.COUNTER,
+        "Batches of emitters that are not tracked, nor watched for silence: accounting.emitters_max was reached.",
+    ),
+    Metric(
+        "logweir_worker_sources_untracked_total", Kind.COUNTER,
+        "Records with events of a source (category and host name) that is not watched for silence: accounting.sources_max"
+        " was reached; one for each such source in it.",
+    ),
+    Metric(
         "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
         "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
     ),

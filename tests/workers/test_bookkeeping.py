@@ -134,7 +134,7 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     assert delete(2) == 3
     assert delete(2) == 0
     assert sorted(document.id.partition(":")[0] for document in store.scan_ledger("")) == [
-        "emitter", "position", "position", "window",
+        "emitter", "hearing", "hearing", "position", "position", "window",
     ]  # fmt: skip
     assert ledger.emitters.count == 0
     close_window(ledger, [Outcome.INDEXED], window=WINDOW + 3 * 1440, offset=2)

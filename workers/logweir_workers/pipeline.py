@@ -24,6 +24,7 @@ from logweir.ledger import PartitionLedger
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused, decode
+from logweir.source_ledger import Source
 from logweir.store import DeadLetter, Document, Store
 from logweir_workers import dead_letter
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
@@ -53,7 +54,8 @@ class Work:
     ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
     gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
     ``retries``: events that came before, on another day. ``reasons``: why an outcome is not another one, by place.
-    ``natural``: its events as they number themselves, where they do.
+    ``natural``: its events as they number themselves, where they do. ``sources``: category and host name of its
+    documents, each with a batch in which it came.
     """
 
     delivery: Delivery
@@ -66,6 +68,7 @@ class Work:
     retries: dict[int, _Retry] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     natural: list[Batch] = field(default_factory=list)
+    sources: dict[Source, Batch] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
 
 
@@ -152,7 +155,8 @@ class Pipeline:
         live = [work for work in works if not work.ledger.dropped]
         for ledger in {work.ledger for work in live}:
             records = [work.record for work in live if work.ledger is ledger and work.record is not None]
-            ledger.load(records, [run for work in live if work.ledger is ledger for run in work.natural])
+            natural = [run for work in live if work.ledger is ledger for run in work.natural]
+            ledger.load(records, natural, {source for work in live if work.ledger is ledger for source in work.sources})
         for work in live:
             self._settle_one(work)
 
@@ -165,7 +169,9 @@ class Pipeline:
             metrics.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
         elif work.record is None:
             work.ledger.pass_over(offset)
-        elif not work.ledger.settle(work.record, offset, _known(work.outcomes), work.reasons, work.natural):
+        elif not work.ledger.settle(
+            work.record, offset, _known(work.outcomes), work.reasons, work.natural, work.sources
+        ):
             metrics.get("logweir_worker_records_repeated_total").inc()
             return
         for outcome in Outcome:
@@ -203,6 +209,7 @@ class Pipeline:
                 work.reasons[place + at] = made.rule
             else:
                 work.documents[place + at] = made
+                work.sources[made.source.get("category"), made.source.get("hostname")] = batch
 
     def _refuse(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
         work.outcomes[place] = Outcome.DEAD_LETTERED
