@@ -53,12 +53,13 @@ def test_none_is_sent_before_its_time_nor_when_there_are_to_be_none(bench: Bench
 def test_none_goes_to_the_disk_that_is_for_events(bench: Bench) -> None:
     """While a partition goes through the spool it gets no canary: what does not arrive is what a canary is to show."""
     canary = canary_of(bench, 1e-6)
-    bench.queue.faulty.stuck = set(range(PARTITIONS))
-    sent = bench.submit(bench.batch(b"{}"))
-    until(lambda: any(bench.enqueuer.is_spooling(partition) for partition in range(PARTITIONS)))
-    for _ in range(PARTITIONS):
-        canary.tick()
-    bench.queue.faulty.free()
+    with bench.hanging_disk():
+        bench.queue.faulty.stuck = set(range(PARTITIONS))
+        sent = bench.submit(bench.batch(b"{}"))
+        until(lambda: all(map(bench.enqueuer.is_spooling, range(PARTITIONS))))
+        for _ in range(PARTITIONS):
+            canary.tick()
+        bench.queue.faulty.free()
     sent.result(15)
     until(lambda: not any(map(bench.enqueuer.is_spooling, range(PARTITIONS))))
 
