@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the tables in the code, which are the only place where each thing is said.
+"""Write docs/reference/ from the tables in the code, which are the only place where each thing is said; and dashboards.
 
 python deploy/generate.py            write what has changed
 python deploy/generate.py --check    write nothing; name what is not current and end with 1
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import dashboards
 from pydantic.fields import FieldInfo
 
 from logweir import cli, config, errors, event, limits, metrics, outcomes
@@ -65,20 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when a page is not current")
     check = parser.parse_args(arguments).check
-    stale = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    current = pages()
+    stale = [path for path, text in current.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in stale:
-        name = path.relative_to(REFERENCE.parent.parent)
+        name = path.relative_to(_root())
         if check:
             print(f"{name} is not current: run python deploy/generate.py", file=sys.stderr)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(pages()[path], encoding="utf-8")
+            path.write_text(current[path], encoding="utf-8")
             print(f"wrote {name}")
     return 1 if check and stale else 0
 
 
+def _root() -> Path:
+    return REFERENCE.parent.parent
+
+
 def pages() -> dict[Path, str]:
-    """Every generated page by its path."""
+    """Every generated file by its path."""
     makers: dict[str, tuple[str, Callable[[], str]]] = {
         "settings": ("logweir/config.py", settings_page),
         "problems": ("logweir/errors.py", problems_page),
@@ -88,10 +94,12 @@ def pages() -> dict[Path, str]:
         "fields": ("logweir/event.py", fields_page),
         "cli": ("the commands' own parsers", cli_page),
     }
-    return {
+    reference = {
         REFERENCE / f"{name}.md": _BY_HAND.format(source=source) + "\n" + make().rstrip() + "\n"
         for name, (source, make) in makers.items()
     }
+    shown = {_root() / "deploy/grafana/dashboards" / name: text for name, text in dashboards.pages().items()}
+    return {**reference, **shown}
 
 
 def settings_page() -> str:

@@ -103,9 +103,10 @@ def make_app(settings: ConsoleSettings, store: Store, *, clock: Clock = now_us) 
     hosts = settings.hosts or own_hosts
 
     # No login yet. A foreign page whose host name is made to resolve to this machine must not read the logs.
+    # Prometheus calls whatever it finds by its address, and gets no logs.
     @app.before_request
     def answered_host() -> None:
-        if hosts and not _is_one_of(request.headers.get("Host", ""), hosts):
+        if hosts and request.path != "/metrics" and not _is_one_of(request.headers.get("Host", ""), hosts):
             abort(400, "The console does not answer to this host name; console.hosts has those that it answers to.")
 
     @app.get("/")

@@ -224,6 +224,11 @@ def test_hosts_bound_the_names_answered_to_wherever_it_listens(store: Store, hos
     assert make_app(settings, store).test_client().get("/healthz", headers={"Host": host}).status_code == status
 
 
+def test_metrics_are_answered_to_any_host_name(client: FlaskClient) -> None:
+    """Prometheus asks by the address that it found; there are no logs in the answer."""
+    assert client.get("/metrics", headers={"Host": "10.0.0.7:8081"}).status_code == 200
+
+
 def test_unknown_page_and_method_are_problems(client: FlaskClient) -> None:
     """What there is not, and what cannot be done, is said in JSON."""
     assert client.get("/nope").status_code == 404

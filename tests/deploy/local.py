@@ -14,6 +14,7 @@ from typing import Any
 from tests.deploy.compose import ROOT
 from tests.services.process import ServerProcess, choose_ports
 
+_PORTS = ("8080", "8081", "8082", "8090")
 ENTRYPOINT = ["logweir"]  # deploy/Dockerfile's; test_compose_run.py compares
 
 
@@ -27,7 +28,7 @@ class Stack:
     def __init__(self, compose: Mapping[str, Any], folder: Path, servers: Mapping[str, str] | None = None) -> None:
         self.compose = compose
         self.folder = folder
-        self.ports = dict(zip(("8080", "8081", "8082"), choose_ports(3), strict=True))
+        self.ports = dict(zip(_PORTS, choose_ports(len(_PORTS)), strict=True))
         self._servers = dict(servers or {})
         self.started: dict[str, Service] = {}
 
@@ -46,7 +47,7 @@ class Stack:
 
     def placed(self, text: str, *, service: str) -> str:
         """Return `text` with the places of this machine in place of the container's."""
-        text = re.sub(r"(?<!\d)(8080|8081|8082)(?!\d)", lambda match: str(self.ports[match[1]]), text)
+        text = re.sub(rf"(?<!\d)({'|'.join(_PORTS)})(?!\d)", lambda match: str(self.ports[match[1]]), text)
         places = {
             **self._servers,
             "0.0.0.0": "127.0.0.1",

@@ -7,7 +7,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from logweir.config import environment_name, names
 from tests.deploy.compose import COMPOSE_FILE, ROOT, load, own_services, variables_of
@@ -39,6 +38,7 @@ def test_everything_is_there_on_its_port() -> None:
         "console": ["127.0.0.1:80"],
         "kibana": ["127.0.0.1:9090"],
         "prometheus": ["127.0.0.1:9091"],
+        "alertmanager": ["127.0.0.1:9093"],
         "grafana": ["127.0.0.1:3000"],
     }
 
@@ -177,36 +177,6 @@ def test_image_ends_as_an_ordinary_user() -> None:
     users = re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE)
 
     assert users[-1:] == [load()["services"]["front"]["user"]] == ["10001:10001"]
-
-
-def test_dashboard_asks_for_metrics_that_exist() -> None:
-    """Every expression of the dashboard names metrics of the table, and none of them has lost its description."""
-    from logweir.metrics import METRICS
-
-    known = {row.name for row in METRICS}
-    dashboard = json.loads((ROOT / "deploy/grafana/dashboards/logweir.json").read_text(encoding="utf-8"))
-    asked = {
-        re.sub(r"_(bucket|sum|count)$", "", name) if name not in known else name
-        for panel in dashboard["panels"]
-        for target in panel.get("targets", [])
-        for name in re.findall(r"\blogweir_\w+", target["expr"])
-    }
-
-    assert asked
-    assert asked <= known
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
-
-
-def test_grafana_is_provisioned_with_what_the_dashboard_uses() -> None:
-    """The data source's uid and the dashboards' folder are those that the dashboard and the compose file name."""
-    provisioning = ROOT / "deploy/grafana/provisioning"
-    source = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"][0]
-    provider = yaml.safe_load((provisioning / "dashboards/logweir.yml").read_text())["providers"][0]
-    dashboard = json.loads((ROOT / "deploy/grafana/dashboards/logweir.json").read_text(encoding="utf-8"))
-    mounts = load()["services"]["grafana"]["volumes"]
-
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"] if panel["type"] != "row"} == {source["uid"]}
-    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in mounts
 
 
 def _is_for_ones_own(name: str) -> bool:

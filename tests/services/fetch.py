@@ -23,9 +23,12 @@ ELASTICSEARCH_8 = "8.19.5"
 ELASTICSEARCH_9 = "9.2.4"
 ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 
-# curl is what users post with; nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy).
-DEBIAN_PACKAGES = ("curl", "default-jre-headless", "maven", "nginx", "openssl", "prometheus", "systemd")
-COMMANDS = ("curl", "mvn", "nginx", "openssl", "promtool", "systemd-analyze")
+# curl is what users post with; amtool, nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy);
+# prometheus is asked all that dashboards and alerts ask (tests/flow).
+DEBIAN_PACKAGES = (
+    "curl", "default-jre-headless", "maven", "nginx", "openssl", "prometheus", "prometheus-alertmanager", "systemd"
+)  # fmt: skip
+COMMANDS = ("amtool", "curl", "mvn", "nginx", "openssl", "prometheus", "promtool", "systemd-analyze")
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ECJ_VERSION = "3.40.0"
 

@@ -1,0 +1,77 @@
+"""Emitters: who sends, who has fallen silent, who loses."""
+
+from __future__ import annotations
+
+from dashboards.table import Dashboard, Panel, Query, Row
+
+STATES = Row("Who sends", (
+    Panel(
+        "Created",
+        "Events a second that emitters have numbered, sent or not, by class. Of class D nobody knows.",
+        "cps",
+        (Query(
+            'max by (class) (rate(logweir_events_expected_total{class=~"$class"}[$__rate_interval]))', "class {{class}}",
+        ),),
+    ),
+))  # fmt: skip
+
+LOSSES = Row("Who loses", (
+    Panel(
+        "Lost and recovered",
+        "Events per step of the graph: lost, and recovered (came after they were counted as lost), by class. Of class D it is unknown.",
+        "short",
+        (
+            Query(
+                'max by (class) (increase(logweir_events_lost_total{class=~"$class"}[$__rate_interval]))',
+                "lost, class {{class}}",
+            ),
+            Query(
+                'max by (class) (increase(logweir_events_recovered_total{class=~"$class"}[$__rate_interval]))',
+                "recovered, class {{class}}",
+            ),
+        ),
+        runbook="LogweirLossExact",
+    ),
+    Panel(
+        "Dropped by the emitters themselves",
+        "Events a second that emitters say they dropped (Log-Dropped), by class: their buffer was full, or their disk.",
+        "cps",
+        (Query(
+            'max by (class) (rate(logweir_events_dropped_total{class=~"$class"}[$__rate_interval]))', "class {{class}}",
+        ),),
+        runbook="LogweirLossExact",
+    ),
+    Panel(
+        "Missing",
+        "Numbered events that are awaited still: neither here nor lost.",
+        "short",
+        (Query('max by (class) (logweir_events_missing{class=~"$class"})', "class {{class}}"),),
+    ),
+    Panel(
+        "Worst emitters",
+        "Events lost, less those recovered, since the ledger began, of the twenty that lost most. _other is all emitters"
+        " without a series of their own (exporter.emitters_max).",
+        "short", (Query("topk(20, max by (emitter) (logweir_emitter_lost_events))", ""),),
+        kind="table", height=9, runbook="LogweirLossExact",
+    ),
+    Panel(
+        "Emitters without a series of their own",
+        "How many are summed up in _other, by metric. `logweir emitters` lists them all.",
+        "short", (Query("max by (metric) (logweir_series_capped)", "{{metric}}"),),
+        height=9,
+    ),
+    Panel(
+        "Identity conflicts",
+        "Events per step of the graph with the key, emitter, epoch and number of another one, and another content: a cloned machine.",
+        "short", (Query("max(increase(logweir_identity_conflicts_total[$__rate_interval]))", "conflicts"),),
+        height=9, red_from=1, runbook="LogweirIdentityConflicts",
+    ),
+))  # fmt: skip
+
+DASHBOARD = Dashboard(
+    "logweir-emitters",
+    "logweir: emitters",
+    "Who sends, who has fallen silent, who loses.",
+    (STATES, LOSSES),
+    by_class=True,
+)
