@@ -50,7 +50,7 @@ class SourceState:
 
     def as_body(self) -> dict[str, Any]:
         return {
-            "category": self.source[0], "hostname": self.source[1], "first_us": self.first_us, "last": self.last,
+            "category": self.source[0], "hostname": self.source[1], "first_us": self.first_us, "last": list(self.last),
             "rhythm": self.rhythm.as_body(),
         }  # fmt: skip
 
