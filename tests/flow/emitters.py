@@ -22,7 +22,7 @@ class Emitter(threading.Thread):
 
     def __init__(
         self, ports: Sequence[int], key: str, name: str, *, is_numbered: bool, withholds: bool = False,
-        pause_s: float = 0.004,
+        pause_s: float = 0.004, category: str = "flow",
     ) -> None:  # fmt: skip
         super().__init__(name=name, daemon=True)
         self.epoch = uuid.uuid4().hex[:12]
@@ -37,6 +37,7 @@ class Emitter(threading.Thread):
         self._is_numbered = is_numbered
         self._withholds = withholds
         self._pause_s = pause_s
+        self._category = category
         self._stopping = threading.Event()
         self._connection: http.client.HTTPConnection | None = None
         self._rng = random.Random(name)
@@ -48,18 +49,20 @@ class Emitter(threading.Thread):
         assert not self.is_alive(), f"{self.name} is not answered 2xx"
 
     def run(self) -> None:
-        batch, first = 0, 1
         while not self._stopping.is_set():
-            if self._withholds and self._rng.random() < 0.02:
-                self.withheld.append(first)
-                first += 1
-            count = self._rng.choice((1, 1, 2, 5))
-            self.created = first + count - 1
-            texts = [f"{self.name}-{self.epoch}-{first + n}" for n in range(count)]
-            while not self._post(texts, self._numbers(first)) and self._is_numbered:
-                pass
-            batch, first = batch + 1, first + count
+            self.send()
             self._stopping.wait(self._pause_s)
+
+    def send(self) -> None:
+        """Create a few events; numbered ones are sent until they are acknowledged."""
+        if self._withholds and self._rng.random() < 0.02:
+            self.created += 1
+            self.withheld.append(self.created)
+        first, count = self.created + 1, self._rng.choice((1, 1, 2, 5))
+        self.created += count
+        texts = [f"{self.name}-{self.epoch}-{first + n}" for n in range(count)]
+        while not self._post(texts, self._numbers(first)) and self._is_numbered:
+            pass
 
     def _numbers(self, first: int) -> dict[str, str]:
         if not self._is_numbered:
@@ -69,7 +72,7 @@ class Emitter(threading.Thread):
         }  # fmt: skip
 
     def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
-        body = json.dumps([{"summary": text, "category": "flow", "details": {"id": text}} for text in texts])
+        body = json.dumps([{"summary": text, "category": self._category, "details": {"id": text}} for text in texts])
         started_s = time.monotonic()
         try:
             if self._connection is None:

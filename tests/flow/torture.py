@@ -2,6 +2,9 @@
 
 python -m tests.flow.torture --minutes 30                   everything embedded
 python -m tests.flow.torture --minutes 30 --kafka           Kafka and Elasticsearch, two doors, two workers
+python -m tests.flow.torture --minutes 30 --brokers 3       with three brokers, of which one at a time is killed
+python -m tests.flow.torture --minutes 5 --kafka --only rebalance --only zombie
+                                                            workers that come, go and stand still, and nothing else
 """
 
 from __future__ import annotations
@@ -16,24 +19,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
+from logweir import config
+from logweir.event import stream_of
+from logweir.ledger import Window
+from logweir.query import And, Range, Term
+from logweir.store import open_store
+from tests.flow.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
 from tests.flow.emitters import Emitter
-from tests.flow.product import LOGWEIR, Embedded, Process, environment, free_port, ids_found, logweir, wait_for_http
+from tests.flow.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.fetch import ELASTICSEARCH_8, ELASTICSEARCH_9, missing_for_elasticsearch
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
 
-LATE_AFTER_S = 5
 EMITTERS = 6
 SETTLED_S_MAX = 180
-_FOREIGN = ("broker", "store")
+# Takes seconds to be back, or is slow by itself: done less often than what is ours and quick.
+_SELDOM = ("broker", "store", "zombie", "coordinator", "leader", "controller")
+# Nobody dies of it, and it takes its time: done where it is asked for.
+_UNREST = ("rebalance", "zombie")
 
 
 class System(Protocol):
@@ -41,6 +52,7 @@ class System(Protocol):
 
     ports: list[int]
     key: str
+    category: str
     env: dict[str, str]
     victims: dict[str, Callable[[], None]]
     """By name: kill -9 of the part, and starting it again unless something else does."""
@@ -53,6 +65,8 @@ class System(Protocol):
 
 class EmbeddedSystem:
     """`logweir up`, which starts what is killed again; now and then all of it is killed at once."""
+
+    category = "flow"
 
     def __init__(self, folder: Path) -> None:
         self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S))
@@ -87,92 +101,29 @@ class EmbeddedSystem:
         self._product.process.kill_family()
 
 
-class ClusterSystem:
-    """Two doors and two workers on a broker and a store of their own."""
-
-    def __init__(self, folder: Path, services: Path) -> None:
-        self._folder = folder
-        self._kafka = Kafka(services / "kafka")
-        version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
-        self._store = Elasticsearch(services / "elasticsearch", version)
-        self._kafka.start()
-        self._store.start()
-        self.env = environment(
-            LOGWEIR_QUEUE_URL=f"kafka://{self._kafka.bootstrap}/torture",
-            LOGWEIR_STORE_URL=self._store.url,
-            LOGWEIR_QUEUE_PARTITIONS="4",
-            LOGWEIR_QUEUE_SESSION_TIMEOUT_S="6",
-            LOGWEIR_DATA_DIR=str(folder),
-            LOGWEIR_INGEST_QUEUE_TIMEOUT_S="0.2",
-            LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S),
-        )
-        self.key = logweir("keys", "add", "torture", env=self.env).strip()
-        self.ports = [free_port(), free_port()]
-        self._commands = {f"ingest-{n}": ["ingest", "--port", str(port)] for n, port in enumerate(self.ports)}
-        self._commands |= {"worker-0": ["worker"], "worker-1": ["worker"]}
-        self._processes: dict[str, Process] = {}
-        for name in self._commands:
-            self._start(name)
-        for port in self.ports:
-            wait_for_http(port)
-        self.victims = {name: self._killer(name) for name in self._commands}
-        self.victims |= {"broker": self._kill_broker, "store": self._kill_store}
-
-    def _start(self, name: str) -> None:
-        self._processes[name] = Process(self._commands[name], self._folder / f"{name}.log", self.env)
-
-    def _killer(self, name: str) -> Callable[[], None]:
-        def kill() -> None:
-            self._processes[name].kill_family()
-            time.sleep(random.uniform(0, 2))
-            self._start(name)
-
-        return kill
-
-    def _kill_broker(self) -> None:
-        self._kafka.kill()
-        time.sleep(random.uniform(0, 3))
-        self._kafka.start()
-
-    def _kill_store(self) -> None:
-        self._store.kill()
-        time.sleep(random.uniform(0, 3))
-        self._store.start()
-
-    def stop_doors(self) -> None:
-        for name, process in self._processes.items():
-            if name.startswith("ingest"):
-                process.stop()
-                self._start(name)
-        for port in self.ports:
-            wait_for_http(port)
-
-    def log(self) -> str:
-        return "\n".join(f"--- {name}\n{process.text[-4000:]}" for name, process in self._processes.items())
-
-    def stop(self) -> None:
-        for process in self._processes.values():
-            process.kill_family()
-        self._store.remove()
-        self._kafka.remove()
-
-
 @dataclass
 class Outcome:
-    """What a run found. ``lost`` and ``twice``: acknowledged events that are not stored, or more than once."""
+    """What a run found. ``lost`` and ``twice``: acknowledged events that are not stored, or more than once.
+
+    ``differences``: windows of which the store has another number of documents than the ledger says. ``durable``: where
+    the acknowledged events went at first.
+    """
 
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     acknowledged: int = 0
     stored: int = 0
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
     withheld: dict[str, list[int]] = field(default_factory=dict)
+    durable: collections.Counter[str] = field(default_factory=collections.Counter)
     audit: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return json.dumps(
             {"kills": self.kills.total(), "by_part": dict(self.kills), "acknowledged": self.acknowledged,
-             "stored": self.stored, "twice": len(self.twice), "lost": len(self.lost),
+             "durable": dict(self.durable), "stored": self.stored, "twice": len(self.twice), "lost": len(self.lost),
+             "differing_windows": len(self.differences), "windows": self.audit.get("windows"),
              "withheld": sum(map(len, self.withheld.values())),
              **{name: self.audit.get(name) for name in ("balanced", "imbalance", "in_flight", "missing")},
              "reported_lost": self.audit.get("lost")}
@@ -180,26 +131,59 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def system(folder: Path, *, on_kafka: bool) -> Iterator[EmbeddedSystem | ClusterSystem]:
+def system(
+    folder: Path, *, on_kafka: bool, brokers: int = 1, only: Collection[str] = ()
+) -> Iterator[EmbeddedSystem | ClusterSystem]:
+    """The product with all that may be killed of it, or ``only`` what is named so; on Kafka with its own servers."""
     with contextlib.ExitStack() as stack:
-        made = ClusterSystem(folder, stack.enter_context(scratch_directory())) if on_kafka else EmbeddedSystem(folder)
+        made = _cluster(folder, stack, brokers) if on_kafka else EmbeddedSystem(folder)
         stack.callback(made.stop)
+        wanted = only or [name for name in made.victims if name not in _UNREST]
+        made.victims = {name: call for name, call in made.victims.items() if name in wanted}
         yield made
 
 
-def torture(system: System, *, until: Callable[[int], bool], pause_s: float = 1.0) -> Outcome:
-    """Load, and kills until ``until(number of kills)``; then peace, and the books."""
+def _cluster(folder: Path, stack: contextlib.ExitStack, brokers: int) -> ClusterSystem:
+    services = stack.enter_context(scratch_directory())
+    kafka = Kafka(services / "kafka", brokers=brokers)
+    version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
+    store = Elasticsearch(services / "elasticsearch", version)
+    for server in (kafka, store):
+        stack.callback(server.remove)
+        server.start()
+    made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, LOGWEIR_QUEUE_REPLICATION=str(brokers))
+    made.victims |= {"rebalance": made.rebalance, "zombie": made.zombie}
+    made.victims |= server_victims(kafka, store) if brokers == 1 else broker_victims(kafka, made)
+    return made
+
+
+def random_names(system: System) -> Iterator[str]:
+    """What to do next, for ever."""
+    while True:
+        yield random.choice(sorted(system.victims) + [name for name in system.victims if name not in _SELDOM] * 2)
+
+
+def torture(
+    system: System, *, until: Callable[[int], bool], pause_s: float = 1.0, names: Iterator[str] | None = None
+) -> Outcome:
+    """Load, and kills until ``until(number of kills)``; then peace, and the books.
+
+    ``names``: what is done, in order; by default at random.
+    """
     outcome = Outcome()
+    names = names or random_names(system)
     emitters = [
-        Emitter(system.ports, system.key, f"e{n}", is_numbered=n < EMITTERS - 2, withholds=True, pause_s=0.01)
+        Emitter(
+            system.ports, system.key, f"e{n}", is_numbered=n < EMITTERS - 2, withholds=True, pause_s=0.01,
+            category=system.category,
+        )
         for n in range(EMITTERS)
     ]  # fmt: skip
     for emitter in emitters:
         emitter.start()
     while not until(outcome.kills.total()):
         time.sleep(random.uniform(0.2, 2 * pause_s))
-        # Servers of others take seconds to be back: they go down less often than what is ours.
-        name = random.choice(sorted(system.victims) + [name for name in system.victims if name not in _FOREIGN] * 2)
+        name = next(names)
         system.victims[name]()
         outcome.kills[name] += 1
     time.sleep(2)
@@ -213,34 +197,37 @@ def torture(system: System, *, until: Callable[[int], bool], pause_s: float = 1.
     system.stop_doors()
     accepted = [text for emitter in emitters for text in emitter.accepted]
     outcome.acknowledged = len(accepted)
-    found = _settled(system, accepted)
+    for emitter in emitters:
+        outcome.durable += emitter.durable
+    found = settled(system, accepted)
     outcome.stored = sum(found.values())
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
-    outcome.audit = _audited(system, sum(map(len, outcome.withheld.values())))
+    outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())))
+    outcome.differences = differences(system)
     return outcome
 
 
-def _settled(system: System, accepted: list[str]) -> collections.Counter[str]:
+def settled(system: System, accepted: list[str]) -> collections.Counter[str]:
     """What is stored, as soon as every acknowledged event is there, or when the time is out."""
     deadline = time.monotonic() + SETTLED_S_MAX
     while True:
-        count = int(logweir("search", "category:flow", "--count", env=system.env))
+        count = int(logweir("search", f"category:{system.category}", "--count", env=system.env))
         if count >= len(accepted) or time.monotonic() > deadline:
             time.sleep(2)
             return ids_found(
-                logweir("search", "category:flow", "--json", "--size", "0", env=system.env, timeout_s=300)
-            )  # fmt: skip
+                logweir("search", f"category:{system.category}", "--json", "--size", "0", env=system.env, timeout_s=300)
+            )
         time.sleep(0.5)
 
 
-def _audited(system: System, withheld: int) -> dict[str, Any]:
-    """What `logweir audit` says, as soon as nothing is in flight or missing, or when the time is out."""
+def audited(system: System, *, lost: int) -> dict[str, Any]:
+    """What `logweir audit` says, as soon as nothing is in flight or missing and so many are lost, or in the end."""
     deadline = time.monotonic() + SETTLED_S_MAX
     while True:
         said: dict[str, Any] = json.loads(audit(system))
-        settled = said["in_flight"] == 0 and said["missing"] == 0 and said["lost"] == withheld
-        if settled or time.monotonic() > deadline:
+        is_settled = said["in_flight"] == 0 and said["missing"] == 0 and said["lost"] == lost
+        if is_settled or time.monotonic() > deadline:
             return said
         time.sleep(1)
 
@@ -251,6 +238,44 @@ def audit(system: System) -> str:
     )
     assert done.returncode in (0, 1), done.stderr
     return done.stdout
+
+
+def assert_books(outcome: Outcome, log: str) -> None:
+    """All that must hold after a run, whatever was done: each event once, lost is what was withheld, books balance."""
+    withheld = sum(map(len, outcome.withheld.values()))
+    assert outcome.acknowledged > 1000
+    assert outcome.lost == [], log
+    assert outcome.twice == [], log
+    said = outcome.audit
+    assert (said["balanced"], said["imbalance"], said["in_flight"]) == (True, 0, 0), f"{outcome}\n{log}"
+    assert withheld > 0
+    for name, numbers in outcome.withheld.items():
+        assert lost_numbers(said, name) == numbers
+    assert said["lost"] == withheld
+    assert said["indexed"] == outcome.stored
+    assert outcome.differences == []
+
+
+def differences(system: System) -> list[str]:
+    """Each window whose documents in the store are not as many as the ledger says: the store's own word."""
+    settings = config.load(environment=system.env)
+    store = open_store(settings.store)
+    found = []
+    try:
+        store.refresh()
+        for document in store.scan_ledger(f"window:{settings.worker.group}:"):
+            window = Window.from_body(document.id, document.body)
+            indexed = sum(counts[0] for counts in window.outcomes.values())
+            stream = stream_of(bytes.fromhex(window.ingest_epoch), document.body["partition"])
+            stored = 0
+            for first, last in window.numbers:
+                query = And((Term("ingest_stream", stream), Range("ingest_number", first, last + 1)))
+                stored += store.search(query, size=0).total
+            if stored != indexed:
+                found.append(f"{document.id}: {stored} stored, {indexed} indexed")
+    finally:
+        store.close()
+    return found
 
 
 def lost_numbers(audit: dict[str, Any], name: str) -> list[int]:
@@ -265,6 +290,8 @@ def main() -> int:
     parser.add_argument(
         "--kafka", action="store_true", help="on Kafka and Elasticsearch instead of everything embedded"
     )
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: on Kafka, with three replicas")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="do this alone (again for more)")
     arguments = parser.parse_args()
     end_s = time.monotonic() + 60 * arguments.minutes
 
@@ -272,11 +299,16 @@ def main() -> int:
         print(f"\r{kills} kills, {max(0, end_s - time.monotonic()):.0f} s to go ", end="", file=sys.stderr, flush=True)
         return time.monotonic() > end_s
 
-    with tempfile.TemporaryDirectory() as folder, system(Path(folder), on_kafka=arguments.kafka) as under_torture:
-        outcome = torture(under_torture, until=until, pause_s=3)
+    on_kafka = arguments.kafka or arguments.brokers > 1
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        system(Path(folder), on_kafka=on_kafka, brokers=arguments.brokers, only=arguments.only) as under_torture,
+    ):
+        outcome = torture(under_torture, until=until, pause_s=1 if arguments.only else 3)
     print(file=sys.stderr)
     print(outcome)
-    is_good = not outcome.lost and not outcome.twice and outcome.audit.get("balanced")
+    is_right = not outcome.lost and not outcome.twice and not outcome.differences
+    is_good = is_right and outcome.audit.get("balanced")
     return 0 if is_good else 1
 
 

@@ -200,6 +200,9 @@ def _small_and_quick() -> dict[str, Any]:
         "log.cleaner.dedupe.buffer.size": 8 * 1024 * 1024,  # of the 512 MB heap it would take 128
         "num.network.threads": 2,
         "num.io.threads": 4,
+        # What a topic's retention has passed is gone within a second or two; 5 minutes by default.
+        "log.retention.check.interval.ms": 1000,
+        "log.initial.task.delay.ms": 1000,
         # A killed broker is let in again, and given up by others, after this long; 9 s by default.
         "broker.session.timeout.ms": 4000,
         "broker.heartbeat.interval.ms": 500,

@@ -1,0 +1,45 @@
+"""Workers come and go every few seconds, and one stands still now and then: the books are the store's own counts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flow.cluster import ClusterSystem
+from tests.flow.torture import assert_books, torture
+
+# The whole thing takes five minutes: LOGWEIR_TEST_REBALANCE_S=300.
+REBALANCE_S = float(os.environ.get("LOGWEIR_TEST_REBALANCE_S", "20"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, kafka: Any, elasticsearch: Any) -> Iterator[ClusterSystem]:
+    system = ClusterSystem(tmp_path, bootstrap=kafka.bootstrap, store_url=elasticsearch.url)
+    system.victims = {"rebalance": system.rebalance, "zombie": system.zombie}
+    yield system
+    system.stop()
+
+
+def unrest() -> Iterator[str]:
+    """A zombie first, and then with every fourth."""
+    while True:
+        yield from ("zombie", "rebalance", "rebalance", "rebalance")
+
+
+@pytest.mark.timeout(300 + 2 * REBALANCE_S)
+def test_workers_that_come_go_and_stand_still_change_no_number(cluster: ClusterSystem) -> None:
+    """Two workers are shared out anew all the time: each window has as many documents as its ledger says, none twice.
+
+    A zombie is a worker that stands still past its session, while others have its partitions, and then goes on.
+    """
+    end_s = time.monotonic() + REBALANCE_S
+    outcome = torture(cluster, until=lambda _: time.monotonic() > end_s, pause_s=0.5, names=unrest())
+    log = cluster.log()
+
+    assert outcome.kills["zombie"] > 0
+    assert_books(outcome, log)
