@@ -619,3 +619,9 @@ PARAMETER_BAD = Problem(
     "The parameter {name}, which reads {value!r}, is not {expected}.",
     "Correct the request.",
 )
+EMITTER_UNKNOWN = Problem(
+    "emitter_unknown",
+    404,
+    "No {what} called {name!r} is known.{nearest}",
+    "See them all: {command}",
+)

@@ -402,5 +402,5 @@ def test_emitters_are_listed_with_what_is_unknown_said(
     assert status == 0
     assert "unknown" in next(line for line in text.splitlines() if line.startswith("app "))
     assert [(row["name"], row["class"], row["state"], row["lost"], row["missing"]) for row in rows] == [
-        ("app", "D", "quiet", None, None), ("app/web", "A", "gone", 0, 1),
+        ("app", "D", "learning", None, None), ("app/web", "A", "retired", 0, 1),
     ]  # fmt: skip
