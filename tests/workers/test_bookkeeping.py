@@ -139,3 +139,38 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     assert ledger.emitters.count == 0
     close_window(ledger, [Outcome.INDEXED], window=WINDOW + 3 * 1440, offset=2)
     assert read_books(store, group="g", late_us=1, now_us=NOW_US).balanced
+
+
+def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(store: Store) -> None:
+    """What the partition has heard lately stays, also of a topic that is gone; what others' partitions have, too."""
+
+    def heard(topic_id: str, partition: int, *hostnames: str, day: int = 0) -> PartitionLedger:
+        ledger = PartitionLedger.claim(store=store, group="g", topic_id=topic_id, partition=partition, owner="me")
+        one = batch(b"{}", received_us=START_US + day * DAY_US)
+        record = Record(Kind.DATA, EPOCH, 1, 1, WINDOW + day * 1440, [one])
+        sources = {("x", hostname): one for hostname in hostnames}
+        ledger.load([record], (), sources)
+        ledger.settle(record, 0, [Outcome.INDEXED], sources=sources)
+        ledger.flush()
+        return ledger
+
+    def kept(prefix: str) -> list[tuple[str, list[str]]]:
+        rows = [(document.id.split(":")[2], document.body["sources"]) for document in store.scan_ledger(prefix)]
+        return sorted((topic, [row["hostname"] for row in found]) for topic, found in rows if found)
+
+    heard("gone", 0, "old")
+    heard("late", 0, "new", day=9)
+    heard("gone", 1, "others")
+    heard("t", 0, "old", "older")
+    heard("t", 0, "old", day=8)
+    ledger = heard("t", 0, "old", day=9)
+    limits = AccountingSettings(retention_days=2)
+    delete_old_books(store, group="g", settings=limits, ledgers=[ledger], now_us=START_US + 9 * DAY_US)
+    ledger.rewind(0)
+    ledger.flush()
+
+    assert kept("sources:g:") == [("gone", ["others"]), ("late", ["new"]), ("t", ["old"])]
+    assert ledger.sources.count == 1
+    assert sorted(document.id for document in store.scan_ledger("hearing:")) == [
+        "hearing:g:gone:1", "hearing:g:late:0", "hearing:g:t:0",
+    ]  # fmt: skip

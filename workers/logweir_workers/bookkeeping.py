@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from logweir import metrics
 from logweir.clock import DAY_US, WINDOW_US, Clock
@@ -13,6 +14,7 @@ from logweir.event import stream_of
 from logweir.ledger import PartitionLedger, Window, window_place
 from logweir.outcomes import Outcome
 from logweir.query import And, Range, Term
+from logweir.source_ledger import hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
 
 log = logging.getLogger(__name__)
@@ -131,6 +133,26 @@ def delete_old_books(
             old.append(document)
             if topic_id == ledger.topic_id:
                 ledger.emitters.count -= 1
+    forgotten = sum(ledger.sources.forget(before_us) for ledger in ledgers)
+    old += _of_topics_gone(store, group, by_partition, before_us)
     for at in range(0, len(old), _DELETED_AT_ONCE):
         store.delete_ledger(old[at : at + _DELETED_AT_ONCE])
-    return len(old)
+    return len(old) + forgotten
+
+
+def _of_topics_gone(
+    store: Store, group: str, ledgers: Mapping[int, PartitionLedger], before_us: int
+) -> Iterator[LedgerDocument]:
+    """Sources, and minutes heard, of topics that nobody has read since then."""
+    for prefix in (sources_prefix(group), hearing_prefix(group)):
+        for document in store.scan_ledger(prefix):
+            ledger = ledgers.get(document.body["partition"])
+            is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
+            if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
+                yield document
+
+
+def _heard_us(body: Mapping[str, Any]) -> int:
+    if body["kind"] == "hearing":
+        return int(body["heard"][0]) * WINDOW_US
+    return max((row["last"][0] for row in body["sources"]), default=0)
