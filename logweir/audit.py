@@ -226,13 +226,15 @@ class Books:
     def total(self, name: str) -> int | None:
         """As ``EmitterBooks.total``, over all emitters that number their events; None when there is none of them.
 
-        What the queue lost of the others, or of nobody knows whom, is lost, too.
+        What the queue lost of the others, or of nobody knows whom, is lost, too. Of the latter, that part is the
+        numbered emitters' which their own numbers show as lost and no closed window explains: it counts once.
         """
         known = [count for books in self.emitters.values() if (count := books.total(name)) is not None]
         extra = 0
         if name == "lost":
-            bare = (books.row.lost_in_queue for books in self.emitters.values() if books.honesty == "D")
-            extra = self.unattributed + sum(bare)
+            bare = sum(books.row.lost_in_queue for books in self.emitters.values() if books.honesty == "D")
+            own = sum(max(0, (books.total("lost") or 0) - books.row.lost_in_queue) for books in self.emitters.values())
+            extra = bare + max(0, self.unattributed - own)
         return sum(known) + extra if known or extra else None
 
     def states(self) -> dict[str, int]:

@@ -179,6 +179,26 @@ def test_what_the_queue_lost_is_lost_exactly_where_a_later_record_survives(store
     assert [hole["exact"] for hole in document["expired_offsets"]] == [True, True]
 
 
+def test_what_the_queue_lost_between_windows_counts_once_where_its_sender_numbered_it(store: Store) -> None:
+    """Of five events whose marker is gone, too, a numbered emitter misses two: the other three are bare ones."""
+    numbered = {"epoch": "1", "emitter": "web"}
+    book = Partition(store)
+    book.settle(Record(Kind.DATA, EPOCH, 1, 2, WINDOW, [sequence(1, 2, **numbered)]), [INDEXED] * 2)
+    book.marker(1, 2, {"web": 2})
+    book.hole(3)
+    later = sequence(5, 1, window=WINDOW + 5, **numbered)
+    book.settle(Record(Kind.DATA, EPOCH, 8, 1, WINDOW + 5, [later]), [INDEXED])
+    book.ledger.idle((WINDOW + 10) * MINUTE_US)
+    book.ledger.flush()
+    document = read(store, now_us=(WINDOW + 10) * MINUTE_US).as_json()
+
+    assert (document["lost_in_queue"], document["emitters"][0]["lost"], document["lost"]) == (5, 2, 5)
+
+
+def sequence(first: int, count: int, *, emitter: str, window: int = WINDOW, **fields: Any) -> Batch:
+    return batch(emitter, count, window=window, sequence_first=first, high=first + count - 1, **fields)
+
+
 def test_a_hole_behind_which_nothing_of_a_process_came_is_not_exact(store: Store) -> None:
     """How many events it held is unknown, and it is said so."""
     book = Partition(store)
