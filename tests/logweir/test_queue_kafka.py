@@ -126,20 +126,24 @@ def _check_password(broker: Kafka) -> None:
         found = payloads(one.read(1))
     producer.close(5)
     queue.close()
-    began_s = time.monotonic()
-    for _ in range(3):
-        with pytest.raises(LogweirError) as refused:
+    refusals: list[str] = []
+    took_s: list[float] = []
+
+    def refused() -> bool:
+        began_s = time.monotonic()
+        with pytest.raises(LogweirError) as error:
             prepared(broker.bootstrap_sasl, **signed_in, password="wrong-one")
-        # On a busy machine the broker may hang up before the library has read its refusal.
-        if "socket disconnected" not in str(refused.value):
-            break
-    took_s = time.monotonic() - began_s
+        took_s.append(time.monotonic() - began_s)
+        assert error.value.problem.code == "queue_down"
+        refusals.append(str(error.value))
+        return "refuses user 'alice' or the password" in refusals[-1]
+
+    # On a busy machine the broker may hang up, or be late, before the library has read its refusal.
+    wait_until(refused)
 
     assert found == [b"0"]
-    assert refused.value.problem.code == "queue_down"
-    assert "refuses user 'alice' or the password" in str(refused.value)
-    assert "wrong-one" not in str(refused.value)
-    assert took_s < 30
+    assert not any("wrong-one" in refusal for refusal in refusals)
+    assert max(took_s) < 20
 
 
 def _check_close_without_broker(broker: Kafka) -> None:
