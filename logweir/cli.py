@@ -37,7 +37,7 @@ COMMANDS = (
     Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.keys_command"),
     Command("search", "search the stored events", "logweir.search"),
     Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),
-    Command("emitters", "list who sends, who has fallen silent, and what is lost or missing", "logweir.emitters_command"),
+    Command("emitters", "list who sends, who fell silent, and what is lost or missing", "logweir.emitters_command"),
     Command("replay", "create anew what is missing in the store, or redo all of it", "logweir_workers.replay_command"),
     Command(
         "deadletters",

@@ -72,38 +72,50 @@ class SourceLedger:
         self._in_memory_max = settings.sources_in_memory_max
         # Most recently used last.
         self._buckets: OrderedDict[int, dict[Source, SourceState]] = OrderedDict()
+        # All that the buckets have, so that a source that is known costs no more than a look.
+        self._known: dict[Source, SourceState] = {}
         self._dirty: set[int] = set()
 
     def load(self, sources: Iterable[Source]) -> None:
         """Have these sources in memory. Raises LogweirError(STORE_DOWN)."""
-        absent = {bucket for source in sources if (bucket := bucket_of(bounded(source))) not in self._buckets}
+        new = [source for source in sources if source not in self._known]
+        absent = {bucket for source in new if (bucket := bucket_of(bounded(source))) not in self._buckets}
         if not absent:
             return
         stored = self._store.read_ledger([self._id(bucket) for bucket in absent])
         for bucket in absent:
             found = stored.get(self._id(bucket))
-            states = map(SourceState.from_body, found.body["sources"] if found else ())
-            self._buckets[bucket] = {state.source: state for state in states}
+            self._keep(bucket, found.body["sources"] if found else ())
+
+    def _keep(self, bucket: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        states = {state.source: state for state in map(SourceState.from_body, rows)}
+        self._buckets[bucket] = states
+        self._known.update(states)
 
     def mark(self, sources: Mapping[Source, Batch], door: str) -> None:
         """Note that events of these sources came, each in its batch; to be called after ``load``."""
         for sent, batch in sources.items():
-            source = bounded(sent)
-            bucket = bucket_of(source)
-            states = self._buckets[bucket]
-            state = states.get(source)
+            state = self._known.get(sent) or self._state_of(bounded(sent), batch, door)
             if state is None:
-                if self.count >= self._sources_max:
-                    self.untracked += 1
-                    metrics.get("logweir_worker_sources_untracked_total").inc()
-                    continue
-                self.count += 1
-                state = states[source] = SourceState(source, batch.received_us, _last(batch, door))
-            if state.rhythm.mark(batch.received_us):
-                self._dirty.add(bucket)
+                self.untracked += 1
+                metrics.get("logweir_worker_sources_untracked_total").inc()
+                continue
             if batch.received_us > state.last.received_us:
                 state.last = _last(batch, door)
-            self._buckets.move_to_end(bucket)
+            if state.rhythm.mark(batch.received_us):
+                bucket = bucket_of(state.source)
+                self._dirty.add(bucket)
+                self._buckets.move_to_end(bucket)
+
+    def _state_of(self, source: Source, batch: Batch, door: str) -> SourceState | None:
+        """A new one where it is new; None when there is no room for it."""
+        states = self._buckets[bucket_of(source)]
+        if source not in states:
+            if self.count >= self._sources_max:
+                return None
+            self.count += 1
+            states[source] = self._known[source] = SourceState(source, batch.received_us, _last(batch, door))
+        return states[source]
 
     def touched(self) -> list[tuple[str, dict[str, Any]]]:
         """The documents to be written, as id and body."""
@@ -118,9 +130,9 @@ class SourceLedger:
     def written(self) -> None:
         """What was touched is in the store: leave the least recently used out of memory, down to the setting."""
         self._dirty.clear()
-        held = sum(map(len, self._buckets.values()))
-        while held > self._in_memory_max and self._buckets:
-            held -= len(self._buckets.popitem(last=False)[1])
+        while len(self._known) > self._in_memory_max:
+            for source in self._buckets.popitem(last=False)[1]:
+                del self._known[source]
 
     def forget(self, before_us: int) -> int:
         """Let go of what was not heard of since then, so that others have room; gives how many. Raises STORE_DOWN.
@@ -135,18 +147,17 @@ class SourceLedger:
             if state.last.received_us < before_us
         ]
         for bucket, source in old:
-            del self._buckets[bucket][source]
+            del self._buckets[bucket][source], self._known[source]
             self._dirty.add(bucket)
         # Exactly, now that all are here: a crash may have left the count behind the documents.
-        self.count = sum(map(len, self._buckets.values()))
+        self.count = len(self._known)
         return len(old)
 
     def _load_all(self) -> None:
         for document in self._store.scan_ledger(self._prefix):
             bucket = int(document.id.removeprefix(self._prefix))
             if bucket not in self._buckets:
-                states = map(SourceState.from_body, document.body["sources"])
-                self._buckets[bucket] = {state.source: state for state in states}
+                self._keep(bucket, document.body["sources"])
 
     def _id(self, bucket: int) -> str:
         return f"{self._prefix}{bucket:04}"
