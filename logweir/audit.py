@@ -267,7 +267,7 @@ def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Spa
     """The books as the ledger has them now, while workers go on writing it."""
     # The watermarks before the emitters, so that nothing is called lost that has come since; what the queue lost behind
     # the windows, so that nothing is called unexplained that was being written down.
-    watermarks = {place: body.get("watermark_us", 0) for place, body in _positions(store, group).items()}
+    watermarks = _watermarks(_positions(store, group))
     found = _windows(store, group, span)
     emitters = _emitters(store, group, watermarks, late_us, span)
     positions = _positions(store, group)
@@ -306,6 +306,18 @@ def _positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
         topic_id, partition = document.id.removeprefix(prefix).rsplit(":", 1)
         found[topic_id, int(partition)] = document.body
     return found
+
+
+def _watermarks(positions: dict[Place, dict[str, Any]]) -> dict[Place, int]:
+    """Of each partition, up to when everything that was received is known; where nothing comes any more, the latest.
+
+    That is so in a topic that another one has taken the place of: it must not keep what is missing from being lost.
+    """
+    watermarks = {place: int(body.get("watermark_us", 0)) for place, body in positions.items()}
+    latest = max(watermarks, key=lambda place: watermarks[place], default=None)
+    if latest is None:
+        return {}
+    return {place: own_us if place[0] == latest[0] else watermarks[latest] for place, own_us in watermarks.items()}
 
 
 def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[str, Any]]:

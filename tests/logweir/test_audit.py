@@ -256,6 +256,24 @@ def test_a_window_that_two_topics_have_parts_of_is_one(store: Store) -> None:
     assert {row["name"]: row["lost_in_queue"] for row in document["emitters"]} == {"app": 2, "app/web": 1}
 
 
+def test_what_is_missing_since_a_topic_was_made_anew_is_lost_in_time(store: Store) -> None:
+    """The old topic's partition, where nothing comes any more, does not keep it open."""
+    numbered = {"epoch": "1", "emitter": "web"}
+    old = Partition(store)
+    old.settle(Record(Kind.DATA, EPOCH, 1, 2, WINDOW, [sequence(1, 2, **numbered)]), [INDEXED] * 2)
+    new = Partition(store, topic_id="t2")
+    later = sequence(5, 1, window=WINDOW + 1, **numbered)
+    new.settle(Record(Kind.DATA, EPOCH, 5, 1, WINDOW + 1, [later]), [INDEXED])
+    before = read(store)
+    new.ledger.idle((WINDOW + 5) * MINUTE_US)
+    new.ledger.flush()
+    after = read(store)
+
+    states = [[one.emitters["app", "web"].total(name) for name in ("missing", "lost")] for one in (before, after)]
+    assert states == [[2, 0], [0, 2]]
+    assert (before.total("lost"), after.total("lost")) == (2, 2)
+
+
 def test_a_marker_alone_in_the_new_topic_tells_what_the_old_one_lost(store: Store) -> None:
     """Nothing else came on this partition since the topic was made anew."""
     Partition(store).data(1, (None, [INDEXED] * 2))
