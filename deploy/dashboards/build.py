@@ -85,7 +85,7 @@ def _link(other: Dashboard) -> builders.DashboardLink:
 
 
 def _panel(panel: Panel, number: int) -> Any:
-    built = {"timeseries": _timeseries, "stat": _stat, "table": _table}[panel.kind](panel)
+    built: Any = {"timeseries": _timeseries, "stat": _stat, "table": _table}[panel.kind](panel)
     built.id(number).title(panel.title).description(panel.description).datasource(_SOURCE)
     built.unit(panel.unit).span(panel.width).height(panel.height).thresholds(_thresholds(panel))
     if panel.no_value:

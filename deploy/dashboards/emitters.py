@@ -43,7 +43,8 @@ LOSSES = Row("Who loses", (
     ),
     Panel(
         "Missing",
-        "Numbered events that are awaited still: neither here nor lost.",
+        "Numbered events below the highest known number that have not come and are not late yet. After"
+        " accounting.late_after_s they are lost.",
         "short",
         (Query('max by (class) (logweir_events_missing{class=~"$class"})', "class {{class}}"),),
     ),
@@ -59,6 +60,17 @@ LOSSES = Row("Who loses", (
         "How many are summed up in _other, by metric. `logweir emitters` lists them all.",
         "short", (Query("max by (metric) (logweir_series_capped)", "{{metric}}"),),
         height=9,
+    ),
+    Panel(
+        "Beyond the limits",
+        "A second: batches of emitters that are neither tracked nor watched (accounting.emitters_max), and records of"
+        " sources that are not watched for silence (accounting.sources_max).",
+        "cps",
+        (
+            Query("sum(rate(logweir_worker_emitters_untracked_total[$__rate_interval]))", "batches of emitters"),
+            Query("sum(rate(logweir_worker_sources_untracked_total[$__rate_interval]))", "records of sources"),
+        ),
+        height=9, red_from=0.001,
     ),
     Panel(
         "Identity conflicts",

@@ -12,8 +12,8 @@ NOW = Row("Is anything being lost?", (
         " here, and it is not 0.",
         "short",
         (Query(
-            'sum by (class) (max by (class) (increase(logweir_events_lost_total{class=~"$class"}[$__range]))'
-            ' - max by (class) (increase(logweir_events_recovered_total{class=~"$class"}[$__range])))',
+            'max by (class) (increase(logweir_events_lost_total{class=~"$class"}[$__range]))'
+            ' - max by (class) (increase(logweir_events_recovered_total{class=~"$class"}[$__range]))',
             "class {{class}}",
         ),),
         kind="stat", width=4, height=4, red_from=0.5, no_value="unknown", runbook="LogweirLossExact",
@@ -112,11 +112,12 @@ WHERE = Row("Where, and since when?", (
         runbook="LogweirFreshness",
     ),
     Panel(
-        "Missing",
-        "Numbered events below the highest known number that have not come and are not late yet. After"
-        " accounting.late_after_s they are lost.",
+        "Windows that are not balanced",
+        "Windows (a minute of a door's process on a partition), by state: open, unbalanced, or process_gone, the process of"
+        " which ended without its last word. Unbalanced ones must not be.",
         "short",
-        (Query('max by (class) (logweir_events_missing{class=~"$class"})', "class {{class}}"),),
+        (Query('max by (state) (logweir_ledger_windows{state!="balanced"})', "{{state}}"),),
+        stacked=True, runbook="LogweirLedgerImbalance",
     ),
     Panel(
         "Age of the oldest open window",

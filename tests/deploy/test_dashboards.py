@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.deploy.compose import ROOT, load
@@ -293,11 +294,12 @@ def test_dashboard_is_as_grafanas_own_types_have_it(file: Path) -> None:
     """The foundation SDK reads the file and has the same dashboard; every panel has a number and a place of its own."""
     text = json.loads(file.read_text(encoding="utf-8"))
     read = Dashboard.from_json(text)
+    written = json.loads(JSONEncoder().encode(read))
     places = [tuple(panel["gridPos"][side] for side in "xywh") for panel in text["panels"]]
     cells = [(x + dx, y + dy) for x, y, w, h in places for dx in range(w) for dy in range(h)]
 
-    assert read.uid == file.stem
-    assert len(read.panels or []) == len(text["panels"])
+    assert written == text
+    assert text["uid"] == file.stem
     assert len({panel["id"] for panel in text["panels"]}) == len(text["panels"])
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
