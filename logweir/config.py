@@ -246,7 +246,7 @@ class AccountingSettings(_Section):
     """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
     sources_max: int = Field(10_000, ge=1)
     """Most sources (pairs of category and host name) of one partition whose silence is watched; of others it is said that they are."""
-    sources_in_memory_max: int = Field(5_000, ge=1)
+    sources_in_memory_max: int = Field(10_000, ge=1)
     """Most sources of one partition in a worker's memory; others are read from the store when they send."""
     epochs_max: int = Field(64, ge=2)
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""

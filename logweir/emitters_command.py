@@ -105,7 +105,8 @@ def _read(store: Store, settings: Settings, now: int) -> Silence:
 
 # --- what a person says --------------------------------------------------------------------------------------------
 def _change(arguments: argparse.Namespace, settings: Settings, store: Store, now: int) -> int:
-    one = _named(_read(store, settings, now), arguments.name, is_source=arguments.source)
+    is_source = arguments.source or arguments.sources
+    one = _named(_read(store, settings, now), arguments.name, is_source=is_source)
     changes: dict[str, Callable[[Word], Word]] = {
         "expect": lambda word: replace(word, every_s=arguments.every // 1_000_000),
         "unexpect": lambda word: replace(word, every_s=None),
@@ -115,7 +116,7 @@ def _change(arguments: argparse.Namespace, settings: Settings, store: Store, now
         "unretire": lambda word: replace(word, retired_us=None),
     }
     say(store, settings.worker.group, one.subject, changes[arguments.action], owner=owner_new())
-    changed = _named(_read(store, settings, now), arguments.name, is_source=arguments.source)
+    changed = _named(_read(store, settings, now), arguments.name, is_source=is_source)
     if arguments.json:
         print(orjson.dumps(whole(changed.as_json())).decode())
     else:

@@ -167,7 +167,10 @@ def _place(id: str, prefix: str) -> Place:
 
 @dataclass(slots=True)
 class _Heard:
-    """One emitter or source, put together from all partitions that have heard of it."""
+    """One emitter or source, put together from all partitions that have heard of it.
+
+    ``is_anywhere``: its events may come on any partition, not only on one that is accounted for up to ``horizon``.
+    """
 
     subject: Subject
     name: str
@@ -175,6 +178,7 @@ class _Heard:
     last: LastBatch = _NEVER
     rhythms: list[Rhythm] = field(default_factory=list)
     horizon: int | None = None
+    is_anywhere: bool = True
     honesty: str = ""
     bye_us: int = 0
     run_us: int = 0
@@ -186,7 +190,8 @@ class _Heard:
 
     def judged(self, judge: _Judge, overall: int) -> Watched:
         said_goodbye = self.bye_us > 0 and self.bye_us >= self.last.received_us
-        return judge.judged(self, overall if self.horizon is None else self.horizon, said_goodbye=said_goodbye)
+        horizon = overall if self.is_anywhere or self.horizon is None else self.horizon
+        return judge.judged(self, horizon, said_goodbye=said_goodbye)
 
 
 def _emitters(store: Store, group: str, horizons: Mapping[Place, int]) -> Iterable[_Heard]:
@@ -198,11 +203,15 @@ def _emitters(store: Store, group: str, horizons: Mapping[Place, int]) -> Iterab
         subject = EMITTER, body["key"], body["emitter"]
         one = found.get(subject)
         if one is None:
-            one = found[subject] = _Heard(subject, name_of((body["key"], body["emitter"])), honesty="D")
+            one = found[subject] = _Heard(
+                subject, name_of((body["key"], body["emitter"])), is_anywhere=False, honesty="D"
+            )
         last = LastBatch(body["last_us"], body["key"], body["source_address"], body.get("door", ""))
         one.add(body["first_us"], last, Rhythm.from_body(body.get("rhythm")))
         if body["epochs"] or body["retired"]:
             _add_runs(one, body, horizons.get(place))
+        else:
+            one.is_anywhere = True
     return found.values()
 
 
@@ -230,9 +239,17 @@ def _sources(store: Store, group: str) -> Iterable[_Heard]:
 
 
 def source_name(source: Source) -> str:
-    """``category@hostname``, a dash for what the events have not."""
+    """``category@hostname``, a dash for what the events have not; no two sources have the same name.
+
+    So what would make one look like another is written as in a URL: ``%40`` for an @ in a category.
+    """
     category, hostname = source
-    return f"{'-' if category is None else category}@{'-' if hostname is None else hostname}"
+    before = "-" if category is None else _escaped(category).replace("@", "%40")
+    return f"{before}@{'-' if hostname is None else _escaped(hostname)}"
+
+
+def _escaped(name: str) -> str:
+    return "%2D" if name == "-" else name.replace("%", "%25")
 
 
 # --- what we could hear -------------------------------------------------------------------------------------------

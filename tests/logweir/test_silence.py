@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from logweir.config import AccountingSettings, SilenceSettings
 from logweir.expectations import EMITTER, FOREVER_US, SOURCE, Word, read_words, say
 from logweir.rhythm import Bits, Rhythm
-from logweir.silence import Ear, State
+from logweir.silence import Ear, State, source_name
 from logweir.silence_findings import network_of
 from logweir.store import Store
 from tests.logweir.silence_world import DAY, HOUR, OTHER_DOOR, START, World, batch
@@ -199,6 +199,19 @@ def test_an_emitter_that_numbers_its_events_is_judged_by_its_own_partition(store
 
     assert world.emitter("app/web").state == "silent"
     assert world.read().judged_us == (START + DAY + 1) * 60_000_000
+
+
+def test_who_sends_without_numbers_too_is_judged_by_all_partitions(store: Store) -> None:
+    """Its numbered events are on one, the others anywhere, so also where a worker lags."""
+    world = World(store, partitions=2)
+    for at in range(0, DAY + 1, 10):
+        world.send(batch(at, "web", epoch="e", sequence=at + 1), partition=1)
+    world.send(batch(DAY, "web"), partition=0)
+    for at in range(DAY + 1, DAY + 60):
+        world.canary(at, partition=1)
+    world.flush(DAY + 60, clear=(1,))
+
+    assert world.emitter("app/web").state == "ok"
 
 
 def test_an_empty_partition_is_worked_off_although_nothing_was_ever_in_it(store: Store) -> None:
@@ -391,6 +404,15 @@ def test_a_silent_host_is_one_finding_of_its_sources(world: World) -> None:
     say(world.store, "g", (SOURCE, "x", "h0"), lambda _: Word(60), owner="me")
 
     assert found(world) == [("hostname", "web-1", ["cron@web-1", "nginx@web-1", "sshd@web-1"])]
+
+
+def test_no_two_sources_have_the_same_name() -> None:
+    """Senders choose categories and host names: none of them can pass for another that a person means."""
+    parts = (None, "-", "", "a", "a@b", "b@c", "c", "a%40b", "%2D")
+    names = {source_name((category, hostname)) for category in parts for hostname in parts}
+
+    assert len(names) == len(parts) ** 2
+    assert source_name(("sshd", "web-1")) == "sshd@web-1"
 
 
 @pytest.mark.parametrize(
