@@ -6,7 +6,7 @@ To publish another one: a row in logweir/metrics.py, and a line in the function 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,11 +16,13 @@ from logweir import metrics
 from logweir.audit import OUTCOMES, PROCESS_GONE, Books, name_of, read_books
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
+from logweir.expectations import EMITTER, SOURCE
 from logweir.lag import lags
 from logweir.ledger import position_id
 from logweir.outcomes import DeadLetterReason
 from logweir.queue import Queue
 from logweir.sequence import Intervals
+from logweir.silence import Silence, State, read_silence
 from logweir.store import Held, Store
 
 NUMBERED = ("A", "B")
@@ -42,7 +44,9 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now_us)
     yield from _events(books)
     yield from _numbered(books)
-    yield from _worst(books, settings.exporter.emitters_max)
+    silence = read_silence(store, group=group, settings=settings.silence, now_us=now_us)
+    yield from _silence(silence, settings.exporter.emitters_max)
+    yield from _worst(books, silence, settings.exporter.emitters_max)
     yield from _windows(books, positions, now_us)
     yield from _canaries(positions.values())
     yield _family("logweir_queue_expired_offsets_total", {(): sum(map(_expired, positions.values()))})
@@ -97,15 +101,33 @@ def _numbered(books: Books) -> Iterator[Metric]:
     yield _family("logweir_events_lost_in_queue_total", {(letter,): count for letter, count in in_queue.items()})
 
 
-def _worst(books: Books, emitters_max: int) -> Iterator[Metric]:
+def _silence(silence: Silence, emitters_max: int) -> Iterator[Metric]:
+    emitters = {(state.value, letter): 0 for state in State for letter in (*NUMBERED, "D")}
+    yield _family("logweir_emitters", {**emitters, **silence.emitter_counts()})
+    sources = {**{state.value: 0 for state in State}, **silence.source_counts()}
+    yield _family("logweir_sources", {(state,): count for state, count in sources.items()})
+    findings = Counter(finding.of for finding in silence.findings)
+    yield _family("logweir_silence_findings", {(of,): findings[of] for of in (EMITTER, SOURCE)})
+    silent = {one.name: one.silent_s for one in silence.emitters if one.state is State.SILENT}
+    yield _family("logweir_emitter_silence_seconds", {(name,): s for name, s in _highest(silent, emitters_max).items()})
+
+
+def _highest(figures: Mapping[str, int], size: int) -> dict[str, int]:
+    return dict(heapq.nlargest(size, figures.items(), key=lambda item: item[1]))
+
+
+def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric]:
     """A series for each of the emitters that lost most; the others in one, so that sums stay true."""
     lost = {name_of(emitter): found.total("lost") or 0 for emitter, found in books.emitters.items()}
     lost = {name: count for name, count in lost.items() if count}
-    named = dict(heapq.nlargest(emitters_max, lost.items(), key=lambda item: item[1]))
+    named = _highest(lost, emitters_max)
     samples = {(name,): count for name, count in named.items()}
     samples[(OTHERS,)] = sum(lost.values()) - sum(named.values())
     yield _family("logweir_emitter_lost_events", samples)
-    yield _family("logweir_series_capped", {("logweir_emitter_lost_events",): len(lost) - len(named)})
+    silent = sum(one.state is State.SILENT for one in silence.emitters)
+    capped = {"logweir_emitter_lost_events": len(lost) - len(named)}
+    capped["logweir_emitter_silence_seconds"] = max(0, silent - emitters_max)
+    yield _family("logweir_series_capped", {(name,): count for name, count in capped.items()})
 
 
 def _windows(books: Books, positions: Mapping[int, dict[str, Any]], now_us: int) -> Iterator[Metric]:

@@ -202,6 +202,15 @@ METRICS = (
         "Events with the identity and not the content of an earlier one; they are among the dead letters.",
     ),
     Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost, of the emitters that lost most; _other: of all others.", ("emitter",)),
+    Metric("logweir_emitters", Kind.GAUGE, "Emitters, by whether they have fallen silent, and by class.", ("state", "class")),
+    Metric("logweir_sources", Kind.GAUGE, "Sources (category and host name), by whether they have fallen silent.", ("state",)),
+    Metric(
+        "logweir_silence_findings", Kind.GAUGE, "Who is silent, what fell silent together counted once.", ("of",),
+    ),
+    Metric(
+        "logweir_emitter_silence_seconds", Kind.GAUGE,
+        "How long a silent emitter was not heard of while we could hear, of those silent longest.", ("emitter",),
+    ),
     Metric("logweir_series_capped", Kind.GAUGE, "How many emitters are in _other, by metric.", ("metric",)),
     Metric("logweir_ledger_windows", Kind.GAUGE, "Windows in the ledger.", ("state",)),
     Metric("logweir_ledger_imbalance_events", Kind.GAUGE, "Events that the books cannot explain. Anything but 0 is a fault."),

@@ -6,6 +6,31 @@ from dashboards.table import Dashboard, Panel, Query, Row
 
 STATES = Row("Who sends", (
     Panel(
+        "Emitters by state",
+        "Of every emitter the ledger knows how often it is usually heard of, or is told. Our own downtime makes nobody silent.",
+        "short",
+        (Query('sum by (state) (max by (state, class) (logweir_emitters{class=~"$class"}))', "{{state}}"),),
+        stacked=True, runbook="LogweirSilence",
+    ),
+    Panel(
+        "Sources by state",
+        "The same of every source: a category from a host, whoever sends it.",
+        "short", (Query("max by (state) (logweir_sources)", "{{state}}"),),
+        stacked=True, runbook="LogweirSilence",
+    ),
+    Panel(
+        "Silent longest",
+        "For how long the twenty emitters that have been silent longest were not heard of, while we could hear.",
+        "s", (Query("topk(20, max by (emitter) (logweir_emitter_silence_seconds))", ""),),
+        kind="table", runbook="LogweirSilence",
+    ),
+    Panel(
+        "Findings of silence",
+        "What fell silent together (behind one network, door or key, or on one host) is one finding.",
+        "short", (Query("max by (of) (logweir_silence_findings)", "{{of}}"),),
+        red_from=1, runbook="LogweirSilence",
+    ),
+    Panel(
         "Created",
         "Events a second that emitters have numbered, sent or not, by class. Of class D nobody knows.",
         "cps",

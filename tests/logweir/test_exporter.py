@@ -92,6 +92,8 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
     assert ("logweir_events_lost_total", "D") not in found
     assert ("logweir_events_expected_total", "D") not in found
     assert found["logweir_emitter_lost_events", "app/web-1"] == 1
+    assert found["logweir_emitters", "A", "learning"] == found["logweir_emitters", "D", "learning"] == 1
+    assert found["logweir_silence_findings", "emitter"] == 0
     assert found["logweir_dead_letters_held", "event_unreadable"] == 1
     assert found["logweir_ledger_windows", "balanced"] == 1
     assert found["logweir_ledger_imbalance_events",] == 0
