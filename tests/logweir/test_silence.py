@@ -167,51 +167,51 @@ def test_our_own_downtime_makes_nobody_silent_and_teaches_nothing(world: World) 
 
 def test_without_records_of_any_kind_nothing_is_heard(world: World) -> None:
     """Nothing at all came for an hour, no canary either: that proves nothing of anybody."""
-    every(world, 1, until=DAY + 1)
-    world.flush(DAY + HOUR)
+    every(world, 1, until=HOUR + 1)
+    world.flush(HOUR + HOUR)
 
-    assert world.emitter("app/web").state == "ok"
+    assert world.emitter("app/web", settings=EVERY_MINUTE).state == "ok"
 
 
 @pytest.mark.parametrize(("clear", "state"), [((0,), "ok"), ((0, 1), "silent")])
 def test_a_partition_that_lags_proves_no_silence(store: Store, clear: tuple[int, ...], state: str) -> None:
     """A bare emitter may be in any partition: it is judged by the one that is furthest behind."""
     world = World(store, partitions=2)
-    for at in range(DAY + 1):
+    for at in range(HOUR + 1):
         world.send(batch(at, "web"), partition=at % 2)
-    world.flush(DAY + 1)
-    for at in range(DAY + 1, DAY + 60):
+    world.flush(HOUR + 1)
+    for at in range(HOUR + 1, HOUR + 60):
         world.canary(at, partition=0)
-    world.flush(DAY + 60, clear=clear)
+    world.flush(HOUR + 60, clear=clear)
 
-    assert world.emitter("app/web").state == state
+    assert world.emitter("app/web", settings=EVERY_MINUTE).state == state
 
 
 def test_an_emitter_that_numbers_its_events_is_judged_by_its_own_partition(store: Store) -> None:
     """All of its events are on one: another that lags hides nothing of it."""
     world = World(store, partitions=2)
-    for at in range(DAY + 1):
+    for at in range(HOUR + 1):
         world.send(batch(at, "web", epoch="e", sequence=at + 1), partition=1)
-    world.flush(DAY + 1)
-    for at in range(DAY + 1, DAY + 60):
+    world.flush(HOUR + 1)
+    for at in range(HOUR + 1, HOUR + 60):
         world.canary(at, partition=1)
-    world.flush(DAY + 60, clear=(1,))
+    world.flush(HOUR + 60, clear=(1,))
 
-    assert world.emitter("app/web").state == "silent"
-    assert world.read().judged_us == (START + DAY + 1) * 60_000_000
+    assert world.emitter("app/web", settings=EVERY_MINUTE).state == "silent"
+    assert world.read(settings=EVERY_MINUTE).judged_us == (START + HOUR + 1) * 60_000_000
 
 
 def test_who_sends_without_numbers_too_is_judged_by_all_partitions(store: Store) -> None:
     """Its numbered events are on one, the others anywhere, so also where a worker lags."""
     world = World(store, partitions=2)
-    for at in range(0, DAY + 1, 10):
+    for at in range(0, HOUR + 1, 10):
         world.send(batch(at, "web", epoch="e", sequence=at + 1), partition=1)
-    world.send(batch(DAY, "web"), partition=0)
-    for at in range(DAY + 1, DAY + 60):
+    world.send(batch(HOUR, "web"), partition=0)
+    for at in range(HOUR + 1, HOUR + 60):
         world.canary(at, partition=1)
-    world.flush(DAY + 60, clear=(1,))
+    world.flush(HOUR + 60, clear=(1,))
 
-    assert world.emitter("app/web").state == "ok"
+    assert world.emitter("app/web", settings=EVERY_MINUTE).state == "ok"
 
 
 def test_an_empty_partition_is_worked_off_although_nothing_was_ever_in_it(store: Store) -> None:
@@ -228,11 +228,11 @@ def test_an_empty_partition_is_worked_off_although_nothing_was_ever_in_it(store:
 def test_a_bare_emitter_is_heard_on_all_partitions_together(store: Store) -> None:
     """Each partition hears of it every eight minutes; together they hear of it every minute."""
     world = World(store, partitions=8)
-    for at in range(DAY + 1):
+    for at in range(HOUR + 1):
         world.send(batch(at, "web"), partition=(at * 5) % 8)
-    world.flush(DAY + 1)
+    world.flush(HOUR + 1)
 
-    assert world.emitter("app/web", settings=SilenceSettings(floor_s=60)).expected_s == 60.0
+    assert world.emitter("app/web", settings=SilenceSettings(floor_s=60, learn_s=60)).expected_s == 60.0
 
 
 @settings(max_examples=60, deadline=None)
@@ -291,11 +291,11 @@ def test_a_worker_that_starts_anew_knows_all_that_was_flushed_and_redoes_the_res
 def test_sources_are_watched_by_category_and_host_name(world: World) -> None:
     """One host's category falls silent while another of the same host goes on; long names are cut."""
     long = "x" * 1000
-    for at in range(DAY + 30):
-        sources = [("sshd", "web-1"), (None, None), (long, None)] if at <= DAY else []
+    for at in range(HOUR + 30):
+        sources = [("sshd", "web-1"), (None, None), (long, None)] if at <= HOUR else []
         world.send(batch(at, None), sources=[*sources, ("cron", "web-1")])
-    world.flush(DAY + 30)
-    silence = world.read()
+    world.flush(HOUR + 30)
+    silence = world.read(settings=EVERY_MINUTE)
 
     assert {one.name: one.state for one in silence.sources} == {
         "-@-": "silent", "cron@web-1": "ok", "sshd@web-1": "silent", "x" * 256 + "@-": "silent",
