@@ -2,7 +2,8 @@
 
 Two equations are held against each other, window by window and then added up:
 
-    accepted + unconfirmed = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue + undecided
+    accepted + unconfirmed
+        = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue + undecided + void
     created = accepted + dropped + lost - recovered + missing         of each run of an emitter that numbers its events
 
 The left side of the first is the doors' word (their markers), the right side the workers'. In a closed window nothing
@@ -11,22 +12,27 @@ is in flight; whatever the two sides differ by there is the imbalance, and nothi
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from logweir.clock import WINDOW_US
+from logweir import hours
+from logweir.carried import UNKNOWN, Carried, read_carried
+from logweir.clock import WINDOW_US, iso_seconds
+from logweir.closings import Closing, read_closings
 from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter, EmitterState
+from logweir.equation import OUTCOMES as OUTCOMES
+from logweir.equation import Row as Row
 from logweir.ledger import Window, position_prefix, window_place
-from logweir.outcomes import Outcome
 from logweir.sequence import Intervals
 from logweir.store import Store
 from logweir.tracker import Losses, Tracker, pairs, united
 
-OUTCOMES = tuple(outcome.value for outcome in Outcome)
 PROCESS_GONE = "open: process gone"
+CLOSED_BY_HAND = "closed by hand"
+"""A person has said of a process that is gone that nothing more of it comes, and nothing has."""
 RATE_WINDOWS = 5
 """Over how many whole minutes, and the current one, an emitter's rate is taken."""
 GONE_AFTER_US = 300_000_000
@@ -71,50 +77,11 @@ def name_of(emitter: Emitter) -> str:
 
 
 @dataclass(slots=True)
-class Row:
-    """One line of the first equation: of a window, of an emitter, or of everything. Counts of events.
-
-    ``unconfirmed``: numbered by a door and not acknowledged to the sender, as far as is known. ``undecided``: those of
-    them that never came, and never will be spoken of, because their process is gone (or they wait in its spool).
-    """
-
-    accepted: int = 0
-    unconfirmed: int = 0
-    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
-    identity_conflicts: int = 0
-    in_flight: int = 0
-    lost_in_queue: int = 0
-    undecided: int = 0
-
-    @property
-    def settled(self) -> int:
-        return sum(self.outcomes.values())
-
-    def add(self, other: Row) -> None:
-        self.accepted += other.accepted
-        self.unconfirmed += other.unconfirmed
-        for name, count in other.outcomes.items():
-            self.outcomes[name] += count
-        self.identity_conflicts += other.identity_conflicts
-        self.in_flight += other.in_flight
-        self.lost_in_queue += other.lost_in_queue
-        self.undecided += other.undecided
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "accepted": self.accepted,
-            "unconfirmed": self.unconfirmed,
-            **self.outcomes,
-            "identity_conflicts": self.identity_conflicts,
-            "in_flight": self.in_flight,
-            "lost_in_queue": self.lost_in_queue,
-            "undecided": self.undecided,
-        }
-
-
-@dataclass(slots=True)
 class WindowBooks:
-    """One window, reconciled. ``gaps``: numbers of it that were given out, and neither settled, void nor known lost."""
+    """One window, or an hour of them, reconciled.
+
+    ``gaps``: numbers of it that were given out, and neither settled, void nor known lost.
+    """
 
     topic_id: str
     partition: int
@@ -205,8 +172,70 @@ class EmitterBooks:
 
 
 @dataclass(slots=True)
+class Between:
+    """What of each ingest process's numbers is in no window's books. Numbers, by stream.
+
+    ``known``: those that came, or that a marker speaks of. ``starts``: where the books begin, when what was before is
+    carried. ``void``: what was said never to come.
+    """
+
+    known: dict[Stream, Intervals]
+    lost: dict[Stream, Intervals]
+    gone: set[Stream]
+    starts: dict[Stream, int]
+    void: dict[Stream, Intervals]
+
+    def total(self) -> Row:
+        """Numbers that did not come: of nobody knows whom, lost, undecided, void or in flight."""
+        row = Row()
+        for stream, numbers in self.known.items():
+            row.add(self.row(stream, numbers.max))
+        return row
+
+    def row(self, stream: Stream, until: int) -> Row:
+        """Of one stream, up to a number, which is included."""
+        row = Row()
+        for first, last in self.known[stream].gaps(self._begins(stream), until):
+            left = Intervals([(first, last)])
+            left.remove_all(self.lost.get(stream, Intervals()).within(first, last))
+            row.lost_in_queue += last - first + 1 - len(left)
+            if first < self._sure_from(stream):
+                continue  # Below the first number that is known, the ledger's own retention may have passed.
+            if stream in self.gone:
+                void = self.void.get(stream, Intervals())
+                count = sum(high - low + 1 for pair in left for low, high in void.within(*pair))
+                row.void += count
+                row.undecided += len(left) - count
+            else:
+                row.in_flight += len(left)
+        row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided + row.void
+        return row
+
+    def undecided(self, stream: Stream) -> Intervals:
+        """Which numbers of a process that is gone never came, whatever anybody has said of them."""
+        numbers = self.known[stream]
+        found = Intervals(numbers.gaps(self._sure_from(stream), numbers.max))
+        found.remove_all(self.lost.get(stream, ()))
+        return found
+
+    def _lowest(self, stream: Stream) -> int:
+        return next(iter(self.known[stream]), (1, 0))[0]
+
+    def _begins(self, stream: Stream) -> int:
+        return self.starts.get(stream, 1)
+
+    def _sure_from(self, stream: Stream) -> int:
+        return self.starts.get(stream, self._lowest(stream))
+
+
+@dataclass(slots=True)
 class Books:
-    """Everything that was asked for. ``unknown``: offsets that the queue lost, and of whose events some are unknown."""
+    """Everything that was asked for. ``unattributed``: what the queue lost of nobody knows whom.
+
+    ``carried``: the sums of what is older than the ledger's retention, unless a span of time or an emitter is asked
+    for. They are in ``row``, ``total`` and ``corrected``, so that those do not fall when retention passes; not in
+    ``windows``, ``emitters``, ``corrections``, ``unattributed`` and ``imbalance``: those are of what is still held.
+    """
 
     row: Row
     windows: list[WindowBooks]
@@ -218,6 +247,8 @@ class Books:
     imbalance: int
     positions: dict[Place, int]
     watermark_us: int
+    carried: Carried
+    between: Between
 
     @property
     def balanced(self) -> bool:
@@ -234,14 +265,24 @@ class Books:
         if name == "lost":
             bare = sum(books.row.lost_in_queue for books in self.emitters.values() if books.honesty == "D")
             own = sum(max(0, (books.total("lost") or 0) - books.row.lost_in_queue) for books in self.emitters.values())
-            extra = bare + max(0, self.unattributed - own)
+            of_nobody = self.unattributed + self.carried.lost_in_queue[UNKNOWN]
+            extra = bare + self.carried.lost_in_queue["D"] + max(0, of_nobody - max(0, own + self.carried.lost_before))
+        known += [counts[name] for counts in self.carried.numbered.values()]
         return sum(known) + extra if known or extra else None
+
+    @property
+    def corrected(self) -> Counter[tuple[str, str]]:
+        """How many events replays and retries have moved, by outcome before and after; with those carried."""
+        counts = Counter(self.carried.corrections)
+        for one in self.corrections:
+            counts[one.from_outcome.value, one.to_outcome.value] += one.count
+        return counts
 
     def states(self) -> dict[str, int]:
         """How many windows are in each state."""
         counts: dict[str, int] = defaultdict(int)
         for window in self.windows:
-            counts[window.state] += 1
+            counts[window.state] += len(window.window.windows)
         return dict(counts)
 
     def as_json(self) -> dict[str, Any]:
@@ -255,46 +296,76 @@ class Books:
             "expired_offsets": self.expired,
             "store_differences": self.store_differences,
             "corrections": [correction.as_json() for correction in self.corrections],
+            "carried": self._carried_json(),
             "watermark_us": self.watermark_us,
             "emitters": [
                 books.as_json() for _, books in sorted(self.emitters.items(), key=lambda item: name_of(item[0]))
             ],
         }
 
+    def _carried_json(self) -> dict[str, Any] | None:
+        carried = self.carried
+        if not carried.before:
+            return None
+        totals = {name: carried.total(name) for name in ("created", "lost", "recovered", "dropped")}
+        return {
+            "before": iso_seconds(carried.before * WINDOW_US), **carried.row.as_json(), **totals,
+            "unexplained": carried.row.unexplained,
+        }  # fmt: skip
+
 
 # --- reading ------------------------------------------------------------------------------------------------------
 def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Span = Span()) -> Books:
-    """The books as the ledger has them now, while workers go on writing it."""
+    """The books as the ledger has them now, while workers go on writing it.
+
+    Unless a span of time or an emitter is asked for, totals include what ``accounting.retention_days`` has passed, so
+    that they do not fall: see ``Books``. Raises LogweirError(STORE_DOWN).
+    """
+    while True:
+        carried = read_carried(store, group)
+        books = _read(store, group, late_us, now_us, span, carried)
+        if read_carried(store, group).step == carried.step:
+            return books
+        # Something was let go of meanwhile: it may have been read in both places, or in none.
+
+
+def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carried: Carried) -> Books:
     # The watermarks before the emitters, so that nothing is called lost that has come since; what the queue lost behind
     # the windows, so that nothing is called unexplained that was being written down.
     watermarks = _watermarks(_positions(store, group))
-    found = _windows(store, group, span)
-    emitters = _emitters(store, group, watermarks, late_us, span)
+    found = _windows(store, group, span, carried.taken)
+    emitters = _emitters(store, group, watermarks, late_us, span, carried.taken)
     positions = _positions(store, group)
-    corrections = [one for one in read_corrections(store, group) if span.has_window(one.window)]
+    lines = read_corrections(store, group, without=carried.taken)
+    corrections = [one for one in lines if span.has_window(one.window)]
     corrections_of: dict[_WindowOf, list[Correction]] = defaultdict(list)
     for one in corrections:
         corrections_of[one.partition, one.ingest_epoch, one.window].append(one)
+    closings = read_closings(store, group)
     lost = _lost_numbers(positions, found)
-    active_us = _last_activity(found)
-    windows = [
-        _reconciled(topic_id, partition, window, lost, corrections_of, now_us=now_us, active_us=active_us)
-        for topic_id, partition, window in _joined(found)
-    ]
-    differences = list(_store_differences(store, group, span))
-    between = _between_windows(windows, lost, from_one=not span.is_bounded)
+    context = _Context(now_us, lost, corrections_of, _last_activity(found), closings)
+    windows = [_reconciled(topic_id, partition, window, context) for topic_id, partition, window in _joined(found)]
+    differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
+    void = {stream: closing.numbers for stream, closing in closings.items()}
+    between = _between_windows(windows, lost, void, carried, from_one=not span.is_bounded)
+    row = between.total()
     books = Books(
-        row=between,
+        row=row,
         windows=windows,
         emitters=emitters,
         corrections=corrections,
-        unattributed=between.lost_in_queue,
+        unattributed=row.lost_in_queue,
         expired=_expired(positions, windows),
         store_differences=differences,
         imbalance=sum(window.imbalance for window in windows) + sum(abs(one["difference"]) for one in differences),
         positions={place: body.get("next_offset") or 0 for place, body in positions.items()},
         watermark_us=max(watermarks.values(), default=0),
+        carried=Carried(step=carried.step) if span.is_bounded or span.emitter is not None else carried,
+        between=between,
     )
+    # What is corrected in a window that is gone has been carried as it was before.
+    for one in (one for own in corrections_of.values() for one in own if one.window < books.carried.before):
+        books.carried.correct(one.from_outcome.value, one.to_outcome.value, one.count)
     _add_up(books, span, now_us)
     return books
 
@@ -328,19 +399,35 @@ def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[st
         if span.has_window(window):
             body = document.body
             yield {
+                "id": document.id,
                 "window": window, "topic_id": topic_id, "partition": partition, "ingest_epoch": epoch,
                 "stored": body["stored"], "indexed": body["indexed"], "difference": body["stored"] - body["indexed"],
             }  # fmt: skip
 
 
-def _windows(store: Store, group: str, span: Span) -> list[tuple[str, int, Window]]:
-    found = []
+def _windows(store: Store, group: str, span: Span, taken: Collection[str]) -> list[tuple[str, int, Window]]:
+    """Windows and hours of them; none that is in its hour, or being deleted."""
+    found: dict[tuple[str, int, str, int], Window] = {}
     prefix = f"window:{group}:"
     for document in store.scan_ledger(prefix):
-        topic_id, partition, _, window = window_place(document.id, prefix)
-        if span.has_window(window):
-            found.append((topic_id, partition, Window.from_body(document.id, document.body)))
-    return found
+        place = window_place(document.id, prefix)
+        if span.has_window(place[3]) and document.id not in taken:
+            found[place] = Window.from_body(document.id, document.body)
+    # The hours behind the windows: whatever is merged meanwhile is in both, and counted as part of the hour.
+    prefix = f"hour:{group}:"
+    merged = []
+    for document in store.scan_ledger(prefix):
+        if "minutes" not in document.body or document.id in taken:
+            continue  # It is only claimed so far, or being deleted.
+        topic_id, partition, epoch, _ = window_place(document.id, prefix)
+        hour = hours.of_document(document, ingest_epoch=epoch, window=0)
+        for window in hour.windows:
+            one = found.get((topic_id, partition, epoch, window))
+            if one is not None and hours.has(hour, one):
+                del found[topic_id, partition, epoch, window]
+        if any(map(span.has_window, hour.windows)):
+            merged.append((topic_id, partition, hour))
+    return [*((topic_id, partition, one) for (topic_id, partition, _, _), one in found.items()), *merged]
 
 
 def _add_up(books: Books, span: Span, now_us: int) -> None:
@@ -356,6 +443,7 @@ def _add_up(books: Books, span: Span, now_us: int) -> None:
                 known.rate_per_s += row.settled / recent_s
         if span.emitter is None:
             books.row.add(window.row)
+    books.row.add(books.carried.row)
     if span.emitter is not None:
         books.row, books.unattributed = Row(), 0
         for known in books.emitters.values():
@@ -374,7 +462,7 @@ def _lost_numbers(
     topics: dict[Stream, dict[str, tuple[int, int]]] = defaultdict(dict)
     for topic_id, partition, window in found:
         # Where the marker came and nothing else, all that it covers was left in the topic before.
-        first = next(iter(window.numbers), (0, 0))[0] or (window.marker or {}).get("last", 0) + 1
+        first = next(iter(window.numbers), (0, 0))[0] or max((last for _, last in window.given), default=0) + 1
         known = topics[window.ingest_epoch, partition].get(topic_id, (window.window, first))
         topics[window.ingest_epoch, partition][topic_id] = min(known, (window.window, first))
     for stream, starts in topics.items():
@@ -387,10 +475,13 @@ def _lost_numbers(
     return lost
 
 
-def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterable[tuple[str, int, Window]]:
+def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
     """The windows, as one those with a part in a topic and another part in the one that was made in its place."""
     joined: dict[_WindowOf, tuple[str, int, Window]] = {}
     for topic_id, partition, window in found:
+        if window.minutes:
+            yield topic_id, partition, window  # What is merged to an hour is complete by itself.
+            continue
         place = partition, window.ingest_epoch, window.window
         if place not in joined:
             joined[place] = topic_id, partition, window
@@ -399,7 +490,7 @@ def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterable[tuple[str, int
         # The marker is where the process went on.
         is_later = window.marker is not None
         joined[place] = topic_id if is_later else other_topic_id, partition, _with_part(other, window)
-    return joined.values()
+    yield from joined.values()
 
 
 def _with_part(window: Window, part: Window) -> Window:
@@ -414,6 +505,7 @@ def _with_part(window: Window, part: Window) -> Window:
         outcomes=outcomes,
         marker=part.marker or window.marker,
         amendments=[*window.amendments, *part.amendments],
+        parts=[*window.parts, part.id],
     )
 
 
@@ -421,20 +513,29 @@ def _last_activity(found: Iterable[tuple[str, int, Window]]) -> dict[str, int]:
     """By ingest epoch, the end of the last window in which something of it came."""
     active: dict[str, int] = defaultdict(int)
     for _, _, window in found:
-        active[window.ingest_epoch] = max(active[window.ingest_epoch], (window.window + 1) * WINDOW_US)
+        active[window.ingest_epoch] = max(active[window.ingest_epoch], (max(window.windows) + 1) * WINDOW_US)
     return active
 
 
-def _reconciled(
-    topic_id: str, partition: int, window: Window, lost: dict[Stream, Intervals],
-    corrections_of: dict[_WindowOf, list[Correction]], *, now_us: int, active_us: dict[str, int],
-) -> WindowBooks:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What a window is reconciled with. ``corrections_of``: what is not taken out of it is of windows that are gone."""
+
+    now_us: int
+    lost: dict[Stream, Intervals]
+    corrections_of: dict[_WindowOf, list[Correction]]
+    active_us: dict[str, int]
+    closings: dict[Stream, Closing]
+
+
+def _reconciled(topic_id: str, partition: int, window: Window, context: _Context) -> WindowBooks:
     voided = _voided(window)
     by_emitter = {
         emitter: Row(outcomes=dict(zip(OUTCOMES, counts, strict=False)), identity_conflicts=counts[len(OUTCOMES)])
         for emitter, counts in window.outcomes.items()
     }
-    stream_lost = lost.get((window.ingest_epoch, partition), Intervals())
+    stream = window.ingest_epoch, partition
+    stream_lost = context.lost.get(stream, Intervals())
     lost_here, gaps = Intervals(), Intervals()
     imbalance = 0
     if window.marker is None:
@@ -446,12 +547,13 @@ def _reconciled(
             row.accepted += line["accepted"]
             row.unconfirmed += line["unconfirmed"]
         known = Intervals([*window.numbers, *window.voids])
-        for first, last in known.gaps(window.marker["first"], window.marker["last"]):
+        for first, last in (gap for pair in window.given for gap in known.gaps(*pair)):
             gaps.add(first, last)
             lost_here.add_all(stream_lost.within(first, last))
         gaps.remove_all(lost_here)
         imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps), voided=voided)
-    own = corrections_of.get((partition, window.ingest_epoch, window.window), [])
+    places = [(partition, window.ingest_epoch, minute) for minute in window.windows]
+    own = [one for place in places for one in context.corrections_of.pop(place, ())]
     for correction in own:
         row = by_emitter.setdefault(correction.sender, Row())
         row.outcomes[correction.from_outcome] -= correction.count
@@ -465,7 +567,10 @@ def _reconciled(
         total.accepted, total.unconfirmed = total.settled - voided, voided
     else:
         total.unconfirmed = voided + sum(line["unconfirmed"] for line in window.marker["accepted"])
-    state = _state(window, imbalance, now_us, active_us[window.ingest_epoch])
+    state = _state(window, imbalance, context.now_us, context.active_us[window.ingest_epoch])
+    closing = context.closings.get(stream)
+    if state == PROCESS_GONE and closing and closing.holds_of(topic_id, window.window, len(window.numbers)):
+        state = CLOSED_BY_HAND
     return WindowBooks(topic_id, partition, window, total, by_emitter, lost_here, gaps, own, imbalance, state)
 
 
@@ -506,31 +611,20 @@ def _state(window: Window, imbalance: int, now_us: int, active_us: int) -> str:
     return PROCESS_GONE if now_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
 
 
-def _between_windows(windows: Iterable[WindowBooks], lost: dict[Stream, Intervals], *, from_one: bool) -> Row:
-    """Numbers outside of closed windows that did not come: of nobody knows whom, lost, undecided or in flight."""
+def _between_windows(
+    windows: Iterable[WindowBooks], lost: dict[Stream, Intervals], void: dict[Stream, Intervals], carried: Carried, *,
+    from_one: bool,
+) -> Between:  # fmt: skip
     known: dict[Stream, Intervals] = defaultdict(Intervals)
     gone: set[Stream] = set()
     for books in windows:
-        known[books.stream].add_all((*books.window.numbers, *books.window.voids))
-        if books.window.marker is not None:
-            known[books.stream].add(books.window.marker["first"], books.window.marker["last"])
-        elif books.state == PROCESS_GONE:
+        known[books.stream].add_all((*books.window.numbers, *books.window.voids, *books.window.given))
+        if books.state in (PROCESS_GONE, CLOSED_BY_HAND):
             gone.add(books.stream)
-    row = Row()
-    for stream, numbers in known.items():
-        stream_lost = lost.get(stream, Intervals())
-        lowest = next(iter(numbers), (1, 0))[0]
-        for first, last in numbers.gaps(1 if from_one else lowest, numbers.max):
-            inside = sum(high - low + 1 for low, high in stream_lost.within(first, last))
-            row.lost_in_queue += inside
-            if first < lowest:
-                continue  # Below the first number that is known, the ledger's own retention may have passed.
-            if stream in gone:
-                row.undecided += last - first + 1 - inside
-            else:
-                row.in_flight += last - first + 1 - inside
-    row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided
-    return row
+    starts = dict(carried.streams)
+    if not from_one:
+        starts = {stream: next(iter(numbers), (1, 0))[0] for stream, numbers in known.items()}
+    return Between(dict(known), lost, gone, starts, void)
 
 
 def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:
@@ -555,19 +649,24 @@ def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBoo
 
 # --- the second equation ------------------------------------------------------------------------------------------
 def _emitters(
-    store: Store, group: str, watermarks: dict[Place, int], late_us: int, span: Span
+    store: Store, group: str, watermarks: dict[Place, int], late_us: int, span: Span, taken: Collection[str]
 ) -> dict[Emitter, EmitterBooks]:
     parts: dict[Emitter, list[tuple[int, EmitterState]]] = defaultdict(list)
     for document in store.scan_ledger(f"emitter:{group}:"):
         _, _, place = document.id.removeprefix(f"emitter:{group}:").partition(":")
         topic_id, partition = place.rsplit(":", 1)
         state = EmitterState.from_body(document.id, document.body)
+        if document.id in taken:
+            continue
         if span.has_emitter(state.emitter) and (span.from_us is None or state.last_us >= span.from_us):
             parts[state.emitter].append((watermarks.get((topic_id, int(partition)), 0), state))
-    return {emitter: _emitter_books(emitter, states, late_us, span) for emitter, states in parts.items()}
+    return {emitter: books_of_emitter(emitter, states, late_us, span) for emitter, states in parts.items()}
 
 
-def _emitter_books(emitter: Emitter, states: list[tuple[int, EmitterState]], late_us: int, span: Span) -> EmitterBooks:
+def books_of_emitter(
+    emitter: Emitter, states: Iterable[tuple[int, EmitterState]], late_us: int = 0, span: Span = Span()
+) -> EmitterBooks:
+    """Of all its documents, each with the watermark of its partition."""
     books = EmitterBooks(emitter)
     trackers: dict[str, list[tuple[int, Tracker]]] = defaultdict(list)
     for watermark_us, state in states:
@@ -605,6 +704,7 @@ def explain(books: Books) -> Iterator[dict[str, Any]]:
         window = one.window
         yield {
             "window": window.window,
+            "merged_windows": [minute for minute, _, _ in window.minutes],
             "partition": one.partition,
             "ingest_epoch": window.ingest_epoch,
             "topic_id": one.topic_id,
@@ -613,7 +713,7 @@ def explain(books: Books) -> Iterator[dict[str, Any]]:
             **one.row.as_json(),
             "numbers": pairs(window.numbers),
             "voids": pairs(window.voids),
-            "marker": [window.marker["first"], window.marker["last"]] if window.marker else None,
+            "marker": [window.given[0][0], window.given[-1][1]] if window.marker else None,
             "not_arrived": pairs(one.gaps),
             "lost_in_queue_ranges": pairs(one.lost),
             "amendments": window.amendments,

@@ -2,8 +2,10 @@
 
     logweir audit --since 1h
     logweir audit --window 2026-01-31T12:05
+    logweir audit close --process 5f1e9c --dry-run
 
-Exit status 0 when every closed window balances to the event, 1 when one does not.
+Exit status 0 when every closed window balances to the event, 1 when one does not. ``close`` ends the books of an ingest
+process that is gone: what never came of it is void.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from logweir import audit_close
 from logweir.audit import Books, EmitterBooks, Span, explain, name_of, read_books
-from logweir.clock import WINDOW_US, now_us, window_of
+from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
 from logweir.config import Settings
+from logweir.equation import Row
 from logweir.errors import LogweirError
 from logweir.query import time_bounds, time_of
 from logweir.queue import open_queue
@@ -40,11 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--emitter", metavar="NAME", help="only this one: its name, its key's name, or key/name")
     parser.add_argument("--window", metavar="W", help="explain one minute, given by a time in it or by its number")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("action", nargs="?", choices=("close",), help="close the windows of a process that is gone")
+    parser.add_argument(
+        "--process", metavar="EPOCH", help="of close: the process, as --window names it; or how it begins"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="of close: only say what it would do")
     parser.add_argument("--watch", action="store_true", help="print it every two seconds until Ctrl-C")
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     with closing(open_store(settings.store)) as store:
+        if arguments.action == "close":
+            return audit_close.run(arguments, settings, store)
         while True:
             status = _once(arguments, settings, store)
             if not arguments.watch:
@@ -131,10 +142,10 @@ def _print_books(books: Books, unread: int | None) -> None:
     out.print(verdict)
     row = books.row
     parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
-    optional = {"unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue, "undecided": row.undecided}
-    parts += [f"{name.replace('_', ' ')} {count:,}" for name, count in optional.items() if count]
+    parts += _unusual(row)
     parts.append(f"in flight {row.in_flight:,}")
     out.print(Text(", ".join(parts).replace("_", " ")))
+    _print_carried(out, books)
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states().items())) or "none"
     out.print(Text(f"windows: {states}; records not read yet: {count_text(unread)}"))
     for hole in books.expired:
@@ -146,6 +157,28 @@ def _print_books(books: Books, unread: int | None) -> None:
         out.print(Text(f"{where}: the store has {one['stored']}, the ledger says {one['indexed']} indexed", "red"))
     if books.emitters:
         out.print(_emitters_table(books))
+
+
+def _unusual(row: Row) -> list[str]:
+    counts = {
+        "unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue, "undecided": row.undecided,
+        "void": row.void,
+    }  # fmt: skip
+    return [f"{name} {count:,}" for name, count in counts.items() if count]
+
+
+def _print_carried(out: Console, books: Books) -> None:
+    """What the totals have of the time before the ledger's windows."""
+    carried = books.carried
+    if not carried.before:
+        return
+    row = carried.row
+    parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
+    parts += _unusual(row)
+    if row.unexplained:
+        parts.append(f"unexplained {row.unexplained:,}")
+    before = iso_seconds(carried.before * WINDOW_US)
+    out.print(Text(f"of that, before {before}: " + ", ".join(parts).replace("_", " ")))
 
 
 def _emitters_table(books: Books) -> Table:
@@ -170,7 +203,9 @@ def _print_window(document: dict[str, Any]) -> None:
     if not document["rows"]:
         out.print(f"Nothing is known of window {document['window']}.")
     for row in document["rows"]:
-        head = f"window {row['window']}, partition {row['partition']}, process {row['ingest_epoch']}: {row['state']}"
+        merged = row["merged_windows"]
+        window = f"windows {merged[0]} to {merged[-1]}, merged" if merged else f"window {row['window']}"
+        head = f"{window}, partition {row['partition']}, process {row['ingest_epoch']}: {row['state']}"
         out.print(Text(head, "bold red" if row["imbalance"] else "bold"))
         for name in (
             "imbalance", "accepted", "unconfirmed", "indexed", "duplicate", "filtered", "dead_lettered", "in_flight",

@@ -252,6 +252,8 @@ class AccountingSettings(_Section):
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""
     retention_days: int = Field(100, ge=1)
     """Days of which the books are kept; longer than store.retention_days, so that no stored event is without them."""
+    merge_after_s: float = Field(86_400.0, ge=600)
+    """How old complete windows are when they are merged to hours; the books tell minutes apart for so long."""
     store_audit_interval_s: float = Field(10.0, gt=0)
     """How often a worker has the store count the documents of a closed window."""
     gaps_max: int = Field(1_000, ge=1)

@@ -5,7 +5,7 @@ Revisions write them; the window that a line speaks of stays as it was written. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,10 +43,18 @@ class Correction:
         return asdict(self)
 
 
-def read_corrections(store: Store, group: str, *, window: int | None = None) -> Iterator[Correction]:
-    """All lines, or those of one window, in the order of their windows."""
+def read_corrections(
+    store: Store, group: str, *, window: int | None = None, without: Collection[str] = ()
+) -> Iterator[Correction]:
+    """All lines, or those of one window, in the order of their windows; ``without`` those of documents of these ids."""
     for document in store.scan_ledger(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
-        yield from map(_line, lines_of(document.body))
+        if document.id not in without:
+            yield from corrections_of(document.body)
+
+
+def corrections_of(body: Mapping[str, Any]) -> Iterator[Correction]:
+    """The lines of one document."""
+    yield from map(_line, lines_of(body))
 
 
 def _line(body: dict[str, Any]) -> Correction:

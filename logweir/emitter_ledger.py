@@ -277,6 +277,16 @@ class EmitterLedger:
         """Those to be written."""
         return [state for state in self._states.values() if state is not None and state.dirty]
 
+    def is_at_rest(self, emitter: Emitter) -> bool:
+        """Whether nothing of it is to be written or on its way."""
+        state = self._states.get(emitter)
+        return state is None or not (state.dirty or state.expected)
+
+    def let_go(self, emitter: Emitter) -> None:
+        """Forget one whose document is about to leave the ledger, and which is at rest."""
+        self._states.pop(emitter, None)
+        self.count -= 1
+
     def forget(self) -> None:
         """Leave the least recently used out of memory, down to the setting; never one that has to be written."""
         surplus = len(self._states) - self._settings.emitters_in_memory_max

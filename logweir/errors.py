@@ -613,6 +613,18 @@ REPLAY_TAKEN_OVER = Problem(
     "The same replay was begun again by {owner}; this one has stopped.",
     "Let the other one finish. Nothing was done twice.",
 )
+PROCESS_UNKNOWN = Problem(
+    "process_unknown",
+    404,
+    "There are {count} ingest processes with an open window whose epoch begins with {process!r}.",
+    "`logweir audit --json` lists those with open windows: name one of them.",
+)
+PROCESS_ALIVE = Problem(
+    "process_alive",
+    409,
+    "Ingest process {process} was heard of in the last {minutes} minutes.",
+    "It closes its windows itself, with its markers. Try again when it is gone.",
+)
 PARAMETER_BAD = Problem(
     "parameter_bad",
     400,

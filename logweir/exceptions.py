@@ -85,6 +85,17 @@ class Exceptions:
             if ranges := list(numbers.within(first, last)):
                 yield why, ranges
 
+    def cut(self, first: int, last: int) -> Exceptions:
+        """Those of the kept from ``first`` to ``last``."""
+        some = Exceptions()
+        some._kept = {why: Intervals(ranges) for why, ranges in self.within(first, last)}
+        return some
+
+    def merge(self, other: Exceptions) -> None:
+        """Keep the other's, too: of other numbers, and without any for which there was no room."""
+        for why, numbers in other._kept.items():
+            self._kept.setdefault(why, Intervals()).add_all(numbers)
+
     def as_body(self) -> dict[str, Any]:
         return {"kept": rows_of(self._kept), "beyond": self.beyond}
 

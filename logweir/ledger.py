@@ -3,7 +3,7 @@
 Documents of several kinds, written by the worker that has claimed the partition, under the generation of its claim:
 
 * ``window``: one minute of one ingest process: which numbers are settled, the outcomes by emitter, and, once the
-  process's marker has come by, what that process says it accepted.
+  process's marker has come by, what that process says it accepted. Old ones are merged to hours (``hours.py``).
 * ``emitter``: who sends, and what of the numbers that an emitter gave its events has come (``emitter_ledger.py``).
 * ``sources`` and ``hearing``: what silence is judged by (``source_ledger.py``).
 * ``position``: how far the partition is fully accounted for, and what the queue lost before it was read. It is written
@@ -16,7 +16,7 @@ already. So writing a document again, or late, or by a worker that took over, ch
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,8 @@ class Window:
 
     ``begin``: the offset of what came last of the process before anything of the window did, -1 when nothing had.
     ``amendments``: what came behind the marker, a line each: offset, first, last and how many numbers were new.
+    ``parts``: ids of those that it was joined with, as topics had parts of it that were made in each other's place.
+    ``minutes``: of an hour of merged windows, each one's minute, first and last number; empty for a window by itself.
     """
 
     id: str
@@ -70,12 +72,26 @@ class Window:
     voids: Intervals = field(default_factory=Intervals)
     amendments: list[dict[str, int]] = field(default_factory=list)
     exceptions: Exceptions = field(default_factory=Exceptions)
+    minutes: list[tuple[int, int, int]] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
     dirty: bool = False
 
     @property
     def closed(self) -> bool:
         """The process has said that nothing of this window comes after."""
         return self.marker is not None
+
+    @property
+    def windows(self) -> list[int]:
+        """Itself, or those that are merged in it."""
+        return [minute for minute, _, _ in self.minutes] or [self.window]
+
+    @property
+    def given(self) -> list[tuple[int, int]]:
+        """The numbers that its process has given out in it, as far as its marker has told them."""
+        if self.minutes:
+            return [(first, last) for _, first, last in self.minutes]
+        return [(self.marker["first"], self.marker["last"])] if self.marker else []
 
     def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int) -> None:
         counts = self.outcomes.setdefault(emitter, [0] * len(_NAMES))
@@ -147,10 +163,54 @@ def window_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, wi
     return f"window:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window}"
 
 
+HOUR_WINDOWS = 60
+
+
+def hour_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
+    """The id of the document that has the window when it is merged into its hour."""
+    return f"hour:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window // HOUR_WINDOWS}"
+
+
 def window_place(id: str, prefix: str) -> tuple[str, int, str, int]:
     """Topic id, partition, ingest epoch and window of an id that is built as ``window_id`` behind ``prefix``."""
     topic_id, partition, epoch, window = id.removeprefix(prefix).rsplit(":", 3)
     return topic_id, int(partition), epoch, int(window)
+
+
+def window_of_hour(id: str, body: Mapping[str, Any], window: int) -> Window | None:
+    """One window of an hour, None when it is not merged in it: complete, so that every record of it came before.
+
+    Whose events they were is only kept for the hour: the outcomes are of nobody.
+    """
+    found = [(first, last) for minute, first, last in body["minutes"] if minute == window]
+    if not found:
+        return None
+    ((first, last),) = found
+    exceptions = Exceptions.from_body(body["exceptions"]).cut(first, last)
+    counts = dict.fromkeys(_OUTCOMES, 0)
+    counts[Outcome.INDEXED] = last - first + 1
+    for (outcome, _), ranges in exceptions.within(first, last):
+        count = sum(high - low + 1 for low, high in ranges)
+        counts[outcome] += count
+        counts[Outcome.INDEXED] -= count
+    marker = {"first": first, "last": last, "accepted": []}
+    outcomes: dict[Emitter, list[int]] = {("", None): [*counts.values(), 0]}
+    return Window(
+        id, body["ingest_epoch"], window, numbers=Intervals([(first, last)]), outcomes=outcomes, marker=marker,
+        exceptions=exceptions, minutes=[(window, first, last)],
+    )  # fmt: skip
+
+
+def read_window(
+    store: Store, group: str, topic_id: str, partition: int, ingest_epoch: str, window: int
+) -> Window | None:
+    """The window as the ledger has it, by itself or in its hour. Raises LogweirError(STORE_DOWN)."""
+    place = group, topic_id, partition, bytes.fromhex(ingest_epoch), window
+    id, of_hour = window_id(*place), hour_id(*place)
+    # The window first: when it is deleted already, its hour has it.
+    found = store.read_ledger([id, of_hour])
+    merged = window_of_hour(id, found[of_hour].body, window) if of_hour in found else None
+    return merged or (Window.from_body(id, found[id].body) if id in found else None)
 
 
 @dataclass(slots=True)
@@ -197,6 +257,7 @@ class PartitionLedger:
         self._windows: dict[str, Window] = {}
         self.closed_lately: deque[tuple[str, int]] = deque(maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
+        self.written_offset: int = body.get("next_offset") or 0
         self._due_us: int = body.get("due_us", 0)
         self.watermark_us: int = body.get("watermark_us", 0)
         self.next_offset: int | None = body.get("next_offset")
@@ -256,10 +317,15 @@ class PartitionLedger:
         absent = [id for id in wanted if id not in self._windows]
         if not absent:
             return
-        stored = self._store.read_ledger(absent)
+        hours = {id: self._hour_id(wanted[id]) for id in absent}
+        stored = self._store.read_ledger([*absent, *set(hours.values())])
         for id in absent:
             record = wanted[id]
-            if id in stored:
+            hour = stored.get(hours[id])
+            merged = window_of_hour(id, hour.body, record.window) if hour else None
+            if merged is not None:
+                self._windows[id] = merged
+            elif id in stored:
                 self._windows[id] = Window.from_body(id, stored[id].body)
                 self._windows[id].position = self._position_of(stored[id].body)
             else:
@@ -354,6 +420,7 @@ class PartitionLedger:
         self.sources.written()
         self._hearing.dirty = False
         self._dirty = False
+        self.written_offset = self.next_offset
         self._forget()
         self._canaries_back += self._canaries_read
         self._canaries_read = []
@@ -418,7 +485,11 @@ class PartitionLedger:
     ) -> int:
         """Count what is new; gives how many numbers were."""
         new = 0
-        if not window.position and (stream := self._streams.get(window.ingest_epoch)) is not None:
+        if window.minutes and (not record.count or window.numbers.covers(record.first, record.last)):
+            return 0  # It is merged into its hour, complete: this record came before.
+        stream = self._streams.get(window.ingest_epoch)
+        # Out of order, from a spool, some of it may have been in any hole there was.
+        if not window.position and stream is not None and record.first > stream.last:
             window.begin = stream.offset
         if isinstance(record.body, Marker | Void):
             # A marker may come twice, when the door was told that the first had failed.
@@ -506,6 +577,17 @@ class PartitionLedger:
         for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - STREAM_MINUTES_MAX]:
             del self._streams[epoch]
             self._unheard.pop(epoch, None)
+
+    def let_go(self, ids: Collection[str]) -> bool:
+        """Forget windows that are about to leave the ledger; False, and nothing is done, when one is to be written."""
+        if any(id in self._windows and self._windows[id].dirty for id in ids):
+            return False
+        for id in ids:
+            self._windows.pop(id, None)
+        return True
+
+    def _hour_id(self, record: Record) -> str:
+        return hour_id(self._group, self.topic_id, self.partition, record.ingest_epoch, record.window)
 
     def _window_id(self, record: Record) -> str:
         return window_id(self._group, self.topic_id, self.partition, record.ingest_epoch, record.window)

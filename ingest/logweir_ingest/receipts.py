@@ -20,7 +20,7 @@ from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
 from logweir.exceptions import Why
-from logweir.ledger import STREAM_MINUTES_MAX, Window, position_id, position_prefix, window_id
+from logweir.ledger import STREAM_MINUTES_MAX, Window, position_id, position_prefix, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.query import And, Range, Term
 from logweir.receipt import Receipt
@@ -162,12 +162,11 @@ class _Ledger:
     ) -> tuple[dict[str, Window], list[dict[str, Any]]]:
         # Positions first: they are written last, so what they have seen is in the windows that are read after them.
         positions = store.read_ledger([position_id(self._group, topic, asked.partition) for topic in topics])
-        ids = {
-            window_id(self._group, topic, asked.partition, asked.ingest_epoch, asked.window): topic for topic in topics
+        epoch = asked.ingest_epoch.hex()
+        found = {
+            topic: read_window(store, self._group, topic, asked.partition, epoch, asked.window) for topic in topics
         }
-        windows = {
-            ids[id]: Window.from_body(id, document.body) for id, document in store.read_ledger(list(ids)).items()
-        }
+        windows = {topic: window for topic, window in found.items() if window is not None}
         return windows, [document.body for document in positions.values()]
 
     def _topics_of(self, store: Store, partition: int, *, known_s: float) -> list[str]:

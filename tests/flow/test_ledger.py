@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from logweir import config
-from logweir.audit import Books, read_books
+from logweir.audit import PROCESS_GONE, Books, read_books
+from logweir.audit_close import close_process
+from logweir.clock import DAY_US
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import PartitionLedger
@@ -30,7 +33,9 @@ from logweir.queue import Delivery
 from logweir.record import Accepted, Batch, Body, Kind, Marker, encode
 from logweir.store import LedgerDocument
 from logweir.store.sqlite import SqliteStore
+from logweir_workers.merging import HourMerger
 from logweir_workers.pipeline import Pipeline, Work
+from logweir_workers.retention import delete_old_books
 
 GROUP, TOPIC = "logweir", "t"
 PARTITIONS = 2
@@ -38,7 +43,7 @@ LATE_US = 60_000_000
 MINUTE_US = 60_000_000
 # A quarter of an hour before midnight, so that runs reach into another day.
 START_US = 1_790_000_000_000_000 // 86_400_000_000 * 86_400_000_000 - 15 * MINUTE_US
-LIMITS = AccountingSettings(late_after_s=LATE_US / 1e6)
+LIMITS = AccountingSettings(late_after_s=LATE_US / 1e6, merge_after_s=600, retention_days=1)
 
 
 class Crash(Exception):
@@ -46,17 +51,35 @@ class Crash(Exception):
 
 
 class CrashingStore(SqliteStore):
-    """Dies when so many more documents of the ledger are written."""
+    """Dies when so many more documents of the ledger are written or deleted."""
 
     left = 10**9
 
+    def claim(self, id: str, owner: str) -> LedgerDocument:
+        self._count([None], lambda _: None)
+        return super().claim(id, owner)
+
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        for at in range(len(documents)):
-            if self.left == 0:
-                super().write_ledger(documents[:at]) if at else None
-                raise Crash
-            self.left -= 1
-        super().write_ledger(documents)
+        self._count(documents, super().write_ledger)
+
+    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        self._count(documents, super().delete_ledger)
+
+    def _count(self, items: Sequence[Any], do: Callable[[Sequence[Any]], None]) -> None:
+        done = items[: self.left]
+        if done:
+            do(done)
+        self.left -= len(done)
+        if len(done) < len(items):
+            raise Crash
+
+    @contextmanager
+    def dying(self, after: int | None) -> Iterator[None]:
+        self.left = 10**9 if after is None else after
+        try:
+            yield
+        finally:
+            self.left = 10**9
 
 
 @dataclass
@@ -249,7 +272,7 @@ class Product(RuleBasedStateMachine):
         self.partitions[partition].log.append(payload)
         self.partitions[partition].held.append(held)
 
-    @rule(seconds=st.sampled_from((1, 20, 61, 300)))
+    @rule(seconds=st.sampled_from((1, 20, 61, 300, 2400)))
     def wait(self, seconds: int) -> None:
         self.now += seconds * 1_000_000
         if self.doors[-1].alive and not self.doors[-1].spool:
@@ -327,12 +350,11 @@ class Product(RuleBasedStateMachine):
         state = self.partitions[partition]
         if state.ledger is None:
             return
-        self.store.left = 10**9 if crashes_after is None else crashes_after
         try:
-            state.ledger.flush()
+            with self.store.dying(crashes_after):
+                state.ledger.flush()
         except Crash:
             state.ledger = None
-        self.store.left = 10**9
 
     @rule(
         records=st.integers(1, 20),
@@ -385,13 +407,91 @@ class Product(RuleBasedStateMachine):
             state.expired |= set(range(max(state.earliest, state.read), end))
             state.earliest = max(state.earliest, end)
 
+    # --- old books -------------------------------------------------------------------------------------------------
+    @rule(crashes_after=st.none() | st.integers(0, 6), ahead=st.sampled_from((0, 1, 2)))
+    def merge_windows(self, crashes_after: int | None, ahead: int) -> None:
+        """Hours are made of old windows, while their records may come again; how old is of no account."""
+        ledgers = [ledger for at in range(PARTITIONS) if (ledger := self.claimed(at).ledger)]
+        merger = HourMerger(
+            store=self.store, group=GROUP, owner="w", settings=LIMITS,
+            clock=lambda: self.now + ahead * 60 * MINUTE_US,
+        )  # fmt: skip
+        before = self.books().row
+        try:
+            with self.store.dying(crashes_after):
+                while merger.merge_some(ledgers):
+                    pass
+        except Crash:
+            self.lose_worker(0, False)
+            self.lose_worker(1, False)
+
+        assert self.books().row == before
+
+    @precondition(lambda self: not any(door.spool for door in self.doors))
+    @rule(crashes_after=st.lists(st.integers(0, 8), max_size=3), age=st.integers(0, 60))
+    def let_go_of_old_books(self, crashes_after: list[int], age: int) -> None:
+        """All is read and what is missing is lost; then what is older than anything still to come leaves the ledger."""
+        self.now += 10 * MINUTE_US
+        for partition in range(PARTITIONS):
+            self.read_all(partition)
+        unmarked = [window for _, window in self.doors[-1].firsts]
+        cut_us = min([self.now // MINUTE_US - age, *unmarked]) * MINUTE_US
+        before = self.sums()
+        for after in (*crashes_after, None):
+            ledgers = [ledger for at in range(PARTITIONS) if (ledger := self.claimed(at).ledger)]
+            try:
+                with self.store.dying(after):
+                    delete_old_books(
+                        self.store, group=GROUP, owner="w", settings=LIMITS, ledgers=ledgers, now_us=cut_us + DAY_US
+                    )
+            except Crash:
+                for state in self.partitions:
+                    state.ledger = None
+            assert self.sums() == before
+        self.forget_old_senders()
+
+    def sums(self) -> tuple[Any, ...]:
+        books = read_books(self.store, group=GROUP, late_us=LATE_US, now_us=self.now + DAY_US)
+        assert books.balanced
+        return books.row, *(books.total(name) for name in ("created", "lost", "recovered", "dropped"))
+
+    def forget_old_senders(self) -> None:
+        """Who has been silent for as long as books are kept begins a new run."""
+        known = self.books().emitters
+        for sender in self.senders:
+            if ("app", sender.name) not in known:
+                sender.epoch, sender.high, sender.dropped, sender.previous = sender.epoch + 1, 0, 0, None
+                sender.unsent.clear()
+
+    @precondition(lambda self: len(self.doors) > 1)
+    @rule(at=st.integers(0, 9), crashes_after=st.none() | st.integers(0, 2))
+    def close_dead_door(self, at: int, crashes_after: int | None) -> None:
+        """A person says that nothing more of it comes; what is in its spool does so all the same."""
+        self.now += 6 * MINUTE_US
+        epoch = self.doors[at % (len(self.doors) - 1)].epoch.hex()
+        books = self.books()
+        try:
+            with self.store.dying(crashes_after):
+                close_process(self.store, GROUP, books, epoch, who="me", now_us=self.now)
+        except (Crash, LogweirError):
+            return
+        after = self.books()
+
+        assert after.row.void + after.row.undecided == books.row.void + books.row.undecided
+        assert not [one for one in after.windows if one.window.ingest_epoch == epoch and one.state == PROCESS_GONE]
+
     # --- what must hold --------------------------------------------------------------------------------------------
     def books(self) -> Books:
         return read_books(self.store, group=GROUP, late_us=LATE_US, now_us=self.now)
 
     def lost_and_recovered_never_fall(self) -> None:
-        runs = [run.losses for books in self.books().emitters.values() for run in books.runs]
-        counters = (sum(losses.lost for losses in runs), sum(losses.recovered for losses in runs))
+        books = self.books()
+        runs = [run.losses for one in books.emitters.values() for run in one.runs]
+        carried: Mapping[str, int] = books.carried.numbered.get("A", {})
+        counters = (
+            sum(losses.lost for losses in runs) + carried.get("lost", 0),
+            sum(losses.recovered for losses in runs) + carried.get("recovered", 0),
+        )
 
         assert counters >= self.counters
         self.counters = counters
@@ -402,16 +502,20 @@ class Product(RuleBasedStateMachine):
         self.now += 10 * MINUTE_US
         self.mark(self.doors[-1], 10**9)
         for partition in range(PARTITIONS):
-            self.prepare(partition, 10**6)
-            self.index(partition)
-            self.settle(partition)
-            ledger = self.partitions[partition].ledger
-            assert ledger is not None
-            ledger.idle(self.now)
-            self.flush(partition, None)
+            self.read_all(partition)
         books = self.books()
         self.compare_emitters(books)
         self.compare_counts(books)
+
+    def read_all(self, partition: int) -> None:
+        """Until nothing is left in the queue, and what is missing is lost."""
+        self.prepare(partition, 10**6)
+        self.index(partition)
+        self.settle(partition)
+        ledger = self.partitions[partition].ledger
+        assert ledger is not None
+        ledger.idle(self.now)
+        self.flush(partition, None)
 
     def compare_emitters(self, books: Books) -> None:
         arrived = self.arrived()
@@ -457,7 +561,7 @@ class Product(RuleBasedStateMachine):
         assert row["indexed"] + row["duplicate"] == len(summaries)
         assert row["filtered"] == row["dead_lettered"] == 0
         assert books.row.accepted + books.row.unconfirmed == (
-            books.row.settled + books.row.in_flight + books.row.lost_in_queue + books.row.undecided
+            books.row.settled + books.row.in_flight + books.row.lost_in_queue + books.row.undecided + books.row.void
         )
         assert books.row.in_flight == 0
         self.compare_losses_of_the_queue(books)

@@ -14,7 +14,8 @@ from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
 from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import Document, Store
-from logweir_workers.bookkeeping import StoreAuditor, delete_old_books
+from logweir_workers.bookkeeping import StoreAuditor
+from logweir_workers.retention import delete_old_books
 from tests.workers.helpers import batch
 
 EPOCH = b"\x07" * 16
@@ -34,15 +35,17 @@ def claimed(store: Store) -> PartitionLedger:
     return PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
 
 
-def close_window(ledger: PartitionLedger, outcomes: list[Outcome], *, window: int = WINDOW, offset: int = 0) -> None:
+def close_window(
+    ledger: PartitionLedger, outcomes: list[Outcome], *, window: int = WINDOW, offset: int = 0, emitter: str = "web"
+) -> None:
     """A window of that many events from number 1 on, with its marker."""
     events = [json.dumps({"summary": f"{at}"}).encode() for at in range(len(outcomes))]
-    one = batch(*events, emitter="web", received_us=window * MINUTE_US, epoch="e1", sequence_first=1)
+    one = batch(*events, emitter=emitter, received_us=window * MINUTE_US, epoch="e1", sequence_first=1)
     for at, record in enumerate(
         (
             Record(Kind.DATA, EPOCH, 1, len(outcomes), window, [one]),
             Record(
-                Kind.MARKER, EPOCH, 1, len(outcomes), window, Marker([Accepted("app", "web", len(outcomes), 0)], [])
+                Kind.MARKER, EPOCH, 1, len(outcomes), window, Marker([Accepted("app", emitter, len(outcomes), 0)], [])
             ),
         )
     ):
@@ -122,19 +125,24 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     close_window(ledger, [Outcome.INDEXED])
     corrected(store, Change(1, ("app", "web"), Outcome.INDEXED, Outcome.FILTERED))
     other = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=1, owner="other")
-    close_window(other, [Outcome.INDEXED])
+    close_window(other, [Outcome.INDEXED], emitter="db")
     limits = AccountingSettings(retention_days=2)
 
     def delete(days: int) -> int:
         return delete_old_books(
-            store, group="g", settings=limits, ledgers=[ledger], now_us=START_US + days * DAY_US + MINUTE_US * 2
+            store,
+            group="g",
+            owner="me",
+            settings=limits,
+            ledgers=[ledger],
+            now_us=START_US + days * DAY_US + MINUTE_US * 2,
         )
 
     assert delete(1) == 0
     assert delete(2) == 3
     assert delete(2) == 0
     assert sorted(document.id.partition(":")[0] for document in store.scan_ledger("")) == [
-        "emitter", "hearing", "hearing", "position", "position", "window",
+        "carried", "emitter", "hearing", "hearing", "position", "position", "window",
     ]  # fmt: skip
     assert ledger.emitters.count == 0
     close_window(ledger, [Outcome.INDEXED], window=WINDOW + 3 * 1440, offset=2)
@@ -165,7 +173,7 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
     heard("t", 0, "old", day=8)
     ledger = heard("t", 0, "old", day=9)
     limits = AccountingSettings(retention_days=2)
-    delete_old_books(store, group="g", settings=limits, ledgers=[ledger], now_us=START_US + 9 * DAY_US)
+    delete_old_books(store, group="g", owner="me", settings=limits, ledgers=[ledger], now_us=START_US + 9 * DAY_US)
     ledger.rewind(0)
     ledger.flush()
 

@@ -1,27 +1,23 @@
-"""What a worker does for the books beside counting: ask the store itself, and let go of what is old."""
+"""The third witness: the store itself is asked what it has of a window."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from logweir import metrics
 from logweir.clock import DAY_US, WINDOW_US, Clock
-from logweir.config import AccountingSettings
 from logweir.corrections import read_corrections
 from logweir.event import stream_of
-from logweir.ledger import PartitionLedger, Window, window_place
+from logweir.ledger import PartitionLedger, Window, read_window, window_place
 from logweir.outcomes import Outcome
 from logweir.query import And, Range, Term
-from logweir.source_ledger import hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
 
 log = logging.getLogger(__name__)
 
 _SETTLED_AFTER_US = 120_000_000
 """So long after its end a window is asked for: what the store was given is found by then."""
-_DELETED_AT_ONCE = 1000
 
 
 class StoreAuditor:
@@ -68,12 +64,13 @@ def recheck_differences(store: Store, group: str) -> int:
     """
     store.refresh()
     mended = []
-    for difference in store.scan_ledger(f"store_difference:{group}:"):
-        id = difference.id.replace("store_difference:", "window:", 1)
-        found = store.read_ledger([id]).get(id)
-        if found is None:
+    prefix = f"store_difference:{group}:"
+    for difference in store.scan_ledger(prefix):
+        place = window_place(difference.id, prefix)
+        window = read_window(store, group, *place)
+        if window is None:
             continue
-        stored, expected = _counts(store, group, difference.body["partition"], Window.from_body(id, found.body))
+        stored, expected = _counts(store, group, place[1], window)
         if stored == expected:
             mended.append(difference)
     store.delete_ledger(mended)
@@ -103,56 +100,3 @@ def _corrected(store: Store, group: str, partition: int, window: Window) -> int:
         if (one.partition, one.ingest_epoch) == (partition, window.ingest_epoch):
             count += one.count * ((one.to_outcome is Outcome.INDEXED) - (one.from_outcome is Outcome.INDEXED))
     return count
-
-
-def delete_old_books(
-    store: Store, *, group: str, settings: AccountingSettings, ledgers: Collection[PartitionLedger], now_us: int
-) -> int:
-    """Delete what the ledger has of more than ``accounting.retention_days`` ago on these partitions; gives how much.
-
-    Of topics that are gone, too: whoever has a partition looks after all that bore its number. Raises
-    LogweirError(STORE_DOWN).
-    """
-    before_us = now_us - settings.retention_days * DAY_US
-    before = before_us // WINDOW_US
-    by_partition = {ledger.partition: ledger for ledger in ledgers}
-    old: list[LedgerDocument] = []
-    for prefix in (f"window:{group}:", f"store_difference:{group}:"):
-        for document in store.scan_ledger(prefix):
-            _, partition, _, window = window_place(document.id, prefix)
-            if partition in by_partition and window < before:
-                old.append(document)
-    for document in store.scan_ledger(f"correction:{group}:"):
-        # One that is only claimed so far has nothing in it yet.
-        if document.body.get("partition") in by_partition and document.body["window"] < before:
-            old.append(document)
-    for document in store.scan_ledger(f"emitter:{group}:"):
-        topic_id, number = document.id.removeprefix(f"emitter:{group}:").partition(":")[2].rsplit(":", 1)
-        ledger = by_partition.get(int(number))
-        if ledger is not None and document.body["last_us"] < before_us:
-            old.append(document)
-            if topic_id == ledger.topic_id:
-                ledger.emitters.count -= 1
-    forgotten = sum(ledger.sources.forget(before_us) for ledger in ledgers)
-    old += _of_topics_gone(store, group, by_partition, before_us)
-    for at in range(0, len(old), _DELETED_AT_ONCE):
-        store.delete_ledger(old[at : at + _DELETED_AT_ONCE])
-    return len(old) + forgotten
-
-
-def _of_topics_gone(
-    store: Store, group: str, ledgers: Mapping[int, PartitionLedger], before_us: int
-) -> Iterator[LedgerDocument]:
-    """Sources, and minutes heard, of topics that nobody has read since then."""
-    for prefix in (sources_prefix(group), hearing_prefix(group)):
-        for document in store.scan_ledger(prefix):
-            ledger = ledgers.get(document.body["partition"])
-            is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
-            if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
-                yield document
-
-
-def _heard_us(body: Mapping[str, Any]) -> int:
-    if body["kind"] == "hearing":
-        return int(body["heard"][0]) * WINDOW_US
-    return max((row["last"][0] for row in body["sources"]), default=0)

@@ -20,7 +20,7 @@ from logweir import event as identity
 from logweir.clock import Clock
 from logweir.event import Provenance
 from logweir.exceptions import INDEXED, Why
-from logweir.ledger import Window, window_id
+from logweir.ledger import Window, read_window
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record
@@ -149,7 +149,7 @@ class Replayer:
         self._clock = clock
         self._stopping = stopping
         self._tally = tally
-        self._windows: OrderedDict[str, Window | None] = OrderedDict()
+        self._windows: OrderedDict[WindowPlace, Window | None] = OrderedDict()
 
     def take(self, events: Sequence[Event]) -> None:
         """Replay them, durably; none may be there twice. Raises Stopped; LogweirError(STORE_REFUSES)."""
@@ -198,15 +198,17 @@ class Replayer:
         ]
 
     def _window(self, place: WindowPlace) -> Window | None:
-        epoch = bytes.fromhex(place.ingest_epoch)
-        id = window_id(self._group, place.topic_id, place.partition, epoch, place.window)
-        if id not in self._windows:
-            found = until_it_answers(lambda: self._store.read_ledger([id]), self._stopping).get(id)
-            self._windows[id] = Window.from_body(id, found.body) if found else None
+        if place not in self._windows:
+            self._windows[place] = until_it_answers(
+                lambda: read_window(
+                    self._store, self._group, place.topic_id, place.partition, place.ingest_epoch, place.window
+                ),
+                self._stopping,
+            )
             if len(self._windows) > _WINDOWS_IN_MEMORY_MAX:
                 self._windows.popitem(last=False)
-        self._windows.move_to_end(id)
-        return self._windows[id]
+        self._windows.move_to_end(place)
+        return self._windows[place]
 
     def _look(self, cases: list[_Case]) -> None:
         """See what the store has of them."""

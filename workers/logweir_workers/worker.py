@@ -26,11 +26,13 @@ from logweir.process import owner_new
 from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
-from logweir_workers.bookkeeping import StoreAuditor, delete_old_books
+from logweir_workers.bookkeeping import StoreAuditor
 from logweir_workers.filters import Filters
 from logweir_workers.letter_room import LetterRoom
+from logweir_workers.merging import HourMerger
 from logweir_workers.patience import Stopped, until_it_answers
 from logweir_workers.pipeline import Pipeline, Work
+from logweir_workers.retention import delete_old_books
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ _IDLE_WAIT_S = 0.2
 _IDLE_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
 _LETTERS_INTERVAL_S = 60.0
+_MERGE_INTERVAL_S = 1.0
 _FILTERS_INTERVAL_S = 2.0
 _BOOKS_DELAY_S = 60.0
 _DRAIN_S_MAX = 5.0
@@ -142,11 +145,15 @@ class Worker:
         self._turned = time.monotonic()
         self._polled = 0.0
         self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
+        self._merger = HourMerger(
+            store=store, group=settings.worker.group, owner=self._owner, settings=settings.accounting, clock=clock
+        )
         self._chores = [
             _Chore(self._settings.ledger_interval_s, self._flush),
             _Chore(_IDLE_INTERVAL_S, self._note_idle),
             _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
             _Chore(_RETENTION_INTERVAL_S, self._delete_old_books, due=time.monotonic() + _BOOKS_DELAY_S),
+            _Chore(_MERGE_INTERVAL_S, self._merge_windows, due=time.monotonic() + _BOOKS_DELAY_S),
             _Chore(self._accounting.store_audit_interval_s, self._audit_store),
             _Chore(_LETTERS_INTERVAL_S, self._expire_letters),
             _Chore(_FILTERS_INTERVAL_S, self._filters.reload),
@@ -415,8 +422,8 @@ class Worker:
     def _delete_old_books(self) -> None:
         try:
             deleted = delete_old_books(
-                self._store, group=self._settings.group, settings=self._accounting, ledgers=self._ledgers.values(),
-                now_us=self._clock(),
+                self._store, group=self._settings.group, owner=self._owner, settings=self._accounting,
+                ledgers=self._ledgers.values(), now_us=self._clock(),
             )  # fmt: skip
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
@@ -424,6 +431,12 @@ class Worker:
         if deleted:
             days = self._accounting.retention_days
             log.info("Deleted %d documents of the ledger: accounting.retention_days is %d.", deleted, days)
+
+    def _merge_windows(self) -> None:
+        try:
+            self._merger.merge_some(self._ledgers.values())
+        except LogweirError as error:
+            self._bear(error, STORE_DOWN, STORE_REFUSES)
 
     def _audit_store(self) -> None:
         try:

@@ -1,0 +1,124 @@
+"""What of the books has been let go of, as sums: so that no total falls when ``accounting.retention_days`` is over.
+
+One document for each partition's number, whatever topic it was of. It is written before what it is the sum of is
+deleted, and names that (``taken``) until it is deleted: of these documents nobody reads anything any more. So each of
+them counts once, whenever whoever lets go of them is killed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir.equation import Row
+from logweir.store import Store
+
+STREAMS_MAX = 10_000
+"""Ingest processes whose boundary is known, on one partition; of the others, those that sent last are kept."""
+UNKNOWN = "unknown"
+"""Where a class stands, of what the queue lost between windows: nobody knows whose it was."""
+
+
+@dataclass(slots=True)
+class Carried:
+    """Sums of what was let go of. Counts of events.
+
+    ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
+    had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
+    ``numbered``: created, lost, recovered and dropped of runs, by class. ``lost_in_queue``: those of the row, by class.
+    ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
+    is being deleted. ``step``: grows with each step, by partition.
+    """
+
+    before: int = 0
+    row: Row = field(default_factory=Row)
+    corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
+    numbered: dict[str, Counter[str]] = field(default_factory=dict)
+    lost_in_queue: Counter[str] = field(default_factory=Counter)
+    streams: dict[tuple[str, int], int] = field(default_factory=dict)
+    taken: dict[str, int] = field(default_factory=dict)
+    step: dict[int, int] = field(default_factory=dict)
+
+    def add(self, other: Carried) -> None:
+        """Add another one's sums; boundaries move on to the other's. What is being deleted is not part of the sums."""
+        self.before = max(self.before, other.before)
+        self.row.add(other.row)
+        self.corrections.update(other.corrections)
+        for letter, counts in other.numbered.items():
+            self.numbered.setdefault(letter, Counter()).update(counts)
+        self.lost_in_queue.update(other.lost_in_queue)
+        for stream, number in other.streams.items():
+            self.streams.pop(stream, None)
+            self.streams[stream] = number
+
+    def correct(self, from_outcome: str, to_outcome: str, count: int) -> None:
+        """Of the events in here, so many had the one outcome and have the other now."""
+        self.row.outcomes[from_outcome] -= count
+        self.row.outcomes[to_outcome] += count
+
+    @property
+    def lost_before(self) -> int:
+        """What emitters that number their events lost before the queue; less what was carried of their windows only."""
+        of_queue = sum(count for letter, count in self.lost_in_queue.items() if letter not in ("D", UNKNOWN))
+        return sum(counts["lost"] for counts in self.numbered.values()) - of_queue
+
+    def total(self, name: str) -> int:
+        """Of the second equation, over all classes; of ``lost``, with what the queue lost of nobody that numbers."""
+        extra = 0
+        if name == "lost":
+            extra = self.lost_in_queue["D"] + max(0, self.lost_in_queue[UNKNOWN] - max(0, self.lost_before))
+        return extra + sum(counts[name] for counts in self.numbered.values())
+
+    def as_body(self, partition: int) -> dict[str, Any]:
+        streams = list(self.streams.items())[-STREAMS_MAX:]
+        return {
+            "kind": "carried",
+            "partition": partition,
+            "before": self.before,
+            "row": self.row.as_json(),
+            "corrections": [[*pair, count] for pair, count in self.corrections.items()],
+            # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
+            "numbered": {
+                letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
+            },
+            "lost_in_queue": self.lost_in_queue,
+            "streams": [[epoch, number] for (epoch, _), number in streams],
+            "taken": self.taken,
+            "step": self.step[partition],
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any], partition: int) -> Carried:
+        """Also of a document that is only claimed so far."""
+        return cls(
+            before=body.get("before", 0),
+            row=Row.from_json(body.get("row", {})),
+            corrections=Counter({(one, other): count for one, other, count in body.get("corrections", [])}),
+            numbered={
+                letter: Counter({name: int(count) for name, count in counts.items()})
+                for letter, counts in body.get("numbered", {}).items()
+            },
+            lost_in_queue=Counter(body.get("lost_in_queue", {})),
+            streams={(epoch, partition): number for epoch, number in body.get("streams", [])},
+            taken=dict(body.get("taken", {})),
+            step={partition: body.get("step", 0)},
+        )
+
+
+def carried_id(group: str, partition: int) -> str:
+    return f"carried:{group}:{partition}"
+
+
+def read_carried(store: Store, group: str) -> Carried:
+    """Of all partitions together. Raises LogweirError(STORE_DOWN)."""
+    prefix = f"carried:{group}:"
+    whole = Carried()
+    for document in store.scan_ledger(prefix):
+        partition = int(document.id.removeprefix(prefix))
+        one = Carried.from_body(document.body, partition)
+        whole.add(one)
+        whole.taken |= one.taken
+        whole.step |= one.step
+    return whole

@@ -1,0 +1,97 @@
+"""Old windows merged to hours, a few at a time beside a worker's reading. What an hour is: ``logweir/hours.py``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from itertools import groupby
+
+from logweir import hours
+from logweir.clock import WINDOW_US, Clock
+from logweir.config import AccountingSettings
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger import HOUR_WINDOWS, PartitionLedger, Window, hour_id, window_place
+from logweir.store import LedgerDocument, Store
+
+log = logging.getLogger(__name__)
+
+_LOOK_INTERVAL_S = 1800.0
+_HOURS_AT_ONCE = 500
+_TURN_S_MAX = 0.1
+
+_Place = tuple[str, int, str, int]
+"""Topic id, partition, ingest epoch, hour."""
+
+
+class HourMerger:
+    """Merges what is older than ``accounting.merge_after_s``. For one thread; several workers may do so at once."""
+
+    def __init__(self, *, store: Store, group: str, owner: str, settings: AccountingSettings, clock: Clock) -> None:
+        self._store = store
+        self._group = group
+        self._owner = owner
+        self._after_us = int(settings.merge_after_s * 1_000_000)
+        self._clock = clock
+        self._found: deque[tuple[_Place, list[str]]] = deque()
+        self._look_s = 0.0
+
+    def merge_some(self, ledgers: Collection[PartitionLedger]) -> int:
+        """Merge for a tenth of a second; gives how many windows. Now and then it looks which ones there are first.
+
+        Raises LogweirError(STORE_DOWN): what was under way is found again.
+        """
+        if not self._found and time.monotonic() >= self._look_s:
+            self._look(ledgers)
+        began_s = time.monotonic()
+        merged = 0
+        while self._found and time.monotonic() - began_s < _TURN_S_MAX:
+            merged += self._merge(*self._found.popleft())
+        return merged
+
+    def _look(self, ledgers: Collection[PartitionLedger]) -> None:
+        before = (self._clock() - self._after_us) // WINDOW_US // HOUR_WINDOWS
+        for place, ids in groupby(self._mergeable(ledgers, before), key=lambda one: one[0]):
+            self._found.append((place, [id for _, id in ids]))
+            if len(self._found) >= _HOURS_AT_ONCE:
+                return  # The others are found when these are done.
+        self._look_s = time.monotonic() + _LOOK_INTERVAL_S
+
+    def _mergeable(self, ledgers: Collection[PartitionLedger], before: int) -> Iterator[tuple[_Place, str]]:
+        by_partition = {ledger.partition: ledger for ledger in ledgers}
+        prefix = f"window:{self._group}:"
+        for document in self._store.scan_ledger(prefix):
+            topic_id, partition, epoch, minute = window_place(document.id, prefix)
+            ledger = by_partition.get(partition)
+            if ledger is None or minute // HOUR_WINDOWS >= before or not document.body["closed"]:
+                continue
+            # Of a record that its worker will read once more, the window still has to say that it was counted.
+            is_behind = topic_id != ledger.topic_id or document.body["position"] <= ledger.written_offset
+            if is_behind and hours.is_complete(Window.from_body(document.id, document.body)):
+                yield (topic_id, partition, epoch, minute // HOUR_WINDOWS), document.id
+
+    def _merge(self, place: _Place, ids: list[str]) -> int:
+        topic_id, partition, epoch, at = place
+        first = at * HOUR_WINDOWS
+        found = self._store.read_ledger(ids)
+        if not found:
+            return 0  # Whoever had the partition before has merged them since.
+        claimed = self._store.claim(hour_id(self._group, topic_id, partition, bytes.fromhex(epoch), first), self._owner)
+        hour = hours.of_document(claimed, ingest_epoch=epoch, window=first)
+        merged: list[LedgerDocument] = []
+        for document in found.values():
+            window = Window.from_body(document.id, document.body)
+            if not hours.has(hour, window):
+                hours.merge(hour, window)
+            merged.append(document)
+        body = {"owner": self._owner, "partition": partition, **hours.as_body(hour)}
+        try:
+            self._store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
+        except LogweirError as error:
+            if error.problem is not CLAIM_LOST:
+                raise
+            log.info("Another worker merges the windows of partition %d.", partition)
+            return 0
+        self._store.delete_ledger(merged)
+        return len(merged)

@@ -1,0 +1,344 @@
+"""Old books let go of: what they said is carried on as sums (``logweir/carried.py``), then their documents go.
+
+    read the books -> write the sums, with what they are of -> delete that -> write that it is gone
+
+Killed between any two steps, the next one goes on there; what is named in the sums counts no more by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+from logweir.audit import Books, Stream, WindowBooks, books_of_emitter, read_books
+from logweir.carried import UNKNOWN, Carried, carried_id
+from logweir.clock import DAY_US, WINDOW_US
+from logweir.config import AccountingSettings
+from logweir.corrections import Correction, corrections_of
+from logweir.emitter_ledger import Emitter, EmitterState
+from logweir.equation import Row
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger import PartitionLedger
+from logweir.source_ledger import hearing_prefix, sources_prefix
+from logweir.store import LedgerDocument, Store
+
+log = logging.getLogger(__name__)
+
+_WINDOWS_AT_ONCE = 200
+_OTHERS_AT_ONCE = 500
+_NEVER_US = 2**62
+
+_T = TypeVar("_T")
+_Place = tuple[int, str, int]
+"""Partition, ingest epoch, window."""
+
+
+def delete_old_books(
+    store: Store, *, group: str, owner: str, settings: AccountingSettings, ledgers: Collection[PartitionLedger],
+    now_us: int,
+) -> int:  # fmt: skip
+    """Let go of what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
+
+    Of topics that are gone, too: whoever has a partition looks after all that bore its number. Raises
+    LogweirError(STORE_DOWN).
+    """
+    before_us = now_us - settings.retention_days * DAY_US
+    deleted = sum(ledger.sources.forget(before_us) for ledger in ledgers)
+    by_partition = {ledger.partition: ledger for ledger in ledgers}
+    for documents in _chunks(_of_topics_gone(store, group, by_partition, before_us), _OTHERS_AT_ONCE):
+        store.delete_ledger(documents)
+        deleted += len(documents)
+    if not ledgers or not _has_old(store, group, before_us):
+        return deleted
+    books = read_books(store, group=group, late_us=settings.late_us, now_us=now_us)
+    old = _Old(store, group, books, before_us, by_partition)
+    for ledger in ledgers:
+        deleted += _carry(store, group, owner, books.carried, ledger.partition, before_us, old.portions(ledger))
+    return deleted + old.delete_closings()
+
+
+def _has_old(store: Store, group: str, before_us: int) -> bool:
+    """Whether there may be anything to do: reading the books costs more than this."""
+    before = before_us // WINDOW_US
+    for kind in ("window", "hour"):
+        prefix = f"{kind}:{group}:"
+        for document in store.scan_ledger(prefix):
+            if document.body.get("window", before) < before:
+                return True
+    if any(document.body.get("taken") for document in store.scan_ledger(f"carried:{group}:")):
+        return True
+    if any(one.body["last_us"] < before_us for one in store.scan_ledger(f"emitter:{group}:")):
+        return True
+    found = (one.body.get("window", before) for one in store.scan_ledger(f"correction:{group}:"))
+    return any(window < before for window in found)
+
+
+def _carry(
+    store: Store, group: str, owner: str, known: Carried, partition: int, before_us: int, portions: Iterator[Carried]
+) -> int:
+    """Write each portion's sums, and delete what they are of; gives how many documents."""
+    first = next(portions, None)
+    if first is None and not known.taken:
+        return 0
+    claimed = store.claim(carried_id(group, partition), owner)
+    total = Carried.from_body(claimed.body, partition)
+    if total.step[partition] != known.step.get(partition, 0):
+        return 0  # Another worker was here since the books were read.
+    deleted = 0
+
+    def write() -> None:
+        total.before = before_us // WINDOW_US
+        total.step[partition] += 1
+        body = {"owner": owner, **total.as_body(partition)}
+        store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
+
+    try:
+        if total.taken:
+            deleted += _delete(store, total.taken)
+            total.taken = {}
+            write()
+        for portion in chain([first] if first else (), portions):
+            total.add(portion)
+            total.taken = portion.taken
+            write()
+            deleted += _delete(store, total.taken)
+            total.taken = {}
+            write()
+    except LogweirError as error:
+        if error.problem is not CLAIM_LOST:
+            raise
+        log.info("Another worker lets go of the old books of partition %d.", partition)
+    return deleted
+
+
+def _delete(store: Store, taken: dict[str, int]) -> int:
+    store.delete_ledger([LedgerDocument(id, generation, {}) for id, generation in taken.items()])
+    return len(taken)
+
+
+@dataclass(slots=True)
+class _Old:
+    """What is old in these books."""
+
+    store: Store
+    group: str
+    books: Books
+    before_us: int
+    ledgers: dict[int, PartitionLedger]
+
+    @property
+    def before(self) -> int:
+        return self.before_us // WINDOW_US
+
+    def portions(self, ledger: PartitionLedger) -> Iterator[Carried]:
+        """What to let go of on a partition, with its sums, a step each. ``taken`` is what to delete."""
+        corrections = self._corrections(ledger.partition)
+        windows = [one for one in self.books.windows if one.partition == ledger.partition and self._is_old(one)]
+        windows.sort(key=lambda one: max(one.window.windows))
+        for some in _chunks(windows, _WINDOWS_AT_ONCE):
+            portion = self._of_windows(ledger, some, corrections)
+            if portion is None:
+                return  # It has changed since it was read: the next time.
+            yield portion
+        for documents in _chunks([one for some in corrections.values() for one in some], _OTHERS_AT_ONCE):
+            yield self._of_corrections(documents)
+        for emitters in _chunks(self._emitters(ledger.partition), _OTHERS_AT_ONCE):
+            yield self._of_emitters(emitters)
+
+    def _is_old(self, one: WindowBooks) -> bool:
+        return max(one.window.windows) < self.before
+
+    # --- windows ---------------------------------------------------------------------------------------------------
+    def _of_windows(
+        self, ledger: PartitionLedger, windows: list[WindowBooks], corrections: dict[_Place, list[LedgerDocument]]
+    ) -> Carried | None:
+        documents = self.store.read_ledger([id for one in windows for id in _ids(one)])
+        portion = Carried()
+        for one in windows:
+            found = [documents[id] for id in _ids(one) if id in documents]
+            if len(found) < len(_ids(one)) or found[0].body["position"] != one.window.position:
+                return None
+            portion.taken |= {document.id: document.generation for document in found}
+            own = [correction for place in _places(one) for correction in corrections.pop(place, ())]
+            if sorted(map(repr, _lines(own))) != sorted(map(repr, one.corrections)):
+                return None
+            portion.taken |= {correction.id: correction.generation for correction in own}
+            self._add_window(portion, one)
+        if not ledger.let_go(documents):
+            return None
+        for stream in {one.stream for one in windows}:
+            self._add_between(portion, stream, [one for one in windows if one.stream == stream])
+        differences = [id for one in windows for id in self._difference_ids(one)]
+        portion.taken |= {id: found.generation for id, found in self.store.read_ledger(differences).items()}
+        return portion
+
+    def _difference_ids(self, one: WindowBooks) -> list[str]:
+        if not one.window.minutes:
+            return [id.replace("window:", "store_difference:", 1) for id in _ids(one)]
+        stream = f"{one.topic_id}:{one.partition}:{one.window.ingest_epoch}"
+        return [f"store_difference:{self.group}:{stream}:{window}" for window in one.window.windows]
+
+    def _add_window(self, portion: Carried, one: WindowBooks) -> None:
+        # What is awaited still after all this time is not going to come.
+        row = Row.from_json(one.row.as_json())
+        row.lost_in_queue, row.in_flight = row.lost_in_queue + row.in_flight, 0
+        portion.row.add(row)
+        for emitter, own in one.by_emitter.items():
+            known = self.books.emitters.get(emitter)
+            portion.lost_in_queue[known.honesty if known else "D"] += own.lost_in_queue + own.in_flight
+        _count(portion, one.corrections)
+
+    def _add_between(self, portion: Carried, stream: Stream, windows: list[WindowBooks]) -> None:
+        """What of the stream's numbers was in no window up to the last of these; the books begin behind that now."""
+        between = self.books.between
+        last = max(
+            high for one in windows for _, high in ((0, 0), *one.window.given, *one.window.numbers, *one.window.voids)
+        )
+        for low, high in between.lost.get(stream, ()):
+            if low == last + 1:
+                last = high
+        row = between.row(stream, last)
+        # Nobody will say any more whether these had been promised to anybody.
+        row.accepted, row.unconfirmed = row.accepted - row.in_flight, row.unconfirmed + row.in_flight
+        row.undecided, row.in_flight = row.undecided + row.in_flight, 0
+        portion.row.add(row)
+        portion.lost_in_queue[UNKNOWN] += row.lost_in_queue
+        portion.streams[stream] = between.starts[stream] = max(last + 1, between.starts.get(stream, 1))
+
+    # --- corrections -----------------------------------------------------------------------------------------------
+    def _corrections(self, partition: int) -> dict[_Place, list[LedgerDocument]]:
+        """Their documents, by the window that they speak of."""
+        found: dict[_Place, list[LedgerDocument]] = defaultdict(list)
+        for document in self.store.scan_ledger(f"correction:{self.group}:"):
+            body = document.body
+            # One that is only claimed so far has nothing in it yet.
+            is_ours = body.get("partition") == partition and document.id not in self.books.carried.taken
+            if is_ours and body["window"] < self.before:
+                found[partition, body["ingest_epoch"], body["window"]].append(document)
+        held = {place for one in self.books.windows if not self._is_old(one) for place in _places(one)}
+        return {place: documents for place, documents in found.items() if place not in held}
+
+    def _of_corrections(self, documents: list[LedgerDocument]) -> Carried:
+        """Of events whose windows are carried already."""
+        lines = list(_lines(documents))
+        portion = Carried(taken={document.id: document.generation for document in documents})
+        for one in lines:
+            portion.correct(one.from_outcome.value, one.to_outcome.value, one.count)
+        _count(portion, lines)
+        return portion
+
+    # --- emitters --------------------------------------------------------------------------------------------------
+    def _emitters(self, partition: int) -> list[tuple[Emitter, list[LedgerDocument]]]:
+        """Who was not heard of for so long, with the documents to delete: of who numbers its events, all at once.
+
+        What is lost of it shows in all its documents together: only who has all of its partitions can say.
+        """
+        documents: dict[Emitter, list[LedgerDocument]] = defaultdict(list)
+        for document in self.store.scan_ledger(f"emitter:{self.group}:"):
+            if document.id not in self.books.carried.taken:
+                documents[document.body["key"], document.body["emitter"]].append(document)
+        found = []
+        for emitter, own in documents.items():
+            numbered = [one for one in own if one.body["epochs"] or one.body["retired"]]
+            bare = [one for one in own if one not in numbered]
+            gone = [one for one in bare if _partition_of(one) == partition and one.body["last_us"] < self.before_us]
+            if numbered and min(map(_partition_of, numbered)) == partition and self._is_all_old(numbered):
+                gone += numbered
+            if gone and self._let_go(emitter, gone):
+                found.append((emitter, gone))
+        return found
+
+    def _is_all_old(self, numbered: list[LedgerDocument]) -> bool:
+        return all(_partition_of(one) in self.ledgers and one.body["last_us"] < self.before_us for one in numbered)
+
+    def _let_go(self, emitter: Emitter, documents: list[LedgerDocument]) -> bool:
+        own = [self.ledgers[_partition_of(one)] for one in documents]
+        own = [ledger for ledger, one in zip(own, documents, strict=True) if _topic_of(one) == ledger.topic_id]
+        if not all(ledger.emitters.is_at_rest(emitter) for ledger in own):
+            return False
+        for ledger in own:
+            ledger.emitters.let_go(emitter)
+        return True
+
+    def _of_emitters(self, emitters: list[tuple[Emitter, list[LedgerDocument]]]) -> Carried:
+        portion = Carried()
+        for emitter, documents in emitters:
+            portion.taken |= {document.id: document.generation for document in documents}
+            states = [EmitterState.from_body(document.id, document.body) for document in documents]
+            books = books_of_emitter(emitter, [(_NEVER_US, state) for state in states])
+            if books.honesty != "D":
+                sums = portion.numbered.setdefault(books.honesty, Counter())
+                for name in ("created", "lost", "recovered", "dropped"):
+                    sums[name] += books.total(name) or 0
+        return portion
+
+    # --- closings --------------------------------------------------------------------------------------------------
+    def delete_closings(self) -> int:
+        """Delete what was said of processes of which there is nothing any more."""
+        held = {one.stream for one in self.books.windows if not self._is_old(one)}
+        gone = []
+        prefix = f"closing:{self.group}:"
+        for document in self.store.scan_ledger(prefix):
+            number, epoch = document.id.removeprefix(prefix).split(":")
+            is_old = document.body.get("at_us", 0) < self.before_us
+            if is_old and int(number) in self.ledgers and (epoch, int(number)) not in held:
+                gone.append(document)
+        if gone:
+            self.store.delete_ledger(gone)
+        return len(gone)
+
+
+def _places(one: WindowBooks) -> Iterator[_Place]:
+    for window in one.window.windows:
+        yield one.partition, one.window.ingest_epoch, window
+
+
+def _ids(one: WindowBooks) -> list[str]:
+    return [one.window.id, *one.window.parts]
+
+
+def _lines(documents: Iterable[LedgerDocument]) -> Iterator[Correction]:
+    for document in documents:
+        yield from corrections_of(document.body)
+
+
+def _count(portion: Carried, corrections: Iterable[Correction]) -> None:
+    for one in corrections:
+        portion.corrections[one.from_outcome.value, one.to_outcome.value] += one.count
+
+
+def _partition_of(document: LedgerDocument) -> int:
+    return int(document.id.rpartition(":")[2])
+
+
+def _topic_of(document: LedgerDocument) -> str:
+    return document.id.rsplit(":", 2)[1]
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some
+
+
+# --- what silence is judged by -------------------------------------------------------------------------------------
+def _of_topics_gone(
+    store: Store, group: str, ledgers: Mapping[int, PartitionLedger], before_us: int
+) -> Iterator[LedgerDocument]:
+    """Sources, and minutes heard, of topics that nobody has read since then."""
+    for prefix in (sources_prefix(group), hearing_prefix(group)):
+        for document in store.scan_ledger(prefix):
+            ledger = ledgers.get(document.body["partition"])
+            is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
+            if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
+                yield document
+
+
+def _heard_us(body: Mapping[str, Any]) -> int:
+    if body["kind"] == "hearing":
+        return int(body["heard"][0]) * WINDOW_US
+    return max((row["last"][0] for row in body["sources"]), default=0)
