@@ -13,7 +13,8 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from logweir import metrics
-from logweir.audit import OUTCOMES, PROCESS_GONE, Books, name_of, read_books
+from logweir.audit import CLOSED_BY_HAND, OUTCOMES, PROCESS_GONE, Books, name_of, read_books
+from logweir.carried import UNKNOWN
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
 from logweir.expectations import EMITTER, SOURCE
@@ -30,7 +31,7 @@ NUMBERED = ("A", "B")
 OTHERS = "_other"
 Samples = Mapping[Any, float]
 """By label values, a tuple of them."""
-_STATES = ("open", "balanced", "unbalanced", PROCESS_GONE)
+_STATES = ("open", "balanced", "unbalanced", PROCESS_GONE, CLOSED_BY_HAND)
 
 
 def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) -> Iterator[Metric]:
@@ -66,15 +67,18 @@ def _family(name: str, samples: Samples) -> Metric:
 
 def _events(books: Books) -> Iterator[Metric]:
     """The first equation. What a replay or a retry has changed is counted apart, so that nothing ever falls."""
-    corrected = {(one, other): 0 for one in OUTCOMES for other in OUTCOMES if one != other}
+    corrected = {(one, other): 0 for one in OUTCOMES for other in OUTCOMES if one != other} | books.corrected
     first = dict(books.row.outcomes)
-    for correction in books.corrections:
-        corrected[correction.from_outcome, correction.to_outcome] += correction.count
-        first[correction.from_outcome] += correction.count
-        first[correction.to_outcome] -= correction.count
+    for (from_outcome, to_outcome), count in corrected.items():
+        first[from_outcome] += count
+        first[to_outcome] -= count
     closed = [window.row for window in books.windows if window.state != "open"]
-    yield _family("logweir_events_accepted_total", {(): sum(row.accepted for row in closed)})
-    yield _family("logweir_events_unconfirmed_total", {(): sum(row.unconfirmed for row in closed)})
+    # Of what is carried, what was in windows: numbers between them are of no closed one.
+    carried = books.carried.row
+    accepted = carried.accepted - books.carried.lost_in_queue[UNKNOWN]
+    unconfirmed = carried.unconfirmed - carried.undecided - carried.void
+    yield _family("logweir_events_accepted_total", {(): accepted + sum(row.accepted for row in closed)})
+    yield _family("logweir_events_unconfirmed_total", {(): unconfirmed + sum(row.unconfirmed for row in closed)})
     yield _family("logweir_events_total", {(outcome,): count for outcome, count in first.items()})
     yield _family("logweir_events_corrected_total", corrected)
     yield _family("logweir_identity_conflicts_total", {(): books.row.identity_conflicts})
@@ -85,7 +89,12 @@ def _events(books: Books) -> Iterator[Metric]:
 def _numbered(books: Books) -> Iterator[Metric]:
     """The second equation, by class; and what the queue lost, of whichever class."""
     sums = {name: dict.fromkeys(NUMBERED, 0) for name in ("created", "lost", "recovered", "dropped", "missing")}
-    in_queue = {**dict.fromkeys(NUMBERED, 0), "D": 0, "unknown": books.unattributed}
+    in_queue = {**dict.fromkeys(NUMBERED, 0), "D": 0, UNKNOWN: books.unattributed}
+    for letter, count in books.carried.lost_in_queue.items():
+        in_queue[letter] += count
+    for letter, counts in books.carried.numbered.items():
+        for name, carried in counts.items():
+            sums[name][letter] += carried
     for emitter in books.emitters.values():
         in_queue[emitter.honesty] += emitter.row.lost_in_queue
         for name, by_class in sums.items():
@@ -109,7 +118,10 @@ def _silence(silence: Silence, emitters_max: int) -> Iterator[Metric]:
     findings = Counter(finding.of for finding in silence.findings)
     yield _family("logweir_silence_findings", {(of,): findings[of] for of in (EMITTER, SOURCE)})
     silent = {one.name: one.silent_s for one in silence.emitters if one.state is State.SILENT}
-    yield _family("logweir_emitter_silence_seconds", {(name,): s for name, s in _highest(silent, emitters_max).items()})
+    named = _highest(silent, emitters_max)
+    others = max((silent_s for name, silent_s in silent.items() if name not in named), default=0)
+    samples = {**{(name,): silent_s for name, silent_s in named.items()}, (OTHERS,): others}
+    yield _family("logweir_emitter_silence_seconds", samples)
 
 
 def _highest(figures: Mapping[str, int], size: int) -> dict[str, int]:

@@ -209,7 +209,8 @@ METRICS = (
     ),
     Metric(
         "logweir_emitter_silence_seconds", Kind.GAUGE,
-        "How long a silent emitter was not heard of while we could hear, of those silent longest.", ("emitter",),
+        "How long a silent emitter was not heard of while we could hear, of those silent longest; _other: the longest of all"
+        " others.", ("emitter",),
     ),
     Metric("logweir_series_capped", Kind.GAUGE, "How many emitters are in _other, by metric.", ("metric",)),
     Metric("logweir_ledger_windows", Kind.GAUGE, "Windows in the ledger.", ("state",)),
