@@ -14,11 +14,13 @@ from logweir import clock, config, metrics
 from logweir.config import Settings
 from logweir.emitter_ledger import EmitterState, document_id
 from logweir.exporter import Exporter
+from logweir.ledger import PartitionLedger
 from logweir.metrics import Kind as MetricKind
 from logweir.queue import Queue
 from logweir.record import Accepted, Kind, Marker
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import Tracker
+from logweir_workers.retention import delete_old_books
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, eventually, running_worker
 
@@ -99,6 +101,36 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
     assert found["logweir_ledger_imbalance_events",] == 0
     assert found["logweir_queue_lag_records", settings.worker.group, "0", queue.topic] == 0
     assert ("logweir_canary_last_success_timestamp_seconds", "070707070707") in found
+
+
+def test_no_total_falls_when_old_books_are_let_go_of(settings: Settings, queue: Queue, store: Store) -> None:
+    """Retention takes windows and emitters; what they said stays in every counter."""
+    door = Door(queue)
+    write_traffic(door)
+    with running_worker(settings, queue, store):
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=15)
+    door.close()
+    group, limits = settings.worker.group, settings.accounting
+    ledgers = [
+        PartitionLedger.claim(store=store, group=group, topic_id=queue.topic_id(), partition=at, owner="me")
+        for at in range(queue.partition_count())
+    ]
+    ledgers[0].idle(clock.now_us() + 2_000_000)
+    ledgers[0].flush()
+
+    def totals() -> Figures:
+        found = refreshed(settings, queue, store)
+        return {key: value for key, value in found.items() if key[0].endswith("_total")}
+
+    before = totals()
+    later_us = clock.now_us() + 2 * limits.retention_days * clock.DAY_US
+    deleted = delete_old_books(store, group=group, owner="me", settings=limits, ledgers=ledgers, now_us=later_us)
+
+    assert deleted >= 3
+    assert before["logweir_events_lost_total", "A"] == 1
+    assert before["logweir_events_total", "dead_lettered"] == 1
+    assert totals() == before
+    assert refreshed(settings, queue, store)["logweir_ledger_windows", "balanced"] == 0
 
 
 def test_what_no_worker_has_read_is_lag_and_ages(settings: Settings, queue: Queue, store: Store) -> None:
