@@ -26,7 +26,7 @@ from rich.table import Table
 
 from logweir.audit import EmitterBooks, name_of, read_books
 from logweir.audit_command import console, count_text, ranges_text, whole
-from logweir.clock import duration_us, iso_seconds, now_us
+from logweir.clock import DAY_US, duration_us, iso_seconds, now_us
 from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
 from logweir.expectations import FOREVER_US, Word, say
@@ -36,7 +36,8 @@ from logweir.silence import Silence, State, Watched, read_silence
 from logweir.store import Store, open_store
 
 _EVERY_US_MIN = 60_000_000
-_EVERY_US_MAX = 35 * 86_400_000_000
+# Silence is known for as long as it is known what was heard: 35 days.
+_EVERY_US_MAX = 13 * DAY_US
 _MEMBERS_SHOWN_MAX = 20
 
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     expect = _add_change(actions, "expect", "fix how often it is to be heard of, instead of what was learned")
     expect.add_argument(
         "--every", required=True, type=_duration(_EVERY_US_MIN, _EVERY_US_MAX), metavar="TIME",
-        help="longest time between two events: 5m, 24h, …; from 1m to 35d",
+        help="longest time between two events: 5m, 24h, …; from 1m to 13d",
     )  # fmt: skip
     _add_change(actions, "unexpect", "go by what was learned again")
     mute = _add_change(actions, "mute", "say nothing of it, for a while or until unmute")

@@ -27,6 +27,7 @@ from logweir.store import Store
 _GAPS_MIN = 3
 _FORGIVEN_MAX = 2
 _FORGIVEN_EVERY_US = 14 * DAY_US
+_HOUR_US = 60 * WINDOW_US
 _NEVER = LastBatch(0, "", "", "")
 
 Place = tuple[str, int]
@@ -331,8 +332,9 @@ class _Judge:
         """The longest gap that is usual. Of two weeks the longest of all; then one, later two longer ones are forgiven:
         an outage of theirs is not learned for good, and what is silent at weekends is known to be.
         """
-        age_us = one.last.received_us - one.first_us
         rhythm = united_rhythm(one.rhythms)
+        # Of what was heard before the memory begins, or before rhythms were kept, nothing is known.
+        age_us = one.last.received_us - max(one.first_us, rhythm.hours.first * _HOUR_US)
         marks = max(rhythm.minutes.bits.bit_count(), rhythm.hours.bits.bit_count())
         if age_us < self.settings.learn_s * 1e6 or marks <= _GAPS_MIN:
             return None

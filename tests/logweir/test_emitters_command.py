@@ -137,6 +137,7 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest(
     assert (status, "Did you mean 'app/steady'?" in text) == (2, True)
     for words in (
         ("expect", "app/a", "--every", "5s"),
+        ("expect", "app/a", "--every", "14d"),
         ("expect", "app/a", "--every", "often"),
         ("mute", "app/a", "--for", "0s"),
     ):

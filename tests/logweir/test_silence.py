@@ -95,6 +95,18 @@ def test_an_outage_of_theirs_is_forgiven_after_two_weeks(world: World) -> None:
     assert world.emitter("app/web").expected_s < 2 * 3600.0 + 1
 
 
+def test_who_comes_back_after_months_is_learned_anew(world: World) -> None:
+    """Of the time that nobody remembers nothing is concluded, however long it was known."""
+    for day in range(5):
+        world.send(batch(day * DAY, "web"))
+    for minute in range(10):
+        world.send(batch(60 * DAY + minute, "web"))
+    world.canaries(60 * DAY, 60 * DAY + 90)
+    world.flush(60 * DAY + 90)
+
+    assert world.emitter("app/web").state == "learning"
+
+
 def test_a_goodbye_is_no_silence_and_a_new_run_is_watched(world: World) -> None:
     """The run that was heard last said goodbye: retired, for ever; until a new one comes."""
     for at in range(0, DAY + 1, 10):
