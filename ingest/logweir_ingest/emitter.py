@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
 
 from logweir.errors import EMITTER_HEADER_BAD, LogweirError
 from logweir.redaction import KEY_PREFIX, holds_key
@@ -18,11 +21,11 @@ _NUMBER = re.compile(rb"[0-9]{1,19}")
 _EPOCH = re.compile(rb"[!-~]{1,%d}" % EPOCH_SIZE_BYTES_MAX)
 _REASON = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 _SHOWN_MAX = 100
+_NAMES_KEPT = 10_000
 _KEY_PREFIX = KEY_PREFIX.encode()
 
 
-@dataclass(frozen=True, slots=True)
-class EmitterHeaders:
+class EmitterHeaders(msgspec.Struct, frozen=True):
     """The Log-* headers of one request, as the fields of ``record.Batch`` want them."""
 
     emitter: str | None = None
@@ -53,7 +56,7 @@ def read(headers: Mapping[bytes, bytes]) -> EmitterHeaders:
             fields[field] = reader(value)
         except ValueError as error:
             raise bad(label, value, expected) from error
-    return EmitterHeaders(**fields)  # type: ignore[arg-type]
+    return EmitterHeaders(**fields)
 
 
 def bad(header: str, value: bytes, expected: str) -> LogweirError:
@@ -61,6 +64,8 @@ def bad(header: str, value: bytes, expected: str) -> LogweirError:
     return LogweirError(EMITTER_HEADER_BAD, header=header, value=shown, expected=expected)
 
 
+# The same emitters send again and again: who they are is looked at once. What is refused is not kept.
+@lru_cache(_NAMES_KEPT)
 def _name(value: bytes) -> str:
     name = value.decode()
     if not 0 < len(value) <= NAME_SIZE_BYTES_MAX or not name.isprintable():
@@ -68,6 +73,7 @@ def _name(value: bytes) -> str:
     return name
 
 
+@lru_cache(_NAMES_KEPT)
 def _epoch(value: bytes) -> str:
     if not _EPOCH.fullmatch(value):
         raise ValueError
@@ -111,7 +117,7 @@ def _bye(value: bytes) -> bool:
     return value == b"1"
 
 
-_READERS = {
+_READERS: dict[bytes, tuple[str, str, Callable[[bytes], Any], str]] = {
     b"log-emitter": ("emitter", "Log-Emitter", _name, f"1 to {NAME_SIZE_BYTES_MAX} bytes of visible UTF-8"),
     b"log-epoch": ("epoch", "Log-Epoch", _epoch, f"1 to {EPOCH_SIZE_BYTES_MAX} visible ASCII characters"),
     b"log-seq": ("sequence_first", "Log-Seq", _sequence, "a whole number from 1"),
