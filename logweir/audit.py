@@ -176,7 +176,7 @@ class Between:
     """What of each ingest process's numbers is in no window's books. Numbers, by stream.
 
     ``known``: those that came, or that a marker speaks of. ``starts``: where the books begin, when what was before is
-    carried. ``void``: what was said never to come.
+    carried. ``void``: what was said never to come. ``is_whole``: it is not of a span of time only.
     """
 
     known: dict[Stream, Intervals]
@@ -184,12 +184,13 @@ class Between:
     gone: set[Stream]
     starts: dict[Stream, int]
     void: dict[Stream, Intervals]
+    is_whole: bool
 
     def total(self) -> Row:
         """Numbers that did not come: of nobody knows whom, lost, undecided, void or in flight."""
         row = Row()
         for stream, numbers in self.known.items():
-            row.add(self.row(stream, numbers.max))
+            row.add(self.row(stream, max(numbers.max, self.lost_until(stream) if self.is_whole else 0)))
         return row
 
     def row(self, stream: Stream, until: int) -> Row:
@@ -210,6 +211,11 @@ class Between:
                 row.in_flight += len(left)
         row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided + row.void
         return row
+
+    def lost_until(self, stream: Stream) -> int:
+        """The last number that the queue is known to have lost, 0 when it has lost none."""
+        lost = self.lost.get(stream)
+        return lost.max if lost else 0
 
     def undecided(self, stream: Stream) -> Intervals:
         """Which numbers of a process that is gone never came, whatever anybody has said of them."""
@@ -624,7 +630,7 @@ def _between_windows(
     starts = dict(carried.streams)
     if not from_one:
         starts = {stream: next(iter(numbers), (1, 0))[0] for stream, numbers in known.items()}
-    return Between(dict(known), lost, gone, starts, void)
+    return Between(dict(known), lost, gone, starts, void, is_whole=from_one)
 
 
 def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -129,6 +129,11 @@ class _Old:
     books: Books
     before_us: int
     ledgers: dict[int, PartitionLedger]
+    left: Counter[Stream] = field(init=False)
+    """How many windows of a stream are not let go of."""
+
+    def __post_init__(self) -> None:
+        self.left = Counter(one.stream for one in self.books.windows)
 
     @property
     def before(self) -> int:
@@ -201,6 +206,9 @@ class _Old:
         for low, high in between.lost.get(stream, ()):
             if low == last + 1:
                 last = high
+        self.left[stream] -= len(windows)
+        if not self.left[stream]:
+            last = max(last, between.lost_until(stream))
         row = between.row(stream, last)
         # Nobody will say any more whether these had been promised to anybody.
         row.accepted, row.unconfirmed = row.accepted - row.in_flight, row.unconfirmed + row.in_flight
