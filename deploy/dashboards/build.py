@@ -19,7 +19,11 @@ RUNBOOKS = "/public/logweir/how-to/runbooks"
 """Where Grafana has the pages of docs/how-to/runbooks: the compose file mounts docs/ there."""
 CLASSES = ("A", "B", "D")
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-_IMBALANCE = Query("max(abs(logweir_ledger_imbalance_events)) > 0", "")
+# Name, colour, and when.
+_ANNOTATIONS = (
+    ("Books do not balance", "red", Query("max(abs(logweir_ledger_imbalance_events)) > 0", "")),
+    ("Somebody has fallen silent", "orange", Query("sum(max by (of) (logweir_silence_findings)) > 0", "")),
+)
 
 
 def text_of(dashboard: Dashboard, all_dashboards: Sequence[Dashboard]) -> str:
@@ -35,7 +39,7 @@ def text_of(dashboard: Dashboard, all_dashboards: Sequence[Dashboard]) -> str:
         .refresh("30s")
         .timezone("browser")
         .variables(_variables(dashboard))
-        .annotation(_imbalance())
+        .annotations([_annotation(*row) for row in _ANNOTATIONS])
         .links([_link(other) for other in all_dashboards if other is not dashboard])
     )
     number = 0
@@ -74,9 +78,9 @@ def _variables(dashboard: Dashboard) -> list[Any]:
     return variables
 
 
-def _imbalance() -> builders.AnnotationQuery:
-    query = builders.AnnotationQuery().name("Books do not balance").datasource(_SOURCE).enable(True)
-    return query.icon_color("red").expr(_IMBALANCE.expression)
+def _annotation(name: str, colour: str, query: Query) -> builders.AnnotationQuery:
+    annotation = builders.AnnotationQuery().name(name).datasource(_SOURCE).enable(True)
+    return annotation.icon_color(colour).expr(query.expression)
 
 
 def _link(other: Dashboard) -> builders.DashboardLink:
@@ -109,7 +113,7 @@ def _target(panel: Panel, query: Query, ref_id: str) -> prometheus.Dataquery:
 
 
 def _timeseries(panel: Panel) -> timeseries.Panel:
-    built = timeseries.Panel().fill_opacity(10).show_points(common.VisibilityMode.NEVER).min(0)
+    built = timeseries.Panel().fill_opacity(10).show_points(common.VisibilityMode.NEVER).axis_soft_min(0)
     built.tooltip(
         common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
     )

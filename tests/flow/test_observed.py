@@ -203,9 +203,15 @@ def speaking(system: Observed) -> dict[str, str]:
     return {rule["name"]: rule["state"] for rule in rules_now if rule.get("state", "inactive") != "inactive"}
 
 
-def asked_by_rules() -> set[str]:
-    """Every series that a rule asks for; the rule itself gives nothing while all is well."""
-    return {selector.text for rule in rules() for selector in selectors(rule["expr"])}
+def asked_besides() -> set[str]:
+    """Every series that rules, annotations and variables ask for: they themselves give nothing while all is well."""
+    dashboards = [json.loads(file.read_text(encoding="utf-8")) for file in DASHBOARDS]
+    asked = [rule["expr"] for rule in rules()]
+    asked += [annotation["expr"] for one in dashboards for annotation in one["annotations"]["list"]]
+    for variable in (variable for one in dashboards for variable in one["templating"]["list"]):
+        if variable["type"] == "query":
+            asked.append(variable["query"].removeprefix("label_values(").rpartition(",")[0])
+    return {selector.text for expression in asked for selector in selectors(expression)}
 
 
 def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
@@ -220,7 +226,7 @@ def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
     until(lambda: system.figure("logweir_events_recovered_total") == 1, wait_s=20)
     until(lambda: SPEAKING.items() <= speaking(system).items(), wait_s=30)
     empty = unanswered(system, wait_s=20)
-    absent = [text for text in asked_by_rules() if not system.prometheus.query(text)]
+    absent = [text for text in asked_besides() if not system.prometheus.query(text)]
     found = system.prometheus.rules()
     net = shown(system, "Lost")
     refused = {
