@@ -54,7 +54,11 @@ class ClusterSystem:
         self._commands |= {"worker-0": ["worker"], "worker-1": ["worker"]}
         self.processes: dict[str, Process] = {}
         self.victims: dict[str, Callable[[], None]] = {name: self._killer(name) for name in self._commands}
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def start(self, kind: str = "") -> None:
         """Start what is not running: everything, or the processes whose names begin so."""
