@@ -90,12 +90,12 @@ WHERE = Row("Where, and since when?", (
     ),
     Panel(
         "Share lost",
-        "Share of the numbered events that was lost, by class. The objective is one in 10,000 over 30 days; LogweirLossFastBurn"
+        "Share of the numbered events that was lost, by class; nothing where none was created. The objective is one in 10,000 over 30 days; LogweirLossFastBurn"
         " speaks at 14.4 times that.",
         "percentunit",
         (Query(
-            'max by (class) (rate(logweir_events_lost_total{class=~"$class"}[$__rate_interval]))'
-            ' / clamp_min(max by (class) (rate(logweir_events_expected_total{class=~"$class"}[$__rate_interval])), 1e-9)',
+            'clamp_max(max by (class) (rate(logweir_events_lost_total{class=~"$class"}[$__rate_interval]))'
+            ' / max by (class) (rate(logweir_events_expected_total{class=~"$class"}[$__rate_interval])), 1)',
             "class {{class}}",
         ),),
         red_from=0.00144, runbook="LogweirLossFastBurn",

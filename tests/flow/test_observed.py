@@ -30,7 +30,7 @@ from tests.services.prometheus import Prometheus, Sample, total
 from tests.waiting import until
 
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
-VARIABLES = {"$__rate_interval": "1m", "$__range": "10m"}
+VARIABLES = {"$__rate_interval": "5m", "$__range": "10m"}
 LATE_AFTER_S = 2
 FILTERS = '[[rule]]\nname = "probes"\nquery = "summary:probe"\n'
 ONE = [{"summary": "who am I"}]
