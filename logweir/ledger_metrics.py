@@ -98,9 +98,9 @@ def _numbered(books: Books) -> Iterator[Metric]:
     for emitter in books.emitters.values():
         in_queue[emitter.honesty] += emitter.row.lost_in_queue
         for name, by_class in sums.items():
-            count = emitter.total(name)
-            if count is not None:
-                by_class[emitter.honesty] += count
+            known = emitter.total(name)
+            if known is not None:
+                by_class[emitter.honesty] += known
     missing, expected = sums.pop("missing"), sums.pop("created")
     # Not "created": the name would be that of the series that says when logweir_events_total began.
     yield _family("logweir_events_expected_total", {(letter,): count for letter, count in expected.items()})
