@@ -128,7 +128,14 @@ METRICS = (
         "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
         "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
     ),
-    Metric("logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage")),
+    Metric(
+        "logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage"),
+        initial=(
+            ("body_refused", "ingest"), ("record_corrupt", "decode"), ("event_unreadable", "decode"),
+            *(("event_unfit", stage) for stage in ("normalise", "enrich", "filter")),
+            ("store_refused", "index"), ("identity_conflict", "index"),
+        ),
+    ),
     Metric("logweir_worker_filtered_events_total", Kind.COUNTER, "Events left out by a filter, by its rule.", ("rule",)),
     Metric("logweir_worker_filters_stale", Kind.GAUGE, "1 while the filters file cannot be read and the rules before it are in force."),
     Metric(
