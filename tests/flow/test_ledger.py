@@ -411,6 +411,10 @@ class Product(RuleBasedStateMachine):
     @rule(crashes_after=st.none() | st.integers(0, 6), ahead=st.sampled_from((0, 1, 2)))
     def merge_windows(self, crashes_after: int | None, ahead: int) -> None:
         """Hours are made of old windows, while their records may come again; how old is of no account."""
+        if ahead:
+            self.wait(61)
+            for partition in range(PARTITIONS):
+                self.read_all(partition)
         ledgers = [ledger for at in range(PARTITIONS) if (ledger := self.claimed(at).ledger)]
         merger = HourMerger(
             store=self.store, group=GROUP, owner="w", settings=LIMITS,
@@ -439,14 +443,19 @@ class Product(RuleBasedStateMachine):
         before = self.sums()
         for after in (*crashes_after, None):
             ledgers = [ledger for at in range(PARTITIONS) if (ledger := self.claimed(at).ledger)]
+            marks = [ledger.watermark_us for ledger in ledgers]
             try:
                 with self.store.dying(after):
+                    for ledger in ledgers:
+                        ledger.watermark_us = self.now + 2 * DAY_US
                     delete_old_books(
                         self.store, group=GROUP, owner="w", settings=LIMITS, ledgers=ledgers, now_us=cut_us + DAY_US
                     )
             except Crash:
                 for state in self.partitions:
                     state.ledger = None
+            for ledger, mark in zip(ledgers, marks, strict=True):
+                ledger.watermark_us = mark
             assert self.sums() == before
         self.forget_old_senders()
 
@@ -468,6 +477,8 @@ class Product(RuleBasedStateMachine):
     def close_dead_door(self, at: int, crashes_after: int | None) -> None:
         """A person says that nothing more of it comes; what is in its spool does so all the same."""
         self.now += 6 * MINUTE_US
+        for partition in range(PARTITIONS):
+            self.read_all(partition)
         epoch = self.doors[at % (len(self.doors) - 1)].epoch.hex()
         books = self.books()
         try:

@@ -129,6 +129,7 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     limits = AccountingSettings(retention_days=2)
 
     def delete(days: int) -> int:
+        ledger.watermark_us = START_US + (days + 2) * DAY_US
         return delete_old_books(
             store,
             group="g",

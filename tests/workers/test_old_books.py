@@ -9,7 +9,7 @@ import pytest
 from logweir.audit import Books, Span, explain, read_books
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import document_id
-from logweir.ledger import PartitionLedger, read_window
+from logweir.ledger import PartitionLedger, hour_id, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record
 from logweir.revisions import Change, WindowPlace, revise
@@ -72,6 +72,7 @@ class Partition:
         return merger.merge_some([self.ledger])
 
     def let_go(self, *, days: float = 100) -> int:
+        self.ledger.watermark_us = int(NOW_US + days * DAY_US)
         return delete_old_books(
             self.store, group="g", owner="me", settings=LIMITS, ledgers=[self.ledger],
             now_us=int(NOW_US + days * DAY_US),
@@ -231,6 +232,19 @@ def test_what_retention_has_not_reached_goes_on_from_there(store: Store) -> None
     assert read(store).row.lost_in_queue == 3
 
 
+def test_what_a_worker_that_is_behind_counts_by_now_is_not_old(store: Store) -> None:
+    """Received long ago, and the rest of it may be in the next record."""
+    one = Partition(store)
+    one.window(HOUR, INDEXED)
+    late_us = NOW_US + 100 * DAY_US
+    deleted = delete_old_books(
+        store, group="g", owner="me", settings=LIMITS, ledgers=[one.ledger], now_us=late_us
+    )  # fmt: skip
+
+    assert deleted == 0
+    assert "window" in kinds(store)
+
+
 def test_a_correction_of_what_is_carried_still_counts(store: Store) -> None:
     """A dead letter that is kept longer than its window's books is tried again; then its line is let go of, too."""
     one = Partition(store)
@@ -257,3 +271,17 @@ def test_an_emitter_on_partitions_of_two_workers_is_kept(store: Store) -> None:
 
     assert sums(read(store)) == before
     assert len(list(store.scan_ledger(document_id("g", ("app", "web"))))) == 2
+
+
+def test_a_merge_that_was_killed_right_behind_its_claim_stands_in_nobodys_way(store: Store) -> None:
+    """The hour's document says nothing yet; its windows are read, and added to, as ever."""
+    one = Partition(store)
+    record = one.window(HOUR, INDEXED)
+    store.claim(hour_id("g", "t", 0, EPOCH, HOUR), "somebody")
+    counted = one.settle(record, [INDEXED])
+    window = read_window(store, "g", "t", 0, EPOCH.hex(), HOUR)
+
+    assert not counted
+    assert window is not None and not window.minutes
+    assert read(store).row.accepted == 1
+    assert one.merge() == 1

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _WINDOWS_AT_ONCE = 200
 _OTHERS_AT_ONCE = 500
 _NEVER_US = 2**62
+_BEHIND_US = DAY_US
 
 _T = TypeVar("_T")
 _Place = tuple[int, str, int]
@@ -43,8 +44,9 @@ def delete_old_books(
 ) -> int:  # fmt: skip
     """Let go of what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
 
-    Of topics that are gone, too: whoever has a partition looks after all that bore its number. Raises
-    LogweirError(STORE_DOWN).
+    A worker that is behind counts what is old by now: nothing is old that was received in the last day that the
+    partition is accounted for. Of topics that are gone, too: whoever has a partition looks after all that bore its
+    number. Raises LogweirError(STORE_DOWN).
     """
     before_us = now_us - settings.retention_days * DAY_US
     deleted = sum(ledger.sources.forget(before_us) for ledger in ledgers)
@@ -55,10 +57,11 @@ def delete_old_books(
     if not ledgers or not _has_old(store, group, before_us):
         return deleted
     books = read_books(store, group=group, late_us=settings.late_us, now_us=now_us)
-    old = _Old(store, group, books, before_us, by_partition)
     for ledger in ledgers:
-        deleted += _carry(store, group, owner, books.carried, ledger.partition, before_us, old.portions(ledger))
-    return deleted + old.delete_closings()
+        old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition)
+        deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, old.portions(ledger))
+        deleted += old.delete_closings(ledger.partition)
+    return deleted
 
 
 def _has_old(store: Store, group: str, before_us: int) -> bool:
@@ -78,7 +81,7 @@ def _has_old(store: Store, group: str, before_us: int) -> bool:
 
 
 def _carry(
-    store: Store, group: str, owner: str, known: Carried, partition: int, before_us: int, portions: Iterator[Carried]
+    store: Store, group: str, owner: str, known: Carried, partition: int, before: int, portions: Iterator[Carried]
 ) -> int:
     """Write each portion's sums, and delete what they are of; gives how many documents."""
     first = next(portions, None)
@@ -91,7 +94,7 @@ def _carry(
     deleted = 0
 
     def write() -> None:
-        total.before = before_us // WINDOW_US
+        total.before = max(total.before, before)
         total.step[partition] += 1
         body = {"owner": owner, **total.as_body(partition)}
         store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
@@ -285,7 +288,7 @@ class _Old:
         return portion
 
     # --- closings --------------------------------------------------------------------------------------------------
-    def delete_closings(self) -> int:
+    def delete_closings(self, partition: int) -> int:
         """Delete what was said of processes of which there is nothing any more."""
         held = {one.stream for one in self.books.windows if not self._is_old(one)}
         gone = []
@@ -293,7 +296,7 @@ class _Old:
         for document in self.store.scan_ledger(prefix):
             number, epoch = document.id.removeprefix(prefix).split(":")
             is_old = document.body.get("at_us", 0) < self.before_us
-            if is_old and int(number) in self.ledgers and (epoch, int(number)) not in held:
+            if is_old and int(number) == partition and (epoch, partition) not in held:
                 gone.append(document)
         if gone:
             self.store.delete_ledger(gone)
