@@ -293,7 +293,7 @@ def main() -> int:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: on Kafka, with three replicas")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="do this alone (again for more)")
     arguments = parser.parse_args()
-    end_s = time.monotonic() + 60 * arguments.minutes
+    end_s = 0.0
 
     def until(kills: int) -> bool:
         print(f"\r{kills} kills, {max(0, end_s - time.monotonic()):.0f} s to go ", end="", file=sys.stderr, flush=True)
@@ -304,6 +304,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as folder,
         system(Path(folder), on_kafka=on_kafka, brokers=arguments.brokers, only=arguments.only) as under_torture,
     ):
+        end_s = time.monotonic() + 60 * arguments.minutes
         outcome = torture(under_torture, until=until, pause_s=1 if arguments.only else 3)
     print(file=sys.stderr)
     print(outcome)
