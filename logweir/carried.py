@@ -116,7 +116,10 @@ def read_carried(store: Store, group: str) -> Carried:
     prefix = f"carried:{group}:"
     whole = Carried()
     for document in store.scan_ledger(prefix):
-        partition = int(document.id.removeprefix(prefix))
+        number = document.id.removeprefix(prefix)
+        if not number.isdigit():
+            continue  # It is of a group whose name begins with ours.
+        partition = int(number)
         one = Carried.from_body(document.body, partition)
         whole.add(one)
         whole.taken |= one.taken
