@@ -116,10 +116,7 @@ def read_carried(store: Store, group: str) -> Carried:
     prefix = f"carried:{group}:"
     whole = Carried()
     for document in store.scan_ledger(prefix):
-        number = document.id.removeprefix(prefix)
-        if not number.isdigit():
-            continue  # It is of a group whose name begins with ours.
-        partition = int(number)
+        partition = int(document.id.removeprefix(prefix))
         one = Carried.from_body(document.body, partition)
         whole.add(one)
         whole.taken |= one.taken

@@ -194,7 +194,7 @@ class StoreSettings(_Section):
 class WorkerSettings(_Section):
     """What reads the queue and writes the store."""
 
-    group: str = "logweir"
+    group: str = Field("logweir", pattern=r"^[A-Za-z0-9._-]{1,128}$")
     """Consumer group: all workers of one group share the partitions."""
     bulk_events_max: int = Field(2000, ge=1, le=100_000)
     """Most events in one bulk."""
@@ -317,7 +317,7 @@ class ExporterSettings(_Section):
     interval_s: float = Field(10.0, gt=0, le=600)
     """How often the ledger is read; less often where a reading takes longer than a fifth of it."""
     emitters_max: int = Field(200, ge=1, le=10_000)
-    """Emitters that have a series of their own: those with the highest figures. All others are in one, _other."""
+    """Emitters that have a series of their own: those with the highest figures. All others are in one, (others)."""
 
 
 class LogSettings(_Section):

@@ -8,6 +8,7 @@ a record is indexed, which of its events came on an earlier day already.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from logweir.tracker import Tracker
 Emitter = tuple[str, str | None]
 """Key name, and the emitter's own name where it sent one."""
 
+# With a space, which no header can have: so no run that an emitter names is taken for one of these.
+_IMPLIED = re.compile(r"run ([0-9]{1,15})", re.ASCII)
+_IMPLIED_FIRST = "run 1"
 _RETIRED_NAMES_MAX = 256
 
 
@@ -299,10 +303,12 @@ class EmitterLedger:
 
 
 def _implied_epoch(state: EmitterState, batch: Batch) -> str:
-    latest = next(reversed(state.epochs), "~1")
+    """Of numbers without a run: they are of the latest such run, and begin another one when they begin anew."""
+    own = [epoch for epoch, tracker in state.epochs.items() if tracker.natural and _IMPLIED.fullmatch(epoch)]
+    latest = own[-1] if own else _IMPLIED_FIRST
     tracker = state.epochs.get(latest)
     if tracker is not None and batch.sequence_first == 1 and tracker.seen.covers(1, 1):
-        return f"~{int(latest[1:]) + 1}"
+        return f"run {int(latest.removeprefix('run ')) + 1}"
     return latest
 
 

@@ -14,10 +14,13 @@ _READ_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """``records``: how many are not settled yet. ``seconds``: the age of the first of them, 0.0 when there is none."""
+    """``records``: how many are not settled yet. ``seconds``: the age of the first of them, 0.0 when there is none.
+
+    None when the queue did not give that one in time.
+    """
 
     records: int
-    seconds: float
+    seconds: float | None
 
 
 def lags(queue: Queue, positions: Mapping[int, int], *, now_us: int) -> dict[int, Lag]:
@@ -36,11 +39,12 @@ def _lag(queue: Queue, partition: int, position: int, now_us: int) -> Lag:
     following = max(position, earliest)
     if following >= latest:
         return Lag(0, 0.0)
-    return Lag(latest - following, max(0.0, (now_us - _taken_us(queue, partition, following, now_us)) / 1e6))
+    taken_us = _taken_us(queue, partition, following)
+    return Lag(latest - following, None if taken_us is None else max(0.0, (now_us - taken_us) / 1e6))
 
 
-def _taken_us(queue: Queue, partition: int, offset: int, now_us: int) -> int:
-    """When the queue took the record at the offset; ``now_us`` when it is gone by now."""
+def _taken_us(queue: Queue, partition: int, offset: int) -> int | None:
+    """When the queue took the record at the offset; None when it is gone by now, or does not come."""
     with closing(queue.reader(partition, offset)) as reader:
         try:
             found = reader.read(wait_s=_READ_WAIT_S, records_max=1)
@@ -48,4 +52,4 @@ def _taken_us(queue: Queue, partition: int, offset: int, now_us: int) -> int:
             if error.problem is not OFFSETS_EXPIRED:
                 raise
             found = []
-    return found[0].timestamp_ms * 1000 if found else now_us
+    return found[0].timestamp_ms * 1000 if found else None

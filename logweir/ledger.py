@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from logweir import metrics
@@ -622,7 +623,7 @@ class PartitionLedger:
 
 def _shortened(ranges: Intervals) -> int:
     """Leave only the latest RANGES_MAX ranges in the set; gives how many numbers went with the others."""
-    surplus = list(ranges)[: max(0, ranges.range_count - RANGES_MAX)]
+    surplus = list(islice(ranges, max(0, ranges.range_count - RANGES_MAX)))
     return sum(ranges.remove(first, last) for first, last in surplus)
 
 

@@ -19,7 +19,7 @@ from logweir.clock import WINDOW_US
 from logweir.config import Settings
 from logweir.expectations import EMITTER, SOURCE
 from logweir.lag import lags
-from logweir.ledger import position_id
+from logweir.ledger import position_id, position_prefix
 from logweir.outcomes import DeadLetterReason
 from logweir.queue import Queue
 from logweir.sequence import Intervals
@@ -28,7 +28,7 @@ from logweir.store import Held, Store
 
 NUMBERED = ("A", "B")
 """The classes of emitters of which what is lost is known; of the others it is never shown as 0."""
-OTHERS = "_other"
+OTHERS = "(others)"
 Samples = Mapping[Any, float]
 """By label values, a tuple of them."""
 _STATES = ("open", "balanced", "unbalanced", PROCESS_GONE, CLOSED_BY_HAND)
@@ -48,12 +48,19 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     silence = read_silence(store, group=group, settings=settings.silence, now_us=now_us)
     yield from _silence(silence, settings.exporter.emitters_max)
     yield from _worst(books, silence, settings.exporter.emitters_max)
-    yield from _windows(books, positions, now_us)
+    # What is worked off is accounted for up to now, however long ago its last record came.
+    marks = [
+        body.get("watermark_us", 0) if behind[at].records else now_us
+        for at, body in positions.items() if at in behind
+    ]  # fmt: skip
+    yield from _windows(books, marks, now_us)
     yield from _canaries(positions.values())
-    yield _family("logweir_queue_expired_offsets_total", {(): sum(map(_expired, positions.values()))})
+    expired = sum(_expired(document.body) for document in store.scan_ledger(position_prefix(group)))
+    yield _family("logweir_queue_expired_offsets_total", {(): expired})
     labels = {partition: (queue.topic, str(partition), group) for partition in behind}
     yield _family("logweir_queue_lag_records", {labels[at]: lag.records for at, lag in behind.items()})
-    yield _family("logweir_queue_head_age_seconds", {labels[at]: lag.seconds for at, lag in behind.items()})
+    ages = {labels[at]: lag.seconds for at, lag in behind.items() if lag.seconds is not None}
+    yield _family("logweir_queue_head_age_seconds", ages)
     yield from _dead_letters(store)
     yield _family("logweir_ledger_read_timestamp_seconds", {(): now_us / 1e6})
 
@@ -72,7 +79,8 @@ def _events(books: Books) -> Iterator[Metric]:
     for (from_outcome, to_outcome), count in corrected.items():
         first[from_outcome] += count
         first[to_outcome] -= count
-    closed = [window.row for window in books.windows if window.state != "open"]
+    # The doors' word alone: a process that seems gone may be one whose worker is behind, and speak again.
+    closed = [window.row for window in books.windows if window.window.closed]
     # Of what is carried, what was in windows: numbers between them are of no closed one.
     carried = books.carried.row
     accepted = carried.accepted - books.carried.lost_in_queue[UNKNOWN]
@@ -142,16 +150,15 @@ def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric
     yield _family("logweir_series_capped", {(name,): count for name, count in capped.items()})
 
 
-def _windows(books: Books, positions: Mapping[int, dict[str, Any]], now_us: int) -> Iterator[Metric]:
+def _windows(books: Books, marks: list[int], now_us: int) -> Iterator[Metric]:
     states = {**dict.fromkeys(_STATES, 0), **books.states()}
     labels = {state: (state.removeprefix("open: ").replace(" ", "_"),) for state in states}
     yield _family("logweir_ledger_windows", {labels[state]: count for state, count in states.items()})
     yield _family("logweir_ledger_imbalance_events", {(): books.imbalance})
     opened = [window.window.window * WINDOW_US for window in books.windows if window.state == "open"]
     yield _family("logweir_ledger_oldest_open_window_timestamp_seconds", {(): min(opened, default=now_us) / 1e6})
-    marks = [body.get("watermark_us", 0) for body in positions.values()]
-    if marks and min(marks):
-        samples = {("settled",): min(marks) / 1e6, ("closed",): min([*opened, *marks]) / 1e6}
+    if marks and min(marks) > 0:
+        samples = {("settled",): min(marks) / 1e6, ("closed",): min(*opened, *marks, now_us) / 1e6}
         yield _family("logweir_stage_watermark_timestamp_seconds", samples)
 
 

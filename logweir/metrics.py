@@ -208,7 +208,7 @@ METRICS = (
         "logweir_identity_conflicts_total", Kind.COUNTER,
         "Events with the identity and not the content of an earlier one; they are among the dead letters.",
     ),
-    Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost, of the emitters that lost most; _other: of all others.", ("emitter",)),
+    Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost, of the emitters that lost most; (others): of all others.", ("emitter",)),
     Metric("logweir_emitters", Kind.GAUGE, "Emitters, by whether they have fallen silent, and by class.", ("state", "class")),
     Metric("logweir_sources", Kind.GAUGE, "Sources (category and host name), by whether they have fallen silent.", ("state",)),
     Metric(
@@ -216,10 +216,10 @@ METRICS = (
     ),
     Metric(
         "logweir_emitter_silence_seconds", Kind.GAUGE,
-        "How long a silent emitter was not heard of while we could hear, of those silent longest; _other: the longest of all"
+        "How long a silent emitter was not heard of while we could hear, of those silent longest; (others): the longest of all"
         " others.", ("emitter",),
     ),
-    Metric("logweir_series_capped", Kind.GAUGE, "How many emitters are in _other, by metric.", ("metric",)),
+    Metric("logweir_series_capped", Kind.GAUGE, "How many emitters are in (others), by metric.", ("metric",)),
     Metric("logweir_ledger_windows", Kind.GAUGE, "Windows in the ledger.", ("state",)),
     Metric("logweir_ledger_imbalance_events", Kind.GAUGE, "Events that the books cannot explain. Anything but 0 is a fault."),
     Metric(

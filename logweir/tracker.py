@@ -95,9 +95,13 @@ class Tracker:
         self, first: int, outcomes: Sequence[Outcome], *, day: str, watermark_us: int, late_us: int, ranges_max: int
     ) -> None:
         """The events ``first`` and following have come, one for each outcome, received on the UTC day ``day``."""
-        last = first + len(outcomes) - 1
         if self.natural and first <= self.floor:
-            return  # Nothing is claimed of that range any more.
+            # Which of these had come before is not known to anybody: they stay what they were counted as.
+            outcomes = outcomes[self.floor + 1 - first :]
+            first = self.floor + 1
+            if not outcomes:
+                return
+        last = first + len(outcomes) - 1
         if first < self.start:
             self._begin_at(first, last, watermark_us)
         if first <= self.top:
@@ -168,19 +172,12 @@ class Tracker:
         return late
 
     def _bound(self, ranges_max: int) -> None:
-        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all.
-
-        Natural numbers may be on other partitions: of them the covered range begins later then, and nothing is claimed.
-        """
+        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all."""
         while len(self.gaps) > ranges_max:
             gap = self.gaps.pop(0)
-            self.floor = gap.last
-            if self.natural:
-                self.start = gap.last + 1
-                self.seen.remove(1, gap.last)
-            else:
-                self.lost_below += len(gap)
-                self.seen.add(gap.first, gap.last)
+            self.floor = max(self.floor, gap.last)
+            self.lost_below += len(gap)
+            self.seen.add(gap.first, gap.last)
 
     # --- on which day a number came first --------------------------------------------------------------------------
     def _note_day(self, first: int, last: int, day: str) -> None:
@@ -288,8 +285,7 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
     if len(parts) == 1:
         return parts[0]
     natural = parts[0].natural
-    begun = [part.start for part in parts if part.floor] if natural else []
-    whole = Tracker(parts[0].epoch, natural=natural, start=max(begun) if begun else min(part.start for part in parts))
+    whole = Tracker(parts[0].epoch, natural=natural, start=min(part.start for part in parts))
     for part in parts:
         whole.seen.add_all(part.seen)
         for reason, count in part.dropped.items():

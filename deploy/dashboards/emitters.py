@@ -75,14 +75,14 @@ LOSSES = Row("Who loses", (
     ),
     Panel(
         "Worst emitters",
-        "Events lost, less those recovered, since the ledger began, of the twenty that lost most. _other is all emitters"
+        "Events lost, less those recovered, since the ledger began, of the twenty that lost most. (others) is all emitters"
         " without a series of their own (exporter.emitters_max).",
         "short", (Query("topk(20, max by (emitter) (logweir_emitter_lost_events))", ""),),
         kind="table", height=9, runbook="LogweirLossExact",
     ),
     Panel(
         "Emitters without a series of their own",
-        "How many are summed up in _other, by metric. `logweir emitters` lists them all.",
+        "How many are summed up in (others), by metric. `logweir emitters` lists them all.",
         "short", (Query("max by (metric) (logweir_series_capped)", "{{metric}}"),),
         height=9,
     ),

@@ -35,7 +35,7 @@ from logweir.store import LedgerDocument
 from logweir.store.sqlite import SqliteStore
 from logweir_workers.merging import HourMerger
 from logweir_workers.pipeline import Pipeline, Work
-from logweir_workers.retention import delete_old_books
+from logweir_workers.retention import delete_old_books, old_books
 
 GROUP, TOPIC = "logweir", "t"
 PARTITIONS = 2
@@ -449,7 +449,13 @@ class Product(RuleBasedStateMachine):
                     for ledger in ledgers:
                         ledger.watermark_us = self.now + 2 * DAY_US
                     delete_old_books(
-                        self.store, group=GROUP, owner="w", settings=LIMITS, ledgers=ledgers, now_us=cut_us + DAY_US
+                        self.store,
+                        group=GROUP,
+                        owner="w",
+                        settings=LIMITS,
+                        ledgers=ledgers,
+                        now_us=cut_us + DAY_US,
+                        books=old_books(self.store, group=GROUP, settings=LIMITS, now_us=cut_us + DAY_US),
                     )
             except Crash:
                 for state in self.partitions:

@@ -219,16 +219,16 @@ def test_natural_numbers_are_exact_in_the_range_that_they_cover(moves: list[tupl
     assert whole.accepted == len(numbers)
 
 
-def test_natural_numbers_scattered_over_partitions_are_never_called_lost_for_want_of_room() -> None:
-    """Each partition has every third number and keeps few gaps: the covered range begins later, and is complete."""
-    parts = [Tracker("e", natural=True, start=at + 1, top=at) for at in range(3)]
-    for number in range(1, 3001):
-        parts[(number - 1) % 3].arrive(
-            number, [Outcome.INDEXED], day=DAY, watermark_us=number, late_us=LATE_US, ranges_max=10
-        )
-    whole = united(parts)
+def test_natural_numbers_beyond_the_room_for_gaps_stay_counted_as_lost() -> None:
+    """Every second number never comes, and few gaps are kept: what is lost only grows, and is right to the event."""
+    tracker = Tracker("e", natural=True)
+    lost = []
+    for number in range(1, 3001, 2):
+        tracker.arrive(number, [Outcome.INDEXED], day=DAY, watermark_us=number, late_us=LATE_US, ranges_max=10)
+        lost.append(tracker.losses(watermark_us=10**9, late_us=LATE_US).lost)
+    tracker.arrive(2, [Outcome.INDEXED], day=DAY, watermark_us=3001, late_us=LATE_US, ranges_max=10)
 
-    assert whole.top == 3000
-    assert 2900 < whole.start < 3000
-    assert whole.losses(watermark_us=10**9, late_us=LATE_US) == Losses()
-    assert whole.accepted == whole.created
+    assert lost == list(range(1500))
+    assert tracker.losses(watermark_us=10**9, late_us=LATE_US) == Losses(lost=1499)
+    assert tracker.created == 2999
+

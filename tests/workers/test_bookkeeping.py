@@ -15,7 +15,7 @@ from logweir.record import Accepted, Kind, Marker, Record
 from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import Document, Store
 from logweir_workers.bookkeeping import StoreAuditor
-from logweir_workers.retention import delete_old_books
+from logweir_workers.retention import delete_old_books, old_books
 from tests.workers.helpers import batch
 
 EPOCH = b"\x07" * 16
@@ -130,13 +130,10 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
 
     def delete(days: int) -> int:
         ledger.watermark_us = START_US + (days + 2) * DAY_US
+        now_us = START_US + days * DAY_US + MINUTE_US * 2
+        books = old_books(store, group="g", settings=limits, now_us=now_us)
         return delete_old_books(
-            store,
-            group="g",
-            owner="me",
-            settings=limits,
-            ledgers=[ledger],
-            now_us=START_US + days * DAY_US + MINUTE_US * 2,
+            store, group="g", owner="me", settings=limits, ledgers=[ledger], now_us=now_us, books=books
         )
 
     assert delete(1) == 0
@@ -174,7 +171,9 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
     heard("t", 0, "old", day=8)
     ledger = heard("t", 0, "old", day=9)
     limits = AccountingSettings(retention_days=2)
-    delete_old_books(store, group="g", owner="me", settings=limits, ledgers=[ledger], now_us=START_US + 9 * DAY_US)
+    now_us = START_US + 9 * DAY_US
+    books = old_books(store, group="g", settings=limits, now_us=now_us)
+    delete_old_books(store, group="g", owner="me", settings=limits, ledgers=[ledger], now_us=now_us, books=books)
     ledger.rewind(0)
     ledger.flush()
 

@@ -76,14 +76,20 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
     door.write(batch(event(5), event(6), event(9), b'{"summary":"bare"}', id=b"\x01" * 16))
     door.write(batch(event(1, "db"), event(2, "db"), event(1, "db"), event(3, "db"), id=b"\x02" * 16))
 
+    # A run that its sender names is never taken for one of those that the numbers themselves begin.
+    for name in ("run-1", "~x", "~1"):
+        door.write(batch(b"{}", id=b"\x03" * 16, emitter="both", epoch=name, sequence_first=1))
+    door.write(batch(event(1, "both"), event(3, "both"), id=b"\x04" * 16))
+
     def losses() -> dict[str | None, tuple[str, int | None, list[list[Any]]]]:
         books = read_books(store, group="logweir", late_us=1_000_000, now_us=0)
         return {row["emitter"]: (row["class"], row["lost"], row["lost_ranges"]) for row in books.as_json()["emitters"]}
 
     expected = {
         None: ("D", None, []),
-        "web": ("B", 2, [["~1", 7, 8]]),
-        "db": ("B", 1, [["~2", 2, 2]]),
+        "web": ("B", 2, [["run 1", 7, 8]]),
+        "db": ("B", 1, [["run 2", 2, 2]]),
+        "both": ("B", 1, [["run 1", 2, 2]]),
     }
     with running_worker(settings, queue, store):
         eventually(lambda: losses() == expected, wait_s=20)

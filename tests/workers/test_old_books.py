@@ -16,7 +16,7 @@ from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import LedgerDocument, Store
 from logweir_workers.bookkeeping import recheck_differences
 from logweir_workers.merging import HourMerger
-from logweir_workers.retention import delete_old_books
+from logweir_workers.retention import delete_old_books, old_books
 from tests.workers.helpers import batch
 
 EPOCH = b"\x07" * 16
@@ -73,10 +73,11 @@ class Partition:
 
     def let_go(self, *, days: float = 100) -> int:
         self.ledger.watermark_us = int(NOW_US + days * DAY_US)
+        now_us = int(NOW_US + days * DAY_US)
+        books = old_books(self.store, group="g", settings=LIMITS, now_us=now_us)
         return delete_old_books(
-            self.store, group="g", owner="me", settings=LIMITS, ledgers=[self.ledger],
-            now_us=int(NOW_US + days * DAY_US),
-        )  # fmt: skip
+            self.store, group="g", owner="me", settings=LIMITS, ledgers=[self.ledger], now_us=now_us, books=books
+        )
 
 
 def read(store: Store, span: Span | None = None) -> Books:
@@ -238,7 +239,8 @@ def test_what_a_worker_that_is_behind_counts_by_now_is_not_old(store: Store) -> 
     one.window(HOUR, INDEXED)
     late_us = NOW_US + 100 * DAY_US
     deleted = delete_old_books(
-        store, group="g", owner="me", settings=LIMITS, ledgers=[one.ledger], now_us=late_us
+        store, group="g", owner="me", settings=LIMITS, ledgers=[one.ledger], now_us=late_us,
+        books=old_books(store, group="g", settings=LIMITS, now_us=late_us),
     )  # fmt: skip
 
     assert deleted == 0

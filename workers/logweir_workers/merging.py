@@ -82,6 +82,8 @@ class HourMerger:
         merged: list[LedgerDocument] = []
         for document in found.values():
             window = Window.from_body(document.id, document.body)
+            if not hours.is_complete(window):
+                continue
             if not hours.has(hour, window):
                 hours.merge(hour, window)
             merged.append(document)

@@ -8,13 +8,14 @@ Killed between any two steps, the next one goes on there; what is named in the s
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from logweir.audit import Books, Stream, WindowBooks, books_of_emitter, read_books
+from logweir.audit import Books, Stream, WindowBooks, books_of_emitter, read_books_once
 from logweir.carried import UNKNOWN, Carried, carried_id
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 _WINDOWS_AT_ONCE = 200
 _OTHERS_AT_ONCE = 500
 _NEVER_US = 2**62
+_TURN_S_MAX = 5.0
 _BEHIND_US = DAY_US
 
 _T = TypeVar("_T")
@@ -38,28 +40,37 @@ _Place = tuple[int, str, int]
 """Partition, ingest epoch, window."""
 
 
+def old_books(store: Store, *, group: str, settings: AccountingSettings, now_us: int) -> Books | None:
+    """The books, when there may be anything old in them; may take minutes. Raises LogweirError(STORE_DOWN)."""
+    if not _has_old(store, group, now_us - settings.retention_days * DAY_US):
+        return None
+    return read_books_once(store, group=group, late_us=settings.late_us, now_us=now_us)
+
+
 def delete_old_books(
     store: Store, *, group: str, owner: str, settings: AccountingSettings, ledgers: Collection[PartitionLedger],
-    now_us: int,
+    now_us: int, books: Books | None,
 ) -> int:  # fmt: skip
     """Let go of what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
 
-    A worker that is behind counts what is old by now: nothing is old that was received in the last day that the
-    partition is accounted for. Of topics that are gone, too: whoever has a partition looks after all that bore its
-    number. Raises LogweirError(STORE_DOWN).
+    ``books``: as ``old_books`` gave them, not necessarily just now: what has changed since stays until the next time,
+    as does what takes longer than some seconds. A worker that is behind counts what is old by now: nothing is old that
+    was received in the last day that the partition is accounted for. Of topics that are gone, too: whoever has a
+    partition looks after all that bore its number. Raises LogweirError(STORE_DOWN).
     """
     before_us = now_us - settings.retention_days * DAY_US
+    deadline_s = time.monotonic() + _TURN_S_MAX
     deleted = sum(ledger.sources.forget(before_us) for ledger in ledgers)
     by_partition = {ledger.partition: ledger for ledger in ledgers}
     for documents in _chunks(_of_topics_gone(store, group, by_partition, before_us), _OTHERS_AT_ONCE):
         store.delete_ledger(documents)
         deleted += len(documents)
-    if not ledgers or not _has_old(store, group, before_us):
+    if not ledgers or books is None:
         return deleted
-    books = read_books(store, group=group, late_us=settings.late_us, now_us=now_us)
     for ledger in ledgers:
         old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition)
-        deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, old.portions(ledger))
+        portions = old.portions(ledger, deadline_s)
+        deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
         deleted += old.delete_closings(ledger.partition)
     return deleted
 
@@ -142,20 +153,27 @@ class _Old:
     def before(self) -> int:
         return self.before_us // WINDOW_US
 
-    def portions(self, ledger: PartitionLedger) -> Iterator[Carried]:
-        """What to let go of on a partition, with its sums, a step each. ``taken`` is what to delete."""
+    def portions(self, ledger: PartitionLedger, deadline_s: float) -> Iterator[Carried]:
+        """What to let go of on a partition, with its sums, a step each. ``taken`` is what to delete.
+
+        It is deleted when the next one is asked for. There is none after ``deadline_s``, of the monotonic clock.
+        """
         corrections = self._corrections(ledger.partition)
         windows = [one for one in self.books.windows if one.partition == ledger.partition and self._is_old(one)]
         windows.sort(key=lambda one: max(one.window.windows))
         for some in _chunks(windows, _WINDOWS_AT_ONCE):
-            portion = self._of_windows(ledger, some, corrections)
+            portion = self._of_windows(ledger, some, corrections) if time.monotonic() < deadline_s else None
             if portion is None:
-                return  # It has changed since it was read: the next time.
+                return  # It has changed since it was read, or time is over: the next time.
             yield portion
+        if time.monotonic() >= deadline_s:
+            return
         for documents in _chunks([one for some in corrections.values() for one in some], _OTHERS_AT_ONCE):
             yield self._of_corrections(documents)
         for emitters in _chunks(self._emitters(ledger.partition), _OTHERS_AT_ONCE):
             yield self._of_emitters(emitters)
+            for emitter, gone in emitters:
+                self._let_go(emitter, gone)
 
     def _is_old(self, one: WindowBooks) -> bool:
         return max(one.window.windows) < self.before
@@ -170,6 +188,8 @@ class _Old:
             found = [documents[id] for id in _ids(one) if id in documents]
             if len(found) < len(_ids(one)) or found[0].body["position"] != one.window.position:
                 return None
+            if len(found[0].body.get("minutes", ())) != len(one.window.minutes):
+                return None  # An hour that another worker has merged more into.
             portion.taken |= {document.id: document.generation for document in found}
             own = [correction for place in _places(one) for correction in corrections.pop(place, ())]
             if sorted(map(repr, _lines(own))) != sorted(map(repr, one.corrections)):
@@ -259,21 +279,21 @@ class _Old:
             gone = [one for one in bare if _partition_of(one) == partition and one.body["last_us"] < self.before_us]
             if numbered and min(map(_partition_of, numbered)) == partition and self._is_all_old(numbered):
                 gone += numbered
-            if gone and self._let_go(emitter, gone):
+            if gone and all(ledger.emitters.is_at_rest(emitter) for ledger in self._ledgers_of(gone)):
                 found.append((emitter, gone))
         return found
 
     def _is_all_old(self, numbered: list[LedgerDocument]) -> bool:
         return all(_partition_of(one) in self.ledgers and one.body["last_us"] < self.before_us for one in numbered)
 
-    def _let_go(self, emitter: Emitter, documents: list[LedgerDocument]) -> bool:
+    def _ledgers_of(self, documents: list[LedgerDocument]) -> list[PartitionLedger]:
+        """Those that may have them in memory."""
         own = [self.ledgers[_partition_of(one)] for one in documents]
-        own = [ledger for ledger, one in zip(own, documents, strict=True) if _topic_of(one) == ledger.topic_id]
-        if not all(ledger.emitters.is_at_rest(emitter) for ledger in own):
-            return False
-        for ledger in own:
+        return [ledger for ledger, one in zip(own, documents, strict=True) if _topic_of(one) == ledger.topic_id]
+
+    def _let_go(self, emitter: Emitter, documents: list[LedgerDocument]) -> None:
+        for ledger in self._ledgers_of(documents):
             ledger.emitters.let_go(emitter)
-        return True
 
     def _of_emitters(self, emitters: list[tuple[Emitter, list[LedgerDocument]]]) -> Carried:
         portion = Carried()

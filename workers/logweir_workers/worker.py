@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from logweir import exposition, metrics
+from logweir.audit import Books
 from logweir.clock import DAY_US, Clock, now_us
 from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
@@ -32,7 +33,7 @@ from logweir_workers.letter_room import LetterRoom
 from logweir_workers.merging import HourMerger
 from logweir_workers.patience import Stopped, until_it_answers
 from logweir_workers.pipeline import Pipeline, Work
-from logweir_workers.retention import delete_old_books
+from logweir_workers.retention import delete_old_books, old_books
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ _POLL_INTERVAL_S_MAX = 0.25
 _IDLE_WAIT_S = 0.2
 _IDLE_INTERVAL_S = 2.0
 _RETENTION_INTERVAL_S = 3600.0
+_READ_INTERVAL_S = 1.0
 _LETTERS_INTERVAL_S = 60.0
 _MERGE_INTERVAL_S = 1.0
 _FILTERS_INTERVAL_S = 2.0
@@ -142,6 +144,7 @@ class Worker:
         self._under_way: deque[_Bulk] = deque()
         self._uncommitted: dict[int, int] = {}
         self._paused: set[int] = set()
+        self._old_books: Future[Books | None] | None = None
         self._turned = time.monotonic()
         self._polled = 0.0
         self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
@@ -152,7 +155,8 @@ class Worker:
             _Chore(self._settings.ledger_interval_s, self._flush),
             _Chore(_IDLE_INTERVAL_S, self._note_idle),
             _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
-            _Chore(_RETENTION_INTERVAL_S, self._delete_old_books, due=time.monotonic() + _BOOKS_DELAY_S),
+            _Chore(_RETENTION_INTERVAL_S, self._read_old_books, due=time.monotonic() + _BOOKS_DELAY_S),
+            _Chore(_READ_INTERVAL_S, self._delete_old_books),
             _Chore(_MERGE_INTERVAL_S, self._merge_windows, due=time.monotonic() + _BOOKS_DELAY_S),
             _Chore(self._accounting.store_audit_interval_s, self._audit_store),
             _Chore(_LETTERS_INTERVAL_S, self._expire_letters),
@@ -419,11 +423,30 @@ class Worker:
         for index in deleted:
             log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
 
+    def _read_old_books(self) -> None:
+        """On a thread of its own: it may take minutes, and a member that does not poll is taken for dead."""
+        if self._old_books is not None:
+            return
+        reading = self._old_books = Future()
+
+        def read() -> None:
+            try:
+                group, now_us = self._settings.group, self._clock()
+                reading.set_result(old_books(self._store, group=group, settings=self._accounting, now_us=now_us))
+            except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
+                reading.set_exception(error)
+
+        # A stop does not wait for it: it only reads.
+        threading.Thread(target=read, name="books", daemon=True).start()
+
     def _delete_old_books(self) -> None:
+        if self._old_books is None or not self._old_books.done():
+            return
+        reading, self._old_books = self._old_books, None
         try:
             deleted = delete_old_books(
                 self._store, group=self._settings.group, owner=self._owner, settings=self._accounting,
-                ledgers=self._ledgers.values(), now_us=self._clock(),
+                ledgers=self._ledgers.values(), now_us=self._clock(), books=reading.result(),
             )  # fmt: skip
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
