@@ -231,4 +231,3 @@ def test_natural_numbers_beyond_the_room_for_gaps_stay_counted_as_lost() -> None
     assert lost == list(range(1500))
     assert tracker.losses(watermark_us=10**9, late_us=LATE_US) == Losses(lost=1499)
     assert tracker.created == 2999
-
