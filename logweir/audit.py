@@ -26,7 +26,7 @@ from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import OUTCOMES as OUTCOMES
 from logweir.equation import Row as Row
-from logweir.ledger import Window, position_prefix, window_place
+from logweir.ledger import Place, Window, partition_place, read_positions, window_place
 from logweir.sequence import Intervals
 from logweir.store import Store
 from logweir.tracker import Losses, Tracker, pairs, united
@@ -40,8 +40,6 @@ _READ_AGAIN_S = 1.0
 GONE_AFTER_US = 300_000_000
 """A window that is open so long after its end, while nothing comes of its process: the process is gone."""
 
-Place = tuple[str, int]
-"""(topic id, partition)."""
 _WindowOf = tuple[int, str, int]
 """Partition, ingest epoch, window: what a window is, whatever the topic is."""
 
@@ -345,10 +343,10 @@ def read_books_once(store: Store, *, group: str, late_us: int, now_us: int, span
 def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carried: Carried) -> Books:
     # The watermarks before the emitters, so that nothing is called lost that has come since; what the queue lost behind
     # the windows, so that nothing is called unexplained that was being written down.
-    watermarks = _watermarks(_positions(store, group))
+    watermarks = _watermarks(read_positions(store, group))
     found = _windows(store, group, span, carried.taken)
     emitters = _emitters(store, group, watermarks, late_us, span, carried.taken)
-    positions = _positions(store, group)
+    positions = read_positions(store, group)
     lines = read_corrections(store, group, without=carried.taken)
     corrections = [one for one in lines if span.has_window(one.window)]
     corrections_of: dict[_WindowOf, list[Correction]] = defaultdict(list)
@@ -381,15 +379,6 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
         books.carried.correct(one.from_outcome.value, one.to_outcome.value, one.count)
     _add_up(books, span, now_us)
     return books
-
-
-def _positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
-    found = {}
-    prefix = position_prefix(group)
-    for document in store.scan_ledger(prefix):
-        topic_id, partition = document.id.removeprefix(prefix).rsplit(":", 1)
-        found[topic_id, int(partition)] = document.body
-    return found
 
 
 def _watermarks(positions: dict[Place, dict[str, Any]]) -> dict[Place, int]:
@@ -666,13 +655,11 @@ def _emitters(
 ) -> dict[Emitter, EmitterBooks]:
     parts: dict[Emitter, list[tuple[int, EmitterState]]] = defaultdict(list)
     for document in store.scan_ledger(f"emitter:{group}:"):
-        _, _, place = document.id.removeprefix(f"emitter:{group}:").partition(":")
-        topic_id, partition = place.rsplit(":", 1)
         state = EmitterState.from_body(document.id, document.body)
         if document.id in taken:
             continue
         if span.has_emitter(state.emitter) and (span.from_us is None or state.last_us >= span.from_us):
-            parts[state.emitter].append((watermarks.get((topic_id, int(partition)), 0), state))
+            parts[state.emitter].append((watermarks.get(partition_place(document.id), 0), state))
     return {emitter: books_of_emitter(emitter, states, late_us, span) for emitter, states in parts.items()}
 
 

@@ -20,7 +20,7 @@ from logweir.clock import now_us as clock_us
 from logweir.closings import Closing, close
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
-from logweir.ledger import position_prefix
+from logweir.ledger import read_positions
 from logweir.store import Store
 
 
@@ -90,11 +90,8 @@ def _closing(books: Books, stream: Stream, windows: list[WindowBooks], who: str,
 
 def _is_heard(store: Store, group: str, epoch: str, now_us: int) -> bool:
     """Whether a canary of it has come lately: a process may live without taking any events."""
-    for document in store.scan_ledger(position_prefix(group)):
-        _, sent_us = document.body.get("canaries", {}).get(epoch, (0, 0))
-        if now_us - sent_us <= GONE_AFTER_US:
-            return True
-    return False
+    canaries = (body.get("canaries", {}).get(epoch, (0, 0)) for body in read_positions(store, group).values())
+    return any(now_us - sent_us <= GONE_AFTER_US for _, sent_us in canaries)
 
 
 def _who() -> str:

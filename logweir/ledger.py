@@ -38,6 +38,8 @@ CONFLICTS = "identity_conflicts"
 _OUTCOMES = tuple(Outcome)
 _NO_SOURCES: Mapping[Source, Batch] = {}
 _NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS)
+Place = tuple[str, int]
+"""(topic id, partition)."""
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
 AMENDMENTS_MAX = 100
@@ -170,6 +172,17 @@ HOUR_WINDOWS = 60
 def hour_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
     """The id of the document that has the window when it is merged into its hour."""
     return f"hour:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window // HOUR_WINDOWS}"
+
+
+def partition_place(id: str) -> Place:
+    """Topic id and partition, of an id that ends with them: of positions, hearings, emitters."""
+    topic_id, partition = id.rsplit(":", 2)[1:]
+    return topic_id, int(partition)
+
+
+def read_positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
+    """The bodies of all position documents, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
+    return {partition_place(document.id): document.body for document in store.scan_ledger(position_prefix(group))}
 
 
 def window_place(id: str, prefix: str) -> tuple[str, int, str, int]:

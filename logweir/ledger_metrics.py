@@ -19,7 +19,7 @@ from logweir.clock import WINDOW_US
 from logweir.config import Settings
 from logweir.expectations import EMITTER, SOURCE
 from logweir.lag import lags
-from logweir.ledger import position_id, position_prefix
+from logweir.ledger import read_positions
 from logweir.outcomes import DeadLetterReason
 from logweir.queue import Queue
 from logweir.sequence import Intervals
@@ -37,16 +37,15 @@ _STATES = ("open", "balanced", "unbalanced", PROCESS_GONE, CLOSED_BY_HAND)
 def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) -> Iterator[Metric]:
     """All of it, read now. Raises LogweirError: STORE_DOWN, STORE_REFUSES, QUEUE_DOWN."""
     group = settings.worker.group
-    topic_id, partitions = queue.topic_id(), queue.partition_count()
-    ids = {position_id(group, topic_id, partition): partition for partition in range(partitions)}
-    positions = {ids[id]: document.body for id, document in store.read_ledger(list(ids)).items()}
+    topic_id, ever = queue.topic_id(), read_positions(store, group)
+    positions = {partition: body for (topic, partition), body in ever.items() if topic == topic_id}
     offsets = {partition: body.get("next_offset") or 0 for partition, body in positions.items()}
     behind = lags(queue, offsets, now_us=now_us)
     books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now_us)
     yield from _events(books)
     yield from _numbered(books)
     silence = read_silence(store, group=group, settings=settings.silence, now_us=now_us)
-    yield from _silence(silence, settings.exporter.emitters_max)
+    yield from _silence(silence)
     yield from _worst(books, silence, settings.exporter.emitters_max)
     # What is worked off is accounted for up to now, however long ago its last record came.
     marks = [
@@ -55,8 +54,7 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     ]  # fmt: skip
     yield from _windows(books, marks, now_us)
     yield from _canaries(positions.values())
-    expired = sum(_expired(document.body) for document in store.scan_ledger(position_prefix(group)))
-    yield _family("logweir_queue_expired_offsets_total", {(): expired})
+    yield _family("logweir_queue_expired_offsets_total", {(): sum(map(_expired, ever.values()))})
     labels = {partition: (queue.topic, str(partition), group) for partition in behind}
     yield _family("logweir_queue_lag_records", {labels[at]: lag.records for at, lag in behind.items()})
     ages = {labels[at]: lag.seconds for at, lag in behind.items() if lag.seconds is not None}
@@ -118,36 +116,37 @@ def _numbered(books: Books) -> Iterator[Metric]:
     yield _family("logweir_events_lost_in_queue_total", {(letter,): count for letter, count in in_queue.items()})
 
 
-def _silence(silence: Silence, emitters_max: int) -> Iterator[Metric]:
+def _silence(silence: Silence) -> Iterator[Metric]:
     emitters = {(state.value, letter): 0 for state in State for letter in (*NUMBERED, "D")}
     yield _family("logweir_emitters", {**emitters, **silence.emitter_counts()})
     sources = {**{state.value: 0 for state in State}, **silence.source_counts()}
     yield _family("logweir_sources", {(state,): count for state, count in sources.items()})
     findings = Counter(finding.of for finding in silence.findings)
     yield _family("logweir_silence_findings", {(of,): findings[of] for of in (EMITTER, SOURCE)})
-    silent = {one.name: one.silent_s for one in silence.emitters if one.state is State.SILENT}
-    named = _highest(silent, emitters_max)
-    others = max((silent_s for name, silent_s in silent.items() if name not in named), default=0)
-    samples = {**{(name,): silent_s for name, silent_s in named.items()}, (OTHERS,): others}
-    yield _family("logweir_emitter_silence_seconds", samples)
 
 
-def _highest(figures: Mapping[str, int], size: int) -> dict[str, int]:
-    return dict(heapq.nlargest(size, figures.items(), key=lambda item: item[1]))
+def _highest(figures: Mapping[str, int], size: int) -> tuple[dict[str, int], list[int]]:
+    """The highest figures by name, and all others."""
+    named = dict(heapq.nlargest(size, figures.items(), key=lambda item: item[1]))
+    return named, [figure for name, figure in figures.items() if name not in named]
 
 
 def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric]:
-    """A series for each of the emitters that lost most; the others in one, so that sums stay true."""
+    """A series for each of the emitters that lost most, or are silent longest; one for all others, and how many."""
     lost = {name_of(emitter): found.total("lost") or 0 for emitter, found in books.emitters.items()}
-    lost = {name: count for name, count in lost.items() if count}
-    named = _highest(lost, emitters_max)
-    samples = {(name,): count for name, count in named.items()}
-    samples[(OTHERS,)] = sum(lost.values()) - sum(named.values())
-    yield _family("logweir_emitter_lost_events", samples)
-    silent = sum(one.state is State.SILENT for one in silence.emitters)
-    capped = {"logweir_emitter_lost_events": len(lost) - len(named)}
-    capped["logweir_emitter_silence_seconds"] = max(0, silent - emitters_max)
-    yield _family("logweir_series_capped", {(name,): count for name, count in capped.items()})
+    figures = {
+        "logweir_emitter_lost_events": {name: count for name, count in lost.items() if count},
+        "logweir_emitter_silence_seconds": {
+            one.name: one.silent_s for one in silence.emitters if one.state is State.SILENT
+        },
+    }
+    capped = {}
+    for metric, by_name in figures.items():
+        named, others = _highest(by_name, emitters_max)
+        rest = sum(others) if metric == "logweir_emitter_lost_events" else max(others, default=0)
+        yield _family(metric, {**{(name,): figure for name, figure in named.items()}, (OTHERS,): rest})
+        capped[(metric,)] = len(others)
+    yield _family("logweir_series_capped", capped)
 
 
 def _windows(books: Books, marks: list[int], now_us: int) -> Iterator[Metric]:

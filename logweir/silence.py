@@ -18,7 +18,7 @@ from logweir.audit import name_of
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
 from logweir.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
-from logweir.ledger import position_prefix
+from logweir.ledger import Place, partition_place, read_positions
 from logweir.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
 from logweir.silence_findings import Finding, findings_of
 from logweir.source_ledger import LastBatch, Source, hearing_prefix, sources_prefix
@@ -29,9 +29,6 @@ _FORGIVEN_MAX = 2
 _FORGIVEN_EVERY_US = 14 * DAY_US
 _HOUR_US = 60 * WINDOW_US
 _NEVER = LastBatch(0, "", "", "")
-
-Place = tuple[str, int]
-"""(topic id, partition)."""
 
 
 class State(StrEnum):
@@ -138,13 +135,12 @@ def _hearing(store: Store, group: str) -> tuple[dict[Place, int], Ear, list[dict
     """The minute up to which each partition is accounted for, the minutes that were heard, and all positions."""
     hearings = {}
     for document in store.scan_ledger(hearing_prefix(group)):
-        hearings[_place(document.id, hearing_prefix(group))] = document.body
+        hearings[partition_place(document.id)] = document.body
     horizons, positions = {}, []
-    for document in store.scan_ledger(position_prefix(group)):
-        place = _place(document.id, position_prefix(group))
+    for place, body in read_positions(store, group).items():
         clear = hearings.get(place, {}).get("clear_minute", 0)
-        horizons[place] = max(clear, document.body.get("watermark_us", 0) // WINDOW_US)
-        positions.append(document.body)
+        horizons[place] = max(clear, body.get("watermark_us", 0) // WINDOW_US)
+        positions.append(body)
     heard = united(MINUTES_HEARD, (Bits.from_body(MINUTES_HEARD, body["heard"]) for body in hearings.values()))
     return _of_latest_topic(horizons), Ear(heard), positions
 
@@ -159,11 +155,6 @@ def _of_latest_topic(horizons: Mapping[Place, int]) -> dict[Place, int]:
 
 def _overall(horizons: Mapping[Place, int]) -> int:
     return min(horizons.values(), default=0)
-
-
-def _place(id: str, prefix: str) -> Place:
-    topic_id, partition = id.removeprefix(prefix).rsplit(":", 1)
-    return topic_id, int(partition)
 
 
 @dataclass(slots=True)
@@ -200,7 +191,7 @@ def _emitters(store: Store, group: str, horizons: Mapping[Place, int]) -> Iterab
     prefix = f"emitter:{group}:"
     for document in store.scan_ledger(prefix):
         body = document.body
-        place = _place(document.id.removeprefix(prefix).partition(":")[2], "")
+        place = partition_place(document.id)
         subject = EMITTER, body["key"], body["emitter"]
         one = found.get(subject)
         if one is None:

@@ -23,7 +23,7 @@ from logweir.corrections import Correction, corrections_of
 from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import Row
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger import PartitionLedger
+from logweir.ledger import PartitionLedger, partition_place
 from logweir.source_ledger import hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
 
@@ -288,8 +288,8 @@ class _Old:
 
     def _ledgers_of(self, documents: list[LedgerDocument]) -> list[PartitionLedger]:
         """Those that may have them in memory."""
-        own = [self.ledgers[_partition_of(one)] for one in documents]
-        return [ledger for ledger, one in zip(own, documents, strict=True) if _topic_of(one) == ledger.topic_id]
+        places = (partition_place(one.id) for one in documents)
+        return [self.ledgers[at] for topic_id, at in places if topic_id == self.ledgers[at].topic_id]
 
     def _let_go(self, emitter: Emitter, documents: list[LedgerDocument]) -> None:
         for ledger in self._ledgers_of(documents):
@@ -343,11 +343,7 @@ def _count(portion: Carried, corrections: Iterable[Correction]) -> None:
 
 
 def _partition_of(document: LedgerDocument) -> int:
-    return int(document.id.rpartition(":")[2])
-
-
-def _topic_of(document: LedgerDocument) -> str:
-    return document.id.rsplit(":", 2)[1]
+    return partition_place(document.id)[1]
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
