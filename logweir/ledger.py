@@ -566,7 +566,10 @@ class PartitionLedger:
                 self._lose(epoch, known.gaps(record.first, record.last))
         # What comes twice, late from a spool, or as the marker of an older window says nothing of what was sent since.
         if record.last > stream.last:
-            stream.last, stream.offset = record.last, offset
+            stream.last = record.last
+            # Of the next window, something may have been sent before the marker of this one.
+            if record.kind != Kind.MARKER:
+                stream.offset = offset
 
     def _lose(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
         lost = self._lost.setdefault(epoch, Intervals())

@@ -212,7 +212,7 @@ def test_numbers_that_fell_into_a_hole_of_the_queue_are_known_exactly(store: Sto
     book.ledger.flush()
     body = store.read_ledger(["position:g:t:0"])["position:g:t:0"].body
 
-    assert body["lost"] == {EPOCH.hex(): [[4, 8], [10, 12]]}
+    assert body["lost"] == {EPOCH.hex(): [[4, 8], [10, 14]]}
     assert body["expired"] == [[1, 4]]
     assert body["unreadable"] == [[7, 7]]
 
@@ -230,6 +230,18 @@ def test_a_record_that_came_out_of_order_and_expired_is_lost_by_the_marker(store
     book.ledger.flush()
 
     assert store.read_ledger(["position:g:t:0"])["position:g:t:0"].body["lost"] == {EPOCH.hex(): [[4, 4]]}
+
+
+def test_a_hole_may_have_numbers_of_the_window_after_the_marker_that_came_first(store: Store) -> None:
+    """A window's marker is written when the next one has begun: what that one had sent by then may be gone, too."""
+    book = Book(store)
+    book.ledger.expire(0, 3)
+    settle(book.ledger, Record(Kind.MARKER, EPOCH, 1, 2, WINDOW, Marker([], [])), 4, [])
+    settle(book.ledger, Record(Kind.MARKER, EPOCH, 3, 1, WINDOW + 1, Marker([], [])), 5, [])
+    settle(book.ledger, Record(Kind.MARKER, EPOCH, 4, 2, WINDOW + 2, Marker([], [(4, 5)])), 6, [])
+    book.ledger.flush()
+
+    assert store.read_ledger(["position:g:t:0"])["position:g:t:0"].body["lost"] == {EPOCH.hex(): [[1, 5]]}
 
 
 def test_memory_and_store_stay_within_their_settings(store: Store) -> None:

@@ -187,6 +187,20 @@ def test_a_window_left_behind_by_a_crash_does_not_count_beside_its_hour(store: S
     assert "window" not in kinds(store)
 
 
+def test_a_window_left_behind_by_a_crash_goes_with_its_hour(store: Store) -> None:
+    """Nobody has merged since; what is let go of does not count once more by what was left."""
+    one = Partition(store)
+    one.window(HOUR, INDEXED, DEAD)
+    (document,) = store.scan_ledger("window:")
+    before = sums(read(store))
+    one.merge()
+    store.write_ledger([document])
+    one.let_go()
+
+    assert sums(read(store)) == before
+    assert [kind for kind in kinds(store) if kind in ("window", "hour")] == []
+
+
 @pytest.mark.parametrize("merges", [False, True])
 def test_totals_do_not_fall_when_retention_passes(store: Store, merges: bool) -> None:
     """Windows, corrections and emitters go; what they said is in the totals, and stands by itself."""

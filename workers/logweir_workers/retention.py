@@ -23,7 +23,8 @@ from logweir.corrections import Correction, corrections_of
 from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import Row
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger import PartitionLedger, partition_place
+from logweir.hours import has
+from logweir.ledger import PartitionLedger, Window, partition_place
 from logweir.source_ledger import hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
 
@@ -190,25 +191,32 @@ class _Old:
                 return None
             if len(found[0].body.get("minutes", ())) != len(one.window.minutes):
                 return None  # An hour that another worker has merged more into.
-            portion.taken |= {document.id: document.generation for document in found}
             own = [correction for place in _places(one) for correction in corrections.pop(place, ())]
             if sorted(map(repr, _lines(own))) != sorted(map(repr, one.corrections)):
                 return None
             portion.taken |= {correction.id: correction.generation for correction in own}
             self._add_window(portion, one)
+        documents |= self._left_of_merging(windows)
         if not ledger.let_go(documents):
             return None
         for stream in {one.stream for one in windows}:
             self._add_between(portion, stream, [one for one in windows if one.stream == stream])
-        differences = [id for one in windows for id in self._difference_ids(one)]
-        portion.taken |= {id: found.generation for id, found in self.store.read_ledger(differences).items()}
+        differences = [id for one in windows for id in self._ids_of_minutes("store_difference", one)]
+        documents |= self.store.read_ledger(differences)
+        portion.taken |= {id: document.generation for id, document in documents.items()}
         return portion
 
-    def _difference_ids(self, one: WindowBooks) -> list[str]:
+    def _left_of_merging(self, windows: list[WindowBooks]) -> dict[str, LedgerDocument]:
+        """Windows that are in one of these hours, and still there because whoever merged them was killed."""
+        hour_of = {id: one.window for one in windows if one.window.minutes for id in self._ids_of_minutes("window", one)}
+        found = self.store.read_ledger(hour_of)
+        return {id: document for id, document in found.items() if has(hour_of[id], Window.from_body(id, document.body))}
+
+    def _ids_of_minutes(self, kind: str, one: WindowBooks) -> list[str]:
         if not one.window.minutes:
-            return [id.replace("window:", "store_difference:", 1) for id in _ids(one)]
+            return [id.replace("window:", f"{kind}:", 1) for id in _ids(one)]
         stream = f"{one.topic_id}:{one.partition}:{one.window.ingest_epoch}"
-        return [f"store_difference:{self.group}:{stream}:{window}" for window in one.window.windows]
+        return [f"{kind}:{self.group}:{stream}:{window}" for window in one.window.windows]
 
     def _add_window(self, portion: Carried, one: WindowBooks) -> None:
         # What is awaited still after all this time is not going to come.
