@@ -208,7 +208,8 @@ class _Old:
 
     def _left_of_merging(self, windows: list[WindowBooks]) -> dict[str, LedgerDocument]:
         """Windows that are in one of these hours, and still there because whoever merged them was killed."""
-        hour_of = {id: one.window for one in windows if one.window.minutes for id in self._ids_of_minutes("window", one)}
+        merged = [one for one in windows if one.window.minutes]
+        hour_of = {id: one.window for one in merged for id in self._ids_of_minutes("window", one)}
         found = self.store.read_ledger(hour_of)
         return {id: document for id, document in found.items() if has(hour_of[id], Window.from_body(id, document.body))}
 
