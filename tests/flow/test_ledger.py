@@ -472,7 +472,7 @@ class Product(RuleBasedStateMachine):
 
     def forget_old_senders(self) -> None:
         """Who has been silent for as long as books are kept begins a new run."""
-        known = self.books().emitters
+        known = {emitter for emitter, books in self.books().emitters.items() if books.runs}
         for sender in self.senders:
             if ("app", sender.name) not in known:
                 sender.epoch, sender.high, sender.dropped, sender.previous = sender.epoch + 1, 0, 0, None
