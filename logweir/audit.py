@@ -26,6 +26,7 @@ from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import OUTCOMES as OUTCOMES
 from logweir.equation import Row as Row
+from logweir.horizon import horizons, overall, read_hearings
 from logweir.ledger import Place, Window, partition_place, read_positions, window_place
 from logweir.sequence import Intervals
 from logweir.store import Store
@@ -38,7 +39,7 @@ RATE_WINDOWS = 5
 """Over how many whole minutes, and the current one, an emitter's rate is taken."""
 _READ_AGAIN_S = 1.0
 GONE_AFTER_US = 300_000_000
-"""A window that is open so long after its end, while nothing comes of its process: the process is gone."""
+"""A window that is open so long after its end, and nothing of its process in all that workers have read since: gone."""
 
 _WindowOf = tuple[int, str, int]
 """Partition, ingest epoch, window: what a window is, whatever the topic is."""
@@ -343,7 +344,9 @@ def read_books_once(store: Store, *, group: str, late_us: int, now_us: int, span
 def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carried: Carried) -> Books:
     # The watermarks before the emitters, so that nothing is called lost that has come since; what the queue lost behind
     # the windows, so that nothing is called unexplained that was being written down.
-    watermarks = _watermarks(read_positions(store, group))
+    positions = read_positions(store, group)
+    watermarks = _watermarks(positions)
+    accounted_us = overall(horizons(positions, read_hearings(store, group))) * WINDOW_US
     found = _windows(store, group, span, carried.taken)
     emitters = _emitters(store, group, watermarks, late_us, span, carried.taken)
     positions = read_positions(store, group)
@@ -354,7 +357,7 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
         corrections_of[one.partition, one.ingest_epoch, one.window].append(one)
     closings = read_closings(store, group)
     lost = _lost_numbers(positions, found)
-    context = _Context(now_us, lost, corrections_of, _last_activity(found), closings)
+    context = _Context(min(now_us, accounted_us), lost, corrections_of, _last_activity(found), closings)
     windows = [_reconciled(topic_id, partition, window, context) for topic_id, partition, window in _joined(found)]
     differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
     void = {stream: closing.numbers for stream, closing in closings.items()}
@@ -521,9 +524,12 @@ def _last_activity(found: Iterable[tuple[str, int, Window]]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What a window is reconciled with. ``corrections_of``: what is not taken out of it is of windows that are gone."""
+    """What a window is reconciled with. ``accounted_us``: up to when everything that was received is accounted for.
 
-    now_us: int
+    ``corrections_of``: what is not taken out of it is of windows that are gone.
+    """
+
+    accounted_us: int
     lost: dict[Stream, Intervals]
     corrections_of: dict[_WindowOf, list[Correction]]
     active_us: dict[str, int]
@@ -569,7 +575,7 @@ def _reconciled(topic_id: str, partition: int, window: Window, context: _Context
         total.accepted, total.unconfirmed = total.settled - voided, voided
     else:
         total.unconfirmed = voided + sum(line["unconfirmed"] for line in window.marker["accepted"])
-    state = _state(window, imbalance, context.now_us, context.active_us[window.ingest_epoch])
+    state = _state(window, imbalance, context.accounted_us, context.active_us[window.ingest_epoch])
     closing = context.closings.get(stream)
     if state == PROCESS_GONE and closing and closing.holds_of(topic_id, window.window, len(window.numbers)):
         state = CLOSED_BY_HAND
@@ -606,11 +612,11 @@ def _voided(window: Window) -> int:
     return sum(last - first + 1 for pair in window.voids for first, last in window.numbers.within(*pair))
 
 
-def _state(window: Window, imbalance: int, now_us: int, active_us: int) -> str:
+def _state(window: Window, imbalance: int, accounted_us: int, active_us: int) -> str:
     if window.closed:
         return "unbalanced" if imbalance else "balanced"
     ended_us = (window.window + 1) * WINDOW_US
-    return PROCESS_GONE if now_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
+    return PROCESS_GONE if accounted_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
 
 
 def _between_windows(

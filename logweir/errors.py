@@ -622,8 +622,8 @@ PROCESS_UNKNOWN = Problem(
 PROCESS_ALIVE = Problem(
     "process_alive",
     409,
-    "Ingest process {process} was heard of in the last {minutes} minutes.",
-    "It closes its windows itself, with its markers. Try again when it is gone.",
+    "Ingest process {process} was heard of in the last {minutes} minutes that the workers have read.",
+    "It closes its windows itself, with its markers. Try again when it is gone, and the workers have caught up.",
 )
 PARAMETER_BAD = Problem(
     "parameter_bad",

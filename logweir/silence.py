@@ -18,10 +18,11 @@ from logweir.audit import name_of
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
 from logweir.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
+from logweir.horizon import horizons, overall, read_hearings
 from logweir.ledger import Place, partition_place, read_positions
 from logweir.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
 from logweir.silence_findings import Finding, findings_of
-from logweir.source_ledger import LastBatch, Source, hearing_prefix, sources_prefix
+from logweir.source_ledger import LastBatch, Source, sources_prefix
 from logweir.store import Store
 
 _GAPS_MIN = 3
@@ -113,19 +114,19 @@ def read_silence(store: Store, *, group: str, settings: SilenceSettings, now_us:
     ``now_us`` is only for mutings that end: everything else is judged by what the workers are past.
     """
     # Before who was heard of: nobody is called silent who has been heard of since.
-    horizons, ear, positions = _hearing(store, group)
+    minutes, ear, positions = _hearing(store, group)
     words = read_words(store, group)
     judge = _Judge(settings, ear, words, now_us)
-    overall = _overall(horizons)
-    emitters = [one.judged(judge, overall) for one in _emitters(store, group, horizons)]
-    sources = [one.judged(judge, overall) for one in _sources(store, group)]
+    accounted = overall(minutes)
+    emitters = [one.judged(judge, accounted) for one in _emitters(store, group, minutes)]
+    sources = [one.judged(judge, accounted) for one in _sources(store, group)]
     for watched in (emitters, sources):
         watched.sort(key=lambda one: one.name)
     return Silence(
         emitters=emitters,
         sources=sources,
         findings=[*findings_of(emitters, settings), *findings_of(sources, settings)],
-        judged_us=overall * WINDOW_US,
+        judged_us=accounted * WINDOW_US,
         emitters_untracked=sum(body.get("emitters_untracked", 0) for body in positions),
         sources_untracked=sum(body.get("sources_untracked", 0) for body in positions),
     )
@@ -133,28 +134,9 @@ def read_silence(store: Store, *, group: str, settings: SilenceSettings, now_us:
 
 def _hearing(store: Store, group: str) -> tuple[dict[Place, int], Ear, list[dict[str, Any]]]:
     """The minute up to which each partition is accounted for, the minutes that were heard, and all positions."""
-    hearings = {}
-    for document in store.scan_ledger(hearing_prefix(group)):
-        hearings[partition_place(document.id)] = document.body
-    horizons, positions = {}, []
-    for place, body in read_positions(store, group).items():
-        clear = hearings.get(place, {}).get("clear_minute", 0)
-        horizons[place] = max(clear, body.get("watermark_us", 0) // WINDOW_US)
-        positions.append(body)
+    hearings, positions = read_hearings(store, group), read_positions(store, group)
     heard = united(MINUTES_HEARD, (Bits.from_body(MINUTES_HEARD, body["heard"]) for body in hearings.values()))
-    return _of_latest_topic(horizons), Ear(heard), positions
-
-
-def _of_latest_topic(horizons: Mapping[Place, int]) -> dict[Place, int]:
-    """Those of the topic that is read now: of one that is gone nothing is accounted for any more."""
-    if not horizons:
-        return {}
-    latest = max(horizons, key=lambda place: horizons[place])[0]
-    return {place: minute for place, minute in horizons.items() if place[0] == latest}
-
-
-def _overall(horizons: Mapping[Place, int]) -> int:
-    return min(horizons.values(), default=0)
+    return horizons(positions, hearings), Ear(heard), list(positions.values())
 
 
 @dataclass(slots=True)
@@ -180,13 +162,13 @@ class _Heard:
         self.last = max(self.last, last)
         self.rhythms.append(rhythm)
 
-    def judged(self, judge: _Judge, overall: int) -> Watched:
+    def judged(self, judge: _Judge, accounted: int) -> Watched:
         said_goodbye = self.bye_us > 0 and self.bye_us >= self.last.received_us
-        horizon = overall if self.is_anywhere or self.horizon is None else self.horizon
+        horizon = accounted if self.is_anywhere or self.horizon is None else self.horizon
         return judge.judged(self, horizon, said_goodbye=said_goodbye)
 
 
-def _emitters(store: Store, group: str, horizons: Mapping[Place, int]) -> Iterable[_Heard]:
+def _emitters(store: Store, group: str, minutes: Mapping[Place, int]) -> Iterable[_Heard]:
     found: dict[Subject, _Heard] = {}
     prefix = f"emitter:{group}:"
     for document in store.scan_ledger(prefix):
@@ -201,7 +183,7 @@ def _emitters(store: Store, group: str, horizons: Mapping[Place, int]) -> Iterab
         last = LastBatch(body["last_us"], body["key"], body["source_address"], body.get("door", ""))
         one.add(body["first_us"], last, Rhythm.from_body(body.get("rhythm")))
         if body["epochs"] or body["retired"]:
-            _add_runs(one, body, horizons.get(place))
+            _add_runs(one, body, minutes.get(place))
         else:
             one.is_anywhere = True
     return found.values()

@@ -20,10 +20,11 @@ NAME = EPOCH.hex()
 
 
 def with_hole(store: Store) -> Partition:
-    """Two open windows of a process, in between numbers 3 and 4 that never came."""
+    """Two open windows of a process, in between numbers 3 and 4 that never came; it is long over."""
     book = Partition(store)
     book.data(1, ("web", [INDEXED] * 2))
     book.data(5, ("web", [INDEXED]), window=WINDOW + 1)
+    book.idle(LATER_US)
     return book
 
 
@@ -78,7 +79,12 @@ def test_a_spool_that_is_adopted_after_all_undoes_it(store: Store) -> None:
 
 def test_a_living_process_and_an_unknown_one_are_refused(store: Store) -> None:
     """One that sent lately, or whose canary came lately though it takes no events; and a name of none."""
-    book = with_hole(store)
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 2))
+
+    assert refused(store) is PROCESS_ALIVE  # The workers are behind.
+
+    book.idle(LATER_US)
 
     assert refused(store, now_us=START_US + 3 * MINUTE_US) is PROCESS_ALIVE
     assert refused(store, "ffff") is PROCESS_UNKNOWN
