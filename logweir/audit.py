@@ -201,8 +201,6 @@ class Between:
             left = Intervals([(first, last)])
             left.remove_all(self.lost.get(stream, Intervals()).within(first, last))
             row.lost_in_queue += last - first + 1 - len(left)
-            if first < self._sure_from(stream):
-                continue  # Below the first number that is known, the ledger's own retention may have passed.
             if stream in self.gone:
                 void = self.void.get(stream, Intervals())
                 count = sum(high - low + 1 for pair in left for low, high in void.within(*pair))
@@ -221,18 +219,12 @@ class Between:
     def undecided(self, stream: Stream) -> Intervals:
         """Which numbers of a process that is gone never came, whatever anybody has said of them."""
         numbers = self.known[stream]
-        found = Intervals(numbers.gaps(self._sure_from(stream), numbers.max))
+        found = Intervals(numbers.gaps(self._begins(stream), numbers.max))
         found.remove_all(self.lost.get(stream, ()))
         return found
 
-    def _lowest(self, stream: Stream) -> int:
-        return next(iter(self.known[stream]), (1, 0))[0]
-
     def _begins(self, stream: Stream) -> int:
         return self.starts.get(stream, 1)
-
-    def _sure_from(self, stream: Stream) -> int:
-        return self.starts.get(stream, self._lowest(stream))
 
 
 @dataclass(slots=True)
