@@ -250,6 +250,22 @@ def test_what_became_of_it_meanwhile_is_told_apart(
     assert [one["details"]["n"] for one in product.found()] == [1]
 
 
+def test_a_letter_of_an_earlier_attempt_corrects_nothing(product: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event was counted as indexed by the worker that came after: the letter goes, the books stay as they are."""
+    product.door.write(batch(event(host="broken", n=1)))
+    product.work_off()
+    product.break_off(monkeypatch)
+    product.door.write(batch(event(host="broken", n=1)), first=1)
+    product.work_off()
+    monkeypatch.undo()
+
+    assert len(product.letters()) == 1
+    assert product.outcomes() == {"indexed": 1}
+    assert product.retry() == ["indexed"]
+    assert product.letters() == []
+    assert product.outcomes() == {"indexed": 1}
+
+
 def test_a_letter_that_no_worker_has_accounted_for_is_left_alone(
     product: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,12 @@ from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.event import Provenance, content_hash_of, index_of
-from logweir.ledger import position_id
+from logweir.exceptions import Why
+from logweir.ledger import position_id, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.queue import Producer, Queue
 from logweir.record import decode
-from logweir.revisions import Change, WindowPlace, revise
+from logweir.revisions import Change, Present, WindowPlace, revise
 from logweir.store import DeadLetter, Document, LetterFilter, Store
 from logweir_workers import enrich
 from logweir_workers.bookkeeping import recheck_differences
@@ -169,13 +170,26 @@ class Retrier:
 
     def _correct(self, tried: Sequence[Tried]) -> None:
         """Write into the books what is no dead letter any more."""
-        changes: dict[WindowPlace, list[Change]] = defaultdict(list)
+        found: dict[WindowPlace, list[Tried]] = defaultdict(list)
         for one in tried:
             if one.result in (Result.INDEXED, Result.DUPLICATE, Result.FILTERED):
-                place, change = _change(one)
-                changes[place].append(change)
-        for place, some in changes.items():
-            revise(self._store, self._group, place, some, cause=self._cause, at_us=self._begun_us, owner=self._cause)
+                found[_window_of(one.letter)].append(one)
+        for place, some in found.items():
+            counted = self._counted(place, [one.letter.body["ingest_number"] for one in some])
+            changes = [_change(one, counted.get(one.letter.body["ingest_number"])) for one in some]
+            revise(self._store, self._group, place, changes, cause=self._cause, at_us=self._begun_us, owner=self._cause)
+
+    def _counted(self, place: WindowPlace, numbers: Sequence[int]) -> dict[int, Why | None]:
+        """What a worker counted these events as, where the ledger still says.
+
+        A letter may be of an earlier attempt, and the event have been counted as indexed: by a worker that was begun
+        anew in between, or when the record came twice.
+        """
+        window = read_window(
+            self._store, self._group, place.topic_id, place.partition, place.ingest_epoch, place.window
+        )
+        present = Present(window, {}) if window else None
+        return {number: present.counted(number, number).get(number) for number in numbers} if present else {}
 
     # --- records ---------------------------------------------------------------------------------------------------
     def _queue_again(self, letter: DeadLetter) -> Tried:
@@ -206,11 +220,16 @@ class Retrier:
             raise errors[0]
 
 
-def _change(tried: Tried) -> tuple[WindowPlace, Change]:
-    body = tried.letter.body
+def _window_of(letter: DeadLetter) -> WindowPlace:
+    body = letter.body
     epoch = body["ingest_stream"].rpartition("-")[0]
-    change = Change(
-        number=body["ingest_number"], sender=(body["key"], body["emitter"]), counted=Outcome.DEAD_LETTERED,
-        outcome=Outcome(tried.result.value), reason=tried.rule,
+    return WindowPlace(body["topic_id"], body["partition"], epoch, body["window"])
+
+
+def _change(tried: Tried, counted: Why | None) -> Change:
+    body = tried.letter.body
+    return Change(
+        number=body["ingest_number"], sender=(body["key"], body["emitter"]),
+        counted=counted[0] if counted else Outcome.DEAD_LETTERED, outcome=Outcome(tried.result.value),
+        reason=tried.rule,
     )  # fmt: skip
-    return WindowPlace(body["topic_id"], body["partition"], epoch, body["window"]), change
