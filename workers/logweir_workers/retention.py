@@ -235,9 +235,6 @@ class _Old:
         last = max(
             high for one in windows for _, high in ((0, 0), *one.window.given, *one.window.numbers, *one.window.voids)
         )
-        for low, high in between.lost.get(stream, ()):
-            if low == last + 1:
-                last = high
         self.left[stream] -= len(windows)
         if not self.left[stream]:
             last = max(last, between.lost_until(stream))
