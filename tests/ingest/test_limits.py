@@ -144,6 +144,24 @@ def test_bombs_cost_the_door_no_more_than_their_limit(tmp_path: Path, face: str)
     assert peak - before < 2 * (limit + 9 * MEBIBYTE) + 4 * 2 * 9 * MEBIBYTE
 
 
+def test_bodies_of_the_usual_size_need_no_new_memory(tmp_path: Path) -> None:
+    """They take the place of those before: few of their pages come from the system."""
+    body = b"[" + b",".join([b'{"summary":"%b"}' % (b"x" * 400)] * 500) + b"]"
+    with running(Door(tmp_path)) as door, ThreadPoolExecutor(8) as senders:
+        until(lambda: door.request("GET", "/readyz").status == 200)
+        assert {answer.status for answer in senders.map(lambda _: door.post(body), range(50))} == {202}
+        before = page_faults(door.worker())
+        assert {answer.status for answer in senders.map(lambda _: door.post(body), range(100))} == {202}
+        faults = page_faults(door.worker()) - before
+
+    assert faults / 100 < len(body) / 4096 / 2
+
+
+def page_faults(pid: int) -> int:
+    """How often the process got a page of memory from the system."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def peak_rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
