@@ -194,7 +194,7 @@ class KafkaConsumer:
 
     def _fetched(self, *, wait_s: float, records_max: int) -> list[Delivery]:
         with _fetch_errors(self._queue, self._kafka):
-            batches = self._on_thread(lambda: self._kafka.poll(timeout_ms=int(wait_s * 1000), max_records=records_max))
+            batches = self._on_thread(lambda: _polled(self._kafka, wait_s=wait_s, records_max=records_max))
         # Not of a partition that went while its records were on the way.
         return [delivery for delivery in _deliveries(batches) if delivery.partition in self._ours]
 
@@ -317,6 +317,29 @@ def _expired(queue: KafkaQueue, library: Any, place: Any, offset: int) -> Logwei
         earliest, latest = _ends(library, [place])[place]
     numbers = {"partition": place.partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
     return LogweirError(OFFSETS_EXPIRED, topic=queue.topic, **numbers)
+
+
+def _polled(library: Any, *, wait_s: float, records_max: int) -> Any:
+    _take_turns(library)
+    return library.poll(timeout_ms=int(wait_s * 1000), max_records=records_max)
+
+
+def _take_turns(library: Any) -> None:
+    """Have what was fetched of a partition before it was paused handed out after it is resumed.
+
+    The library sets it aside, and fetches no more of that partition until it has handed it out. But it takes it back
+    only while nothing is in line, and takes what was read to its end for something: once any other partition was read
+    during the pause, the resumed one is silent for good. Others that always have more would keep it waiting, too; so
+    one that is set aside changes places with the one in line.
+    """
+    fetcher = library._fetcher
+    aside, paused = fetcher._paused_partition_records, library.paused()
+    resumed = next((place for place in aside if place not in paused), None)
+    if resumed is None:
+        return
+    in_line, fetcher._next_partition_records = fetcher._next_partition_records, aside.pop(resumed)
+    if in_line:
+        aside[in_line.topic_partition] = in_line
 
 
 def _deliveries(batches: Mapping[Any, Any]) -> list[Delivery]:

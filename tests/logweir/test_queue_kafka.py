@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import kafka as kafka_library
@@ -15,6 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
+from logweir.queue import Delivery
 from logweir.queue.kafka import KafkaQueue
 from tests.contract.test_queue import Member, member, payloads, send, wait_until
 from tests.services.kafka import Kafka
@@ -260,6 +262,43 @@ def test_made_topic_has_the_limits_of_the_settings(kafka: Kafka) -> None:
     assert found == [largest]
     for value in ("7200000", "5000000", "2001024"):
         assert value in described
+
+
+def test_partition_paused_half_way_comes_again_beside_busy_ones(kafka: Kafka) -> None:
+    """Resumed after others were read, it takes turns with those that always have more; nothing is lost or repeated."""
+    queue = prepared(kafka.bootstrap, partitions=3)
+    producer = queue.producer()
+    slow = [b"%d" % number for number in range(20)]
+    # More than is fetched at once.
+    busy = [b"%d " % number + bytes(200_000) for number in range(60)]
+    with member(queue) as one:
+        send(producer, *slow, partition=0)
+        found = polled(one, lambda found: payloads(found, 0))
+        one.consumer.pause([0])
+        for partition in (1, 2):
+            send(producer, *busy, partition=partition)
+        while_paused = polled(one, len)
+        one.consumer.resume([0])
+        resumed = [delivery for _ in range(8) for delivery in one.consumer.poll(wait_s=1, records_max=5)]
+        found += while_paused + resumed
+        rest = one.read(len(slow) + 2 * len(busy) - len(found))
+    producer.close(5)
+    queue.close()
+
+    assert payloads(while_paused, 0) == []
+    assert payloads(found, 0) == slow
+    assert len(resumed) > len(payloads(resumed, 0))
+    assert payloads(found + rest, 1) == payloads(found + rest, 2) == busy
+
+
+def polled(one: Member, enough: Callable[[list[Delivery]], object]) -> list[Delivery]:
+    """Poll for five records at a time, so that the library keeps some of what it fetched."""
+    found: list[Delivery] = []
+    until_s = time.monotonic() + 20
+    while not enough(found) and time.monotonic() < until_s:
+        found += one.consumer.poll(wait_s=1, records_max=5)
+    assert enough(found)
+    return found
 
 
 @pytest.mark.parametrize("url", ["kafka://", "kafka://host:9092", "kafka://host:9092/a/b", "kafka:///events"])

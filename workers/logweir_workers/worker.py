@@ -52,7 +52,6 @@ _FILTERS_INTERVAL_S = 2.0
 _BOOKS_DELAY_S = 60.0
 _DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
-_BARREN_S = 15.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,10 +93,6 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
 
 class _TopicMadeAnew(Exception):
     """The topic that we read is gone, and another one has its name."""
-
-
-class _Undelivered(Exception):
-    """The queue's client has stopped to hand out a partition that is ours; a new one starts afresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +145,6 @@ class Worker:
         self._uncommitted: dict[int, int] = {}
         self._paused: set[int] = set()
         self._old_books: Future[Books | None] | None = None
-        self._barren: dict[int, float] = {}
         self._turned = time.monotonic()
         self._polled = 0.0
         self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
@@ -202,7 +196,7 @@ class Worker:
             try:
                 while not self._stopping.is_set():
                     self._turn()
-            except (Stopped, _TopicMadeAnew, _Undelivered):
+            except (Stopped, _TopicMadeAnew):
                 pass
             except LogweirError as error:
                 if error.problem is not CLAIM_LOST:
@@ -418,20 +412,6 @@ class Worker:
         for partition, records in unread.items():
             if not records and partition in self._ledgers:
                 self._ledgers[partition].idle(before_us)
-        self._require_deliveries({partition for partition, records in unread.items() if records})
-
-    def _require_deliveries(self, unread: set[int]) -> None:
-        """Raises _Undelivered when a partition has had records for long, and the client gives none of them."""
-        under_way = {work.delivery.partition for bulk in (*self._under_way, self._bulk) for work in bulk.works}
-        under_way |= {fetched.partition for fetched in self._fetched}
-        unwritten = {at for at, ledger in self._ledgers.items() if (ledger.next_offset or 0) != ledger.written_offset}
-        barren = unread - under_way - unwritten - self._uncommitted.keys() - self._paused
-        now = time.monotonic()
-        self._barren = {partition: self._barren.get(partition, now) for partition in barren}
-        for partition, since in self._barren.items():
-            if now - since > _BARREN_S:
-                log.warning("Nothing comes of partition %d although it has records; joining the group anew.", partition)
-                raise _Undelivered
 
     def _delete_expired(self) -> None:
         before = day_of(self._clock() - self._retention_days * DAY_US)
