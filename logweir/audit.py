@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import OUTCOMES as OUTCOMES
 from logweir.equation import Row as Row
-from logweir.horizon import horizons, overall, read_hearings
+from logweir.horizon import horizons, of_latest_topic, overall, read_hearings
 from logweir.ledger import Place, Window, partition_place, read_positions, window_place
 from logweir.sequence import Intervals
 from logweir.store import Store
@@ -337,8 +337,10 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
     # The watermarks before the emitters, so that nothing is called lost that has come since; what the queue lost behind
     # the windows, so that nothing is called unexplained that was being written down.
     positions = read_positions(store, group)
-    watermarks = _watermarks(positions)
-    accounted_us = overall(horizons(positions, read_hearings(store, group))) * WINDOW_US
+    minutes = horizons(positions, read_hearings(store, group))
+    current = of_latest_topic(minutes)
+    accounted_us = overall(current) * WINDOW_US
+    watermarks = _watermarks(positions, current, accounted_us)
     found = _windows(store, group, span, carried.taken)
     emitters = _emitters(store, group, watermarks, late_us, span, carried.taken)
     positions = read_positions(store, group)
@@ -348,7 +350,7 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
     for one in corrections:
         corrections_of[one.partition, one.ingest_epoch, one.window].append(one)
     closings = read_closings(store, group)
-    lost = _lost_numbers(positions, found)
+    lost = _lost_numbers(positions, minutes, found)
     context = _Context(min(now_us, accounted_us), lost, corrections_of, _last_activity(found), closings)
     windows = [_reconciled(topic_id, partition, window, context) for topic_id, partition, window in _joined(found)]
     differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
@@ -376,16 +378,16 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
     return books
 
 
-def _watermarks(positions: dict[Place, dict[str, Any]]) -> dict[Place, int]:
-    """Of each partition, up to when everything that was received is known; where nothing comes any more, the latest.
+def _watermarks(
+    positions: dict[Place, dict[str, Any]], places: Collection[Place], accounted_us: int
+) -> dict[Place, int]:
+    """Of each partition, up to when everything that was received is known.
 
-    That is so in a topic that another one has taken the place of: it must not keep what is missing from being lost.
+    Of a topic that another one has taken the place of, nothing comes any more: what is known of the other one's
+    ``places`` holds for it. It must not keep what is missing from being lost.
     """
-    watermarks = {place: int(body.get("watermark_us", 0)) for place, body in positions.items()}
-    latest = max(watermarks, key=lambda place: watermarks[place], default=None)
-    if latest is None:
-        return {}
-    return {place: own_us if place[0] == latest[0] else watermarks[latest] for place, own_us in watermarks.items()}
+    own_us = {place: int(body.get("watermark_us", 0)) for place, body in positions.items()}
+    return {place: us if place in places else max(us, accounted_us) for place, us in own_us.items()}
 
 
 def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[str, Any]]:
@@ -449,27 +451,62 @@ def _add_up(books: Books, span: Span, now_us: int) -> None:
 
 # --- the first equation -------------------------------------------------------------------------------------------
 def _lost_numbers(
-    positions: dict[Place, dict[str, Any]], found: Iterable[tuple[str, int, Window]]
+    positions: dict[Place, dict[str, Any]], minutes: Mapping[Place, int], found: Iterable[tuple[str, int, Window]]
 ) -> dict[Stream, Intervals]:
     """Which numbers are not to be expected any more: they fell into a hole, or were left in a topic that is gone."""
     lost: dict[Stream, Intervals] = defaultdict(Intervals)
     for (_, partition), body in positions.items():
         for epoch, ranges in body.get("lost", {}).items():
             lost[epoch, partition].add_all(ranges)
-    topics: dict[Stream, dict[str, tuple[int, int]]] = defaultdict(dict)
-    for topic_id, partition, window in found:
-        # Where the marker came and nothing else, all that it covers was left in the topic before.
-        first = next(iter(window.numbers), (0, 0))[0] or max((last for _, last in window.given), default=0) + 1
-        known = topics[window.ingest_epoch, partition].get(topic_id, (window.window, first))
-        topics[window.ingest_epoch, partition][topic_id] = min(known, (window.window, first))
-    for stream, starts in topics.items():
-        if len(starts) > 1:
-            lost[stream].add(1, max(starts.values())[1] - 1)
+    for stream, (first, last) in _left_in_topics_gone(minutes, found):
+        lost[stream].add(first, last)
     for _, partition, window in found:
         stream = window.ingest_epoch, partition
         if stream in lost:
             lost[stream].remove_all((*window.numbers, *window.voids))
     return lost
+
+
+def _left_in_topics_gone(
+    minutes: Mapping[Place, int], found: Iterable[tuple[str, int, Window]]
+) -> Iterator[tuple[Stream, tuple[int, int]]]:
+    """What is below a stream's first number in the topic that it goes on in: the one that was read last."""
+    topics: dict[Stream, dict[str, _InTopic]] = defaultdict(dict)
+    for topic_id, partition, window in found:
+        minute = minutes.get((topic_id, partition), 0)
+        topics[window.ingest_epoch, partition].setdefault(topic_id, _InTopic(minute)).add(window)
+    counts = Counter(partition for _, partition in minutes)
+    for stream, of_stream in topics.items():
+        latest = max(of_stream.values(), key=lambda one: (one.minute, one.window, one.first))
+        # Where nothing of it was read before, its marker tells that what is below had been sent before.
+        if len(of_stream) > 1 or (counts[stream[1]] > 1 and latest.is_told):
+            yield stream, (1, latest.first - 1)
+
+
+@dataclass(slots=True)
+class _InTopic:
+    """What of a stream is in one topic, read up to ``minute``. ``window``: the first one that anything of it is in."""
+
+    minute: int
+    window: int = 2**62
+    came: int = 0
+    given: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, window: Window) -> None:
+        self.window = min(self.window, window.window)
+        came, _ = next(iter(window.numbers), (0, 0))
+        self.came = min(self.came or came, came or self.came)
+        self.given += window.given
+
+    @property
+    def first(self) -> int:
+        """The first number that came in it. Where only markers did, all that they cover was in the topic before."""
+        return self.came or max((last for _, last in self.given), default=0) + 1
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the marker has come of the window that this number is in."""
+        return any(first <= self.first for first, _ in self.given)
 
 
 def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
@@ -666,20 +703,29 @@ def books_of_emitter(
 ) -> EmitterBooks:
     """Of all its documents, each with the watermark of its partition."""
     books = EmitterBooks(emitter)
-    trackers: dict[str, list[tuple[int, Tracker]]] = defaultdict(list)
+    trackers: dict[str, list[tuple[str, int, Tracker]]] = defaultdict(list)
     for watermark_us, state in states:
         books.first_us = min(books.first_us or state.first_us, state.first_us)
         if state.last_us >= books.last_us:
             books.last_us, books.source_address = state.last_us, state.source_address
         for name, count in state.retired.items() if not span.is_bounded else ():
             books.retired[name] = books.retired.get(name, 0) + count
+        topic_id, _ = partition_place(state.id)
         for tracker in state.epochs.values():
-            trackers[tracker.epoch].append((watermark_us, tracker))
+            trackers[tracker.epoch].append((topic_id, watermark_us, tracker))
     for tracked in trackers.values():
-        tracker = _within(united(one for _, one in tracked), span)
-        times = {"watermark_us": min(watermark_us for watermark_us, _ in tracked), "late_us": late_us}
+        tracker = _within(united(one for _, _, one in tracked), span)
+        times = {"watermark_us": _accounted_us(tracked), "late_us": late_us}
         books.runs.append(Run(tracker, tracker.losses(**times), tracker.lost_ranges(**times)))
     return books
+
+
+def _accounted_us(tracked: Iterable[tuple[str, int, Tracker]]) -> int:
+    """Up to when all partitions of a topic are accounted for: of one topic is enough, they came one after the other."""
+    by_topic: dict[str, int] = {}
+    for topic_id, watermark_us, _ in tracked:
+        by_topic[topic_id] = min(watermark_us, by_topic.get(topic_id, watermark_us))
+    return max(by_topic.values())
 
 
 def _within(tracker: Tracker, span: Span) -> Tracker:

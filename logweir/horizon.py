@@ -19,18 +19,19 @@ def read_hearings(store: Store, group: str) -> dict[Place, dict[str, Any]]:
 def horizons(
     positions: Mapping[Place, Mapping[str, Any]], hearings: Mapping[Place, Mapping[str, Any]]
 ) -> dict[Place, int]:
-    """The minute up to which each partition of the topic that is read now is accounted for.
-
-    Of one that is gone nothing is accounted for any more.
-    """
-    minutes = {
+    """The minute up to which each partition is accounted for, of topics that are gone, too."""
+    return {
         place: max(hearings.get(place, {}).get("clear_minute", 0), body.get("watermark_us", 0) // WINDOW_US)
         for place, body in positions.items()
     }
+
+
+def of_latest_topic(minutes: Mapping[Place, int]) -> dict[Place, int]:
+    """Those of the topic that is read now: of one that is gone nothing is accounted for any more."""
     latest = max(minutes, key=lambda place: minutes[place], default=None)
     return {place: minute for place, minute in minutes.items() if latest and place[0] == latest[0]}
 
 
 def overall(minutes: Mapping[Place, int]) -> int:
-    """The minute up to which everything is accounted for, of what ``horizons`` gave; 0 when nothing is."""
+    """The minute up to which everything is accounted for on all of these partitions; 0 when nothing is."""
     return min(minutes.values(), default=0)

@@ -18,7 +18,7 @@ from logweir.audit import name_of
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
 from logweir.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
-from logweir.horizon import horizons, overall, read_hearings
+from logweir.horizon import horizons, of_latest_topic, overall, read_hearings
 from logweir.ledger import Place, partition_place, read_positions
 from logweir.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
 from logweir.silence_findings import Finding, findings_of
@@ -136,7 +136,7 @@ def _hearing(store: Store, group: str) -> tuple[dict[Place, int], Ear, list[dict
     """The minute up to which each partition is accounted for, the minutes that were heard, and all positions."""
     hearings, positions = read_hearings(store, group), read_positions(store, group)
     heard = united(MINUTES_HEARD, (Bits.from_body(MINUTES_HEARD, body["heard"]) for body in hearings.values()))
-    return horizons(positions, hearings), Ear(heard), list(positions.values())
+    return of_latest_topic(horizons(positions, hearings)), Ear(heard), list(positions.values())
 
 
 @dataclass(slots=True)

@@ -42,7 +42,7 @@ from logweir_workers.pipeline import Pipeline, Work
 from logweir_workers.retention import delete_old_books, old_books
 from logweir_workers.retry import Retrier
 
-GROUP, TOPIC = "logweir", "t"
+GROUP = "logweir"
 PARTITIONS = 2
 LATE_US = 60_000_000
 MINUTE_US = 60_000_000
@@ -163,14 +163,12 @@ class Product(RuleBasedStateMachine):
         self.store.prepare()
         self.is_broken = False
         logging.getLogger("logweir_workers.document").disabled = True
-        self.pipeline = Pipeline(
-            store=self.store, enrich=Enricher((self.enrich,)), topic_id=TOPIC, events_max=100,
-            clock=lambda: self.now, filters=Filters.of_file(self.settings.worker.filters_file),
-        )  # fmt: skip
         self.now = START_US
         self.senders = [Sender("one"), Sender("two")]
         self.doors = [self.new_door()]
-        self.partitions = [Partition() for _ in range(PARTITIONS)]
+        self.past: list[Partition] = []
+        self.topic_count = 0
+        self.make_topic()
         self.bare = 0
         self.accepted = 0
         self.void: dict[int, Batch] = {}
@@ -182,6 +180,18 @@ class Product(RuleBasedStateMachine):
             self.store.close()
             shutil.rmtree(self.folder)
             logging.getLogger("logweir_workers.document").disabled = False
+
+    def make_topic(self) -> None:
+        self.topic_count += 1
+        self.partitions = [Partition() for _ in range(PARTITIONS)]
+        self.pipeline = Pipeline(
+            store=self.store, enrich=Enricher((self.enrich,)), topic_id=self.topic_id, events_max=100,
+            clock=lambda: self.now, filters=Filters.of_file(self.settings.worker.filters_file),
+        )  # fmt: skip
+
+    @property
+    def topic_id(self) -> str:
+        return f"t{self.topic_count}"
 
     def new_door(self) -> Door:
         self.door_count = getattr(self, "door_count", 0) + 1
@@ -342,7 +352,7 @@ class Product(RuleBasedStateMachine):
         state = self.partitions[partition]
         if state.ledger is None:
             state.ledger = PartitionLedger.claim(
-                store=self.store, group=GROUP, topic_id=TOPIC, partition=partition, owner="w", settings=LIMITS
+                store=self.store, group=GROUP, topic_id=self.topic_id, partition=partition, owner="w", settings=LIMITS
             )
             state.read = state.ledger.next_offset or 0
             state.works, state.indexed = [], []
@@ -433,6 +443,30 @@ class Product(RuleBasedStateMachine):
             state.expired |= set(range(max(state.earliest, state.read), end))
             state.earliest = max(state.earliest, end)
 
+    @precondition(lambda self: not any(door.spool for door in self.doors))
+    @precondition(lambda self: all(state.read >= state.touched and not state.works for state in self.partitions))
+    @rule()
+    def make_topic_anew(self) -> None:
+        """Somebody deletes the topic, and makes one of its name: what nobody had read is lost.
+
+        Of what a worker had indexed and could not write down, the same holds as in ``expire``; and no record is in the
+        topic that is gone and, from a spool, in the new one, nor sent again behind midnight: what came on which day,
+        the new topic's ledger does not know.
+        """
+        for partition in range(PARTITIONS):
+            state = self.claimed(partition)
+            self.settle(partition)
+            self.flush(partition, None)
+            if state.read < state.touched:
+                return
+        for state in self.partitions:
+            state.expired |= set(range(max(state.earliest, state.read), len(state.log)))
+        for sender in self.senders:
+            sender.unsent.clear()
+            sender.queued.clear()
+        self.past += self.partitions
+        self.make_topic()
+
     # --- dead letters ----------------------------------------------------------------------------------------------
     def enrich(self, event: dict[str, Any], _: Context) -> None:
         if self.is_broken and number_of(event["summary"]) % 3 == 0:
@@ -446,20 +480,21 @@ class Product(RuleBasedStateMachine):
         Where a record is read once before and once behind that, its events may be stored, and counted as dead letters
         until they are tried again: the store's count shows that, it is left out here.
         """
-        for partition in range(PARTITIONS):
-            self.prepare(partition, 10**6)
-            self.index(partition)
-            self.settle(partition)
-            self.flush(partition, None)
-            self.partitions[partition].ledger = None
+        self.read_all_there_is()
+        for state in self.partitions:
+            state.ledger = None
         self.is_broken = not self.is_broken
 
+    @precondition(lambda self: not any(door.spool for door in self.doors))
     @rule(crashes_after=st.none() | st.integers(0, 4))
     def retry_dead_letters(self, crashes_after: int | None) -> None:
         """With an enrichment that does not fail: what a worker had accounted for is no dead letter any more.
 
-        Broken off, it may have stored what it has not corrected yet; whoever began it does it again.
+        Broken off, it may have stored what it has not corrected yet; whoever began it does it again. All is read: of a
+        record that comes once more, there would be a letter again, and when the books of its window are let go of,
+        nothing knows that it was tried.
         """
+        self.read_all_there_is()
         retrier = Retrier(settings=self.settings, store=self.store, queue=open_queue(self.settings.queue))
         before = self.books().row
         try:
@@ -595,6 +630,13 @@ class Product(RuleBasedStateMachine):
         assert books.row.outcomes["dead_lettered"] == 0
         assert not self.store.dead_letters(size=1)
 
+    def read_all_there_is(self) -> None:
+        for partition in range(PARTITIONS):
+            self.prepare(partition, 10**6)
+            self.index(partition)
+            self.settle(partition)
+            self.flush(partition, None)
+
     def read_all(self, partition: int) -> None:
         """Until nothing is left in the queue, and what is missing is lost."""
         self.prepare(partition, 10**6)
@@ -621,7 +663,7 @@ class Product(RuleBasedStateMachine):
         """The batches that a worker could read, each once although the queue may hold it twice."""
         batches = {
             (id(one), first): one
-            for state in self.partitions
+            for state in (*self.past, *self.partitions)
             for offset, held in enumerate(state.held)
             if offset not in state.expired
             for one, first in held
@@ -663,7 +705,7 @@ class Product(RuleBasedStateMachine):
         readable = {id(one) for one in self.readable()} | self.void.keys()
         expired = {
             id(one): len(one.events)
-            for state in self.partitions
+            for state in (*self.past, *self.partitions)
             for offset in state.expired
             for one, _ in state.held[offset]
             if id(one) not in readable
@@ -671,7 +713,9 @@ class Product(RuleBasedStateMachine):
         lost = books.row.lost_in_queue
 
         # A door that died, or whose marker expired, has not said which of its numbers it had refused.
-        a_marker_expired = any(not state.held[offset] for state in self.partitions for offset in state.expired)
+        a_marker_expired = any(
+            not state.held[offset] for state in (*self.past, *self.partitions) for offset in state.expired
+        )
 
         if len(self.doors) == 1 and not a_marker_expired:
             # It lives: its last markers have told of all its numbers.

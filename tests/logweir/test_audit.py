@@ -282,11 +282,53 @@ def test_what_is_missing_since_a_topic_was_made_anew_is_lost_in_time(store: Stor
 def test_a_marker_alone_in_the_new_topic_tells_what_the_old_one_lost(store: Store) -> None:
     """Nothing else came on this partition since the topic was made anew."""
     Partition(store).data(1, (None, [INDEXED] * 2))
-    Partition(store, topic_id="t2").marker(1, 5, {None: 5})
+    new = Partition(store, topic_id="t2")
+    new.marker(1, 5, {None: 5})
+    new.idle(START_US + 10 * MINUTE_US)
     document = read(store).as_json()
 
     assert document["balanced"]
     assert (document["accepted"], document["indexed"], document["lost_in_queue"]) == (5, 2, 3)
+
+
+def test_a_topic_of_which_nothing_had_been_read_is_told_by_the_marker_in_the_new_one(store: Store) -> None:
+    """Until it comes, what is below the first number may have been refused; then it is lost, or void."""
+    Partition(store)
+    new = Partition(store, topic_id="t2")
+    new.data(5, (None, [INDEXED]))
+    before = read(store)
+    new.marker(3, 3, {None: 2}, voids=[(3, 3)])
+    after = read(store)
+
+    assert (before.row.in_flight, before.row.lost_in_queue) == (4, 0)
+    assert (after.row.in_flight, after.row.lost_in_queue, after.row.unexplained) == (0, 3, 0)
+    assert after.balanced
+
+
+def test_of_three_topics_the_one_that_was_read_last_says_what_was_lost(store: Store) -> None:
+    """The marker of an old window comes in it: which topic has the earliest window does not matter."""
+    Partition(store).data(1, (None, [INDEXED]))
+    Partition(store, topic_id="t2").data(3, (None, [INDEXED]), window=WINDOW + 1)
+    last = Partition(store, topic_id="t3")
+    last.marker(1, 2, {None: 2})
+    last.marker(3, 2, {None: 2}, window=WINDOW + 1)
+    last.idle(START_US + 10 * MINUTE_US)
+    books = read(store)
+
+    assert books.balanced
+    assert (books.row.outcomes["indexed"], books.row.lost_in_queue) == (2, 2)
+
+
+def test_what_was_lost_stays_lost_while_a_new_topic_is_read_up_to_then(store: Store) -> None:
+    """Its watermark begins anew; what the one before it said is not taken back, until the number comes."""
+    numbered = {"epoch": "1", "emitter": "web"}
+    old = Partition(store)
+    old.settle(Record(Kind.DATA, EPOCH, 1, 1, WINDOW, [sequence(2, 1, **numbered)]), [INDEXED])
+    old.idle((WINDOW + 5) * MINUTE_US)
+    new = Partition(store, topic_id="t2")
+    new.settle(Record(Kind.DATA, EPOCH, 2, 1, WINDOW, [sequence(3, 1, **numbered)]), [INDEXED])
+
+    assert read(store).emitters["app", "web"].total("lost") == 1
 
 
 def test_a_topic_made_anew_loses_what_was_unread_by_its_numbers(store: Store) -> None:
