@@ -478,9 +478,8 @@ def _left_in_topics_gone(
     counts = Counter(partition for _, partition in minutes)
     for stream, of_stream in topics.items():
         latest = max(of_stream.values(), key=lambda one: (one.minute, one.window, one.first))
-        # Where nothing of it was read before, its marker tells that what is below had been sent before.
-        if len(of_stream) > 1 or (counts[stream[1]] > 1 and latest.is_told):
-            yield stream, (1, latest.first - 1)
+        if counts[stream[1]] > 1 and latest.told:
+            yield stream, (1, latest.told)
 
 
 @dataclass(slots=True)
@@ -504,9 +503,9 @@ class _InTopic:
         return self.came or max((last for _, last in self.given), default=0) + 1
 
     @property
-    def is_told(self) -> bool:
-        """Whether the marker has come of the window that this number is in."""
-        return any(first <= self.first for first, _ in self.given)
+    def told(self) -> int:
+        """Up to which number below the first one markers have told that it was sent, or that it is void."""
+        return min(self.first - 1, max((last for first, last in self.given if first <= self.first), default=0))
 
 
 def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
