@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -30,6 +30,7 @@ from logweir.errors import (
     STOPPING,
     LogweirError,
 )
+from logweir.http_exchange import Exchange, Reply, urls_of
 
 WRITER = "logweir.writer"
 """In the scope: the connection, whose ``write_reply(scope, reply) -> bool`` writes a whole answer at once."""
@@ -42,17 +43,6 @@ _COME_BACK = (429, 503)
 _RETRY_AFTER_S = 2
 # Connections beyond the limit that are told so; any more are ended without a word.
 _TOLD_CONNECTIONS_MAX = 256
-
-
-class Reply(Protocol):
-    """An answer, ready to be written. ``headers`` are all of them but Content-Length and Connection."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 # By status: uvicorn's own headers, those of an answer, and both as they are written.
@@ -131,6 +121,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_refusing = False
         self._asks_for_upgrade = False
         self._last_word: LogweirError | None = None
+        self._at_once_urls = urls_of(self.app)
 
     @classmethod
     def configure(
@@ -217,6 +208,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._feed(data)
         if self._under_way:
             self._go_on(len(data))
+            cycle: Any = self.cycle
+            if type(cycle) is Exchange and not self._in_headers and not self._is_deaf:
+                self._begin_task(cycle)
         elif self._timer is None and not self._completed_here and not self._is_deaf and self._is_idle():
             # Line ends before a request, and nothing else.
             self._arm(self.settings.header_timeout_s, self._too_slow)
@@ -264,8 +258,8 @@ class LimitedProtocol(HttpToolsProtocol):
         return b"".join([*head, b"\r\n"])
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope[WRITER] = self  # type: ignore[literal-required]
+        # uvicorn makes the scope here, which an exchange does without: see _begin_task.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._under_way = self._in_headers = True
         self._began_behind_another = self._completed_here
         self._fed = self._body = self._since_body = self._headers_begun_with = 0
@@ -287,8 +281,40 @@ class LimitedProtocol(HttpToolsProtocol):
             self._begin_under_load()
         else:
             self._headers_begun_with = len(self.headers)
-            super().on_headers_complete()
+            self._begin()
         self._in_headers = False
+
+    def _begin(self) -> None:
+        """Begin the request: with a task, unless it may be answered at once should it come whole."""
+        is_for_at_once = (
+            self.url in self._at_once_urls
+            and self.parser.get_method() == b"POST"
+            and not self.expect_100_continue
+            and self._is_idle()
+            and not self.flow.write_paused
+        )
+        if is_for_at_once:
+            keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+            self.cycle = Exchange(self, keep_alive=keep_alive)  # type: ignore[assignment]
+        else:
+            self._begin_task()
+
+    def _begin_task(self, exchange: Exchange | None = None) -> None:
+        """Go uvicorn's way: a scope, a cycle, a task. So does an exchange that has not come whole, or was not taken."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        self.scope[WRITER] = self  # type: ignore[literal-required]
+        if exchange is None:
+            super().on_headers_complete()
+            return
+        self.cycle = None  # type: ignore[assignment]
+        super().on_headers_complete()
+        if exchange.body:
+            super().on_body(exchange.body)
+        if not exchange.more_body:
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -306,6 +332,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_ending:
             # Not earlier: closed behind an early answer, the connection would lose it with the body's rest.
             self._end_behind_answer()
+        cycle: Any = self.cycle
+        # Of an earlier request's exchange it would be complete, or this one had been queued behind it.
+        if type(cycle) is Exchange and not cycle.response_complete:
+            self.tasks.add(cycle)  # type: ignore[arg-type]
+            if not self.app.at_once(cycle):
+                self.tasks.discard(cycle)
+                self._begin_task(cycle)
 
     # --- answers ---------------------------------------------------------------------------------------------------
     def write_reply(self, scope: object, reply: Reply) -> bool:
@@ -313,19 +346,31 @@ class LimitedProtocol(HttpToolsProtocol):
 
         uvicorn writes head and body apart, each a system call and a packet, and checks each header twice.
         """
-        cycle = self.cycle
-        if cycle.scope is not scope or cycle.response_started or cycle.disconnected or self.flow.write_paused:
+        cycle: Any = self.cycle
+        if type(cycle) is Exchange or cycle.scope is not scope or cycle.response_started or cycle.disconnected:
             return False
+        if self.flow.write_paused:
+            return False
+        cycle.waiting_for_100_continue = False
+        self._write_whole(cycle, reply)
+        cycle.on_response()
+        return True
+
+    def finish_exchange(self, exchange: Exchange, reply: Reply) -> None:
+        """Answer it, if somebody is still there."""
+        self.tasks.discard(exchange)
+        if not exchange.disconnected and not self.transport.is_closing():
+            self._write_whole(exchange, reply)
+            self.on_response_complete()
+
+    def _write_whole(self, cycle: Any, reply: Reply) -> None:
         end = b"" if cycle.keep_alive else b"connection: close\r\n"
         head = self._head(reply)
         self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (head, len(reply.body), end, reply.body))
         cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
         cycle.message_event.set()
         if not cycle.keep_alive:
             self.transport.close()
-        cycle.on_response()
-        return True
 
     def _head(self, reply: Reply) -> bytes:
         """What begins an answer: mostly the same as the last one's of that status, for a second."""
@@ -371,7 +416,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(error)
             return
         self._headers_begun_with = len(self.headers)
-        super().on_headers_complete()
+        self._begin_task()
         if self._is_extra:
             self.cycle.keep_alive = False
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from logweir.errors import BODY_TOO_LARGE, LogweirError
+from logweir.http_exchange import Exchange
 from logweir.http_protocol import WRITER
 from logweir.http_wsgi import Message, Receive, Scope, Send, WsgiFace, expects_100
 from logweir.record import Batch
@@ -24,6 +25,29 @@ _COLLECT_EVERY = 20_000
 
 class _SenderGoneError(Exception):
     """The connection ended before the body did: there is nobody to answer."""
+
+
+class _Answering:
+    """The future of an exchange: answers it when it is told what became of the batch."""
+
+    __slots__ = ("_door", "_exchange", "_intake", "_is_done")
+
+    def __init__(self, door: Door, intake: Intake, exchange: Exchange) -> None:
+        self._door = door
+        self._intake = intake
+        self._exchange = exchange
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, result: Result, /) -> None:
+        self._is_done = True
+        try:
+            reply = self._door.accepted(self._intake, result)
+        except Exception:  # noqa: BLE001  The senders behind it are to be told all the same.
+            reply = self._door.failed("events")
+        self._exchange.answer(reply)
 
 
 class FastLane:
@@ -48,6 +72,9 @@ class FastLane:
         self._is_bypassing = not flask_threads
         self._fallback = WsgiFace(make_fallback(lambda: self.door), threads=flask_threads + _OTHER_THREADS)
         self._hot = {route: endpoint for route, endpoint in BY_ROUTE.items() if endpoint.hot and self._is_bypassing}
+        self.at_once_urls = frozenset(
+            path.encode() for (path, method), endpoint in self._hot.items() if method == "POST" and not endpoint.answer
+        )
         # What takes long is done on another thread, so that no other request waits.
         self._large = ThreadPoolExecutor(LARGE_AT_ONCE, "large-body")
 
@@ -87,6 +114,23 @@ class FastLane:
         if is_body_read and (writer := scope.get(WRITER)) is not None and writer.write_reply(scope, reply):
             return
         await _write(send, reply, close=not is_body_read and expects_100(scope))
+
+    def at_once(self, exchange: Exchange) -> bool:
+        """Serve a request for events whose body is there already, if it is small and plain."""
+        body, headers = exchange.body, headers_of(exchange.headers)
+        if len(body) > COUNTED_FROM_BYTES or b"content-encoding" in headers:
+            return False
+        door = self.door
+        peer = exchange.client[0] if exchange.client else ""
+        try:
+            intake = door.let_in(Request("POST", exchange.url.decode(), headers, peer))
+            batch = door.batch_of(intake, body)
+            door.enqueue(intake, batch, _Answering(door, intake, exchange))
+        except LogweirError as error:
+            exchange.answer(door.refused("events", error))
+        except Exception:  # noqa: BLE001  As in _events.
+            exchange.answer(door.failed("events"))
+        return True
 
     async def _batch(self, intake: Intake, receive: Receive) -> Batch:
         """The batch of the request's body, which is held no longer than that takes."""
