@@ -35,6 +35,11 @@ from logweir.tracker import Losses, Tracker, pairs, united
 PROCESS_GONE = "open: process gone"
 CLOSED_BY_HAND = "closed by hand"
 """A person has said of a process that is gone that nothing more of it comes, and nothing has."""
+_TOTALS = ("created", "lost", "recovered", "missing", "dropped")
+_UNTIMED = frozenset(
+    ("created", "accepted", "dropped", "dropped_by_reason", "recovered", "unexplained", "lost_without_range", "retired")
+)
+"""What of the second equation has no time: of a span of time it is unknown, except where the span is all there is."""
 RATE_WINDOWS = 5
 """Over how many whole minutes, and the current one, an emitter's rate is taken."""
 _READ_AGAIN_S = 1.0
@@ -102,15 +107,23 @@ class WindowBooks:
 
 @dataclass(slots=True)
 class Run:
-    """One epoch of an emitter, over all partitions."""
+    """One epoch of an emitter, over all partitions. ``unknown``: what the span that is asked for does not say of it."""
 
     tracker: Tracker
     losses: Losses
     lost_ranges: list[tuple[int, int]]
+    unknown: frozenset[str] = frozenset()
+
+    @property
+    def unexplained(self) -> int:
+        """By how much the second equation does not hold: below zero when it says to have dropped what came."""
+        losses = self.losses
+        known = self.tracker.accepted + losses.dropped + losses.net + losses.missing
+        return self.tracker.created - known
 
     def as_json(self) -> dict[str, Any]:
         tracker, losses = self.tracker, self.losses
-        return {
+        document = {
             "epoch": tracker.epoch,
             "created": tracker.created,
             "accepted": tracker.accepted,
@@ -119,23 +132,30 @@ class Run:
             "lost": losses.lost,
             "recovered": losses.recovered,
             "missing": losses.missing,
+            "unexplained": self.unexplained,
             "lost_ranges": [list(pair) for pair in self.lost_ranges],
             "lost_without_range": tracker.lost_below - tracker.recovered_below,
             "bye": tracker.bye,
             "previous": tracker.previous,
         }
+        return {name: None if name in self.unknown else value for name, value in document.items()}
 
 
 @dataclass(slots=True)
 class EmitterBooks:
     """One emitter. ``honesty``: A when it numbers its events, B when their own numbers are read, D when what never
     reached us is unknown.
+
+    ``imbalance``: by how much the first equation does not hold, its closed windows' differences added up. ``unknown``:
+    what is not known of the span of time asked for.
     """
 
     emitter: Emitter
     row: Row = field(default_factory=Row)
+    imbalance: int = 0
     runs: list[Run] = field(default_factory=list)
     retired: dict[str, int] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
     first_us: int = 0
     last_us: int = 0
     source_address: str = ""
@@ -147,12 +167,26 @@ class EmitterBooks:
             return "B"
         return "A" if self.runs or self.retired else "D"
 
+    @property
+    def is_in_its_keys_row(self) -> bool:
+        """Whether its events came as the key's own, which are counted there: it is only named inside of them."""
+        return self.honesty == "B" and self.row == Row()
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Its line of the first equation; None for what is in its key's."""
+        if not self.is_in_its_keys_row:
+            return {**self.row.as_json()}
+        return {**dict.fromkeys(self.row.as_json()), "accepted": self.total("accepted")}
+
     def total(self, name: str) -> int | None:
-        """``lost``, ``recovered``, ``missing``, ``dropped`` or ``created``, over all runs; None where it is unknown."""
-        if self.honesty == "D":
+        """Of the second equation, over all runs; None where it is unknown.
+
+        ``lost``, ``recovered``, ``missing``, ``dropped``, ``created``, ``accepted`` or ``unexplained``.
+        """
+        if self.honesty == "D" or name in self.unknown:
             return None
-        found = (run.tracker.created if name == "created" else getattr(run.losses, name) for run in self.runs)
-        return sum(found) + self.retired.get(name, 0)
+        return sum(_of_run(run, name) for run in self.runs) + _of_retired(self.retired, name)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -160,16 +194,31 @@ class EmitterBooks:
             "key": self.emitter[0],
             "emitter": self.emitter[1],
             "class": self.honesty,
-            **self.row.as_json(),
-            **{name: self.total(name) for name in ("created", "lost", "recovered", "missing", "dropped")},
+            "balanced": self.imbalance == 0,
+            "imbalance": self.imbalance,
+            **self.counts,
+            **{name: self.total(name) for name in (*_TOTALS, "unexplained")},
             "lost_ranges": [[run.tracker.epoch, *pair] for run in self.runs for pair in run.lost_ranges],
             "epochs": [run.as_json() for run in self.runs],
-            "retired": self.retired,
+            "retired": None if "retired" in self.unknown else self.retired,
             "first_seen_us": self.first_us,
             "last_seen_us": self.last_us,
             "source_address": self.source_address,
             "rate_per_s": round(self.rate_per_s, 3),
         }
+
+
+def _of_run(run: Run, name: str) -> int:
+    if name in ("created", "accepted"):
+        return int(getattr(run.tracker, name))
+    return run.unexplained if name == "unexplained" else int(getattr(run.losses, name))
+
+
+def _of_retired(sums: Mapping[str, int], name: str) -> int:
+    if name != "unexplained":
+        return sums.get(name, 0)
+    known = sum(sums.get(one, 0) for one in ("accepted", "dropped", "lost")) - sums.get("recovered", 0)
+    return sums.get("created", 0) - known
 
 
 @dataclass(slots=True)
@@ -190,26 +239,35 @@ class Between:
     def total(self) -> Row:
         """Numbers that did not come: of nobody knows whom, lost, undecided, void or in flight."""
         row = Row()
-        for stream, numbers in self.known.items():
-            row.add(self.row(stream, max(numbers.max, self.lost_until(stream) if self.is_whole else 0)))
+        for stream in self.known:
+            row.add(self.row(stream, self.ends(stream)))
         return row
 
-    def row(self, stream: Stream, until: int) -> Row:
-        """Of one stream, up to a number, which is included."""
+    def row(self, stream: Stream, until: int, *, first: int = 1) -> Row:
+        """Of one stream, from one number up to another, which are included."""
         row = Row()
-        for first, last in self.known[stream].gaps(self._begins(stream), until):
-            left = Intervals([(first, last)])
-            left.remove_all(self.lost.get(stream, Intervals()).within(first, last))
-            row.lost_in_queue += last - first + 1 - len(left)
-            if stream in self.gone:
-                void = self.void.get(stream, Intervals())
-                count = sum(high - low + 1 for pair in left for low, high in void.within(*pair))
-                row.void += count
-                row.undecided += len(left) - count
-            else:
-                row.in_flight += len(left)
+        left, lost = self.not_here(stream, until, first=first)
+        row.lost_in_queue = len(lost)
+        if stream in self.gone:
+            void = self.void.get(stream, Intervals())
+            row.void = sum(last - first + 1 for pair in left for first, last in void.within(*pair))
+            row.undecided = len(left) - row.void
+        else:
+            row.in_flight = len(left)
         row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided + row.void
         return row
+
+    def not_here(self, stream: Stream, until: int, *, first: int = 1) -> tuple[Intervals, Intervals]:
+        """The numbers of a stream that did not come: those of which nothing is known, and those that the queue lost."""
+        left = Intervals(self.known[stream].gaps(max(first, self._begins(stream)), until))
+        known_lost = self.lost.get(stream, Intervals())
+        lost = Intervals(pair for one in left for pair in known_lost.within(*one))
+        left.remove_all(lost)
+        return left, lost
+
+    def ends(self, stream: Stream) -> int:
+        """The last number of it that anything is known of."""
+        return max(self.known[stream].max, self.lost_until(stream) if self.is_whole else 0)
 
     def lost_until(self, stream: Stream) -> int:
         """The last number that the queue is known to have lost, 0 when it has lost none."""
@@ -218,10 +276,7 @@ class Between:
 
     def undecided(self, stream: Stream) -> Intervals:
         """Which numbers of a process that is gone never came, whatever anybody has said of them."""
-        numbers = self.known[stream]
-        found = Intervals(numbers.gaps(self._begins(stream), numbers.max))
-        found.remove_all(self.lost.get(stream, ()))
-        return found
+        return self.not_here(stream, self.known[stream].max)[0]
 
     def _begins(self, stream: Stream) -> int:
         return self.starts.get(stream, 1)
@@ -229,18 +284,18 @@ class Between:
 
 @dataclass(slots=True)
 class Books:
-    """Everything that was asked for. ``unattributed``: what the queue lost of nobody knows whom.
+    """Everything that was asked for.
 
     ``carried``: the sums of what is older than the ledger's retention, unless a span of time or an emitter is asked
     for. They are in ``row``, ``total`` and ``corrected``, so that those do not fall when retention passes; not in
-    ``windows``, ``emitters``, ``corrections``, ``unattributed`` and ``imbalance``: those are of what is still held.
+    ``windows``, ``emitters``, ``corrections`` and ``imbalance``: those are of what is still held. ``natural_keys``:
+    those whose events have numbers of their own.
     """
 
     row: Row
     windows: list[WindowBooks]
     emitters: dict[Emitter, EmitterBooks]
     corrections: list[Correction]
-    unattributed: int
     expired: list[dict[str, Any]]
     store_differences: list[dict[str, Any]]
     imbalance: int
@@ -248,6 +303,7 @@ class Books:
     watermark_us: int
     carried: Carried
     between: Between
+    natural_keys: frozenset[str]
 
     @property
     def balanced(self) -> bool:
@@ -256,18 +312,55 @@ class Books:
     def total(self, name: str) -> int | None:
         """As ``EmitterBooks.total``, over all emitters that number their events; None when there is none of them.
 
-        What the queue lost of the others, or of nobody knows whom, is lost, too. Of the latter, that part is the
-        numbered emitters' which their own numbers show as lost and no closed window explains: it counts once.
+        What the queue lost of the others, or of nobody knows whom, is lost, too, and recovered when it comes.
         """
-        known = [count for books in self.emitters.values() if (count := books.total(name)) is not None]
-        extra = 0
-        if name == "lost":
-            bare = sum(books.row.lost_in_queue for books in self.emitters.values() if books.honesty == "D")
-            own = sum(max(0, (books.total("lost") or 0) - books.row.lost_in_queue) for books in self.emitters.values())
-            of_nobody = self.unattributed + self.carried.lost_in_queue[UNKNOWN]
-            extra = bare + self.carried.lost_in_queue["D"] + max(0, of_nobody - max(0, own + self.carried.lost_before))
+        found = [books.total(name) for books in self.emitters.values() if books.honesty != "D"]
+        known = [count for count in found if count is not None]
+        if len(known) < len(found):
+            return None
         known += [counts[name] for counts in self.carried.numbered.values()]
-        return sum(known) + extra if known or extra else None
+        lost, recovered = self._of_queue_alone()
+        extra = {"lost": lost, "recovered": recovered}.get(name, 0)
+        return sum(known) + extra if known or lost else None
+
+    def class_of(self, emitter: Emitter) -> str:
+        """By whose numbers its losses show: those of a key whose events have their own, by theirs."""
+        known = self.emitters.get(emitter)
+        honesty = known.honesty if known else "D"
+        return "B" if honesty == "D" and emitter[0] in self.natural_keys else honesty
+
+    def _of_queue_alone(self) -> tuple[int, int]:
+        """What the queue lost that no emitter's numbers show as lost, and how much of that came after all.
+
+        Of what it lost of nobody knows whom, that part is the numbered emitters' which their own numbers show as lost
+        and no closed window explains: it counts once.
+        """
+        own: Counter[Emitter | str] = Counter()
+        of_queue: Counter[Emitter | str] = Counter()
+        recovered = self.carried.recovered
+        for emitter, books in self.emitters.items():
+            is_natural = self.class_of(emitter) == "B"
+            who = emitter[0] if is_natural else emitter
+            own[who] += books.total("lost") or 0
+            of_queue[who] += books.row.lost_in_queue
+            recovered += 0 if is_natural else books.row.recovered_in_queue
+        shown = sum((own - of_queue).values()) + self.carried.lost_before
+        alone = sum((of_queue - own).values()) + self.carried.lost_in_queue["D"] + max(0, -shown)
+        of_nobody = self.row.lost_in_queue - self.carried.row.lost_in_queue - sum(of_queue.values())
+        of_nobody += self.carried.lost_in_queue[UNKNOWN]
+        return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
+
+    def lost_in_queue_ranges(self) -> dict[Stream, Intervals]:
+        """The numbers that the queue has lost, in windows and between them."""
+        found: dict[Stream, Intervals] = defaultdict(Intervals)
+        for window in self.windows:
+            if window.lost:
+                found[window.stream].add_all(window.lost)
+        for stream in self.between.known:
+            _, lost = self.between.not_here(stream, self.between.ends(stream))
+            if lost:
+                found[stream].add_all(lost)
+        return dict(sorted(found.items(), key=lambda item: item[0][::-1]))
 
     @property
     def corrected(self) -> Counter[tuple[str, str]]:
@@ -289,7 +382,11 @@ class Books:
             "balanced": self.balanced,
             "imbalance": self.imbalance,
             **self.row.as_json(),
-            **{name: self.total(name) for name in ("created", "lost", "recovered", "missing", "dropped")},
+            **{name: self.total(name) for name in _TOTALS},
+            "lost_in_queue_ranges": [
+                {"partition": partition, "ingest_epoch": epoch, "ranges": pairs(ranges)}
+                for (epoch, partition), ranges in self.lost_in_queue_ranges().items()
+            ],
             "loss_unknown_emitters": sum(books.honesty == "D" for books in self.emitters.values()),
             "windows": self.states(),
             "expired_offsets": self.expired,
@@ -341,7 +438,7 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
     current = of_latest_topic(minutes)
     accounted_us = overall(current) * WINDOW_US
     watermarks = _watermarks(positions, current, accounted_us)
-    found = _windows(store, group, span, carried.taken)
+    found, active_us = _windows(store, group, span, carried.taken)
     emitters = _emitters(store, group, watermarks, late_us, span, carried.taken)
     positions = read_positions(store, group)
     lines = read_corrections(store, group, without=carried.taken)
@@ -350,8 +447,8 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
     for one in corrections:
         corrections_of[one.partition, one.ingest_epoch, one.window].append(one)
     closings = read_closings(store, group)
-    lost = _lost_numbers(positions, minutes, found)
-    context = _Context(min(now_us, accounted_us), lost, corrections_of, _last_activity(found), closings)
+    lost = _lost_numbers(positions)
+    context = _Context(min(now_us, accounted_us), lost, corrections_of, active_us, closings)
     windows = [_reconciled(topic_id, partition, window, context) for topic_id, partition, window in _joined(found)]
     differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
     void = {stream: closing.numbers for stream, closing in closings.items()}
@@ -362,7 +459,6 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
         windows=windows,
         emitters=emitters,
         corrections=corrections,
-        unattributed=row.lost_in_queue,
         expired=_expired(positions, windows),
         store_differences=differences,
         imbalance=sum(window.imbalance for window in windows) + sum(abs(one["difference"]) for one in differences),
@@ -370,6 +466,7 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
         watermark_us=max(watermarks.values(), default=0),
         carried=Carried(step=carried.step) if span.is_bounded or span.emitter is not None else carried,
         between=between,
+        natural_keys=frozenset(key for (key, _), known in emitters.items() if known.honesty == "B"),
     )
     # What is corrected in a window that is gone has been carried as it was before.
     for one in (one for own in corrections_of.values() for one in own if one.window < books.carried.before):
@@ -404,12 +501,19 @@ def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[st
             }  # fmt: skip
 
 
-def _windows(store: Store, group: str, span: Span, taken: Collection[str]) -> list[tuple[str, int, Window]]:
-    """Windows and hours of them; none that is in its hour, or being deleted."""
+def _windows(
+    store: Store, group: str, span: Span, taken: Collection[str]
+) -> tuple[list[tuple[str, int, Window]], dict[str, int]]:
+    """Windows and hours of them; none that is in its hour, or being deleted.
+
+    And by ingest epoch the end of the last window in which something of it came, whatever the span.
+    """
     found: dict[tuple[str, int, str, int], Window] = {}
+    active_us: dict[str, int] = defaultdict(int)
     prefix = f"window:{group}:"
     for document in store.scan_ledger(prefix):
         place = window_place(document.id, prefix)
+        active_us[place[2]] = max(active_us[place[2]], (place[3] + 1) * WINDOW_US)
         if span.has_window(place[3]) and document.id not in taken:
             found[place] = Window.from_body(document.id, document.body)
     # The hours behind the windows: whatever is merged meanwhile is in both, and counted as part of the hour.
@@ -420,13 +524,14 @@ def _windows(store: Store, group: str, span: Span, taken: Collection[str]) -> li
             continue  # It is only claimed so far, or being deleted.
         topic_id, partition, epoch, _ = window_place(document.id, prefix)
         hour = hours.of_document(document, ingest_epoch=epoch, window=0)
+        active_us[epoch] = max(active_us[epoch], (max(hour.windows) + 1) * WINDOW_US)
         for window in hour.windows:
             one = found.get((topic_id, partition, epoch, window))
             if one is not None and hours.has(hour, one):
                 del found[topic_id, partition, epoch, window]
         if any(map(span.has_window, hour.windows)):
             merged.append((topic_id, partition, hour))
-    return [*((topic_id, partition, one) for (topic_id, partition, _, _), one in found.items()), *merged]
+    return [*((topic_id, partition, one) for (topic_id, partition, _, _), one in found.items()), *merged], active_us
 
 
 def _add_up(books: Books, span: Span, now_us: int) -> None:
@@ -438,74 +543,27 @@ def _add_up(books: Books, span: Span, now_us: int) -> None:
                 continue
             known = books.emitters.setdefault(emitter, EmitterBooks(emitter))
             known.row.add(row)
+            if window.window.closed:
+                known.imbalance += abs(row.unexplained)
             if window.window.window >= recent:
                 known.rate_per_s += row.settled / recent_s
         if span.emitter is None:
             books.row.add(window.row)
     books.row.add(books.carried.row)
     if span.emitter is not None:
-        books.row, books.unattributed = Row(), 0
+        books.row = Row()
         for known in books.emitters.values():
             books.row.add(known.row)
 
 
 # --- the first equation -------------------------------------------------------------------------------------------
-def _lost_numbers(
-    positions: dict[Place, dict[str, Any]], minutes: Mapping[Place, int], found: Iterable[tuple[str, int, Window]]
-) -> dict[Stream, Intervals]:
-    """Which numbers are not to be expected any more: they fell into a hole, or were left in a topic that is gone."""
+def _lost_numbers(positions: Mapping[Place, Mapping[str, Any]]) -> dict[Stream, Intervals]:
+    """Which numbers the queue was known to have lost; some may have come after all, or were void."""
     lost: dict[Stream, Intervals] = defaultdict(Intervals)
     for (_, partition), body in positions.items():
         for epoch, ranges in body.get("lost", {}).items():
             lost[epoch, partition].add_all(ranges)
-    for stream, (first, last) in _left_in_topics_gone(minutes, found):
-        lost[stream].add(first, last)
-    for _, partition, window in found:
-        stream = window.ingest_epoch, partition
-        if stream in lost:
-            lost[stream].remove_all((*window.numbers, *window.voids))
     return lost
-
-
-def _left_in_topics_gone(
-    minutes: Mapping[Place, int], found: Iterable[tuple[str, int, Window]]
-) -> Iterator[tuple[Stream, tuple[int, int]]]:
-    """What is below a stream's first number in the topic that it goes on in: the one that was read last."""
-    topics: dict[Stream, dict[str, _InTopic]] = defaultdict(dict)
-    for topic_id, partition, window in found:
-        minute = minutes.get((topic_id, partition), 0)
-        topics[window.ingest_epoch, partition].setdefault(topic_id, _InTopic(minute)).add(window)
-    counts = Counter(partition for _, partition in minutes)
-    for stream, of_stream in topics.items():
-        latest = max(of_stream.values(), key=lambda one: (one.minute, one.window, one.first))
-        if counts[stream[1]] > 1 and latest.told:
-            yield stream, (1, latest.told)
-
-
-@dataclass(slots=True)
-class _InTopic:
-    """What of a stream is in one topic, read up to ``minute``. ``window``: the first one that anything of it is in."""
-
-    minute: int
-    window: int = 2**62
-    came: int = 0
-    given: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, window: Window) -> None:
-        self.window = min(self.window, window.window)
-        came, _ = next(iter(window.numbers), (0, 0))
-        self.came = min(self.came or came, came or self.came)
-        self.given += window.given
-
-    @property
-    def first(self) -> int:
-        """The first number that came in it. Where only markers did, all that they cover was in the topic before."""
-        return self.came or max((last for _, last in self.given), default=0) + 1
-
-    @property
-    def told(self) -> int:
-        """Up to which number below the first one markers have told that it was sent, or that it is void."""
-        return min(self.first - 1, max((last for first, last in self.given if first <= self.first), default=0))
 
 
 def _joined(found: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
@@ -542,14 +600,6 @@ def _with_part(window: Window, part: Window) -> Window:
     )
 
 
-def _last_activity(found: Iterable[tuple[str, int, Window]]) -> dict[str, int]:
-    """By ingest epoch, the end of the last window in which something of it came."""
-    active: dict[str, int] = defaultdict(int)
-    for _, _, window in found:
-        active[window.ingest_epoch] = max(active[window.ingest_epoch], (max(window.windows) + 1) * WINDOW_US)
-    return active
-
-
 @dataclass(frozen=True, slots=True)
 class _Context:
     """What a window is reconciled with. ``accounted_us``: up to when everything that was received is accounted for.
@@ -567,13 +617,18 @@ class _Context:
 def _reconciled(topic_id: str, partition: int, window: Window, context: _Context) -> WindowBooks:
     voided = _voided(window)
     by_emitter = {
-        emitter: Row(outcomes=dict(zip(OUTCOMES, counts, strict=False)), identity_conflicts=counts[len(OUTCOMES)])
-        for emitter, counts in window.outcomes.items()
+        emitter: Row(
+            outcomes=dict(zip(OUTCOMES, counts, strict=False)),
+            identity_conflicts=conflicts,
+            recovered_in_queue=recovered,
+        )
+        for emitter, (*counts, conflicts, recovered) in window.outcomes.items()
     }
     stream = window.ingest_epoch, partition
     stream_lost = context.lost.get(stream, Intervals())
     lost_here, gaps = Intervals(), Intervals()
     imbalance = 0
+    here = Intervals([*window.numbers, *window.voids])
     if window.marker is None:
         for row in by_emitter.values():
             row.accepted = row.settled
@@ -582,8 +637,7 @@ def _reconciled(topic_id: str, partition: int, window: Window, context: _Context
             row = by_emitter.setdefault((line["key"], line["emitter"]), Row())
             row.accepted += line["accepted"]
             row.unconfirmed += line["unconfirmed"]
-        known = Intervals([*window.numbers, *window.voids])
-        for first, last in (gap for pair in window.given for gap in known.gaps(*pair)):
+        for first, last in (gap for pair in window.given for gap in here.gaps(*pair)):
             gaps.add(first, last)
             lost_here.add_all(stream_lost.within(first, last))
         gaps.remove_all(lost_here)
@@ -599,11 +653,12 @@ def _reconciled(topic_id: str, partition: int, window: Window, context: _Context
         total.add(row)
     # Exact for the window, also where numbers that did not come and void ones that did are of one emitter.
     total.in_flight, total.lost_in_queue = len(gaps), len(lost_here)
+    total.recovered_in_queue = sum(last - first + 1 for pair in here for first, last in stream_lost.within(*pair))
     if window.marker is None:
         total.accepted, total.unconfirmed = total.settled - voided, voided
     else:
         total.unconfirmed = voided + sum(line["unconfirmed"] for line in window.marker["accepted"])
-    state = _state(window, imbalance, context.accounted_us, context.active_us[window.ingest_epoch])
+    state = _state(window, imbalance, len(gaps), context.accounted_us, context.active_us[window.ingest_epoch])
     closing = context.closings.get(stream)
     if state == PROCESS_GONE and closing and closing.holds_of(topic_id, window.window, len(window.numbers)):
         state = CLOSED_BY_HAND
@@ -611,28 +666,26 @@ def _reconciled(topic_id: str, partition: int, window: Window, context: _Context
 
 
 def _imbalance(window: Window, by_emitter: dict[Emitter, Row], *, lost: int, gaps: int, voided: int) -> int:
-    """By how many events the door's word and the worker's differ; and what a closed window still waits for.
+    """By how many events the door's word and the worker's differ in a closed window.
 
     Per emitter, so that one event too few of one and one too many of another do not cancel. What explains a difference:
     numbers that did not come (too few), and void numbers that came after all (too many).
     """
-    differences = []
+    differences = [row.unexplained for row in by_emitter.values()]
+    left = {"lost_in_queue": lost, "in_flight": gaps}
     for row in by_emitter.values():
-        difference = row.accepted + row.unconfirmed - row.settled
-        differences.append(difference)
-        if difference > 0 and lost and not gaps:
-            row.lost_in_queue = difference
-        elif difference > 0 and gaps:
-            row.in_flight = difference
-        elif difference < 0 and voided:
-            row.unconfirmed -= difference
+        for name, count in left.items():
+            explained = min(count, max(0, row.unexplained))
+            setattr(row, name, explained)
+            left[name] = count - explained
+        row.unconfirmed += min(voided, max(0, -row.unexplained))
     unexplained = abs(sum(differences) - (lost + gaps - voided))
     if not lost + gaps:
         unexplained = max(unexplained, sum(one for one in differences if one > 0))
     if not voided:
         unexplained = max(unexplained, -sum(one for one in differences if one < 0))
     settled = sum(sum(counts[: len(OUTCOMES)]) for counts in window.outcomes.values())
-    return gaps + max(unexplained, abs(len(window.numbers) - settled))
+    return max(unexplained, abs(len(window.numbers) - settled))
 
 
 def _voided(window: Window) -> int:
@@ -640,9 +693,9 @@ def _voided(window: Window) -> int:
     return sum(last - first + 1 for pair in window.voids for first, last in window.numbers.within(*pair))
 
 
-def _state(window: Window, imbalance: int, accounted_us: int, active_us: int) -> str:
+def _state(window: Window, imbalance: int, in_flight: int, accounted_us: int, active_us: int) -> str:
     if window.closed:
-        return "unbalanced" if imbalance else "balanced"
+        return "unbalanced" if imbalance else "open" if in_flight else "balanced"
     ended_us = (window.window + 1) * WINDOW_US
     return PROCESS_GONE if accounted_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
 
@@ -707,15 +760,22 @@ def books_of_emitter(
         books.first_us = min(books.first_us or state.first_us, state.first_us)
         if state.last_us >= books.last_us:
             books.last_us, books.source_address = state.last_us, state.source_address
-        for name, count in state.retired.items() if not span.is_bounded else ():
+        for name, count in state.retired.items():
             books.retired[name] = books.retired.get(name, 0) + count
         topic_id, _ = partition_place(state.id)
         for tracker in state.epochs.values():
             trackers[tracker.epoch].append((topic_id, watermark_us, tracker))
     for tracked in trackers.values():
-        tracker = _within(united(one for _, _, one in tracked), span)
+        tracker = united(one for _, _, one in tracked)
+        unknown = _UNTIMED if span.is_bounded else frozenset()
+        if span.is_bounded and tracker.lost_below > tracker.recovered_below:
+            unknown |= {"lost"}
+        tracker = _within(tracker, span)
         times = {"watermark_us": _accounted_us(tracked), "late_us": late_us}
-        books.runs.append(Run(tracker, tracker.losses(**times), tracker.lost_ranges(**times)))
+        books.runs.append(Run(tracker, tracker.losses(**times), tracker.lost_ranges(**times), unknown))
+        books.unknown |= unknown
+    if span.is_bounded and books.retired.get("lost", 0) > books.retired.get("recovered", 0):
+        books.unknown |= {"lost"}
     return books
 
 
@@ -745,6 +805,7 @@ def explain(books: Books) -> Iterator[dict[str, Any]]:
     """Each window in the books down to partition, process, ranges and emitters."""
     for one in sorted(books.windows, key=lambda one: (one.window.window, one.partition, one.window.ingest_epoch)):
         window = one.window
+        row, not_arrived, lost = _of_window(books, one)
         yield {
             "window": window.window,
             "merged_windows": [minute for minute, _, _ in window.minutes],
@@ -753,13 +814,23 @@ def explain(books: Books) -> Iterator[dict[str, Any]]:
             "topic_id": one.topic_id,
             "state": one.state,
             "imbalance": one.imbalance,
-            **one.row.as_json(),
+            **row.as_json(),
             "numbers": pairs(window.numbers),
             "voids": pairs(window.voids),
             "marker": [window.given[0][0], window.given[-1][1]] if window.marker else None,
-            "not_arrived": pairs(one.gaps),
-            "lost_in_queue_ranges": pairs(one.lost),
+            "not_arrived": pairs(not_arrived),
+            "lost_in_queue_ranges": pairs(lost),
             "amendments": window.amendments,
             "corrections": [correction.as_json() for correction in one.corrections],
             "emitters": [{"name": name_of(emitter), **row.as_json()} for emitter, row in one.by_emitter.items()],
         }
+
+
+def _of_window(books: Books, one: WindowBooks) -> tuple[Row, Intervals, Intervals]:
+    """Its row, what of it has not arrived, and what the queue has lost; of an open one, between its own numbers."""
+    if one.window.closed or not one.window.numbers:
+        return one.row, one.gaps, one.lost
+    first, last = next(iter(one.window.numbers))[0], one.window.numbers.max
+    row = books.between.row(one.stream, last, first=first)
+    row.add(one.row)
+    return row, *books.between.not_here(one.stream, last, first=first)

@@ -28,6 +28,7 @@ class Carried:
     ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
     had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
     ``numbered``: created, lost, recovered and dropped of runs, by class. ``lost_in_queue``: those of the row, by class.
+    ``recovered``: of emitters that do not number them, events that came after the queue had lost them.
     ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
     is being deleted. ``step``: grows with each step, by partition.
     """
@@ -37,6 +38,7 @@ class Carried:
     corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
     numbered: dict[str, Counter[str]] = field(default_factory=dict)
     lost_in_queue: Counter[str] = field(default_factory=Counter)
+    recovered: int = 0
     streams: dict[tuple[str, int], int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
     step: dict[int, int] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Carried:
         for letter, counts in other.numbered.items():
             self.numbered.setdefault(letter, Counter()).update(counts)
         self.lost_in_queue.update(other.lost_in_queue)
+        self.recovered += other.recovered
         for stream, number in other.streams.items():
             self.streams.pop(stream, None)
             self.streams[stream] = number
@@ -65,10 +68,10 @@ class Carried:
         return sum(counts["lost"] for counts in self.numbered.values()) - of_queue
 
     def total(self, name: str) -> int:
-        """Of the second equation, over all classes; of ``lost``, with what the queue lost of nobody that numbers."""
-        extra = 0
-        if name == "lost":
-            extra = self.lost_in_queue["D"] + max(0, self.lost_in_queue[UNKNOWN] - max(0, self.lost_before))
+        """Of the second equation, over all classes; with what the queue lost of nobody that numbers."""
+        shown = self.lost_before
+        lost = self.lost_in_queue["D"] + max(0, -shown) + max(0, self.lost_in_queue[UNKNOWN] - max(0, shown))
+        extra = {"lost": lost + self.recovered, "recovered": self.recovered}.get(name, 0)
         return extra + sum(counts[name] for counts in self.numbered.values())
 
     def as_body(self, partition: int) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class Carried:
                 letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
             },
             "lost_in_queue": self.lost_in_queue,
+            "recovered": self.recovered,
             "streams": [[epoch, number] for (epoch, _), number in streams],
             "taken": self.taken,
             "step": self.step[partition],
@@ -101,6 +105,7 @@ class Carried:
                 for letter, counts in body.get("numbered", {}).items()
             },
             lost_in_queue=Counter(body.get("lost_in_queue", {})),
+            recovered=body.get("recovered", 0),
             streams={(epoch, partition): number for epoch, number in body.get("streams", [])},
             taken=dict(body.get("taken", {})),
             step={partition: body.get("step", 0)},

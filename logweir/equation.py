@@ -17,7 +17,9 @@ class Row:
 
     ``unconfirmed``: numbered by a door and not acknowledged to the sender, as far as is known. ``undecided``: those of
     them that never came, and never will be spoken of, because their process is gone (or they wait in its spool).
-    ``void``: what of them a person has declared never to come (``logweir audit close``).
+    ``void``: what of them a person has declared never to come (``logweir audit close``). ``recovered_in_queue``: events
+    that came after the queue was known to have lost them, or were void after all; of an emitter, those of them without
+    a number of its own. They are no part of the equation.
     """
 
     accepted: int = 0
@@ -28,6 +30,7 @@ class Row:
     lost_in_queue: int = 0
     undecided: int = 0
     void: int = 0
+    recovered_in_queue: int = 0
 
     @property
     def settled(self) -> int:
@@ -49,6 +52,7 @@ class Row:
         self.lost_in_queue += other.lost_in_queue
         self.undecided += other.undecided
         self.void += other.void
+        self.recovered_in_queue += other.recovered_in_queue
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -60,6 +64,7 @@ class Row:
             "lost_in_queue": self.lost_in_queue,
             "undecided": self.undecided,
             "void": self.void,
+            "recovered_in_queue": self.recovered_in_queue,
         }
 
     @classmethod
@@ -68,4 +73,7 @@ class Row:
         return cls(outcomes={name: body.get(name, 0) for name in OUTCOMES}, **values)
 
 
-_COUNTS = ("accepted", "unconfirmed", "identity_conflicts", "in_flight", "lost_in_queue", "undecided", "void")
+_COUNTS = (
+    "accepted", "unconfirmed", "identity_conflicts", "in_flight", "lost_in_queue", "undecided", "void",
+    "recovered_in_queue",
+)  # fmt: skip

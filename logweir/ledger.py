@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from logweir import metrics
-from logweir.clock import window_of
+from logweir.awaited import Awaited
+from logweir.clock import WINDOW_US, window_of
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import Emitter, EmitterLedger, document_id
 from logweir.exceptions import Exceptions
@@ -37,7 +38,9 @@ CONFLICTS = "identity_conflicts"
 """How many of the dead letters are identity conflicts, beside the four outcomes."""
 _OUTCOMES = tuple(Outcome)
 _NO_SOURCES: Mapping[Source, Batch] = {}
-_NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS)
+RECOVERED = "recovered_in_queue"
+"""How many events without a number of their emitter's came after the queue was known to have lost them."""
+_NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS, RECOVERED)
 Place = tuple[str, int]
 """(topic id, partition)."""
 WINDOWS_IN_MEMORY_MAX = 256
@@ -96,14 +99,15 @@ class Window:
             return [(first, last) for _, first, last in self.minutes]
         return [(self.marker["first"], self.marker["last"])] if self.marker else []
 
-    def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int) -> None:
+    def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int, recovered: int) -> None:
         counts = self.outcomes.setdefault(emitter, [0] * len(_NAMES))
         indexed = outcomes.count(Outcome.INDEXED)
         counts[0] += indexed
         if indexed < len(outcomes):
             for at, outcome in enumerate(_OUTCOMES[1:], 1):
                 counts[at] += outcomes.count(outcome)
-            counts[-1] += conflicts
+            counts[-2] += conflicts
+        counts[-1] += recovered
 
     def amend(self, offset: int, first: int, last: int, count: int) -> None:
         """Note what came behind the marker."""
@@ -209,7 +213,7 @@ def window_of_hour(id: str, body: Mapping[str, Any], window: int) -> Window | No
         counts[outcome] += count
         counts[Outcome.INDEXED] -= count
     marker = {"first": first, "last": last, "accepted": []}
-    outcomes: dict[Emitter, list[int]] = {("", None): [*counts.values(), 0]}
+    outcomes: dict[Emitter, list[int]] = {("", None): [*counts.values(), 0, 0]}
     return Window(
         id, body["ingest_epoch"], window, numbers=Intervals([(first, last)]), outcomes=outcomes, marker=marker,
         exceptions=exceptions, minutes=[(window, first, last)],
@@ -235,6 +239,7 @@ class Stream:
     last: int = 0
     offset: int = -1
     window: int = 0
+    awaited: Awaited = field(default_factory=Awaited)
 
 
 class PartitionLedger:
@@ -261,7 +266,11 @@ class PartitionLedger:
         self._expired_before: int = body.get("expired_before", 0)
         self._lost_before: int = body.get("lost_before", 0)
         self._rewinds: list[int] = body.get("rewinds", [])
-        self._streams = {epoch: Stream(*row) for epoch, row in body.get("streams", {}).items()}
+        awaited = body.get("awaited", {})
+        self._streams = {
+            epoch: Stream(last, offset, window, Awaited.from_body(awaited.get(epoch, ())))
+            for epoch, (last, offset, window) in body.get("streams", {}).items()
+        }
         self._unheard: dict[str, int] = body.get("unheard", {})
         self._lost = {epoch: Intervals(ranges) for epoch, ranges in body.get("lost", {}).items()}
         self._canaries: dict[str, tuple[int, int]] = {
@@ -295,6 +304,8 @@ class PartitionLedger:
     ) -> PartitionLedger:  # fmt: skip
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.claim(position_id(group, topic_id, partition), owner)
+        if claimed.body.get("next_offset") is None:
+            claimed = replace(claimed, body={**claimed.body, **_inherited(store, group, partition)})
         id = hearing_id(group, topic_id, partition)
         found = store.read_ledger([id]).get(id)
         return cls(
@@ -416,6 +427,8 @@ class PartitionLedger:
         if not self._dirty or self.next_offset is None:
             self._write_hearing()
             return None
+        for epoch, stream in self._streams.items():
+            self._lose(epoch, list(stream.awaited.give_up(self.watermark_us - self.emitters.late_us)))
         windows = [window for window in self._windows.values() if window.dirty]
         emitters = self.emitters.touched()
         # The position last: a crash in between leaves it behind the others, which know what they have counted.
@@ -516,7 +529,7 @@ class PartitionLedger:
             new = sum(last - first + 1 for first, last in ranges)
             if new and window.closed:
                 window.amend(offset, record.first, record.last, new)
-            _count_batches(window, record, ranges, outcomes, reasons)
+            _count_batches(window, record, ranges, outcomes, reasons, self._lost.get(window.ingest_epoch, Intervals()))
             self._keep_exceptions(window, record, ranges, outcomes, reasons)
             window.numbers.add(record.first, record.last)
         window.position = offset + 1
@@ -547,23 +560,31 @@ class PartitionLedger:
             self._due_us = due_us
 
     def _follow(self, record: Record, offset: int) -> None:
-        """See whether numbers of the record's process fell into a hole of the queue since its last record."""
+        """See whether numbers of the record's process should be here and are not, and fell into a hole of the queue."""
         epoch = record.ingest_epoch.hex()
-        stream = self._streams.setdefault(epoch, Stream())
+        stream = self._stream(epoch, record)
         # What comes twice says nothing of what was sent since.
         if record.kind == Kind.MARKER or record.last > stream.last:
             self._unheard.pop(epoch, None)
         stream.window = max(stream.window, record.window)
         # What a marker covers, and what is below a record's first number, was sent before it.
         sent = record.last if record.kind == Kind.MARKER else record.first - 1
-        if sent > stream.last and self._has_hole(stream.offset + 1, offset - 1):
-            self._lose(epoch, [(stream.last + 1, sent)])
+        if sent > stream.last:
+            stream.awaited.overtake(stream.last + 1, sent)
+            if self._has_hole(stream.offset + 1, offset - 1):
+                self._lose(epoch, [(stream.last + 1, sent)])
+        here = record.body.voids if isinstance(record.body, Marker | Void) else [(record.first, record.last)]
+        for pair in here:
+            stream.awaited.come(*pair)
         if record.kind == Kind.MARKER:
             # Records from a spool may have been on their way out of order: a hole may have any number of the window.
             window = self._windows[self._window_id(record)]
             if self._has_hole(window.begin + 1, offset - 1):
                 known = Intervals([*window.numbers, *window.voids])
-                self._lose(epoch, known.gaps(record.first, record.last))
+                self._lose(epoch, list(known.gaps(record.first, record.last)))
+            since_us = max(self.watermark_us, (record.window + 1) * WINDOW_US)
+            if stream.awaited.tell(record.last, since_us):
+                self._due_us = max(self._due_us, since_us + self.emitters.late_us)
         # What comes twice, late from a spool, or as the marker of an older window says nothing of what was sent since.
         if record.last > stream.last:
             stream.last = record.last
@@ -571,10 +592,22 @@ class PartitionLedger:
             if record.kind != Kind.MARKER:
                 stream.offset = offset
 
-    def _lose(self, epoch: str, ranges: Iterable[tuple[int, int]]) -> None:
+    def _stream(self, epoch: str, record: Record) -> Stream:
+        """Of one that is heard of for the first time; or was, and is forgotten: then nobody knows what came before."""
+        if epoch not in self._streams:
+            latest = max((stream.window for stream in self._streams.values()), default=0)
+            is_forgotten = record.window < latest - STREAM_MINUTES_MAX
+            self._streams[epoch] = Stream(last=record.first - 1 if is_forgotten else 0)
+        return self._streams[epoch]
+
+    def _lose(self, epoch: str, ranges: Collection[tuple[int, int]]) -> None:
+        if not ranges:
+            return
         lost = self._lost.setdefault(epoch, Intervals())
         lost.add_all(ranges)
         self._lost_before += _shortened(lost)
+        for pair in ranges:
+            self._streams[epoch].awaited.come(*pair)
 
     def _has_hole(self, first: int, last: int) -> bool:
         return any(any(True for _ in holes.within(first, last)) for holes in (self._expired, self._unreadable))
@@ -626,6 +659,7 @@ class PartitionLedger:
             "unreadable": pairs(self._unreadable),
             "rewinds": self._rewinds,
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
+            "awaited": {epoch: rows for epoch, stream in self._streams.items() if (rows := stream.awaited.as_body())},
             "canaries": self._canaries,
             "unheard": self._unheard,
             "lost_before": self._lost_before,
@@ -637,6 +671,14 @@ class PartitionLedger:
         }
 
 
+def _inherited(store: Store, group: str, partition: int) -> dict[str, Any]:
+    """How far each process's numbers had come by in the topic that a new one takes the place of, for its position."""
+    former = [body for (_, at), body in read_positions(store, group).items() if at == partition and "streams" in body]
+    last = max(former, key=lambda body: body["watermark_us"], default={})
+    streams = {epoch: [number, -1, window] for epoch, (number, _, window) in last.get("streams", {}).items()}
+    return {"streams": streams, "awaited": last.get("awaited", {})}
+
+
 def _shortened(ranges: Intervals) -> int:
     """Leave only the latest RANGES_MAX ranges in the set; gives how many numbers went with the others."""
     surplus = list(islice(ranges, max(0, ranges.range_count - RANGES_MAX)))
@@ -645,9 +687,9 @@ def _shortened(ranges: Intervals) -> int:
 
 def _count_batches(
     window: Window, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
-    reasons: Mapping[int, str],
+    reasons: Mapping[int, str], lost: Intervals,
 ) -> None:  # fmt: skip
-    """Count those of the record's events whose numbers are in ``ranges``."""
+    """Count those of the record's events whose numbers are in ``ranges``. ``lost``: what the queue was to have lost."""
     conflicts = [place for place, reason in reasons.items() if reason == DeadLetterReason.IDENTITY_CONFLICT]
     place = 0
     for batch in record.batches:
@@ -656,7 +698,10 @@ def _count_batches(
             low, high = max(place, first - record.first), min(end, last - record.first + 1)
             if low < high:
                 conflicting = sum(low <= conflict < high for conflict in conflicts) if conflicts else 0
-                window.count((batch.key, batch.emitter), outcomes[low:high], conflicting)
+                # What is lost and recovered of those that have an emitter's number, that emitter's runs say.
+                bare = lost.within(record.first + low, record.first + high - 1) if batch.sequence_first is None else ()
+                recovered = sum(end - start + 1 for start, end in bare)
+                window.count((batch.key, batch.emitter), outcomes[low:high], conflicting, recovered)
         place = end
 
 

@@ -93,16 +93,12 @@ def _events(books: Books) -> Iterator[Metric]:
 
 
 def _numbered(books: Books) -> Iterator[Metric]:
-    """The second equation, by class; and what the queue lost, of whichever class."""
+    """The second equation, by class; and what the queue lost, also of what has come after all."""
     sums = {name: dict.fromkeys(NUMBERED, 0) for name in ("created", "lost", "recovered", "dropped", "missing")}
-    in_queue = {**dict.fromkeys(NUMBERED, 0), "D": 0, UNKNOWN: books.unattributed}
-    for letter, count in books.carried.lost_in_queue.items():
-        in_queue[letter] += count
     for letter, counts in books.carried.numbered.items():
         for name, carried in counts.items():
             sums[name][letter] += carried
     for emitter in books.emitters.values():
-        in_queue[emitter.honesty] += emitter.row.lost_in_queue
         for name, by_class in sums.items():
             known = emitter.total(name)
             if known is not None:
@@ -113,7 +109,8 @@ def _numbered(books: Books) -> Iterator[Metric]:
     for name, by_class in sums.items():
         yield _family(f"logweir_events_{name}_total", {(letter,): count for letter, count in by_class.items()})
     yield _family("logweir_events_missing", {(letter,): count for letter, count in missing.items()})
-    yield _family("logweir_events_lost_in_queue_total", {(letter,): count for letter, count in in_queue.items()})
+    yield _family("logweir_events_lost_in_queue_total", {(): books.row.lost_in_queue + books.row.recovered_in_queue})
+    yield _family("logweir_events_recovered_in_queue_total", {(): books.row.recovered_in_queue})
 
 
 def _silence(silence: Silence) -> Iterator[Metric]:
@@ -133,7 +130,10 @@ def _highest(figures: Mapping[str, int], size: int) -> tuple[dict[str, int], lis
 
 def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric]:
     """A series for each of the emitters that lost most, or are silent longest; one for all others, and how many."""
-    lost = {name_of(emitter): found.total("lost") or 0 for emitter, found in books.emitters.items()}
+    lost = {
+        name_of(emitter): (found.total("lost") or 0) - (found.total("recovered") or 0)
+        for emitter, found in books.emitters.items()
+    }
     figures = {
         "logweir_emitter_lost_events": {name: count for name, count in lost.items() if count},
         "logweir_emitter_silence_seconds": {

@@ -192,9 +192,9 @@ METRICS = (
     ),
     Metric(
         "logweir_events_lost_in_queue_total", Kind.COUNTER,
-        "Events that the queue lost between door and worker (of class A and B they are among those lost); class unknown: of"
-        " nobody knows whom.", ("class",),
+        "Events that the queue lost between door and worker; those of class A and B are also among those lost.",
     ),
+    Metric("logweir_events_recovered_in_queue_total", Kind.COUNTER, "Events that came after the queue was known to have lost them."),
     Metric("logweir_events_recovered_total", Kind.COUNTER, "Numbered events that came after they were counted as lost.", ("class",)),
     Metric("logweir_events_dropped_total", Kind.COUNTER, "Events that emitters say they dropped themselves.", ("class",)),
     Metric("logweir_events_missing", Kind.GAUGE, "Numbered events that are awaited still: neither here nor lost.", ("class",)),
@@ -208,7 +208,7 @@ METRICS = (
         "logweir_identity_conflicts_total", Kind.COUNTER,
         "Events with the identity and not the content of an earlier one; they are among the dead letters.",
     ),
-    Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost, of the emitters that lost most; (others): of all others.", ("emitter",)),
+    Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost and not recovered, of the emitters that lost most; (others): of all others.", ("emitter",)),
     Metric("logweir_emitters", Kind.GAUGE, "Emitters, by whether they have fallen silent, and by class.", ("state", "class")),
     Metric("logweir_sources", Kind.GAUGE, "Sources (category and host name), by whether they have fallen silent.", ("state",)),
     Metric(

@@ -21,10 +21,10 @@ NOW = Row("Is anything being lost?", (
     Panel(
         "Lost in the queue",
         "Events that were answered 2xx and that the queue lost between door and worker in the chosen range of time, of all classes;"
-        " class unknown: nobody knows whose they were.",
+        " also those that came after all.",
         "short",
         (Query(
-            "sum(max by (class) (increase(logweir_events_lost_in_queue_total[$__range])))", "lost in the queue",
+            "max(increase(logweir_events_lost_in_queue_total[$__range]))", "lost in the queue",
         ),),
         kind="stat", width=4, height=4, red_from=0.5, runbook="LogweirLostInQueue",
     ),
@@ -77,10 +77,10 @@ WHERE = Row("Where, and since when?", (
             Query("sum(max by (class) (rate(logweir_events_dropped_total[$__rate_interval])))", "dropped by the emitter"),
             Query(
                 "clamp_min(sum(max by (class) (rate(logweir_events_lost_total[$__rate_interval])))"
-                ' - sum(max by (class) (rate(logweir_events_lost_in_queue_total{class=~"A|B"}[$__rate_interval]))), 0)',
+                " - max(rate(logweir_events_lost_in_queue_total[$__rate_interval])), 0)",
                 "lost before the door",
             ),
-            Query("sum(max by (class) (rate(logweir_events_lost_in_queue_total[$__rate_interval])))", "lost in the queue"),
+            Query("max(rate(logweir_events_lost_in_queue_total[$__rate_interval]))", "lost in the queue"),
             Query(
                 'max by (outcome) (rate(logweir_events_total{outcome=~"dead_lettered|filtered"}[$__rate_interval]))',
                 "{{outcome}}",
@@ -147,7 +147,9 @@ BOOKS = Row("The books, in all", (
             Query("max(logweir_events_unconfirmed_total)", "unconfirmed"),
             Query("max by (outcome) (logweir_events_total)", "{{outcome}}"),
             Query("max(logweir_events_in_flight)", "in flight"),
-            Query("sum(max by (class) (logweir_events_lost_in_queue_total))", "lost in the queue"),
+            Query(
+                "max(logweir_events_lost_in_queue_total) - max(logweir_events_recovered_in_queue_total)", "lost in the queue",
+            ),
             Query("max(logweir_events_undecided)", "undecided"),
         ),
         kind="stat", width=12, height=5, runbook="LogweirLedgerImbalance",

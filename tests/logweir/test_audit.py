@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ MINUTE_US = 60_000_000
 WINDOW = 29_000_000
 START_US = WINDOW * MINUTE_US
 LATE_US = 60_000_000
+LATER_US = START_US + 10 * MINUTE_US
 INDEXED, DUPLICATE, DEAD = Outcome.INDEXED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
 
 
@@ -46,10 +48,10 @@ class Partition:
         rows = [Accepted("app", emitter, number, unconfirmed) for emitter, number in accepted.items()]
         self.settle(Record(Kind.MARKER, EPOCH, first, count, window, Marker(rows, voids or [])), [])
 
-    def settle(self, record: Record, outcomes: list[Outcome]) -> None:
+    def settle(self, record: Record, outcomes: list[Outcome], natural: Sequence[Batch] = ()) -> None:
         self.ledger.expect(record, self.offset)
-        self.ledger.load([record])
-        self.ledger.settle(record, self.offset, outcomes)
+        self.ledger.load([record], natural)
+        self.ledger.settle(record, self.offset, outcomes, natural=natural)
         self.offset += 1
         self.ledger.flush()
 
@@ -125,7 +127,7 @@ def test_the_imbalance_is_by_how_many_events_the_two_sides_differ(store: Store, 
     assert read(store).imbalance == imbalance
 
 
-def test_what_a_closed_window_still_waits_for_is_in_flight_and_no_balance(store: Store) -> None:
+def test_what_a_closed_window_still_waits_for_is_in_flight_and_the_window_is_open(store: Store) -> None:
     """A record that is missing below the marker; when it comes after all, an amendment closes the books."""
     book = Partition(store)
     book.data(1, ("web", [INDEXED] * 2))
@@ -135,10 +137,83 @@ def test_what_a_closed_window_still_waits_for_is_in_flight_and_no_balance(store:
     after = read(store)
     (explained,) = explain(after)
 
-    assert (before.imbalance, before.row.in_flight) == (3, 3)
+    assert (before.imbalance, before.row.in_flight, before.states()) == (0, 3, {"open": 1})
     assert next(explain(before))["not_arrived"] == [[3, 5]]
-    assert after.balanced
+    assert (after.balanced, after.states(), after.row.recovered_in_queue) == (True, {"balanced": 1}, 0)
     assert explained["amendments"] == [{"offset": 2, "first": 3, "last": 5, "count": 3}]
+
+
+def test_what_has_not_come_with_its_windows_marker_nor_after_it_is_lost_in_the_queue(store: Store) -> None:
+    """The broker lost what it had confirmed, and no offset shows it: it is no imbalance, but lost, with its numbers."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 2))
+    book.data(6, ("web", [INDEXED]))
+    book.marker(1, 6, {"web": 6})
+    book.idle(START_US + MINUTE_US + LATE_US - 1)
+    awaited = read(store)
+    book = Partition(store)  # The next worker waits for it, too.
+    book.idle(LATER_US)
+    lost = read(store)
+
+    assert (awaited.row.in_flight, awaited.row.lost_in_queue) == (3, 0)
+    assert (lost.balanced, lost.states()) == (True, {"balanced": 1})
+    assert (lost.row.in_flight, lost.row.lost_in_queue, lost.row.unexplained, lost.total("lost")) == (0, 3, 0, 3)
+    assert lost.as_json()["lost_in_queue_ranges"] == [{"partition": 0, "ingest_epoch": EPOCH.hex(), "ranges": [[3, 5]]}]
+    assert next(explain(lost))["lost_in_queue_ranges"] == [[3, 5]]
+
+
+def test_what_is_gone_together_with_its_windows_marker_is_lost_when_a_later_marker_has_come(store: Store) -> None:
+    """A process that lives on shows it: nothing stays in flight for good."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 2))
+    book.data(4, ("web", [INDEXED] * 1))
+    book.data(8, ("web", [INDEXED] * 2), window=WINDOW + 1)
+    book.idle(LATER_US)
+    untold = read(store)
+    (before, _) = explain(untold)
+    book.marker(8, 2, {"web": 2}, window=WINDOW + 1)
+    book.idle(LATER_US + 2 * LATE_US)
+    told = read(store)
+    (after,) = explain(read(store, Span(START_US, START_US + MINUTE_US)))
+
+    assert (untold.row.in_flight, untold.row.lost_in_queue) == (4, 0)
+    assert (before["not_arrived"], before["in_flight"], before["lost_in_queue_ranges"]) == ([[3, 3]], 1, [])
+    assert (told.row.in_flight, told.row.lost_in_queue, told.total("lost")) == (0, 4, 4)
+    assert told.as_json()["lost_in_queue_ranges"][0]["ranges"] == [[3, 3], [5, 7]]
+    assert (after["not_arrived"], after["lost_in_queue"], after["lost_in_queue_ranges"]) == ([], 1, [[3, 3]])
+
+
+@pytest.mark.parametrize("emitter", [None, "web"])
+def test_what_comes_after_it_was_lost_in_the_queue_is_recovered(store: Store, emitter: str | None) -> None:
+    """A record that nobody could read, put into the queue again: what was counted as lost stays so."""
+    book = Partition(store)
+    book.data(1, (emitter, [INDEXED] * 3))
+    book.ledger.pass_over(book.offset)
+    book.offset += 1
+    book.data(7, (emitter, [INDEXED] * 3))
+    book.marker(1, 9, {emitter: 9})
+    before = read(store)
+    book.data(4, (emitter, [INDEXED] * 3))
+    after = read(store)
+
+    assert [(one.total("lost"), one.total("recovered")) for one in (before, after)] == [(3, 0), (3, 3)]
+    assert [(one.row.lost_in_queue, one.row.recovered_in_queue) for one in (before, after)] == [(3, 0), (0, 3)]
+    assert after.balanced
+
+
+def test_a_process_that_was_forgotten_has_lost_nothing_when_it_is_heard_of_again(store: Store) -> None:
+    """A spool that is adopted after more than a week: what came before of it, the position does not know any more."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3))
+    other = WINDOW + 8 * 24 * 60
+    book.settle(Record(Kind.DATA, b"\x09" * 16, 1, 1, other, [batch(None, 1, window=other)]), [INDEXED])
+    book.data(4, ("web", [INDEXED] * 3))
+    book.data(7, ("web", [INDEXED] * 3))
+    book.marker(1, 9, {"web": 9})
+    book.idle(LATER_US + 9 * 24 * 60 * MINUTE_US)
+    books = read(store)
+
+    assert (books.row.lost_in_queue, books.row.recovered_in_queue, books.total("lost")) == (0, 0, None)
 
 
 def test_void_numbers_are_not_expected_and_unconfirmed_when_they_come(store: Store) -> None:
@@ -253,6 +328,7 @@ def test_a_window_that_two_topics_have_parts_of_is_one(store: Store) -> None:
     new = Partition(store, topic_id="t2")
     new.data(7, (None, [INDEXED]), ("web", [INDEXED]))
     new.marker(1, 8, {None: 5, "web": 3})
+    new.idle(LATER_US)
     document = read(store).as_json()
 
     assert (document["balanced"], document["windows"]) == (True, {"balanced": 1})
@@ -277,7 +353,7 @@ def test_what_is_missing_since_a_topic_was_made_anew_is_lost_in_time(store: Stor
 
     states = [[one.emitters["app", "web"].total(name) for name in ("missing", "lost")] for one in (before, after)]
     assert states == [[2, 0], [0, 2]]
-    assert (before.total("lost"), after.total("lost")) == (2, 2)
+    assert (before.total("lost"), after.total("lost")) == (0, 2)
 
 
 def test_a_marker_alone_in_the_new_topic_tells_what_the_old_one_lost(store: Store) -> None:
@@ -299,6 +375,7 @@ def test_a_topic_of_which_nothing_had_been_read_is_told_by_the_marker_in_the_new
     new.data(5, (None, [INDEXED]))
     before = read(store)
     new.marker(3, 3, {None: 2}, voids=[(3, 3)])
+    new.idle(LATER_US)
     after = read(store)
 
     assert (before.row.in_flight, before.row.lost_in_queue) == (4, 0)
@@ -340,6 +417,7 @@ def test_a_topic_made_anew_loses_what_was_unread_by_its_numbers(store: Store) ->
     new.data(6, (None, [INDEXED] * 2), window=WINDOW + 1)
     before = read(store)
     new.marker(5, 3, {None: 2}, voids=[(5, 5)], window=WINDOW + 1)
+    new.idle(LATER_US)
     after = read(store)
 
     assert (before.balanced, after.balanced) == (True, True)
@@ -439,6 +517,78 @@ def test_a_span_of_time_and_an_emitter_narrow_the_books(store: Store) -> None:
     assert (one.row.accepted, one.total("lost"), len(one.emitters)) == (3, 3, 1)
 
 
+def test_what_has_no_time_is_unknown_of_a_span_of_time(store: Store) -> None:
+    """Lost, then recovered, all in the last hour: of that hour nobody knows what was recovered, and it is not 0."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3), epoch="r", sequence_first=1)
+    book.data(4, ("web", [INDEXED] * 3), epoch="r", sequence_first=7)
+    book.idle(LATER_US)
+    book.data(7, ("web", [INDEXED] * 2), epoch="r", sequence_first=4, at_us=LATER_US, window=WINDOW + 9)
+    whole = read(store)
+    hour = read(store, Span(START_US - 60 * MINUTE_US)).as_json()
+
+    assert [whole.total(name) for name in ("created", "lost", "recovered")] == [9, 3, 2]
+    for document in (hour, hour["emitters"][0], hour["emitters"][0]["epochs"][0]):
+        assert [document[name] for name in ("created", "recovered", "dropped")] == [None] * 3
+        assert (document["lost"], document["missing"]) == (1, 0)
+
+
+def test_the_state_of_a_window_does_not_depend_on_what_is_asked_for(store: Store) -> None:
+    """Its marker waits in a spool while its process lives on."""
+    book = Partition(store)
+    for at in range(10):
+        book.data(3 * at + 1, ("web", [INDEXED] * 3), window=WINDOW + at)
+    book.idle(LATER_US)
+    spans = (Span(), Span(START_US, START_US + MINUTE_US), Span(to_us=START_US + 2 * MINUTE_US))
+
+    assert [read(store, span, now_us=LATER_US).states() for span in spans] == [{"open": 10}, {"open": 1}, {"open": 2}]
+
+
+def test_what_the_queue_lost_of_events_with_own_numbers_counts_once(store: Store) -> None:
+    """They are the key's in the first equation, and their own emitter's in the second."""
+    book = Partition(store)
+    for number, holes in ((1, 1), (7, 0)):
+        record = Record(Kind.DATA, EPOCH, number, 3, WINDOW, [batch(None, 3)])
+        book.settle(record, [INDEXED] * 3, natural=[batch("web", 3, sequence_first=number)])
+        for _ in range(holes):
+            book.hole(1)
+    book.marker(1, 9, {None: 9})
+    book.idle(LATER_US)
+    document = read(store).as_json()
+    key, web = document["emitters"]
+
+    assert (document["lost"], document["lost_in_queue"]) == (3, 3)
+    assert (key["class"], key["accepted"], key["lost_in_queue"], key["lost"]) == ("D", 9, 3, None)
+    assert (web["class"], web["accepted"], web["indexed"], web["lost"]) == ("B", 6, None, 3)
+
+
+def test_who_says_to_have_dropped_what_came_is_shown(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second equation does not hold by so many; where it does, the table has no column for it."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 10), epoch="r", sequence_first=1, high=10)
+    good = audit(settings, capsys, "audit")[1]
+    book.data(11, ("web", [INDEXED]), epoch="r", sequence_first=11, high=12, dropped={"full": 5})
+    bad = audit(settings, capsys, "audit")[1]
+    (web,) = read(store).as_json()["emitters"]
+
+    assert (web["created"], web["accepted"], web["dropped"], web["lost"], web["missing"]) == (12, 11, 5, 0, 0)
+    assert web["unexplained"] == web["epochs"][0]["unexplained"] == -4
+    assert "UNEXPLAINED" not in good
+    assert "-4" in bad.splitlines()[-1]
+
+
+def test_each_emitter_says_whether_it_balances(store: Store) -> None:
+    """One event too few of one and one too many of another: both do not."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3), (None, [INDEXED]), ("db", [INDEXED]))
+    book.marker(1, 5, {"web": 2, None: 2, "db": 1})
+
+    found = {row["name"]: (row["balanced"], row["imbalance"]) for row in read(store).as_json()["emitters"]}
+    assert found == {"app": (False, 1), "app/db": (True, 0), "app/web": (False, 1)}
+
+
 # --- the commands -------------------------------------------------------------------------------------------------
 def audit(settings: Settings, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     status = cli.main([*words, "--data-dir", str(settings.data_dir)])
@@ -454,7 +604,7 @@ def test_the_exit_status_says_whether_the_books_balance(
     book.marker(1, 3, {"web": 3})
     good = audit(settings, capsys, "audit")
     book.data(4, ("web", [INDEXED]), window=WINDOW + 1)
-    book.marker(4, 2, {"web": 2}, window=WINDOW + 1)
+    book.marker(4, 1, {"web": 2}, window=WINDOW + 1)
     bad = audit(settings, capsys, "audit")
     document = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
 
@@ -477,8 +627,9 @@ def test_one_window_is_explained_down_to_ranges(
     status, text = audit(settings, capsys, "audit", "--window", str(WINDOW))
     by_time = orjson.loads(audit(settings, capsys, "audit", "--window", str(START_US // 10**6 + 7), "--json")[1])
 
-    assert status == 1
+    assert status == 0
     assert "not arrived           [[4, 5]]" in text
+    assert "identity conflicts    0" in text
     assert by_time["window"] == WINDOW
     assert by_time["rows"][0]["numbers"] == [[1, 3]]
     assert "Nothing is known" in audit(settings, capsys, "audit", "--window", "7")[1]

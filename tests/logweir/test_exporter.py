@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,8 +18,9 @@ from logweir.emitter_ledger import EmitterState, document_id
 from logweir.exporter import Exporter
 from logweir.ledger import PartitionLedger
 from logweir.metrics import Kind as MetricKind
+from logweir.outcomes import Outcome
 from logweir.queue import Queue
-from logweir.record import Accepted, Kind, Marker
+from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import Tracker
 from logweir_workers.retention import delete_old_books, old_books
@@ -135,6 +138,40 @@ def test_no_total_falls_when_old_books_are_let_go_of(settings: Settings, queue: 
     assert before["logweir_events_total", "dead_lettered"] == 1
     assert totals() == before
     assert refreshed(settings, queue, store)["logweir_ledger_windows", "balanced"] == 0
+
+
+def test_no_total_falls_when_what_the_queue_lost_comes_or_its_emitter_begins_to_number(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    """It has no class: of nobody knows whom first, then of an emitter, then recovered."""
+    ledger = PartitionLedger.claim(
+        store=store, group=settings.worker.group, topic_id=queue.topic_id(), partition=0, owner="me"
+    )
+    window = clock.now_us() // clock.WINDOW_US - 5
+    bare = batch(b"{}", b"{}", key="app", emitter="web-1", received_us=window * clock.WINDOW_US)
+    numbered = msgspec.structs.replace(bare, epoch="run", sequence_first=1, high=2)
+    marker = Marker([Accepted("app", "web-1", 6, 0)], [])
+    records = [
+        Record(Kind.DATA, b"\x07" * 16, 1, 2, window, [bare]),
+        Record(Kind.DATA, b"\x07" * 16, 5, 2, window, [bare]),
+        Record(Kind.MARKER, b"\x07" * 16, 1, 6, window, marker),
+        Record(Kind.DATA, b"\x07" * 16, 7, 2, window + 1, [numbered]),
+        Record(Kind.DATA, b"\x07" * 16, 3, 2, window, [bare]),
+    ]
+    totals: list[Figures] = []
+    for at, record in enumerate(records):
+        ledger.load([record])
+        ledger.settle(record, 2 * at, [Outcome.INDEXED] * len(record.batches) * 2)
+        ledger.pass_over(2 * at + 1)  # One that cannot be read: what it held, numbers that never came show.
+        ledger.flush()
+        found = refreshed(settings, queue, store)
+        totals.append({key: value for key, value in found.items() if key[0].endswith("_total")})
+
+    in_queue = [found["logweir_events_lost_in_queue_total",] for found in totals]
+    assert in_queue == [0, 2, 2, 2, 2]
+    assert totals[-1]["logweir_events_recovered_in_queue_total",] == 2
+    for before, after in pairwise(totals):
+        assert not [key for key, value in before.items() if after[key] < value]
 
 
 def test_what_no_worker_has_read_is_lag_and_ages(settings: Settings, queue: Queue, store: Store) -> None:

@@ -228,6 +228,29 @@ def test_totals_do_not_fall_when_retention_passes(store: Store, merges: bool) ->
     assert one.let_go() == 0
 
 
+def test_what_the_queue_lost_stays_in_the_totals_and_so_does_what_came_after_all(store: Store) -> None:
+    """Of one that numbers nothing: a number that its marker told of, and an unreadable record that was tried again."""
+    one = Partition(store)
+    bare = batch(b"{}", key="bare", received_us=HOUR * MINUTE_US)
+    one.settle(Record(Kind.DATA, EPOCH, 1, 1, HOUR, [bare]), [INDEXED])
+    one.ledger.pass_over(one.offset)
+    one.offset += 1
+    one.settle(Record(Kind.DATA, EPOCH, 4, 1, HOUR, [bare]), [INDEXED])
+    one.settle(Record(Kind.MARKER, EPOCH, 1, 5, HOUR, Marker([Accepted("bare", None, 5, 0)], [])), [])
+    one.settle(Record(Kind.DATA, EPOCH, 2, 1, HOUR, [bare]), [INDEXED])
+    one.ledger.idle(NOW_US)
+    one.ledger.flush()
+    before = read(store)
+    one.let_go()
+    after = read(store)
+
+    assert (before.row.lost_in_queue, before.row.recovered_in_queue) == (2, 1)
+    assert (before.total("lost"), before.total("recovered")) == (3, 1)
+    assert sums(after) == sums(before)
+    assert after.carried.total("lost") == 3
+    assert not after.windows
+
+
 def test_what_retention_has_not_reached_goes_on_from_there(store: Store) -> None:
     """Nothing below is called lost or in flight again; what comes later is added."""
     one = Partition(store)

@@ -224,9 +224,13 @@ class _Old:
         row = Row.from_json(one.row.as_json())
         row.lost_in_queue, row.in_flight = row.lost_in_queue + row.in_flight, 0
         portion.row.add(row)
+        of_nobody = row.lost_in_queue
         for emitter, own in one.by_emitter.items():
-            known = self.books.emitters.get(emitter)
-            portion.lost_in_queue[known.honesty if known else "D"] += own.lost_in_queue + own.in_flight
+            letter, lost = self.books.class_of(emitter), own.lost_in_queue + own.in_flight
+            portion.lost_in_queue[letter] += lost
+            portion.recovered += 0 if letter == "B" else own.recovered_in_queue
+            of_nobody -= lost
+        portion.lost_in_queue["D"] += of_nobody
         _count(portion, one.corrections)
 
     def _add_between(self, portion: Carried, stream: Stream, windows: list[WindowBooks]) -> None:
