@@ -14,6 +14,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -26,7 +27,7 @@ from logweir import audit_close
 from logweir.audit import Books, EmitterBooks, Span, explain, name_of, read_books
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
 from logweir.config import Settings
-from logweir.equation import Row
+from logweir.equation import OUTCOMES, Row
 from logweir.errors import LogweirError
 from logweir.query import time_bounds, time_of
 from logweir.queue import open_queue
@@ -36,6 +37,7 @@ from logweir.store import Store, open_store
 _WATCH_INTERVAL_S = 2.0
 _WIDTH_MIN = 140
 _RANGES_SHOWN = 5
+_OF_FIRST_EQUATION = ("accepted", *OUTCOMES, "in_flight")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,9 +129,12 @@ def count_text(count: int | None) -> str:
 
 def ranges_text(books: EmitterBooks) -> str:
     """The first of an emitter's lost ranges, and how many more there are."""
-    texts = [
-        f"{first}" if first == last else f"{first}-{last}" for run in books.runs for first, last in run.lost_ranges
-    ]
+    return some_ranges([pair for run in books.runs for pair in run.lost_ranges])
+
+
+def some_ranges(ranges: Sequence[tuple[int, int]]) -> str:
+    """The first of them, and how many more there are."""
+    texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges]
     more = f" and {len(texts) - _RANGES_SHOWN} more" if len(texts) > _RANGES_SHOWN else ""
     return ", ".join(texts[:_RANGES_SHOWN]) + more
 
@@ -152,6 +157,9 @@ def _print_books(books: Books, unread: int | None) -> None:
         exactly = "all of it is counted as lost" if hole["exact"] else "how many events it held is unknown"
         place = f"partition {hole['partition']}, offsets {hole['first']} to {hole['last']}"
         out.print(Text(f"expired before it was read: {place}; {exactly}", "yellow"))
+    for (epoch, partition), ranges in books.lost_in_queue_ranges().items():
+        numbers = some_ranges(list(ranges))
+        out.print(Text(f"lost in the queue: partition {partition}, process {epoch}, numbers {numbers}", "red"))
     for one in books.store_differences:
         where = f"window {one['window']}, partition {one['partition']}"
         out.print(Text(f"{where}: the store has {one['stored']}, the ledger says {one['indexed']} indexed", "red"))
@@ -187,12 +195,16 @@ def _emitters_table(books: Books) -> Table:
     table.add_column("CLASS")
     for name in ("ACCEPTED", "INDEXED", "DUPLICATE", "FILTERED", "DEAD", "IN FLIGHT", "LOST", "RECOVERED", "MISSING"):
         table.add_column(name, justify="right")
+    # Seldom there: an emitter that says to have dropped what came all the same.
+    is_explained = not any(one.total("unexplained") for one in books.emitters.values())
+    if not is_explained:
+        table.add_column("UNEXPLAINED", justify="right")
     table.add_column("LOST NOW", overflow="fold")
     for emitter, one in sorted(books.emitters.items(), key=lambda item: name_of(item[0])):
-        counts = (one.row.accepted, *one.row.outcomes.values(), one.row.in_flight)
-        losses = (one.total(name) for name in ("lost", "recovered", "missing"))
+        counts = ("-" if (count := one.counts[name]) is None else f"{count:,}" for name in _OF_FIRST_EQUATION)
+        losses = ("lost", "recovered", "missing") if is_explained else ("lost", "recovered", "missing", "unexplained")
         table.add_row(
-            printable(name_of(emitter)), one.honesty, *(count_text(count) for count in (*counts, *losses)),
+            printable(name_of(emitter)), one.honesty, *counts, *(count_text(one.total(name)) for name in losses),
             ranges_text(one), style="red" if (one.total("lost") or 0) > (one.total("recovered") or 0) else "",
         )  # fmt: skip
     return table
@@ -209,7 +221,8 @@ def _print_window(document: dict[str, Any]) -> None:
         out.print(Text(head, "bold red" if row["imbalance"] else "bold"))
         for name in (
             "imbalance", "accepted", "unconfirmed", "indexed", "duplicate", "filtered", "dead_lettered", "in_flight",
-            "lost_in_queue", "marker", "numbers", "voids", "not_arrived", "lost_in_queue_ranges",
+            "lost_in_queue", "recovered_in_queue", "undecided", "void", "identity_conflicts", "marker", "numbers",
+            "voids", "not_arrived", "lost_in_queue_ranges",
         ):  # fmt: skip
             out.print(f"    {name.replace('_', ' '):<22}{row[name] if row[name] is not None else '-'}")
         for line in row["amendments"]:

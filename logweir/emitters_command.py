@@ -145,11 +145,10 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
     if arguments.state is not None:
         rows = [(one, found) for one, found in rows if found is not None and found.state == arguments.state]
     if arguments.json:
-        unwatched = {"state": None, "expected_s": None}
-        print(orjson.dumps([whole({**(f.as_json() if f else unwatched), **one.as_json()}) for one, f in rows]).decode())
+        print(orjson.dumps([whole(_document(one, found)) for one, found in rows]).decode())
         return
     table = _table(
-        "EMITTER", "CLASS", "STATE", "EXPECTED", "LAST SEEN", "EVENTS/S", "LOST", "RECOVERED", "MISSING", "DROPPED",
+        "EMITTER", "CLASS", "STATE", "EXPECTED", "LAST SEEN", "EVENTS/S", "LOST", "LATE", "MISSING", "DROPPED",
         "LOST NOW",
     )  # fmt: skip
     for one, found in rows:
@@ -160,6 +159,12 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
         )  # fmt: skip
     console().print(table)
     _print_notes(silence)
+
+
+def _document(one: EmitterBooks, found: Watched | None) -> dict[str, Any]:
+    """``late``: of its numbers, those that came after they were counted as lost."""
+    watched = found.as_json() if found else {"state": None, "expected_s": None}
+    return {**watched, **one.as_json(), "late": one.total("recovered")}
 
 
 def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
@@ -225,7 +230,7 @@ def _print_notes(silence: Silence, *, of_findings: bool = True) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        if name in ("EVENTS/S", "LOST", "RECOVERED", "MISSING", "DROPPED", "SILENT FOR"):
+        if name in ("EVENTS/S", "LOST", "LATE", "MISSING", "DROPPED", "SILENT FOR"):
             table.add_column(name, justify="right")
         else:
             table.add_column(name, overflow="fold")
