@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from logweir.audit import CLOSED_BY_HAND, GONE_AFTER_US, PROCESS_GONE, Books, Stream, WindowBooks, read_books
+from logweir.audit import Books, read_books
+from logweir.audit_windows import CLOSED_BY_HAND, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
 from logweir.clock import now_us as clock_us
 from logweir.closings import Closing, close
 from logweir.config import Settings

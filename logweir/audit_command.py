@@ -24,7 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from logweir import audit_close
-from logweir.audit import Books, EmitterBooks, Span, explain, name_of, read_books
+from logweir.audit import Books, explain, read_books
+from logweir.audit_emitters import EmitterBooks
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
 from logweir.config import Settings
 from logweir.equation import OUTCOMES, Row
@@ -32,6 +33,7 @@ from logweir.errors import LogweirError
 from logweir.query import time_bounds, time_of
 from logweir.queue import open_queue
 from logweir.search import printable
+from logweir.span import Span, name_of
 from logweir.store import Store, open_store
 
 _WATCH_INTERVAL_S = 2.0

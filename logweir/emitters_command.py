@@ -24,8 +24,9 @@ from typing import Any
 import orjson
 from rich.table import Table
 
-from logweir.audit import EmitterBooks, name_of, read_books
+from logweir.audit import read_books
 from logweir.audit_command import console, count_text, ranges_text, whole
+from logweir.audit_emitters import EmitterBooks
 from logweir.clock import DAY_US, duration_us, iso_seconds, now_us
 from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
@@ -33,6 +34,7 @@ from logweir.expectations import FOREVER_US, Word, say
 from logweir.process import owner_new
 from logweir.search import printable
 from logweir.silence import Silence, State, Watched, read_silence
+from logweir.span import name_of
 from logweir.store import Store, open_store
 
 _EVERY_US_MIN = 60_000_000

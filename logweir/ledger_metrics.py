@@ -13,10 +13,12 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from logweir import metrics
-from logweir.audit import CLOSED_BY_HAND, OUTCOMES, PROCESS_GONE, Books, name_of, read_books
+from logweir.audit import Books, read_books
+from logweir.audit_windows import CLOSED_BY_HAND, PROCESS_GONE
 from logweir.carried import UNKNOWN
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
+from logweir.equation import OUTCOMES
 from logweir.expectations import EMITTER, SOURCE
 from logweir.lag import lags
 from logweir.ledger import read_positions
@@ -24,6 +26,7 @@ from logweir.outcomes import DeadLetterReason
 from logweir.queue import Queue
 from logweir.sequence import Intervals
 from logweir.silence import Silence, State, read_silence
+from logweir.span import name_of
 from logweir.store import Held, Store
 
 NUMBERED = ("A", "B")

@@ -14,7 +14,6 @@ from enum import StrEnum
 from itertools import accumulate, compress
 from typing import Any
 
-from logweir.audit import name_of
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
 from logweir.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
@@ -23,6 +22,7 @@ from logweir.ledger import Place, partition_place, read_positions
 from logweir.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
 from logweir.silence_findings import Finding, findings_of
 from logweir.source_ledger import LastBatch, Source, sources_prefix
+from logweir.span import name_of
 from logweir.store import Store
 
 _GAPS_MIN = 3

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from logweir import config
-from logweir.audit import PROCESS_GONE, Books, read_books
+from logweir.audit import Books, read_books
 from logweir.audit_close import close_process
+from logweir.audit_windows import PROCESS_GONE
 from logweir.clock import DAY_US
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError

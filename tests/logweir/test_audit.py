@@ -9,12 +9,13 @@ import orjson
 import pytest
 
 from logweir import cli
-from logweir.audit import Books, Span, explain, read_books
+from logweir.audit import Books, explain, read_books
 from logweir.config import AccountingSettings, Settings
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
 from logweir.revisions import Change, WindowPlace, revise
+from logweir.span import Span
 from logweir.store import Store
 
 EPOCH = b"\x07" * 16

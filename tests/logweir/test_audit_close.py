@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from logweir import cli
-from logweir.audit import CLOSED_BY_HAND, PROCESS_GONE
 from logweir.audit_close import Closed, close_process
+from logweir.audit_windows import CLOSED_BY_HAND, PROCESS_GONE
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError, Problem
 from logweir.outcomes import Outcome

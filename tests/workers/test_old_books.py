@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from logweir.audit import Books, Span, explain, read_books
+from logweir.audit import Books, explain, read_books
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import document_id
 from logweir.ledger import PartitionLedger, hour_id, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record
 from logweir.revisions import Change, WindowPlace, revise
+from logweir.span import Span
 from logweir.store import LedgerDocument, Store
 from logweir_workers.bookkeeping import recheck_differences
 from logweir_workers.merging import HourMerger

@@ -16,7 +16,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from logweir.audit import Span
 from logweir.clock import DAY_US, WINDOW_US, Clock, iso_seconds, window_of
 from logweir.config import Settings
 from logweir.errors import (
@@ -34,6 +33,7 @@ from logweir.queue import Delivery, Queue
 from logweir.receipt import Receipt
 from logweir.record import Batch, Record, decode, header_of
 from logweir.sequence import Intervals
+from logweir.span import Span
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import pairs
 from logweir_workers import enrich

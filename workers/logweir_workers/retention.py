@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from logweir.audit import Books, Stream, WindowBooks, books_of_emitter, read_books_once
+from logweir.audit import Books, read_books_once
+from logweir.audit_emitters import books_of_emitter
+from logweir.audit_windows import Stream, WindowBooks
 from logweir.carried import UNKNOWN, Carried, carried_id
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings

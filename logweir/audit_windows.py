@@ -1,0 +1,188 @@
+"""The first equation, of one window: the doors' word (its marker) held against the workers'.
+
+    accepted + unconfirmed = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue
+
+In a closed window of which nothing is in flight whatever the two sides differ by is the imbalance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from logweir.clock import WINDOW_US
+from logweir.closings import Closing
+from logweir.corrections import Correction
+from logweir.emitter_ledger import Emitter
+from logweir.equation import OUTCOMES, Row
+from logweir.ledger import Window
+from logweir.sequence import Intervals
+
+PROCESS_GONE = "open: process gone"
+CLOSED_BY_HAND = "closed by hand"
+"""A person has said of a process that is gone that nothing more of it comes, and nothing has."""
+GONE_AFTER_US = 300_000_000
+"""A window that is open so long after its end, and nothing of its process in all that workers have read since: gone."""
+
+WindowOf = tuple[int, str, int]
+"""Partition, ingest epoch, window: what a window is, whatever the topic is."""
+
+Stream = tuple[str, int]
+"""(ingest epoch, partition): what an ingest process's numbers run in, whatever the topic is."""
+
+
+@dataclass(slots=True)
+class WindowBooks:
+    """One window, or an hour of them, reconciled.
+
+    ``gaps``: numbers of it that were given out, and neither settled, void nor known lost.
+    """
+
+    topic_id: str
+    partition: int
+    window: Window
+    row: Row
+    by_emitter: dict[Emitter, Row]
+    lost: Intervals
+    gaps: Intervals
+    corrections: list[Correction]
+    imbalance: int
+    state: str
+
+    @property
+    def stream(self) -> Stream:
+        return self.window.ingest_epoch, self.partition
+
+
+def joined(found: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
+    """The windows, as one those with a part in a topic and another part in the one that was made in its place."""
+    known: dict[WindowOf, tuple[str, int, Window]] = {}
+    for topic_id, partition, window in found:
+        if window.minutes:
+            yield topic_id, partition, window  # What is merged to an hour is complete by itself.
+            continue
+        place = partition, window.ingest_epoch, window.window
+        if place not in known:
+            known[place] = topic_id, partition, window
+            continue
+        other_topic_id, _, other = known[place]
+        # The marker is where the process went on.
+        is_later = window.marker is not None
+        known[place] = topic_id if is_later else other_topic_id, partition, _with_part(other, window)
+    yield from known.values()
+
+
+def _with_part(window: Window, part: Window) -> Window:
+    outcomes = {emitter: list(counts) for emitter, counts in window.outcomes.items()}
+    for emitter, counts in part.outcomes.items():
+        before = outcomes.get(emitter, [0] * len(counts))
+        outcomes[emitter] = [one + other for one, other in zip(before, counts, strict=True)]
+    return replace(
+        window,
+        numbers=Intervals([*window.numbers, *part.numbers]),
+        voids=Intervals([*window.voids, *part.voids]),
+        outcomes=outcomes,
+        marker=part.marker or window.marker,
+        amendments=[*window.amendments, *part.amendments],
+        parts=[*window.parts, part.id],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a window is reconciled with. ``accounted_us``: up to when everything that was received is accounted for.
+
+    ``corrections_of``: what is not taken out of it is of windows that are gone.
+    """
+
+    accounted_us: int
+    lost: dict[Stream, Intervals]
+    corrections_of: dict[WindowOf, list[Correction]]
+    active_us: dict[str, int]
+    closings: dict[Stream, Closing]
+
+
+def reconciled(topic_id: str, partition: int, window: Window, context: Context) -> WindowBooks:
+    voided = _voided(window)
+    by_emitter = {
+        emitter: Row(
+            outcomes=dict(zip(OUTCOMES, counts, strict=False)),
+            identity_conflicts=conflicts,
+            recovered_in_queue=recovered,
+        )
+        for emitter, (*counts, conflicts, recovered) in window.outcomes.items()
+    }
+    stream = window.ingest_epoch, partition
+    stream_lost = context.lost.get(stream, Intervals())
+    lost_here, gaps = Intervals(), Intervals()
+    imbalance = 0
+    here = Intervals([*window.numbers, *window.voids])
+    if window.marker is None:
+        for row in by_emitter.values():
+            row.accepted = row.settled
+    else:
+        for line in window.marker["accepted"]:
+            row = by_emitter.setdefault((line["key"], line["emitter"]), Row())
+            row.accepted += line["accepted"]
+            row.unconfirmed += line["unconfirmed"]
+        for first, last in (gap for pair in window.given for gap in here.gaps(*pair)):
+            gaps.add(first, last)
+            lost_here.add_all(stream_lost.within(first, last))
+        gaps.remove_all(lost_here)
+        imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps), voided=voided)
+    places = [(partition, window.ingest_epoch, minute) for minute in window.windows]
+    own = [one for place in places for one in context.corrections_of.pop(place, ())]
+    for correction in own:
+        row = by_emitter.setdefault(correction.sender, Row())
+        row.outcomes[correction.from_outcome] -= correction.count
+        row.outcomes[correction.to_outcome] += correction.count
+    total = Row()
+    for row in by_emitter.values():
+        total.add(row)
+    # Exact for the window, also where numbers that did not come and void ones that did are of one emitter.
+    total.in_flight, total.lost_in_queue = len(gaps), len(lost_here)
+    total.recovered_in_queue = sum(last - first + 1 for pair in here for first, last in stream_lost.within(*pair))
+    if window.marker is None:
+        total.accepted, total.unconfirmed = total.settled - voided, voided
+    else:
+        total.unconfirmed = voided + sum(line["unconfirmed"] for line in window.marker["accepted"])
+    state = _state(window, imbalance, len(gaps), context.accounted_us, context.active_us[window.ingest_epoch])
+    closing = context.closings.get(stream)
+    if state == PROCESS_GONE and closing and closing.holds_of(topic_id, window.window, len(window.numbers)):
+        state = CLOSED_BY_HAND
+    return WindowBooks(topic_id, partition, window, total, by_emitter, lost_here, gaps, own, imbalance, state)
+
+
+def _imbalance(window: Window, by_emitter: dict[Emitter, Row], *, lost: int, gaps: int, voided: int) -> int:
+    """By how many events the door's word and the worker's differ in a closed window.
+
+    Per emitter, so that one event too few of one and one too many of another do not cancel. What explains a difference:
+    numbers that did not come (too few), and void numbers that came after all (too many).
+    """
+    differences = [row.unexplained for row in by_emitter.values()]
+    left = {"lost_in_queue": lost, "in_flight": gaps}
+    for row in by_emitter.values():
+        for name, count in left.items():
+            explained = min(count, max(0, row.unexplained))
+            setattr(row, name, explained)
+            left[name] = count - explained
+        row.unconfirmed += min(voided, max(0, -row.unexplained))
+    unexplained = abs(sum(differences) - (lost + gaps - voided))
+    if not lost + gaps:
+        unexplained = max(unexplained, sum(one for one in differences if one > 0))
+    if not voided:
+        unexplained = max(unexplained, -sum(one for one in differences if one < 0))
+    settled = sum(sum(counts[: len(OUTCOMES)]) for counts in window.outcomes.values())
+    return max(unexplained, abs(len(window.numbers) - settled))
+
+
+def _voided(window: Window) -> int:
+    """How many numbers came although they were declared void."""
+    return sum(last - first + 1 for pair in window.voids for first, last in window.numbers.within(*pair))
+
+
+def _state(window: Window, imbalance: int, in_flight: int, accounted_us: int, active_us: int) -> str:
+    if window.closed:
+        return "unbalanced" if imbalance else "open" if in_flight else "balanced"
+    ended_us = (window.window + 1) * WINDOW_US
+    return PROCESS_GONE if accounted_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
