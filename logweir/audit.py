@@ -18,19 +18,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from logweir import hours
 from logweir.audit_between import Between
 from logweir.audit_emitters import TOTALS, EmitterBooks, read_emitters
-from logweir.audit_windows import (
-    CLOSED_BY_HAND,
-    PROCESS_GONE,
-    Context,
-    Stream,
-    WindowBooks,
-    WindowOf,
-    joined,
-    reconciled,
-)  # fmt: skip
+from logweir.audit_sums import Keeps, Sums, Wanted, no_window, read_windows
+from logweir.audit_windows import CLOSED_BY_HAND, PROCESS_GONE, Context, Stream, WindowBooks, WindowOf
 from logweir.carried import UNKNOWN, Carried, read_carried
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.closings import read_closings
@@ -38,14 +29,12 @@ from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter
 from logweir.equation import Row
 from logweir.horizon import horizons, of_latest_topic, overall, read_hearings
-from logweir.ledger import Place, Window, read_positions, window_place
+from logweir.ledger import Place, read_positions, window_place
 from logweir.sequence import Intervals
-from logweir.span import Span, name_of
+from logweir.span import EVERYTHING, Span, name_of
 from logweir.store import Store
 from logweir.tracker import pairs
 
-RATE_WINDOWS = 5
-"""Over how many whole minutes, and the current one, an emitter's rate is taken."""
 _READ_AGAIN_S = 1.0
 
 
@@ -53,14 +42,21 @@ _READ_AGAIN_S = 1.0
 class Books:
     """Everything that was asked for.
 
+    ``windows``: those that are open or do not balance, and which the reader asked for. Of all of them, ``closed`` is
+    the sum of those whose marker has come, ``held`` how many there are of each stream, ``lost`` the numbers that the
+    queue lost in them, and ``corrected_in`` those that corrections speak of.
     ``carried``: the sums of what is older than the ledger's retention, unless a span of time or an emitter is asked
     for. They are in ``row``, ``total`` and ``corrected``, so that those do not fall when retention passes; not in
-    ``windows``, ``emitters``, ``corrections`` and ``imbalance``: those are of what is still held. ``natural_keys``:
-    those whose events have numbers of their own.
+    the others: those are of what is still held. ``natural_keys``: those whose events have numbers of their own.
     """
 
     row: Row
     windows: list[WindowBooks]
+    states: dict[str, int]
+    closed: Row
+    held: Counter[Stream]
+    lost: dict[Stream, Intervals]
+    corrected_in: set[WindowOf]
     emitters: dict[Emitter, EmitterBooks]
     corrections: list[Correction]
     expired: list[dict[str, Any]]
@@ -119,10 +115,7 @@ class Books:
 
     def lost_in_queue_ranges(self) -> dict[Stream, Intervals]:
         """The numbers that the queue has lost, in windows and between them."""
-        found: dict[Stream, Intervals] = defaultdict(Intervals)
-        for window in self.windows:
-            if window.lost:
-                found[window.stream].add_all(window.lost)
+        found = defaultdict(Intervals, {stream: Intervals(lost) for stream, lost in self.lost.items()})
         for stream in self.between.known:
             _, lost = self.between.not_here(stream, self.between.ends(stream))
             if lost:
@@ -137,13 +130,6 @@ class Books:
             counts[one.from_outcome.value, one.to_outcome.value] += one.count
         return counts
 
-    def states(self) -> dict[str, int]:
-        """How many windows are in each state."""
-        counts: dict[str, int] = defaultdict(int)
-        for window in self.windows:
-            counts[window.state] += len(window.window.windows)
-        return dict(counts)
-
     def as_json(self) -> dict[str, Any]:
         return {
             "balanced": self.balanced,
@@ -155,7 +141,7 @@ class Books:
                 for (epoch, partition), ranges in self.lost_in_queue_ranges().items()
             ],
             "loss_unknown_emitters": sum(books.honesty == "D" for books in self.emitters.values()),
-            "windows": self.states(),
+            "windows": self.states,
             "expired_offsets": self.expired,
             "store_differences": self.store_differences,
             "corrections": [correction.as_json() for correction in self.corrections],
@@ -178,57 +164,57 @@ class Books:
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
-def read_books(store: Store, *, group: str, late_us: int, now_us: int, span: Span = Span()) -> Books:
+def read_books(
+    store: Store, *, group: str, late_us: int, now_us: int, span: Span = EVERYTHING, keeps: Keeps = no_window
+) -> Books:
     """The books as the ledger has them now, while workers go on writing it.
 
     Unless a span of time or an emitter is asked for, totals include what ``accounting.retention_days`` has passed, so
-    that they do not fall: see ``Books``. Raises LogweirError(STORE_DOWN).
+    that they do not fall: see ``Books``. ``keeps`` says which windows are in them although they are closed and balance:
+    each takes memory for all its emitters. Raises LogweirError(STORE_DOWN).
     """
     while True:
-        books = read_books_once(store, group=group, late_us=late_us, now_us=now_us, span=span)
+        books = read_books_once(store, group=group, late_us=late_us, now_us=now_us, span=span, keeps=keeps)
         if read_carried(store, group).step == books.carried.step:
             return books
         # Something was let go of meanwhile: it may have been read in both places, or in none.
         time.sleep(_READ_AGAIN_S)
 
 
-def read_books_once(store: Store, *, group: str, late_us: int, now_us: int, span: Span = Span()) -> Books:
+def read_books_once(
+    store: Store, *, group: str, late_us: int, now_us: int, span: Span = EVERYTHING, keeps: Keeps = no_window
+) -> Books:
     """As ``read_books``, for who compares a partition's ``carried.step`` before it acts: true where it is as read."""
-    return _read(store, group, late_us, now_us, span, read_carried(store, group))
-
-
-def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carried: Carried) -> Books:
-    # The watermarks before the emitters, so that nothing is called lost that has come since; what the queue lost behind
-    # the windows, so that nothing is called unexplained that was being written down.
+    carried = read_carried(store, group)
+    # The watermarks before the emitters, so that nothing is called lost that has come since.
     positions = read_positions(store, group)
     minutes = horizons(positions, read_hearings(store, group))
     current = of_latest_topic(minutes)
     accounted_us = overall(current) * WINDOW_US
     watermarks = _watermarks(positions, current, accounted_us)
-    found, active_us = _windows(store, group, span, carried.taken)
+    corrections = [one for one in read_corrections(store, group, without=carried.taken) if span.has_window(one.window)]
+    context = Context(
+        min(now_us, accounted_us), _lost_numbers(positions), _by_window(corrections), read_closings(store, group)
+    )
+    wanted = Wanted(span=span, keeps=keeps, now_us=now_us, taken=carried.taken)
+    sums = read_windows(store, group, wanted, context, has_parts=len({topic_id for topic_id, _ in positions}) > 1)
     emitters = read_emitters(store, group, watermarks, late_us, span, carried.taken)
-    positions = read_positions(store, group)
-    lines = read_corrections(store, group, without=carried.taken)
-    corrections = [one for one in lines if span.has_window(one.window)]
-    corrections_of: dict[WindowOf, list[Correction]] = defaultdict(list)
-    for one in corrections:
-        corrections_of[one.partition, one.ingest_epoch, one.window].append(one)
-    closings = read_closings(store, group)
-    lost = _lost_numbers(positions)
-    context = Context(min(now_us, accounted_us), lost, corrections_of, active_us, closings)
-    windows = [reconciled(topic_id, partition, window, context) for topic_id, partition, window in joined(found)]
+    sums.add_to(emitters)
     differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
-    void = {stream: closing.numbers for stream, closing in closings.items()}
-    between = _between_windows(windows, lost, void, carried, from_one=not span.is_bounded)
-    row = between.total()
+    between = _between_windows(sums, context, carried, from_one=not span.is_bounded)
     books = Books(
-        row=row,
-        windows=windows,
+        row=between.total(),
+        windows=sums.kept,
+        states=dict(sums.states),
+        closed=sums.closed,
+        held=sums.held,
+        lost=sums.lost,
+        corrected_in=sums.corrected_in,
         emitters=emitters,
         corrections=corrections,
-        expired=_expired(positions, windows),
+        expired=_expired(positions, sums.kept),
         store_differences=differences,
-        imbalance=sum(window.imbalance for window in windows) + sum(abs(one["difference"]) for one in differences),
+        imbalance=sums.imbalance + sum(abs(one["difference"]) for one in differences),
         positions={place: body.get("next_offset") or 0 for place, body in positions.items()},
         watermark_us=max(watermarks.values(), default=0),
         carried=Carried(step=carried.step) if span.is_bounded or span.emitter is not None else carried,
@@ -236,10 +222,19 @@ def _read(store: Store, group: str, late_us: int, now_us: int, span: Span, carri
         natural_keys=frozenset(key for (key, _), known in emitters.items() if known.honesty == "B"),
     )
     # What is corrected in a window that is gone has been carried as it was before.
-    for one in (one for own in corrections_of.values() for one in own if one.window < books.carried.before):
-        books.carried.correct(one.from_outcome.value, one.to_outcome.value, one.count)
-    _add_up(books, span, now_us)
+    for one in corrections:
+        is_held = (one.partition, one.ingest_epoch, one.window) in sums.corrected_in
+        if not is_held and one.window < books.carried.before:
+            books.carried.correct(one.from_outcome.value, one.to_outcome.value, one.count)
+    _add_up(books, sums.row, span)
     return books
+
+
+def _by_window(corrections: Iterable[Correction]) -> dict[WindowOf, list[Correction]]:
+    found: dict[WindowOf, list[Correction]] = defaultdict(list)
+    for one in corrections:
+        found[one.partition, one.ingest_epoch, one.window].append(one)
+    return dict(found)
 
 
 def _watermarks(
@@ -268,62 +263,13 @@ def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[st
             }  # fmt: skip
 
 
-def _windows(
-    store: Store, group: str, span: Span, taken: Collection[str]
-) -> tuple[list[tuple[str, int, Window]], dict[str, int]]:
-    """Windows and hours of them; none that is in its hour, or being deleted.
-
-    And by ingest epoch the end of the last window in which something of it came, whatever the span.
-    """
-    found: dict[tuple[str, int, str, int], Window] = {}
-    active_us: dict[str, int] = defaultdict(int)
-    prefix = f"window:{group}:"
-    for document in store.scan_ledger(prefix):
-        place = window_place(document.id, prefix)
-        active_us[place[2]] = max(active_us[place[2]], (place[3] + 1) * WINDOW_US)
-        if span.has_window(place[3]) and document.id not in taken:
-            found[place] = Window.from_body(document.id, document.body)
-    # The hours behind the windows: whatever is merged meanwhile is in both, and counted as part of the hour.
-    prefix = f"hour:{group}:"
-    merged = []
-    for document in store.scan_ledger(prefix):
-        if "minutes" not in document.body or document.id in taken:
-            continue  # It is only claimed so far, or being deleted.
-        topic_id, partition, epoch, _ = window_place(document.id, prefix)
-        hour = hours.of_document(document, ingest_epoch=epoch, window=0)
-        active_us[epoch] = max(active_us[epoch], (max(hour.windows) + 1) * WINDOW_US)
-        for window in hour.windows:
-            one = found.get((topic_id, partition, epoch, window))
-            if one is not None and hours.has(hour, one):
-                del found[topic_id, partition, epoch, window]
-        if any(map(span.has_window, hour.windows)):
-            merged.append((topic_id, partition, hour))
-    return [*((topic_id, partition, one) for (topic_id, partition, _, _), one in found.items()), *merged], active_us
-
-
-def _add_up(books: Books, span: Span, now_us: int) -> None:
-    recent = now_us // WINDOW_US - RATE_WINDOWS
-    recent_s = now_us / 1e6 - recent * WINDOW_US / 1e6
-    for window in books.windows:
-        for emitter, row in window.by_emitter.items():
-            if not span.has_emitter(emitter):
-                continue
-            known = books.emitters.setdefault(emitter, EmitterBooks(emitter))
-            known.row.add(row)
-            if window.window.closed:
-                known.imbalance += abs(row.unexplained)
-            if window.window.window >= recent:
-                known.rate_per_s += row.settled / recent_s
-        if span.emitter is None:
-            books.row.add(window.row)
+def _add_up(books: Books, windows: Row, span: Span) -> None:
+    books.row.add(windows)
     books.row.add(books.carried.row)
     if span.emitter is not None:
         books.row = Row()
         for known in books.emitters.values():
             books.row.add(known.row)
-
-
-# --- the first equation -------------------------------------------------------------------------------------------
 
 
 def _lost_numbers(positions: Mapping[Place, Mapping[str, Any]]) -> dict[Stream, Intervals]:
@@ -335,20 +281,13 @@ def _lost_numbers(positions: Mapping[Place, Mapping[str, Any]]) -> dict[Stream, 
     return lost
 
 
-def _between_windows(
-    windows: Iterable[WindowBooks], lost: dict[Stream, Intervals], void: dict[Stream, Intervals], carried: Carried, *,
-    from_one: bool,
-) -> Between:  # fmt: skip
-    known: dict[Stream, Intervals] = defaultdict(Intervals)
-    gone: set[Stream] = set()
-    for books in windows:
-        known[books.stream].add_all((*books.window.numbers, *books.window.voids, *books.window.given))
-        if books.state in (PROCESS_GONE, CLOSED_BY_HAND):
-            gone.add(books.stream)
+def _between_windows(sums: Sums, context: Context, carried: Carried, *, from_one: bool) -> Between:
+    gone = {one.stream for one in sums.kept if one.state in (PROCESS_GONE, CLOSED_BY_HAND)}
+    void = {stream: closing.numbers for stream, closing in context.closings.items()}
     starts = dict(carried.streams)
     if not from_one:
-        starts = {stream: next(iter(numbers), (1, 0))[0] for stream, numbers in known.items()}
-    return Between(dict(known), lost, gone, starts, void, is_whole=from_one)
+        starts = {stream: next(iter(numbers), (1, 0))[0] for stream, numbers in sums.known.items()}
+    return Between(sums.known, context.lost, gone, starts, void, is_whole=from_one)
 
 
 def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from logweir.audit_windows import Stream
@@ -17,11 +18,11 @@ class Between:
     carried. ``void``: what was said never to come. ``is_whole``: it is not of a span of time only.
     """
 
-    known: dict[Stream, Intervals]
-    lost: dict[Stream, Intervals]
+    known: Mapping[Stream, Intervals]
+    lost: Mapping[Stream, Intervals]
     gone: set[Stream]
     starts: dict[Stream, int]
-    void: dict[Stream, Intervals]
+    void: Mapping[Stream, Intervals]
     is_whole: bool
 
     def total(self) -> Row:

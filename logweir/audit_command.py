@@ -26,6 +26,7 @@ from rich.text import Text
 from logweir import audit_close
 from logweir.audit import Books, explain, read_books
 from logweir.audit_emitters import EmitterBooks
+from logweir.audit_sums import every_window, no_window
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
 from logweir.config import Settings
 from logweir.equation import OUTCOMES, Row
@@ -73,7 +74,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
     now = now_us()
     span = _span(arguments, now)
-    books = read_books(store, group=settings.worker.group, late_us=settings.accounting.late_us, now_us=now, span=span)
+    books = read_books(
+        store, group=settings.worker.group, late_us=settings.accounting.late_us, now_us=now, span=span,
+        keeps=every_window if arguments.window else no_window,
+    )  # fmt: skip
     document: dict[str, Any]
     if arguments.window:
         document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
@@ -153,7 +157,7 @@ def _print_books(books: Books, unread: int | None) -> None:
     parts.append(f"in flight {row.in_flight:,}")
     out.print(Text(", ".join(parts).replace("_", " ")))
     _print_carried(out, books)
-    states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states().items())) or "none"
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states.items())) or "none"
     out.print(Text(f"windows: {states}; records not read yet: {count_text(unread)}"))
     for hole in books.expired:
         exactly = "all of it is counted as lost" if hole["exact"] else "how many events it held is unknown"

@@ -13,7 +13,7 @@ from typing import Any
 from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import Row
 from logweir.ledger import Place, partition_place
-from logweir.span import Span, name_of
+from logweir.span import EVERYTHING, Span, name_of
 from logweir.store import Store
 from logweir.tracker import Losses, Tracker, united
 
@@ -155,7 +155,7 @@ def read_emitters(
 
 
 def books_of_emitter(
-    emitter: Emitter, states: Iterable[tuple[int, EmitterState]], late_us: int = 0, span: Span = Span()
+    emitter: Emitter, states: Iterable[tuple[int, EmitterState]], late_us: int = 0, span: Span = EVERYTHING
 ) -> EmitterBooks:
     """Of all its documents, each with the watermark of its partition."""
     books = EmitterBooks(emitter)

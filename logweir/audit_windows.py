@@ -7,7 +7,7 @@ In a closed window of which nothing is in flight whatever the two sides differ b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from logweir.clock import WINDOW_US
@@ -54,13 +54,10 @@ class WindowBooks:
         return self.window.ingest_epoch, self.partition
 
 
-def joined(found: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
+def joined(parts: Iterable[tuple[str, int, Window]]) -> Iterator[tuple[str, int, Window]]:
     """The windows, as one those with a part in a topic and another part in the one that was made in its place."""
     known: dict[WindowOf, tuple[str, int, Window]] = {}
-    for topic_id, partition, window in found:
-        if window.minutes:
-            yield topic_id, partition, window  # What is merged to an hour is complete by itself.
-            continue
+    for topic_id, partition, window in parts:
         place = partition, window.ingest_epoch, window.window
         if place not in known:
             known[place] = topic_id, partition, window
@@ -90,19 +87,16 @@ def _with_part(window: Window, part: Window) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a window is reconciled with. ``accounted_us``: up to when everything that was received is accounted for.
-
-    ``corrections_of``: what is not taken out of it is of windows that are gone.
-    """
+    """What a window is reconciled with. ``accounted_us``: up to when everything that was received is accounted for."""
 
     accounted_us: int
-    lost: dict[Stream, Intervals]
-    corrections_of: dict[WindowOf, list[Correction]]
-    active_us: dict[str, int]
-    closings: dict[Stream, Closing]
+    lost: Mapping[Stream, Intervals]
+    corrections_of: Mapping[WindowOf, list[Correction]]
+    closings: Mapping[Stream, Closing]
 
 
 def reconciled(topic_id: str, partition: int, window: Window, context: Context) -> WindowBooks:
+    """One window's books; ``state_of_open`` says more of those whose marker has not come."""
     voided = _voided(window)
     by_emitter = {
         emitter: Row(
@@ -130,8 +124,7 @@ def reconciled(topic_id: str, partition: int, window: Window, context: Context) 
             lost_here.add_all(stream_lost.within(first, last))
         gaps.remove_all(lost_here)
         imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps), voided=voided)
-    places = [(partition, window.ingest_epoch, minute) for minute in window.windows]
-    own = [one for place in places for one in context.corrections_of.pop(place, ())]
+    own = [one for place in places_of(partition, window) for one in context.corrections_of.get(place, ())]
     for correction in own:
         row = by_emitter.setdefault(correction.sender, Row())
         row.outcomes[correction.from_outcome] -= correction.count
@@ -146,10 +139,9 @@ def reconciled(topic_id: str, partition: int, window: Window, context: Context) 
         total.accepted, total.unconfirmed = total.settled - voided, voided
     else:
         total.unconfirmed = voided + sum(line["unconfirmed"] for line in window.marker["accepted"])
-    state = _state(window, imbalance, len(gaps), context.accounted_us, context.active_us[window.ingest_epoch])
-    closing = context.closings.get(stream)
-    if state == PROCESS_GONE and closing and closing.holds_of(topic_id, window.window, len(window.numbers)):
-        state = CLOSED_BY_HAND
+    state = "open"
+    if window.closed and (imbalance or not gaps):
+        state = "unbalanced" if imbalance else "balanced"
     return WindowBooks(topic_id, partition, window, total, by_emitter, lost_here, gaps, own, imbalance, state)
 
 
@@ -161,12 +153,12 @@ def _imbalance(window: Window, by_emitter: dict[Emitter, Row], *, lost: int, gap
     """
     differences = [row.unexplained for row in by_emitter.values()]
     left = {"lost_in_queue": lost, "in_flight": gaps}
-    for row in by_emitter.values():
-        for name, count in left.items():
-            explained = min(count, max(0, row.unexplained))
+    for row, difference in zip(by_emitter.values(), differences, strict=True):
+        for name, count in left.items() if difference > 0 else ():
+            explained = min(count, row.unexplained)
             setattr(row, name, explained)
             left[name] = count - explained
-        row.unconfirmed += min(voided, max(0, -row.unexplained))
+        row.unconfirmed += min(voided, max(0, -difference))
     unexplained = abs(sum(differences) - (lost + gaps - voided))
     if not lost + gaps:
         unexplained = max(unexplained, sum(one for one in differences if one > 0))
@@ -181,8 +173,19 @@ def _voided(window: Window) -> int:
     return sum(last - first + 1 for pair in window.voids for first, last in window.numbers.within(*pair))
 
 
-def _state(window: Window, imbalance: int, in_flight: int, accounted_us: int, active_us: int) -> str:
-    if window.closed:
-        return "unbalanced" if imbalance else "open" if in_flight else "balanced"
+def places_of(partition: int, window: Window) -> Iterator[WindowOf]:
+    """What it is, or what those are that are merged in it."""
+    for minute in window.windows:
+        yield partition, window.ingest_epoch, minute
+
+
+def state_of_open(books: WindowBooks, context: Context, active_us: int) -> str:
+    """Of a window without a marker. ``active_us``: the end of the last window in which anything of its process came."""
+    window = books.window
     ended_us = (window.window + 1) * WINDOW_US
-    return PROCESS_GONE if accounted_us - max(ended_us, active_us) > GONE_AFTER_US else "open"
+    if context.accounted_us - max(ended_us, active_us) <= GONE_AFTER_US:
+        return "open"
+    closing = context.closings.get(books.stream)
+    if closing and closing.holds_of(books.topic_id, window.window, len(window.numbers)):
+        return CLOSED_BY_HAND
+    return PROCESS_GONE

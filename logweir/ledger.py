@@ -126,8 +126,7 @@ class Window:
             "begin": self.begin,
             "numbers": pairs(self.numbers),
             "outcomes": [
-                {"key": key, "emitter": emitter, **dict(zip(_NAMES, counts, strict=True))}
-                for (key, emitter), counts in self.outcomes.items()
+                {"key": key, "emitter": emitter, **_named(counts)} for (key, emitter), counts in self.outcomes.items()
             ],
             "marker": self.marker,
             "voids": pairs(self.voids),
@@ -151,6 +150,11 @@ class Window:
             amendments=body.get("amendments", []),
             exceptions=Exceptions.from_body(body.get("exceptions", {})),
         )
+
+
+def _named(counts: Sequence[int]) -> dict[str, int]:
+    """By name; the last of them is seldom anything, and left out where it is not."""
+    return dict(zip(_NAMES, counts if counts[-1] else counts[:-1], strict=False))
 
 
 def position_prefix(group: str) -> str:

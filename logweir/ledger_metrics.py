@@ -81,13 +81,12 @@ def _events(books: Books) -> Iterator[Metric]:
         first[from_outcome] += count
         first[to_outcome] -= count
     # The doors' word alone: a process that seems gone may be one whose worker is behind, and speak again.
-    closed = [window.row for window in books.windows if window.window.closed]
     # Of what is carried, what was in windows: numbers between them are of no closed one.
     carried = books.carried.row
     accepted = carried.accepted - books.carried.lost_in_queue[UNKNOWN]
     unconfirmed = carried.unconfirmed - carried.undecided - carried.void
-    yield _family("logweir_events_accepted_total", {(): accepted + sum(row.accepted for row in closed)})
-    yield _family("logweir_events_unconfirmed_total", {(): unconfirmed + sum(row.unconfirmed for row in closed)})
+    yield _family("logweir_events_accepted_total", {(): accepted + books.closed.accepted})
+    yield _family("logweir_events_unconfirmed_total", {(): unconfirmed + books.closed.unconfirmed})
     yield _family("logweir_events_total", {(outcome,): count for outcome, count in first.items()})
     yield _family("logweir_events_corrected_total", corrected)
     yield _family("logweir_identity_conflicts_total", {(): books.row.identity_conflicts})
@@ -153,7 +152,7 @@ def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric
 
 
 def _windows(books: Books, marks: list[int], now_us: int) -> Iterator[Metric]:
-    states = {**dict.fromkeys(_STATES, 0), **books.states()}
+    states = {**dict.fromkeys(_STATES, 0), **books.states}
     labels = {state: (state.removeprefix("open: ").replace(" ", "_"),) for state in states}
     yield _family("logweir_ledger_windows", {labels[state]: count for state, count in states.items()})
     yield _family("logweir_ledger_imbalance_events", {(): books.imbalance})

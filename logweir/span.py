@@ -35,3 +35,6 @@ def name_of(emitter: Emitter) -> str:
     """An emitter in one word: its key's name, and its own behind a slash."""
     key, name = emitter
     return key if name is None else f"{key}/{name}"
+
+
+EVERYTHING = Span()

@@ -60,7 +60,8 @@ _YEAR_10000_MS = 253_402_300_800_000
 _CLAIM_TRIES_MAX = 100
 _BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _SHARDS_WAIT_S_MAX = 5.0
-_LEDGER_PAGE = 500
+# A document of many emitters is megabytes large.
+_LEDGER_PAGE = 100
 _LETTERS_PAGE = 1000
 _LETTERS_NEWEST = [{"received_us": {"order": "desc"}}, {"id": {"order": "desc"}}]
 _LETTERS_OLDEST = [{"received_us": {"order": "asc"}}, {"id": {"order": "asc"}}]

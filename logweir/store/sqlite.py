@@ -32,6 +32,7 @@ _DAYS_OPEN_MAX = 4
 _CACHE_KIBIBYTES = 32 * 1024
 _CHECKPOINT_PAGES = 4000
 _LEFTOVER_AGE_S = 60
+_LEDGER_PAGE = 100
 _NO_TIME = -(2**63)
 
 _MAIN_SCHEMA = """
@@ -216,12 +217,14 @@ class SqliteStore:
     def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
         query = "SELECT id, generation, body FROM ledger WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
         first, end = prefix, prefix + _LAST_CHARACTER
-        rows: list[Any] = [()]
-        while rows:
+        has_more = True
+        while has_more:
+            has_more = False
             with self._problems(), self._reading(self._main_path) as connection:
-                rows = connection.execute(query, (first, end, PAGE_MAX)).fetchall()
-            yield from (LedgerDocument(row[0], row[1], orjson.loads(row[2])) for row in rows)
-            first = rows[-1][0] + "\0" if rows else end
+                # Row by row: a document may be megabytes.
+                for id, generation, body in connection.execute(query, (first, end, _LEDGER_PAGE)):
+                    yield LedgerDocument(id, generation, orjson.loads(body))
+                    first, has_more = id + "\0", True
 
     def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         with self._problems(), self._writing(self._main_path) as connection:

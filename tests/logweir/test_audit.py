@@ -10,12 +10,13 @@ import pytest
 
 from logweir import cli
 from logweir.audit import Books, explain, read_books
+from logweir.audit_sums import every_window
 from logweir.config import AccountingSettings, Settings
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
 from logweir.revisions import Change, WindowPlace, revise
-from logweir.span import Span
+from logweir.span import EVERYTHING, Span
 from logweir.store import Store
 
 EPOCH = b"\x07" * 16
@@ -77,11 +78,8 @@ def batch(emitter: str | None, count: int, *, window: int = WINDOW, at_us: int |
     )  # fmt: skip
 
 
-EVERYTHING = Span()
-
-
 def read(store: Store, span: Span = EVERYTHING, *, now_us: int = START_US + 100_000_000) -> Books:
-    return read_books(store, group="logweir", late_us=LATE_US, now_us=now_us, span=span)
+    return read_books(store, group="logweir", late_us=LATE_US, now_us=now_us, span=span, keeps=every_window)
 
 
 def test_nothing_accounted_for_balances(store: Store) -> None:
@@ -101,7 +99,7 @@ def test_a_closed_window_balances_to_the_event(store: Store) -> None:
     book.marker(1, 5, {"web": 3, None: 2})
     after = read(store).as_json()
 
-    assert before.states() == {"open": 1}
+    assert before.states == {"open": 1}
     assert after["balanced"]
     assert (after["accepted"], after["indexed"], after["duplicate"], after["dead_lettered"]) == (5, 3, 1, 1)
     assert after["in_flight"] == after["unconfirmed"] == after["imbalance"] == 0
@@ -138,9 +136,9 @@ def test_what_a_closed_window_still_waits_for_is_in_flight_and_the_window_is_ope
     after = read(store)
     (explained,) = explain(after)
 
-    assert (before.imbalance, before.row.in_flight, before.states()) == (0, 3, {"open": 1})
+    assert (before.imbalance, before.row.in_flight, before.states) == (0, 3, {"open": 1})
     assert next(explain(before))["not_arrived"] == [[3, 5]]
-    assert (after.balanced, after.states(), after.row.recovered_in_queue) == (True, {"balanced": 1}, 0)
+    assert (after.balanced, after.states, after.row.recovered_in_queue) == (True, {"balanced": 1}, 0)
     assert explained["amendments"] == [{"offset": 2, "first": 3, "last": 5, "count": 3}]
 
 
@@ -157,7 +155,7 @@ def test_what_has_not_come_with_its_windows_marker_nor_after_it_is_lost_in_the_q
     lost = read(store)
 
     assert (awaited.row.in_flight, awaited.row.lost_in_queue) == (3, 0)
-    assert (lost.balanced, lost.states()) == (True, {"balanced": 1})
+    assert (lost.balanced, lost.states) == (True, {"balanced": 1})
     assert (lost.row.in_flight, lost.row.lost_in_queue, lost.row.unexplained, lost.total("lost")) == (0, 3, 0, 3)
     assert lost.as_json()["lost_in_queue_ranges"] == [{"partition": 0, "ingest_epoch": EPOCH.hex(), "ranges": [[3, 5]]}]
     assert next(explain(lost))["lost_in_queue_ranges"] == [[3, 5]]
@@ -444,13 +442,13 @@ def test_a_window_without_a_marker_is_open_and_after_minutes_its_process_is_gone
     book, other = Partition(store), Partition(store, partition=1)
     later_us = START_US + 600_000_000
     book.data(1, (None, [INDEXED]))
-    behind = read(store, now_us=later_us).states()
+    behind = read(store, now_us=later_us).states
     book.idle(later_us)
-    one_is_behind = read(store, now_us=later_us).states()
+    one_is_behind = read(store, now_us=later_us).states
     other.idle(later_us)
 
-    assert read(store).states() == behind == one_is_behind == {"open": 1}
-    assert read(store, now_us=later_us).states() == {"open: process gone": 1}
+    assert read(store).states == behind == one_is_behind == {"open": 1}
+    assert read(store, now_us=later_us).states == {"open: process gone": 1}
 
 
 def test_losses_of_numbered_emitters_are_exact_and_those_of_bare_ones_unknown(store: Store) -> None:
@@ -542,7 +540,7 @@ def test_the_state_of_a_window_does_not_depend_on_what_is_asked_for(store: Store
     book.idle(LATER_US)
     spans = (Span(), Span(START_US, START_US + MINUTE_US), Span(to_us=START_US + 2 * MINUTE_US))
 
-    assert [read(store, span, now_us=LATER_US).states() for span in spans] == [{"open": 10}, {"open": 1}, {"open": 2}]
+    assert [read(store, span, now_us=LATER_US).states for span in spans] == [{"open": 10}, {"open": 1}, {"open": 2}]
 
 
 def test_what_the_queue_lost_of_events_with_own_numbers_counts_once(store: Store) -> None:

@@ -45,9 +45,14 @@ _Place = tuple[int, str, int]
 
 def old_books(store: Store, *, group: str, settings: AccountingSettings, now_us: int) -> Books | None:
     """The books, when there may be anything old in them; may take minutes. Raises LogweirError(STORE_DOWN)."""
-    if not _has_old(store, group, now_us - settings.retention_days * DAY_US):
+    before_us = now_us - settings.retention_days * DAY_US
+    if not _has_old(store, group, before_us):
         return None
-    return read_books_once(store, group=group, late_us=settings.late_us, now_us=now_us)
+
+    def is_old(window: Window) -> bool:
+        return max(window.windows) < before_us // WINDOW_US
+
+    return read_books_once(store, group=group, late_us=settings.late_us, now_us=now_us, keeps=is_old)
 
 
 def delete_old_books(
@@ -150,7 +155,7 @@ class _Old:
     """How many windows of a stream are not let go of."""
 
     def __post_init__(self) -> None:
-        self.left = Counter(one.stream for one in self.books.windows)
+        self.left = self.books.held.copy()
 
     @property
     def before(self) -> int:
@@ -162,7 +167,7 @@ class _Old:
         It is deleted when the next one is asked for. There is none after ``deadline_s``, of the monotonic clock.
         """
         corrections = self._corrections(ledger.partition)
-        windows = [one for one in self.books.windows if one.partition == ledger.partition and self._is_old(one)]
+        windows = [one for one in self._windows() if one.partition == ledger.partition]
         windows.sort(key=lambda one: max(one.window.windows))
         for some in _chunks(windows, _WINDOWS_AT_ONCE):
             portion = self._of_windows(ledger, some, corrections) if time.monotonic() < deadline_s else None
@@ -178,8 +183,8 @@ class _Old:
             for emitter, gone in emitters:
                 self._let_go(emitter, gone)
 
-    def _is_old(self, one: WindowBooks) -> bool:
-        return max(one.window.windows) < self.before
+    def _windows(self) -> list[WindowBooks]:
+        return [one for one in self.books.windows if max(one.window.windows) < self.before]
 
     # --- windows ---------------------------------------------------------------------------------------------------
     def _of_windows(
@@ -262,7 +267,7 @@ class _Old:
             is_ours = body.get("partition") == partition and document.id not in self.books.carried.taken
             if is_ours and body["window"] < self.before:
                 found[partition, body["ingest_epoch"], body["window"]].append(document)
-        held = {place for one in self.books.windows if not self._is_old(one) for place in _places(one)}
+        held = self.books.corrected_in - {place for one in self._windows() for place in _places(one)}
         return {place: documents for place, documents in found.items() if place not in held}
 
     def _of_corrections(self, documents: list[LedgerDocument]) -> Carried:
@@ -322,13 +327,13 @@ class _Old:
     # --- closings --------------------------------------------------------------------------------------------------
     def delete_closings(self, partition: int) -> int:
         """Delete what was said of processes of which there is nothing any more."""
-        held = {one.stream for one in self.books.windows if not self._is_old(one)}
+        old = Counter(one.stream for one in self._windows())
         gone = []
         prefix = f"closing:{self.group}:"
         for document in self.store.scan_ledger(prefix):
             number, epoch = document.id.removeprefix(prefix).split(":")
             is_old = document.body.get("at_us", 0) < self.before_us
-            if is_old and int(number) == partition and (epoch, partition) not in held:
+            if is_old and int(number) == partition and self.books.held[epoch, partition] <= old[epoch, partition]:
                 gone.append(document)
         if gone:
             self.store.delete_ledger(gone)
