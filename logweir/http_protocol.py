@@ -110,7 +110,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body = 0
         self._since_body = 0
         self._has_body = False
-        self._headers_begun_with = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -262,7 +261,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._under_way = self._in_headers = True
         self._began_behind_another = self._completed_here
-        self._fed = self._body = self._since_body = self._headers_begun_with = 0
+        self._fed = self._body = self._since_body = 0
 
     def on_headers_complete(self) -> None:
         if self._is_deaf:
@@ -280,9 +279,10 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._is_extra or self._is_refusing or self.pipeline or len(self.tasks) >= settings.requests_max:
             self._begin_under_load()
         else:
-            self._headers_begun_with = len(self.headers)
             self._begin()
         self._in_headers = False
+        # The request has its list. RFC 9110 section 6.5.1: trailers must not be merged into it; uvicorn appends them.
+        self.headers = []
 
     def _begin(self) -> None:
         """Begin the request: with a task, unless it may be answered at once should it come whole."""
@@ -302,8 +302,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def _begin_task(self, exchange: Exchange | None = None) -> None:
         """Go uvicorn's way: a scope, a cycle, a task. So does an exchange that has not come whole, or was not taken."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
+        if exchange is not None:
+            headers, expects = exchange.headers, False  # What has come since are trailers.
         super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.url, self.expect_100_continue = url, expects
         self.scope["headers"] = headers
         self.scope[WRITER] = self  # type: ignore[literal-required]
         if exchange is None:
@@ -415,7 +417,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if error is not None:
             self._refuse(error)
             return
-        self._headers_begun_with = len(self.headers)
         self._begin_task()
         if self._is_extra:
             self.cycle.keep_alive = False
@@ -469,8 +470,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._is_deaf = True
         self._disarm()
-        # Of a request that has begun only the trailers: it may have yet to look for its key.
-        del self.headers[self._headers_begun_with :]
+        self.headers.clear()
         self.refused(error.problem.code)
         is_in_body = self._under_way and not self._in_headers
         is_behind = bool(self.pipeline) if is_in_body else not self._is_idle()

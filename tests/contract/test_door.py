@@ -498,6 +498,38 @@ def test_the_source_address_is_the_nearest_that_no_trusted_proxy_has(
     assert batch.source_address == source
 
 
+def chunked(door: Door, headers: str, trailers: str, *, pause_s: float) -> Answer:
+    """The answer to one event whose body's end comes so much later than the headers, or in one piece with them."""
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{headers}\r\n"
+    rest = f'd\r\n{{"a":"chunk"}}\r\n0\r\n{trailers}\r\n'
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        for piece in (head + rest,) if not pause_s else (head, rest):
+            connection.sendall(piece.encode())
+            time.sleep(pause_s)
+        return answer_on(connection)
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.2], ids=["in one piece", "in two"])
+def test_what_stands_behind_a_body_is_no_header(door: Door, pause_s: float) -> None:
+    """RFC 9110 section 6.5.1: a trailer lets nobody in, says of nobody where he comes from, numbers and packs nothing.
+
+    A proxy in front writes its own headers, and hands on a sender's trailers as they are.
+    """
+    headers = f"X-Log-Key: {door.key}\r\nX-Forwarded-For: 203.0.113.9\r\nLog-Emitter: chunk {pause_s}\r\n"
+    trailers = (
+        "X-Forwarded-For: 10.0.0.1\r\nLog-Emitter: another\r\nLog-Epoch: e\r\nLog-Seq: 7\r\nIdempotency-Key: k\r\n"
+        "Content-Encoding: gzip\r\nExpect: 100-continue\r\n"
+    )
+    taken_in = chunked(door, headers, trailers, pause_s=pause_s)
+    stranger = chunked(door, "", f"X-Log-Key: {door.key}\r\n", pause_s=pause_s)
+    batches = [batch for _, one in door.records() for batch in one.batches if batch.emitter == f"chunk {pause_s}"]
+
+    assert taken_in.status == 202
+    assert [(one.source_address, one.epoch, one.sequence_first) for one in batches] == [("203.0.113.9", None, None)]
+    assert batches[0].id != batch_id_from_idempotency_key("default", "k")
+    refused(stranger, 401, "key_missing")
+
+
 # --- around it ----------------------------------------------------------------------------------------------------
 def test_health_readiness_and_metrics_answer(door: Door) -> None:
     """They need no key, and HEAD works as GET does."""
