@@ -40,7 +40,7 @@ from logweir_ingest.auth import Guard, KeyReader
 from logweir_ingest.compression import ENCODINGS, encoding_of, plain
 from logweir_ingest.emitter import EmitterHeaders
 from logweir_ingest.formats import json as json_format
-from logweir_ingest.limits import Bodies, Limits
+from logweir_ingest.limits import SMALL_SIZE_BYTES_MAX, Bodies, Limits
 from logweir_ingest.merge import Enqueued, Future, Merger, Result
 from logweir_ingest.proxies import SourceAddress
 from logweir_ingest.quota import Charge
@@ -102,14 +102,16 @@ class Intake(msgspec.Struct):
 class Door:
     """Everything that answers need. One a process; safe to use from several threads.
 
-    The way of events: ``let_in`` (headers) -> ``batch_of`` (body) -> ``enqueue`` -> ``accepted`` with the result.
-    Each step raises the LogweirError to answer with; ``refused`` makes the answer of it.
+    The way of events: ``let_in`` (headers) -> ``brief_batch_of`` (body; where that gives none, ``batch_of``) ->
+    ``enqueue`` -> ``accepted`` with the result. Each step raises the LogweirError to answer with; ``refused`` makes the
+    answer of it.
     """
 
     def __init__(
         self, settings: Settings, *, keys: KeyReader, merger: Merger, clock: Clock, receipt_secret: bytes, tally: Tally
     ) -> None:
         self._limits = Limits.of(settings)
+        self._brief = self._limits.brief()
         self.bodies = Bodies(settings.ingest.bodies_size_bytes_max)
         self._keys = keys
         self._merger = merger
@@ -148,9 +150,26 @@ class Door:
             guard=known.guard,
         )
 
+    def brief_batch_of(self, intake: Intake, body: bytes) -> Batch | None:
+        """``batch_of`` for a body that takes milliseconds; None, and nothing has happened, for one that takes longer.
+
+        How long says nothing that is known before: a few KB may be MiB unpacked, or be wrong at their very end.
+        """
+        if len(body) <= SMALL_SIZE_BYTES_MAX and not intake.encoding:
+            return self.batch_of(intake, body)
+        limits = self._brief
+        if len(body) > limits.decompressed_size_bytes_max:
+            return None
+        intake.started_s = time.perf_counter()
+        try:
+            events = json_format.split_fast(plain(body, intake.encoding, limits), limits)
+        except LogweirError:
+            return None
+        return None if events is None else self._batch(intake, events)
+
     def batch_of(self, intake: Intake, body: bytes) -> Batch:
         """The events of the whole body. Raises LogweirError; a body that cannot be read is kept for the operator."""
-        intake.started_s = time.perf_counter()
+        intake.started_s = intake.started_s or time.perf_counter()
         try:
             body = plain(body, intake.encoding, self._limits)
             events = json_format.split(body, self._limits)
@@ -161,6 +180,9 @@ class Door:
                     self._keep(intake, body, error)
                 raise
             events = []
+        return self._batch(intake, events)
+
+    def _batch(self, intake: Intake, events: list[bytes]) -> Batch:
         sent = intake.emitter
         if events and sent.epoch is not None and sent.sequence_first is None:
             raise emitter.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")

@@ -14,7 +14,7 @@ from logweir.http_protocol import WRITER
 from logweir.http_wsgi import Message, Receive, Scope, Send, WsgiFace, expects_100
 from logweir.record import Batch
 from logweir_ingest.app import BY_ROUTE, Door, Intake, Reply, Request
-from logweir_ingest.limits import COUNTED_FROM_BYTES, LARGE_AT_ONCE, is_large
+from logweir_ingest.limits import COUNTED_FROM_BYTES, LONG_AT_ONCE
 from logweir_ingest.merge import Post, Result, call_now
 
 # For what is served beside the events, and takes no time.
@@ -76,7 +76,7 @@ class FastLane:
             path.encode() for (path, method), endpoint in self._hot.items() if method == "POST" and not endpoint.answer
         )
         # What takes long is done on another thread, so that no other request waits.
-        self._large = ThreadPoolExecutor(LARGE_AT_ONCE, "large-body")
+        self._long = ThreadPoolExecutor(LONG_AT_ONCE, "long-body")
 
     @property
     def door(self) -> Door:
@@ -140,13 +140,14 @@ class FastLane:
             message = await receive()
             if message["type"] == "http.request" and not message["more_body"]:
                 body: bytes = message["body"]
-                if len(body) <= door.body_size_bytes_max and not is_large(len(body), intake.encoding):
-                    return door.batch_of(intake, body)
+                if len(body) <= door.body_size_bytes_max:
+                    return door.brief_batch_of(intake, body) or await self._long_batch(intake, body)
         with door.bodies.hold(intake.announced_bytes) as grow:
             body = await _body(message or await receive(), receive, door.body_size_bytes_max, grow)
-            if not is_large(len(body), intake.encoding):
-                return door.batch_of(intake, body)
-            return await asyncio.get_running_loop().run_in_executor(self._large, door.batch_of, intake, body)
+            return door.brief_batch_of(intake, body) or await self._long_batch(intake, body)
+
+    async def _long_batch(self, intake: Intake, body: bytes) -> Batch:
+        return await asyncio.get_running_loop().run_in_executor(self._long, self.door.batch_of, intake, body)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

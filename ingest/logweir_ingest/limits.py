@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from logweir.config import Settings
 from logweir.errors import BODIES_TOO_LARGE, BODY_TOO_LARGE, SETTING_BAD, LogweirError
@@ -44,17 +44,21 @@ class Limits:
         if content_length > self.body_size_bytes_max:
             raise LogweirError(BODY_TOO_LARGE, size_bytes_max=self.body_size_bytes_max)
 
+    def brief(self) -> Limits:
+        """What of it is read while other requests wait: 1 ms for 500 events of 420 bytes, some 20 ms at the worst."""
+        return replace(
+            self,
+            decompressed_size_bytes_max=min(self.decompressed_size_bytes_max, _BRIEF_SIZE_BYTES_MAX),
+            events_per_request_max=min(self.events_per_request_max, _BRIEF_EVENTS_MAX),
+        )
 
-# Reading a body above these sizes takes so long that other requests would notice.
-_LARGE_SIZE_BYTES = 512 * 1024
-_LARGE_COMPRESSED_SIZE_BYTES = 64 * 1024
-LARGE_AT_ONCE = 2
-"""So many large bodies are read at a time: each may become as large as ``decompressed_size_bytes_max``."""
 
-
-def is_large(size_bytes: int, encoding: str) -> bool:
-    """Whether a body of that size and Content-Encoding is one of which only LARGE_AT_ONCE are read at a time."""
-    return size_bytes > (_LARGE_COMPRESSED_SIZE_BYTES if encoding else _LARGE_SIZE_BYTES)
+_BRIEF_SIZE_BYTES_MAX = 256 * 1024
+_BRIEF_EVENTS_MAX = 1000
+SMALL_SIZE_BYTES_MAX = 4 * 1024
+"""A plain body up to this size is read while others wait, whatever is in it: up to 7 ms for one that is refused."""
+LONG_AT_ONCE = 2
+"""So many of the bodies that take longer are read at a time: each may become ``decompressed_size_bytes_max`` large."""
 
 
 COUNTED_FROM_BYTES = 64 * 1024

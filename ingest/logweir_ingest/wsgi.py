@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import flask
 from werkzeug.exceptions import ClientDisconnected, HTTPException
@@ -13,7 +12,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException
 from logweir.errors import BODY_TOO_LARGE, HTTP_BAD, QUEUE_UNAVAILABLE, LogweirError
 from logweir.record import Batch
 from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Intake, Reply, Request
-from logweir_ingest.limits import LARGE_AT_ONCE, is_large
+from logweir_ingest.limits import LONG_AT_ONCE
 from logweir_ingest.merge import Result
 
 # The merger answers by its own deadline; this one is only for the case that it does not.
@@ -59,12 +58,14 @@ def _answer_view(door: Callable[[], Door]) -> Callable[[], Reply]:
 
 
 def _events_view(door: Callable[[], Door], answer_timeout_s: float) -> Callable[[], Reply]:
-    large = threading.BoundedSemaphore(LARGE_AT_ONCE)
+    long = threading.BoundedSemaphore(LONG_AT_ONCE)
 
     def batch_of(intake: Intake) -> Batch:
         with door().bodies.hold(intake.announced_bytes) as grow:
             body = _body(door().body_size_bytes_max, grow)
-            with large if is_large(len(body), intake.encoding) else nullcontext():
+            if (batch := door().brief_batch_of(intake, body)) is not None:
+                return batch
+            with long:
                 return door().batch_of(intake, body)
 
     def events() -> Reply:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import prometheus_client
 import pytest
+import zstandard
 
 from logweir import config, receipt
 from logweir.clock import now_us
+from logweir.errors import LogweirError
 from logweir.keys import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Batch
-from logweir_ingest.app import Door, Intake
+from logweir_ingest.app import Door, Intake, Request
 from logweir_ingest.auth import KeyReader
 from logweir_ingest.enqueue import open_enqueuer
 from logweir_ingest.fastlane import FastLane
@@ -36,7 +40,11 @@ class FaultyDoor(Door):
 
 
 @pytest.fixture
-def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
+def faulty(tmp_path: Path) -> tuple[Door, str]:
+    return door_of(FaultyDoor, tmp_path)
+
+
+def door_of(kind: type[Door], tmp_path: Path) -> tuple[Door, str]:
     key = KeysFile(tmp_path / "keys.toml").add("default")
     settings = config.load(overrides={"data_dir": tmp_path}, environment={})
     merger = Merger(
@@ -44,7 +52,7 @@ def faulty(tmp_path: Path) -> tuple[FaultyDoor, str]:
         clock=now_us, answer_timeout_s=1, record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
     )  # fmt: skip
     keys = KeyReader.of(settings)
-    door = FaultyDoor(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
+    door = kind(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
     return door, key
 
 
@@ -75,7 +83,7 @@ def through_the_fast_lane(door: Door, key: str) -> Answer:
 
 @pytest.mark.parametrize("through", [through_flask, through_the_fast_lane])
 def test_a_bug_is_a_500_whose_reference_finds_the_trace(
-    faulty: tuple[FaultyDoor, str], through: Any, caplog: pytest.LogCaptureFixture
+    faulty: tuple[Door, str], through: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The sender learns a reference and nothing of the inside; the operator finds the trace by it, and no key."""
     door, key = faulty
@@ -88,6 +96,44 @@ def test_a_bug_is_a_500_whose_reference_finds_the_trace(
     assert answer.json["reference"] in caplog.text
     assert "ZeroDivisionError: the bug" in caplog.text
     assert key not in caplog.text
+
+
+EVENT = b'{"timestamp":"2026-01-01T00:00:00Z","hostname":"h","summary":"%b","details":{"a":[1]}}' % (b"x" * 330)
+USUAL = b"[" + b",".join([EVENT] * 500) + b"]"
+TOKENS = b"{" + b",".join([b'"":""'] * 40_000) + b"}"
+MOMENTS = {
+    "nothing": (b"", ""), "one": (EVENT, ""), "broken": (EVENT[:-1], ""), "lone surrogate": (b'{"a":"\\ud800"}', ""),
+    "array": (USUAL, ""), "lines": ((EVENT + b"\n") * 500, ""), "gzip": (gzip.compress(USUAL), "gzip"),
+    "zstd": (zstandard.compress(USUAL), "zstd"), "many values": (TOKENS, ""),
+}  # fmt: skip
+LONG = {
+    "large": (b"[" + b",".join([EVENT] * 700) + b"]", ""), "many": (b'{"a":1}' * 1001, ""),
+    "broken at its end": (USUAL[:-1] + b",]", ""), "of many values, broken": (TOKENS[:-1] + b",}", ""),
+    "surrogate among many": (USUAL.replace(b"xx", b"\\ud800", 1), ""), "no UTF-8": (USUAL[:-2] + b"\xff}]", ""),
+    "large unpacked": (gzip.compress(USUAL * 2), "gzip"), "bomb": (zstandard.compress(b" " * 2**24), "zstd"),
+    "many parts": (zstandard.compress(b"{}") * 1001, "zstd"), "one broken, packed": (gzip.compress(EVENT[:-1]), "gzip"),
+    "not packed": (b"{}", "gzip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*MOMENTS, *LONG])
+def test_others_wait_only_for_bodies_that_take_a_moment(name: str, tmp_path: Path) -> None:
+    """Those are read at once, all others on another thread; what becomes of them is the same."""
+    door, key = door_of(Door, tmp_path)
+    body, encoding = (MOMENTS | LONG)[name]
+    headers = {b"x-log-key": key.encode(), b"content-encoding": encoding.encode()}
+
+    def outcome(read: Callable[[Intake, bytes], Batch | None]) -> list[bytes] | str | None:
+        try:
+            batch = read(door.let_in(Request("POST", "/events", headers, "127.0.0.1")), body)
+            return None if batch is None else batch.events
+        except LogweirError as error:
+            return error.problem.code
+
+    whole, brief = outcome(door.batch_of), outcome(door.brief_batch_of)
+
+    assert whole is not None
+    assert brief == (whole if name in MOMENTS else None)
 
 
 def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:

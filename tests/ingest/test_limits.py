@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -142,6 +144,23 @@ def test_bombs_cost_the_door_no_more_than_their_limit(tmp_path: Path, face: str)
         peak = peak_rss_bytes(door.worker())
 
     assert peak - before < 2 * (limit + 9 * MEBIBYTE) + 4 * 2 * 9 * MEBIBYTE
+
+
+def test_a_small_body_that_takes_seconds_to_refuse_stops_nobody(door: Door) -> None:
+    """50 KB that unpack to 9 MB and break at their very end: meanwhile others are answered."""
+    padding = random.Random(1).randbytes(40_000).hex().encode()
+    event = b"{" + b",".join([b'"":""'] * 40_000) + b"}\n"
+    body = gzip.compress(b'{"p":"%b"}\n' % padding + event * 36 + b'{"a":1,}')
+    with ThreadPoolExecutor(1) as sender:
+        answer = sender.submit(door.post, body, {"Content-Encoding": "gzip"})
+        answered = 0
+        while not answer.done():
+            assert door.request("GET", "/healthz").status == 200
+            answered += 1
+
+    assert len(body) < 64 * 1024
+    assert answer.result().json["code"] == "json_bad"
+    assert answered > 10
 
 
 def test_bodies_of_the_usual_size_need_no_new_memory(tmp_path: Path) -> None:
