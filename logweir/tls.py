@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from logweir.config import IngestSettings
 from logweir.errors import (
@@ -71,31 +71,48 @@ def load(pair: Pair) -> Loaded:
     Raises LogweirError: TLS_FILE_BAD, TLS_KEY_ENCRYPTED, TLS_KEY_MISMATCHED, TLS_CERTIFICATE_NOT_VALID.
     """
     certificate = _certificate_in(pair.certificate)
-    if _key_in(pair.key).public_key() != certificate.public_key():
+    if _public_key_in(pair.key) != certificate.public_key:
         raise LogweirError(TLS_KEY_MISMATCHED, path=pair.certificate, key_path=pair.key)
-    since, until, now = certificate.not_valid_before_utc, certificate.not_valid_after_utc, datetime.now(UTC)
+    since, until, now = certificate.since, certificate.until, datetime.now(UTC)
     if not since <= now < until:
         raise LogweirError(
             TLS_CERTIFICATE_NOT_VALID, path=pair.certificate, since=_shown(since), until=_shown(until), now=_shown(now)
         )
-    return Loaded(_context_of(pair), since, until, _names_of(certificate))
+    return Loaded(_context_of(pair), since, until, certificate.names)
 
 
-def _certificate_in(path: Path) -> x509.Certificate:
+class _Certificate(NamedTuple):
+    """All that is read of one."""
+
+    public_key: object
+    since: datetime
+    until: datetime
+    names: tuple[str, ...]
+
+
+def _certificate_in(path: Path) -> _Certificate:
     """The first one: the server's own."""
+    content = _bytes_of(path)
     try:
-        return x509.load_pem_x509_certificates(_bytes_of(path))[0]
+        one = x509.load_pem_x509_certificates(content)[0]
+        return _Certificate(one.public_key(), one.not_valid_before_utc, one.not_valid_after_utc, _names_of(one))
     except ValueError as error:
         raise LogweirError(TLS_FILE_BAD, path=path, reason="it holds no certificate in PEM") from error
+    except Exception as error:  # Unknown curves and algorithms are no ValueError, nor of one class.
+        raise LogweirError(TLS_FILE_BAD, path=path, reason=f"its certificate cannot be read: {error}") from error
 
 
-def _key_in(path: Path) -> PrivateKeyTypes:
+def _public_key_in(path: Path) -> object:
+    """The one that belongs to the private key there."""
+    content = _bytes_of(path)
     try:
-        return serialization.load_pem_private_key(_bytes_of(path), None)
+        return serialization.load_pem_private_key(content, None).public_key()
     except TypeError as error:
         raise LogweirError(TLS_KEY_ENCRYPTED, path=path) from error
     except ValueError as error:
         raise LogweirError(TLS_FILE_BAD, path=path, reason="it holds no private key in PEM") from error
+    except Exception as error:  # As above.
+        raise LogweirError(TLS_FILE_BAD, path=path, reason=f"its private key cannot be read: {error}") from error
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -55,6 +55,15 @@ def make_pair(folder: Path, name: str = "door", *, days: int = 90, age: int = 0,
     return pair
 
 
+def make_unreadable(folder: Path) -> Pair:
+    """A pair on a curve that OpenSSL knows, and the library that we read certificates with does not."""
+    pair = Pair(folder / "curve.crt", folder / "curve.key")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime239v1", "-nodes", "-keyout", str(pair.key)]
+    command = ["openssl", "req", "-x509", "-subj", "/CN=door", *key, "-out", str(pair.certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return pair
+
+
 def served_serial(port: int) -> int:
     """The number of the certificate that a new connection is shown."""
     pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
@@ -87,6 +96,7 @@ def test_what_cannot_be_served_is_said_before_anything_starts(
     encrypted = make_pair(tmp_path, "encrypted", password=b"secret")
     expired, coming = make_pair(tmp_path, "expired", age=91), make_pair(tmp_path, "coming", age=-2)
     (tmp_path / "text").write_text("no PEM")
+    curve = make_unreadable(tmp_path)
     for certificate, key, said in (
         (tmp_path / "absent.pem", good.key, "absent.pem cannot be used for TLS: No such file"),
         (tmp_path, good.key, "cannot be used for TLS: Is a directory"),
@@ -94,6 +104,8 @@ def test_what_cannot_be_served_is_said_before_anything_starts(
         (good.certificate, tmp_path / "text", "text cannot be used for TLS: it holds no private key in PEM"),
         (good.certificate, good.certificate, "good.crt cannot be used for TLS: it holds no private key in PEM"),
         (good.certificate, other.key, "other.key is not the one of the certificate in"),
+        (curve.certificate, good.key, "curve.crt cannot be used for TLS: its certificate cannot be read: Curve"),
+        (good.certificate, curve.key, "curve.key cannot be used for TLS: its private key cannot be read: Curve"),
         (encrypted.certificate, encrypted.key, "encrypted.key is encrypted"),
         (expired.certificate, expired.key, "expired.crt is good from"),
         (coming.certificate, coming.key, "coming.crt is good from"),
@@ -185,6 +197,28 @@ def test_a_broken_pair_leaves_the_one_before(tmp_path: Path) -> None:
 
     assert served == still != serial_of(pair.certificate)
     assert door.log.count("served on; it is good until") == 1
+
+
+def test_a_pair_that_cannot_be_read_ends_no_door(tmp_path: Path) -> None:
+    """A renewal on a curve that nobody here knows is as any other that is broken."""
+    pair, unreadable = make_pair(tmp_path), make_unreadable(tmp_path)
+    both = tmp_path / "both.pem"
+    both.write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
+    with running(Door(tmp_path), "--tls-cert", str(both)) as door:
+        served = served_serial(door.port)
+        workers = door.workers()
+        (tmp_path / "next").write_bytes(unreadable.certificate.read_bytes() + unreadable.key.read_bytes())
+        (tmp_path / "next").replace(both)
+        door.wait_for(r"both.pem cannot be used for TLS: .* The certificate of before is served on")
+        still = served_serial(door.port)
+        make_pair(tmp_path)
+        (tmp_path / "next").write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
+        (tmp_path / "next").replace(both)
+        until(lambda: served_serial(door.port) == serial_of(both), wait_s=4)
+
+        assert served == still
+        assert door.workers() == workers
+        assert "Traceback" not in door.log
 
 
 def is_served(door: Door) -> bool:
