@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 PRIVATE = 0o700
+_LOCK_TURN_S = 0.01
 
 
 def make_folder(folder: Path, mode: int = PRIVATE) -> None:
@@ -30,14 +33,32 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Alone among all processes that lock the same file, which is made for the purpose and stays."""
+def locked(path: Path, *, wait_s_max: float = math.inf) -> Iterator[None]:
+    """Alone among all processes that lock the same file, which is made for the purpose and stays.
+
+    Raises BlockingIOError when another one holds it for ``wait_s_max`` seconds.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, wait_s_max)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, wait_s_max: float) -> None:
+    if wait_s_max == math.inf:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    end_s = time.monotonic() + wait_s_max
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end_s:
+                raise
+            time.sleep(_LOCK_TURN_S)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -13,6 +13,9 @@ from logweir.clock import iso_seconds
 from logweir.files import locked, write_whole
 from logweir.keys import lock_path, moment_us
 
+# Doors note their uses one after another, each in a few milliseconds. Who notes has to follow the keys, too.
+_LOCK_WAIT_S_MAX = 0.2
+
 
 def usage_path(keys_path: Path) -> Path:
     return keys_path.with_name(keys_path.name + ".used")
@@ -30,9 +33,9 @@ def read_usage(keys_path: Path) -> dict[str, str]:
 def note_usage(keys_path: Path, used: Mapping[str, str], *, ids: Collection[str]) -> None:
     """Add times of use to the file; what belongs to none of ``ids``, the keys that there are, is forgotten.
 
-    Raises OSError.
+    Raises OSError; BlockingIOError when the lock was held by another one for a while.
     """
-    with locked(lock_path(keys_path)):
+    with locked(lock_path(keys_path), wait_s_max=_LOCK_WAIT_S_MAX):
         known = read_usage(keys_path)
         merged = {id: max(known.get(id, ""), used.get(id, "")) for id in sorted({*known, *used}) if id in ids}
         if merged != known:

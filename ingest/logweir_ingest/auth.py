@@ -27,6 +27,7 @@ EXPIRED, WRONG_NETWORK = "key_expired", "key_wrong_network"
 """As what KEY_REFUSED counts in the metrics."""
 
 _CHECK_EVERY_S = 0.5
+_SETTLING_S_MAX = 1.0
 _NOTE_EVERY_S = 5.0
 _SAY_EVERY_S = 60.0
 _BEARER = b"bearer "
@@ -212,6 +213,7 @@ class Keys:
         self.is_readable = False
         """False until the file was read, or was not there, for the first time: until then nobody is a stranger."""
         self._loaded = self._seen = fingerprint_of(path)
+        self._changed_s: float | None = None
         self._ended = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="keys", daemon=True)
         self._load()
@@ -246,13 +248,23 @@ class Keys:
                 log.exception("The keys could not be looked after; trying again")
 
     def check(self) -> None:
-        """Load the file when it has changed, and has stayed so since the last check: editors write in several steps."""
+        """Load the file when it has changed, and has stayed so since the last check: editors write in several steps.
+
+        One that does not come to rest is loaded all the same: else who adds keys would keep revoked ones alive.
+        """
         self._gather(self._known.values())
         fingerprint = fingerprint_of(self._path)
-        if fingerprint is None and self._loaded is not None:
+        if fingerprint == self._loaded:
+            self._changed_s = None
+        elif fingerprint is None:
+            self._changed_s = None
             self._complain("file", f"{self._path} is gone. The keys stay as they were.")
-        elif fingerprint != self._loaded and fingerprint == self._seen and self._load():
-            self._loaded = fingerprint
+        else:
+            now_s = time.monotonic()
+            self._changed_s = self._changed_s or now_s
+            is_restless = now_s - self._changed_s >= _SETTLING_S_MAX
+            if (is_restless or fingerprint == self._seen) and self._load(is_restless=is_restless):
+                self._loaded, self._changed_s = fingerprint, None
         self._seen = fingerprint
 
     def note(self) -> None:
@@ -262,14 +274,19 @@ class Keys:
             return
         try:
             note_usage(self._path, self._used, ids=self._ids)
+        except BlockingIOError:
+            pass  # Whoever holds the lock keeps no key alive: another time.
         except OSError as error:
             self._complain("usage", f"The last use of keys cannot be noted beside {self._path}: {error}")
         else:
             self._used = {}
             self._complaints.pop("usage", None)
 
-    def _load(self) -> bool:
-        """Put in force what the file holds, and whether it is to be left at that: False when it may be read later."""
+    def _load(self, *, is_restless: bool = False) -> bool:
+        """Put in force what the file holds, and whether it is to be left at that: False when it may be read later.
+
+        ``is_restless``: it need not have been the same before and after.
+        """
         before = fingerprint_of(self._path)
         try:
             keys = read_keys(self._path)
@@ -277,7 +294,7 @@ class Keys:
             self._complain("file", f"{error} The keys stay as they were.")
             # What the file says will not become better by itself; that it cannot be read may.
             return not isinstance(error.__cause__, OSError)
-        if fingerprint_of(self._path) != before:
+        if not is_restless and fingerprint_of(self._path) != before:
             return False
         self._complaints.pop("file", None)
         self.is_readable = True

@@ -19,9 +19,10 @@ from logweir.cli import main
 from logweir.clock import iso_seconds, now_us
 from logweir.config import load
 from logweir.errors import KEYS_UNREADABLE, LogweirError
+from logweir.files import locked
 from logweir.key_terms import Terms
 from logweir.key_usage import read_usage
-from logweir.keys import KeysFile, read_keys
+from logweir.keys import KeysFile, lock_path, read_keys
 from logweir.record import Batch, Kind
 from logweir_ingest.auth import KeyReader, Keys
 from logweir_ingest.proxies import SourceAddress
@@ -265,6 +266,55 @@ def test_hand_edits_in_several_steps_refuse_nobody(door: Door) -> None:
     assert send(door, another, {}).status == 202
     assert door.log.count(f"{path} is gone. The keys stay as they were.") == 1
     assert "Expected '='" in door.log
+
+
+@pytest.fixture
+def following(tmp_path: Path) -> Iterator[tuple[Keys, KeysFile]]:
+    """The keys of a file that are followed as a door does it."""
+    file = KeysFile(tmp_path / "keys.toml")
+    file.add("first")
+    keys = Keys(tmp_path / "keys.toml")
+    keys.start()
+    yield keys, file
+    keys.stop()
+
+
+def test_a_file_that_goes_on_changing_keeps_no_key_alive(following: tuple[Keys, KeysFile]) -> None:
+    """Others are added all the while: a revoked key ends, and a new one begins, within two seconds all the same."""
+    keys, file = following
+    old, new = file.add("old").encode(), b""
+    until(lambda: keys.find(old) is not None, wait_s=IN_FORCE_S)
+    file.revoke("old")
+    new = file.add("new").encode()
+    changed_s = time.monotonic()
+    while keys.find(old) is not None or keys.find(new) is None:
+        assert time.monotonic() - changed_s < IN_FORCE_S
+        file.add(f"another{time.monotonic_ns()}")
+        time.sleep(0.2)
+
+
+def test_who_holds_the_lock_keeps_no_key_alive(following: tuple[Keys, KeysFile], tmp_path: Path) -> None:
+    """An edit by hand counts within two seconds, the end waits for nobody, and uses are noted when the lock is free."""
+    keys, file = following
+    held, ended = file.add("held").encode(), file.add("ended").encode()
+    until(lambda: keys.find(ended) is not None, wait_s=IN_FORCE_S)
+    path = tmp_path / "keys.toml"
+    with locked(lock_path(path)):
+        used = keys.find(held)
+        assert used is not None
+        used.is_used = True
+        keys.note()
+        path.write_text(path.read_text() + "revoked = 2026-01-01T00:00:00Z\n")
+        until(lambda: keys.find(ended) is None, wait_s=IN_FORCE_S)
+        started_s = time.monotonic()
+        keys.stop()
+        took_s = time.monotonic() - started_s
+    held_up = read_usage(path)
+    keys.note()
+
+    assert took_s < 1
+    assert held_up == {}
+    assert list(read_usage(path)) == [used.id]
 
 
 @one_face
