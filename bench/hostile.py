@@ -4,8 +4,8 @@
     python -m bench.hostile --seed 7 --face flask
 
 The cases and what must hold are in tests/flow/hostile.py and tests/flow/siege.py. One JSON line a minute: the seed,
-what the door answered to each kind of case, its peak memory, and what was wrong. Each minute is a door of its own, with
-the next seed. Exit status 1 when anything was wrong.
+what the door answered to each kind of case, its peak memory, how long its health took to be told, and what was wrong.
+Each minute is a door of its own, with the next seed. Exit status 1 when anything was wrong.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def main() -> int:
         print(json.dumps({
             "figure": "hostile", "face": arguments.face, "seed": seed, "cases": report.cases.total(),
             "outcomes": report.outcomes(), "accepted_events": report.accepted_events,
-            "rss_peak_mib": round(report.rss_mib, 1), "slowest_s": round(report.slowest_s, 2), "faults": report.faults,
+            "rss_peak_mib": round(report.rss_mib, 1), "slowest_s": round(report.slowest_s, 2),
+            "health_s": round(report.health_s, 3), "faults": report.faults,
         }), flush=True)  # fmt: skip
         faults += len(report.faults)
         seed += 1

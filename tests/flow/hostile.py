@@ -10,6 +10,7 @@ import enum
 import gzip
 import itertools
 import json
+import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ ENVIRONMENT = {
     "LOGWEIR_INGEST_DEPTH_MAX": str(DEPTH_MAX),
     "LOGWEIR_INGEST_HEADER_TIMEOUT_S": str(HEADER_TIMEOUT_S),
     "LOGWEIR_INGEST_BODY_TIMEOUT_S": str(BODY_TIMEOUT_S),
+    "LOGWEIR_INGEST_TRUSTED_PROXIES": "127.0.0.0/8",
 }
 KEY = b"@KEY@"
 """Stands in a case for the door's key."""
+NOBODY = "203.0.113.66"
+"""No event comes from this address: only trailers say so."""
 
 
 class Verdict(enum.Enum):
@@ -266,6 +270,51 @@ def careless(draw: st.DrawFn) -> Case:
     return Case((b"".join(draw(_with_body(_HOST_AND_KEY, body))),), verdict, events or ())
 
 
+_addresses = st.sampled_from((b"198.51.100.7", b"[2001:db8::1]:80", b"127.0.0.9", b"x", b"1.2.3.4, 5.6.7.8", b","))
+
+
+@st.composite
+def attributed(draw: st.DrawFn) -> Case:
+    """Good bodies under all that emitters, their retries and proxies may say, in any combination."""
+    body = draw(_body())
+    number = st.sampled_from((0, 1, 7, 2**62)).map(lambda number: b"%d" % number)
+    more = {
+        b"Log-Emitter": st.sampled_from((b"web-1", "kühlhaus 7".encode())),
+        b"X-Forwarded-For": _addresses,
+        b"Idempotency-Key": st.sampled_from((b"job 7", b"x" * 200)),
+    }
+    headers = [*_HOST_AND_KEY]
+    if draw(st.booleans()):
+        headers += [(b"Log-Epoch", b"e1"), (b"Log-Seq", draw(st.sampled_from((b"1", b"4096", b"%d" % 2**62))))]
+        more |= {
+            b"Log-High": number, b"Log-Prev": number.map(lambda last: b"e0:" + last),
+            b"Log-Dropped": number.map(lambda count: b"full=" + count), b"Log-Bye": st.sampled_from((b"0", b"1")),
+        }  # fmt: skip
+    headers += [(name, draw(value)) for name, value in more.items() if draw(st.booleans())]
+    return Case(draw(_in_pieces(b"".join(draw(_with_body(headers, body))))), Verdict.ACCEPTED, split(body) or ())
+
+
+_TRAILERS = (
+    (b"X-Forwarded-For", NOBODY.encode()), (b"Log-Emitter", b"\xff"), (b"Log-Epoch", b"e"), (b"Log-Seq", b"-1"),
+    (b"Content-Encoding", b"gzip"), (b"Idempotency-Key", b""), (b"Expect", b"100-continue"), (b"X-Log-Key", b"wrong"),
+    (b"X-Any", b"x"),
+)  # fmt: skip
+
+
+@st.composite
+def trailing(draw: st.DrawFn) -> Case:
+    """Headers behind the body, which count for nothing: they let nobody in, and keep nobody out."""
+    body = draw(_body())
+    is_let_in = draw(st.booleans())
+    trailers = draw(st.lists(st.sampled_from(_TRAILERS), max_size=4))
+    trailers += [] if is_let_in else [(b"X-Log-Key", KEY)]
+    before = [*_HOST_AND_KEY[: 1 + is_let_in], (b"Transfer-Encoding", b"chunked")]
+    behind = b"".join(b"%b: %b\r\n" % trailer for trailer in trailers)
+    head, rest = _head(b"POST", b"/events", before), b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, behind)
+    wire = draw(st.sampled_from(((head + rest,), (head, 0.01, rest))))
+    return Case(wire, Verdict.ACCEPTED, split(body) or ()) if is_let_in else Case(wire, Verdict.REFUSED)
+
+
 @st.composite
 def unwelcome(draw: st.DrawFn) -> Case:
     """Right bodies that must not be let in: no key, a wrong one, an encoding that is none or does not fit."""
@@ -484,6 +533,20 @@ def _bomb(draw: st.DrawFn) -> Case:
     return Case((head, sent), Verdict.REFUSED)
 
 
+def _costly(draw: st.DrawFn) -> Case:
+    """Little on the wire, much when it is unpacked, all of it in tiny pieces, and broken at its very end."""
+    piece = draw(st.sampled_from((b'"":""', b'"":[]', b'"":{"":1}')))
+    event = b"{" + b",".join([piece] * (EVENT_SIZE_BYTES_MAX // (len(piece) + 1) - 1)) + b"}\n"
+    # The ratio is limited: what does not compress makes room for what does.
+    padding = random.Random(draw(_ids)).randbytes(DECOMPRESSED_SIZE_BYTES_MAX // 200).hex().encode()
+    count = DECOMPRESSED_SIZE_BYTES_MAX // len(event) - 1
+    plain = b'{"p":"%b"}\n' % padding[: EVENT_SIZE_BYTES_MAX - 20] + event * count + b'{"a":1,}'
+    encoding, compress = draw(st.sampled_from(tuple(_COMPRESSORS.items())))
+    return Case(
+        tuple(draw(_with_body([*_HOST_AND_KEY, (b"Content-Encoding", encoding)], compress(plain)))), Verdict.REFUSED
+    )
+
+
 def _deep(draw: st.DrawFn) -> Case:
     depth = draw(st.sampled_from((DEPTH_MAX, 1000, 100_000)))
     opening, closing = draw(st.sampled_from(((b"[", b"]"), (b'{"a":', b"}"), (b'[{"":', b"}]"))))
@@ -506,7 +569,7 @@ def _huge_head(draw: st.DrawFn) -> Case:
     return Case((head,), Verdict.REFUSED, may_be_cut=True)
 
 
-_HUGE = (_huge_body, _huge_event, _many_events, _bomb, _deep, _huge_head)
+_HUGE = (_huge_body, _huge_event, _many_events, _bomb, _costly, _deep, _huge_head)
 
 
 # --- slow ---------------------------------------------------------------------------------------------------------
@@ -556,16 +619,8 @@ def gone(draw: st.DrawFn) -> Case:
     return Case((wire,), Verdict.OPEN, (event,), answers=0, resets=draw(st.booleans()))
 
 
-# How many of twenty-one cases are of which kind. Those that may hold a connection until its time is over are fewer.
+# How many of twenty-three cases are of which kind. Those that may hold a connection until its time is over are fewer.
 KINDS = {
-    good: 4, careless: 5, unwelcome: 1, damaged_compression: 2, damaged_head: 1, smuggling: 1, not_http: 1,
-    elsewhere: 1, pipelined: 1, kept: 1, huge: 1, slow: 1, gone: 1,
+    good: 4, attributed: 1, trailing: 1, careless: 5, unwelcome: 1, damaged_compression: 2, damaged_head: 1,
+    smuggling: 1, not_http: 1, elsewhere: 1, pipelined: 1, kept: 1, huge: 1, slow: 1, gone: 1,
 }  # fmt: skip
-_kinds = st.sampled_from([kind for kind, count in KINDS.items() for _ in range(count)])
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[str, Case]:
-    """Any kind of case, and the kind's name."""
-    kind = draw(_kinds)
-    return kind.__name__, draw(kind())
