@@ -30,6 +30,7 @@ from logweir_workers.decode import event_of
 from logweir_workers.normalise import Context, normalise
 from tests import waiting
 from tests.ingest.helpers import Answer, Door, is_ready, of_kind, running
+from tests.services.kafka import Kafka
 
 FROM_ANYWHERE = {
     "LOGWEIR_INGEST_TRUSTED_PROXIES": "127.0.0.0/8",
@@ -217,28 +218,60 @@ class Sender(threading.Thread):
         self.join(20)
 
 
-def test_a_key_is_exchanged_under_load_without_one_refusal(door: Door) -> None:
+@contextlib.contextmanager
+def restless(file: KeysFile) -> Iterator[None]:
+    """Somebody else adds keys all the while."""
+    ended = threading.Event()
+
+    def add() -> None:
+        while not ended.wait(0.2):
+            file.add(f"another{time.monotonic_ns()}")
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    yield
+    ended.set()
+    adding.join(20)
+
+
+@pytest.mark.parametrize("meanwhile", [contextlib.nullcontext, restless], ids=["alone", "while others change keys"])
+def test_a_key_is_exchanged_under_load_without_one_refusal(door: Door, meanwhile: Any) -> None:
     """Rotate, go over one sender after the other, let the grace end, revoke: every request is answered 202."""
-    old = key_on(door, "busy", networks=["127.0.0.0/8"], stamp={"site": "north"})
+    with meanwhile(file_of(door)):
+        exchange(door, f"busy-{meanwhile.__name__}")
+
+
+def test_a_key_is_exchanged_under_load_at_two_processes(kafka: Kafka, tmp_path: Path) -> None:
+    """Each follows the file by itself."""
+    environment = {"LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/events-{tmp_path.name}"}
+    with running(Door(tmp_path, environment=environment | FROM_ANYWHERE), "--processes", "2") as door:
+        until(lambda: all(is_ready(door) for _ in range(20)))
+        with restless(file_of(door)):
+            exchange(door, "busy")
+
+
+def exchange(door: Door, name: str) -> None:
+    old = key_on(door, name, networks=["127.0.0.0/8"], stamp={"site": "north"}, events_per_second=1_000_000)
+    time.sleep(IN_FORCE_S)
     senders = [Sender(door, old) for _ in range(4)]
     for sender in senders:
         sender.start()
-    new, (before,) = file_of(door).rotate("busy", grace_us=4_000_000)
+    new, (before,) = file_of(door).rotate(name, grace_us=4_000_000)
     time.sleep(IN_FORCE_S)
     for sender in senders:
         sender.key = new
         time.sleep(0.3)
     until(lambda: send(door, old, {}).status == 403)
-    file_of(door).revoke("busy", id=before.id)
+    file_of(door).revoke(name, id=before.id)
     time.sleep(IN_FORCE_S)
-    afterwards = send(door, old, {}).status
+    afterwards = {send(door, old, {}).status for _ in range(4)}
     for sender in senders:
         sender.end()
 
     answers = [answer for sender in senders for answer in sender.statuses]
     assert {status for _, status in answers} == {202}
     assert len(answers) > 100 and {key for key, _ in answers} == {old, new}
-    assert afterwards == 401
+    assert afterwards == {401}
 
 
 @one_face
