@@ -124,7 +124,9 @@ class FastLane:
         peer = exchange.client[0] if exchange.client else ""
         try:
             intake = door.let_in(Request("POST", exchange.url.decode(), headers, peer))
-            batch = door.batch_of(intake, body)
+            batch = door.brief_batch_of(intake, body)
+            if batch is None:
+                return False
             door.enqueue(intake, batch, _Answering(door, intake, exchange))
         except LogweirError as error:
             exchange.answer(door.refused("events", error))

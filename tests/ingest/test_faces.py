@@ -17,6 +17,7 @@ import zstandard
 from logweir import config, receipt
 from logweir.clock import now_us
 from logweir.errors import LogweirError
+from logweir.http_exchange import Exchange, Reply
 from logweir.keys import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Batch
@@ -134,6 +135,30 @@ def test_others_wait_only_for_bodies_that_take_a_moment(name: str, tmp_path: Pat
 
     assert whole is not None
     assert brief == (whole if name in MOMENTS else None)
+
+
+class _Connection:
+    """One on which a request for events has come whole."""
+
+    url = b"/events"
+    client = ("127.0.0.1", 1)
+
+    def __init__(self, key: str) -> None:
+        self.headers = [(b"x-log-key", key.encode())]
+
+    def finish_exchange(self, _: Exchange, reply: Reply) -> None:
+        raise AssertionError(reply)
+
+
+def test_a_body_that_takes_long_is_not_answered_at_once(tmp_path: Path) -> None:
+    """However small it is, and though it has come whole."""
+    door, key = door_of(Door, tmp_path)
+    lane = FastLane(lambda _, __: door, lambda _: None, stop_timeout_s=1.0)
+    lane._door = door
+    exchange = Exchange(_Connection(key), keep_alive=True)
+    exchange.body = TOKENS[:60_000] + b",}"
+
+    assert not lane.at_once(exchange)
 
 
 def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:
