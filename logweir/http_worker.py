@@ -8,6 +8,7 @@ import mmap
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -29,7 +30,10 @@ _OTHER_FILES = 512
 
 
 class HttpWorker(UvicornWorker):  # type: ignore[misc]
-    """Its process calls ``limit`` before it serves. ``server`` of gunicorn's application gives its HttpServer."""
+    """Its process calls ``limit`` before it serves. ``server`` of gunicorn's application gives its HttpServer.
+
+    ``born_s``: when the master made it, on the monotonic clock.
+    """
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (as the class that it overrides has it)
         "loop": "uvloop",
@@ -44,6 +48,7 @@ class HttpWorker(UvicornWorker):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.born_s = time.monotonic()
         # A line for each sender that does not speak HTTP would fill the disk; they are counted.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         logging.getLogger("uvicorn.error").propagate = True

@@ -6,6 +6,7 @@ PROMETHEUS_MULTIPROC_DIR before the first import of this module.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import prometheus_client
+import prometheus_client.values
 from prometheus_client import multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.mmap_dict import MmapedDict
 
 from logweir import __version__
+from logweir.counts import CountsFile
 from logweir.files import locked
 
 
@@ -250,6 +253,8 @@ METRICS = (
 
 # A second series for every counter and histogram that says when it began tells operators nothing, and doubles a scrape.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+# Of processes that share a port; the library looks there whenever it opens a file.
+prometheus_client.values.MmapedDict = CountsFile  # type: ignore[attr-defined,assignment]
 
 _LOCK = "lock"
 _BY_NAME = {metric.name: metric for metric in METRICS}
@@ -317,8 +322,17 @@ def process_gone(number: int) -> None:
             if not left.exists():
                 continue
             # No process has this number.
-            kept: Any = MmapedDict(str(folder / f"{kind}_0.db"))  # type: ignore[no-untyped-call]
-            for key, value, _, _ in MmapedDict.read_all_values_from_file(str(left)):  # type: ignore[no-untyped-call]
-                kept.write_value(key, kept.read_value(key)[0] + value, 0.0)
-            kept.close()
-            left.unlink()
+            if _is_added(left, folder / f"{kind}_0.db"):
+                left.unlink()
+
+
+def _is_added(left: Path, kept: Path) -> bool:
+    """Whether the one file's counts are in the other now. On a full disk they are not, and the file counts as it is."""
+    counted = list(MmapedDict.read_all_values_from_file(str(left)))  # type: ignore[no-untyped-call]
+    with contextlib.closing(CountsFile(str(kept))) as sums:
+        before = [sums.read_value(key)[0] for key, _, _, _ in counted]
+        # What is new has found its room: writing over it needs none.
+        if not sums.is_behind:
+            for (key, value, _, _), sum_before in zip(counted, before, strict=True):
+                sums.write_value(key, sum_before + value, 0.0)
+        return not sums.is_behind

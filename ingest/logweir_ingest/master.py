@@ -38,6 +38,8 @@ _KILL_GRACE_S = 2.0
 _QUEUE_WAIT_S = 10.0
 _SERVING_S_MAX = 30.0
 _RESTART_PAUSE_S = 1.0
+# What ends a process so soon will end the next one, too.
+_YOUNG_S = 5.0
 _TURN_S = 0.1
 
 
@@ -224,7 +226,7 @@ class Master(Arbiter):  # type: ignore[misc]
                 if not self._can_go_on():
                     raise
         for pid in before.keys() - self.WORKERS.keys():
-            self._gone(pid)
+            self._gone(pid, lived_s=time.monotonic() - before[pid].born_s)
 
     def _can_go_on(self) -> bool:
         """A new process could not start, and has said why: whether others serve on without it."""
@@ -237,10 +239,12 @@ class Master(Arbiter):  # type: ignore[misc]
             self._roll_back(self._reload, "a new process could not start, its own message stands above")
         return True
 
-    def _gone(self, pid: int) -> None:
+    def _gone(self, pid: int, *, lived_s: float) -> None:
         is_died = self._ending.pop(pid, None) is None
         if is_died:
             log.error("The process %d has died; another one takes its place.", pid)
+            if lived_s < _YOUNG_S:
+                self._spawn_s = time.monotonic() + _RESTART_PAUSE_S
         try:
             _book(pid, is_died=is_died)
         except OSError as error:

@@ -456,3 +456,17 @@ def test_a_process_that_cannot_be_replaced_now_is_replaced_later(own_kafka: Kafk
         until(lambda: len(door.workers()) == 2 and second in door.workers() and is_ready(door))
 
     assert answer.status == 202
+
+
+def test_a_process_that_dies_young_is_replaced_a_second_later(tmp_path: Path) -> None:
+    """What ends each one at its start does not keep the machine busy; a connection waits, and is served."""
+    with running(Door(tmp_path)) as door:
+        until(lambda: is_ready(door))
+        killed, killed_s = door.worker(), time.monotonic()
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: set(door.workers()) - {killed})
+        replaced_s = time.monotonic()
+        answer = door.post(b"{}")
+
+    assert 0.9 < replaced_s - killed_s < 5
+    assert answer.status == 202
