@@ -5,6 +5,9 @@ confirmed within ``queue_timeout_s``, or fails, all that are not confirmed yet g
 them: whatever comes later follows through the spool, so that the order stays. A thread hands the spooled records to the
 producer, and when the last one is handed over, the partition goes direct again: the producer keeps the order.
 
+After a reload the processes of before may have records of a partition in the spool still. Until those are forwarded, by
+them or by who adopts them, the new process only adds to its own: it sends nothing of that partition, neither way.
+
 A record that was late may be in the queue twice, from the producer and from the spool. It is the same record, with the
 same numbers; readers settle it once.
 """
@@ -25,7 +28,7 @@ from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE
 from logweir.queue import Producer, Queue
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
-from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, Spool
+from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, Generation, Spool
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +75,12 @@ class _Way:
 
     ``appending``: records on their way to the disk. ``outstanding``: spooled records that the producer has, and has
     not settled since ``outstanding_since_s``. ``confirmed``: those that it has, and that the spool may forget.
+    ``is_behind``: processes before the reload have left records that another process holds still.
     """
 
     direct: deque[_Sent] = field(default_factory=deque)
     is_spooling: bool = False
+    is_behind: bool = False
     appending: int = 0
     outstanding: int = 0
     outstanding_bytes: int = 0
@@ -130,6 +135,7 @@ class Enqueuer:
     def _open(self, partitions: int) -> None:
         self._ways = [_Way() for _ in range(partitions)]
         self._adopt()
+        self._stay_behind()
         self._thread.start()
         self._opened(partitions)
         self.is_open = True
@@ -295,6 +301,7 @@ class Enqueuer:
             try:
                 results = self._written(group)
                 self._look_around()
+                self._stay_behind()
                 self._drain()
             except Exception:  # The thread outlives whatever goes wrong in it: senders wait for it.
                 log.exception("The spool could not be looked after")
@@ -333,7 +340,13 @@ class Enqueuer:
         now_s = time.monotonic()
         return bool(self._appends or self._untold) or any(
             way.confirmed
-            or (way.is_spooling and way.retry_s <= now_s and not way.outstanding and self._link.producer is not None)
+            or (
+                way.is_spooling
+                and not way.is_behind
+                and way.retry_s <= now_s
+                and not way.outstanding
+                and self._link.producer is not None
+            )
             for way in self._ways[: self._reachable()]
         )
 
@@ -346,8 +359,9 @@ class Enqueuer:
         with self._lock:
             for partition, way in enumerate(self._ways):
                 # What is handed over is in front of what goes direct from now on.
-                if way.is_spooling and not way.appending and not way.has_failed and self._link.producer is not None:
-                    way.is_spooling = self._spool.has_unread(partition)
+                if way.appending or way.has_failed or way.is_behind or self._link.producer is None:
+                    continue
+                way.is_spooling = way.is_spooling and self._spool.has_unread(partition)
         self._room.holds(self._spool.size_bytes)
         self._meters.damaged(self._spool.damaged_bytes)
 
@@ -381,6 +395,7 @@ class Enqueuer:
     def _has_room(self, way: _Way) -> bool:
         return (
             not way.has_failed
+            and not way.is_behind
             and way.retry_s <= time.monotonic()
             and way.outstanding < _WINDOW_RECORDS
             and way.outstanding_bytes < _WINDOW_SIZE_BYTES
@@ -440,25 +455,36 @@ class Enqueuer:
 
     # --- processes that are gone -----------------------------------------------------------------------------------
     def _look_around(self) -> None:
-        """See what other processes hold; adopt what they left, unless it would come behind something of our own."""
+        """See what other processes hold; adopt what they left."""
         now_s = time.monotonic()
         if now_s < self._look_s:
             return
         self._look_s = now_s + _LOOK_EVERY_S
         self._room.others_bytes = self._spool.others_size_bytes()
-        if self._room.others_bytes and not any(partition < self._reachable() for partition in self._spool.partitions()):
+        if self._room.others_bytes:
             self._adopt()
 
     def _adopt(self) -> None:
         """Not under the lock while the disk is asked: senders and health do not wait for it."""
+        adopted: set[int] = set()
         try:
-            self._spool.adopt()
+            adopted = self._spool.adopt()
         except OSError as error:
             log.error("What other processes left in the spool cannot be adopted: %s", error)
         self._room.holds(self._spool.size_bytes)
-        found = [partition for partition in self._spool.partitions() if partition < len(self._ways)]
         with self._lock:
-            told = [one for partition in found for one in self._flip(partition)]
+            told = [one for partition in adopted if partition < len(self._ways) for one in self._flip(partition)]
+        _tell(told)
+
+    def _stay_behind(self) -> None:
+        """Send nothing of a partition while there is something of before the reload that is to go first."""
+        awaited = self._spool.awaited()
+        told: _Told = []
+        with self._lock:
+            for partition, way in enumerate(self._ways):
+                if partition in awaited and not way.is_behind:
+                    told += self._flip(partition)
+                way.is_behind = partition in awaited
         _tell(told)
 
     def _reachable(self) -> int:
@@ -550,11 +576,11 @@ class Enqueuer:
             )
 
 
-def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes) -> Enqueuer:
+def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes, generation: Generation) -> Enqueuer:
     """The way of one process, with its own part of the spool in the data folder."""
     ingest = settings.ingest
     # Ordered by when the processes began: what the older ones left is forwarded first.
-    spool = Spool(settings.spool_path, name=f"{now_us():017}-{ingest_epoch.hex()}")
+    spool = Spool(settings.spool_path, name=f"{now_us():017}-{ingest_epoch.hex()}", generation=generation)
     room = Room(ingest.spool_size_bytes_max, processes=ingest.processes)
     return Enqueuer(
         QueueLink(queue), spool, room, queue=shown_url(settings.queue.url), queue_timeout_s=ingest.queue_timeout_s

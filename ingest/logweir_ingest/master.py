@@ -16,7 +16,6 @@ import gunicorn.app.base
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.http_server import HttpServer
 from logweir.http_worker import RETIRE, HttpLog, HttpWorker
@@ -51,7 +50,7 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(
-        self, served: Served, listener: socket.socket, open_door: Callable[[Settings, Post, Post], Door], *,
+        self, served: Served, listener: socket.socket, open_door: Callable[[Served, Post, Post], Door], *,
         renew: Callable[[], Served], face: str,
     ) -> None:  # fmt: skip
         self.served = served
@@ -99,7 +98,7 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         return make_server(self.served, config, wait_s_max=wait_s_max, now_serving=now_serving)
 
     def _opened(self, post: Post, soon: Post) -> Door:
-        door = self._open_door(self.served.settings, post, soon)
+        door = self._open_door(self.served, post, soon)
         if self._is_first:
             print(f"ingest: {self._url()}", file=sys.stderr, flush=True)
         return door

@@ -21,6 +21,7 @@ from logweir_ingest.limits import Limits
 from logweir_ingest.master import BACKLOG, Application
 from logweir_ingest.proxies import SourceAddress
 from logweir_ingest.serving import Served, certificate_of
+from logweir_ingest.spool import Generation
 
 # Nothing that imports logweir.metrics may be imported up here: the folder of PROMETHEUS_MULTIPROC_DIR is made in
 # ``run``, and prometheus-client looks at it once, when it is imported.
@@ -52,21 +53,24 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logging("ingest", settings.log)
     # It would end us until gunicorn listens to it, when it reloads.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    served = _checked(settings)
+    generation = Generation(os.urandom(4).hex())
+    served = _checked(settings, generation)
     # Beside the keys: what all doors of an installation share, where the data folder is each machine's own.
     secret = _receipt_secret(settings.keys_path.parent)
     opened = listener("ingest", settings.ingest.address, settings.ingest.port, backlog=BACKLOG)
     _prepare_metrics(settings.data_dir, opened.getsockname()[1])
 
     def renew() -> Served:
-        return _checked(_reloadable(settings_of(arguments), before=settings))
+        nonlocal generation
+        generation = generation.next()
+        return _checked(_reloadable(settings_of(arguments), before=settings), generation)
 
     door = partial(open_door, receipt_secret=secret)
     Application(served, opened, door, renew=renew, face=arguments.face).run()
     return 0
 
 
-def _checked(settings: Settings) -> Served:
+def _checked(settings: Settings, generation: Generation) -> Served:
     """What is to be served by. Raises LogweirError for what cannot work, before anything is started."""
     read_keys(settings.keys_path)
     Limits.of(settings)
@@ -83,7 +87,7 @@ def _checked(settings: Settings) -> Served:
             value=settings.ingest.spool_size_bytes_max,
             reason="each process's share must have room for one request (ingest.decompressed_size_bytes_max) and 1 MiB",
         )  # fmt: skip
-    return Served(settings, certificate_of(settings.ingest))
+    return Served(settings, certificate_of(settings.ingest), generation)
 
 
 def _reloadable(settings: Settings, *, before: Settings) -> Settings:
@@ -118,7 +122,7 @@ def _prepare_metrics(data_dir: Path, port: int) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 
-def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: bytes) -> Door:
+def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) -> Door:
     """A door that works: keys read, queue connecting in the background, deadlines and markers looked after."""
     from logweir.clock import now_us
     from logweir.queue import open_queue
@@ -129,9 +133,11 @@ def open_door(settings: Settings, post: Post, soon: Post, *, receipt_secret: byt
     from logweir_ingest.merge import Merger
     from logweir_ingest.tally import Tally
 
+    settings = served.settings
     tally = Tally()
     ingest_epoch = os.urandom(16)
-    enqueuer = open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=ingest_epoch)
+    queue = open_queue(settings.queue)
+    enqueuer = open_enqueuer(settings, queue, ingest_epoch=ingest_epoch, generation=served.generation)
     canary = Canary(enqueuer, ingest_epoch=ingest_epoch, clock=now_us, interval_s=settings.ingest.canary_interval_s)
 
     def ticked() -> None:

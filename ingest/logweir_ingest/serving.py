@@ -13,6 +13,7 @@ from uvicorn.config import Config
 from logweir.config import IngestSettings, Settings
 from logweir.http_server import HttpServer, Tls
 from logweir.http_worker import limit
+from logweir_ingest.spool import Generation
 
 # Nothing that imports logweir.metrics may be imported up here: see server.py.
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Served:
 
     settings: Settings
     certificate: ServedCertificate | None
+    generation: Generation
 
 
 def certificate_of(settings: IngestSettings) -> ServedCertificate | None:

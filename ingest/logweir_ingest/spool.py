@@ -3,7 +3,8 @@
     spool/                              of all doors that share the folder
         lock                            held while a door makes or adopts a folder
         queue.json                      what was last known of the queue: its number of partitions
-        01790000000000000-9f3c…/        of one process: when it began (microseconds), its ingest epoch
+        01790000000000000-9f3c…-5d0e…f1.2/
+                                        of one process: when it began (microseconds), its ingest epoch, its generation
             lock                        held as long as the process lives
             00003-00000001.log          a segment: partition, then a running number
 
@@ -30,7 +31,7 @@ import struct
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from logweir.config import MEBIBYTE
@@ -49,11 +50,15 @@ _SCAN_SIZE_BYTES = MEBIBYTE
 
 @dataclass(slots=True, eq=False)
 class _Segment:
-    """``size_bytes``: how much of it is on disk for sure. ``descriptor``: open for reading, -1 while it is not."""
+    """``size_bytes``: how much of it is on disk for sure. ``forwarded``: up to where it is in the queue.
+
+    ``descriptor``: open for reading, -1 while it is not.
+    """
 
     path: Path
     size_bytes: int
     is_sealed: bool = True
+    forwarded: int = 0
     descriptor: int = -1
 
     def read(self, size_bytes: int, offset: int) -> bytes:
@@ -69,18 +74,37 @@ class _Segment:
 
 @dataclass(slots=True)
 class _Chain:
-    """One partition's segments, oldest first.
+    """One partition's segments, in the order in which they are forwarded.
 
-    ``forwarded`` and ``read``: offsets into ``segments[0]`` and into ``segments[at]``. ``ends``: where the records
-    that were read and not yet forwarded end. ``writer``: of the last segment, -1 when the next record begins a new one.
+    ``read``: an offset into ``segments[at]``. ``ends``: where the records that were read and not yet forwarded end.
+    ``writer``: of the last segment, -1 when the next record begins a new one.
     """
 
     segments: deque[_Segment] = field(default_factory=deque)
     writer: int = -1
     at: int = 0
     read: int = 0
-    forwarded: int = 0
     ends: deque[tuple[_Segment, int]] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The processes that serve a door from one reload to the next. ``door`` is another one after each start."""
+
+    door: str = ""
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.door}.{self.number}"
+
+    def next(self) -> Generation:
+        """Of after the next reload."""
+        return replace(self, number=self.number + 1)
+
+    def follows(self, folder: str) -> bool:
+        """Whether the folder of that name is of a process of the same door before a reload."""
+        door, _, number = folder.rpartition("-")[2].partition(".")
+        return door == self.door and number.isdecimal() and int(number) < self.number
 
 
 class Spool:
@@ -89,9 +113,10 @@ class Spool:
     Methods that touch the disk raise OSError, except ``write``, which gives it for each record.
     """
 
-    def __init__(self, folder: Path, *, name: str) -> None:
+    def __init__(self, folder: Path, *, name: str, generation: Generation = Generation()) -> None:
         self._root = folder
-        self._folder = folder / name
+        self._folder = folder / f"{name}-{generation}"
+        self._generation = generation
         self._locks: dict[Path, int] = {}
         self._chains: dict[int, _Chain] = defaultdict(_Chain)
         self._next_segment = 1
@@ -109,8 +134,15 @@ class Spool:
 
     def others_size_bytes(self) -> int:
         """How much other processes of this machine keep here."""
-        others = (folder for folder in _folders(self._root) if folder not in self._locks)
-        return sum(_size_of(path) for folder in others for path in _segment_paths(folder))
+        return sum(_size_of(path) for folder in self._others() for path in _segment_paths(folder))
+
+    def awaited(self) -> set[int]:
+        """Partitions of which the processes before the last reload left records that another process holds still."""
+        before = (folder for folder in self._others() if self._generation.follows(folder.name))
+        return {_partition_of(path) for folder in before for path in _segment_paths(folder)}
+
+    def _others(self) -> Iterator[Path]:
+        return (folder for folder in _folders(self._root) if folder not in self._locks)
 
     # --- in --------------------------------------------------------------------------------------------------------
     def write(self, records: Sequence[tuple[int, bytes]]) -> list[OSError | None]:
@@ -206,7 +238,8 @@ class Spool:
             if chain.read < segment.size_bytes:
                 yield segment, chain.read
             elif segment.is_sealed and chain.at + 1 < len(chain.segments):
-                chain.at, chain.read = chain.at + 1, 0
+                chain.at += 1
+                chain.read = chain.segments[chain.at].forwarded
             else:
                 return
 
@@ -216,11 +249,11 @@ class Spool:
         segment, end = chain.ends.popleft()
         while chain.segments[0] is not segment:
             self._remove_first(chain)
-        chain.forwarded = end
+        segment.forwarded = end
         self._remove_finished(chain)
 
     def _remove_finished(self, chain: _Chain) -> None:
-        while chain.segments and chain.forwarded == chain.segments[0].size_bytes:
+        while chain.segments and chain.segments[0].forwarded == chain.segments[0].size_bytes:
             self._remove_first(chain)
 
     def _remove_first(self, chain: _Chain) -> None:
@@ -228,11 +261,10 @@ class Spool:
             _seal(chain)
         segment = chain.segments.popleft()
         segment.close()
-        chain.forwarded = 0
         if chain.at:
             chain.at -= 1
         else:
-            chain.read = 0
+            _begin(chain)
         self.size_bytes -= segment.size_bytes
         with contextlib.suppress(OSError):  # It may come again after a restart, and is known by its numbers then.
             segment.path.unlink()
@@ -242,7 +274,7 @@ class Spool:
         """What was read and not forwarded is to be read again."""
         chain = self._chains[partition]
         chain.ends.clear()
-        chain.at, chain.read = 0, chain.forwarded
+        _begin(chain)
 
     def _damaged(self, segment: _Segment, offset: int) -> int:
         """Where to read on: at the next whole frame, or at the segment's end, which is cut off before the damage."""
@@ -260,37 +292,53 @@ class Spool:
         return min(following, segment.size_bytes)
 
     # --- processes that are gone -----------------------------------------------------------------------------------
-    def adopt(self) -> None:
-        """Take over what processes left that are gone, oldest first, in front of what is written from now on."""
+    def adopt(self) -> set[int]:
+        """Take over what processes left that are gone, oldest first, in front of what this one has written itself.
+
+        Gives the partitions. Of those of which something is read and not forwarded it takes nothing: that went before.
+        """
         if not self._root.is_dir():
-            return
+            return set()
         try:
             descriptor = _lock(self._root / "lock")
         except BlockingIOError:
-            return  # Another process makes or adopts a folder just now.
+            return set()  # Another process makes or adopts a folder just now.
+        adopted: set[int] = set()
         try:
             for folder in _folders(self._root):
                 if folder not in self._locks:
                     # Its process lives, or has just removed it, or it is not ours to read.
                     with contextlib.suppress(OSError):
-                        self._take_over(folder)
+                        adopted |= self._take_over(folder)
         finally:
             os.close(descriptor)
+        return adopted
 
-    def _take_over(self, folder: Path) -> None:
+    def _take_over(self, folder: Path) -> set[int]:
         descriptor = _lock(folder / "lock")
         try:
             segments = [_Segment(path, path.stat().st_size) for path in _segment_paths(folder)]
         except OSError:
             os.close(descriptor)
             raise
+        partitions = {_partition_of(segment.path) for segment in segments}
+        if any(self._chains[partition].ends for partition in partitions):
+            os.close(descriptor)
+            return set()
         self._locks[folder] = descriptor
         for segment in segments:
-            self._chains[int(segment.path.name.partition("-")[0])].segments.append(segment)
+            self._put_in_front(self._chains[_partition_of(segment.path)], segment)
             self.size_bytes += segment.size_bytes
         if segments:
             log.info("%s: %d segments that another process left are adopted", folder, len(segments))
         self._leave(folder)
+        return partitions
+
+    def _put_in_front(self, chain: _Chain, segment: _Segment) -> None:
+        """Of this process's own, and behind what others left before."""
+        found = [*chain.segments, segment]
+        chain.segments = deque(sorted(found, key=lambda one: (one.path.parent == self._folder, one.path)))
+        _begin(chain)
 
     def _leave(self, folder: Path) -> None:
         """Remove another process's folder when nothing of it is left."""
@@ -367,6 +415,11 @@ def _next_frame(segment: _Segment, offset: int) -> int:
     return segment.size_bytes
 
 
+def _begin(chain: _Chain) -> None:
+    """Read on with the first record that is not in the queue."""
+    chain.at, chain.read = 0, chain.segments[0].forwarded if chain.segments else 0
+
+
 def _seal(chain: _Chain) -> None:
     if chain.segments:
         chain.segments[-1].is_sealed = True
@@ -389,6 +442,10 @@ def _segment_paths(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
     except OSError:
         return []
+
+
+def _partition_of(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def _size_of(path: Path) -> int:

@@ -23,7 +23,7 @@ from logweir_ingest.enqueue import Enqueuer
 from logweir_ingest.link import QueueLink
 from logweir_ingest.merge import Merger, Result
 from logweir_ingest.room import Room
-from logweir_ingest.spool import Spool
+from logweir_ingest.spool import Generation, Spool
 from tests import waiting
 from tests.ingest.helpers import of_kind, records_of
 
@@ -83,7 +83,7 @@ class Bench:
     def __init__(self, folder: Path, *, queue_timeout_s: float = 5, record_size_bytes_max: int = 900_000,
                  pending_size_bytes_max: int = 64 * MEBIBYTE, spool_size_bytes_max: int = 64 * MEBIBYTE,
                  spool_timeout_s: float = 5, name: str = "1",
-                 partitions: int = PARTITIONS) -> None:  # fmt: skip
+                 partitions: int = PARTITIONS, generation: int = 0) -> None:  # fmt: skip
         self.path = folder / "queue.sqlite"
         self.clock = Clock()
         settings = QueueSettings(
@@ -93,7 +93,7 @@ class Bench:
         self.link = QueueLink(self.queue)
         self.room = Room(spool_size_bytes_max)
         self.spool = folder / "spool"
-        self.disk = Spool(self.spool, name=f"process-{name}")
+        self.disk = Spool(self.spool, name=f"process-{name}", generation=Generation("door", generation))
         self.enqueuer = Enqueuer(
             self.link, self.disk, self.room, queue=settings.url,
             queue_timeout_s=queue_timeout_s,

@@ -111,6 +111,42 @@ def test_a_door_that_knows_its_queue_starts_without_it(tmp_path: Path) -> None:
     assert events_of(unrepeated(following.records())) == [event(n) for n in (1, 2, 3, 4)]
 
 
+def test_after_a_reload_what_the_processes_before_it_spooled_goes_first(tmp_path: Path) -> None:
+    """The emitter's next events come to the new process while the old one still has the earlier ones in its spool."""
+    with started(tmp_path, name="1", queue_timeout_s=0.2) as before:
+        durable = [durable_of(before.send(event(1), emitter="e", sequence_first=1))]
+        with before.slow():
+            durable += [durable_of(before.send(event(n), emitter="e", sequence_first=n)) for n in (2, 3)]
+            after = Bench(tmp_path, name="2", queue_timeout_s=0.2, generation=1)
+            after.merger.start()
+            durable += [durable_of(after.send(event(n), emitter="e", sequence_first=n)) for n in (4, 5)]
+            before.merger.stop(0.2)
+            durable += [durable_of(after.send(event(n), emitter="e", sequence_first=n)) for n in (6, 7)]
+        until(lambda: is_direct(after) and not after.room.held_bytes)
+        durable.append(durable_of(after.send(event(8), emitter="e", sequence_first=8)))
+        after.merger.stop(5)
+        records = unrepeated(after.records())
+
+    assert durable == ["queue", *["spool"] * 6, "queue"]
+    assert events_of(records) == [event(n) for n in range(1, 9)]
+
+
+def test_only_the_partitions_of_the_processes_before_are_waited_for(tmp_path: Path) -> None:
+    """And only until these are forwarded, by the old process itself where it lives so long."""
+    with started(tmp_path, name="1", queue_timeout_s=0.2) as before:
+        before.queue.faulty.stuck = set(range(PARTITIONS))
+        before.send(event(1), emitter="e", sequence_first=1)
+        with started(tmp_path, name="2", queue_timeout_s=0.2, generation=1) as after:
+            spooling = [after.enqueuer.is_spooling(partition) for partition in range(PARTITIONS)]
+            assert durable_of(after.send(event(2), emitter="e", sequence_first=2)) == "spool"
+            before.queue.faulty.free()
+            until(lambda: is_direct(after) and not after.room.held_bytes)
+        records = unrepeated(after.records())
+
+    assert spooling.count(True) == 1
+    assert events_of(records) == [event(1), event(2)]
+
+
 def test_a_full_spool_refuses_with_the_time_to_wait_and_keeps_what_it_has(tmp_path: Path) -> None:
     """Nothing of a refused batch is accepted, however many records it needs; when there is room, all goes on."""
     with started(tmp_path, queue_timeout_s=0.2, spool_size_bytes_max=200_000, record_size_bytes_max=50_000) as bench:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import itertools
 import json
 import os
 import pty
@@ -25,6 +26,7 @@ import pytest
 
 from logweir.record import Accepted, Kind, Marker, Record
 from tests.ingest.helpers import Answer, Door, SecureDoor, events_of, is_ready, of_kind, running, until
+from tests.ingest.merging import unrepeated
 from tests.services.kafka import Kafka
 
 RELOADS = 5
@@ -185,6 +187,39 @@ def test_new_processes_that_cannot_start_leave_the_old_ones(tmp_path: Path) -> N
 
         assert answer.status == 202
         assert door.post(b"{}").status == 202
+
+
+def test_a_reload_while_the_queue_is_away_keeps_an_emitters_order(tmp_path: Path) -> None:
+    """Its connection is told when to change; what the old process has spooled comes into the queue first."""
+    numbers = itertools.count(1)
+    with running(Door(tmp_path, environment=QUICK)) as door:
+        until(lambda: is_ready(door))
+        connection = door.connection()
+
+        def post() -> str:
+            headers = {"Log-Emitter": "e", "Log-Epoch": "run", "Log-Seq": str(next(numbers))}
+            return str(door.post(b"{}", headers, connection=connection).json["durable"])
+
+        durable = [post()]
+        with contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            durable += [post(), post()]
+            old = door.worker()
+            hang_up(door)
+            while old in door.workers():
+                durable.append(post())
+                time.sleep(0.02)
+            durable += [post(), post()]
+        until(lambda: door.metric("logweir_ingest_spool_size_bytes") == 0)
+        until(lambda: post() == "queue")
+        assert door.stop() == 0
+        records = unrepeated(door.records())
+    sequence = [batch.sequence_first for _, one in records for batch in one.batches]
+
+    assert durable[0] == "queue"
+    assert set(durable[1:]) == {"spool"}
+    assert sequence == list(range(1, len(sequence) + 1))
+    assert len(sequence) > len(durable)
 
 
 # --- the end ------------------------------------------------------------------------------------------------------

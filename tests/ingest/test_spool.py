@@ -18,7 +18,7 @@ from logweir.config import MEBIBYTE
 from logweir.errors import SPOOL_FULL, LogweirError
 from logweir_ingest import room as room_module
 from logweir_ingest.room import Room
-from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES, Spool
+from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES, Generation, Spool
 
 
 def rest_of(spool: Spool, partition: int = 0) -> list[bytes]:
@@ -118,7 +118,7 @@ def test_what_a_killed_process_left_is_adopted_oldest_first(tmp_path: Path) -> N
         assert rest_of(spool) == [b"1-a", b"1-b", b"2-a", b"2-b", b"3-a", b"3-b", b"4-a"]
         assert spool.partitions() == [5]
         assert len(rest_of(spool, 5)) == 3
-        assert [path for path in tmp_path.iterdir() if path.is_dir()] == [tmp_path / "4"]
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["4-.0"]
 
 
 def test_what_a_living_process_holds_is_left_alone(tmp_path: Path) -> None:
@@ -144,6 +144,49 @@ def test_what_a_living_process_holds_is_left_alone(tmp_path: Path) -> None:
         assert spool.others_size_bytes() == 0
     other.stdin.close()  # type: ignore[union-attr]
     other.stdout.close()
+
+
+def test_what_is_adopted_later_comes_in_front_of_what_was_written_since(tmp_path: Path) -> None:
+    """Half forwarded or not; but not while a record is on its way, which what is adopted would come behind."""
+    with opened(tmp_path, "2") as spool:
+        spool.write([(0, b"2-a"), (0, b"2-b"), (0, b"2-c"), (1, b"2-d")])
+        spool.read(0)
+        with opened(tmp_path, "1") as left:
+            left.write([(0, b"1-a"), (0, b"1-b")])
+        on_its_way = spool.adopt()
+        spool.forwarded(0)
+        adopted = spool.adopt()
+        spool.write([(0, b"2-e")])
+        with opened(tmp_path, "3") as left:
+            left.write([(0, b"3-a")])
+        spool.adopt()
+
+        assert (on_its_way, adopted) == (set(), {0})
+        assert rest_of(spool) == [b"1-a", b"1-b", b"3-a", b"2-b", b"2-c", b"2-e"]
+        assert rest_of(spool, 1) == [b"2-d"]
+    assert segments(tmp_path) == []
+
+
+def test_what_processes_before_a_reload_left_is_awaited_until_it_is_forwarded(tmp_path: Path) -> None:
+    """By whoever forwards it. Siblings, other doors, and processes after the next reload are not waited for."""
+    now = Generation("door", 1)
+    held = [
+        Spool(tmp_path, name=f"{n}", generation=one)
+        for n, one in enumerate((Generation("door", 0), now, now.next(), Generation("another"), Generation()))
+    ]
+    for partition, one in enumerate(held):
+        one.write([(partition, b"x")])
+    mine, sibling = (Spool(tmp_path, name=name, generation=now) for name in ("8", "9"))
+    while_it_lives = mine.awaited()
+    held[0].close()
+    sibling.adopt()
+    adopted_by_another = mine.awaited()
+    assert rest_of(sibling) == [b"x"]
+    forwarded = mine.awaited()
+    for one in (*held, mine, sibling):
+        one.close()
+
+    assert (while_it_lives, adopted_by_another, forwarded) == ({0}, {0}, set())
 
 
 # --- damage -------------------------------------------------------------------------------------------------------
