@@ -15,6 +15,7 @@ same numbers; readers settle it once.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -49,7 +50,7 @@ _GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _RETRY_S = 0.2
 _WAIT_S_MAX = 0.5
 _LOOK_EVERY_S = 1.0
-# A failure of the disk makes the door doubt it for so long; then a record shows whether it can be written again.
+# A disk that failed is tried again after so long, and counts on being bad until that works.
 _FAILURE_S = 5.0
 # A spool that is used for a moment, because a disk or a broker paused, is nothing that anybody can act on.
 _SAY_AFTER_S = 2.0
@@ -113,7 +114,8 @@ class Enqueuer:
         # Nothing is confirmed any more: every partition's records go to the spool at once.
         self._is_suspect = False
         self._confirmed_s = float("-inf")
-        self._disk_failed_s = float("-inf")
+        # When the disk is tried again; None while it is good.
+        self._probe_s: float | None = None
         self._spooling_since_s: float | None = None
         self._is_said = False
         self._stuck_s = _STUCK_S_MIN
@@ -270,8 +272,8 @@ class Enqueuer:
         return told
 
     def _append(self, way: _Way, sent: _Sent) -> None:
-        if self._is_disk_doubtful():
-            raise LogweirError(SPOOL_FAILED, reason="it failed a moment ago")
+        if self._probe_s is not None:
+            raise _spool_failed("it failed before", retry_s=self._probe_s)
         way.is_spooling = True
         if not sent.is_reserved:
             self._room.take(len(sent.payload) + FRAME_OVERHEAD_BYTES)
@@ -279,15 +281,27 @@ class Enqueuer:
         self._appends.append(sent)
         self._changed.notify()
 
-    def _is_disk_doubtful(self) -> bool:
-        return time.monotonic() - self._disk_failed_s < _FAILURE_S
-
     def _disk_failed(self, error: OSError) -> LogweirError:
-        if not self._is_disk_doubtful():
+        retry_s = time.monotonic() + _FAILURE_S
+        with self._lock:
+            was_good, self._probe_s = self._probe_s is None, retry_s
+        if was_good:
             log.error("The spool cannot be written: %s", error)
-        self._disk_failed_s = time.monotonic()
         self._meters.failures.inc()
-        return LogweirError(SPOOL_FAILED, reason=error.strerror or error)
+        return _spool_failed(error.strerror or error, retry_s=retry_s)
+
+    def _try_disk(self) -> None:
+        """When it failed: whether it can be written again. No sender's record has to show that."""
+        if self._probe_s is None or time.monotonic() < self._probe_s:
+            return
+        try:
+            self._spool.probe()
+        except OSError as error:
+            self._disk_failed(error)
+            return
+        log.info("The spool can be written again.")
+        with self._lock:
+            self._probe_s = None
 
     def _run(self) -> None:
         while True:
@@ -300,6 +314,7 @@ class Enqueuer:
             results: list[Result] = [LogweirError(SPOOL_FAILED, reason="see this door's log")] * len(group)
             try:
                 results = self._written(group)
+                self._try_disk()
                 self._look_around()
                 self._stay_behind()
                 self._drain()
@@ -546,7 +561,7 @@ class Enqueuer:
             producer = self._link.producer
             if producer is not None and not all(map(self.is_spooling, range(len(self._ways)))) and producer.fill() < 1:
                 return None
-        if self._is_disk_doubtful():
+        if self._probe_s is not None:
             return "the queue does not confirm records, and the spool cannot be written"
         if self._room.is_full:
             return "the queue does not confirm records, and the spool is full"
@@ -585,6 +600,11 @@ def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes, gene
     return Enqueuer(
         QueueLink(queue), spool, room, queue=shown_url(settings.queue.url), queue_timeout_s=ingest.queue_timeout_s
     )
+
+
+def _spool_failed(reason: object, *, retry_s: float) -> LogweirError:
+    retry_after_s = max(1, math.ceil(retry_s - time.monotonic()))
+    return LogweirError(SPOOL_FAILED, reason=reason, retry_after_s=retry_after_s)
 
 
 def _heard(sent: _Sent, result: Result) -> _Told:

@@ -28,6 +28,7 @@ import logging
 import os
 import re
 import struct
+import tempfile
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ _MAGIC = b"LWS\x01"
 _HEAD = struct.Struct(">4sII")
 _SEGMENT = re.compile(r"(\d{5,})-\d{8}\.log")
 _SCAN_SIZE_BYTES = MEBIBYTE
+_PROBE_SIZE_BYTES = MEBIBYTE
 
 
 @dataclass(slots=True, eq=False)
@@ -187,11 +189,7 @@ class Spool:
     def _begin_segment(self, partition: int, chain: _Chain) -> None:
         self._make_folder()
         path = self._folder / f"{partition:05}-{self._next_segment:08}.log"
-        try:
-            chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            os.close(self._locks.pop(self._folder))  # Somebody has removed it: the next try makes it again.
-            raise
+        chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._next_segment += 1
         chain.segments.append(_Segment(path, 0, is_sealed=False))
         sync_folder(self._folder)
@@ -211,11 +209,21 @@ class Spool:
 
     def _make_folder(self) -> None:
         if self._folder in self._locks:
-            return
+            if self._folder.is_dir():
+                return
+            os.close(self._locks.pop(self._folder))  # Somebody has removed it.
         make_folder(self._root)
         with locked(self._root / "lock"):
             make_folder(self._folder)
             self._locks[self._folder] = _lock(self._folder / "lock")
+
+    def probe(self) -> None:
+        """Write and sync as much as a large record, and leave nothing. Raises OSError while that does not work."""
+        self._make_folder()
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            file.write(os.urandom(_PROBE_SIZE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
 
     # --- out -------------------------------------------------------------------------------------------------------
     def read(self, partition: int) -> bytes | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from logweir.config import MEBIBYTE
-from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FULL, LogweirError
+from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, SPOOL_FULL, LogweirError
 from logweir.files import locked
 from logweir.queue import sqlite_file
 from logweir.record import Kind
@@ -170,6 +170,26 @@ def test_a_full_spool_refuses_with_the_time_to_wait_and_keeps_what_it_has(tmp_pa
     for one in incompressible[:3] + incompressible[3:]:
         assert one in stored
     assert (event(1) in stored) == isinstance(small, Enqueued)
+
+
+def test_a_disk_that_failed_is_doubted_until_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The door is not ready all that time, refuses with the time to the next try, and finds out without a request."""
+    monkeypatch.setattr(enqueue, "_FAILURE_S", 0.3)
+    reasons: list[str | None] = []
+    with started(tmp_path, queue_timeout_s=0.2) as bench, bench.slow():
+        assert durable_of(bench.send(event(1))) == "spool"
+        with bench.failing_disk():
+            refused = [bench.send(event(n)) for n in range(2, 5)]
+            for _ in range(150):
+                reasons.append(bench.merger.unready())
+                time.sleep(0.01)
+        until(lambda: bench.merger.unready() is None)
+        after = bench.send(event(5))
+
+    assert all(isinstance(one, LogweirError) and one.problem is SPOOL_FAILED for one in refused)
+    assert [one.numbers["retry_after_s"] for one in refused if isinstance(one, LogweirError)] == [1, 1, 1]
+    assert set(reasons) == {"the queue does not confirm records, and the spool cannot be written"}
+    assert durable_of(after) == "spool"
 
 
 def test_a_large_batch_reserves_room_for_all_of_it_before_its_first_record(tmp_path: Path) -> None:

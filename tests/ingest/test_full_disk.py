@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from logweir_ingest.spool import Spool
 from tests.ingest.helpers import Door, is_ready, running, until
 
 SIZE = "4m"
@@ -32,6 +34,24 @@ def fill(disk: Path) -> None:
     with (disk / "filling").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(4096))
+
+
+def test_a_probe_fails_while_the_disk_is_full_and_leaves_nothing(disk: Path) -> None:
+    """It takes as much as a large record, where a few bytes would still fit; its folder may have gone meanwhile."""
+    spool = Spool(disk / "spool", name="1")
+    spool.probe()
+    fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        spool.probe()
+    shutil.rmtree(disk / "spool")
+    os.truncate(disk / "filling", (disk / "filling").stat().st_size - 4096)
+    with pytest.raises(OSError, match="No space left"):
+        spool.probe()
+    (disk / "filling").unlink()
+    spool.probe()
+    spool.close()
+
+    assert [path.name for path in disk.rglob("*")] == ["spool", "lock"]
 
 
 def test_a_full_disk_ends_no_process_while_the_queue_is_well(disk: Path, tmp_path: Path) -> None:
