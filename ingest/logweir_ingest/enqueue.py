@@ -29,7 +29,7 @@ from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE
 from logweir.queue import Producer, Queue
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
-from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, Generation, Spool
+from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES_MAX, Generation, Spool
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ _LOOK_EVERY_S = 1.0
 _FAILURE_S = 5.0
 # A spool that is used for a moment, because a disk or a broker paused, is nothing that anybody can act on.
 _SAY_AFTER_S = 2.0
+# A full spool has room again when the first segment is through.
+_SEGMENTS_MIN = 16
 _STUCK_S_MIN = 30.0
 _STUCK_S_MAX = 600.0
 
@@ -470,12 +472,13 @@ class Enqueuer:
 
     # --- processes that are gone -----------------------------------------------------------------------------------
     def _look_around(self) -> None:
-        """See what other processes hold; adopt what they left."""
+        """See what other processes hold, adopt what they left, and when room will come free."""
         now_s = time.monotonic()
         if now_s < self._look_s:
             return
         self._look_s = now_s + _LOOK_EVERY_S
         self._room.others_bytes = self._spool.others_size_bytes()
+        self._room.frees = self._spool.frees()
         if self._room.others_bytes:
             self._adopt()
 
@@ -594,9 +597,12 @@ class Enqueuer:
 def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes, generation: Generation) -> Enqueuer:
     """The way of one process, with its own part of the spool in the data folder."""
     ingest = settings.ingest
-    # Ordered by when the processes began: what the older ones left is forwarded first.
-    spool = Spool(settings.spool_path, name=f"{now_us():017}-{ingest_epoch.hex()}", generation=generation)
     room = Room(ingest.spool_size_bytes_max, processes=ingest.processes)
+    # Ordered by when the processes began: what the older ones left is forwarded first.
+    spool = Spool(
+        settings.spool_path, name=f"{now_us():017}-{ingest_epoch.hex()}", generation=generation,
+        segment_size_bytes=min(SEGMENT_SIZE_BYTES_MAX, room.share_bytes // _SEGMENTS_MIN),
+    )  # fmt: skip
     return Enqueuer(
         QueueLink(queue), spool, room, queue=shown_url(settings.queue.url), queue_timeout_s=ingest.queue_timeout_s
     )

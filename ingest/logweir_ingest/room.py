@@ -20,14 +20,15 @@ class Room:
     """The bytes of one process's spool. Safe to use from several threads.
 
     Of ``size_bytes_max`` for all ``processes`` of the machine, each fills at most its share, and none what the others
-    hold already: ``others_bytes`` is what was last seen of them.
+    hold already. What was last seen: ``others_bytes``, of the others; ``frees``, as ``Spool.frees`` gives it.
     """
 
     def __init__(self, size_bytes_max: int, *, processes: int = 1) -> None:
         self.size_bytes_max = size_bytes_max
         self.held_bytes = 0
         self.others_bytes = 0
-        self._share_bytes = size_bytes_max // processes
+        self.frees: list[tuple[int, int]] = []
+        self.share_bytes = size_bytes_max // processes
         self._taken_bytes = 0
         # Of the last seconds: when how much was forwarded; and the sum.
         self._forwarded: deque[tuple[float, int]] = deque()
@@ -69,7 +70,7 @@ class Room:
 
     def _free_bytes(self) -> int:
         used_bytes = self.held_bytes + self._taken_bytes
-        return min(self._share_bytes - used_bytes, self.size_bytes_max - self.others_bytes - used_bytes)
+        return min(self.share_bytes - used_bytes, self.size_bytes_max - self.others_bytes - used_bytes)
 
     def _forget(self) -> None:
         since_s = time.monotonic() - _RATE_OVER_S
@@ -77,8 +78,11 @@ class Room:
             self._rate_bytes -= self._forwarded.popleft()[1]
 
     def _retry_after_s(self, size_bytes: int) -> int:
-        """How long it takes, at the rate of the last seconds, until so many bytes are forwarded."""
+        """How long it takes, at the rate of the last seconds, until so many bytes are free."""
         self._forget()
         if not self._rate_bytes:
             return _RETRY_AFTER_UNKNOWN_S
-        return min(_RETRY_AFTER_S_MAX, max(1, math.ceil(size_bytes * _RATE_OVER_S / self._rate_bytes)))
+        over_s = max(1.0, time.monotonic() - self._forwarded[0][0])
+        # Room comes free a segment at a time.
+        forwarded_bytes = next((forwarded for forwarded, free in self.frees if free >= size_bytes), size_bytes)
+        return min(_RETRY_AFTER_S_MAX, max(1, math.ceil(forwarded_bytes * over_s / self._rate_bytes)))

@@ -41,7 +41,7 @@ from logweir.files import locked, make_folder, sync_folder, write_whole
 log = logging.getLogger(__name__)
 
 FRAME_OVERHEAD_BYTES = 12
-SEGMENT_SIZE_BYTES = 8 * MEBIBYTE
+SEGMENT_SIZE_BYTES_MAX = 8 * MEBIBYTE
 
 _MAGIC = b"LWS\x01"
 _HEAD = struct.Struct(">4sII")
@@ -115,10 +115,14 @@ class Spool:
     Methods that touch the disk raise OSError, except ``write``, which gives it for each record.
     """
 
-    def __init__(self, folder: Path, *, name: str, generation: Generation = Generation()) -> None:
+    def __init__(
+        self, folder: Path, *, name: str, generation: Generation = Generation(),
+        segment_size_bytes: int = SEGMENT_SIZE_BYTES_MAX,
+    ) -> None:  # fmt: skip
         self._root = folder
         self._folder = folder / f"{name}-{generation}"
         self._generation = generation
+        self._segment_size_bytes = segment_size_bytes
         self._locks: dict[Path, int] = {}
         self._chains: dict[int, _Chain] = defaultdict(_Chain)
         self._next_segment = 1
@@ -145,6 +149,25 @@ class Spool:
 
     def _others(self) -> Iterator[Path]:
         return (folder for folder in _folders(self._root) if folder not in self._locks)
+
+    def frees(self) -> list[tuple[int, int]]:
+        """(forwarded, free), both rising: when so many bytes more are forwarded, so many are free.
+
+        As if all partitions went at the same pace: each frees a segment when it is through with it.
+        """
+        steps: list[tuple[int, int]] = []
+        lefts: list[int] = []
+        for chain in self._chains.values():
+            left = 0
+            for segment in chain.segments:
+                left += segment.size_bytes - segment.forwarded
+                steps.append((left, segment.size_bytes))
+            lefts.append(left)
+        frees, free_bytes = [], 0
+        for each, size_bytes in sorted(steps):
+            free_bytes += size_bytes
+            frees.append((sum(min(each, left) for left in lefts), free_bytes))
+        return frees
 
     # --- in --------------------------------------------------------------------------------------------------------
     def write(self, records: Sequence[tuple[int, bytes]]) -> list[OSError | None]:
@@ -173,7 +196,7 @@ class Spool:
                 continue
             segment.size_bytes += size_bytes
             self.size_bytes += size_bytes
-            if segment.size_bytes >= SEGMENT_SIZE_BYTES:
+            if segment.size_bytes >= self._segment_size_bytes:
                 _seal(chain)
         return results
 

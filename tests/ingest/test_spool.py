@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import subprocess
@@ -18,7 +19,7 @@ from logweir.config import MEBIBYTE
 from logweir.errors import SPOOL_FULL, LogweirError
 from logweir_ingest import room as room_module
 from logweir_ingest.room import Room
-from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES, Generation, Spool
+from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES_MAX, Generation, Spool
 
 
 def rest_of(spool: Spool, partition: int = 0) -> list[bytes]:
@@ -64,7 +65,7 @@ def test_records_come_back_in_order_per_partition_and_nothing_is_left(tmp_path: 
             assert spool.write(group) == [None, None]
             for partition, payload in group:
                 sent[partition].append(payload)
-        assert len(segments(tmp_path)) >= 2 * (40 * 300_000 // SEGMENT_SIZE_BYTES)
+        assert len(segments(tmp_path)) >= 2 * (40 * 300_000 // SEGMENT_SIZE_BYTES_MAX)
         assert spool.size_bytes == sum(path.stat().st_size for path in segments(tmp_path))
 
         assert (rest_of(spool, 3), rest_of(spool, 0)) == (sent[3], sent[0])
@@ -90,7 +91,7 @@ def test_reading_and_writing_may_alternate(tmp_path: Path) -> None:
 
 def test_what_was_read_and_not_forwarded_is_read_again_after_a_rewind(tmp_path: Path) -> None:
     """Over the border of segments, too."""
-    records = [b"%d" % n + bytes(SEGMENT_SIZE_BYTES // 3) for n in range(9)]
+    records = [b"%d" % n + bytes(SEGMENT_SIZE_BYTES_MAX // 3) for n in range(9)]
     with opened(tmp_path) as spool:
         for one in records:
             spool.write([(0, one)])
@@ -310,3 +311,49 @@ def test_retry_after_follows_from_the_rate_at_which_the_spool_is_emptied(monkeyp
     assert unknown == 30
     assert [retry_after_s(size) for size in (500, 1000, 5000, 10**6)] == [1, 1, 5, 60]
     assert len(room._forwarded) < 15
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_the_time_to_wait_for_room_is_the_time_after_which_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """A full spool, emptied at ten records a second: whenever it refuses, it says when it will not."""
+    now_s = [100.0]
+    monkeypatch.setattr(room_module.time, "monotonic", lambda: now_s[0])
+    room = Room(6_000_000)
+    size_bytes = 10_000
+    spool = Spool(tmp_path, name="1", segment_size_bytes=room.share_bytes // 16)
+
+    def refused() -> int | None:
+        try:
+            room.take(size_bytes)
+        except LogweirError as error:
+            return int(error.numbers["retry_after_s"])  # type: ignore[call-overload]
+        room.give(size_bytes)
+        return None
+
+    written = itertools.cycle(range(partitions))
+    while refused() is None:
+        spool.write([(next(written), bytes(size_bytes - FRAME_OVERHEAD_BYTES))])
+        room.holds(spool.size_bytes)
+    forwarded = itertools.cycle(range(partitions))
+    said: list[tuple[float, int]] = []
+    while True:
+        room.frees = spool.frees()
+        retry_after_s = refused()
+        if retry_after_s is None:
+            break
+        said.append((now_s[0], retry_after_s))
+        now_s[0] += 0.1
+        partition = next(forwarded)
+        spool.read(partition)
+        spool.forwarded(partition)
+        room.holds(spool.size_bytes)
+        room.forwarded(size_bytes)
+    spool.close()
+
+    assert said[0] == (100.0, 30)
+    # A second after the first was forwarded the rate is known.
+    off_s = [at_s + retry_after_s - now_s[0] for at_s, retry_after_s in said if at_s > 101]
+    assert len(off_s) > 5
+    assert min(off_s) > -1 and max(off_s) < 1.5
