@@ -340,13 +340,15 @@ class Enqueuer:
         return group
 
     def _written(self, group: list[_Sent]) -> list[Result]:
-        failures = self._spool.write([(sent.partition, sent.payload) for sent in group])
-        self._room.holds(self._spool.size_bytes)
-        with self._lock:
-            for sent in group:
-                self._ways[sent.partition].appending -= 1
-                if not sent.is_reserved:
-                    self._room.give(len(sent.payload) + FRAME_OVERHEAD_BYTES)
+        try:
+            failures = self._spool.write([(sent.partition, sent.payload) for sent in group])
+        finally:
+            self._room.holds(self._spool.size_bytes)
+            with self._lock:
+                for sent in group:
+                    self._ways[sent.partition].appending -= 1
+                    if not sent.is_reserved:
+                        self._room.give(len(sent.payload) + FRAME_OVERHEAD_BYTES)
         results: list[Result] = [SPOOL if failure is None else self._disk_failed(failure) for failure in failures]
         self._meters.written.inc(results.count(SPOOL))
         return results

@@ -54,6 +54,7 @@ _PROBE_SIZE_BYTES = MEBIBYTE
 class _Segment:
     """``size_bytes``: how much of it is on disk for sure. ``forwarded``: up to where it is in the queue.
 
+    ``damage``: where bytes begin that are no records and are counted already, and where the next record begins.
     ``descriptor``: open for reading, -1 while it is not.
     """
 
@@ -61,6 +62,7 @@ class _Segment:
     size_bytes: int
     is_sealed: bool = True
     forwarded: int = 0
+    damage: dict[int, int] = field(default_factory=dict)
     descriptor: int = -1
 
     def read(self, size_bytes: int, offset: int) -> bytes:
@@ -175,6 +177,16 @@ class Spool:
         by_partition: dict[int, list[int]] = defaultdict(list)
         for index, (partition, _) in enumerate(records):
             by_partition[partition].append(index)
+        try:
+            return self._written(records, by_partition)
+        except BaseException:
+            for partition in by_partition:
+                self._give_up(self._chains[partition])
+            raise
+
+    def _written(
+        self, records: Sequence[tuple[int, bytes]], by_partition: dict[int, list[int]]
+    ) -> list[OSError | None]:
         results: list[OSError | None] = [None] * len(records)
         written: list[tuple[_Chain, _Segment, int, list[int]]] = []
         for partition, indexes in by_partition.items():
@@ -258,7 +270,7 @@ class Spool:
                 chain.read = offset + FRAME_OVERHEAD_BYTES + len(payload)
                 chain.ends.append((segment, chain.read))
                 return payload
-            chain.read = self._damaged(segment, offset)
+            chain.read = self._damaged(chain, segment, offset)
         self._remove_finished(chain)
         return None
 
@@ -307,9 +319,11 @@ class Spool:
         chain.ends.clear()
         _begin(chain)
 
-    def _damaged(self, segment: _Segment, offset: int) -> int:
+    def _damaged(self, chain: _Chain, segment: _Segment, offset: int) -> int:
         """Where to read on: at the next whole frame, or at the segment's end, which is cut off before the damage."""
-        following = _next_frame(segment, offset + 1)
+        if offset in segment.damage:
+            return segment.damage[offset]
+        following = segment.damage[offset] = _next_frame(segment, offset + 1)
         size_bytes = following - offset
         self.damaged_bytes += size_bytes
         log.error(
@@ -318,6 +332,8 @@ class Spool:
             segment.path, size_bytes, offset,
         )  # fmt: skip
         if following == segment.size_bytes:
+            if segment is chain.segments[-1]:
+                _seal(chain)  # What is written next would stand behind it.
             segment.size_bytes = offset
             self.size_bytes -= size_bytes
         return min(following, segment.size_bytes)

@@ -172,6 +172,24 @@ def test_a_full_spool_refuses_with_the_time_to_wait_and_keeps_what_it_has(tmp_pa
     assert (event(1) in stored) == isinstance(small, Enqueued)
 
 
+def test_a_fault_while_the_spool_is_written_refuses_its_senders_and_nobody_after_them(tmp_path: Path) -> None:
+    """Its bookkeeping is done all the same: room comes back, and the partition goes straight to the queue again."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        with bench.slow():
+            assert durable_of(bench.send(event(1))) == "spool"
+            bench.disk_fails = lambda _: bool(1 / 0)
+            refused = [bench.send(event(n)) for n in (2, 3)]
+            bench.disk_fails = lambda _: False
+            assert durable_of(bench.send(event(4))) == "spool"
+        until(lambda: is_direct(bench) and not bench.room.held_bytes)
+        bench.merger.stop(5)
+        records = unrepeated(bench.records())
+
+    assert all(isinstance(one, LogweirError) and one.problem is SPOOL_FAILED for one in refused)
+    assert sorted(events_of(records)) == [event(1), event(4)]
+    assert bench.room._taken_bytes == 0
+
+
 def test_a_disk_that_failed_is_doubted_until_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The door is not ready all that time, refuses with the time to the next try, and finds out without a request."""
     monkeypatch.setattr(enqueue, "_FAILURE_S", 0.3)

@@ -247,6 +247,54 @@ def test_damage_in_the_middle_costs_only_what_it_hits(
     assert segments(root) == []
 
 
+def test_damage_that_is_read_again_is_counted_once(tmp_path: Path) -> None:
+    """While the queue comes and goes, what was read and not forwarded is read over and over."""
+    records = [b"%d:" % n + b"x" * 50 for n in range(8)]
+    path = left_behind(tmp_path, records)
+    stored = bytearray(path.read_bytes())
+    size_bytes = len(stored) // len(records)
+    for hit in (2, 5, 6):
+        stored[hit * size_bytes + 20] ^= 1
+    path.write_bytes(stored)
+    with opened(tmp_path, "2") as spool:
+        spool.adopt()
+        for _ in range(3):
+            assert [spool.read(0) for _ in range(5)] == [records[n] for n in (0, 1, 3, 4, 7)]
+            spool.rewind(0)
+
+        assert spool.damaged_bytes == 3 * size_bytes
+        assert rest_of(spool) == [records[n] for n in (0, 1, 3, 4, 7)]
+
+
+def test_damage_at_the_end_of_a_segment_in_use_costs_nothing_that_is_written_after_it(tmp_path: Path) -> None:
+    """The next record goes to a file of its own."""
+    with opened(tmp_path) as spool:
+        spool.write([(0, b"first"), (0, b"second")])
+        (path,) = segments(tmp_path)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        assert (spool.read(0), spool.read(0)) == (b"first", None)
+        spool.write([(0, b"third"), (0, b"fourth")])
+
+        assert (spool.read(0), spool.read(0)) == (b"third", b"fourth")
+        assert spool.damaged_bytes == len(b"second") + FRAME_OVERHEAD_BYTES
+
+
+def test_a_write_that_breaks_off_for_whatever_reason_leaves_nothing_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as no memory: what was on its way to the file is cut off, what was there before and comes after is read."""
+    with opened(tmp_path) as spool:
+        spool.write([(0, b"before"), (1, b"before")])
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fdatasync", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                spool.write([(0, b"lost"), (1, b"lost")])
+        spool.write([(0, b"after"), (1, b"after")])
+
+        assert rest_of(spool) == rest_of(spool, 1) == [b"before", b"after"]
+        assert spool.damaged_bytes == 0
+
+
 def test_a_full_disk_fails_only_what_does_not_fit_and_the_rest_stays_readable(tmp_path: Path) -> None:
     """What a failed write left in the file is cut off; the next record goes to a file of its own."""
     with opened(tmp_path) as spool:
