@@ -26,7 +26,8 @@ from logweir import metrics
 from logweir.clock import now_us
 from logweir.config import MEBIBYTE, Settings, shown_url
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, SPOOL_FAILED, LogweirError
-from logweir.queue import Producer, Queue
+from logweir.queue import Queue
+from logweir_ingest.drain import Drain
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
 from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES_MAX, Generation, Spool
@@ -42,10 +43,6 @@ Settled = Callable[[Result], None]
 """Called once per send, on a thread of ours."""
 _Told = list[tuple[Settled, Result]]
 
-# At most so much of one partition's spool is in the producer at a time; an outage keeps it there.
-_WINDOW_RECORDS = 64
-_TURN_RECORDS = 16
-_WINDOW_SIZE_BYTES = MEBIBYTE
 _GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _RETRY_S = 0.2
 _WAIT_S_MAX = 0.5
@@ -74,24 +71,12 @@ class _Sent:
 
 @dataclass(slots=True)
 class _Way:
-    """One partition's.
+    """One partition's. ``appending``: records on their way to the disk."""
 
-    ``appending``: records on their way to the disk. ``outstanding``: spooled records that the producer has, and has
-    not settled since ``outstanding_since_s``. ``confirmed``: those that it has, and that the spool may forget.
-    ``is_behind``: processes before the reload have left records that another process holds still.
-    """
-
+    drain: Drain
     direct: deque[_Sent] = field(default_factory=deque)
     is_spooling: bool = False
-    is_behind: bool = False
     appending: int = 0
-    outstanding: int = 0
-    outstanding_bytes: int = 0
-    outstanding_since_s: float = 0.0
-    confirmed: int = 0
-    producer: Producer | None = None
-    has_failed: bool = False
-    retry_s: float = 0.0
 
 
 class Enqueuer:
@@ -137,12 +122,18 @@ class Enqueuer:
         self._link.start(self._connected)
 
     def _open(self, partitions: int) -> None:
-        self._ways = [_Way() for _ in range(partitions)]
+        self._ways = [_Way(self._drain_of(partition)) for partition in range(partitions)]
         self._adopt()
         self._stay_behind()
         self._thread.start()
         self._opened(partitions)
         self.is_open = True
+
+    def _drain_of(self, partition: int) -> Drain:
+        return Drain(
+            partition, self._spool, self._link, self._lock, forwarded=self._forwarded,
+            failed=lambda error: self._not_forwarded(partition, error),
+        )  # fmt: skip
 
     def _connected(self) -> None:
         partitions = self._link.partitions
@@ -356,31 +347,21 @@ class Enqueuer:
     # --- out of the spool ------------------------------------------------------------------------------------------
     def _has_work(self) -> bool:
         """Whether there is a record to write, to hand over, to forget, or somebody to tell. With the lock."""
-        now_s = time.monotonic()
         return bool(self._appends or self._untold) or any(
-            way.confirmed
-            or (
-                way.is_spooling
-                and not way.is_behind
-                and way.retry_s <= now_s
-                and not way.outstanding
-                and self._link.producer is not None
-            )
-            for way in self._ways[: self._reachable()]
+            way.drain.confirmed or (way.is_spooling and way.drain.may_begin) for way in self._ways[: self._reachable()]
         )
 
     def _drain(self) -> None:
         for partition in self._spool.partitions():
             if partition < self._reachable():
-                self._drain_partition(partition, self._ways[partition])
+                self._drain_partition(partition, self._ways[partition].drain)
             else:
                 self._complain(partition, "the topic does not have that partition")
         with self._lock:
             for partition, way in enumerate(self._ways):
                 # What is handed over is in front of what goes direct from now on.
-                if way.appending or way.has_failed or way.is_behind or self._link.producer is None:
-                    continue
-                way.is_spooling = way.is_spooling and self._spool.has_unread(partition)
+                if not (way.appending or way.drain.has_failed or way.drain.is_behind or self._link.producer is None):
+                    way.is_spooling = way.is_spooling and self._spool.has_unread(partition)
         self._room.holds(self._spool.size_bytes)
         self._meters.damaged(self._spool.damaged_bytes)
 
@@ -389,88 +370,28 @@ class Enqueuer:
             self._complained.add(partition)
             log.error("The spool's records of partition %d cannot be forwarded: %s", partition, reason)
 
-    def _drain_partition(self, partition: int, way: _Way) -> None:
-        with self._lock:
-            confirmed, way.confirmed = way.confirmed, 0
-            rewind = way.has_failed and not way.outstanding
-            way.has_failed = way.has_failed and not rewind
-        for _ in range(confirmed):
-            self._spool.forwarded(partition)
-        self._meters.forwarded.inc(confirmed)
-        if rewind:
-            self._spool.rewind(partition)
+    def _drain_partition(self, partition: int, drain: Drain) -> None:
+        self._meters.forwarded.inc(drain.forget())
         try:
-            # A few at a time: senders wait for their own records to be written.
-            for _ in range(_TURN_RECORDS):
-                if not self._has_room(way) or (payload := self._spool.read(partition)) is None:
-                    break
-                self._forward(partition, way, payload)
+            drain.hand_over()
         except OSError as error:
             # Of reading: what can be written is another matter.
-            way.retry_s = time.monotonic() + _FAILURE_S
+            drain.pause(_FAILURE_S)
             self._meters.failures.inc()
             self._complain(partition, error)
 
-    def _has_room(self, way: _Way) -> bool:
-        return (
-            not way.has_failed
-            and not way.is_behind
-            and way.retry_s <= time.monotonic()
-            and way.outstanding < _WINDOW_RECORDS
-            and way.outstanding_bytes < _WINDOW_SIZE_BYTES
-            # Confirmations are in order of one producer only, and the spool forgets in that order.
-            and (not way.outstanding or way.producer is self._link.producer)
-            and self._link.producer is not None
-        )
+    def _forwarded(self, size_bytes: int) -> None:
+        """A record of the spool's is in the queue. With the lock, as the next."""
+        self._confirmed_s = time.monotonic()
+        self._is_suspect = False
+        self._room.forwarded(size_bytes)
+        self._changed.notify()
 
-    def _forward(self, partition: int, way: _Way, payload: bytes) -> None:
-        size_bytes = len(payload)
-        with self._lock:
-            producer = self._link.producer
-            if way.has_failed or (way.outstanding and way.producer is not producer):
-                # It would overtake what is to be handed over again.
-                way.has_failed = way.is_spooling = True
-                return
-            if not way.outstanding:
-                way.outstanding_since_s, way.producer = time.monotonic(), producer
-            way.outstanding += 1
-            way.outstanding_bytes += size_bytes
-            try:
-                if producer is None:
-                    raise LogweirError(QUEUE_DOWN, url=self._queue, reason=self._link.reason)
-                producer.send(partition, payload, lambda error: self._forwarded(partition, size_bytes, error))
-            except LogweirError as error:
-                self._not_forwarded(way, size_bytes)
-                if error.problem is not QUEUE_DOWN:
-                    self._complain(partition, error)
-
-    def _forwarded(self, partition: int, size_bytes: int, error: LogweirError | None) -> None:
-        """The producer has settled a record of the spool's."""
-        now_s = time.monotonic()
-        told: _Told = []
-        with self._changed:
-            way = self._ways[partition]
-            if error is not None:
-                self._not_forwarded(way, size_bytes)
-                told = self._flip(partition)
-            else:
-                self._confirmed_s = now_s
-                self._is_suspect = False
-                way.outstanding -= 1
-                way.outstanding_bytes -= size_bytes
-                way.outstanding_since_s = now_s
-                self._room.forwarded(size_bytes)
-                # Behind one that failed it is handed over again, to keep the order.
-                way.confirmed += not way.has_failed
-            self._changed.notify()
-        _tell(told)
-
-    def _not_forwarded(self, way: _Way, size_bytes: int) -> None:
-        way.outstanding -= 1
-        way.outstanding_bytes -= size_bytes
-        way.has_failed = True
-        way.is_spooling = True
-        way.retry_s = time.monotonic() + _RETRY_S
+    def _not_forwarded(self, partition: int, error: LogweirError | None) -> None:
+        self._untold += self._flip(partition)
+        if error is not None and error.problem is not QUEUE_DOWN:
+            self._complain(partition, error)
+        self._changed.notify()
 
     # --- processes that are gone -----------------------------------------------------------------------------------
     def _look_around(self) -> None:
@@ -502,9 +423,9 @@ class Enqueuer:
         told: _Told = []
         with self._lock:
             for partition, way in enumerate(self._ways):
-                if partition in awaited and not way.is_behind:
+                if partition in awaited and not way.drain.is_behind:
                     told += self._flip(partition)
-                way.is_behind = partition in awaited
+                way.drain.is_behind = partition in awaited
         _tell(told)
 
     def _reachable(self) -> int:
@@ -550,7 +471,7 @@ class Enqueuer:
 
     def _replace_if_stuck(self, now_s: float) -> None:
         """A producer that neither confirms nor fails what it has may be stuck for good, though its queue is well."""
-        oldest_s = min((way.outstanding_since_s for way in self._ways if way.outstanding), default=now_s)
+        oldest_s = min((way.drain.outstanding_since_s for way in self._ways if way.drain.outstanding), default=now_s)
         if now_s - oldest_s < _STUCK_S_MIN:
             self._stuck_s = _STUCK_S_MIN
         elif now_s - max(oldest_s, self._replaced_s) > self._stuck_s:
@@ -591,7 +512,7 @@ class Enqueuer:
     def _is_busy(self) -> bool:
         with self._lock:
             return any(
-                way.direct or way.appending or (not self._is_suspect and (way.is_spooling or way.outstanding))
+                way.direct or way.appending or (not self._is_suspect and (way.is_spooling or way.drain.outstanding))
                 for way in self._ways[: self._reachable()]
             )
 
