@@ -2,7 +2,7 @@
 
 One ledger document per emitter and partition, with the position that it is true for. What an emitter's run is to have
 sent lies in its tracker (``tracker.py``); this file keeps trackers in memory as far as there is room, and knows, before
-a record is indexed, which of its events came on an earlier day already.
+a record is indexed, which of its events came on an earlier day already, or of which only the store can tell.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from logweir import metrics
+from logweir.clock import DAY_US
 from logweir.config import AccountingSettings
 from logweir.event import day_of
 from logweir.outcomes import Outcome
@@ -40,6 +41,15 @@ def document_id(group: str, emitter: Emitter, topic_id: str = "", partition: int
     return f"emitter:{group}:{digest}:" + ("" if partition is None else f"{topic_id}:{partition}")
 
 
+class Earlier(NamedTuple):
+    """Numbers that came first on another day (empty: long ago); or, if not ``is_sure``, on that day if at all."""
+
+    first: int
+    last: int
+    day: str
+    is_sure: bool = True
+
+
 class _Expected(NamedTuple):
     """Numbers in a record that is on its way and not settled yet."""
 
@@ -56,6 +66,7 @@ class EmitterState:
 
     ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
     ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``silence.py``.
+    ``is_tracked``: False when there is no room for it in the ledger.
     """
 
     id: str
@@ -69,9 +80,14 @@ class EmitterState:
     epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
     retired: dict[str, int] = field(default_factory=dict)
     retired_names: list[str] = field(default_factory=list)
+    is_tracked: bool = True
     expected: deque[_Expected] = field(default_factory=deque)
     expected_top: int = 0
     dirty: bool = False
+
+    def has_retired(self, epoch: str) -> bool:
+        """Whether the run may be one that is no longer tracked."""
+        return epoch in self.retired_names or len(self.retired_names) >= _RETIRED_NAMES_MAX
 
     def as_body(self) -> dict[str, Any]:
         return {
@@ -126,8 +142,8 @@ class EmitterLedger:
         self._name_of = name_of
         self._position_of = position_of
         self._settings = settings
-        # Most recently used last. None: there is no room to track it.
-        self._states: OrderedDict[Emitter, EmitterState | None] = OrderedDict()
+        # Most recently used last.
+        self._states: OrderedDict[Emitter, EmitterState] = OrderedDict()
 
     # --- before a record is indexed --------------------------------------------------------------------------------
     def load(self, batches: Iterable[Batch]) -> None:
@@ -148,28 +164,46 @@ class EmitterLedger:
                 self.count += 1
                 self._states[emitter] = EmitterState(id, emitter)
             else:
-                self._states[emitter] = None
+                self._states[emitter] = EmitterState(id, emitter, is_tracked=False)
 
-    def expect(self, batch: Batch, offset: int) -> list[tuple[int, int, str]]:
-        """The batch is going to be indexed: which of its numbers came first on another day, and on which.
+    def expect(self, batch: Batch, offset: int) -> list[Earlier]:
+        """The batch is going to be indexed: which of its numbers came first on another day, or may have.
 
-        As ranges with the day, empty when it was long ago. To be called in the order of the offsets, after ``load``.
+        To be called in the order of the offsets, after ``load``.
         """
         state = self._states[batch.key, batch.emitter]
-        if state is None or batch.epoch is None or batch.sequence_first is None or not batch.events:
+        if batch.epoch is None or batch.sequence_first is None or not batch.events:
             return []
         first, last = batch.sequence_first, batch.sequence_first + len(batch.events) - 1
         expected = _Expected(offset, batch.epoch, first, last, day_of(batch.received_us))
         tracker = state.epochs.get(batch.epoch)
-        found: list[tuple[int, int, str]] = []
-        if tracker is not None and first <= tracker.top:
-            found += tracker.on_other_days(first, last, expected.day)
+        found: list[Earlier] = []
+        if tracker is None:
+            if not state.is_tracked or state.has_retired(batch.epoch):
+                # Nothing is known of its numbers. A sender that heard no answer tries again soon: not days later.
+                found.append(Earlier(first, last, day_of(batch.received_us - DAY_US), is_sure=False))
+        elif first <= tracker.top:
+            found += (Earlier(*one) for one in tracker.on_other_days(first, last, expected.day))
+            if first <= tracker.floor:
+                found += self._perhaps_earlier(state, tracker, expected, batch.received_us)
         if first <= state.expected_top:
             found += _on_the_way(state, tracker, expected)
         state.expected.append(expected)
         if last > state.expected_top:
             state.expected_top = last
         return found
+
+    def _perhaps_earlier(
+        self, state: EmitterState, tracker: Tracker, wanted: _Expected, received_us: int
+    ) -> Iterator[Earlier]:
+        """Of numbers that the tracker only counts, the days on which they may have come."""
+        for first, last, day in tracker.perhaps_on_other_days(wanted.first, wanted.last, wanted.day):
+            if day:
+                yield Earlier(first, last, day, is_sure=False)
+                continue
+            since_us = max(state.first_us, received_us - self._settings.retention_days * DAY_US)
+            for at in range(since_us // DAY_US, received_us // DAY_US):
+                yield Earlier(first, last, day_of(at * DAY_US), is_sure=False)
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
     def settle(
@@ -182,15 +216,15 @@ class EmitterLedger:
         ``door``: the ingest process that received it.
         """
         state = self._states[batch.key, batch.emitter]
-        if state is None:
-            self.untracked += 1
-            metrics.get("logweir_worker_emitters_untracked_total").inc()
-            return 0
         self._states.move_to_end(state.emitter)
         while state.expected and state.expected[0].offset <= offset:
             state.expected.popleft()
         if not state.expected:
             state.expected_top = 0
+        if not state.is_tracked:
+            self.untracked += 1
+            metrics.get("logweir_worker_emitters_untracked_total").inc()
+            return 0
         if offset < state.position:
             # Counted, but perhaps by one who died before the position was written, and with it when this is due.
             gaps = [tracker.gaps[-1].since_us for tracker in state.epochs.values() if tracker.gaps]
@@ -246,7 +280,7 @@ class EmitterLedger:
         tracker = state.epochs.get(epoch)
         if tracker is None:
             # Of an emitter that is new here nobody knows what it sent before; a run that we forgot is settled.
-            if not state.epochs or epoch in state.retired_names or len(state.retired_names) >= _RETIRED_NAMES_MAX:
+            if not state.epochs or state.has_retired(epoch):
                 return
             tracker = state.epochs[epoch] = Tracker(epoch, last_us=state.last_us)
         tracker.reach(last, watermark_us=watermark_us, ranges_max=self._settings.gaps_max)
@@ -269,17 +303,17 @@ class EmitterLedger:
         """All of the record at ``offset`` is counted: its emitters' documents are true behind it."""
         for batch in batches:
             state = self._states[batch.key, batch.emitter]
-            if state is not None and state.position <= offset:
+            if state.position <= offset:
                 state.position = offset + 1
 
     def rewind(self, offset: int) -> None:
         for state in self._states.values():
-            if state is not None and state.position > offset:
+            if state.position > offset:
                 state.position, state.dirty = offset, True
 
     def touched(self) -> list[EmitterState]:
         """Those to be written."""
-        return [state for state in self._states.values() if state is not None and state.dirty]
+        return [state for state in self._states.values() if state.dirty]
 
     def is_at_rest(self, emitter: Emitter) -> bool:
         """Whether nothing of it is to be written or on its way."""
@@ -296,8 +330,8 @@ class EmitterLedger:
         surplus = len(self._states) - self._settings.emitters_in_memory_max
         for emitter in list(self._states)[: max(0, surplus)]:
             state = self._states[emitter]
-            if state is None or not (state.dirty or state.expected):
-                if state is not None and not state.position:
+            if not (state.dirty or state.expected):
+                if state.is_tracked and not state.position:
                     self.count -= 1  # It was loaded for a record that never settled: there is no document.
                 del self._states[emitter]
 
@@ -312,15 +346,16 @@ def _implied_epoch(state: EmitterState, batch: Batch) -> str:
     return latest
 
 
-def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[tuple[int, int, str]]:
+def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[Earlier]:
     """Of the wanted numbers, those that came first in a record that is not settled yet, on another day."""
     new = Intervals([(wanted.first, wanted.last)])
     if tracker is not None:
-        new.remove_all(tracker.seen.within(wanted.first, wanted.last))
+        # Which of those up to the floor have come is not known: that one on the way is the first is as good.
+        new.remove_all(tracker.seen.within(max(wanted.first, tracker.floor + 1), wanted.last))
     for earlier in state.expected:
         if earlier.epoch != wanted.epoch:
             continue
         for first, last in list(new.within(earlier.first, earlier.last)):
             new.remove(first, last)
             if earlier.day != wanted.day:
-                yield first, last, earlier.day
+                yield Earlier(first, last, earlier.day)

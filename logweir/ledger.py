@@ -25,7 +25,7 @@ from logweir import metrics
 from logweir.awaited import Awaited
 from logweir.clock import WINDOW_US, window_of
 from logweir.config import AccountingSettings
-from logweir.emitter_ledger import Emitter, EmitterLedger, document_id
+from logweir.emitter_ledger import Earlier, Emitter, EmitterLedger, document_id
 from logweir.exceptions import Exceptions
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Batch, Kind, Marker, Record, Void
@@ -246,6 +246,24 @@ class Stream:
     awaited: Awaited = field(default_factory=Awaited)
 
 
+@dataclass(slots=True)
+class FirstDays:
+    """Of a record's events, by place, the other UTC day on which each came first, as YYYYMMDD.
+
+    ``known``: empty when it was long ago. ``possible``: if it came before, then on one of these: only the store knows.
+    """
+
+    known: dict[int, str] = field(default_factory=dict)
+    possible: dict[int, list[str]] = field(default_factory=dict)
+
+    def note(self, places: Iterable[int], earlier: Earlier) -> None:
+        if earlier.is_sure:
+            self.known.update(dict.fromkeys(places, earlier.day))
+        else:
+            for place in places:
+                self.possible.setdefault(place, []).append(earlier.day)
+
+
 class PartitionLedger:
     """The claimed ledger of one partition. Made by ``claim``; used by one thread.
 
@@ -318,20 +336,19 @@ class PartitionLedger:
         )  # fmt: skip
 
     # --- before a record is indexed --------------------------------------------------------------------------------
-    def expect(self, record: Record, offset: int) -> dict[int, str]:
-        """The record is going to be indexed: which of its events, by place, came first on another UTC day.
+    def expect(self, record: Record, offset: int) -> FirstDays:
+        """The record is going to be indexed: which of its events came first on another UTC day, or may have.
 
-        Each with that day as YYYYMMDD, empty when it was long ago. To be called in the order of the offsets. Raises
-        LogweirError(STORE_DOWN) before anything is noted: call again.
+        To be called in the order of the offsets. Raises LogweirError(STORE_DOWN) before anything is noted: call again.
         """
         self.emitters.load(record.batches)
-        found = {}
+        found = FirstDays()
         place = 0
         for batch in record.batches:
             if batch.sequence_first is not None:
                 at = place - batch.sequence_first
-                for first, last, day in self.emitters.expect(batch, offset):
-                    found.update(dict.fromkeys(range(at + first, at + last + 1), day))
+                for earlier in self.emitters.expect(batch, offset):
+                    found.note(range(at + earlier.first, at + earlier.last + 1), earlier)
             place += len(batch.events)
         return found
 

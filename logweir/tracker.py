@@ -54,9 +54,10 @@ class Tracker:
 
     ``natural``: the numbers are the events' own, read from their fields; the range that is covered begins at ``start``.
     ``top``: the highest number that is known to have been made. ``gaps``: what is missing below it, in order.
-    ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of the days before it. ``floor``: numbers up to
-    there are only counted, because there were too many gaps to keep; ``lost_below`` of them were lost, and
-    ``recovered_below`` came after all.
+    ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of
+    the days before it. ``floor``: numbers up to there are only counted, because there were too many gaps to keep;
+    ``lost_below`` of them were lost, and ``recovered_below`` came after all. ``below``: between which numbers they came
+    on each day.
     """
 
     epoch: str
@@ -74,6 +75,7 @@ class Tracker:
     floor: int = 0
     lost_below: int = 0
     recovered_below: int = 0
+    below: dict[str, tuple[int, int]] = field(default_factory=dict)
     last_us: int = 0
 
     @property
@@ -106,7 +108,7 @@ class Tracker:
             self._begin_at(first, last, watermark_us)
         if first <= self.top:
             unexplained = self._unexplained(watermark_us, late_us)
-            late = self._late_below(first, outcomes) if first <= self.floor else 0
+            late = self._late_below(first, outcomes, day) if first <= self.floor else 0
             late += self._fill(first, last, watermark_us - late_us)
             self.recovered += max(0, min(late, unexplained))
             self.top = max(self.top, last)
@@ -147,11 +149,13 @@ class Tracker:
     def _late(self, before_us: int) -> int:
         return sum(len(gap) for gap in self.gaps if gap.since_us <= before_us)
 
-    def _late_below(self, first: int, outcomes: Sequence[Outcome]) -> int:
-        # Which numbers below the floor had come is forgotten here, but the store knows: it calls the others duplicates.
+    def _late_below(self, first: int, outcomes: Sequence[Outcome], day: str) -> int:
+        # Which numbers below the floor had come is forgotten here, but the store knows: it calls them duplicates. What
+        # it was not asked about, filtered or a dead letter, may have come before: it stays what it was counted as.
         below = outcomes[: self.floor - first + 1]
-        count = sum(outcome is not Outcome.DUPLICATE for outcome in below)
-        count = min(count, self.lost_below - self.recovered_below)
+        if below.count(Outcome.DUPLICATE) < len(below):
+            self._note_below(first, first + len(below) - 1, day)
+        count = min(below.count(Outcome.INDEXED), self.lost_below - self.recovered_below)
         self.recovered_below += count
         return count
 
@@ -175,6 +179,8 @@ class Tracker:
         """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all."""
         while len(self.gaps) > ranges_max:
             gap = self.gaps.pop(0)
+            for first, last, day in self._days(self.floor + 1, gap.last):
+                self._note_below(first, last, day)
             self.floor = max(self.floor, gap.last)
             self.lost_below += len(gap)
             self.seen.add(gap.first, gap.last)
@@ -185,7 +191,7 @@ class Tracker:
             return
         if day > self.day:
             if self.day:
-                self.earlier[self.day] = self._of_latest_day()
+                self.earlier[self.day] = self._of_latest_day(self.floor + 1, self.seen.max)
                 self._forget_days()
             self.day = day
             return
@@ -193,12 +199,24 @@ class Tracker:
         numbers = self.earlier.setdefault(known, Intervals())
         numbers.add_all(self.seen.gaps(first, last))
 
-    def _of_latest_day(self) -> Intervals:
-        latest = Intervals(self.seen)
-        latest.remove(1, self.floor)
+    def _of_latest_day(self, first: int, last: int) -> Intervals:
+        latest = Intervals(self.seen.within(first, last))
         for numbers in self.earlier.values():
-            latest.remove_all(numbers)
+            latest.remove_all(numbers.within(first, last))
         return latest
+
+    def _days(self, first: int, last: int) -> Iterator[tuple[int, int, str]]:
+        """The ranges of ``first`` to ``last`` that came, all above the floor, each with its day."""
+        for day, numbers in self.earlier.items():
+            yield from ((low, high, day) for low, high in numbers.within(first, last))
+        yield from ((low, high, self.day) for low, high in self._of_latest_day(first, last))
+
+    def _note_below(self, first: int, last: int, day: str) -> None:
+        low, high = self.below.pop(day, (first, last))
+        self.below[day] = min(low, first), max(high, last)
+        if len(self.below) > DAYS_MAX + (_LONG_AGO in self.below):
+            oldest = min(known for known in self.below if known != _LONG_AGO)
+            self._note_below(*self.below.pop(oldest), _LONG_AGO)
 
     def _forget_days(self) -> None:
         while len(self.earlier) > DAYS_MAX + (_LONG_AGO in self.earlier):
@@ -208,20 +226,22 @@ class Tracker:
     def on_other_days(self, first: int, last: int, day: str) -> Iterator[tuple[int, int, str]]:
         """Of ``first`` to ``last``, the ranges that came before on another day than ``day``, each with that day.
 
-        The day is empty when it was long ago.
+        The day is empty when it was long ago. Of numbers up to ``floor`` ``perhaps_on_other_days`` tells.
         """
         first = max(first, self.floor + 1)
-        if first > self.seen.max:
+        if first > self.seen.max or (self.day == day and not self.earlier):
             return
-        for known_day, numbers in self.earlier.items():
-            if known_day != day:
-                yield from ((low, high, known_day) for low, high in numbers.within(first, last))
-        if self.day != day:
-            for low, high in self.seen.within(first, last):
-                own = Intervals([(low, high)])
-                for numbers in self.earlier.values():
-                    own.remove_all(numbers.within(low, high))
-                yield from ((own_first, own_last, self.day) for own_first, own_last in own)
+        yield from (one for one in self._days(first, last) if one[2] != day)
+
+    def perhaps_on_other_days(self, first: int, last: int, day: str) -> Iterator[tuple[int, int, str]]:
+        """Of the numbers up to ``floor``, those that have come on another day than ``day`` if they have come at all.
+
+        As ranges with the day, also several of a number. The day is empty when it was long ago.
+        """
+        last = min(last, self.floor)
+        for known_day, (low, high) in self.below.items():
+            if known_day != day and first <= high and low <= last:
+                yield max(first, low), min(last, high), known_day
 
     # --- what is read ----------------------------------------------------------------------------------------------
     def losses(self, *, watermark_us: int, late_us: int) -> Losses:
@@ -257,6 +277,7 @@ class Tracker:
             "floor": self.floor,
             "lost_below": self.lost_below,
             "recovered_below": self.recovered_below,
+            "below": self.below,
             "last_us": self.last_us,
         }
 
@@ -270,6 +291,7 @@ class Tracker:
                 "gaps": [Gap(*gap) for gap in body["gaps"]],
                 "earlier": {day: Intervals(numbers) for day, numbers in body["earlier"].items()},
                 "previous": None if previous is None else (previous[0], previous[1]),
+                "below": {day: (first, last) for day, (first, last) in body.get("below", {}).items()},
             }
         )
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from logweir import config
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import EmitterState, document_id
-from logweir.ledger import PartitionLedger
+from logweir.event import day_of
+from logweir.ledger import FirstDays, PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
 from logweir.store import LedgerDocument, Store
@@ -45,6 +46,7 @@ class Book:
 
     store: Store
     limits: AccountingSettings = LIMITS
+    topic_id: str = "t"
     next_number: int = 1
     offset: int = 0
     ledger: PartitionLedger = field(init=False)
@@ -54,10 +56,16 @@ class Book:
 
     def claim(self) -> None:
         self.ledger = PartitionLedger.claim(
-            store=self.store, group="g", topic_id="t", partition=0, owner="me", settings=self.limits
+            store=self.store, group="g", topic_id=self.topic_id, partition=0, owner="me", settings=self.limits
         )
 
-    def take(self, *batches: Batch, outcomes: Sequence[Outcome] | None = None) -> dict[int, str]:
+    def possible(self, *batches: Batch) -> dict[int, list[str]]:
+        """On which days these may have come; they are not taken."""
+        count = sum(len(one.events) for one in batches)
+        record = Record(Kind.DATA, EPOCH, self.next_number, count, batches[0].received_us // MINUTE_US, list(batches))
+        return self.ledger.expect(record, self.offset).possible
+
+    def take(self, *batches: Batch, outcomes: Sequence[Outcome] | None = None) -> FirstDays:
         count = sum(len(one.events) for one in batches)
         record = Record(Kind.DATA, EPOCH, self.next_number, count, batches[0].received_us // MINUTE_US, list(batches))
         self.next_number += count
@@ -70,7 +78,7 @@ class Book:
         return self.state(emitter).epochs[epoch]
 
     def state(self, emitter: str | None = "web") -> EmitterState:
-        id = document_id("g", ("app", emitter), "t", 0)
+        id = document_id("g", ("app", emitter), self.topic_id, 0)
         return EmitterState.from_body(id, self.store.read_ledger([id])[id].body)
 
     def losses(self, epoch: str = "e1") -> Losses:
@@ -171,10 +179,52 @@ def test_a_retry_on_another_day_is_known_before_it_is_indexed(store: Store) -> N
     after = book.ledger.expect(retried, 2)
     same_day = book.ledger.expect(Record(Kind.DATA, EPOCH, 6, 2, WINDOW, [batch(1, 2)]), 3)
 
-    assert on_the_way == {}
-    assert before == {0: "20250219", 1: "20250219", 2: "20250219"}
-    assert after == {0: "20250219"}
-    assert same_day == {}
+    assert on_the_way.known == {}
+    assert before.known == {0: "20250219", 1: "20250219", 2: "20250219"}
+    assert after.known == {0: "20250219"}
+    assert same_day.known == {}
+
+
+def test_where_a_number_may_have_come_that_is_only_counted_is_known(store: Store) -> None:
+    """Beyond gaps_max on the days of which some such came, and no others; the store can be asked about those."""
+    book = Book(store, AccountingSettings(gaps_max=1))
+    for day, numbers in enumerate(((1, 3), (5,), (7, 9, 11))):
+        for number in numbers:
+            book.take(batch(number, 1, at_us=START_US + day * DAY_US))
+    next_day_us = START_US + 3 * DAY_US
+
+    assert book.possible(batch(1, 2, at_us=next_day_us)) == {0: ["20250219"], 1: ["20250219"]}
+    assert book.possible(batch(5, 1, at_us=next_day_us)) == {0: ["20250220"]}
+    assert book.possible(batch(5, 1, at_us=START_US + DAY_US)) == {}
+    assert book.possible(batch(11, 2, at_us=next_day_us)) == {}
+
+
+def test_of_a_number_that_came_long_ago_every_day_is_possible(store: Store) -> None:
+    """Since the emitter was first heard of, at most as far back as books are kept."""
+    book = Book(store, AccountingSettings(gaps_max=1, retention_days=15))
+    for day in range(20):
+        book.take(batch(2 * day + 1, 1, at_us=START_US + day * DAY_US))
+    possible = book.possible(batch(1, 1, at_us=START_US + 20 * DAY_US))[0]
+
+    assert possible[0] == day_of(START_US + 5 * DAY_US)
+    assert possible[-1] == day_of(START_US + 19 * DAY_US)
+    assert len(possible) == len(set(possible)) == 15
+
+
+@pytest.mark.parametrize("limits", [AccountingSettings(epochs_max=2), AccountingSettings(emitters_max=1)])
+def test_of_who_is_not_tracked_the_day_before_is_possible(store: Store, limits: AccountingSettings) -> None:
+    """A run that is no longer, or an emitter that there was no room for; also while the first try is on its way."""
+    book = Book(store, limits)
+    book.take(batch(1, 1, emitter="other"))
+    for epoch in ("e1", "e2", "e3"):
+        book.take(batch(1, 3, epoch=epoch))
+    found = book.possible(batch(2, 1, at_us=START_US + DAY_US))
+    on_the_way = Record(Kind.DATA, EPOCH, 99, 1, WINDOW, [batch(9, 1)])
+    retried = Record(Kind.DATA, EPOCH, 100, 2, WINDOW + 1440, [batch(8, 2, at_us=START_US + DAY_US)])
+    book.ledger.expect(on_the_way, book.offset)
+
+    assert found == {0: ["20250219"]}
+    assert book.ledger.expect(retried, book.offset + 1).known == {1: "20250219"}
 
 
 def test_a_repeated_record_and_a_partly_known_one_count_only_what_is_new(store: Store) -> None:

@@ -174,6 +174,54 @@ def test_each_number_belongs_to_the_day_on_which_it_came_first(moves: list[tuple
         tracker = reborn(tracker) if restarts else tracker
 
 
+day_moves = st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(0, 11), st.booleans())
+
+
+@given(st.lists(day_moves, max_size=40), st.integers(1, 3))
+@settings(max_examples=300)
+def test_of_numbers_that_are_only_counted_the_days_on_which_they_may_have_come_are_known(
+    moves: list[tuple[int, int, int, bool]], ranges_max: int
+) -> None:
+    """Never the wrong ones only: the day is among them, or it was long ago; above the floor it is known."""
+    tracker, days = Tracker("e"), dict[int, str]()
+    for first, count, day_number, restarts in moves:
+        day = f"202601{day_number:02}"
+        last = first + count - 1
+        sure = {n: known for low, high, known in tracker.on_other_days(first, last, day) for n in range(low, high + 1)}
+        perhaps = [
+            (n, known)
+            for low, high, known in tracker.perhaps_on_other_days(first, last, day)
+            for n in range(low, high + 1)
+        ]
+
+        for number in range(first, last + 1):
+            if days.get(number, day) != day:
+                assert sure.get(number) in (days[number], "") or {(number, days[number]), (number, "")} & set(perhaps)
+            else:
+                assert number not in sure
+        assert len(tracker.below) <= DAYS_MAX + 1
+
+        outcomes = [Outcome.DUPLICATE if n in days else Outcome.INDEXED for n in range(first, last + 1)]
+        tracker.arrive(first, outcomes, day=day, watermark_us=0, late_us=LATE_US, ranges_max=ranges_max)
+        for number in range(first, last + 1):
+            days.setdefault(number, day)
+        tracker = reborn(tracker) if restarts else tracker
+
+
+def test_of_numbers_that_are_only_counted_none_is_called_recovered_that_may_have_come_before() -> None:
+    """What is filtered or a dead letter was not looked up in the store: it may be a retry."""
+    tracker = Tracker("e")
+    for number in (1, 3, 5, 7):
+        tracker.arrive(number, [Outcome.INDEXED], day=DAY, watermark_us=0, late_us=LATE_US, ranges_max=1)
+    for outcome in (Outcome.FILTERED, Outcome.DEAD_LETTERED, Outcome.DUPLICATE):
+        tracker.arrive(1, [outcome], day=DAY, watermark_us=100, late_us=LATE_US, ranges_max=1)
+    before = tracker.losses(watermark_us=100, late_us=LATE_US)
+    tracker.arrive(2, [Outcome.INDEXED], day=DAY, watermark_us=100, late_us=LATE_US, ranges_max=1)
+
+    assert (before.lost, before.recovered) == (3, 0)
+    assert tracker.losses(watermark_us=100, late_us=LATE_US) == Losses(lost=3, recovered=1)
+
+
 def test_days_of_long_ago_are_known_as_such() -> None:
     """A tracker that lives for months does not keep each of its days apart."""
     tracker = Tracker("e")

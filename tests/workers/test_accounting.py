@@ -75,6 +75,34 @@ def test_a_retry_after_midnight_is_a_duplicate_and_other_content_a_conflict(
     assert runs == 1 or conflicts == 1
 
 
+@pytest.mark.parametrize(
+    "limit", [{"accounting.gaps_max": 1}, {"accounting.epochs_max": 2}, {"accounting.emitters_max": 1}]
+)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_beyond_the_limits_a_retry_after_midnight_is_stored_once(
+    settings: Settings, queue: Queue, store: Store, door: Door, tmp_path: Path, limit: dict[str, int], runs: int
+) -> None:
+    """What the ledger has no room for is asked of the store, or is on its way; what is new is stored."""
+    overrides = {"data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, **limit}
+    settings = config.load(environment={}, overrides=overrides)
+    now = clock.now_us()
+    door.write(batch(b"{}", sequence_first=1, received_us=now - DAY_US, emitter="other", epoch="e1"))
+    for number in (1, 3, 5, 7):
+        door.write(batch(event(f"{number}"), sequence_first=number, received_us=now - DAY_US, **NUMBERED))
+    for epoch in ("e2", "e3"):
+        door.write(batch(b"{}", sequence_first=1, received_us=now - DAY_US, emitter="web-1", epoch=epoch))
+    if runs == 2:
+        work_off(settings, queue, store)
+    door.write(batch(*map(event, "123456"), event("new 7"), sequence_first=1, received_us=now, **NUMBERED))
+    work_off(settings, queue, store)
+    found = [one["summary"] for one in store.search(parse("summary:*"), size=20).events if one["summary"]]
+
+    assert sorted(found) == ["1", "2", "3", "4", "5", "6", "7"]
+    assert outcomes(store)["indexed"] == 10
+    assert outcomes(store)["duplicate"] + outcomes(store)["identity_conflicts"] == 4
+    assert runs == 1 or outcomes(store)["identity_conflicts"] == 1
+
+
 def test_a_number_that_never_came_is_lost_although_the_queue_is_silent(
     settings: Settings, queue: Queue, store: Store, door: Door
 ) -> None:

@@ -20,7 +20,7 @@ from logweir.clock import Clock
 from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
 from logweir.event import Provenance
-from logweir.ledger import PartitionLedger
+from logweir.ledger import FirstDays, PartitionLedger
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused, decode
@@ -53,7 +53,8 @@ class Work:
 
     ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
     gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
-    ``retries``: events that came before, on another day. ``reasons``: why an outcome is not another one, by place.
+    ``retries``: events that came before, on another day; ``doubtful``: indices in one of which an event is if it did.
+    ``reasons``: why an outcome is not another one, by place.
     ``natural``: its events as they number themselves, where they do. ``sources``: category and host name of its
     documents, each with a batch in which it came.
     """
@@ -66,6 +67,7 @@ class Work:
     outcomes: list[Outcome | None] = field(default_factory=list)
     documents: dict[int, Document] = field(default_factory=dict)
     retries: dict[int, _Retry] = field(default_factory=dict)
+    doubtful: dict[int, list[str]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     natural: list[Batch] = field(default_factory=list)
     sources: dict[Source, Batch] = field(default_factory=dict)
@@ -117,6 +119,7 @@ class Pipeline:
 
     def index(self, works: list[Work], stopping: threading.Event) -> None:
         """Give every event of these records its outcome, durably. Raises Stopped."""
+        self._find_retries(works, stopping)
         places = [(work, place) for work in works for place in work.documents]
         documents = [work.documents[place] for work, place in places]
         items = index(self._store, documents, events_max=self._events_max, stopping=stopping)
@@ -131,6 +134,22 @@ class Pipeline:
         if letters:
             self._letter_room.keep(letters, stopping)
         self._observe_latency(works)
+
+    def _find_retries(self, works: list[Work], stopping: threading.Event) -> None:
+        """Ask the store for events that may have come on an earlier day, of which the ledger no longer knows."""
+        asked = [
+            (work, place, name) for work in works for place in work.documents for name in work.doubtful.get(place, ())
+        ]
+        for at in range(0, len(asked), self._events_max):
+            some = asked[at : at + self._events_max]
+            places = [(name, work.documents[place].id) for work, place, name in some]
+            found = until_it_answers(lambda: self._store.provenances(places), stopping)  # noqa: B023
+            for (work, place, name), (_, id), stored in zip(some, places, found, strict=True):
+                if stored is not None:
+                    work.retries[place] = _Retry(id, name, work.documents[place].provenance.content_hash)
+        for work in works if asked else ():
+            for place in work.retries:
+                work.documents.pop(place, None)
 
     def _settle_retries(self, works: list[Work], stopping: threading.Event) -> None:
         """Events that came on an earlier day are not indexed into a second one: duplicates, or identity conflicts."""
@@ -183,9 +202,7 @@ class Pipeline:
         for letter in work.letters:
             metrics.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
 
-    def _prepare_batch(
-        self, work: Work, record: Record, batch: Batch, place: int, first_days: Mapping[int, str]
-    ) -> None:
+    def _prepare_batch(self, work: Work, record: Record, batch: Batch, place: int, first_days: FirstDays) -> None:
         context = context_of(batch)
         prefix, number_first = ids_of(batch)
         stream = identity.stream_of(record.ingest_epoch, work.delivery.partition)
@@ -194,8 +211,8 @@ class Pipeline:
             id = prefix + str(number_first + at)
             provenance = Provenance(stream, record.first + place + at, identity.content_hash_of(raw))
             work.size_bytes += len(raw)
-            if place + at in first_days:
-                day = first_days[place + at]
+            if place + at in first_days.known:
+                day = first_days.known[place + at]
                 index_of_day = identity.INDEX_PREFIX + day if day else ""
                 work.retries[place + at] = _Retry(id, index_of_day, provenance.content_hash)
                 continue
@@ -209,6 +226,9 @@ class Pipeline:
                 work.reasons[place + at] = made.rule
             else:
                 work.documents[place + at] = made
+                if place + at in first_days.possible:
+                    days = first_days.possible[place + at]
+                    work.doubtful[place + at] = [identity.INDEX_PREFIX + day for day in days]
                 work.sources[made.source.get("category"), made.source.get("hostname")] = batch
 
     def _refuse(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:
