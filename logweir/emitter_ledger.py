@@ -32,6 +32,8 @@ Emitter = tuple[str, str | None]
 _IMPLIED = re.compile(r"run ([0-9]{1,15})", re.ASCII)
 _IMPLIED_FIRST = "run 1"
 _RETIRED_NAMES_MAX = 256
+# By how many numbers a source's own may come out of order when it is heard of first: more is a new run.
+_REORDERED_MAX = 100
 
 
 def document_id(group: str, emitter: Emitter, topic_id: str = "", partition: int | None = None) -> str:
@@ -236,7 +238,7 @@ class EmitterLedger:
             state.last_us, state.source_address, state.door = batch.received_us, batch.source_address, door
         epoch = batch.epoch
         if natural and epoch is None:
-            epoch = _implied_epoch(state, batch)
+            epoch = _implied_epoch(state, batch, self.late_us)
         if epoch is None or (epoch not in state.epochs and epoch in state.retired_names):
             return 0
         return self._track(state, batch, epoch, outcomes, watermark_us, natural=natural)
@@ -249,7 +251,7 @@ class EmitterLedger:
         known = tracker is not None
         if tracker is None:
             start = (batch.sequence_first or 1) if natural else 1
-            tracker = Tracker(epoch, natural=natural, start=start, top=start - 1)
+            tracker = Tracker(epoch, natural=natural, start=start, top=start - 1, begun_us=batch.received_us)
         if batch.previous is not None:
             tracker.previous = batch.previous
             if not known:
@@ -336,14 +338,26 @@ class EmitterLedger:
                 del self._states[emitter]
 
 
-def _implied_epoch(state: EmitterState, batch: Batch) -> str:
+def _implied_epoch(state: EmitterState, batch: Batch, late_us: int) -> str:
     """Of numbers without a run: they are of the latest such run, and begin another one when they begin anew."""
     own = [epoch for epoch, tracker in state.epochs.items() if tracker.natural and _IMPLIED.fullmatch(epoch)]
     latest = own[-1] if own else _IMPLIED_FIRST
     tracker = state.epochs.get(latest)
-    if tracker is not None and batch.sequence_first == 1 and tracker.seen.covers(1, 1):
+    if tracker is not None and _begins_anew(tracker, batch, late_us):
         return f"run {int(latest.removeprefix('run ')) + 1}"
     return latest
+
+
+def _begins_anew(tracker: Tracker, batch: Batch, late_us: int) -> bool:
+    """Whether the source has begun to count again, and not only sent on several ways at once when it was heard first.
+
+    What came out of order then is a little below the first number that came, and not much later than that.
+    """
+    first = batch.sequence_first or 0
+    if first >= tracker.start:
+        return first == 1 and tracker.seen.covers(1, 1)
+    skipped = tracker.start - (first + len(batch.events))
+    return skipped > _REORDERED_MAX or (first == 1 and batch.received_us > tracker.begun_us + late_us)
 
 
 def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[Earlier]:

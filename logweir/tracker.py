@@ -54,7 +54,7 @@ class Tracker:
 
     ``natural``: the numbers are the events' own, read from their fields; the range that is covered begins at ``start``.
     ``top``: the highest number that is known to have been made. ``gaps``: what is missing below it, in order.
-    ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of
+    ``begun_us``: when its first was received. ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of
     the days before it. ``floor``: numbers up to there are only counted, because there were too many gaps to keep;
     ``lost_below`` of them were lost, and ``recovered_below`` came after all. ``below``: between which numbers they came
     on each day.
@@ -76,6 +76,7 @@ class Tracker:
     lost_below: int = 0
     recovered_below: int = 0
     below: dict[str, tuple[int, int]] = field(default_factory=dict)
+    begun_us: int = 0
     last_us: int = 0
 
     @property
@@ -278,6 +279,7 @@ class Tracker:
             "lost_below": self.lost_below,
             "recovered_below": self.recovered_below,
             "below": self.below,
+            "begun_us": self.begun_us,
             "last_us": self.last_us,
         }
 

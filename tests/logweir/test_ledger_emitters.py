@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logweir import config
+from logweir.audit import EmitterBooks, read_books
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import EmitterState, document_id
 from logweir.event import day_of
@@ -64,6 +65,20 @@ class Book:
         count = sum(len(one.events) for one in batches)
         record = Record(Kind.DATA, EPOCH, self.next_number, count, batches[0].received_us // MINUTE_US, list(batches))
         return self.ledger.expect(record, self.offset).possible
+
+    def books(self) -> EmitterBooks:
+        self.ledger.flush()
+        found = read_books(self.store, group="g", late_us=self.limits.late_us, now_us=self.ledger.watermark_us)
+        return found.emitters["app", "web"]
+
+    def take_natural(self, first: int, count: int, *, at_us: int = START_US) -> None:
+        """Events that bring their own numbers along, without a run."""
+        bare, natural = batch(None, count, at_us=at_us, epoch=None), batch(first, count, at_us=at_us, epoch=None)
+        record = Record(Kind.DATA, EPOCH, self.next_number, count, at_us // MINUTE_US, [bare])
+        self.next_number += count
+        self.ledger.load([record], [natural])
+        self.ledger.settle(record, self.offset, [Outcome.INDEXED] * count, None, [natural])
+        self.offset += 1
 
     def take(self, *batches: Batch, outcomes: Sequence[Outcome] | None = None) -> FirstDays:
         count = sum(len(one.events) for one in batches)
@@ -225,6 +240,37 @@ def test_of_who_is_not_tracked_the_day_before_is_possible(store: Store, limits: 
 
     assert found == {0: ["20250219"]}
     assert book.ledger.expect(retried, book.offset + 1).known == {1: "20250219"}
+
+
+natural_runs = [
+    ([(500, 3), (1, 3), (4, 3)], [("run 1", 500, 502), ("run 2", 1, 6)]),  # It was restarted.
+    ([(500, 3), (2, 2), (4, 3)], [("run 1", 500, 502), ("run 2", 2, 6)]),  # Its number 1 was lost.
+    ([(50, 2), "late", (1, 3), (4, 60)], [("run 1", 50, 51), ("run 2", 1, 63)]),  # A short one was restarted.
+    ([(3, 2), (1, 1), (2, 1), (5, 1)], [("run 1", 1, 5)]),  # It sends on two ways.
+    ([(201, 100), (101, 100), (1, 100), (301, 1)], [("run 1", 1, 301)]),
+    ([(101, 100), "late", (90, 11), (201, 1)], [("run 1", 90, 201)]),  # A little out of order, and late.
+    ([(1, 3), (2, 1), (1, 3), (1, 1)], [("run 1", 1, 3), ("run 2", 1, 3), ("run 3", 1, 1)]),
+]
+
+
+@pytest.mark.parametrize(("moves", "runs"), natural_runs)
+def test_a_source_that_counts_from_the_beginning_begins_a_run(
+    store: Store, moves: list[tuple[int, int] | str], runs: list[tuple[str, int, int]]
+) -> None:
+    """Also one that was in the middle when it was first heard of; a little out of order is no beginning."""
+    book = Book(store)
+    at_us = START_US
+    for move in moves:
+        if isinstance(move, str):
+            at_us += 61_000_000
+        else:
+            book.take_natural(*move, at_us=at_us)
+    book.ledger.flush()
+    book.ledger.idle(at_us + 600_000_000)
+    books = book.books()
+
+    assert [(run.tracker.epoch, run.tracker.start, run.tracker.top) for run in books.runs] == runs
+    assert books.total("lost") == books.total("missing") == 0
 
 
 def test_a_repeated_record_and_a_partly_known_one_count_only_what_is_new(store: Store) -> None:
