@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.emitter_ledger import Emitter, EmitterState
+from logweir.emitter_ledger import Emitter, EmitterState, not_taken
 from logweir.equation import Row
 from logweir.ledger import Place, partition_place
 from logweir.span import EVERYTHING, Span, name_of
@@ -159,23 +159,30 @@ def books_of_emitter(
 ) -> EmitterBooks:
     """Of all its documents, each with the watermark of its partition."""
     books = EmitterBooks(emitter)
-    trackers: dict[str, list[tuple[str, int, Tracker]]] = defaultdict(list)
+    states = list(states)
+    counted = {state.id for state in not_taken([state for _, state in states])}
+    parts: dict[str, list[Tracker]] = defaultdict(list)
+    marks: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for watermark_us, state in states:
         books.first_us = min(books.first_us or state.first_us, state.first_us)
         if state.last_us >= books.last_us:
             books.last_us, books.source_address = state.last_us, state.source_address
+        topic_id, _ = partition_place(state.id)
+        for epoch in state.epochs:
+            marks[epoch].append((topic_id, watermark_us))
+        if state.id not in counted:
+            continue
         for name, count in state.retired.items():
             books.retired[name] = books.retired.get(name, 0) + count
-        topic_id, _ = partition_place(state.id)
-        for tracker in state.epochs.values():
-            trackers[tracker.epoch].append((topic_id, watermark_us, tracker))
-    for tracked in trackers.values():
-        tracker = united(one for _, _, one in tracked)
+        for epoch, tracker in state.epochs.items():
+            parts[epoch].append(tracker)
+    for epoch, trackers in parts.items():
+        tracker = united(trackers)
         unknown = _UNTIMED if span.is_bounded else frozenset()
         if span.is_bounded and tracker.lost_below > tracker.recovered_below:
             unknown |= {"lost"}
         tracker = _within(tracker, span)
-        times = {"watermark_us": _accounted_us(tracked), "late_us": late_us}
+        times = {"watermark_us": _accounted_us(marks[epoch]), "late_us": late_us}
         books.runs.append(Run(tracker, tracker.losses(**times), tracker.lost_ranges(**times), unknown))
         books.unknown |= unknown
     if span.is_bounded and books.retired.get("lost", 0) > books.retired.get("recovered", 0):
@@ -183,10 +190,10 @@ def books_of_emitter(
     return books
 
 
-def _accounted_us(tracked: Iterable[tuple[str, int, Tracker]]) -> int:
+def _accounted_us(marks: Iterable[tuple[str, int]]) -> int:
     """Up to when all partitions of a topic are accounted for: of one topic is enough, they came one after the other."""
     by_topic: dict[str, int] = {}
-    for topic_id, watermark_us, _ in tracked:
+    for topic_id, watermark_us in marks:
         by_topic[topic_id] = min(watermark_us, by_topic.get(topic_id, watermark_us))
     return max(by_topic.values())
 

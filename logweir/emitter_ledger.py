@@ -2,7 +2,8 @@
 
 One ledger document per emitter and partition, with the position that it is true for. What an emitter's run is to have
 sent lies in its tracker (``tracker.py``); this file keeps trackers in memory as far as there is room, and knows, before
-a record is indexed, which of its events came on an earlier day already, or of which only the store can tell.
+a record is indexed, which of its events came on an earlier day already, or of which only the store can tell. In a topic
+that was made anew, a document begins with what those of the topics before it said.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from logweir.record import Batch
 from logweir.rhythm import Rhythm
 from logweir.sequence import Intervals
 from logweir.store import Store
-from logweir.tracker import Tracker
+from logweir.tracker import Tracker, united
 
 Emitter = tuple[str, str | None]
 """Key name, and the emitter's own name where it sent one."""
@@ -68,6 +69,7 @@ class EmitterState:
 
     ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
     ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``silence.py``.
+    ``taken``: the documents that it began with, of topics that are gone, each with the position that it was true for.
     ``is_tracked``: False when there is no room for it in the ledger.
     """
 
@@ -82,6 +84,7 @@ class EmitterState:
     epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
     retired: dict[str, int] = field(default_factory=dict)
     retired_names: list[str] = field(default_factory=list)
+    taken: dict[str, int] = field(default_factory=dict)
     is_tracked: bool = True
     expected: deque[_Expected] = field(default_factory=deque)
     expected_top: int = 0
@@ -90,6 +93,21 @@ class EmitterState:
     def has_retired(self, epoch: str) -> bool:
         """Whether the run may be one that is no longer tracked."""
         return epoch in self.retired_names or len(self.retired_names) >= _RETIRED_NAMES_MAX
+
+    def begin_with(self, states: Sequence[EmitterState]) -> None:
+        """Go on where the emitter's documents of topics that are gone ended."""
+        counted = sorted(not_taken(states), key=lambda state: state.last_us)
+        trackers: dict[str, list[Tracker]] = {}
+        for state in counted:
+            self.first_us = min(self.first_us or state.first_us, state.first_us)
+            self.last_us, self.source_address, self.door = state.last_us, state.source_address, state.door
+            self.retired_names = [*self.retired_names, *state.retired_names][-_RETIRED_NAMES_MAX:]
+            for name, count in state.retired.items():
+                self.retired[name] = self.retired.get(name, 0) + count
+            for epoch, tracker in state.epochs.items():
+                trackers.setdefault(epoch, []).append(tracker)
+        self.epochs = OrderedDict((epoch, united(parts)) for epoch, parts in trackers.items())
+        self.taken = {state.id: state.position for state in states}
 
     def as_body(self) -> dict[str, Any]:
         return {
@@ -106,6 +124,7 @@ class EmitterState:
             # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
             "retired": {name: str(count) for name, count in self.retired.items()},
             "retired_names": self.retired_names,
+            "taken": self.taken,
         }
 
     @classmethod
@@ -123,7 +142,18 @@ class EmitterState:
             epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
             retired={name: int(count) for name, count in body["retired"].items()},
             retired_names=body["retired_names"],
+            taken=body.get("taken", {}),
         )
+
+
+def not_taken(states: Sequence[EmitterState]) -> list[EmitterState]:
+    """Of an emitter's documents, those of which another one did not take over what they count."""
+    taken: dict[str, int] = {}
+    for state in states:
+        for id, position in state.taken.items():
+            taken[id] = max(position, taken.get(id, 0))
+    # One that was written to since counts by itself, too: what came is not missing, whoever saw it.
+    return [state for state in states if state.id not in taken or state.position > taken[state.id]]
 
 
 class EmitterLedger:
@@ -134,14 +164,15 @@ class EmitterLedger:
     """
 
     def __init__(
-        self, *, store: Store, name_of: Callable[[Emitter], str], settings: AccountingSettings, count: int,
-        position_of: Callable[[dict[str, Any]], int], untracked: int = 0,
+        self, *, store: Store, name_of: Callable[[Emitter], str], names_before: Callable[[Emitter], list[str]],
+        settings: AccountingSettings, count: int, position_of: Callable[[dict[str, Any]], int], untracked: int = 0,
     ) -> None:  # fmt: skip
         self.count = count
         self.untracked = untracked
         self.late_us = settings.late_us
         self._store = store
         self._name_of = name_of
+        self._names_before = names_before
         self._position_of = position_of
         self._settings = settings
         # Most recently used last.
@@ -158,13 +189,18 @@ class EmitterLedger:
         if not absent:
             return
         stored = self._store.read_ledger(list(absent.values()))
+        before = {emitter: self._names_before(emitter) for emitter, id in absent.items() if id not in stored}
+        ids = [id for names in before.values() for id in names]
+        stored_before = self._store.read_ledger(ids) if ids else {}
         for emitter, id in absent.items():
             if id in stored:
                 body = stored[id].body
                 self._states[emitter] = EmitterState.from_body(id, {**body, "position": self._position_of(body)})
             elif self.count < self._settings.emitters_max:
                 self.count += 1
-                self._states[emitter] = EmitterState(id, emitter)
+                state = self._states[emitter] = EmitterState(id, emitter)
+                found = [stored_before[name] for name in before[emitter] if name in stored_before]
+                state.begin_with([EmitterState.from_body(document.id, document.body) for document in found])
             else:
                 self._states[emitter] = EmitterState(id, emitter, is_tracked=False)
 

@@ -272,7 +272,7 @@ class PartitionLedger:
 
     def __init__(
         self, *, store: Store, group: str, topic_id: str, owner: str, partition: int, claimed: LedgerDocument,
-        settings: AccountingSettings, hearing: Hearing,
+        settings: AccountingSettings, hearing: Hearing, before: Mapping[Place, dict[str, Any]],
     ) -> None:  # fmt: skip
         self.partition = partition
         self.dropped = False
@@ -305,11 +305,14 @@ class PartitionLedger:
         self._dirty = False
         self.written_offset: int = body.get("next_offset") or 0
         self._due_us: int = body.get("due_us", 0)
-        self.watermark_us: int = body.get("watermark_us", 0)
+        # What was lost by the watermark of a topic before this one stays lost.
+        before_us = max((one.get("watermark_us", 0) for one in before.values()), default=0)
+        self.watermark_us: int = body.get("watermark_us", before_us)
         self.next_offset: int | None = body.get("next_offset")
         self.emitters = EmitterLedger(
             store=store,
             name_of=lambda emitter: document_id(group, emitter, topic_id, partition),
+            names_before=lambda emitter: [document_id(group, emitter, *place) for place in before],
             position_of=self._position_of,
             settings=settings,
             count=body.get("emitters", 0),
@@ -326,13 +329,14 @@ class PartitionLedger:
     ) -> PartitionLedger:  # fmt: skip
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.claim(position_id(group, topic_id, partition), owner)
+        before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
         if claimed.body.get("next_offset") is None:
-            claimed = replace(claimed, body={**claimed.body, **_inherited(store, group, partition)})
+            claimed = replace(claimed, body={**claimed.body, **_inherited(before, partition)})
         id = hearing_id(group, topic_id, partition)
         found = store.read_ledger([id]).get(id)
         return cls(
             store=store, group=group, topic_id=topic_id, owner=owner, partition=partition, claimed=claimed,
-            settings=settings, hearing=Hearing(found.body if found else {}),
+            settings=settings, hearing=Hearing(found.body if found else {}), before=before,
         )  # fmt: skip
 
     # --- before a record is indexed --------------------------------------------------------------------------------
@@ -692,9 +696,9 @@ class PartitionLedger:
         }
 
 
-def _inherited(store: Store, group: str, partition: int) -> dict[str, Any]:
+def _inherited(before: Mapping[Place, dict[str, Any]], partition: int) -> dict[str, Any]:
     """How far each process's numbers had come by in the topic that a new one takes the place of, for its position."""
-    former = [body for (_, at), body in read_positions(store, group).items() if at == partition and "streams" in body]
+    former = [body for (_, at), body in before.items() if at == partition and "streams" in body]
     last = max(former, key=lambda body: body["watermark_us"], default={})
     streams = {epoch: [number, -1, window] for epoch, (number, _, window) in last.get("streams", {}).items()}
     return {"streams": streams, "awaited": last.get("awaited", {})}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logweir import config
-from logweir.audit import EmitterBooks, read_books
+from logweir.audit import read_books
+from logweir.audit_emitters import EmitterBooks
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import EmitterState, document_id
 from logweir.event import day_of
@@ -59,6 +60,11 @@ class Book:
         self.ledger = PartitionLedger.claim(
             store=self.store, group="g", topic_id=self.topic_id, partition=0, owner="me", settings=self.limits
         )
+
+    def make_topic_anew(self) -> None:
+        self.ledger.flush()
+        self.topic_id, self.offset = self.topic_id + "t", 0
+        self.claim()
 
     def possible(self, *batches: Batch) -> dict[int, list[str]]:
         """On which days these may have come; they are not taken."""
@@ -240,6 +246,62 @@ def test_of_who_is_not_tracked_the_day_before_is_possible(store: Store, limits: 
 
     assert found == {0: ["20250219"]}
     assert book.ledger.expect(retried, book.offset + 1).known == {1: "20250219"}
+
+
+def test_an_emitter_goes_on_in_a_topic_that_is_made_anew(store: Store) -> None:
+    """What was lost and comes in the new topic is recovered; a retry of what came in the old one changes nothing."""
+    book = Book(store)
+    book.take(batch(1, 6))
+    book.take(batch(8, 3))
+    book.take(batch(11, 1, at_us=START_US + 100_000_000))
+    seen = [book.books()]
+    book.make_topic_anew()
+    seen.append(book.books())
+    moves = ((12, 3, 101), (9, 1, 102), (7, 1, 103), (15, 1, 300), (1, 2, 301))
+    for first, count, at_s in moves:
+        book.take(batch(first, count, at_us=START_US + at_s * 1_000_000))
+        seen.append(book.books())
+    book.make_topic_anew()
+    book.take(batch(16, 1, at_us=START_US + 400_000_000))
+    seen.append(book.books())
+
+    assert [(one.total("lost"), one.total("recovered")) for one in seen] == [(1, 0)] * 4 + [(1, 1)] * 4
+    assert seen[-1].total("created") == 16
+    assert [run.tracker.accepted for run in seen[-1].runs] == [16]
+
+
+def test_runs_that_are_no_longer_tracked_count_once_in_a_topic_that_is_made_anew(store: Store) -> None:
+    """Also when it is the new topic's ledger that lets go of one; and when days were forgotten with it."""
+    book = Book(store, AccountingSettings(epochs_max=2))
+    for at in range(3):
+        book.take(batch(2, 1, epoch=f"e{at}"))
+    before = book.books()
+    book.make_topic_anew()
+    for at in range(3, 5):
+        book.take(batch(2, 1, epoch=f"e{at}", at_us=START_US + 100_000_000))
+    after = book.books()
+    next_day_us = START_US + DAY_US
+
+    assert (before.total("created"), before.total("missing")) == (6, 2)
+    assert (after.total("created"), after.total("lost"), after.total("missing")) == (10, 3, 2)
+    assert book.possible(batch(2, 1, epoch="e0", at_us=next_day_us)) == {0: ["20250219"]}
+
+
+def test_what_a_worker_writes_of_the_old_topic_after_all_is_not_missing(store: Store) -> None:
+    """One that had counted more than was written when the new topic's ledger began."""
+    book = Book(store)
+    book.take(batch(1, 1))
+    book.ledger.flush()
+    book.take(batch(2, 1))
+    late = book.ledger
+    book.topic_id, book.offset = "tt", 0
+    book.claim()
+    book.take(batch(3, 1))
+    book.ledger.flush()
+    late.flush()
+    books = book.books()
+
+    assert (books.total("created"), books.total("missing"), books.total("lost")) == (3, 0, 0)
 
 
 natural_runs = [
