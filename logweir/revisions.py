@@ -39,7 +39,10 @@ class WindowPlace:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The event ``number`` of a window was counted as ``counted`` by a worker, and has ``outcome`` now."""
+    """The event ``number`` of a window was counted as ``counted`` by a worker, and has ``outcome`` now.
+
+    Where they are one: what it was counted as, which the window itself had no room to say.
+    """
 
     number: int
     sender: Emitter
@@ -60,14 +63,16 @@ class Revision:
         return next((why for why, numbers in self.now.items() if numbers.covers(number, number)), None)
 
     def change(self, one: Change, *, cause: str, at_us: int) -> bool:
-        """Whether it is another outcome than before."""
+        """Whether it is another outcome than before; where nothing was known before, that is kept without a line."""
         before = self.why(one.number)
         from_outcome = before[0] if before else one.counted
-        if from_outcome is one.outcome:
+        if before and from_outcome is one.outcome:
             return False
         if before:
             self.now[before].remove(one.number, one.number)
         self.now.setdefault((one.outcome, one.reason), Intervals()).add(one.number, one.number)
+        if from_outcome is one.outcome:
+            return False
         line = (*one.sender, from_outcome, one.outcome, cause)
         self.lines[line] = (self.lines.get(line, (0, 0))[0] + 1, at_us)
         return True
@@ -167,9 +172,10 @@ class Present:
                     found.update(dict.fromkeys(range(low, high + 1), why))
         return found
 
-    def outcome_unkept(self) -> Outcome | None:
-        """What a number is whose outcome was not kept and that the store does not have, if only one is possible."""
-        return next(iter(self._unkept)) if len(self._unkept) == 1 else None
+    @property
+    def outcomes_unkept(self) -> list[Outcome]:
+        """What a number may be whose outcome was not kept, beside indexed."""
+        return self._unkept
 
 
 def read_present(store: Store, group: str, place: WindowPlace, window: Window, first: int, last: int) -> Present:

@@ -88,7 +88,7 @@ def test_present_outcomes_are_those_counted_with_those_revised(store: Store) -> 
     }  # fmt: skip
 
 
-def test_outcomes_that_were_not_kept_are_unknown_unless_only_one_is_possible(store: Store) -> None:
+def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: Store) -> None:
     """Beyond accounting.exceptions_max the window still says how many there were of each outcome."""
     known = window(outcomes={SENDER: [95, 0, 5, 0, 0]})
     for number in (10, 20, 30, 40, 50):
@@ -101,8 +101,20 @@ def test_outcomes_that_were_not_kept_are_unknown_unless_only_one_is_possible(sto
     assert [counted[number] for number in (10, 29, 30, 35, 51)] == [
         (Outcome.FILTERED, "noise"), (Outcome.INDEXED, None), None, None, (Outcome.INDEXED, None),
     ]  # fmt: skip
-    assert present.outcome_unkept() is Outcome.FILTERED
-    assert unsure.outcome_unkept() is None
+    assert present.outcomes_unkept == [Outcome.FILTERED]
+    assert unsure.outcomes_unkept == [Outcome.FILTERED, Outcome.DEAD_LETTERED]
+
+
+def test_what_an_event_was_counted_as_is_kept_without_a_line(store: Store) -> None:
+    """Where the window had no room for it; a change that comes after is a line from there."""
+    known = window(outcomes={SENDER: [95, 0, 5, 0, 0]})
+    noted = written(store, Change(7, SENDER, Outcome.FILTERED, Outcome.FILTERED, "noise"))
+    present = read_present(store, "logweir", PLACE, known, 1, 60).revised(1, 60)
+    changed = written(store, Change(7, SENDER, Outcome.INDEXED, Outcome.DEAD_LETTERED, "event_unfit"))
+
+    assert (noted, present) == (0, {7: (Outcome.FILTERED, "noise")})
+    assert changed == 1
+    assert lines(store) == [("filtered", "dead_lettered", 1, "replay")]
 
 
 def test_a_claim_that_was_never_written_is_no_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

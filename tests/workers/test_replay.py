@@ -348,6 +348,46 @@ def test_filtered_events_beyond_what_the_ledger_keeps_come_back_all_the_same(tmp
     world.close()
 
 
+def test_events_beyond_what_the_ledger_keeps_that_were_indexed_and_lost_are_not_taken_for_filtered(
+    tmp_path: Path,
+) -> None:
+    """Which is which nobody can say: they are left alone and counted, by either command; what is known comes back."""
+    world = World(tmp_path, **{"accounting.exceptions_max": 3})
+    world.filter("noise")
+    world.door.write(batch(*(event(f"{'noise' if number % 2 else 'event'} {number}") for number in range(60))))
+    world.work_off()
+    world.lose(*world.summaries())
+    counted = world.replay(dry_run=True).tally
+    done = world.replay().tally
+    world.filter()
+    again = world.replay().tally
+    redone = world.replay(reprocess=True, words=("since=1h",)).tally
+
+    assert [counted.missing, counted.undecided] == [4, 26]
+    assert [done.missing, done.written, done.undecided] == [4, 4, 26]
+    assert [again.missing, again.written, again.undecided] == [0, 0, 53]
+    assert redone.undecided == 53
+    assert world.outcomes() == {"indexed": 33, "filtered": 27}
+    assert world.lines() == {("filtered", "indexed"): 3}
+    world.close()
+
+
+def test_filtered_events_beyond_what_the_ledger_keeps_are_not_missing(tmp_path: Path) -> None:
+    """The store has as many as were indexed: the others never were there, though today's rules would have them."""
+    world = World(tmp_path, **{"accounting.exceptions_max": 3})
+    world.filter("noise")
+    world.door.write(batch(*(event(f"{'noise' if number % 2 else 'event'} {number}") for number in range(60))))
+    world.work_off()
+    world.lose("event 0", "event 2")
+    world.filter()
+    done = world.replay().tally
+
+    assert [done.missing, done.written, done.undecided] == [2, 2, 0]
+    assert world.outcomes() == {"indexed": 30, "filtered": 30}
+    world.assert_agreed()
+    world.close()
+
+
 def test_events_whose_outcome_is_not_known_are_left_alone(tmp_path: Path) -> None:
     """Beyond what the ledger keeps, where several outcomes are possible, nothing is guessed; the tally says so."""
     world = World(tmp_path, **{"accounting.exceptions_max": 1})
@@ -522,15 +562,40 @@ def test_killed_between_any_two_steps_and_begun_again_it_ends_the_same(
 
     Documents, dead letters and correction lines are those of a replay that nobody disturbed.
     """
-    monkeypatch.setattr("logweir_workers.replay._SAVE_INTERVAL_S", 0.0)
     template = World(tmp_path / "template")
     mixed(template)
     template.close()
     monkeypatch.setattr(documents, "normalise", other_rules)
+    lines = {("indexed", "filtered"): 10, ("filtered", "indexed"): 10, ("indexed", "dead_lettered"): 9}
+
+    assert killed_at_each_write(tmp_path, monkeypatch, lines, after=after) > 15
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_where_the_ledger_had_no_room_it_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """What only the store tells of an event is told once more, or written down, when the store has changed."""
+    template = World(tmp_path / "template", **{"accounting.exceptions_max": 1})
+    template.filter("summary:quiet", "quiet")
+    template.door.write(batch(*(event(("quiet", "noise", "bad")[number % 3]) for number in range(40))))
+    template.work_off()
+    template.close()
+    monkeypatch.setattr(documents, "normalise", other_rules)
+    lines = {("indexed", "filtered"): 13, ("filtered", "indexed"): 14, ("indexed", "dead_lettered"): 13}
+
+    assert killed_at_each_write(tmp_path, monkeypatch, lines, after=after) > 15
+
+
+def killed_at_each_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, lines: dict[tuple[str, str], int], *, after: bool
+) -> int:
+    """Have a replay of the folder's template killed at each of its writes and begun again; gives how many there are."""
+    monkeypatch.setattr("logweir_workers.replay._SAVE_INTERVAL_S", 0.0)
     undisturbed: Any = None
     for writes in (10**9, *range(1000)):
-        shutil.copytree(tmp_path / "template", tmp_path / str(writes))
-        world = World(tmp_path / str(writes))
+        shutil.copytree(folder / "template", folder / str(writes))
+        world = World(folder / str(writes))
         world.filter("noise")
         is_killed = False
         try:
@@ -542,14 +607,11 @@ def test_killed_between_any_two_steps_and_begun_again_it_ends_the_same(
         world.assert_agreed()
         undisturbed = undisturbed or state(world)
         assert state(world) == undisturbed
-        assert world.lines() == {
-            ("indexed", "filtered"): 10, ("filtered", "indexed"): 10, ("indexed", "dead_lettered"): 9,
-        }  # fmt: skip
+        assert world.lines() == lines
         world.close()
         if not is_killed and writes < 10**9:
-            break
-
-    assert writes > 15
+            return writes
+    raise AssertionError("it never ends")
 
 
 def test_killed_at_random_moments_with_the_rules_changed_again_and_again_it_agrees(

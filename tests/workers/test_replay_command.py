@@ -17,7 +17,7 @@ import pytest
 
 from logweir import cli, clock, receipt
 from tests.workers.helpers import batch
-from tests.workers.test_replay import EPOCH, World, some
+from tests.workers.test_replay import EPOCH, World, event, some
 
 Run = Callable[..., int]
 
@@ -124,6 +124,23 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     assert done[0] == 0
     assert len(world.stored()) == 80
     assert world.lines() == {}
+
+
+def test_events_left_alone_are_said_with_status_1(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost from the store where the ledger had no room to say what they were: not a success."""
+    other = World(tmp_path / "other", **{"accounting.exceptions_max": 1})
+    other.filter("noise")
+    other.door.write(batch(*(event(f"{'noise' if number % 2 else 'event'} {number}") for number in range(20))))
+    other.work_off()
+    other.lose(*other.summaries())
+    other.close()
+    monkeypatch.setenv("LOGWEIR_WORKER_FILTERS_FILE", str(other.rules))
+    status = run("--data-dir", str(other.settings.data_dir))
+
+    assert status == 1
+    assert re.search(r"^ +8  left alone: lost or never stored", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_terminal_gets_a_progress_bar(world: World) -> None:

@@ -41,7 +41,7 @@ class StoreAuditor:
                 return
 
     def _audit(self, ledger: PartitionLedger, window: Window) -> None:
-        stored, expected = _counts(self._store, self._group, ledger.partition, window)
+        stored, expected = count_documents(self._store, self._group, ledger.partition, window)
         difference = LedgerDocument(window.id.replace("window:", "store_difference:", 1), ledger.generation, {})
         metrics.get("logweir_worker_windows_audited_total").inc()
         if stored == expected:
@@ -70,15 +70,18 @@ def recheck_differences(store: Store, group: str) -> int:
         window = read_window(store, group, *place)
         if window is None:
             continue
-        stored, expected = _counts(store, group, place[1], window)
+        stored, expected = count_documents(store, group, place[1], window)
         if stored == expected:
             mended.append(difference)
     store.delete_ledger(mended)
     return len(mended)
 
 
-def _counts(store: Store, group: str, partition: int, window: Window) -> tuple[int, int]:
-    """Of a window, how many documents the store has, and how many the ledger says that it should have."""
+def count_documents(store: Store, group: str, partition: int, window: Window) -> tuple[int, int]:
+    """Of a window, how many documents the store has, and how many the ledger says that it should have.
+
+    Raises LogweirError(STORE_DOWN).
+    """
     indexed = sum(counts[0] for counts in window.outcomes.values())
     return _stored(store, partition, window), indexed + _corrected(store, group, partition, window)
 

@@ -27,6 +27,7 @@ from logweir.record import Batch, Record
 from logweir.revisions import Change, Present, WindowPlace, read_present, revise
 from logweir.store import Document, LetterFilter, Store
 from logweir_workers import dead_letter
+from logweir_workers.bookkeeping import count_documents
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of
 from logweir_workers.index import index, outcome_of
 from logweir_workers.letter_room import LetterRoom
@@ -71,8 +72,8 @@ class Event:
 class _Case:
     """An event under way. ``counted``: what a worker counted; ``present``: what the ledger says now; None: not kept.
 
-    ``stored``: what is under its id, if it is its own. ``made``: what it becomes by today's rules, when that matters.
-    ``outcome``: what becomes of it.
+    ``stored``: what is under its id, if it is its own. ``is_told``: ``present`` is what the store has told, not the
+    ledger. ``made``: what it becomes by today's rules, when that matters. ``outcome``: what becomes of it.
     """
 
     event: Event
@@ -81,7 +82,7 @@ class _Case:
     present: Why | None
     books: Present
     stored: dict[str, Any] | None = None
-    is_guessed: bool = False
+    is_told: bool = False
     made: Document | Filtered | EventUnfit | None = None
     outcome: Why | None = None
 
@@ -89,6 +90,11 @@ class _Case:
     def was(self) -> Outcome:
         assert self.present is not None
         return self.present[0]
+
+    @property
+    def moves(self) -> bool:
+        """Whether another outcome becomes of it."""
+        return self.outcome is not None and self.outcome[0] is not self.was
 
     def change(self, outcome: Outcome, reason: str | None) -> Change:
         counted = self.counted or self.present
@@ -150,6 +156,7 @@ class Replayer:
         self._stopping = stopping
         self._tally = tally
         self._windows: OrderedDict[WindowPlace, Window | None] = OrderedDict()
+        self._whole: OrderedDict[WindowPlace, bool] = OrderedDict()
 
     def take(self, events: Sequence[Event]) -> None:
         """Replay them, durably; none may be there twice. Raises Stopped; LogweirError(STORE_REFUSES)."""
@@ -160,9 +167,14 @@ class Replayer:
         cases = self._cases(kept)
         tally.uncounted += len(kept) - len(cases)
         self._look(cases)
-        self._guess([case for case in cases if case.present is None])
-        tally.undecided += sum(case.present is None for case in cases)
-        cases = [case for case in cases if case.present is not None]
+        unkept = [case for case in cases if case.present is None]
+        self._settle([case for case in cases if case.present is not None])
+        # Behind the others: what was missing of them is in the store again, so that it is whole but for these.
+        self._tell(unkept)
+        self._settle([case for case in unkept if case.present is not None])
+        tally.undecided += sum(case.present is None for case in unkept)
+
+    def _settle(self, cases: list[_Case]) -> None:
         for case in cases:
             self._decide(case)
         if not self._dry_run:
@@ -224,26 +236,42 @@ class Replayer:
             event = case.event
             if source and (source["ingest_stream"], source["ingest_number"]) == (event.stream, event.number):
                 case.stored = source
-                case.present = case.present or INDEXED
+                if case.present is None:
+                    case.present, case.is_told = INDEXED, True
 
-    def _guess(self, cases: list[_Case]) -> None:
-        """Say what the others were whose outcome the ledger had no room for, where only one is possible."""
+    def _tell(self, cases: list[_Case]) -> None:
+        """Say what those were whose outcome the ledger had no room for, where only one is possible."""
         if not cases:
             return
         wanted = LetterFilter(ids=tuple(case.event.letter_id for case in cases))
         page = until_it_answers(lambda: self._store.dead_letters(size=len(cases), wanted=wanted), self._stopping)
         letters = {letter.id: letter.reason for letter in page}
         for case in cases:
-            case.is_guessed = True
+            case.is_told = True
             if case.event.letter_id in letters:
                 case.present = (Outcome.DEAD_LETTERED, letters[case.event.letter_id])
                 continue
             self._make(case)
-            if isinstance(case.made, Filtered):
+            possible = case.books.outcomes_unkept
+            if isinstance(case.made, Filtered) and Outcome.FILTERED in possible:
                 case.present = (Outcome.FILTERED, case.made.rule)
-            elif only := case.books.outcome_unkept():
-                # Which of them it was may be wrong, how many were is not: the books count, and do not name them.
-                case.present = (only, None)
+            elif self._is_whole(case.place) and (len(possible) == 1 or not self._reprocess):
+                # It never was in the store. Without --reprocess it does not matter which of them it was.
+                case.present = (possible[0], None)
+
+    def _is_whole(self, place: WindowPlace) -> bool:
+        """Whether the store has as many documents of the window as the books say: none was indexed and lost."""
+        if place not in self._whole:
+            window = self._window(place)
+            assert window is not None
+            until_it_answers(self._store.refresh, self._stopping)
+            stored, expected = until_it_answers(
+                lambda: count_documents(self._store, self._group, place.partition, window), self._stopping
+            )
+            self._whole[place] = stored == expected
+            if len(self._whole) > _WINDOWS_IN_MEMORY_MAX:
+                self._whole.popitem(last=False)
+        return self._whole[place]
 
     # --- decide ----------------------------------------------------------------------------------------------------
     def _decide(self, case: _Case) -> None:
@@ -283,8 +311,7 @@ class Replayer:
 
     # --- do --------------------------------------------------------------------------------------------------------
     def _apply(self, cases: list[_Case]) -> None:
-        # What was guessed from the store is written down before the store changes: nobody could guess it again.
-        self._revise([case for case in cases if case.is_guessed])
+        self._note([case for case in cases if case.moves])
         unfit = [case for case in cases if isinstance(case.made, EventUnfit) and case.was is not Outcome.DEAD_LETTERED]
         self._keep_letters([(case, case.made) for case in unfit if isinstance(case.made, EventUnfit)])
         self._write([case for case in cases if isinstance(case.made, Document)])
@@ -311,6 +338,7 @@ class Replayer:
             if reason is not None:
                 error = item.reason
                 refused.append((case, EventUnfit(reason, Stage.INDEX, error)))
+        self._note([case for case, _ in refused])
         self._keep_letters([(case, unfit) for case, unfit in refused if case.was is not Outcome.DEAD_LETTERED])
 
     def _keep_letters(self, unfit: list[tuple[_Case, EventUnfit]]) -> None:
@@ -325,13 +353,18 @@ class Replayer:
         if letters:
             self._letter_room.keep(letters, self._stopping)
 
+    def _note(self, cases: list[_Case]) -> None:
+        """Write down what the store has told of them, before it changes and would tell something else."""
+        self._write_changes([(case, case.change(*case.present)) for case in cases if case.is_told and case.present])
+
     def _revise(self, cases: list[_Case]) -> None:
-        changes: dict[WindowPlace, list[Change]] = defaultdict(list)
-        for case in cases:
-            # What was guessed is in the ledger already, perhaps as something that the store then did not let it be.
-            if case.outcome and (case.is_guessed or case.outcome[0] is not case.was):
-                changes[case.place].append(case.change(*case.outcome))
-        for place, some in changes.items():
+        self._write_changes([(case, case.change(*case.outcome)) for case in cases if case.moves and case.outcome])
+
+    def _write_changes(self, changes: list[tuple[_Case, Change]]) -> None:
+        by_place: dict[WindowPlace, list[Change]] = defaultdict(list)
+        for case, change in changes:
+            by_place[case.place].append(change)
+        for place, some in by_place.items():
             until_it_answers(
                 lambda: revise(
                     self._store, self._group, place, some,  # noqa: B023

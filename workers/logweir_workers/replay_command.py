@@ -171,7 +171,7 @@ def _print(document: dict[str, Any], *, reprocess: bool) -> None:
         rows.append(("written", "documents written"))
     optional = [
         ("expired", "left alone: older than store.retention_days"),
-        ("undecided", "left alone: the ledger had no room for what became of them (accounting.exceptions_max)"),
+        ("undecided", "left alone: lost or never stored, the ledger had no room to say (accounting.exceptions_max)"),
         ("uncounted", "left alone: the ledger knows nothing of them, or not any more"),
         ("not_found", "of the receipt are not in the queue, or no worker has accounted for them yet"),
     ]
