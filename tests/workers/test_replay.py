@@ -661,6 +661,43 @@ def test_the_same_words_go_on_where_they_were_stopped(world: World, monkeypatch:
     assert (third.is_resumed, third.progress.records_read) == (False, 0)
 
 
+@pytest.mark.parametrize("changed", ["filters", "categories", "version", "nothing"])
+def test_a_stopped_replay_whose_rules_have_changed_begins_anew_with_the_same_range(
+    world: World, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """So that what says it is done has done all by the same rules; without a change it goes on."""
+    monkeypatch.setattr("logweir_workers.replay._SAVE_INTERVAL_S", 0.0)
+    categories = world.rules.with_name("categories.toml")
+    categories.write_text('[[rule]]\ncategory = "old"\nsummary_contains = "event"\n')
+    world.settings = world.settings.model_copy(
+        update={"worker": world.settings.worker.model_copy(update={"categories_file": categories})}
+    )
+    for number in range(10):
+        world.door.write(batch(*some(16), id=bytes([number]) * 16))
+    world.work_off()
+    since = Selection(from_us=1)
+    stopping = threading.Event()
+    world.begun(since, words=("since=1h",), reprocess=True, stopping=stopping).run(
+        lambda progress: stopping.set() if progress.tally.events >= 80 else None
+    )
+    if changed == "filters":
+        world.filter("nobody")
+    elif changed == "categories":
+        categories.write_text(categories.read_text().replace("old", "new"))
+    elif changed == "version":
+        monkeypatch.setattr("logweir_workers.replay.__version__", "99")
+    again = world.begun(Selection(from_us=2), words=("since=1h",), reprocess=True)
+    progress = again.run(lambda _: None)
+
+    is_same = changed == "nothing"
+    assert (again.is_resumed, again.has_other_rules) == (is_same, not is_same)
+    assert progress.is_done
+    assert progress.selected["from_us"] == 1
+    assert progress.tally.events == 160
+    assert progress.tally.written == 160
+    assert {one["category"] for one in world.stored()} == {"new" if changed == "categories" else "old"}
+
+
 def test_a_second_process_with_the_same_words_takes_the_replay_over(world: World) -> None:
     """The first one says so and stops."""
     world.door.write(batch(*some(5)))

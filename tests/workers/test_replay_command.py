@@ -126,6 +126,25 @@ def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     assert world.lines() == {}
 
 
+def test_changed_rules_are_said_before_it_begins_anew(
+    world: World, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody shall believe that half of it is done already."""
+    monkeypatch.setattr("logweir_workers.replay._SAVE_INTERVAL_S", 0.0)
+    words = ("--since", "1h", "--reprocess")
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    stopped = run(*words, "--rate", "40")
+    timer.join()
+    capsys.readouterr()
+    monkeypatch.setattr("logweir_workers.replay.__version__", "99")
+    done = run(*words), capsys.readouterr()
+
+    assert (stopped, done[0]) == (130, 0)
+    assert "Filters, categories or logweir's version have changed" in done[1].err
+    assert "          80  in what was asked for" in done[1].out
+
+
 def test_events_left_alone_are_said_with_status_1(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

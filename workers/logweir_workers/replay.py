@@ -16,8 +16,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from logweir import __version__
 from logweir.clock import DAY_US, WINDOW_US, Clock, iso_seconds, window_of
-from logweir.config import Settings
+from logweir.config import Settings, WorkerSettings
 from logweir.errors import (
     CLAIM_LOST,
     OFFSETS_EXPIRED,
@@ -132,7 +133,10 @@ class Gone:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a replay is. ``bounds``: first offset and end by partition; ``following``: the next one to be read."""
+    """How far a replay is. ``bounds``: first offset and end by partition; ``following``: the next one to be read.
+
+    ``rules``: a fingerprint of what events were made into documents with.
+    """
 
     topic_id: str
     begun_us: int
@@ -142,6 +146,7 @@ class Progress:
     seen: dict[str, Intervals] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     selected: dict[str, Any] = field(default_factory=dict)
+    rules: str = ""
     is_done: bool = False
 
     @property
@@ -164,6 +169,7 @@ class Progress:
             "seen": {stream: pairs(numbers) for stream, numbers in self.seen.items()},
             "tally": self.tally.as_json(),
             "selected": self.selected,
+            "rules": self.rules,
             "is_done": self.is_done,
         }
 
@@ -178,6 +184,7 @@ class Progress:
             seen={stream: Intervals(ranges) for stream, ranges in body["seen"].items()},
             tally=Tally.from_json(body["tally"]),
             selected=body["selected"],
+            rules=body.get("rules", ""),
             is_done=body["is_done"],
         )
 
@@ -185,6 +192,8 @@ class Progress:
 class Replay:
     """One replay. ``words``: what it was asked for with; the same words go on with it, unless it is done.
 
+    ``is_resumed``: it goes on. ``has_other_rules``: it would, but the rules have changed since it was begun; so that no
+    half of it is by other rules, it begins anew, with the same range.
     ``rate``: most events a second, None for as fast as it goes. ``dry_run``: count only, and leave no trace.
     Raises LogweirError: PARTITION_UNKNOWN, FILTERS_BAD, SETTING_BAD, QUEUE_DOWN, STORE_DOWN. Once begun, it waits for a
     queue or a store that is away.
@@ -203,6 +212,8 @@ class Replay:
         self._clock = clock
         self._stopping = stopping
         self._selection = selection
+        # Looked at first: a change in between begins anew once too often, rather than never.
+        self._rules = _fingerprint_of(settings.worker)
         self._documents = Documents(enrich.load(settings.worker), Filters.of_file(settings.worker.filters_file))
         self._owner = owner_new()
         digest = hashlib.blake2b("\0".join((str(reprocess), *words)).encode(), digest_size=16).hexdigest()
@@ -236,7 +247,7 @@ class Replay:
     def _claim(self, restart: bool) -> None:
         topic_id = self._queue.topic_id()
         self._generation = 0
-        self.is_resumed = False
+        self.is_resumed = self.has_other_rules = False
         if not self._dry_run:
             claimed = self._store.claim(self._id, self._owner)
             self._generation = claimed.generation
@@ -244,8 +255,10 @@ class Replay:
             if body.get("topic_id") == topic_id and not body["is_done"] and not restart:
                 self.progress = Progress.from_body(body)
                 self._selection = _selection_of(self.progress.selected)
-                self.is_resumed = True
-                return
+                self.has_other_rules = self.progress.rules != self._rules
+                self.is_resumed = not self.has_other_rules
+                if self.is_resumed:
+                    return
         self.progress = self._new_progress(topic_id)
         self._save()
 
@@ -255,7 +268,7 @@ class Replay:
         wanted = selection.partition if selection.receipt is None else selection.receipt.partition
         if wanted is not None and wanted >= count:
             raise LogweirError(PARTITION_UNKNOWN, topic=self._queue.topic, partition=wanted, partitions=count)
-        progress = Progress(topic_id, self._clock(), {}, {}, selected=_as_json(selection))
+        progress = Progress(topic_id, self._clock(), {}, {}, selected=_as_json(selection), rules=self._rules)
         ids = {position_id(self._settings.worker.group, topic_id, partition): partition for partition in range(count)}
         positions = self._store.read_ledger(list(ids))
         for id, partition in ids.items():
@@ -434,6 +447,16 @@ class Replay:
             if error.problem is CLAIM_LOST:
                 raise LogweirError(REPLAY_TAKEN_OVER, owner=error.numbers["owner"]) from error
             raise
+
+
+def _fingerprint_of(settings: WorkerSettings) -> str:
+    """Of all that decides what becomes of an event: the files of rules, and our version."""
+    digest = hashlib.blake2b(__version__.encode(), digest_size=16)
+    for path in (settings.categories_file, settings.filters_file):
+        # One that is named and absent is an error of who loads it.
+        content = path.read_bytes() if path is not None and path.is_file() else b""
+        digest.update(hashlib.blake2b(content).digest())
+    return digest.hexdigest()
 
 
 def _as_json(selection: Selection) -> dict[str, Any]:

@@ -10,7 +10,8 @@ Without --reprocess, only events are created that should be in the store and are
 enrichment and filters run again over the bytes as they were sent, and what is stored is overwritten.
 
 Workers may go on meanwhile: only what they have accounted for is replayed. Stopped or killed, a replay goes on when the
-same command is given again. Exit status 1 when something that was asked for could not be replayed.
+same command is given again, or begins anew when the rules have changed since. Exit status 1 when something that was
+asked for could not be replayed.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if one.is_resumed:
             at = f"{one.progress.records_read:,} of {one.progress.records:,} records"
             print(f"Going on with what was begun at {iso_seconds(one.progress.begun_us)}: {at} done.", file=sys.stderr)
+        elif one.has_other_rules:
+            print("Filters, categories or logweir's version have changed since it was stopped: beginning anew, with the"
+                  " same range.", file=sys.stderr)  # fmt: skip
         with _Shown(dry_run=arguments.dry_run) as shown:
             progress = one.run(shown.show)
     return _report(arguments, progress)
