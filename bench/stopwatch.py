@@ -44,7 +44,7 @@ WORKER = {
     "upkeep": (
         "logweir.ledger:PartitionLedger.idle",
         "logweir.ledger:PartitionLedger.claim",
-        "logweir_workers.bookkeeping:StoreAuditor.audit_one",
+        "logweir_workers.bookkeeping:StoreAuditor.audit_some",
         "logweir_workers.worker:delete_old_books",
     ),
 }

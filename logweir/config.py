@@ -255,7 +255,7 @@ class AccountingSettings(_Section):
     merge_after_s: float = Field(86_400.0, ge=600)
     """How old complete windows are when they are merged to hours; the books tell minutes apart for so long."""
     store_audit_interval_s: float = Field(10.0, gt=0)
-    """How often a worker has the store count the documents of a closed window."""
+    """How often a worker has the store count the documents of closed windows, for a tenth of a second, one at least."""
     gaps_max: int = Field(1_000, ge=1)
     """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
     exceptions_max: int = Field(5_000, ge=1)

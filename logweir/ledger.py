@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from logweir import metrics
@@ -49,7 +50,7 @@ AMENDMENTS_MAX = 100
 """Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
 STREAM_MINUTES_MAX = 7 * 24 * 60
 CLOSED_LATELY_MAX = 1000
-"""Windows that wait to be compared with the store's own count; of more, only the latest are."""
+"""Windows that wait to be compared with the store's own count; of more, only the latest are, and the others counted."""
 CANARIES_MAX = 1000
 CANARY_AGE_US_MAX = 3_600_000_000
 """The last canary of an ingest process is known for so long, and of so many processes."""
@@ -268,6 +269,7 @@ class PartitionLedger:
     """The claimed ledger of one partition. Made by ``claim``; used by one thread.
 
     ``closed_lately``: id and minute of windows that were closed and written, for whoever asks the store about them.
+    Those from before the claim may be open still, or not be there.
     """
 
     def __init__(
@@ -301,7 +303,8 @@ class PartitionLedger:
         self._canaries_read: list[int] = []
         self._canaries_back: list[int] = []
         self._windows: dict[str, Window] = {}
-        self.closed_lately: deque[tuple[str, int]] = deque(maxlen=CLOSED_LATELY_MAX)
+        self._audited_until: int = body.get("audited_until", 0)
+        self.closed_lately = deque(self._unaudited(), maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
         self.written_offset: int = body.get("next_offset") or 0
         self._due_us: int = body.get("due_us", 0)
@@ -338,6 +341,15 @@ class PartitionLedger:
             store=store, group=group, topic_id=topic_id, owner=owner, partition=partition, claimed=claimed,
             settings=settings, hearing=Hearing(found.body if found else {}), before=before,
         )  # fmt: skip
+
+    def _unaudited(self) -> list[tuple[str, int]]:
+        """Windows that may have closed and that nobody has asked the store about, the latest CLOSED_LATELY_MAX."""
+        found = [
+            (window_id(self._group, self.topic_id, self.partition, bytes.fromhex(epoch), window), window)
+            for epoch, stream in self._streams.items()
+            for window in range(max(self._audited_until, stream.window - CLOSED_LATELY_MAX) + 1, stream.window + 1)
+        ]
+        return sorted(found, key=itemgetter(1))[-CLOSED_LATELY_MAX:]
 
     # --- before a record is indexed --------------------------------------------------------------------------------
     def expect(self, record: Record, offset: int) -> FirstDays:
@@ -645,6 +657,8 @@ class PartitionLedger:
     def _forget(self) -> None:
         closed = [id for id, window in self._windows.items() if window.closed]
         surplus = list(self._windows)[: max(0, len(self._windows) - WINDOWS_IN_MEMORY_MAX)]
+        surplus_closed = len(self.closed_lately) + len(closed) - CLOSED_LATELY_MAX
+        metrics.get("logweir_worker_windows_unaudited_total").inc(max(0, surplus_closed))
         self.closed_lately.extend((id, self._windows[id].window) for id in closed)
         for id in {*closed, *surplus}:
             del self._windows[id]
@@ -653,6 +667,11 @@ class PartitionLedger:
         for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - STREAM_MINUTES_MAX]:
             del self._streams[epoch]
             self._unheard.pop(epoch, None)
+
+    def audited(self) -> None:
+        """The store has been asked about the first of ``closed_lately``."""
+        _, window = self.closed_lately.popleft()
+        self._audited_until = max(self._audited_until, window)
 
     def let_go(self, ids: Collection[str]) -> bool:
         """Forget windows that are about to leave the ledger; False, and nothing is done, when one is to be written."""
@@ -683,6 +702,7 @@ class PartitionLedger:
             "expired_before": self._expired_before,
             "unreadable": pairs(self._unreadable),
             "rewinds": self._rewinds,
+            "audited_until": min((window - 1 for _, window in self.closed_lately), default=self._audited_until),
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
             "awaited": {epoch: rows for epoch, stream in self._streams.items() if (rows := stream.awaited.as_body())},
             "canaries": self._canaries,

@@ -152,6 +152,10 @@ METRICS = (
     ),
     Metric("logweir_worker_records_total", Kind.COUNTER, "Records read from the queue, by kind.", ("kind",)),
     Metric("logweir_worker_windows_audited_total", Kind.COUNTER, "Closed windows of which the store itself has counted the documents."),
+    Metric(
+        "logweir_worker_windows_unaudited_total", Kind.COUNTER,
+        "Closed windows that the store is not asked about: too many others waited behind them.",
+    ),
     Metric("logweir_worker_records_repeated_total", Kind.COUNTER, "Records whose numbers were settled before; they change nothing."),
     Metric(
         "logweir_worker_offsets_expired_total", Kind.COUNTER, "Offsets that were gone from the queue before they were read.",

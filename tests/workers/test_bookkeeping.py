@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import prometheus_client
 import pytest
 
+from logweir import metrics
 from logweir.audit import read_books
 from logweir.config import AccountingSettings
 from logweir.event import Provenance, index_of, stream_of
@@ -31,8 +33,8 @@ def corrected(store: Store, change: Change) -> None:
     assert revise(store, "g", place, [change], cause="retry 1", at_us=NOW_US, owner="me") == 1
 
 
-def claimed(store: Store) -> PartitionLedger:
-    return PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
+def claimed(store: Store, partition: int = 0) -> PartitionLedger:
+    return PartitionLedger.claim(store=store, group="g", topic_id="t", partition=partition, owner="me")
 
 
 def close_window(
@@ -85,7 +87,7 @@ def test_the_store_is_asked_itself_and_a_difference_is_an_imbalance(
     keep(store, *stored)
     auditor = StoreAuditor(store=store, group="g", clock=lambda: NOW_US)
     before = imbalance(store)
-    auditor.audit_one([ledger])
+    auditor.audit_some([ledger])
 
     assert before == 0
     assert imbalance(store) == difference
@@ -99,11 +101,11 @@ def test_corrections_are_part_of_what_the_store_should_have_and_heal_a_differenc
     keep(store, 1, 2)
     auditor = StoreAuditor(store=store, group="g", clock=lambda: NOW_US)
     waiting = ledger.closed_lately[0]
-    auditor.audit_one([ledger])
+    auditor.audit_some([ledger])
     before = imbalance(store)
     corrected(store, Change(2, ("app", "web"), Outcome.DEAD_LETTERED, Outcome.INDEXED))
     ledger.closed_lately.append(waiting)
-    auditor.audit_one([ledger])
+    auditor.audit_some([ledger])
 
     assert before == 1
     assert imbalance(store) == 0
@@ -113,10 +115,68 @@ def test_a_window_that_has_just_closed_is_not_asked_for_yet(store: Store) -> Non
     """What the store was given may not be found for a second."""
     ledger = claimed(store)
     close_window(ledger, [Outcome.INDEXED])
-    StoreAuditor(store=store, group="g", clock=lambda: START_US + 90_000_000).audit_one([ledger])
+    StoreAuditor(store=store, group="g", clock=lambda: START_US + 90_000_000).audit_some([ledger])
 
     assert len(ledger.closed_lately) == 1
     assert imbalance(store) == 0
+
+
+def test_partitions_take_turns_however_little_time_there_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One window a turn, of one partition after the other; with time, all that are due in one turn."""
+    ledgers = [claimed(store, partition) for partition in range(3)]
+    for at, ledger in enumerate(ledgers):
+        for minute in range(4):
+            close_window(ledger, [Outcome.INDEXED], window=WINDOW + minute, offset=2 * minute, emitter=f"web {at}")
+    auditor = StoreAuditor(store=store, group="g", clock=lambda: NOW_US)
+    left = []
+    monkeypatch.setattr("logweir_workers.bookkeeping._TURN_S_MAX", 0.0)
+    for _ in range(4):
+        auditor.audit_some(ledgers)
+        left.append([len(ledger.closed_lately) for ledger in ledgers])
+    monkeypatch.setattr("logweir_workers.bookkeeping._TURN_S_MAX", 60.0)
+    auditor.audit_some(ledgers)
+
+    assert left == [[3, 4, 4], [3, 3, 4], [3, 3, 3], [2, 3, 3]]
+    assert not any(ledger.closed_lately for ledger in ledgers)
+    assert imbalance(store) == 12
+
+
+def test_windows_that_closed_before_a_restart_are_asked_for_behind_it(store: Store) -> None:
+    """Those that waited, and no others; an open one among them waits until it has closed."""
+    first = claimed(store)
+    for minute in range(3):
+        close_window(first, [Outcome.INDEXED], window=WINDOW + minute, offset=2 * minute)
+    StoreAuditor(store=store, group="g", clock=lambda: START_US + 3 * MINUTE_US).audit_some([first])
+    asked = imbalance(store)
+    one = batch(b"{}", received_us=START_US)
+    opened = Record(Kind.DATA, EPOCH, 2, 1, WINDOW + 3, [one])
+    first.load([opened])
+    first.settle(opened, 6, [Outcome.INDEXED])
+    first.flush()
+    second = claimed(store)
+    waiting = [window for _, window in second.closed_lately]
+    StoreAuditor(store=store, group="g", clock=lambda: NOW_US).audit_some([second])
+    differences = [one.id.rsplit(":", 1)[1] for one in store.scan_ledger("store_difference:")]
+
+    assert asked == 1
+    assert waiting == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
+    assert differences == [str(WINDOW + minute) for minute in range(3)]
+    assert not second.closed_lately
+
+
+def test_windows_that_nobody_will_ask_for_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more wait than there is room for, the latest do."""
+    monkeypatch.setattr("logweir.ledger.CLOSED_LATELY_MAX", 2)
+    name = "logweir_worker_windows_unaudited_total"
+    metrics.get(name)
+    before = prometheus_client.REGISTRY.get_sample_value(name) or 0.0
+    ledger = claimed(store)
+    for minute in range(5):
+        close_window(ledger, [Outcome.INDEXED], window=WINDOW + minute, offset=2 * minute)
+
+    assert prometheus_client.REGISTRY.get_sample_value(name) == before + 3
+    assert [window for _, window in ledger.closed_lately] == [WINDOW + 3, WINDOW + 4]
+    assert [window for _, window in claimed(store).closed_lately] == [WINDOW + 3, WINDOW + 4]
 
 
 def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: Store) -> None:

@@ -186,7 +186,7 @@ def test_a_difference_that_the_auditor_found_is_gone_once_the_store_is_mended(wo
     (window,) = world.store.scan_ledger("window:logweir:")
     ledger.closed_lately.append((window.id, window.body["window"]))
     later_us = clock.now_us() + 600_000_000
-    StoreAuditor(store=world.store, group="logweir", clock=lambda: later_us).audit_one([ledger])
+    StoreAuditor(store=world.store, group="logweir", clock=lambda: later_us).audit_some([ledger])
     before = read_books(world.store, group="logweir", late_us=0, now_us=clock.now_us())
     world.replay(dry_run=True)
     still = read_books(world.store, group="logweir", late_us=0, now_us=clock.now_us())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Collection
 
 from logweir import metrics
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _SETTLED_AFTER_US = 120_000_000
 """So long after its end a window is asked for: what the store was given is found by then."""
+_TURN_S_MAX = 0.1
 
 
 class StoreAuditor:
@@ -27,22 +30,34 @@ class StoreAuditor:
         self._store = store
         self._group = group
         self._clock = clock
+        self._partition = -1
 
-    def audit_one(self, ledgers: Collection[PartitionLedger]) -> None:
-        """Compare one window that has closed lately, if there is one. Raises LogweirError(STORE_DOWN), (CLAIM_LOST)."""
+    def audit_some(self, ledgers: Collection[PartitionLedger]) -> None:
+        """Compare windows that have closed lately, of each partition in turn, for a tenth of a second.
+
+        One at least, if there is one. Raises LogweirError(STORE_DOWN), (CLAIM_LOST).
+        """
         before = (self._clock() - _SETTLED_AFTER_US) // WINDOW_US
-        for ledger in ledgers:
-            if ledger.closed_lately and ledger.closed_lately[0][1] < before:
-                id, _ = ledger.closed_lately[0]
-                found = self._store.read_ledger([id]).get(id)
-                if found is not None:
-                    self._audit(ledger, Window.from_body(id, found.body))
-                ledger.closed_lately.popleft()
+        deadline_s = time.monotonic() + _TURN_S_MAX
+        # Where the turn before ended, the next one goes on.
+        in_turn = sorted(ledgers, key=lambda one: (one.partition <= self._partition, one.partition))
+        waiting = deque(ledger for ledger in in_turn if _has_closed(ledger, before))
+        while waiting:
+            ledger = waiting.popleft()
+            self._audit(ledger, ledger.closed_lately[0][0])
+            ledger.audited()
+            self._partition = ledger.partition
+            if time.monotonic() >= deadline_s:
                 return
+            if _has_closed(ledger, before):
+                waiting.append(ledger)
 
-    def _audit(self, ledger: PartitionLedger, window: Window) -> None:
+    def _audit(self, ledger: PartitionLedger, id: str) -> None:
+        window = read_window(self._store, self._group, *window_place(id, f"window:{self._group}:"))
+        if window is None or not window.closed:
+            return  # It was thought that there might be one; when it closes, it waits again.
         stored, expected = count_documents(self._store, self._group, ledger.partition, window)
-        difference = LedgerDocument(window.id.replace("window:", "store_difference:", 1), ledger.generation, {})
+        difference = LedgerDocument(id.replace("window:", "store_difference:", 1), ledger.generation, {})
         metrics.get("logweir_worker_windows_audited_total").inc()
         if stored == expected:
             self._store.delete_ledger([difference])
@@ -54,6 +69,10 @@ class StoreAuditor:
         )  # fmt: skip
         body = {"kind": "store_difference", "stored": stored, "indexed": expected, "at_us": self._clock()}
         self._store.write_ledger([ledger.document(difference.id, body)])
+
+
+def _has_closed(ledger: PartitionLedger, before: int) -> bool:
+    return bool(ledger.closed_lately) and ledger.closed_lately[0][1] < before
 
 
 def recheck_differences(store: Store, group: str) -> int:

@@ -463,7 +463,7 @@ class Worker:
 
     def _audit_store(self) -> None:
         try:
-            self._auditor.audit_one(self._ledgers.values())
+            self._auditor.audit_some(self._ledgers.values())
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
 
