@@ -620,7 +620,8 @@ class Product(RuleBasedStateMachine):
         before = self.books().row
         try:
             with self.store.dying(crashes_after):
-                while merger.merge_some(ledgers):
+                merger.look(ledgers)
+                while merger.merge_some():
                     pass
         except Crash:
             self.lose_worker(0, False)

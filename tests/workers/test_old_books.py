@@ -71,7 +71,8 @@ class Partition:
 
     def merge(self, *, now_us: int = NOW_US) -> int:
         merger = HourMerger(store=self.store, group="g", owner="me", settings=LIMITS, clock=lambda: now_us)
-        return merger.merge_some([self.ledger])
+        merger.look([self.ledger])
+        return merger.merge_some()
 
     def let_go(self, *, days: float = 100) -> int:
         self.ledger.watermark_us = int(NOW_US + days * DAY_US)
@@ -114,6 +115,24 @@ def test_windows_of_an_hour_become_one_document_that_says_the_same(store: Store)
     }
     assert next(explain(after))["merged_windows"] == [HOUR, HOUR + 1, HOUR + 59]
     assert one.merge() == 0
+
+
+def test_only_windows_of_the_own_partitions_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a topic that is gone; what others have, they merge."""
+    one, gone, others = Partition(store), Partition(store, topic_id="gone"), Partition(store, partition=1)
+    for partition in (one, gone, others):
+        partition.window(HOUR, INDEXED)
+    scan, prefixes = store.scan_ledger, []
+
+    def noted(prefix: str) -> Any:
+        prefixes.append(prefix)
+        return scan(prefix)
+
+    monkeypatch.setattr(store, "scan_ledger", noted)
+
+    assert one.merge() == 2
+    assert [prefix for prefix in prefixes if prefix.startswith("window")] == ["window:g:gone:0:", "window:g:t:0:"]
+    assert kinds(store).count("window") == 1
 
 
 def test_what_is_not_complete_or_not_old_stays_a_window(store: Store) -> None:

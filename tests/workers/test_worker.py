@@ -233,6 +233,31 @@ def test_expired_offsets_are_counted_behind_what_was_read_before(
     assert body["expired"] == [[1, 2]]
 
 
+def test_looking_for_old_windows_keeps_no_worker_from_reading(
+    settings: Settings, queue: Queue, store: Store, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may take minutes to say which windows there are; the worker goes on meanwhile."""
+    monkeypatch.setattr("logweir_workers.worker._BOOKS_DELAY_S", 0.0)
+    scan, looked, said = store.scan_ledger, Event(), Event()
+
+    def slow(prefix: str) -> Any:
+        if prefix.startswith(f"window:logweir:{queue.topic_id()}:0:"):
+            looked.set()
+            said.wait(60)
+        return scan(prefix)
+
+    monkeypatch.setattr(store, "scan_ledger", slow)
+    with running_worker(settings, queue, store):
+        eventually(looked.is_set)
+        door.write(batch(event(summary="meanwhile")))
+        try:
+            eventually(lambda: position(store, queue) == 1)
+        finally:
+            said.set()
+
+    assert [one["summary"] for one in found(store)] == ["meanwhile"]
+
+
 def test_a_store_and_a_queue_that_go_away_for_a_while_stop_no_worker(
     settings: Settings, queue: Queue, store: Store, door: Door
 ) -> None:

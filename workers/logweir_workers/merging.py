@@ -12,7 +12,7 @@ from logweir import hours
 from logweir.clock import WINDOW_US, Clock
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger import HOUR_WINDOWS, PartitionLedger, Window, hour_id, window_place
+from logweir.ledger import HOUR_WINDOWS, PartitionLedger, Window, hour_id, read_positions, window_place
 from logweir.store import LedgerDocument, Store
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _Place = tuple[str, int, str, int]
 
 
 class HourMerger:
-    """Merges what is older than ``accounting.merge_after_s``. For one thread; several workers may do so at once."""
+    """Merges what is older than ``accounting.merge_after_s``. Several workers may do so at once."""
 
     def __init__(self, *, store: Store, group: str, owner: str, settings: AccountingSettings, clock: Clock) -> None:
         self._store = store
@@ -37,20 +37,16 @@ class HourMerger:
         self._found: deque[tuple[_Place, list[str]]] = deque()
         self._look_s = 0.0
 
-    def merge_some(self, ledgers: Collection[PartitionLedger]) -> int:
-        """Merge for a tenth of a second; gives how many windows. Now and then it looks which ones there are first.
+    @property
+    def is_look_due(self) -> bool:
+        """What was found is merged, and there may be more by now."""
+        return not self._found and time.monotonic() >= self._look_s
 
-        Raises LogweirError(STORE_DOWN): what was under way is found again.
+    def look(self, ledgers: Collection[PartitionLedger]) -> None:
+        """Find what there is to merge of these partitions. May take minutes; may be called on another thread.
+
+        Raises LogweirError(STORE_DOWN).
         """
-        if not self._found and time.monotonic() >= self._look_s:
-            self._look(ledgers)
-        began_s = time.monotonic()
-        merged = 0
-        while self._found and time.monotonic() - began_s < _TURN_S_MAX:
-            merged += self._merge(*self._found.popleft())
-        return merged
-
-    def _look(self, ledgers: Collection[PartitionLedger]) -> None:
         before = (self._clock() - self._after_us) // WINDOW_US // HOUR_WINDOWS
         for place, ids in groupby(self._mergeable(ledgers, before), key=lambda one: one[0]):
             self._found.append((place, [id for _, id in ids]))
@@ -58,13 +54,30 @@ class HourMerger:
                 return  # The others are found when these are done.
         self._look_s = time.monotonic() + _LOOK_INTERVAL_S
 
+    def merge_some(self) -> int:
+        """Merge for a tenth of a second what was found; gives how many windows.
+
+        Raises LogweirError(STORE_DOWN): what was under way is found again.
+        """
+        began_s = time.monotonic()
+        merged = 0
+        while self._found and time.monotonic() - began_s < _TURN_S_MAX:
+            merged += self._merge(*self._found.popleft())
+        return merged
+
     def _mergeable(self, ledgers: Collection[PartitionLedger], before: int) -> Iterator[tuple[_Place, str]]:
         by_partition = {ledger.partition: ledger for ledger in ledgers}
-        prefix = f"window:{self._group}:"
-        for document in self._store.scan_ledger(prefix):
-            topic_id, partition, epoch, minute = window_place(document.id, prefix)
+        # Of topics that are gone, too: whoever has a partition looks after all that bore its number.
+        for topic_id, partition in sorted(read_positions(self._store, self._group)):
             ledger = by_partition.get(partition)
-            if ledger is None or minute // HOUR_WINDOWS >= before or not document.body["closed"]:
+            if ledger is not None:
+                yield from self._mergeable_of(topic_id, ledger, before)
+
+    def _mergeable_of(self, topic_id: str, ledger: PartitionLedger, before: int) -> Iterator[tuple[_Place, str]]:
+        prefix = f"window:{self._group}:"
+        for document in self._store.scan_ledger(f"{prefix}{topic_id}:{ledger.partition}:"):
+            _, partition, epoch, minute = window_place(document.id, prefix)
+            if minute // HOUR_WINDOWS >= before or not document.body["closed"]:
                 continue
             # Of a record that its worker will read once more, the window still has to say that it was counted.
             is_behind = topic_id != ledger.topic_id or document.body["position"] <= ledger.written_offset

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from logweir import exposition, metrics
 from logweir.audit import Books
@@ -52,6 +53,8 @@ _FILTERS_INTERVAL_S = 2.0
 _BOOKS_DELAY_S = 60.0
 _DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
+
+_T = TypeVar("_T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +147,8 @@ class Worker:
         self._under_way: deque[_Bulk] = deque()
         self._uncommitted: dict[int, int] = {}
         self._paused: set[int] = set()
-        self._old_books: Future[Books | None] | None = None
+        self._old_books: _Reading[Books | None] = _Reading("books")
+        self._mergeable: _Reading[None] = _Reading("merging")
         self._turned = time.monotonic()
         self._polled = 0.0
         self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
@@ -424,29 +428,16 @@ class Worker:
             log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
 
     def _read_old_books(self) -> None:
-        """On a thread of its own: it may take minutes, and a member that does not poll is taken for dead."""
-        if self._old_books is not None:
-            return
-        reading = self._old_books = Future()
-
-        def read() -> None:
-            try:
-                group, now_us = self._settings.group, self._clock()
-                reading.set_result(old_books(self._store, group=group, settings=self._accounting, now_us=now_us))
-            except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
-                reading.set_exception(error)
-
-        # A stop does not wait for it: it only reads.
-        threading.Thread(target=read, name="books", daemon=True).start()
+        group, now_us = self._settings.group, self._clock()
+        self._old_books.begin(lambda: old_books(self._store, group=group, settings=self._accounting, now_us=now_us))
 
     def _delete_old_books(self) -> None:
-        if self._old_books is None or not self._old_books.done():
+        if not self._old_books.is_done:
             return
-        reading, self._old_books = self._old_books, None
         try:
             deleted = delete_old_books(
                 self._store, group=self._settings.group, owner=self._owner, settings=self._accounting,
-                ledgers=self._ledgers.values(), now_us=self._clock(), books=reading.result(),
+                ledgers=self._ledgers.values(), now_us=self._clock(), books=self._old_books.take(),
             )  # fmt: skip
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
@@ -457,9 +448,14 @@ class Worker:
 
     def _merge_windows(self) -> None:
         try:
-            self._merger.merge_some(self._ledgers.values())
+            if self._mergeable.is_done:
+                self._mergeable.take()
+            self._merger.merge_some()
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
+        if self._ledgers and self._merger.is_look_due:
+            ledgers = list(self._ledgers.values())
+            self._mergeable.begin(lambda: self._merger.look(ledgers))
 
     def _audit_store(self) -> None:
         try:
@@ -472,6 +468,39 @@ class Worker:
             self._letter_room.expire(self._clock())
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
+
+
+class _Reading(Generic[_T]):
+    """One thing at a time read on a thread of its own: it may take minutes, and who does not poll is taken for dead."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._result: Future[_T] | None = None
+
+    def begin(self, read: Callable[[], _T]) -> None:
+        """Begin, unless it is under way. A stop does not wait for it: it must only read."""
+        if self._result is not None:
+            return
+        result = self._result = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(read())
+            except Exception as error:  # noqa: BLE001 - whoever takes the result gets it
+                result.set_exception(error)
+
+        threading.Thread(target=run, name=self._name, daemon=True).start()
+
+    @property
+    def is_done(self) -> bool:
+        """There is something to take."""
+        return self._result is not None and self._result.done()
+
+    def take(self) -> _T:
+        """What was read; raises what went wrong. The next one may begin."""
+        assert self._result is not None
+        result, self._result = self._result, None
+        return result.result()
 
 
 @dataclass(slots=True)
