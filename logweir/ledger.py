@@ -56,6 +56,10 @@ CANARY_AGE_US_MAX = 3_600_000_000
 """The last canary of an ingest process is known for so long, and of so many processes."""
 RANGES_MAX = 1000
 """Ranges kept of what the queue lost; of the oldest beyond that, only the count is kept."""
+LOST_EPOCHS_MAX = 1000
+"""Ingest processes of which it is kept what the queue lost; of the first beyond that, only the count is."""
+REWINDS_MAX = 1000
+"""Times that the queue went back; the first beyond that are kept as one, to the lowest of their offsets."""
 
 
 @dataclass(slots=True)
@@ -290,6 +294,7 @@ class PartitionLedger:
         self._expired_before: int = body.get("expired_before", 0)
         self._lost_before: int = body.get("lost_before", 0)
         self._rewinds: list[int] = body.get("rewinds", [])
+        self._rewinds_before: int = body.get("rewinds_before", 0)
         awaited = body.get("awaited", {})
         self._streams = {
             epoch: Stream(last, offset, window, Awaited.from_body(awaited.get(epoch, ())))
@@ -303,7 +308,8 @@ class PartitionLedger:
         self._canaries_read: list[int] = []
         self._canaries_back: list[int] = []
         self._windows: dict[str, Window] = {}
-        self._audited_until: int = body.get("audited_until", 0)
+        latest = max((stream.window for stream in self._streams.values()), default=0)
+        self._audited_until: int = body.get("audited_until", latest)
         self.closed_lately = deque(self._unaudited(), maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
         self.written_offset: int = body.get("next_offset") or 0
@@ -442,6 +448,9 @@ class PartitionLedger:
         self.next_offset = offset
         self._dirty = True
         self._rewinds.append(offset)
+        while len(self._rewinds) > REWINDS_MAX:
+            self._rewinds[:2] = [min(self._rewinds[:2])]
+            self._rewinds_before += 1
         for window in self._windows.values():
             window.position = min(window.position, offset)
             window.dirty = True
@@ -604,6 +613,7 @@ class PartitionLedger:
         if record.kind == Kind.MARKER or record.last > stream.last:
             self._unheard.pop(epoch, None)
         stream.window = max(stream.window, record.window)
+        self._audited_until = self._audited_until or record.window - 1
         # What a marker covers, and what is below a record's first number, was sent before it.
         sent = record.last if record.kind == Kind.MARKER else record.first - 1
         if sent > stream.last:
@@ -645,6 +655,14 @@ class PartitionLedger:
         self._lost_before += _shortened(lost)
         for pair in ranges:
             self._streams[epoch].awaited.come(*pair)
+        while len(self._lost) > LOST_EPOCHS_MAX:
+            self._lost_before += len(self._lost.pop(next(iter(self._lost))))
+
+    def forget_lost(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Forget what the queue lost of processes whose books begin behind it: numbers by epoch and partition."""
+        for epoch in [epoch for epoch, lost in self._lost.items() if lost.max < starts.get((epoch, self.partition), 0)]:
+            self._lost_before += len(self._lost.pop(epoch))
+            self._dirty = True
 
     def _has_hole(self, first: int, last: int) -> bool:
         return any(any(True for _ in holes.within(first, last)) for holes in (self._expired, self._unreadable))
@@ -652,7 +670,8 @@ class PartitionLedger:
     # --- documents -------------------------------------------------------------------------------------------------
     def _position_of(self, body: dict[str, Any]) -> int:
         """The position that a stored document is true for, now that the queue may have gone back since."""
-        return min([int(body["position"]), *self._rewinds[body.get("rewinds", 0) :]])
+        known = max(0, body.get("rewinds", 0) - self._rewinds_before)
+        return min([int(body["position"]), *self._rewinds[known:]])
 
     def _forget(self) -> None:
         closed = [id for id, window in self._windows.items() if window.closed]
@@ -689,7 +708,11 @@ class PartitionLedger:
 
     def document(self, id: str, body: dict[str, Any]) -> LedgerDocument:
         """A document of this partition, under the generation of our claim."""
-        common = {"owner": self._owner, "partition": self.partition, "rewinds": len(self._rewinds)}
+        common = {
+            "owner": self._owner,
+            "partition": self.partition,
+            "rewinds": self._rewinds_before + len(self._rewinds),
+        }
         return LedgerDocument(id, self.generation, {**common, **body})
 
     def _position(self) -> dict[str, Any]:
@@ -702,6 +725,7 @@ class PartitionLedger:
             "expired_before": self._expired_before,
             "unreadable": pairs(self._unreadable),
             "rewinds": self._rewinds,
+            "rewinds_before": self._rewinds_before,
             "audited_until": min((window - 1 for _, window in self.closed_lately), default=self._audited_until),
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
             "awaited": {epoch: rows for epoch, stream in self._streams.items() if (rows := stream.awaited.as_body())},

@@ -170,6 +170,50 @@ def test_a_queue_that_lost_its_end_gives_offsets_out_again(store: Store) -> None
     assert outcomes_of(store) == {None: (6, 0, 0, 0)}
 
 
+def test_a_queue_that_goes_back_again_and_again_is_remembered_to_a_limit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first times only the lowest offset; a window from before all of them is not taken for counted."""
+    monkeypatch.setattr("logweir.ledger.REWINDS_MAX", 2)
+    ledger = claimed(store)
+    for offset in range(4):
+        settle(ledger, offset, data(offset + 1, 1))
+    ledger.flush()
+    old = store.read_ledger([WINDOW_ID])
+    for offset in (3, 1, 2, 2):
+        ledger.rewind(offset)
+    ledger.flush()
+    store.write_ledger(list(old.values()))
+    body = store.read_ledger([POSITION_ID])[POSITION_ID].body
+    after = claimed(store, "two")
+    after.load([data(9, 1)])
+    written = after.document("x", {})
+
+    assert (body["rewinds"], body["rewinds_before"]) == ([1, 2], 2)
+    assert after._windows[WINDOW_ID].position == 1
+    assert written.body["rewinds"] == 4
+
+
+def test_what_the_queue_lost_is_kept_of_so_many_processes_and_until_it_is_carried(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit, and of processes whose books begin behind it, only how many numbers there were is kept."""
+    monkeypatch.setattr("logweir.ledger.LOST_EPOCHS_MAX", 2)
+    ledger = claimed(store)
+    for at, epoch in enumerate((b"\x01" * 16, b"\x02" * 16, b"\x03" * 16)):
+        for offset, first in ((3 * at, 1), (3 * at + 2, 5)):
+            settle(ledger, offset, Record(Kind.DATA, epoch, first, 1, WINDOW, [batch(1)]))
+            ledger.expire(offset + 1, offset + 1)
+    ledger.flush()
+    kept = store.read_ledger([POSITION_ID])[POSITION_ID].body
+    ledger.forget_lost({("02" * 16, 3): 5, ("03" * 16, 3): 4, ("02" * 16, 4): 9})
+    ledger.flush()
+    left = store.read_ledger([POSITION_ID])[POSITION_ID].body
+
+    assert (kept["lost"], kept["lost_before"]) == ({"02" * 16: [[2, 4]], "03" * 16: [[2, 4]]}, 3)
+    assert (left["lost"], left["lost_before"]) == ({"03" * 16: [[2, 4]]}, 6)
+
+
 def test_a_record_of_window_zero_stops_nobody(store: Store) -> None:
     """No clock of a door gives it, but whoever may write to the topic can: it is counted like any other."""
     ledger = claimed(store)

@@ -15,7 +15,7 @@ from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
 from logweir.revisions import Change, WindowPlace, revise
-from logweir.store import Document, Store
+from logweir.store import Document, LedgerDocument, Store
 from logweir_workers.bookkeeping import StoreAuditor
 from logweir_workers.retention import delete_old_books, old_books
 from tests.workers.helpers import batch
@@ -242,3 +242,19 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
     assert sorted(document.id for document in store.scan_ledger("hearing:")) == [
         "hearing:g:gone:1", "hearing:g:late:0", "hearing:g:t:0",
     ]  # fmt: skip
+
+
+def test_replays_begun_long_ago_are_forgotten(store: Store) -> None:
+    """Done, or stopped and never gone on with; one that has just been claimed is about to begin."""
+    limits = AccountingSettings(retention_days=2)
+    for name, begun_us in (("old", NOW_US - 3 * DAY_US), ("new", NOW_US - DAY_US)):
+        one = store.claim(f"replay:g:{name}", "me")
+        store.write_ledger([LedgerDocument(one.id, one.generation, {"owner": "me", "begun_us": begun_us})])
+    store.claim("replay:g:claimed", "me")
+    store.claim("replay:other:old", "me")
+    deleted = delete_old_books(
+        store, group="g", owner="me", settings=limits, ledgers=[], now_us=NOW_US, books=None
+    )  # fmt: skip
+
+    assert deleted == 1
+    assert [one.id for one in store.scan_ledger("replay:")] == ["replay:g:claimed", "replay:g:new", "replay:other:old"]

@@ -223,6 +223,31 @@ def test_a_record_that_came_twice_is_replayed_once(world: World) -> None:
     assert len(world.stored()) == 20
 
 
+def test_what_has_come_by_is_remembered_to_a_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the processes heard of least recently nothing, of others no more than so many ranges; at the end nothing."""
+    monkeypatch.setattr("logweir_workers.replay._SEEN_STREAMS_MAX", 2)
+    monkeypatch.setattr("logweir_workers.replay._SEEN_RANGES_MAX", 3)
+    monkeypatch.setattr("logweir_workers.replay._SAVE_INTERVAL_S", 0.0)
+    for first in range(1, 20, 2):
+        world.door.write(batch(event(f"hole {first}"), id=bytes([first]) * 16), first=first)
+    for at in range(1, 5):
+        other = Door(world.queue, epoch=bytes([at]) * 16)
+        other.write(batch(event(f"other {at}"), id=bytes([at]) * 15 + b"o"))
+        other.close()
+    world.work_off()
+    sizes = []
+
+    def note(progress: Progress) -> None:
+        sizes.append((len(progress.seen), max((seen.range_count for seen in progress.seen.values()), default=0)))
+
+    progress = world.begun().run(note)
+
+    assert progress.tally.events == 14
+    assert max(streams for streams, _ in sizes) == 2
+    assert max(ranges for _, ranges in sizes) == 4
+    assert progress.seen == {}
+
+
 # --- everything by today's rules --------------------------------------------------------------------------------------
 def test_reprocessing_follows_a_change_of_normalisation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """All documents are changed, none is there twice, no outcome is another one, and the old words are not found."""

@@ -52,6 +52,9 @@ _READ_WAIT_S = 0.5
 _SILENT_S_MAX = 10.0
 _SAVE_INTERVAL_S = 1.0
 _BULKS_PER_SECOND = 2
+# What a door's spool sends again, it sends soon.
+_SEEN_STREAMS_MAX = 1000
+_SEEN_RANGES_MAX = 1000
 # By so much may a door's clock have been set back, or differ from the queue's, while events came.
 _CLOCK_SLACK_US = 3_600_000_000
 _CLOCK_SLACK_WINDOWS = 60
@@ -135,7 +138,8 @@ class Gone:
 class Progress:
     """How far a replay is. ``bounds``: first offset and end by partition; ``following``: the next one to be read.
 
-    ``rules``: a fingerprint of what events were made into documents with.
+    ``seen``: which numbers of the partition under way have come by, by stream, within limits: what comes again behind
+    them is counted twice, and is the same in the store. ``rules``: a fingerprint of what documents were made with.
     """
 
     topic_id: str
@@ -340,6 +344,7 @@ class Replay:
                 self.progress.following[partition] = delivery.offset + 1
                 self._save()
         self._take(bulk)
+        self.progress.seen.clear()
         self.progress.following[partition] = self.progress.bounds[partition][1]
         self._save()
         self._on_progress(self.progress)
@@ -391,7 +396,7 @@ class Replay:
         if record is None or not record.count or not record.batches:
             return
         stream = stream_of(record.ingest_epoch, delivery.partition)
-        seen = self.progress.seen.setdefault(stream, Intervals())
+        seen = self._seen(stream)
         fresh = [number for low, high in seen.gaps(record.first, record.last) for number in range(low, high + 1)]
         is_fresh = range(record.first, record.last + 1) if len(fresh) == record.count else frozenset(fresh)
         seen.add(record.first, record.last)
@@ -406,6 +411,16 @@ class Replay:
                         if wanted is None or self._documents.category(raw, context) == wanted.lower():
                             yield Event(delivery, record, batch, at, stream, number + at, prefix + str(id_first + at))
             number += len(batch.events)
+
+    def _seen(self, stream: str) -> Intervals:
+        """The numbers of the stream that came by, most recently used last."""
+        seen = self.progress.seen
+        numbers = seen[stream] = seen.pop(stream, Intervals())
+        if len(seen) > _SEEN_STREAMS_MAX:
+            del seen[next(iter(seen))]
+        if numbers.range_count > _SEEN_RANGES_MAX:
+            numbers.remove(*next(iter(numbers)))
+        return numbers
 
     def _record(self, delivery: Delivery) -> Record | None:
         """None for one without events that are meant. A record that cannot be read is among the dead letters, whole."""

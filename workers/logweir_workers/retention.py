@@ -70,12 +70,14 @@ def delete_old_books(
     deadline_s = time.monotonic() + _TURN_S_MAX
     deleted = sum(ledger.sources.forget(before_us) for ledger in ledgers)
     by_partition = {ledger.partition: ledger for ledger in ledgers}
-    for documents in _chunks(_of_topics_gone(store, group, by_partition, before_us), _OTHERS_AT_ONCE):
+    others = chain(_of_topics_gone(store, group, by_partition, before_us), _replays(store, group, before_us))
+    for documents in _chunks(others, _OTHERS_AT_ONCE):
         store.delete_ledger(documents)
         deleted += len(documents)
     if not ledgers or books is None:
         return deleted
     for ledger in ledgers:
+        ledger.forget_lost(books.carried.streams)
         old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition)
         portions = old.portions(ledger, deadline_s)
         deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
@@ -380,6 +382,14 @@ def _of_topics_gone(
             is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
             if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
                 yield document
+
+
+def _replays(store: Store, group: str, before_us: int) -> Iterator[LedgerDocument]:
+    """Replays begun before then: done, or stopped and never gone on with."""
+    for document in store.scan_ledger(f"replay:{group}:"):
+        # One that is only claimed so far is about to begin.
+        if document.body.get("begun_us", before_us) < before_us:
+            yield document
 
 
 def _heard_us(body: Mapping[str, Any]) -> int:
