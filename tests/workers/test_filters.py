@@ -10,7 +10,7 @@ import pytest
 
 from logweir import cli, config, metrics
 from logweir.audit import read_books
-from logweir.clock import now_us
+from logweir.clock import DAY_US, now_us
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.query import parse
@@ -172,6 +172,22 @@ def test_what_a_worker_leaves_out_is_an_outcome_with_its_rules_name(
 
 
 # --- logweir filters -----------------------------------------------------------------------------------------------
+def test_what_is_left_out_and_sent_again_counts_as_filtered_again(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    """Nothing in the store says that it came before; only on a later day its number does."""
+    door = Door(queue)
+    numbered = {"emitter": "web", "epoch": "e1", "sequence_first": 7}
+    now = now_us()
+    with running_worker(settings, queue, store):
+        for count, received_us in enumerate((now - DAY_US, now - DAY_US, now), 1):
+            door.write(batch(b'{"severity":"debug"}', id=bytes([count]) * 16, received_us=received_us, **numbered))
+            eventually(lambda: sum(outcomes(store).values()) == count)  # noqa: B023
+    door.close()
+
+    assert outcomes(store) == {"indexed": 0, "duplicate": 1, "filtered": 2, "dead_lettered": 0}
+
+
 def test_check_prints_the_rules_or_what_is_wrong(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Status 0 with the rules in their order, 2 with the fault."""
     path = tmp_path / "filters.toml"
