@@ -31,6 +31,7 @@ class ClusterSystem:
     """Two doors and two workers, with a topic, a group and a category of their own.
 
     ``victims``, by name: what may be done to a door, a worker or the group, after which all of it runs again.
+    ``visits``: how often a third worker has come and gone.
     """
 
     def __init__(self, folder: Path, *, bootstrap: str, store_url: str, **settings: str) -> None:
@@ -53,6 +54,7 @@ class ClusterSystem:
         self._commands = {f"ingest-{n}": ["ingest", "--port", str(port)] for n, port in enumerate(self.ports)}
         self._commands |= {"worker-0": ["worker"], "worker-1": ["worker"]}
         self.processes: dict[str, Process] = {}
+        self.visits = 0
         self.victims: dict[str, Callable[[], None]] = {name: self._killer(name) for name in self._commands}
         try:
             self.start()
@@ -108,6 +110,7 @@ class ClusterSystem:
             visitor.kill_family()
         else:
             visitor.stop(within_s=30)
+        self.visits += 1
 
     def zombie(self) -> None:
         """A worker stands still until others have its partitions, while the group is unquiet, and then goes on."""

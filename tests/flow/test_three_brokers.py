@@ -16,9 +16,9 @@ from tests.flow.cluster import ClusterSystem, broker_victims
 from tests.flow.torture import assert_books, torture
 from tests.services.kafka import Kafka
 
-# Every part a few times: LOGWEIR_TEST_BROKER_KILLS=20.
-KILLS = int(os.environ.get("LOGWEIR_TEST_BROKER_KILLS", "2"))
 PARTS = ("coordinator", "leader", "controller")
+# Every part a few times: LOGWEIR_TEST_BROKER_KILLS=20.
+KILLS = int(os.environ.get("LOGWEIR_TEST_BROKER_KILLS", len(PARTS)))
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def test_a_broker_that_dies_under_load_costs_nothing(cluster: ClusterSystem) -> 
 
     assert in_sync_min(cluster) == "2"
     assert outcome.kills.total() == KILLS
+    assert outcome.kills.keys() == set(PARTS)
     assert outcome.durable["queue"] > 0
     assert_books(outcome, log)
 
