@@ -18,24 +18,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load import event
+from bench.servers import started_servers
 from tests.flow.product import environment, free_port, logweir, wait_for_http
-from tests.services.elasticsearch import Elasticsearch
-from tests.services.errors import ServiceError
-from tests.services.fetch import ELASTICSEARCH_8, ELASTICSEARCH_9, missing_for_elasticsearch
-from tests.services.kafka import Kafka
-from tests.services.process import scratch_directory
 
 GOALS = {"ingest": 0.10, "worker": 0.15}
 _WARM_UP_S = 1.5
@@ -103,26 +97,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each case sends (6)")
     arguments = parser.parse_args()
     is_good = True
-    with tempfile.TemporaryDirectory(prefix="logweir-bench-") as folder, _servers() as (bootstrap, store_url):
+    with tempfile.TemporaryDirectory(prefix="logweir-bench-") as folder, started_servers() as (bootstrap, store_url):
         for name in arguments.case or CASES:
             case_folder = Path(folder) / name
             case_folder.mkdir()
             is_good &= _measure(name, case_folder, bootstrap, store_url, seconds=arguments.seconds)
     return 0 if is_good else 1
-
-
-@contextlib.contextmanager
-def _servers() -> Iterator[tuple[str, str]]:
-    version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
-    try:
-        with (
-            scratch_directory() as directory,
-            Kafka(directory / "kafka") as kafka,
-            Elasticsearch(directory / "elasticsearch", version) as store,
-        ):
-            yield kafka.bootstrap, store.url
-    except ServiceError as error:
-        raise SystemExit(f"A server could not be started: {error}") from error
 
 
 def _measure(name: str, folder: Path, bootstrap: str, store_url: str, *, seconds: float) -> bool:

@@ -1,18 +1,19 @@
-"""How fast replays are, and that they change no count: a million events on the embedded queue and store.
+"""How fast replays are, and that they change no count, on either pair of queue and store.
 
-python -m bench.replay                      1,000,000 events
+python -m bench.replay                      1,000,000 events, everything embedded
 python -m bench.replay --events 100000
+python -m bench.replay --kafka              on a Kafka and an Elasticsearch that are started for it
 
 Records are put into the queue as a door writes them, a worker indexes them, and then everything is replayed: nothing
 missing; one in a hundred missing; killed half-way (kill -9) and begun again; redone by other rules. After each step the
-store is counted against the books.
+store is counted against the books. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -20,10 +21,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from bench.servers import started_servers
 from logweir import clock, config
 from logweir.audit import read_books
 from logweir.config import Settings
@@ -34,50 +37,80 @@ from logweir.queue import Queue, open_queue
 from logweir.record import Accepted, Batch, Kind, Marker, encode
 from logweir.store import Store, open_store
 from logweir_workers.worker import Worker
+from tests.flow.product import LOGWEIR, environment
 
 EPOCH = b"\x07" * 16
 RECORD_EVENTS = 500
+# A replay keeps how far it is once a second: one that is over sooner could not be killed on its way.
+_SECONDS_MIN = 15
 RULES = '[[rule]]\ncategory = "redone"\nkey = "*"\noverride = true\n'
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument(
+        "--kafka", action="store_true", help="on Kafka and Elasticsearch instead of everything embedded"
+    )
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="logweir-replay-") as name:
-        folder = Path(name)
-        overrides = {"data_dir": folder, "queue.partitions": 1}
-        settings = config.load(environment={}, overrides=overrides)
-        with closing(open_queue(settings.queue)) as queue, closing(open_store(settings.store)) as store:
-            queue.prepare()
-            store.prepare()
-            measured("written to the queue", arguments.events, lambda: fill(queue, arguments.events))
-            measured("indexed by a worker", arguments.events, lambda: work_off(settings, queue, store))
-            before = agreed(store)
-            measured("replayed, nothing missing", arguments.events, lambda: replay(folder))
-            assert agreed(store) == before
-            lost = lose(store, arguments.events // 100)
-            result = measured("replayed, 1 % missing", arguments.events, lambda: replay(folder))
-            assert result["written"] == lost and agreed(store) == before, result
-            rules = folder / "categories.toml"
-            rules.write_text(RULES)
-            kills = measured(
-                "half of it redone, killed thrice", arguments.events // 2, lambda: killed(folder, rules, store)
-            )
-            measured(f"and finished after {kills} kills", arguments.events // 2, lambda: replay(folder, rules))
-            assert agreed(store) == before
-            redone = store.search(parse("category:redone"), size=0).total
-            assert redone == arguments.events, redone
-            print(f"all {redone:,} are redone, none is there twice; books and store agree: {before}")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="logweir-replay-")))
+        env = environment(LOGWEIR_DATA_DIR=str(folder), LOGWEIR_QUEUE_PARTITIONS="1")
+        if arguments.kafka:
+            bootstrap, store_url = stack.enter_context(started_servers())
+            env |= {"LOGWEIR_QUEUE_URL": f"kafka://{bootstrap}/bench", "LOGWEIR_STORE_URL": store_url}
+        settings = config.load(environment=env)
+        queue = stack.enter_context(closing(open_queue(settings.queue)))
+        store = stack.enter_context(closing(open_store(settings.store)))
+        queue.prepare()
+        store.prepare()
+        pair = "Kafka and Elasticsearch" if arguments.kafka else "embedded"
+        print(json.dumps({"pair": pair, **Bench(settings, queue, store, env, arguments.events).run()}))
     return 0
 
 
-def measured(what: str, events: int, call: Any) -> Any:
-    began_s = time.monotonic()
-    result = call()
-    took_s = time.monotonic() - began_s
-    print(f"{what:<32} {took_s:7.1f} s  {events / took_s:10,.0f} events/s", flush=True)
-    return result
+class Bench:
+    """The steps, with how long each takes."""
+
+    def __init__(self, settings: Settings, queue: Queue, store: Store, env: dict[str, str], events: int) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._store = store
+        self._env = env
+        self._events = events
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Take them all; gives the counts before and after. Raises AssertionError where one is another than it was."""
+        events, store = self._events, self._store
+        self._measured("written to the queue", events, lambda: fill(self._queue, events))
+        self._measured("indexed by a worker", events, lambda: work_off(self._settings, self._queue, store))
+        before = agreed(store)
+        self._measured("replayed, nothing missing", events, lambda: replay(self._env))
+        assert agreed(store) == before
+        lost = lose(store, events // 100)
+        result = self._measured("replayed, 1 % missing", events, lambda: replay(self._env))
+        assert result["written"] == lost and agreed(store) == before, result
+        rules = self._settings.data_dir / "categories.toml"
+        rules.write_text(RULES)
+        redo = {**self._env, "LOGWEIR_WORKER_CATEGORIES_FILE": str(rules)}
+        kills = self._measured("half of it redone, killed thrice", events // 2, lambda: killed(redo, store, events))
+        result = self._measured("and finished", events // 2, lambda: replay(redo, "--reprocess"))
+        after = agreed(store)
+        redone = store.search(parse("category:redone"), size=0).total
+        assert (after, redone) == (before, events), (before, after, redone)
+        return {
+            "events": events, "lost_and_written": lost, "kills": kills, "redone": redone, "before": before,
+            "after": after, "seconds": self._seconds,
+        }  # fmt: skip
+
+    def _measured(self, what: str, events: int, call: Callable[[], Any]) -> Any:
+        began_s = time.monotonic()
+        result = call()
+        took_s = time.monotonic() - began_s
+        self._seconds[what] = round(took_s, 1)
+        print(f"{what:<32} {took_s:7.1f} s  {events / took_s:10,.0f} events/s", flush=True)
+        return result
 
 
 def fill(queue: Queue, events: int) -> None:
@@ -134,6 +167,7 @@ def work_off(settings: Settings, queue: Queue, store: Store) -> None:
 
 def agreed(store: Store) -> dict[str, int]:
     """What the books say, corrections included; the store must have as many documents as are indexed."""
+    store.refresh()
     books = read_books(store, group="logweir", late_us=0, now_us=clock.now_us())
     assert books.balanced and not books.corrections
     stored = store.search(parse(f"ingest_stream:{stream_of(EPOCH, 0)}"), size=0).total
@@ -149,24 +183,14 @@ def lose(store: Store, count: int) -> int:
     return len(own)
 
 
-def command(folder: Path, rules: Path | None) -> tuple[list[str], dict[str, str]]:
-    words = [sys.executable, "-m", "logweir.cli", "replay", "--data-dir", str(folder), "--json"]
-    env = {**os.environ, "LOGWEIR_QUEUE_PARTITIONS": "1"}
-    if rules is not None:
-        words.append("--reprocess")
-        env["LOGWEIR_WORKER_CATEGORIES_FILE"] = str(rules)
-    return words, env
-
-
-def replay(folder: Path, rules: Path | None = None) -> Any:
-    words, env = command(folder, rules)
-    done = subprocess.run(words, env=env, stdout=subprocess.PIPE, check=True)
+def replay(env: dict[str, str], *words: str) -> Any:
+    done = subprocess.run([*LOGWEIR, "replay", "--json", *words], env=env, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
-def killed(folder: Path, rules: Path, store: Store) -> int:
+def killed(env: dict[str, str], store: Store, events: int) -> int:
     """Kill the command when it has come so far, three times, the last time half-way; gives how often."""
-    words, env = command(folder, rules)
+    words = [*LOGWEIR, "replay", "--reprocess", "--rate", str(events // _SECONDS_MIN)]
     shares = (0.1, 0.3, 0.5)
     for share in shares:
         popen = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL)
