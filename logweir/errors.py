@@ -419,7 +419,7 @@ PORT_TAKEN = Problem(
     "port_taken",
     500,
     "{what} cannot listen on {address}: {reason}.",
-    "Stop what listens there, or choose another port.",
+    "Stop what listens there, or choose another port or address.",
 )
 TLS_FILE_BAD = Problem(
     "tls_file_bad",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -10,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from logweir import metrics
-from logweir.errors import PORT_TAKEN, LogweirError
+from logweir.process import cannot_listen, family_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
 _PORTS_TRIED = 100
+_PORT_MAX = 65535
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-    address_family = WSGIServer.address_family
     # So that a restart gets its port back while the last scrapes' connections are being forgotten.
     allow_reuse_address = True
     # With it, a second worker would silently share the first one's port, and each scrape would ask either of them.
@@ -38,7 +39,8 @@ def serve(what: str, address: str, port: int, unhealthy: Callable[[], str | None
     """Serve on a thread of its own, for as long as the process lives; gives the port.
 
     ``unhealthy`` says what is wrong, or None. A taken port is passed over for the next free one, so that several
-    workers can run on one machine. Raises LogweirError(PORT_TAKEN) when none of the next 100 is free.
+    workers can run on one machine. Raises LogweirError(PORT_TAKEN) when none of the next 100 is free, or the address is
+    none of this machine's.
     """
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -60,12 +62,14 @@ def serve(what: str, address: str, port: int, unhealthy: Callable[[], str | None
 
 
 def _bound(what: str, address: str, port: int, application: Any) -> WSGIServer:
-    candidates = range(port, port + _PORTS_TRIED) if port else (0,)
-    for candidate in candidates:
+    last = min(port + _PORTS_TRIED - 1, _PORT_MAX) if port else 0
+    server_class = type("_Server", (_Server,), {"address_family": family_of(address)})
+    for candidate in range(port, last + 1):
         try:
-            server = make_server(address, candidate, application, server_class=_Server, handler_class=_Handler)
+            return make_server(address, candidate, application, server_class=server_class, handler_class=_Handler)
         except OSError as error:
-            reason = error.strerror or str(error)
-            continue
-        return server
-    raise LogweirError(PORT_TAKEN, what=what, address=f"{address}:{port}", reason=reason)
+            failed = error
+            # What else may be wrong with the address is wrong with it at every port.
+            if error.errno != errno.EADDRINUSE:
+                break
+    raise cannot_listen(what, address, port, failed)

@@ -96,16 +96,25 @@ def listener(what: str, address: str, port: int, *, backlog: int) -> socket.sock
 
     For gunicorn, which would try a taken port five times, a second apart, and then leave without a word of ours.
     """
-    opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    opened = socket.socket(family_of(address), socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((address, port))
         opened.listen(backlog)
     except OSError as error:
         opened.close()
-        reason = error.strerror or str(error)
-        raise LogweirError(PORT_TAKEN, what=what, address=f"{address}:{port}", reason=reason) from error
+        raise cannot_listen(what, address, port, error) from error
     return opened
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """Whether a socket for the address is one of IPv4 or IPv6; a name is taken for one of IPv4."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def cannot_listen(what: str, address: str, port: int, error: OSError) -> LogweirError:
+    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return LogweirError(PORT_TAKEN, what=what, address=shown, reason=error.strerror or str(error))
 
 
 def require_free_port(what: str, address: str, port: int) -> None:

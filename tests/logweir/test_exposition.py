@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import socket
+
+import pytest
 
 from logweir import exposition, metrics
+from logweir.errors import PORT_TAKEN, LogweirError
 
 
-def get(port: int, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def get(port: int, path: str, *, address: str = "127.0.0.1") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(address, port, timeout=10)
     connection.request("GET", path)
     response = connection.getresponse()
     return response.status, response.read()
@@ -34,6 +38,52 @@ def test_metrics_and_health_are_served_on_the_next_free_port() -> None:
     assert second > first
     assert get(second, "/healthz")[0] == 200
     assert get(first, "/")[0] == 404
+
+
+def test_an_address_of_ipv6_is_listened_on() -> None:
+    """And on its next port, when that one is taken."""
+    first = exposition.serve("one", "::1", 0, lambda: None)
+    second = exposition.serve("two", "::1", first, lambda: None)
+
+    assert get(first, "/healthz", address="::1") == get(second, "/healthz", address="::1") == (200, b"ok\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "said"),
+    [
+        ("192.0.2.1", 8090, "192.0.2.1:8090: Cannot assign requested address."),
+        ("2001:db8::1", 8090, "[2001:db8::1]:8090: Cannot assign requested address."),
+        ("no.such.invalid", 8090, "no.such.invalid:8090: "),
+    ],
+)
+def test_an_address_that_is_not_ours_is_tried_once(
+    address: str, port: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another port would not help; the error says the address, what is wrong with it, and that it may be that."""
+    tried: list[object] = []
+    bind = exposition._Server.server_bind
+
+    def counted(server: exposition._Server) -> None:
+        tried.append(server.server_address)
+        bind(server)
+
+    monkeypatch.setattr(exposition._Server, "server_bind", counted)
+    with pytest.raises(LogweirError) as raised:
+        exposition.serve("It", address, port, lambda: None)
+
+    assert raised.value.problem is PORT_TAKEN
+    assert f"It cannot listen on {said}" in str(raised.value)
+    assert "another port or address" in str(raised.value)
+    assert len(tried) == 1
+
+
+def test_the_last_port_of_all_is_tried_and_none_behind_it() -> None:
+    """65536 is no port, and no error of its own."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 65535))
+        taken.listen()
+        with pytest.raises(LogweirError, match=r"cannot listen on 127\.0\.0\.1:65535: Address already in use"):
+            exposition.serve("It", "127.0.0.1", 65535, lambda: None)
 
 
 def test_every_metric_of_the_table_can_be_made() -> None:
