@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logweir import __version__
+from logweir import __version__, logs
 from logweir.errors import SERVER_EXTRA_MISSING, LogweirError
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ COMMANDS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; gives the exit status. A user's mistake is one line on standard error and status 2."""
+    """Run one subcommand; gives the exit status. A user's mistake is one line on standard error and status 2.
+
+    The line of a command that logs is a log line.
+    """
     # Read first, wherever they stand: neither the top nor a subcommand's own subcommands would know them.
     common, words = _common_parser().parse_known_args(sys.argv[1:] if argv is None else argv)
     command = next((row for row in COMMANDS if words and row.name == words[0]), None)
@@ -66,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(command, words[1:], common)
     except LogweirError as error:
-        print(f"logweir {command.name}: {error}", file=sys.stderr)
+        if not logs.last_words(error):
+            print(f"logweir {command.name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +20,8 @@ from logweir.logs import configure_logging
 from logweir.process import die_with_parent, listener
 from logweir.store import open_store
 from logweir_console.app import make_app
+
+log = logging.getLogger(__name__)
 
 _THREADS = 8
 _BACKLOG = 256
@@ -85,4 +87,4 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
 
     def _say_where(self, worker: Any) -> None:
         if worker.age == 1:
-            print(f"console: {self._url}", file=sys.stderr, flush=True)
+            log.info("Listening on %s", self._url, extra={"url": self._url})

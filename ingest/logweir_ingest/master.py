@@ -6,7 +6,6 @@ import logging
 import math
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     def _opened(self, post: Post, soon: Post) -> Door:
         door = self._open_door(self.served, post, soon)
         if self._is_first:
-            print(f"ingest: {self._url()}", file=sys.stderr, flush=True)
+            log.info("Listening on %s", self._url(), extra={"url": self._url()})
         return door
 
     def _url(self) -> str:

@@ -247,8 +247,8 @@ def test_console_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None
     with start(tmp_path, 0) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert line.startswith("console: http://127.0.0.1:")
-        url = line.removeprefix("console: ").strip()
+        assert "INFO console: Listening on http://127.0.0.1:" in line
+        url = line.split()[-1]
         with urllib.request.urlopen(f"{url}/api/search", timeout=10) as answer:
             assert b'"total":0' in answer.read()
         taken = subprocess.run(
@@ -272,7 +272,7 @@ def test_killed_console_takes_its_child_along(tmp_path: Path) -> None:
     """kill -9 of the console leaves no process that holds the port."""
     with start(tmp_path, 0) as process:
         assert process.stderr is not None
-        url = process.stderr.readline().removeprefix("console: ").strip()
+        url = process.stderr.readline().split()[-1]
         process.kill()
 
     deadline = time.monotonic() + 5

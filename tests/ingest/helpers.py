@@ -68,7 +68,7 @@ class Door:
             stderr=(self.data_dir / "log").open("w"), cwd=self.data_dir, text=True, **options,
         )  # fmt: skip
         if wait:
-            self.port = int(self.wait_for(r"ingest: https?://\S+:(\d+)\n").group(1))
+            self.port = int(self.wait_for(r"Listening on https?://\S+:(\d+)\n").group(1))
         return self
 
     @property
