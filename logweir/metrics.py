@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -55,7 +56,7 @@ METRICS = (
     Metric("logweir_build_info", Kind.GAUGE, "Always 1; the label says which version runs.", ("version",)),
     Metric("logweir_ingest_requests_total", Kind.COUNTER, "Requests answered by ingest.", ("endpoint", "code")),
     Metric(
-        "logweir_ingest_request_duration_seconds", Kind.HISTOGRAM, "From a request's last byte to its answer.",
+        "logweir_ingest_request_duration_seconds", Kind.HISTOGRAM, "From the last byte of an accepted request to its answer, each request counted.",
         ("endpoint",), _SECONDS,
     ),
     Metric(
@@ -164,8 +165,10 @@ METRICS = (
     Metric("logweir_worker_claims_lost_total", Kind.COUNTER, "Partitions given up because another worker had claimed them."),
     Metric("logweir_worker_partitions", Kind.GAUGE, "Partitions that this worker reads."),
     Metric(
-        "logweir_event_latency_seconds", Kind.HISTOGRAM, "From receipt at the door to being stored, one sample a bulk (its oldest event).",
-        ("path",), (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+        "logweir_event_latency_seconds", Kind.HISTOGRAM,
+        "How long events took, each counted. door_to_queued: from their request's last byte to the answer that queue or spool"
+        " has them. door_to_stored: from their receipt, when the request was read, to all of their bulk having its outcome.",
+        ("path",), (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
     ),
     Metric("logweir_canary_sent_total", Kind.COUNTER, "Canaries that ingest sent, or was due to send and could not."),
     Metric("logweir_canary_returned_total", Kind.COUNTER, "Canaries that came through queue and worker into the store."),
@@ -290,9 +293,26 @@ def family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
     return GaugeMetricFamily(name, row.help, labels=row.labels)
 
 
-def buckets_of(name: str) -> tuple[float, ...]:
-    """The upper bounds of a histogram's buckets, in order, without the last, which is infinite."""
-    return _BY_NAME[name].buckets
+class Observations:
+    """Observations of one series of a histogram, to be handed over together, once: much cheaper than each by itself."""
+
+    def __init__(self, name: str, *labels: str) -> None:
+        self._histogram = get(name).labels(*labels)
+        self._bounds = _BY_NAME[name].buckets
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float, count: int = 1) -> None:
+        """``count`` observations of that value."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def hand_over(self) -> None:
+        # prometheus-client has no call for many observations at once; these two are what its ``observe`` writes to.
+        for bucket, count in zip(self._histogram._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._histogram._sum.inc(self._sum)
 
 
 def prepare(prefixes: tuple[str, ...]) -> None:

@@ -31,13 +31,12 @@ LAG = Row("Lag", (
     ),
     Panel(
         "From the door to the store",
-        "From receipt to being stored: the oldest event of each bulk.",
+        "From receipt to being stored, by event.",
         "s", quantiles('logweir_event_latency_seconds_bucket{path="door_to_stored"}'), runbook="LogweirLag",
     ),
     Panel(
         "Stored within ten seconds",
-        "Share of the bulks the oldest event of which was in the store within ten seconds of its receipt. The objective"
-        " is 99 %.",
+        "Share of the events that were in the store within ten seconds of their receipt. The objective is 99 %.",
         "percentunit",
         (Query(
             'sum(rate(logweir_event_latency_seconds_bucket{path="door_to_stored",le="10.0"}[$__rate_interval]))'

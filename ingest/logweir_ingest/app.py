@@ -239,7 +239,7 @@ class Door:
             first=result.first, count=result.count, window=result.window,
         )  # fmt: skip
         body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (result.count, result.durable.encode(), token)
-        self._tally.answered("events", 202, took_s=time.perf_counter() - intake.started_s)
+        self._tally.accepted(events=result.count, took_s=time.perf_counter() - intake.started_s)
         return Reply(202, _JSON if intake.charge is None else _JSON + intake.charge.quota.headers(), body)
 
     # --- everything else -------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from logweir import clock, config
 from logweir.ledger import PartitionLedger
@@ -43,6 +44,27 @@ def test_a_fault_of_ours_costs_one_event_its_index_and_nothing_else(
     assert "ZeroDivisionError" in letter.body["error"]
     assert "Traceback" in caplog.text
     assert {event["summary"] for event in store.search(parse("*"), size=10).events} == {"good", "fine"}
+
+
+def test_every_event_is_a_sample_of_how_long_it_took(store: Store) -> None:
+    """Of a bulk with an event from just now and two from twenty seconds ago, one took less than ten seconds."""
+    pipeline = Pipeline(store=store, enrich=lambda *_: None, topic_id="t", events_max=10, clock=clock.now_us)
+    ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
+    old = batch(b'{"n":1}', b'{"n":2}', id=b"\x02" * 16, received_us=clock.now_us() - 20_000_000)
+    ahead = batch(b'{"n":3}', received_us=clock.now_us() + 20_000_000)
+    payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=1, count=3, window=9, body=[old, ahead])
+
+    def samples() -> list[float]:
+        name, path = "logweir_event_latency_seconds", {"path": "door_to_stored"}
+        found = [REGISTRY.get_sample_value(f"{name}_bucket", {**path, "le": le}) for le in ("0.001", "10.0", "30.0")]
+        return [value or 0.0 for value in (*found, REGISTRY.get_sample_value(f"{name}_sum", path))]
+
+    before = samples()
+    pipeline.index([pipeline.prepare(Delivery(0, 0, 0, payload), ledger)], threading.Event())
+    grown = [after - was for after, was in zip(samples(), before, strict=True)]
+
+    assert grown[:3] == [1, 1, 3]
+    assert 40 <= grown[3] < 44
 
 
 def test_a_store_that_is_away_holds_events_back_until_told_to_stop(store: Store, tmp_path: Path) -> None:

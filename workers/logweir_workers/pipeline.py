@@ -21,6 +21,7 @@ from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
 from logweir.event import Provenance
 from logweir.ledger import FirstDays, PartitionLedger
+from logweir.metrics import Observations
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused, decode
@@ -255,10 +256,12 @@ class Pipeline:
         )
 
     def _observe_latency(self, works: list[Work]) -> None:
-        received = [batch.received_us for work in works if work.record for batch in work.record.batches if batch.events]
-        if received:
-            seconds = (self._clock() - min(received)) / 1e6
-            metrics.get("logweir_event_latency_seconds").labels("door_to_stored").observe(max(0.0, seconds))
+        now_us = self._clock()
+        seen = Observations("logweir_event_latency_seconds", "door_to_stored")
+        for batch in [batch for work in works if work.record for batch in work.record.batches]:
+            # The door's clock may be ahead of ours.
+            seen.add(max(0, now_us - batch.received_us) / 1e6, len(batch.events))
+        seen.hand_over()
 
 
 def _find(batches: Iterable[Batch], place: int) -> tuple[Batch, int]:
