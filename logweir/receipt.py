@@ -25,6 +25,7 @@ VERSION = 1
 _FIELDS = struct.Struct(">B16sIQII")
 _SIGNATURE_SIZE_BYTES = 16
 _SECRET_SIZE_BYTES = 32
+_NAME = "receipt.secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def secret_of(folder: Path) -> bytes:
 
     Raises OSError when the folder cannot be read or written.
     """
-    path = folder / "receipt.secret"
+    path = folder / _NAME
     try:
         return _read(path)
     except FileNotFoundError:
@@ -91,6 +92,14 @@ def secret_of(folder: Path) -> bytes:
     finally:
         Path(name).unlink()
     return _read(path)
+
+
+def secret_if_any(folder: Path) -> bytes | None:
+    """The installation's secret where it can be read; None elsewhere: what is not a door needs none."""
+    try:
+        return _read(folder / _NAME)
+    except OSError:
+        return None
 
 
 def _read(path: Path) -> bytes:

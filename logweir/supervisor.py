@@ -124,14 +124,15 @@ class Supervisor:
                     part.process.wait()
 
     def _restart_if_dead(self, part: Part) -> None:
-        now = time.monotonic()
-        if part.exit_status() is None:
+        now, status = time.monotonic(), part.exit_status()
+        if status is None:
             return
         if not part.restart_at:
             if now - part.started > _RESTART_WAIT_S_MAX:
                 part.restart_wait_s = 0.5
             part.restart_at = now + part.restart_wait_s
-            log.warning("%s ended with status %s; starting it again.", part.name, part.exit_status())
+            about = {"part": part.name, "status": status}
+            log.warning("%s ended with status %s; starting it again.", part.name, status, extra=about)
         elif now >= part.restart_at:
             part.restart_at = 0.0
             part.restart_wait_s = min(part.restart_wait_s * 2, _RESTART_WAIT_S_MAX)

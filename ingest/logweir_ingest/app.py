@@ -298,7 +298,7 @@ class Door:
     def failed(self, endpoint: str) -> Reply:
         """The answer to an unexpected exception; call it where the exception is handled: its trace goes to the log."""
         reference = secrets.token_hex(6)
-        log.exception("A request failed, reference %s", reference)
+        log.exception("A request failed, reference %s", reference, extra={"reference": reference})
         return self.refused(endpoint, LogweirError(INTERNAL, reference=reference))
 
     def stop(self, timeout_s: float) -> None:

@@ -97,7 +97,8 @@ class KeyReader:
             self._failed.count(source_address)
         except LogweirError as exceeded:
             if self._said.is_due("failed"):
-                log.warning("%s: %s (Said once a minute.)", source_address, exceeded)
+                about = {"source_address": source_address}
+                log.warning("%s: %s (Said once a minute.)", source_address, exceeded, extra=about)
             return exceeded
         return error
 
@@ -131,6 +132,7 @@ class Guard:
         terms = key.terms
         self.stamp = dict(terms.stamp) or None
         self._whose = f"The key {key.name!r} (id {key.id})"
+        self._about = {"key": key.name, "key_id": key.id}
         self._id = key.id
         self._expires_us = key.expires_us
         self._networks = tuple(ipaddress.ip_network(network) for network in terms.networks)
@@ -177,13 +179,15 @@ class Guard:
     def _refused(self, reason: str, words: str, source_address: str) -> KeyRefused:
         if self._said.is_due(f"{self._id} {reason}"):
             log.warning(
-                "%s was refused to %s: %s. (Said once a minute; all are counted.)", self._whose, source_address, words
-            )
+                "%s was refused to %s: %s. (Said once a minute; all are counted.)", self._whose, source_address, words,
+                extra={**self._about, "source_address": source_address, "reason": reason},
+            )  # fmt: skip
         return KeyRefused(reason)
 
     def _at_its_quota(self, error: LogweirError) -> LogweirError:
         if self._said.is_due(f"{self._id} quota"):
-            log.warning("%s: %s (Said once a minute; all are counted.)", self._whose, error.detail)
+            about = {**self._about, "problem": error.problem.code}
+            log.warning("%s: %s (Said once a minute; all are counted.)", self._whose, error.detail, extra=about)
         return error
 
 

@@ -368,7 +368,10 @@ class Enqueuer:
     def _complain(self, partition: int, reason: object) -> None:
         if partition not in self._complained:
             self._complained.add(partition)
-            log.error("The spool's records of partition %d cannot be forwarded: %s", partition, reason)
+            log.error(
+                "The spool's records of partition %d cannot be forwarded: %s", partition, reason,
+                extra={"partition": partition},
+            )  # fmt: skip
 
     def _drain_partition(self, partition: int, drain: Drain) -> None:
         self._meters.forwarded.inc(drain.forget())

@@ -240,7 +240,7 @@ class Master(Arbiter):  # type: ignore[misc]
     def _gone(self, pid: int, *, lived_s: float) -> None:
         is_died = self._ending.pop(pid, None) is None
         if is_died:
-            log.error("The process %d has died; another one takes its place.", pid)
+            log.error("The process %d has died; another one takes its place.", pid, extra={"pid": pid})
             if lived_s < _YOUNG_S:
                 self._spawn_s = time.monotonic() + _RESTART_PAUSE_S
         try:

@@ -310,8 +310,10 @@ class Merger:
         except LogweirError as error:
             flight.error = error
         except Exception:  # A bug of ours: senders are answered all the same.
-            flight.error = LogweirError(INTERNAL, reference=secrets.token_hex(6))
-            log.exception("A record could not be sent, reference %s", flight.error.numbers["reference"])
+            reference = secrets.token_hex(6)
+            flight.error = LogweirError(INTERNAL, reference=reference)
+            about = {"reference": reference, "partition": partition, "window": window, "first": first}
+            log.exception("A record could not be sent, reference %s", reference, extra=about)
         return flight
 
     def _landing(self, flight: _Flight, sent: _Sent) -> Settled:

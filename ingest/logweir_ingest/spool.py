@@ -330,6 +330,7 @@ class Spool:
             "%s: %d bytes from byte %d on are no records and are left out. At a file's end it is what a power cut or a"
             " kill tore off, never acknowledged; anywhere else check the disk.",
             segment.path, size_bytes, offset,
+            extra={"path": segment.path, "size_bytes": size_bytes, "byte_offset": offset},
         )  # fmt: skip
         if following == segment.size_bytes:
             if segment is chain.segments[-1]:
@@ -377,7 +378,10 @@ class Spool:
             self._put_in_front(self._chains[_partition_of(segment.path)], segment)
             self.size_bytes += segment.size_bytes
         if segments:
-            log.info("%s: %d segments that another process left are adopted", folder, len(segments))
+            log.info(
+                "%s: %d segments that another process left are adopted", folder, len(segments),
+                extra={"path": folder, "segments": len(segments)},
+            )  # fmt: skip
         self._leave(folder)
         return partitions
 

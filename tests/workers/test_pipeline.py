@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from logweir import clock, config
+from logweir import clock, config, receipt
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.query import parse
 from logweir.queue import Delivery, open_queue
 from logweir.record import Kind, encode
 from logweir.store import Store, open_store
+from logweir_workers.dead_letter import LetterLog
 from logweir_workers.patience import Stopped
 from logweir_workers.pipeline import Pipeline
 from tests.workers.helpers import Door, batch, eventually, running_worker
@@ -65,6 +67,33 @@ def test_every_event_is_a_sample_of_how_long_it_took(store: Store) -> None:
 
     assert grown[:3] == [1, 1, 3]
     assert 40 <= grown[3] < 44
+
+
+def test_a_dead_letter_is_a_log_line_with_the_receipt_of_its_batch(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that the door gave to its sender; of each reason one a minute, of what has no receipt a line without."""
+    pipeline = Pipeline(
+        store=store, enrich=lambda *_: None, topic_id="t", events_max=10, clock=clock.now_us,
+        letter_log=LetterLog(tmp_path),
+    )  # fmt: skip
+    ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=3, owner="me")
+    secret = receipt.secret_of(tmp_path)
+    given = receipt.encode(secret, ingest_epoch=b"e" * 16, partition=3, first=6, count=3, window=9).decode()
+    batches = [batch(b"{}"), batch(b"{}", b"{", b"[", id=b"\x02" * 16, key="web")]
+    payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=5, count=4, window=9, body=batches)
+    works = [pipeline.prepare(Delivery(3, offset, 0, one), ledger) for offset, one in enumerate([payload, b"?"])]
+    pipeline.index(works, threading.Event())
+    with caplog.at_level(logging.WARNING, "logweir_workers.dead_letter"):
+        pipeline.settle(works)
+    unreadable, corrupt = (vars(one) for one in caplog.records)
+
+    assert [unreadable[name] for name in ("reason", "stage", "key", "partition", "offset", "receipt")] == [
+        "event_unreadable", "decode", "web", 3, 0, given,
+    ]  # fmt: skip
+    assert given in caplog.messages[0] and f"deadletters show {unreadable['dead_letter']}" in caplog.messages[0]
+    assert {unreadable["dead_letter"], corrupt["dead_letter"]} <= {letter.id for letter in store.dead_letters(size=10)}
+    assert (corrupt["reason"], corrupt["offset"], "receipt" in corrupt) == ("record_corrupt", 1, False)
 
 
 def test_a_store_that_is_away_holds_events_back_until_told_to_stop(store: Store, tmp_path: Path) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from logweir import receipt
 from logweir.errors import LogweirError
 from logweir.event import letter_id, stream_of
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused
 from logweir.store import DeadLetter
+
+log = logging.getLogger(__name__)
+
+_SAY_AGAIN_S = 60.0
+_LOGGED = ("reason", "stage", "key", "emitter", "event_id", "partition", "offset", "window")
 
 
 def of_event(
@@ -72,6 +83,53 @@ def of_refused(*, topic_id: str, delivery: Delivery, refused: Refused) -> DeadLe
         "size_bytes": refused.size_bytes,
     }
     return DeadLetter(refused.id.hex(), refused.received_us, reason.value, body, refused.body)
+
+
+def batch_at(batches: Iterable[Batch], place: int) -> tuple[Batch, int]:
+    """The batch of a record's event, and the event's place in it, by its place in the record."""
+    for batch in batches:
+        if place < len(batch.events):
+            return batch, place
+        place -= len(batch.events)
+    raise IndexError(place)
+
+
+class LetterLog:
+    """Says in the log that there are dead letters: one of each reason a minute; how many there are, the metrics say.
+
+    ``folder`` is where doors keep the secret of their receipts. Where it can be read, a line has the receipt of the
+    event's batch, as its sender got it; of a batch that needed several records, one of its events in this record.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._said_s: dict[str, float] = {}
+
+    def kept(self, letter: DeadLetter, delivery: Delivery, record: Record | None) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_s.get(letter.reason, -_SAY_AGAIN_S) < _SAY_AGAIN_S:
+            return
+        self._said_s[letter.reason] = now_s
+        fields = {name: letter.body[name] for name in _LOGGED if letter.body.get(name) is not None}
+        token = self._receipt(letter, delivery, record)
+        if token is not None:
+            fields["receipt"] = token
+        log.warning(
+            "A dead letter, %s at %s%s: logweir deadletters show %s (Said once a minute by reason; all are counted.)",
+            letter.reason, letter.body["stage"], f", of the batch with receipt {token}" if token else "", letter.id,
+            extra={"dead_letter": letter.id, **fields},
+        )  # fmt: skip
+
+    def _receipt(self, letter: DeadLetter, delivery: Delivery, record: Record | None) -> str | None:
+        secret = receipt.secret_if_any(self._folder) if self._folder else None
+        number = letter.body.get("ingest_number")
+        if secret is None or record is None or number is None:
+            return None
+        batch, index = batch_at(record.batches, number - record.first)
+        return receipt.encode(
+            secret, ingest_epoch=record.ingest_epoch, partition=delivery.partition,
+            first=number - index, count=len(batch.events), window=record.window,
+        ).decode()  # fmt: skip
 
 
 def _place(topic_id: str, delivery: Delivery) -> dict[str, object]:

@@ -65,7 +65,8 @@ class Documents:
             raise EventUnfit(DeadLetterReason.EVENT_UNREADABLE, stage, str(error)) from error
         except Exception as error:
             # A fault of ours must not hold the partition up: the event is kept, the trace is in the log.
-            log.exception("Event %s, number %d of %s", id, provenance.number, provenance.stream)
+            about = {"event_id": id, "ingest_stream": provenance.stream, "ingest_number": provenance.number}
+            log.exception("Event %s, number %d of %s", id, provenance.number, provenance.stream, extra=about)
             raise EventUnfit(DeadLetterReason.EVENT_UNFIT, stage, repr(error)) from error
         return document if rule is None else Filtered(rule)
 

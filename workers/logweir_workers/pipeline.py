@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from logweir import event as identity
@@ -28,6 +28,7 @@ from logweir.record import Batch, Record, Refused, decode
 from logweir.source_ledger import Source
 from logweir.store import DeadLetter, Document, Store
 from logweir_workers import dead_letter
+from logweir_workers.dead_letter import LetterLog
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
@@ -81,11 +82,13 @@ class Pipeline:
     def __init__(
         self, *, store: Store, enrich: Enricher, topic_id: str, events_max: int, clock: Clock,
         filters: Filters | None = None, letter_room: LetterRoom | None = None,
+        letter_log: LetterLog | None = None,
         event_fields: Mapping[str, EventFields] | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._documents = Documents(enrich, filters or Filters())
         self._letter_room = letter_room or LetterRoom(store, StoreSettings())
+        self._letter_log = letter_log or LetterLog()
         self._topic_id = topic_id
         self._events_max = events_max
         self._event_fields = event_fields or {}
@@ -201,6 +204,7 @@ class Pipeline:
             if work.outcomes[place] is Outcome.FILTERED:
                 metrics.get("logweir_worker_filtered_events_total").labels(reason).inc()
         for letter in work.letters:
+            self._letter_log.kept(letter, work.delivery, work.record)
             metrics.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
 
     def _prepare_batch(self, work: Work, record: Record, batch: Batch, place: int, first_days: FirstDays) -> None:
@@ -241,7 +245,7 @@ class Pipeline:
         self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str
     ) -> DeadLetter:
         assert work.record is not None
-        batch, index_in_batch = _find(work.record.batches, place)
+        batch, index_in_batch = dead_letter.batch_at(work.record.batches, place)
         return dead_letter.of_event(
             topic_id=self._topic_id,
             delivery=work.delivery,
@@ -262,14 +266,6 @@ class Pipeline:
             # The door's clock may be ahead of ours.
             seen.add(max(0, now_us - batch.received_us) / 1e6, len(batch.events))
         seen.hand_over()
-
-
-def _find(batches: Iterable[Batch], place: int) -> tuple[Batch, int]:
-    for batch in batches:
-        if place < len(batch.events):
-            return batch, place
-        place -= len(batch.events)
-    raise IndexError(place)
 
 
 def _known(outcomes: list[Outcome | None]) -> list[Outcome]:

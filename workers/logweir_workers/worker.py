@@ -29,6 +29,7 @@ from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
 from logweir_workers.bookkeeping import StoreAuditor
+from logweir_workers.dead_letter import LetterLog
 from logweir_workers.filters import Filters
 from logweir_workers.letter_room import LetterRoom
 from logweir_workers.merging import HourMerger
@@ -141,6 +142,7 @@ class Worker:
         self._enrich = enrich.load(settings.worker)
         self._filters = Filters.of_file(settings.worker.filters_file)
         self._letter_room = LetterRoom(store, settings.store)
+        self._letter_log = LetterLog(settings.keys_path.parent)
         self._ledgers: dict[int, PartitionLedger] = {}
         self._fetched: deque[Delivery | _Hole] = deque()
         self._bulk = _Bulk()
@@ -188,6 +190,7 @@ class Worker:
                     clock=self._clock,
                     filters=self._filters,
                     letter_room=self._letter_room,
+                    letter_log=self._letter_log,
                 )
                 self._read()
         except Stopped:
