@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+import urllib.error
+import urllib.request
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,10 +27,14 @@ from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import Tracker
 from logweir_workers.retention import delete_old_books, old_books
+from tests.flow.product import Process, environment, free_port
+from tests.logweir import silence_world
+from tests.logweir.silence_world import World
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, eventually, running_worker
 
 EMITTERS = 1000
+SILENT_MINUTES = 60
 
 
 @pytest.fixture
@@ -63,29 +70,37 @@ def refreshed(settings: Settings, queue: Queue, store: Store) -> Figures:
     return figures(exporter)
 
 
-def write_traffic(door: Door) -> None:
-    """Numbered events of which 3 and 4 never come, a bare pair, one that no worker can read; then the marker."""
+def write_traffic(door: Door) -> bytes:
+    """Numbered events of which 3 and 4 never come, a bare pair, one that no worker can read; then the marker.
+
+    Gives the bytes of the first record.
+    """
     mark = clock.now_us()
     app = {"key": "app", "emitter": "web-1", "epoch": "run"}
-    door.write(batch(b'{"n":1}', b'{"n":2}', sequence_first=1, high=2, id=b"\x01" * 16, received_us=mark, **app))
+    one = batch(b'{"n":1}', b'{"n":2}', sequence_first=1, high=2, id=b"\x01" * 16, received_us=mark, **app)
+    payload = door.write(one)
     door.write(
         batch(b'{"n":5}', sequence_first=5, high=5, dropped={"disk_full": 1}, id=b"\x02" * 16, received_us=mark, **app)
     )
     door.write(batch(b'{"a":1}', b'{"a":2}', b"{", key="bare", id=b"\x03" * 16, received_us=mark))
     accepted = [Accepted("app", "web-1", 3, 0), Accepted("bare", None, 3, 0)]
     door.write_as(Kind.MARKER, Marker(accepted=accepted, voids=[]), first=1, count=6)
+    return payload
 
 
 def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Store) -> None:
     """Accepted, each outcome, lost and dropped are right to the event; of the bare emitter no loss is claimed."""
     door = Door(queue)
     write_traffic(door)
+    lag = ("logweir_queue_lag_records", settings.worker.group, "0", queue.topic)
     with running_worker(settings, queue, store):
         # What comes a while later shows that the missing one is late.
         until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=15)
         time.sleep(1.2)
         door.write_as(Kind.CANARY, [batch(high=1, key="")])
         until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 1, wait_s=15)
+        # An idle worker finds out by itself, and might end before it has read the last record.
+        until(lambda: refreshed(settings, queue, store)[lag] == 0, wait_s=15)
     found = refreshed(settings, queue, store)
     door.close()
 
@@ -102,7 +117,7 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
     assert found["logweir_dead_letters_held", "event_unreadable"] == 1
     assert found["logweir_ledger_windows", "balanced"] == 1
     assert found["logweir_ledger_imbalance_events",] == 0
-    assert found["logweir_queue_lag_records", settings.worker.group, "0", queue.topic] == 0
+    assert found[lag] == 0
     assert ("logweir_canary_last_success_timestamp_seconds", "070707070707") in found
 
 
@@ -190,11 +205,11 @@ def test_what_no_worker_has_read_is_lag_and_ages(settings: Settings, queue: Queu
 def test_no_counter_falls_when_everything_restarts(settings: Settings, queue: Queue, store: Store) -> None:
     """A new worker, a new exporter, the same records once more: every counter stays, or grows."""
     door = Door(queue)
-    write_traffic(door)
+    payload = write_traffic(door)
     with running_worker(settings, queue, store):
         until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=15)
     before = refreshed(settings, queue, store)
-    door.write(batch(b'{"n":1}', b'{"n":2}', sequence_first=1, key="app", emitter="web-1", epoch="run"), first=1)
+    door.write_bytes(payload)
     with running_worker(settings, queue, store) as worker:
         eventually(lambda: worker.stalled() is None)
         until(
@@ -243,10 +258,8 @@ def test_what_was_read_last_stays_while_the_queue_is_away(settings: Settings, qu
     )
 
 
-def test_only_the_worst_emitters_have_a_series_and_a_scrape_is_quick(
-    settings: Settings, queue: Queue, store: Store
-) -> None:
-    """Of 1,000 emitters with losses three are named, the others are one sum; serving it takes under 100 ms."""
+def test_only_the_worst_emitters_have_a_series(settings: Settings, queue: Queue, store: Store) -> None:
+    """Of 1,000 emitters with losses three are named, the others are one sum."""
     claimed = store.claim("position:logweir:" + queue.topic_id() + ":0", "test")
     documents = [
         _losing(settings.worker.group, queue.topic_id(), number, claimed.generation)
@@ -255,7 +268,6 @@ def test_only_the_worst_emitters_have_a_series_and_a_scrape_is_quick(
     store.write_ledger(documents)
     exporter = Exporter(settings, store=store, queue=queue, clock=clock.now_us)
     exporter.refresh()
-    took_s = min(_timed(exporter) for _ in range(3))
     found = figures(exporter)
 
     named = {key[1]: value for key, value in found.items() if key[0] == "logweir_emitter_lost_events"}
@@ -264,7 +276,6 @@ def test_only_the_worst_emitters_have_a_series_and_a_scrape_is_quick(
     }  # fmt: skip
     assert found["logweir_events_lost_total", "A"] == sum(named.values())
     assert found["logweir_series_capped", "logweir_emitter_lost_events"] == EMITTERS - 3
-    assert took_s < 0.1
 
 
 def _losing(group: str, topic_id: str, lost: int, generation: int) -> LedgerDocument:
@@ -276,9 +287,41 @@ def _losing(group: str, topic_id: str, lost: int, generation: int) -> LedgerDocu
     return LedgerDocument(id, generation, {"position": 1, **state.as_body()})
 
 
-def _timed(exporter: Exporter) -> float:
-    registry = CollectorRegistry()
-    registry.register(exporter)
+def test_a_scrape_is_quick_with_a_thousand_emitters_that_lose_and_are_silent(
+    settings: Settings, queue: Queue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running exporter as it comes, over HTTP: half of its scrapes take less than 100 ms, whatever it reads."""
+    monkeypatch.setattr(silence_world, "START", clock.window_of(clock.now_us()) - SILENT_MINUTES)
+    world = World(store, group=settings.worker.group)
+    for minute, number in enumerate((1, 5, 9, 13)):
+        for name in range(EMITTERS):
+            world.send(silence_world.batch(minute, f"e{name}", sequence=number, epoch="run"))
+    world.canaries(4, SILENT_MINUTES)
+    world.flush(SILENT_MINUTES)
+    port = free_port()
+    words = ["exporter", "--data-dir", str(settings.data_dir), "--port", str(port)]
+    exporter = Process(words, settings.data_dir / "log", environment(LOGWEIR_SILENCE_LEARN_S="60"))
+    try:
+        until(lambda: b'"logweir_emitter_silence_seconds"} 800.0' in scraped(port), wait_s=60)
+        text, times_s = scraped(port), [timed(port) for _ in range(21)]
+    finally:
+        exporter.stop()
+
+    for name in ("logweir_emitter_lost_events", "logweir_emitter_silence_seconds"):
+        # The 200 worst, and the others.
+        assert text.count(f"{name}{{".encode()) == 201
+    assert statistics.median(times_s) < 0.1
+
+
+def scraped(port: int) -> bytes:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return bytes(answer.read())
+    except urllib.error.URLError:
+        return b""
+
+
+def timed(port: int) -> float:
     began_s = time.perf_counter()
-    generate_latest(registry)
+    assert scraped(port)
     return time.perf_counter() - began_s
