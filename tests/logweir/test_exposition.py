@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import http.client
 import socket
+from pathlib import Path
 
 import pytest
 
 from logweir import exposition, metrics
 from logweir.errors import PORT_TAKEN, LogweirError
+
+ROOT = Path(__file__).parents[2]
 
 
 def get(port: int, path: str, *, address: str = "127.0.0.1") -> tuple[int, bytes]:
@@ -90,3 +94,29 @@ def test_every_metric_of_the_table_can_be_made() -> None:
     """Names, labels and starting values of every row are such that prometheus-client takes them."""
     for row in metrics.METRICS:
         assert metrics.get(row.name) is metrics.get(row.name)
+
+
+def test_every_metric_of_the_table_is_used_by_the_code() -> None:
+    """By its name, or by one that a file puts together of words that it has: the table alone publishes nothing."""
+    used = {name for folder in CODE for file in folder.rglob("*.py") for name in names_in(file)}
+
+    assert {row.name for row in metrics.METRICS} - used == set()
+
+
+CODE = [ROOT / "logweir", ROOT / "ingest", ROOT / "workers", ROOT / "console"]
+
+
+def names_in(file: Path) -> set[str]:
+    """The texts of a file, but for a table of metrics; and its f-strings, filled with these texts."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree.body = [one for one in tree.body if not ast.unparse(one).startswith("METRICS = ")]
+    nodes = list(ast.walk(tree))
+    texts = {one.value for one in nodes if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return texts.union(*(_filled(one, texts) for one in nodes if isinstance(one, ast.JoinedStr)))
+
+
+def _filled(pattern: ast.JoinedStr, texts: set[str]) -> set[str]:
+    match pattern.values:
+        case [ast.Constant(value=str(before)), ast.FormattedValue(), ast.Constant(value=str(after))]:
+            return {before + text + after for text in texts} if before.startswith("logweir_") else set()
+    return set()
