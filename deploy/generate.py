@@ -49,8 +49,9 @@ have quotas of its own (429 `quota_exceeded`). Fixed by what they bound: the `Lo
 ([JSON](json.md#compression)).
 """
 _METRICS_HEAD = """\
-Ingest serves `/metrics` on its own port, each worker on `worker.metrics_port` or the next free one above. Histograms
-have `_bucket`, `_sum` and `_count` as usual. Times are in seconds, sizes in bytes.
+Ingest and the console serve `/metrics` on their own ports, each worker on `worker.metrics_port` or the next free one
+above, the exporter on `exporter.port`. Histograms have `_bucket`, `_sum` and `_count` as usual. Times are in seconds,
+sizes in bytes.
 """
 _FIELDS_HEAD = """\
 Every top-level field of a stored event. Whatever else an event brings along moves under `details`. The names in the

@@ -335,6 +335,8 @@ INTERNAL = Problem(
     "Try again; the operator finds the cause in the door's log under {reference}.",
     retry=True,
 )
+AT_THE_DOOR = tuple(one for one in tuple(globals().values()) if isinstance(one, Problem))
+"""The problems so far."""
 
 # --- settings, keys, command line ---------------------------------------------------------------------------------
 SETTING_UNKNOWN = Problem(

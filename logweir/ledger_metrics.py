@@ -20,7 +20,7 @@ from logweir.clock import WINDOW_US
 from logweir.config import Settings
 from logweir.equation import OUTCOMES
 from logweir.expectations import EMITTER, SOURCE
-from logweir.lag import lags
+from logweir.lag import Lag, lags
 from logweir.ledger import read_positions
 from logweir.outcomes import DeadLetterReason
 from logweir.queue import Queue
@@ -47,15 +47,12 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now_us)
     yield from _events(books)
     yield from _numbered(books)
+    yield _places(books)
     silence = read_silence(store, group=group, settings=settings.silence, now_us=now_us)
     yield from _silence(silence)
     yield from _worst(books, silence, settings.exporter.emitters_max)
-    # What is worked off is accounted for up to now, however long ago its last record came.
-    marks = [
-        body.get("watermark_us", 0) if behind[at].records else now_us
-        for at, body in positions.items() if at in behind
-    ]  # fmt: skip
-    yield from _windows(books, marks, now_us)
+    settled_us = min(_settled_us(lag, positions.get(at, {}), now_us) for at, lag in behind.items())
+    yield from _windows(books, settled_us, now_us)
     yield from _canaries(positions.values())
     yield _family("logweir_queue_expired_offsets_total", {(): sum(map(_expired, ever.values()))})
     labels = {partition: (queue.topic, str(partition), group) for partition in behind}
@@ -115,6 +112,29 @@ def _numbered(books: Books) -> Iterator[Metric]:
     yield _family("logweir_events_recovered_in_queue_total", {(): books.row.recovered_in_queue})
 
 
+def _places(books: Books) -> Metric:
+    """Where what was lost was lost, and of which class it was. A gauge: whose it was may be learned later."""
+    before, in_queue = dict.fromkeys(NUMBERED, 0), {**dict.fromkeys(NUMBERED, 0), "D": 0}
+    for letter in in_queue:
+        in_queue[letter] += books.carried.lost_in_queue[letter]
+    for letter, counts in books.carried.numbered.items():
+        before[letter] += max(0, counts["lost"] - books.carried.lost_in_queue[letter])
+    own: Counter[tuple[str, Any]] = Counter()
+    for emitter, found in books.emitters.items():
+        letter, of_queue = books.class_of(emitter), found.row.lost_in_queue + found.row.recovered_in_queue
+        in_queue[letter] += of_queue
+        # Where events bring their numbers along, these are of other emitters of the key than sent them.
+        own[letter, emitter[0] if letter == "B" else emitter] += (found.total("lost") or 0) - of_queue
+    for (letter, _), count in own.items():
+        if letter in before:
+            before[letter] += max(0, count)
+    unknown = books.row.lost_in_queue + books.row.recovered_in_queue - sum(in_queue.values())
+    in_store = sum(max(0, -one["difference"]) for one in books.store_differences)
+    samples = {("before_door", letter): count for letter, count in before.items()}
+    samples |= {("queue", letter): count for letter, count in {**in_queue, UNKNOWN: unknown}.items()}
+    return _family("logweir_lost_events", {**samples, ("store", UNKNOWN): in_store})
+
+
 def _silence(silence: Silence) -> Iterator[Metric]:
     emitters = {(state.value, letter): 0 for state in State for letter in (*NUMBERED, "D")}
     yield _family("logweir_emitters", {**emitters, **silence.emitter_counts()})
@@ -151,16 +171,22 @@ def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric
     yield _family("logweir_series_capped", capped)
 
 
-def _windows(books: Books, marks: list[int], now_us: int) -> Iterator[Metric]:
+def _settled_us(lag: Lag, position: Mapping[str, Any], now_us: int) -> int:
+    """Up to when all that the queue took for a partition is settled, whether anybody has ever read it or not."""
+    if lag.seconds is None:  # The queue did not give its first record in time: the last that was settled is known.
+        return int(position.get("watermark_us", 0))
+    return now_us - int(lag.seconds * 1e6)
+
+
+def _windows(books: Books, settled_us: int, now_us: int) -> Iterator[Metric]:
     states = {**dict.fromkeys(_STATES, 0), **books.states}
     labels = {state: (state.removeprefix("open: ").replace(" ", "_"),) for state in states}
     yield _family("logweir_ledger_windows", {labels[state]: count for state, count in states.items()})
     yield _family("logweir_ledger_imbalance_events", {(): books.imbalance})
     opened = [window.window.window * WINDOW_US for window in books.windows if window.state == "open"]
     yield _family("logweir_ledger_oldest_open_window_timestamp_seconds", {(): min(opened, default=now_us) / 1e6})
-    if marks and min(marks) > 0:
-        samples = {("settled",): min(marks) / 1e6, ("closed",): min(*opened, *marks, now_us) / 1e6}
-        yield _family("logweir_stage_watermark_timestamp_seconds", samples)
+    samples = {("settled",): settled_us / 1e6, ("closed",): min(*opened, settled_us, now_us) / 1e6}
+    yield _family("logweir_stage_watermark_timestamp_seconds", samples)
 
 
 def _canaries(positions: Iterable[dict[str, Any]]) -> Iterator[Metric]:

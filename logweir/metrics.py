@@ -23,6 +23,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from logweir import __version__
 from logweir.counts import CountsFile
+from logweir.errors import AT_THE_DOOR
 from logweir.files import locked
 
 
@@ -54,7 +55,10 @@ _OUTCOMES = (("indexed",), ("duplicate",), ("filtered",), ("dead_lettered",))
 
 METRICS = (
     Metric("logweir_build_info", Kind.GAUGE, "Always 1; the label says which version runs.", ("version",)),
-    Metric("logweir_ingest_requests_total", Kind.COUNTER, "Requests answered by ingest.", ("endpoint", "code")),
+    Metric(
+        "logweir_ingest_requests_total", Kind.COUNTER, "Requests answered by ingest.", ("endpoint", "code"),
+        initial=tuple(("events", str(code)) for code in sorted({202, *(problem.status for problem in AT_THE_DOOR)})),
+    ),
     Metric(
         "logweir_ingest_request_duration_seconds", Kind.HISTOGRAM, "From the last byte of an accepted request to its answer, each request counted.",
         ("endpoint",), _SECONDS,
@@ -68,6 +72,7 @@ METRICS = (
         "logweir_ingest_rejected_requests_total", Kind.COUNTER,
         "Requests refused, none of their events accepted, by the problem's code; for key_refused by its cause: key_expired or"
         " key_wrong_network.", ("reason",),
+        initial=(("key_expired",), ("key_wrong_network",), *((problem.code,) for problem in AT_THE_DOOR)),
     ),
     Metric(
         "logweir_ingest_failed_addresses_forgotten_total", Kind.COUNTER,
@@ -89,6 +94,16 @@ METRICS = (
     Metric("logweir_ingest_queue_fill_ratio", Kind.GAUGE, "Share of the buffer that waits for the queue's confirmation, 0 to 1."),
     Metric("logweir_ingest_spool_size_bytes", Kind.GAUGE, "Bytes that wait on this machine's disk for the queue."),
     Metric("logweir_ingest_spool_size_bytes_max", Kind.GAUGE, "Bytes that may wait on this machine's disk, all processes together.", merge="livemax"),
+    Metric(
+        "logweir_ingest_spool_fill_ratio", Kind.GAUGE,
+        "How much is taken of what a process may keep on this machine's disk, by itself or by others, 0 to 1: of the process that is"
+        " fullest.", merge="livemax",
+    ),
+    Metric(
+        "logweir_ingest_spool_oldest_seconds", Kind.GAUGE,
+        "How long ago the minute ended in which the oldest record on this machine's disk was received; 0 when there is none.",
+        merge="livemax",
+    ),
     Metric(
         "logweir_ingest_spool_records_total", Kind.COUNTER, "Records written to the spool, and forwarded from it to the queue.",
         ("way",), initial=(("written",), ("forwarded",)),
@@ -171,6 +186,10 @@ METRICS = (
         ("path",), (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
     ),
     Metric("logweir_canary_sent_total", Kind.COUNTER, "Canaries that ingest sent, or was due to send and could not."),
+    Metric(
+        "logweir_canary_sent_timestamp_seconds", Kind.GAUGE,
+        "When the last canary was sent, or was due and could not be, by ingest process that runs.", ("process",), merge="livemax",
+    ),
     Metric("logweir_canary_returned_total", Kind.COUNTER, "Canaries that came through queue and worker into the store."),
     Metric(
         "logweir_canary_roundtrip_seconds", Kind.HISTOGRAM, "From sending a canary to having it in the store's ledger.", (),
@@ -205,6 +224,12 @@ METRICS = (
         "Events that the queue lost between door and worker; those of class A and B are also among those lost.",
     ),
     Metric("logweir_events_recovered_in_queue_total", Kind.COUNTER, "Events that came after the queue was known to have lost them."),
+    Metric(
+        "logweir_lost_events", Kind.GAUGE,
+        "Events lost since the ledger began, come after all or not, by where: before_door (numbered, less what the queue is known"
+        " to have lost of them; of class D it is unknown, and not here), queue, store (fewer documents than were indexed). Class"
+        " unknown: nobody knows whose they were.", ("place", "class"),
+    ),
     Metric("logweir_events_recovered_total", Kind.COUNTER, "Numbered events that came after they were counted as lost.", ("class",)),
     Metric("logweir_events_dropped_total", Kind.COUNTER, "Events that emitters say they dropped themselves.", ("class",)),
     Metric("logweir_events_missing", Kind.GAUGE, "Numbered events that are awaited still: neither here nor lost.", ("class",)),
@@ -239,7 +264,8 @@ METRICS = (
     Metric("logweir_ledger_read_timestamp_seconds", Kind.GAUGE, "When the exporter has read all this."),
     Metric(
         "logweir_stage_watermark_timestamp_seconds", Kind.GAUGE,
-        "Up to when everything that was received is settled, and is in closed windows.", ("stage",),
+        "Up to when everything that the queue took is settled, and is in closed windows. What waits in a door's spool is not in"
+        " the queue: logweir_ingest_spool_oldest_seconds.", ("stage",),
     ),
     Metric(
         "logweir_queue_lag_records", Kind.GAUGE, "Records behind the group's position, whether a worker runs or not.",

@@ -41,6 +41,7 @@ EVENTS_MAX = 10_000
 
 _MAGIC = b"LWR"
 _HEADER = struct.Struct(">3sBBB16sQIIII")
+HEADER_SIZE_BYTES = _HEADER.size
 _CODEC_NONE = 0
 _CODEC_ZSTD = 1
 _COMPRESS_FROM_BYTES = 128
@@ -235,7 +236,7 @@ def decode(data: bytes) -> Record:
 
 
 def header_of(data: bytes) -> Header | None:
-    """The header of a record of our version, None for anything else."""
+    """The header of a record of our version, or of its first HEADER_SIZE_BYTES; None for anything else."""
     if len(data) < _HEADER.size or data[:3] != _MAGIC or data[3] != VERSION:
         return None
     _, _, _, _, ingest_epoch, first, count, window, _, _ = _HEADER.unpack_from(data)

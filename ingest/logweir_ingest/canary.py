@@ -26,6 +26,7 @@ class Canary:
         self._due_s = time.monotonic() + interval_s
         self._number = 0
         self._sent = metrics.get("logweir_canary_sent_total")
+        self._sent_at = metrics.get("logweir_canary_sent_timestamp_seconds")
         self._in_queue = metrics.get("logweir_ingest_records_total").labels("canary")
 
     def tick(self) -> None:
@@ -36,6 +37,8 @@ class Canary:
         self._due_s = now_s + self._interval_s
         self._number += 1
         self._sent.inc()
+        # By the name that the exporter has for this process; no series of one that sends none.
+        self._sent_at.labels(self._ingest_epoch.hex()[:12]).set(self._clock() / 1e6)
         partitions = self._enqueuer.partition_count
         if not partitions:
             return

@@ -14,6 +14,7 @@ same numbers; readers settle it once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -23,10 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from logweir import metrics
-from logweir.clock import now_us
+from logweir.clock import WINDOW_US, now_us
 from logweir.config import MEBIBYTE, Settings, shown_url
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, SPOOL_FAILED, LogweirError
 from logweir.queue import Queue
+from logweir.record import HEADER_SIZE_BYTES, header_of
 from logweir_ingest.drain import Drain
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
@@ -364,6 +366,8 @@ class Enqueuer:
                     way.is_spooling = way.is_spooling and self._spool.has_unread(partition)
         self._room.holds(self._spool.size_bytes)
         self._meters.damaged(self._spool.damaged_bytes)
+        with contextlib.suppress(OSError):  # What cannot be read is counted where it is to be forwarded.
+            self._meters.waiting(self._spool.heads(HEADER_SIZE_BYTES))
 
     def _complain(self, partition: int, reason: object) -> None:
         if partition not in self._complained:
@@ -566,6 +570,8 @@ class _Meters:
         self._fill_ratio = metrics.get("logweir_ingest_queue_fill_ratio")
         self._spool_bytes = metrics.get("logweir_ingest_spool_size_bytes")
         self._spool_bytes_max = metrics.get("logweir_ingest_spool_size_bytes_max")
+        self._spool_fill_ratio = metrics.get("logweir_ingest_spool_fill_ratio")
+        self._spool_oldest_seconds = metrics.get("logweir_ingest_spool_oldest_seconds")
         records = metrics.get("logweir_ingest_spool_records_total")
         self.written = records.labels("written")
         self.forwarded = records.labels("forwarded")
@@ -581,7 +587,16 @@ class _Meters:
         self._damaged.inc(size_bytes - self._damaged_bytes)
         self._damaged_bytes = size_bytes
 
+    def waiting(self, heads: list[bytes]) -> None:
+        """``heads``: how the records begin that have waited longest in the spool."""
+        headers = filter(None, map(header_of, heads))
+        # A record may be of its window's last moment.
+        at_us = now_us()
+        ended_us = min(((header.window + 1) * WINDOW_US for header in headers), default=at_us)
+        self._spool_oldest_seconds.set(max(0.0, (at_us - ended_us) / 1e6))
+
     def ticked(self, fill_ratio: float, room: Room) -> None:
         self._fill_ratio.set(fill_ratio)
         self._spool_bytes.set(room.held_bytes)
         self._spool_bytes_max.set(room.size_bytes_max)
+        self._spool_fill_ratio.set(room.fill_ratio)

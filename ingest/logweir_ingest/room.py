@@ -68,6 +68,12 @@ class Room:
         with self._lock:
             return self._free_bytes() < _FULL_BELOW_BYTES
 
+    @property
+    def fill_ratio(self) -> float:
+        """How much is taken of what this process may fill, by itself or by others: 0 to 1, where it takes no more."""
+        with self._lock:
+            return min(1.0, max(0.0, 1 - self._free_bytes() / self.share_bytes))
+
     def _free_bytes(self) -> int:
         used_bytes = self.held_bytes + self._taken_bytes
         return min(self.share_bytes - used_bytes, self.size_bytes_max - self.others_bytes - used_bytes)

@@ -136,6 +136,12 @@ class Spool:
         """The partitions of which there are records."""
         return [partition for partition, chain in self._chains.items() if chain.segments]
 
+    def heads(self, size_bytes: int) -> list[bytes]:
+        """The first bytes of each partition's oldest record; where that is damaged, of what there is."""
+        chains = [chain for chain in self._chains.values() if chain.segments]
+        frames = [chain.segments[0].read(FRAME_OVERHEAD_BYTES + size_bytes, chain.forwarded) for chain in chains]
+        return [frame[FRAME_OVERHEAD_BYTES:] for frame in frames]
+
     def has_unread(self, partition: int) -> bool:
         chain = self._chains[partition]
         return any(True for _ in self._unread(chain))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import prometheus_client
 import pytest
 
 from logweir.record import Kind
@@ -38,6 +39,25 @@ def test_each_partition_gets_one_in_turn_and_no_number_is_used(bench: Bench) -> 
     assert sorted(one.canary.high for _, one in found if one.canary) == list(range(1, PARTITIONS + 1))
     assert all(one.count == 0 and one.batches == [] for _, one in found)
     assert first.first == 1  # type: ignore[union-attr]
+
+
+def test_when_the_last_one_was_due_is_known_of_each_process(bench: Bench) -> None:
+    """By the name that the ledger has for it, also when it could not be sent; nothing of one that sends none."""
+    canary = canary_of(bench, 1e-6)
+    before = _sent_at(bench)
+    canary_of(bench, 0).tick()
+    unsent = _sent_at(bench)
+    bench.queue.faulty.stuck = set(range(PARTITIONS))
+    canary.tick()
+    bench.queue.faulty.free()
+
+    assert before is unsent is None
+    assert _sent_at(bench) == bench.clock() / 1e6
+
+
+def _sent_at(bench: Bench) -> float | None:
+    process = bench.merger.ingest_epoch.hex()[:12]
+    return prometheus_client.REGISTRY.get_sample_value("logweir_canary_sent_timestamp_seconds", {"process": process})
 
 
 def test_none_is_sent_before_its_time_nor_when_there_are_to_be_none(bench: Bench) -> None:

@@ -8,8 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import prometheus_client
 import pytest
 
+from logweir.clock import WINDOW_US
 from logweir.config import MEBIBYTE
 from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, SPOOL_FULL, LogweirError
 from logweir.files import locked
@@ -212,6 +214,24 @@ def test_a_disk_that_failed_is_doubted_until_it_can_be_written(tmp_path: Path, m
     assert [one.numbers["retry_after_s"] for one in refused if isinstance(one, LogweirError)] == [1, 1, 1]
     assert set(reasons) == {"the queue does not confirm records, and the spool cannot be written"}
     assert durable_of(after) == "spool"
+
+
+def test_how_long_the_oldest_record_has_waited_in_the_spool_is_known(tmp_path: Path) -> None:
+    """From the end of its minute on; 0 when nothing waits any more."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        # The clock of the bench stands, long ago.
+        ended_s = (bench.clock() // WINDOW_US + 1) * WINDOW_US / 1e6
+        with bench.slow():
+            assert durable_of(bench.send(event(1))) == "spool"
+            until(lambda: oldest_s() > 0)
+            waited_s, now_s = oldest_s(), time.time()
+        until(lambda: oldest_s() == 0)
+
+    assert now_s - waited_s == pytest.approx(ended_s, abs=10)
+
+
+def oldest_s() -> float:
+    return prometheus_client.REGISTRY.get_sample_value("logweir_ingest_spool_oldest_seconds") or 0.0
 
 
 def test_a_large_batch_reserves_room_for_all_of_it_before_its_first_record(tmp_path: Path) -> None:

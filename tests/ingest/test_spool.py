@@ -74,6 +74,25 @@ def test_records_come_back_in_order_per_partition_and_nothing_is_left(tmp_path: 
     assert list(tmp_path.iterdir()) == [tmp_path / "lock"]
 
 
+def test_heads_are_how_the_oldest_records_begin(tmp_path: Path) -> None:
+    """One of each partition; of what is forwarded none, and of a short or damaged one what there is."""
+    with opened(tmp_path) as spool:
+        spool.write([(0, b"first"), (0, b"second"), (3, b"x")])
+        before = spool.heads(3)
+        spool.read(0)
+        spool.forwarded(0)
+        after = spool.heads(3)
+        with segments(tmp_path)[0].open("r+b") as file:
+            file.truncate(20)
+        cut = spool.heads(3)
+        rest_of(spool, 3)
+
+        assert before == [b"fir", b"x"]
+        assert after == [b"sec", b"x"]
+        assert cut == [b"", b"x"]
+        assert len(spool.heads(3)) == 1
+
+
 def test_reading_and_writing_may_alternate(tmp_path: Path) -> None:
     """A drained partition begins a new segment; nothing is read twice or missed."""
     with opened(tmp_path) as spool:
@@ -337,6 +356,21 @@ def test_each_process_fills_its_share_and_none_what_the_others_hold() -> None:
 
     assert share.value.problem is others.value.problem is SPOOL_FULL
     assert others.value.numbers["held_bytes"] == 3 * MEBIBYTE
+
+
+def test_the_room_is_full_when_it_takes_no_more_whoever_has_filled_it() -> None:
+    """The ratio is of the process's share: 1 when that is taken, or when the others have left nothing of it."""
+    room = Room(1000, processes=4)
+    empty = room.fill_ratio
+    room.holds(200)
+    own = room.fill_ratio
+    room.others_bytes = 760
+    shared = room.fill_ratio
+    room.take(40)
+
+    assert (empty, own, shared, room.fill_ratio) == (0, 0.8, pytest.approx(0.84), 1)
+    with pytest.raises(LogweirError):
+        room.take(1)
 
 
 def test_retry_after_follows_from_the_rate_at_which_the_spool_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:

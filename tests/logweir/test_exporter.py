@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import statistics
 import threading
 import time
@@ -19,7 +20,7 @@ from logweir import clock, config, metrics
 from logweir.config import Settings
 from logweir.emitter_ledger import EmitterState, document_id
 from logweir.exporter import Exporter
-from logweir.ledger import PartitionLedger
+from logweir.ledger import PartitionLedger, read_positions
 from logweir.metrics import Kind as MetricKind
 from logweir.outcomes import Outcome
 from logweir.queue import Queue
@@ -108,6 +109,9 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
     assert found["logweir_events_total", "dead_lettered"] == 1
     assert found["logweir_events_expected_total", "A"] == 5
     assert found["logweir_events_dropped_total", "A"] == 1
+    assert found["logweir_lost_events", "A", "before_door"] == 1
+    assert ("logweir_lost_events", "D", "before_door") not in found
+    assert found["logweir_lost_events", "D", "queue"] == found["logweir_lost_events", "unknown", "store"] == 0
     assert found["logweir_events_missing", "A"] == 0
     assert ("logweir_events_lost_total", "D") not in found
     assert ("logweir_events_expected_total", "D") not in found
@@ -119,6 +123,37 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
     assert found["logweir_ledger_imbalance_events",] == 0
     assert found[lag] == 0
     assert ("logweir_canary_last_success_timestamp_seconds", "070707070707") in found
+
+
+def test_what_the_queue_lost_is_not_called_lost_before_the_door(settings: Settings, queue: Queue, store: Store) -> None:
+    """Of an emitter that numbers its events and of one that does not: each is told by its class."""
+    door = Door(queue)
+    app = {"key": "app", "emitter": "web-1", "epoch": "run"}
+    with running_worker(settings, queue, store):
+        door.write(batch(b'{"n":1}', sequence_first=1, high=1, id=b"\x01" * 16, **app))
+        until(lambda: refreshed(settings, queue, store)["logweir_events_total", "indexed"] == 1, wait_s=15)
+    door.write(batch(b'{"n":2}', b'{"n":3}', sequence_first=2, high=3, id=b"\x02" * 16, **app))
+    door.write(batch(b'{"n":1}', b'{"n":2}', b'{"n":3}', key="bare", id=b"\x03" * 16))
+    with sqlite3.connect(settings.data_dir / "queue.sqlite") as connection:
+        connection.execute("DELETE FROM record")
+    # Of five numbers 4 never left the emitter.
+    door.write(batch(b'{"n":5}', sequence_first=5, high=5, id=b"\x04" * 16, **app))
+    door.write_as(
+        Kind.MARKER, Marker([Accepted("app", "web-1", 4, 0), Accepted("bare", None, 3, 0)], []), first=1, count=7
+    )
+    with running_worker(settings, queue, store):
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 7, wait_s=15)
+        time.sleep(1.2)
+        door.write_as(Kind.CANARY, [batch(high=1, key="")])
+        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 3, wait_s=15)
+    found = refreshed(settings, queue, store)
+    door.close()
+
+    assert found["logweir_lost_events", "A", "before_door"] == 1
+    assert found["logweir_lost_events", "A", "queue"] == 2
+    assert found["logweir_lost_events", "D", "queue"] == 3
+    assert found["logweir_lost_events", "unknown", "queue"] == 0
+    assert found["logweir_events_lost_in_queue_total",] == 5
 
 
 def test_no_total_falls_when_old_books_are_let_go_of(settings: Settings, queue: Queue, store: Store) -> None:
@@ -200,6 +235,38 @@ def test_what_no_worker_has_read_is_lag_and_ages(settings: Settings, queue: Queu
 
     assert found["logweir_queue_lag_records", settings.worker.group, "0", queue.topic] == 2
     assert 0.3 <= found["logweir_queue_head_age_seconds", settings.worker.group, "0", queue.topic] < 15
+
+
+def settled_s_ago(found: Figures) -> float:
+    return (
+        found["logweir_ledger_read_timestamp_seconds",] - found["logweir_stage_watermark_timestamp_seconds", "settled"]
+    )
+
+
+def test_what_is_settled_is_known_of_a_partition_that_nobody_has_read(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    """Up to its first record, whether or not a worker has the others; up to now when that is read, too."""
+    empty = refreshed(settings, queue, store)
+    with running_worker(settings, queue, store):
+        # On start it writes a position for each partition: nothing is in any of them.
+        until(lambda: len(read_positions(store, settings.worker.group)) == queue.partition_count(), wait_s=15)
+    door = Door(queue)
+    door.write(batch(b"{}"))
+    time.sleep(0.3)
+    behind = refreshed(settings, queue, store)
+    with running_worker(settings, queue, store):
+        until(
+            lambda: refreshed(settings, queue, store)["logweir_queue_lag_records", "logweir", "0", "queue"] == 0,
+            wait_s=15,
+        )
+        again = refreshed(settings, queue, store)
+    door.close()
+
+    assert settled_s_ago(empty) == 0
+    assert 0.3 <= settled_s_ago(behind) < 15
+    assert behind["logweir_stage_watermark_timestamp_seconds", "closed"] > 0
+    assert settled_s_ago(again) == 0
 
 
 def test_no_counter_falls_when_everything_restarts(settings: Settings, queue: Queue, store: Store) -> None:

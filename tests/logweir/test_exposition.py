@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logweir import exposition, metrics
+from logweir import errors, exposition, metrics
 from logweir.errors import PORT_TAKEN, LogweirError
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +88,19 @@ def test_the_last_port_of_all_is_tried_and_none_behind_it() -> None:
         taken.listen()
         with pytest.raises(LogweirError, match=r"cannot listen on 127\.0\.0\.1:65535: Address already in use"):
             exposition.serve("It", "127.0.0.1", 65535, lambda: None)
+
+
+def test_what_a_door_may_refuse_has_its_series_from_the_start() -> None:
+    """So that the first burst is an increase, too: each code and its status, and why a key was refused."""
+    metrics.prepare(("logweir_ingest_requests", "logweir_ingest_rejected"))
+    text = metrics.exposition()[0].decode()
+
+    for problem in (errors.KEY_MISSING, errors.BODY_TOO_LARGE, errors.SPOOL_FULL, errors.INTERNAL):
+        assert f'logweir_ingest_rejected_requests_total{{reason="{problem.code}"}} ' in text
+        assert f'logweir_ingest_requests_total{{code="{problem.status}",endpoint="events"}} ' in text
+    assert 'logweir_ingest_rejected_requests_total{reason="key_expired"} ' in text
+    assert 'logweir_ingest_requests_total{code="202",endpoint="events"} ' in text
+    assert errors.SETTING_BAD.code not in text
 
 
 def test_every_metric_of_the_table_can_be_made() -> None:
