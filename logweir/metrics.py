@@ -93,7 +93,6 @@ METRICS = (
     ),
     Metric("logweir_ingest_queue_fill_ratio", Kind.GAUGE, "Share of the buffer that waits for the queue's confirmation, 0 to 1."),
     Metric("logweir_ingest_spool_size_bytes", Kind.GAUGE, "Bytes that wait on this machine's disk for the queue."),
-    Metric("logweir_ingest_spool_size_bytes_max", Kind.GAUGE, "Bytes that may wait on this machine's disk, all processes together.", merge="livemax"),
     Metric(
         "logweir_ingest_spool_fill_ratio", Kind.GAUGE,
         "How much is taken of what a process may keep on this machine's disk, by itself or by others, 0 to 1: of the process that is"

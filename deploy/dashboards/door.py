@@ -9,15 +9,17 @@ ANSWERS = Row("Answers", (
         "Requests, by answer",
         "Requests a second, by endpoint and HTTP status.",
         "reqps",
-        (Query("sum by (endpoint, code) (rate(logweir_ingest_requests_total[$__rate_interval]))", "{{endpoint}} {{code}}"),),
+        (Query(
+            "sum by (endpoint, code) (rate(logweir_ingest_requests_total[$__rate_interval])) > 0", "{{endpoint}} {{code}}",
+        ),),
         stacked=True,
     ),
     Panel(
         "Refused, by reason",
         "Requests a second of which no event was accepted, by the problem's code. docs/reference/problems.md has each.",
         "reqps",
-        (Query("sum by (reason) (rate(logweir_ingest_rejected_requests_total[$__rate_interval]))", "{{reason}}"),),
-        stacked=True, runbook="LogweirRejecting",
+        (Query("sum by (reason) (rate(logweir_ingest_rejected_requests_total[$__rate_interval])) > 0", "{{reason}}"),),
+        stacked=True, no_value="none", runbook="LogweirRejecting",
     ),
     Panel(
         "How long an answer to events takes",
@@ -90,37 +92,47 @@ QUEUE = Row("Into the queue", (
 SPOOL = Row("Spool", (
     Panel(
         "Spool fill",
-        "Share of the room on this machine's disk that is taken by records which wait for the queue. Full: the door answers 503.",
+        "Share of the room that a process has on this machine's disk which is taken, by its own records or others', of the"
+        " process that is fullest. Full: it answers 503.",
         "percentunit",
-        (Query(
-            "max by (instance) (logweir_ingest_spool_size_bytes / clamp_min(logweir_ingest_spool_size_bytes_max, 1))",
-            "{{instance}}",
-        ),),
-        red_from=0.8, runbook="LogweirSpoolFilling",
+        (Query("max by (instance) (logweir_ingest_spool_fill_ratio)", "{{instance}}"),),
+        width=6, red_from=0.8, runbook="LogweirSpoolFilling",
     ),
     Panel(
         "Time until the spool is full",
         "At the pace of the last half hour. A week is the longest shown, also where nothing is written.",
         "s",
         (Query(
-            "clamp_max(max by (instance) (logweir_ingest_spool_size_bytes_max - logweir_ingest_spool_size_bytes)"
-            " / clamp_min(max by (instance) (deriv(logweir_ingest_spool_size_bytes[30m])), 1e-3), 604800)",
+            "clamp_max((1 - max by (instance) (logweir_ingest_spool_fill_ratio))"
+            " / clamp_min(max by (instance) (deriv(logweir_ingest_spool_fill_ratio[30m])), 1e-9), 604800)",
             "{{instance}}",
         ),),
-        red_below=14400, runbook="LogweirSpoolFilling",
+        width=6, red_below=14400, runbook="LogweirSpoolFilling",
+    ),
+    Panel(
+        "Bytes in the spool",
+        "Bytes on this machine's disk that wait for the queue.",
+        "bytes", (Query("sum by (instance) (logweir_ingest_spool_size_bytes)", "{{instance}}"),),
+        width=6, runbook="LogweirSpoolFilling",
+    ),
+    Panel(
+        "Oldest record in the spool",
+        "How long ago the minute ended in which the oldest record that waits was received.",
+        "s", (Query("max by (instance) (logweir_ingest_spool_oldest_seconds)", "{{instance}}"),),
+        width=6, red_from=120, runbook="LogweirFreshness",
     ),
     Panel(
         "Records through the spool",
         "Records a second, written to the spool and forwarded from it to the queue.",
         "cps", (Query("sum by (way) (rate(logweir_ingest_spool_records_total[$__rate_interval]))", "{{way}}"),),
-        runbook="LogweirSpoolFilling",
+        width=6, runbook="LogweirSpoolFilling",
     ),
     Panel(
         "Failures of the spool's disk",
         "Failures per step of the graph. The door answers 503 for what it cannot write.",
         "short",
         (Query("sum by (instance) (increase(logweir_ingest_spool_failures_total[$__rate_interval]))", "{{instance}}"),),
-        red_from=1, runbook="LogweirSpoolFailing",
+        width=6, red_from=1, runbook="LogweirSpoolFailing",
     ),
     Panel(
         "Damage in the spool",
@@ -129,14 +141,14 @@ SPOOL = Row("Spool", (
         (Query(
             "sum by (instance) (increase(logweir_ingest_spool_damaged_bytes_total[$__rate_interval]))", "{{instance}}",
         ),),
-        red_from=1, runbook="LogweirSpoolFailing",
+        width=6, red_from=1, runbook="LogweirSpoolFailing",
     ),
     Panel(
         "Processes that died",
         "Ingest processes, per step of the graph, that ended without being told to. Each was replaced.",
         "short",
         (Query("sum by (instance) (increase(logweir_ingest_processes_died_total[$__rate_interval]))", "{{instance}}"),),
-        red_from=1, runbook="LogweirProcessesDying",
+        width=6, red_from=1, runbook="LogweirProcessesDying",
     ),
 ))  # fmt: skip
 

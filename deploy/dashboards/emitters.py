@@ -35,7 +35,7 @@ STATES = Row("Who sends", (
         "Events a second that emitters have numbered, sent or not, by class. Of class D nobody knows.",
         "cps",
         (Query(
-            'max by (class) (rate(logweir_events_expected_total{class=~"$class"}[$__rate_interval]))', "class {{class}}",
+            'rate(logweir:events_expected:max{class=~"$class"}[$__rate_interval])', "class {{class}}",
         ),),
     ),
 ))  # fmt: skip
@@ -47,11 +47,11 @@ LOSSES = Row("Who loses", (
         "short",
         (
             Query(
-                'max by (class) (increase(logweir_events_lost_total{class=~"$class"}[$__rate_interval]))',
+                'increase(logweir:events_lost:max{class=~"$class"}[$__rate_interval])',
                 "lost, class {{class}}",
             ),
             Query(
-                'max by (class) (increase(logweir_events_recovered_total{class=~"$class"}[$__rate_interval]))',
+                'increase(logweir:events_recovered:max{class=~"$class"}[$__rate_interval])',
                 "recovered, class {{class}}",
             ),
         ),
@@ -62,7 +62,7 @@ LOSSES = Row("Who loses", (
         "Events a second that emitters say they dropped (Log-Dropped), by class: their buffer was full, or their disk.",
         "cps",
         (Query(
-            'max by (class) (rate(logweir_events_dropped_total{class=~"$class"}[$__rate_interval]))', "class {{class}}",
+            'rate(logweir:events_dropped:max{class=~"$class"}[$__rate_interval])', "class {{class}}",
         ),),
         runbook="LogweirLossExact",
     ),
@@ -100,7 +100,7 @@ LOSSES = Row("Who loses", (
     Panel(
         "Identity conflicts",
         "Events per step of the graph with the key, emitter, epoch and number of another one, and another content: a cloned machine.",
-        "short", (Query("max(increase(logweir_identity_conflicts_total[$__rate_interval]))", "conflicts"),),
+        "short", (Query("increase(logweir:identity_conflicts:max[$__rate_interval])", "conflicts"),),
         height=9, red_from=1, runbook="LogweirIdentityConflicts",
     ),
 ))  # fmt: skip

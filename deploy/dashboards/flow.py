@@ -7,13 +7,13 @@ from dashboards.table import Dashboard, Panel, Query, Row
 NOW = Row("Is anything being lost?", (
     Panel(
         "Lost",
-        "Numbered events that never came, less those that came after all, in the chosen range of time, by class: A"
-        " numbers its events, B has numbers of its own. What class D lost before the door is unknown: it is in no figure"
-        " here, and it is not 0.",
+        "Numbered events that were lost in the chosen range of time and have not come since, by class: A numbers its"
+        " events, B has numbers of its own. While older ones come after all it is the most that it can be. What class D"
+        " lost before the door is unknown: it is in no figure here, and it is not 0.",
         "short",
         (Query(
-            'max by (class) (increase(logweir_events_lost_total{class=~"$class"}[$__range]))'
-            ' - max by (class) (increase(logweir_events_recovered_total{class=~"$class"}[$__range]))',
+            'increase(logweir:events_lost:max{class=~"$class"}[$__range]) < logweir:events_lost:net{class=~"$class"}'
+            ' or logweir:events_lost:net{class=~"$class"}',
             "class {{class}}",
         ),),
         kind="stat", width=4, height=4, red_from=0.5, no_value="unknown", runbook="LogweirLossExact",
@@ -23,9 +23,7 @@ NOW = Row("Is anything being lost?", (
         "Events that were answered 2xx and that the queue lost between door and worker in the chosen range of time, of all classes;"
         " also those that came after all.",
         "short",
-        (Query(
-            "max(increase(logweir_events_lost_in_queue_total[$__range]))", "lost in the queue",
-        ),),
+        (Query("increase(logweir:events_lost_in_queue:max[$__range])", "lost in the queue"),),
         kind="stat", width=4, height=4, red_from=0.5, runbook="LogweirLostInQueue",
     ),
     Panel(
@@ -33,9 +31,9 @@ NOW = Row("Is anything being lost?", (
         "What is left of one numbered event in 10,000 that may be lost in 30 days. Below 0, more were.",
         "percentunit",
         (Query(
-            '1 - (sum(max by (class) (increase(logweir_events_lost_total{class=~"$class"}[30d])))'
-            ' - sum(max by (class) (increase(logweir_events_recovered_total{class=~"$class"}[30d]))))'
-            ' / clamp_min(sum(max by (class) (increase(logweir_events_expected_total{class=~"$class"}[30d]))), 1) / 0.0001',
+            '1 - sum(clamp_min(increase(logweir:events_lost:max{class=~"$class"}[30d])'
+            ' < logweir:events_lost:net{class=~"$class"} or logweir:events_lost:net{class=~"$class"}, 0))'
+            ' / clamp_min(sum(increase(logweir:events_expected:max{class=~"$class"}[30d])), 1) / 0.0001',
             "left",
         ),),
         kind="stat", width=4, height=4, red_below=0.25, runbook="LogweirLossBudgetBurn",
@@ -48,15 +46,21 @@ NOW = Row("Is anything being lost?", (
     ),
     Panel(
         "Stored up to",
-        "Age of the moment up to which everything that was received is settled.",
+        "Age of the moment up to which everything that the queue took is settled. What waits in a door's spool is not in"
+        " the queue.",
         "s", (Query('time() - max(logweir_stage_watermark_timestamp_seconds{stage="settled"})', "ago"),),
         kind="stat", width=3, height=4, red_from=120, runbook="LogweirFreshness",
     ),
     Panel(
         "Last canary back",
-        "Age of the newest canary that came through door, queue and worker into the store. Each door sends one every ten"
-        " seconds, unless ingest.canary_interval_s says otherwise.",
-        "s", (Query("time() - max(logweir_canary_last_success_timestamp_seconds)", "ago"),),
+        "How long ago the last canary was sent that came through queue and worker into the store, of the door's process of"
+        " which it is longest ago. Each sends one every ten seconds, unless ingest.canary_interval_s says otherwise.",
+        "s",
+        (Query(
+            "time() - min(max by (process) (logweir_canary_last_success_timestamp_seconds)"
+            " and on (process) logweir_canary_sent_timestamp_seconds)",
+            "ago",
+        ),),
         kind="stat", width=3, height=4, red_from=90, runbook="LogweirCanaryMissing",
     ),
     Panel(
@@ -70,23 +74,19 @@ NOW = Row("Is anything being lost?", (
 WHERE = Row("Where, and since when?", (
     Panel(
         "Not stored, by where",
-        "Events a second that did not become a document, from the front to the back: dropped by the emitter itself, lost"
-        " before the door (classes A and B; of class D it is unknown), lost in the queue, dead letters, filtered on purpose.",
+        "Events a second that did not become a document, from the front to the back: dropped by the emitter itself; numbered"
+        " and never come, by class (of class D it is unknown); lost in the queue, of all classes, the numbered ones among"
+        " those of A and B; dead letters; filtered on purpose.",
         "cps",
         (
-            Query("sum(max by (class) (rate(logweir_events_dropped_total[$__rate_interval])))", "dropped by the emitter"),
             Query(
-                "clamp_min(sum(max by (class) (rate(logweir_events_lost_total[$__rate_interval])))"
-                " - max(rate(logweir_events_lost_in_queue_total[$__rate_interval])), 0)",
-                "lost before the door",
+                'rate(logweir:events_dropped:max{class=~"$class"}[$__rate_interval])', "dropped by the emitter, class {{class}}",
             ),
-            Query("max(rate(logweir_events_lost_in_queue_total[$__rate_interval]))", "lost in the queue"),
-            Query(
-                'max by (outcome) (rate(logweir_events_total{outcome=~"dead_lettered|filtered"}[$__rate_interval]))',
-                "{{outcome}}",
-            ),
+            Query('rate(logweir:events_lost:max{class=~"$class"}[$__rate_interval])', "never come, class {{class}}"),
+            Query("rate(logweir:events_lost_in_queue:max[$__rate_interval])", "lost in the queue"),
+            Query('rate(logweir:events:max{outcome=~"dead_lettered|filtered"}[$__rate_interval])', "{{outcome}}"),
         ),
-        stacked=True, runbook="LogweirLossFastBurn",
+        runbook="LogweirLossFastBurn",
     ),
     Panel(
         "Share lost",
@@ -94,8 +94,8 @@ WHERE = Row("Where, and since when?", (
         " speaks at 14.4 times that.",
         "percentunit",
         (Query(
-            'clamp_max(max by (class) (rate(logweir_events_lost_total{class=~"$class"}[$__rate_interval]))'
-            ' / max by (class) (rate(logweir_events_expected_total{class=~"$class"}[$__rate_interval])), 1)',
+            'clamp_max(rate(logweir:events_lost:max{class=~"$class"}[$__rate_interval])'
+            ' / rate(logweir:events_expected:max{class=~"$class"}[$__rate_interval]), 1)',
             "class {{class}}",
         ),),
         red_from=0.00144, runbook="LogweirLossFastBurn",
@@ -107,7 +107,7 @@ WHERE = Row("Where, and since when?", (
         "cps",
         (
             Query("sum(rate(logweir_ingest_accepted_events_total[$__rate_interval]))", "accepted"),
-            Query("sum(max by (outcome) (rate(logweir_events_total[$__rate_interval])))", "settled"),
+            Query("sum(rate(logweir:events:max[$__rate_interval]))", "settled"),
         ),
         runbook="LogweirFreshness",
     ),
@@ -152,7 +152,7 @@ BOOKS = Row("The books, in all", (
             ),
             Query("max(logweir_events_undecided)", "undecided"),
         ),
-        kind="stat", width=12, height=5, runbook="LogweirLedgerImbalance",
+        kind="stat", width=8, height=5, runbook="LogweirLedgerImbalance",
     ),
     Panel(
         "The second equation",
@@ -166,7 +166,15 @@ BOOKS = Row("The books, in all", (
             Query('sum(max by (class) (logweir_events_recovered_total{class=~"$class"}))', "recovered"),
             Query('sum(max by (class) (logweir_events_missing{class=~"$class"}))', "missing"),
         ),
-        kind="stat", width=12, height=5, no_value="unknown", runbook="LogweirLossExact",
+        kind="stat", width=8, height=5, no_value="unknown", runbook="LogweirLossExact",
+    ),
+    Panel(
+        "Lost, by place and class",
+        "Events lost since the ledger began, come after all or not: before the door (of class D it is unknown, and not 0), in"
+        " the queue, or gone from the store, which has fewer documents than were indexed. Class unknown: nobody knows whose.",
+        "short",
+        (Query('max by (place, class) (logweir_lost_events{class=~"$class|unknown"})', "{{place}}, class {{class}}"),),
+        kind="stat", width=8, height=5, runbook="LogweirLossFastBurn",
     ),
 ))  # fmt: skip
 

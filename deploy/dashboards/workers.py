@@ -24,9 +24,13 @@ LAG = Row("Lag", (
     ),
     Panel(
         "Behind the doors",
-        "Age of the moment up to which everything received is settled, and is in closed windows.",
+        "Age of the moment up to which everything that the queue took is settled, and is in closed windows; and of the"
+        " oldest record that waits in a door's spool.",
         "s",
-        (Query("time() - max by (stage) (logweir_stage_watermark_timestamp_seconds)", "{{stage}}"),),
+        (
+            Query("time() - max by (stage) (logweir_stage_watermark_timestamp_seconds)", "{{stage}}"),
+            Query("max(logweir_ingest_spool_oldest_seconds)", "in a spool"),
+        ),
         red_from=120, runbook="LogweirFreshness",
     ),
     Panel(
@@ -56,7 +60,7 @@ OUTCOMES = Row("What becomes of the events", (
     Panel(
         "Settled, by outcome",
         "Events a second, by their first outcome, from the ledger: a restart changes nothing of it.",
-        "cps", (Query("max by (outcome) (rate(logweir_events_total[$__rate_interval]))", "{{outcome}}"),),
+        "cps", (Query("rate(logweir:events:max[$__rate_interval])", "{{outcome}}"),),
         stacked=True,
     ),
     Panel(
@@ -64,7 +68,7 @@ OUTCOMES = Row("What becomes of the events", (
         "Events per step of the graph whose outcome a replay or a retry has changed.",
         "short",
         (Query(
-            "max by (from_outcome, to_outcome) (increase(logweir_events_corrected_total[$__rate_interval]))",
+            "increase(logweir:events_corrected:max[$__rate_interval])",
             "{{from_outcome}} to {{to_outcome}}",
         ),),
     ),
@@ -132,7 +136,7 @@ WORKERS = Row("Workers", (
         "Offsets that expired unread",
         "Offsets per step of the graph that were gone from the topic before a worker had read them: retention is too short, or the"
         " workers stood still for too long.",
-        "short", (Query("max(increase(logweir_queue_expired_offsets_total[$__rate_interval]))", "offsets"),),
+        "short", (Query("increase(logweir:queue_expired_offsets:max[$__rate_interval])", "offsets"),),
         red_from=1, runbook="LogweirLostInQueue",
     ),
     Panel(

@@ -569,7 +569,6 @@ class _Meters:
         self._confirm_seconds = metrics.get("logweir_ingest_record_confirm_seconds")
         self._fill_ratio = metrics.get("logweir_ingest_queue_fill_ratio")
         self._spool_bytes = metrics.get("logweir_ingest_spool_size_bytes")
-        self._spool_bytes_max = metrics.get("logweir_ingest_spool_size_bytes_max")
         self._spool_fill_ratio = metrics.get("logweir_ingest_spool_fill_ratio")
         self._spool_oldest_seconds = metrics.get("logweir_ingest_spool_oldest_seconds")
         records = metrics.get("logweir_ingest_spool_records_total")
@@ -598,5 +597,4 @@ class _Meters:
     def ticked(self, fill_ratio: float, room: Room) -> None:
         self._fill_ratio.set(fill_ratio)
         self._spool_bytes.set(room.held_bytes)
-        self._spool_bytes_max.set(room.size_bytes_max)
         self._spool_fill_ratio.set(room.fill_ratio)

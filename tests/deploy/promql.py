@@ -20,6 +20,11 @@ VARIABLES = {
     "$class": ".+",
 }
 ROWS = {row.name: row for row in METRICS}
+_NAMES = list(ROWS)
+# The exporter's: of each exporter, and of each address that it has had, there is a series.
+LEDGER_COUNTERS = {
+    name for name in _NAMES[_NAMES.index("logweir_events_accepted_total") :] if ROWS[name].kind is Kind.COUNTER
+}
 
 
 def filled(expression: str, variables: dict[str, str] | None = None) -> str:

@@ -17,8 +17,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.deploy.compose import ROOT, load
-from tests.deploy.promql import ROWS, filled, metric_of, selectors
-from tests.deploy.rules import alerts
+from tests.deploy.promql import LEDGER_COUNTERS, ROWS, filled, metric_of, selectors
+from tests.deploy.rules import alerts, recorded
 
 FOLDER = ROOT / "deploy/grafana/dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
@@ -180,14 +180,22 @@ def target_histogram(dashboard: dict[str, Any]) -> Iterator[Finding]:
 
 
 def known_metrics(dashboard: dict[str, Any]) -> Iterator[Finding]:
-    """Ours: a metric is in the table, with the labels that are asked of it."""
+    """Ours: a metric is in the table, with the labels that are asked of it, or is recorded."""
     for title, expression in _readable(dashboard):
         for selector in selectors(expression):
             row = ROWS.get(metric_of(selector.name))
-            if selector.name == "ALERTS_FOR_STATE":
+            if selector.name == "ALERTS_FOR_STATE" or selector.name in recorded():
                 continue
             if row is None or not selector.labels <= {*row.labels, "job", "instance", "le"}:
                 yield title, f"asks for {selector.text}, which the table does not have"
+
+
+def ledger_counters(dashboard: dict[str, Any]) -> Iterator[Finding]:
+    """Ours: how much a count of the ledger has grown is asked of what is recorded, over all exporters."""
+    for title, expression in _readable(dashboard):
+        for selector in selectors(expression):
+            if selector.name in LEDGER_COUNTERS and selector.range_s:
+                yield title, f"asks of each exporter by itself how much {selector.name} has grown"
 
 
 def known_links(dashboard: dict[str, Any]) -> Iterator[Finding]:
@@ -228,6 +236,7 @@ RULES: dict[str, Rule] = {
     "target-counter-agg-rule": target_counter_agg,
     "target-histogram-rule": target_histogram,
     "known-metrics": known_metrics,
+    "ledger-counters": ledger_counters,
     "known-links": known_links,
 }
 
@@ -271,6 +280,7 @@ def _broken(what: str) -> dict[str, Any]:
         "target-counter-agg-rule": lambda: _ask(panel, "sum(logweir_events_total)"),
         "target-histogram-rule": lambda: _ask(panel, "rate(logweir_event_latency_seconds_bucket[$__rate_interval])"),
         "known-metrics": lambda: _ask(panel, 'logweir_events_missing{stage="x"}'),
+        "ledger-counters": lambda: _ask(panel, "max(rate(logweir_events_lost_total[$__rate_interval]))"),
         "known-links": lambda: panel["links"][0].update(url="/public/logweir/how-to/runbooks/LogweirNothing.md"),
     }
     wrong[what]()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.deploy.compose import ROOT, load
-from tests.deploy.promql import ROWS, metric_of, selectors
+from tests.deploy.promql import LEDGER_COUNTERS, ROWS, metric_of, selectors
 from tests.deploy.rules import alerts, recorded, rules
 
 CONFIGURATION = ROOT / "deploy/prometheus/prometheus.yml"
@@ -104,12 +104,25 @@ def test_rules_ask_for_series_that_exist() -> None:
             assert selector.labels <= {*row.labels, *SCRAPED}, selector.text
 
 
+def test_only_what_is_recorded_tells_how_much_a_count_of_the_ledger_has_grown() -> None:
+    """An exporter under another address has series of its own: an alert must not ask each by itself."""
+    asked = {name: selectors(rule["expr"]) for name, rule in alerts().items()}
+    alone = {name for name, found in asked.items() for one in found if one.range_s and one.name in LEDGER_COUNTERS}
+    over_all = [one for rule in recorded().values() for one in selectors(rule["expr"]) if one.name in LEDGER_COUNTERS]
+
+    assert alone == set()
+    assert {one.function for one in over_all} == {"max_over_time"}
+
+
 def test_jobs_are_named_as_the_rules_expect() -> None:
-    """LogweirTargetDown watches the jobs that begin so: all of ours."""
+    """LogweirTargetDown watches the jobs that begin so: all of ours. LogweirJobDown wants somebody in three of them."""
     jobs = [job["job_name"] for job in yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))["scrape_configs"]]
+    needed = re.findall(r'job="(.+?)"', alerts()["LogweirJobDown"]["expr"])
 
     assert [job for job in jobs if not job.startswith("logweir-")] == ["prometheus"]
+    assert len(needed) == 3
+    assert set(needed) <= set(jobs)
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
