@@ -138,8 +138,8 @@ class Spool:
 
     def heads(self, size_bytes: int) -> list[bytes]:
         """The first bytes of each partition's oldest record; where that is damaged, of what there is."""
-        chains = [chain for chain in self._chains.values() if chain.segments]
-        frames = [chain.segments[0].read(FRAME_OVERHEAD_BYTES + size_bytes, chain.forwarded) for chain in chains]
+        oldest = [chain.segments[0] for chain in self._chains.values() if chain.segments]
+        frames = [segment.read(FRAME_OVERHEAD_BYTES + size_bytes, segment.forwarded) for segment in oldest]
         return [frame[FRAME_OVERHEAD_BYTES:] for frame in frames]
 
     def has_unread(self, partition: int) -> bool:
