@@ -27,6 +27,7 @@ from logweir_ingest.auth import KeyReader
 from logweir_ingest.enqueue import open_enqueuer
 from logweir_ingest.fastlane import FastLane
 from logweir_ingest.merge import Merger
+from logweir_ingest.spool import Generation
 from logweir_ingest.tally import Tally
 from logweir_ingest.wsgi import make_app
 from tests.ingest.helpers import Answer, running
@@ -49,8 +50,9 @@ def faulty(tmp_path: Path) -> tuple[Door, str]:
 def door_of(kind: type[Door], tmp_path: Path) -> tuple[Door, str]:
     key = KeysFile(tmp_path / "keys.toml").add("default")
     settings = config.load(overrides={"data_dir": tmp_path}, environment={})
+    queue = open_queue(settings.queue)
     merger = Merger(
-        open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=bytes(16)), ingest_epoch=bytes(16),
+        open_enqueuer(settings, queue, ingest_epoch=bytes(16), generation=Generation()), ingest_epoch=bytes(16),
         clock=now_us, answer_timeout_s=1, record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
     )  # fmt: skip
     keys = KeyReader.of(settings)
