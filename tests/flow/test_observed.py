@@ -3,31 +3,41 @@
 Doors, worker, console and exporter on real Kafka and Elasticsearch are scraped by a real Prometheus with the rules of
 deploy/. Good, late, repeated, bad, unauthorised, filtered and conflicting events are sent, and some numbers never are.
 Then every query of every panel, and every series that a rule asks for, must be there, and the figures must be right.
+After that the queue loses records while no worker reads, and everything is started again: no total may fall.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from logweir import config
 from logweir.authority import Authority
+from logweir.metrics import METRICS
+from logweir.metrics import Kind as MetricKind
+from logweir.queue import open_queue
+from logweir.record import Accepted, Kind, Marker
 from tests.deploy.compose import ROOT
 from tests.deploy.promql import filled, selectors
-from tests.deploy.rules import recorded, rules
+from tests.deploy.rules import alerts, recorded, rules
 from tests.flow.product import Process, environment, free_port, logweir, wait_for_http
 from tests.services.prometheus import Prometheus, Sample, total
 from tests.waiting import until
+from tests.workers import helpers
 
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 VARIABLES = {"$__rate_interval": "5m", "$__range": "10m"}
@@ -40,6 +50,8 @@ SPEAKING = {
     "LogweirLossExact": "pending", "LogweirLossFastBurn": "firing", "LogweirDeadLetters": "firing",
     "LogweirIdentityConflicts": "firing", "LogweirRejecting": "pending",
 }  # fmt: skip
+# And whose own expression gives something, at once.
+ALERTING = {*SPEAKING, "LogweirLossSlowBurn", "LogweirLossBudgetBurn"}
 
 
 class Observed:
@@ -60,6 +72,9 @@ class Observed:
             LOGWEIR_EXPORTER_INTERVAL_S="0.5", LOGWEIR_EXPORTER_PORT=str(ports["exporter"]),
             LOGWEIR_WORKER_METRICS_PORT=str(ports["worker"]),
         )  # fmt: skip
+        self.topic, self.broker = name, broker
+        # What the door has to count: the bytes of each event that it accepted.
+        self.accepted_bytes = 0
         self.key, self.syslog_key = (logweir("keys", "add", one, env=self.env).strip() for one in ("web", "syslog"))
         self.ports = ports
         self._folder = folder
@@ -82,10 +97,10 @@ class Observed:
         )
         self.prometheus.start()
 
-    def start(self) -> None:
-        for part, words in self._commands.items():
-            self._processes[part] = Process(words, self._folder / f"{part}.log", self.env)
-        for part in ("ingest", "console"):
+    def start(self, *parts: str) -> None:
+        for part in parts or self._commands:
+            self._processes[part] = Process(self._commands[part], self._folder / f"{part}.log", self.env)
+        for part in {"ingest", "console"} & {*(parts or self._commands)}:
             wait_for_http(self.ports[part], "/healthz" if part == "console" else "/readyz")
 
     def stop(self, *parts: str) -> None:
@@ -103,6 +118,7 @@ class Observed:
         url = f"http://127.0.0.1:{self.ports['ingest']}/events"
         try:
             with urllib.request.urlopen(urllib.request.Request(url, body, given), timeout=10) as answer:
+                self.accepted_bytes += sum(len(json.dumps(event)) for event in events)
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -120,6 +136,25 @@ class Observed:
 
     def figure(self, expression: str, **labels: str) -> float:
         return total(self.prometheus.query(expression), **labels)
+
+    def counted(self, metric: str, *labels: str) -> dict[Any, float]:
+        """What was counted, by the values of these labels (of one: by its value); what is 0 is left out."""
+        found: Counter[Any] = Counter()
+        for given, value in self.prometheus.query(metric):
+            values = tuple(given[label] for label in labels)
+            found[values if len(values) > 1 else values[0]] += value
+        return {values: value for values, value in found.items() if value}
+
+    def totals(self) -> dict[str, float]:
+        """Every counter of the exporter, asked of itself; nothing while it has not read the ledger."""
+        url = f"http://127.0.0.1:{self.ports['exporter']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            rows = [line.rpartition(" ") for line in answer.read().decode().splitlines()]
+        return {series: float(value) for series, _, value in rows if re.match(r"logweir_\w+_total\b", series)}
+
+    def alerting(self) -> set[str]:
+        """The alerts whose own expression gives something now, whether or not they wait for longer."""
+        return {name for name, rule in alerts().items() if self.prometheus.query(rule["expr"])}
 
 
 @pytest.fixture
@@ -146,6 +181,7 @@ def send_known_traffic(system: Observed) -> list[int]:
         *[system.post(ONE, key=NOBODYS) for _ in range(4)],
         system.post([system.syslog(number) for number in (1, 2, 4)], key=system.syslog_key),
     ]
+    write_what_no_door_writes(system)
     # More than a request to the console may hold.
     subprocess.run(
         ["curl", "-s", "-o", "/dev/null", "-H", f"X-Large: {'x' * 100_000}", f"http://127.0.0.1:{system.ports['console']}/"],
@@ -154,6 +190,40 @@ def send_known_traffic(system: Observed) -> list[int]:
     with urllib.request.urlopen(f"https://127.0.0.1:{system.ports['tls']}/readyz", context=_unchecked()) as answer:
         assert answer.status == 200
     return answers
+
+
+def write_what_no_door_writes(system: Observed) -> None:
+    """A record of two events one of which no worker can read, its window's marker, and what is no record."""
+    until(lambda: time.time() % 60 < 55, wait_s=10)
+    with closing(open_queue(config.load(environment=system.env).queue)) as queue:
+        door = helpers.Door(queue)
+        door.write(helpers.batch(b"{", b'{"summary":"forged"}', key="forged"))
+        door.write_as(Kind.MARKER, Marker([Accepted("forged", None, 2, 0)], []), first=1, count=2)
+        door.write_bytes(b"no record")
+        door.close()
+
+
+def lose_in_the_queue(system: Observed) -> None:
+    """While no worker runs, the queue's retention takes a record of five events; another one comes behind it."""
+    import kafka
+
+    system.stop("worker")
+    # The marker of the minute must not be among what the queue loses.
+    until(lambda: time.time() % 60 < 40, wait_s=60)
+    system.start("ingest", "tls")
+    assert system.send(range(1, 6), high=7, emitter="victim") == 202
+    until(lambda: system.figure("logweir_queue_lag_records") > 0, wait_s=60)
+    until(lambda: system.figure("logweir_queue_head_age_seconds") > 2, wait_s=60)
+    assert "LogweirTargetDown" in system.alerting()
+    with closing(open_queue(config.load(environment=system.env).queue)) as queue:
+        ends = {partition: queue.offsets(partition)[1] for partition in range(queue.partition_count())}
+    with kafka.KafkaAdminClient(bootstrap_servers=system.broker) as admin:
+        admin.delete_records({kafka.TopicPartition(system.topic, partition): end for partition, end in ends.items()})
+    assert system.send(range(6, 8), high=7, emitter="victim") == 202
+    system.start("worker")
+    until(lambda: system.figure("logweir_queue_expired_offsets_total") > 0, wait_s=60)
+    expired = "logweir_worker_offsets_expired_total"
+    until(lambda: system.figure(expired) == system.figure("logweir_queue_expired_offsets_total"), wait_s=60)
 
 
 def _unchecked() -> ssl.SSLContext:
@@ -214,58 +284,122 @@ def asked_besides() -> set[str]:
     return {selector.text for expression in asked for selector in selectors(expression)}
 
 
+@pytest.mark.timeout(900)
 def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
-    """No query is empty or refused, every rule is well, and the books on the screen are those of the traffic."""
+    """No query is empty or refused, every rule is well, and the books on the screen are those of the traffic; nor are
+    they others when the queue has lost something, or when everything was started again.
+    """
     # What a counter has at its first sample is no increase.
-    until(lambda: system.prometheus.query("logweir:events_lost:net"), wait_s=30)
+    until(lambda: system.prometheus.query("logweir:events_lost:net"), wait_s=60)
     answers = send_known_traffic(system)
     until(lambda: system.figure("logweir_events_lost_total") == 5, wait_s=60)
     # What was counted as lost comes after all; and a reason is counted that was counted before.
     answers.append(system.send(range(11, 12), high=24, Log_Dropped="queue_overflow=2"))
     answers += [system.post(ONE, key=NOBODYS) for _ in range(2)]
-    until(lambda: system.figure("logweir_events_recovered_total") == 1, wait_s=20)
-    until(lambda: SPEAKING.items() <= speaking(system).items(), wait_s=30)
-    empty = unanswered(system, wait_s=20)
+    until(lambda: system.counted("logweir:events_lost:net", "class") == {"A": 3, "B": 1}, wait_s=60)
+    until(lambda: SPEAKING.items() <= speaking(system).items(), wait_s=60)
+    empty = unanswered(system, wait_s=60)
     absent = [text for text in asked_besides() if not system.prometheus.query(text)]
-    found = system.prometheus.rules()
+    found, alerting = system.prometheus.rules(), system.alerting()
     net = shown(system, "Lost")
-    refused = {
-        code: system.figure("logweir_ingest_requests_total", endpoint="events", code=code) for code in ("400", "401")
-    }
-    # When the doors end, they say what they accepted.
-    system.stop("ingest", "tls")
-    until(lambda: shown(system, "The first equation").get("accepted") == 41, wait_s=20)
-    until(lambda: system.figure("logweir_queue_lag_records") == 0, wait_s=20)
-    # Four of thirty, as near as delta() and increase() come to it over less than their window.
-    until(lambda: abs(system.figure("logweir:events_lost:ratio_1h") - 4 / 30) < 0.015, wait_s=10)
 
     assert answers == [202] * 7 + [400] + [401] * 4 + [202] * 2 + [401] * 2
-    assert_first_equation(shown(system, "The first equation"))
-    assert_second_equation(system)
     # increase() guesses what was before the first sample and behind the last one.
     assert net == {"class A": pytest.approx(3, abs=0.3), "class B": pytest.approx(1, abs=0.2)}
-    assert refused == {"400": 1, "401": 6}
     assert empty == []
     assert absent == []
     assert_rules(system, found)
+    assert alerting == ALERTING
+    assert_processes(system)
+    # When the doors end, they say what they accepted.
+    system.stop("ingest", "tls")
+    assert_books(system, accepted=43, indexed=32, in_queue=0)
+    assert_second_equation(system, created=30, lost=5)
+    # Four of thirty, as near as delta() and increase() come to it over less than their window.
+    until(lambda: abs(system.figure("logweir:events_lost:ratio_1h") - 4 / 30) < 0.015, wait_s=60)
+    assert_canaries(system)
+    lose_in_the_queue(system)
+    until(lambda: system.figure("logweir_events_lost_total") == 10, wait_s=60)
+    system.stop("ingest", "tls")
+    assert_books(system, accepted=50, indexed=34, in_queue=5)
+    assert_second_equation(system, created=37, lost=10)
+    assert system.counted("logweir_lost_events", "place") == {"before_door": 5, "queue": 5}
+    assert "LogweirLostInQueue" in system.alerting()
+    assert_no_restart_changes_a_total(system)
 
 
-def assert_first_equation(books: dict[str, float]) -> None:
-    assert books == {
-        "accepted": 41, "unconfirmed": 0, "indexed": 31, "duplicate": 5, "filtered": 3, "dead_lettered": 2,
-        "in flight": 0, "lost in the queue": 0, "undecided": 0,
+def assert_processes(system: Observed) -> None:
+    """What doors and worker have counted, to the event, and by reason."""
+    settled = {"indexed": 32, "duplicate": 5, "filtered": 3, "dead_lettered": 3}
+
+    assert system.counted("logweir_ingest_rejected_requests_total", "reason") == {"json_bad": 1, "key_unknown": 6}
+    assert system.counted('logweir_ingest_requests_total{endpoint="events"}', "code") == {"202": 9, "400": 1, "401": 6}
+    assert system.figure("logweir_ingest_accepted_events_total") == 41
+    assert system.figure("logweir_ingest_accepted_bytes_total") == system.accepted_bytes
+    assert system.counted("logweir_worker_filtered_events_total", "rule") == {"probes": 3}
+    assert system.counted("logweir_worker_dead_letters_total", "reason", "stage") == {
+        ("body_refused", "ingest"): 1, ("event_unreadable", "decode"): 1, ("identity_conflict", "index"): 2,
+        ("record_corrupt", "decode"): 1,
+    }  # fmt: skip
+    assert system.counted("logweir_events_total", "outcome") == settled
+    assert system.counted("logweir_worker_events_total", "outcome") == settled
+    assert system.counted("logweir_event_latency_seconds_count", "path") == {"door_to_queued": 41, "door_to_stored": 43}
+
+
+def assert_canaries(system: Observed) -> None:
+    """All that were sent have come back, but for those that were due before the queue was reached; and of the last ones
+    of a door that is gone, Prometheus has not seen the count.
+    """
+    sent, returned = (
+        system.figure(f"max_over_time(logweir_canary_{what}_total[10m])") for what in ("sent", "returned")
+    )
+    roundtrips = system.figure("logweir_canary_roundtrip_seconds_count")
+
+    assert returned > 20
+    assert abs(returned - sent) <= 8
+    assert roundtrips == returned
+
+
+def assert_books(system: Observed, *, accepted: int, indexed: int, in_queue: int) -> None:
+    """The first equation, once everything is read and every window of the doors is closed."""
+    until(lambda: shown(system, "The first equation").get("accepted") == accepted, wait_s=60)
+    until(lambda: system.figure("logweir_queue_lag_records") == 0, wait_s=60)
+    until(lambda: system.figure("logweir_queue_head_age_seconds") == 0, wait_s=60)
+
+    assert shown(system, "The first equation") == {
+        "accepted": accepted, "unconfirmed": 0, "indexed": indexed, "duplicate": 5, "filtered": 3, "dead_lettered": 3,
+        "in flight": 0, "lost in the queue": in_queue, "undecided": 0,
     }  # fmt: skip
 
 
-def assert_second_equation(system: Observed) -> None:
+def assert_second_equation(system: Observed, *, created: int, lost: int) -> None:
     """Per class, what the panel adds up; D is in none of it."""
     assert shown(system, "The second equation") == {
-        "created": 30, "dropped": 2, "lost": 5, "recovered": 1, "missing": 0,
+        "created": created, "dropped": 2, "lost": lost, "recovered": 1, "missing": 0,
     }  # fmt: skip
-    by_class = {labels["class"]: value for labels, value in system.prometheus.query("logweir_events_expected_total")}
-    assert by_class == {"A": 26, "B": 4}
+    assert system.counted("logweir_events_expected_total", "class") == {"A": created - 4, "B": 4}
     assert system.figure("logweir_events_lost_total", **{"class": "B"}) == 1
     assert shown(system, "Books do not balance by") == {"events": 0}
+
+
+def assert_no_restart_changes_a_total(system: Observed) -> None:
+    """Every counter of the exporter is what it was, when all processes are killed and started again."""
+    before, names = system.totals(), {row.name for row in METRICS if row.kind is MetricKind.COUNTER}
+    system.end()
+    began_s = time.time()
+    system.start()
+    last = "max(logweir_canary_last_success_timestamp_seconds)"
+    until(lambda: system.figure(last) > began_s, wait_s=60)
+    after = system.totals()
+
+    assert after == before
+    assert {series.partition("{")[0] for series, value in before.items() if value} == {
+        "logweir_events_accepted_total", "logweir_events_total", "logweir_events_expected_total",
+        "logweir_events_lost_total", "logweir_events_lost_in_queue_total", "logweir_events_recovered_total",
+        "logweir_events_dropped_total", "logweir_identity_conflicts_total", "logweir_queue_expired_offsets_total",
+    }  # fmt: skip
+    # As Prometheus saw it all the while.
+    assert [name for name in names if system.figure(f'resets({name}{{job="logweir-exporter"}}[15m])')] == []
 
 
 def assert_rules(system: Observed, found: list[dict[str, Any]]) -> None:
