@@ -355,15 +355,17 @@ class Replayer:
 
     def _note(self, cases: list[_Case]) -> None:
         """Write down what the store has told of them, before it changes and would tell something else."""
-        self._write_changes([(case, case.change(*case.present)) for case in cases if case.is_told and case.present])
+        self._write_changes(
+            [(case.place, case.change(*case.present)) for case in cases if case.is_told and case.present]
+        )
 
     def _revise(self, cases: list[_Case]) -> None:
-        self._write_changes([(case, case.change(*case.outcome)) for case in cases if case.moves and case.outcome])
+        self._write_changes([(case.place, case.change(*case.outcome)) for case in cases if case.moves and case.outcome])
 
-    def _write_changes(self, changes: list[tuple[_Case, Change]]) -> None:
+    def _write_changes(self, changes: list[tuple[WindowPlace, Change]]) -> None:
         by_place: dict[WindowPlace, list[Change]] = defaultdict(list)
-        for case, change in changes:
-            by_place[case.place].append(change)
+        for place, change in changes:
+            by_place[place].append(change)
         for place, some in by_place.items():
             until_it_answers(
                 lambda: revise(
