@@ -543,14 +543,15 @@ class Product(RuleBasedStateMachine):
             state.expired |= set(range(max(state.earliest, state.read), end))
             state.earliest = max(state.earliest, end)
 
-    @precondition(lambda self: not self.has_spool())
+    @precondition(lambda self: not self.has_spool() and self.limits is not CROWDED)
     @precondition(lambda self: all(state.read >= state.touched and not state.works for state in self.partitions))
     @rule()
     def make_topic_anew(self) -> None:
         """Somebody deletes the topic, and makes one of its name: what nobody had read is lost.
 
         Of what a worker had indexed and could not write down, the same holds as in ``expire``; and no record is in the
-        topic that is gone and, from a spool, in the new one.
+        topic that is gone and, from a spool, in the new one. Nor does another emitter find room in the new one than in
+        the one that is gone (docs/accounting.md).
         """
         for partition in range(PARTITIONS):
             state = self.claimed(partition)
