@@ -49,6 +49,11 @@ ANSWERS = Row("Answers", (
 
 QUEUE = Row("Into the queue", (
     Panel(
+        "From the door into the queue",
+        "From a request's last byte to the answer that queue or spool has its events, by event.",
+        "s", quantiles('logweir_event_latency_seconds_bucket{path="door_to_queued"}'),
+    ),
+    Panel(
         "How long the queue takes to confirm",
         "From handing a record to the queue to its confirmation.",
         "s", quantiles("logweir_ingest_record_confirm_seconds_bucket"),
