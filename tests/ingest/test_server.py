@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import random
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -197,6 +199,38 @@ def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
         answers = read_to_end(connection)
 
     assert [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]] == [202, 400, 202, 200]
+
+
+def test_a_body_that_the_door_does_not_read_yet_is_not_too_slow(tmp_path: Path) -> None:
+    """Behind a request that waits for the queue, the next one's rest stays in the socket for longer than a body may."""
+    with running(Door(tmp_path, environment={**TIMES, "LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "10"})) as door:
+        until(lambda: door.request("GET", "/readyz").status == 200)
+        head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: ".encode()
+        with (
+            contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)) as other,
+            socket.create_connection(("127.0.0.1", door.port), 10) as connection,
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            connection.sendall(head + b"2\r\n\r\n{}" + head + b"7\r\n\r\n{")
+            time.sleep(0.2)
+            connection.sendall(b'"a":1}' + head + b"2\r\nConnection: close\r\n\r\n{")
+            time.sleep(3)
+            other.execute("ROLLBACK")
+            until(lambda: connection.recv(65536, socket.MSG_PEEK).count(b"HTTP/1.1 202 ") == 2)
+            connection.sendall(b"}")
+            answers = read_to_end(connection)
+
+    assert [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]] == [202, 202, 202]
+
+
+def test_a_body_that_drips_in_behind_another_request_is_cut(door: Door) -> None:
+    """As soon as it is its turn, its time runs."""
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: "
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        connection.sendall((f"{head}2\r\n\r\n{{}}" + f"{head}2\r\n\r\n{{").encode())
+        answers = read_to_end(connection)
+
+    assert [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]] == [202, 408]
 
 
 # --- the queue away -----------------------------------------------------------------------------------------------
