@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 RETIRE = signal.SIGUSR2
 """Tells a process that has served once to end while others of its port go on: see HttpServer."""
 
+# The loop takes the interpreter's lock anew for each socket that has something, from threads that read long bodies:
+# with Python's 5 ms they make a request wait for seconds when many sockets are busy.
+_SWITCH_S = 0.001
+
 # What a process opens beside its connections: the queue's, the store's, files, and those that are told to come back.
 _OTHER_FILES = 512
 
@@ -104,6 +108,7 @@ def limit(
     ``connections_max``, it is lowered, and said so in the log.
     """
     give_large_memory_back()
+    sys.setswitchinterval(_SWITCH_S)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     connections_max = settings.connections_max
     if hard != resource.RLIM_INFINITY and hard < connections_max + _OTHER_FILES:

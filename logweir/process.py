@@ -17,6 +17,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 
 def die_with_parent(sent: signal.Signals = signal.SIGKILL, *, parent: int | None = None) -> None:
@@ -54,12 +55,14 @@ def give_large_memory_back() -> None:
     Its own threshold rises to the largest piece that was ever freed, up to 32 MiB: after one large body the process
     would keep a multiple of it for good. What is smaller goes back when 8 MiB of it lie free in a row: with the 128 KiB
     that the library falls back to, every body and record of some 100 KiB is new memory from the system, which took a
-    quarter of a door's CPU time. Does nothing where the C library is another one.
+    quarter of a door's CPU time. All threads share two of its arenas: with one for each, what one thread has freed is
+    of no use to the others. Does nothing where the C library is another one.
     """
     with suppress(AttributeError):
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, 4 * 1024 * 1024)
         library.mallopt(_M_TRIM_THRESHOLD, 8 * 1024 * 1024)
+        library.mallopt(_M_ARENA_MAX, 2)
 
 
 def identity() -> str:
