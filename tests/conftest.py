@@ -7,9 +7,18 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["tests.services.fixtures", "tests.embedded"]
+
+
+def pytest_configure() -> None:
+    """`make test` tries the same examples each time, however slow the machine; by hand, hypothesis looks for others."""
+    from tests.services.fixtures import STRICT
+
+    if STRICT:
+        hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

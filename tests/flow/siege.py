@@ -141,6 +141,7 @@ class _Siege:
         self._key = key
         self._end_s = end_s
         self._cases_max = cases_max
+        self._made = 0
         self._lock = threading.Lock()
         self._cases: Queue[tuple[str, Case] | None] = Queue(_CLIENTS)
 
@@ -170,6 +171,7 @@ class _Siege:
         @given(kind())
         def put(case: Case) -> None:
             if not self._is_over():
+                self._made += 1
                 self._cases.put((kind.__name__, case))
 
         put()
@@ -197,8 +199,8 @@ class _Siege:
 
     def _is_over(self) -> bool:
         with self._lock:
-            is_enough = self.report.cases.total() >= self._cases_max or len(self.report.faults) >= _FAULTS_MAX
-        return is_enough or time.monotonic() > self._end_s
+            has_failed = len(self.report.faults) >= _FAULTS_MAX
+        return has_failed or self._made >= self._cases_max or time.monotonic() > self._end_s
 
     def _try(self, kind: str, case: Case) -> None:
         started_s = time.monotonic()
