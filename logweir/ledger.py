@@ -339,7 +339,7 @@ class PartitionLedger:
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.claim(position_id(group, topic_id, partition), owner)
         before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
-        if claimed.body.get("next_offset") is None:
+        if "streams" not in claimed.body:
             claimed = replace(claimed, body={**claimed.body, **_inherited(before, partition)})
         id = hearing_id(group, topic_id, partition)
         found = store.read_ledger([id]).get(id)
@@ -466,11 +466,11 @@ class PartitionLedger:
         self._hearing.clear(now_us)
 
     def flush(self) -> int | None:
-        """Write what has changed; gives the offset to commit, None when nothing has changed.
+        """Write what has changed; gives the offset to commit, None when nothing has changed, or nothing was read yet.
 
         Raises LogweirError: CLAIM_LOST, STORE_DOWN (then all of it is written by the next flush).
         """
-        if not self._dirty or self.next_offset is None:
+        if not self._dirty:
             self._write_hearing()
             return None
         for epoch, stream in self._streams.items():
@@ -494,7 +494,7 @@ class PartitionLedger:
         self.sources.written()
         self._hearing.dirty = False
         self._dirty = False
-        self.written_offset = self.next_offset
+        self.written_offset = self.next_offset or 0
         self._forget()
         self._canaries_back += self._canaries_read
         self._canaries_read = []
@@ -743,9 +743,15 @@ class PartitionLedger:
 def _inherited(before: Mapping[Place, dict[str, Any]], partition: int) -> dict[str, Any]:
     """How far each process's numbers had come by in the topic that a new one takes the place of, for its position."""
     former = [body for (_, at), body in before.items() if at == partition and "streams" in body]
-    last = max(former, key=lambda body: body["watermark_us"], default={})
+    last = max(former, key=_how_far, default={})
     streams = {epoch: [number, -1, window] for epoch, (number, _, window) in last.get("streams", {}).items()}
-    return {"streams": streams, "awaited": last.get("awaited", {})}
+    # Where nothing comes in the new topic, what is awaited is lost all the same when it is due.
+    return {"streams": streams, "awaited": last.get("awaited", {}), "due_us": last.get("due_us", 0)}
+
+
+def _how_far(position: dict[str, Any]) -> tuple[int, int]:
+    """Grows from a topic to the one made in its place: an empty one, or one with old records, has the same time."""
+    return position["watermark_us"], sum(last for last, _, _ in position["streams"].values())
 
 
 def _shortened(ranges: Intervals) -> int:

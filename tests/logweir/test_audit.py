@@ -396,6 +396,33 @@ def test_of_three_topics_the_one_that_was_read_last_says_what_was_lost(store: St
     assert (books.row.outcomes["indexed"], books.row.lost_in_queue) == (2, 2)
 
 
+def test_what_was_awaited_is_lost_in_time_though_nothing_comes_in_the_new_topic(store: Store) -> None:
+    """The old one was gone before that was due; whoever has the new one's partition next takes nothing back."""
+    old = Partition(store)
+    old.data(1, (None, [INDEXED]))
+    old.marker(1, 3, {None: 3})
+    before = read(store)
+    Partition(store, topic_id="t2").idle(LATER_US)
+    after = read(store)
+    Partition(store, topic_id="t2").idle(LATER_US + MINUTE_US)
+
+    assert (before.row.in_flight, before.row.lost_in_queue) == (2, 0)
+    assert (after.row.in_flight, after.row.lost_in_queue) == (0, 2)
+    assert read(store).row == after.row
+
+
+def test_of_topics_read_up_to_the_same_time_the_one_that_was_made_last_is_gone_on_from(store: Store) -> None:
+    """Nothing that came in it is lost."""
+    Partition(store, topic_id="a").data(1, (None, [INDEXED]))
+    Partition(store, topic_id="b").data(2, (None, [INDEXED]))
+    last = Partition(store, topic_id="c")
+    last.marker(1, 3, {None: 3})
+    last.idle(LATER_US)
+    row = read(store).row
+
+    assert (row.lost_in_queue, row.recovered_in_queue) == (1, 0)
+
+
 def test_what_was_lost_stays_lost_while_a_new_topic_is_read_up_to_then(store: Store) -> None:
     """Its watermark begins anew; what the one before it said is not taken back, until the number comes."""
     numbered = {"epoch": "1", "emitter": "web"}
