@@ -92,25 +92,34 @@ class Books:
         honesty = known.honesty if known else "D"
         return "B" if honesty == "D" and emitter[0] in self.natural_keys else honesty
 
+    def numbered_by(self, emitter: Emitter) -> Emitter | str:
+        """Whose numbers show what it loses: its own, or those of its key's events."""
+        return emitter[0] if self.class_of(emitter) == "B" else emitter
+
+    def losses(self) -> tuple[Counter[Emitter | str], Counter[Emitter | str]]:
+        """By whose numbers show it: what they show as lost, and what the queue lost."""
+        shown: Counter[Emitter | str] = Counter()
+        of_queue: Counter[Emitter | str] = Counter()
+        for emitter, books in self.emitters.items():
+            who = self.numbered_by(emitter)
+            shown[who] += books.total("lost") or 0
+            of_queue[who] += books.row.lost_in_queue
+        return shown, of_queue
+
     def _of_queue_alone(self) -> tuple[int, int]:
         """What the queue lost that no emitter's numbers show as lost, and how much of that came after all.
 
         Of what it lost of nobody knows whom, that part is the numbered emitters' which their own numbers show as lost
         and no closed window explains: it counts once.
         """
-        own: Counter[Emitter | str] = Counter()
-        of_queue: Counter[Emitter | str] = Counter()
-        recovered = self.carried.recovered
-        for emitter, books in self.emitters.items():
-            is_natural = self.class_of(emitter) == "B"
-            who = emitter[0] if is_natural else emitter
-            own[who] += books.total("lost") or 0
-            of_queue[who] += books.row.lost_in_queue
-            recovered += 0 if is_natural else books.row.recovered_in_queue
-        shown = sum((own - of_queue).values()) + self.carried.lost_before
-        alone = sum((of_queue - own).values()) + self.carried.lost_in_queue["D"] + max(0, -shown)
-        of_nobody = self.row.lost_in_queue - self.carried.row.lost_in_queue - sum(of_queue.values())
-        of_nobody += self.carried.lost_in_queue[UNKNOWN]
+        carried = self.carried
+        own, of_queue = self.losses()
+        of_others = (one for emitter, one in self.emitters.items() if self.class_of(emitter) != "B")
+        recovered = carried.recovered + sum(one.row.recovered_in_queue for one in of_others)
+        shown = sum((own - of_queue).values()) + carried.lost_before
+        alone = sum((of_queue - own).values()) + carried.lost_in_queue["D"] + carried.unshown + max(0, -shown)
+        of_nobody = self.row.lost_in_queue - carried.row.lost_in_queue - sum(of_queue.values())
+        of_nobody += carried.lost_in_queue[UNKNOWN]
         return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
 
     def lost_in_queue_ranges(self) -> dict[Stream, Intervals]:

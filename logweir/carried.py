@@ -28,6 +28,7 @@ class Carried:
     ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
     had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
     ``numbered``: created, lost, recovered and dropped of runs, by class. ``lost_in_queue``: those of the row, by class.
+    ``unshown``: of the classes that number their events, what no number showed as lost, as another copy had come.
     ``recovered``: of emitters that do not number them, events that came after the queue had lost them.
     ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
     is being deleted. ``step``: grows with each step, by partition.
@@ -38,6 +39,7 @@ class Carried:
     corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
     numbered: dict[str, Counter[str]] = field(default_factory=dict)
     lost_in_queue: Counter[str] = field(default_factory=Counter)
+    unshown: int = 0
     recovered: int = 0
     streams: dict[tuple[str, int], int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Carried:
         for letter, counts in other.numbered.items():
             self.numbered.setdefault(letter, Counter()).update(counts)
         self.lost_in_queue.update(other.lost_in_queue)
+        self.unshown += other.unshown
         self.recovered += other.recovered
         for stream, number in other.streams.items():
             self.streams.pop(stream, None)
@@ -65,12 +68,13 @@ class Carried:
     def lost_before(self) -> int:
         """What emitters that number their events lost before the queue; less what was carried of their windows only."""
         of_queue = sum(count for letter, count in self.lost_in_queue.items() if letter not in ("D", UNKNOWN))
-        return sum(counts["lost"] for counts in self.numbered.values()) - of_queue
+        return sum(counts["lost"] for counts in self.numbered.values()) - of_queue + self.unshown
 
     def total(self, name: str) -> int:
         """Of the second equation, over all classes; with what the queue lost of nobody that numbers."""
         shown = self.lost_before
-        lost = self.lost_in_queue["D"] + max(0, -shown) + max(0, self.lost_in_queue[UNKNOWN] - max(0, shown))
+        of_nobody = max(0, self.lost_in_queue[UNKNOWN] - max(0, shown))
+        lost = self.lost_in_queue["D"] + self.unshown + max(0, -shown) + of_nobody
         extra = {"lost": lost + self.recovered, "recovered": self.recovered}.get(name, 0)
         return extra + sum(counts[name] for counts in self.numbered.values())
 
@@ -87,6 +91,7 @@ class Carried:
                 letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
             },
             "lost_in_queue": self.lost_in_queue,
+            "unshown": self.unshown,
             "recovered": self.recovered,
             "streams": [[epoch, number] for (epoch, _), number in streams],
             "taken": self.taken,
@@ -105,6 +110,7 @@ class Carried:
                 for letter, counts in body.get("numbered", {}).items()
             },
             lost_in_queue=Counter(body.get("lost_in_queue", {})),
+            unshown=body.get("unshown", 0),
             recovered=body.get("recovered", 0),
             streams={(epoch, partition): number for epoch, number in body.get("streams", [])},
             taken=dict(body.get("taken", {})),

@@ -120,8 +120,8 @@ def test_windows_of_an_hour_become_one_document_that_says_the_same(store: Store)
 def test_only_windows_of_the_own_partitions_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those of a topic that is gone; what others have, they merge."""
     one, gone, others = Partition(store), Partition(store, topic_id="gone"), Partition(store, partition=1)
-    for partition in (one, gone, others):
-        partition.window(HOUR, INDEXED)
+    for at, partition in enumerate((one, gone, others)):
+        partition.window(HOUR + at, INDEXED)
     scan, prefixes = store.scan_ledger, []
 
     def noted(prefix: str) -> Any:
@@ -131,7 +131,7 @@ def test_only_windows_of_the_own_partitions_are_read(store: Store, monkeypatch: 
     monkeypatch.setattr(store, "scan_ledger", noted)
 
     assert one.merge() == 2
-    assert [prefix for prefix in prefixes if prefix.startswith("window")] == ["window:g:gone:0:", "window:g:t:0:"]
+    assert {prefix for prefix in prefixes if prefix.startswith("window")} == {"window:g:gone:0:", "window:g:t:0:"}
     assert kinds(store).count("window") == 1
 
 
@@ -152,6 +152,16 @@ def test_what_is_not_complete_or_not_old_stays_a_window(store: Store) -> None:
 
     assert one.merge() == 0
     assert kinds(store).count("window") == 4
+
+
+def test_a_window_that_two_topics_have_parts_of_stays_a_window(store: Store) -> None:
+    """Its marker came in the new topic: merged without the other part, that would stay open for good."""
+    old, new = Partition(store, topic_id="gone"), Partition(store)
+    old.window(HOUR, marker=False)
+    new.marker(HOUR, 0)
+
+    assert new.merge() == 0
+    assert read(store).states == {"balanced": 1}
 
 
 def test_a_record_that_comes_again_is_known_though_its_window_is_merged(store: Store) -> None:
@@ -270,6 +280,24 @@ def test_what_the_queue_lost_stays_in_the_totals_and_so_does_what_came_after_all
     assert sums(after) == sums(before)
     assert after.carried.total("lost") == 3
     assert not after.windows
+
+
+def test_what_the_queue_lost_of_one_emitter_is_not_taken_for_what_another_lost(store: Store) -> None:
+    """One whose lost event had come before under the same number, so that its numbers show nothing; and one's gap."""
+    one = Partition(store)
+    one.settle(Record(Kind.DATA, EPOCH, 1, 1, HOUR, [one.batch(HOUR, 1, 1)]), [INDEXED])
+    one.marker(HOUR, 2)
+    other = batch(b"{}", emitter="other", received_us=HOUR * MINUTE_US, epoch="e1", sequence_first=3)
+    one.settle(Record(Kind.DATA, EPOCH, 3, 1, HOUR + 24 * 60, [other]), [INDEXED])
+    one.ledger.idle(NOW_US)
+    one.ledger.flush()
+    before = read(store)
+    one.let_go(days=1)
+    after = read(store)
+
+    assert (before.row.lost_in_queue, before.total("lost")) == (1, 3)
+    assert [books.row.lost_in_queue for books in (after, after.carried)] == [1, 1]
+    assert sums(after) == sums(before)
 
 
 def test_what_retention_has_not_reached_goes_on_from_there(store: Store) -> None:

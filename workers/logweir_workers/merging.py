@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 
 from logweir import hours
+from logweir.audit_windows import WindowOf
 from logweir.clock import WINDOW_US, Clock
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger import HOUR_WINDOWS, PartitionLedger, Window, hour_id, read_positions, window_place
+from logweir.ledger import HOUR_WINDOWS, PartitionLedger, Place, Window, hour_id, read_positions, window_place
 from logweir.store import LedgerDocument, Store
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _HOURS_AT_ONCE = 500
 _TURN_S_MAX = 0.1
 
 _Place = tuple[str, int, str, int]
-"""Topic id, partition, ingest epoch, hour."""
+"""Topic id, partition, ingest epoch, hour (or minute)."""
 
 
 class HourMerger:
@@ -68,16 +69,28 @@ class HourMerger:
     def _mergeable(self, ledgers: Collection[PartitionLedger], before: int) -> Iterator[tuple[_Place, str]]:
         by_partition = {ledger.partition: ledger for ledger in ledgers}
         # Of topics that are gone, too: whoever has a partition looks after all that bore its number.
-        for topic_id, partition in sorted(read_positions(self._store, self._group)):
-            ledger = by_partition.get(partition)
-            if ledger is not None:
-                yield from self._mergeable_of(topic_id, ledger, before)
+        places = sorted(place for place in read_positions(self._store, self._group) if place[1] in by_partition)
+        in_parts = self._in_parts(places) if len(places) > len(by_partition) else frozenset()
+        for topic_id, partition in places:
+            yield from self._mergeable_of(topic_id, by_partition[partition], before, in_parts)
 
-    def _mergeable_of(self, topic_id: str, ledger: PartitionLedger, before: int) -> Iterator[tuple[_Place, str]]:
+    def _in_parts(self, places: Iterable[Place]) -> frozenset[WindowOf]:
+        """The windows that more than one topic has a part of: only together are they closed."""
+        counts = Counter(place[1:] for one in places for place, _ in self._windows(*one))
+        return frozenset(place for place, count in counts.items() if count > 1)
+
+    def _windows(self, topic_id: str, partition: int) -> Iterator[tuple[_Place, LedgerDocument]]:
         prefix = f"window:{self._group}:"
-        for document in self._store.scan_ledger(f"{prefix}{topic_id}:{ledger.partition}:"):
-            _, partition, epoch, minute = window_place(document.id, prefix)
+        for document in self._store.scan_ledger(f"{prefix}{topic_id}:{partition}:"):
+            yield window_place(document.id, prefix), document
+
+    def _mergeable_of(
+        self, topic_id: str, ledger: PartitionLedger, before: int, in_parts: Collection[WindowOf]
+    ) -> Iterator[tuple[_Place, str]]:
+        for (_, partition, epoch, minute), document in self._windows(topic_id, ledger.partition):
             if minute // HOUR_WINDOWS >= before or not document.body["closed"]:
+                continue
+            if (partition, epoch, minute) in in_parts:
                 continue
             # Of a record that its worker will read once more, the window still has to say that it was counted.
             is_behind = topic_id != ledger.topic_id or document.body["position"] <= ledger.written_offset

@@ -76,9 +76,10 @@ def delete_old_books(
         deleted += len(documents)
     if not ledgers or books is None:
         return deleted
+    losses = books.losses()
     for ledger in ledgers:
         ledger.forget_lost(books.carried.streams)
-        old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition)
+        old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition, *losses)
         portions = old.portions(ledger, deadline_s)
         deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
         deleted += old.delete_closings(ledger.partition)
@@ -153,6 +154,9 @@ class _Old:
     books: Books
     before_us: int
     ledgers: dict[int, PartitionLedger]
+    shown: Counter[Emitter | str]
+    """As ``Books.losses`` gives it; of what the queue lost, too, what is not let go of."""
+    of_queue: Counter[Emitter | str]
     left: Counter[Stream] = field(init=False)
     """How many windows of a stream are not let go of."""
 
@@ -204,10 +208,11 @@ class _Old:
             if sorted(map(repr, _lines(own))) != sorted(map(repr, one.corrections)):
                 return None
             portion.taken |= {correction.id: correction.generation for correction in own}
-            self._add_window(portion, one)
         documents |= self._left_of_merging(windows)
         if not ledger.let_go(documents):
             return None
+        for one in windows:
+            self._add_window(portion, one)
         for stream in {one.stream for one in windows}:
             self._add_between(portion, stream, [one for one in windows if one.stream == stream])
         differences = [id for one in windows for id in self._ids_of_minutes("store_difference", one)]
@@ -238,9 +243,17 @@ class _Old:
             letter, lost = self.books.class_of(emitter), own.lost_in_queue + own.in_flight
             portion.lost_in_queue[letter] += lost
             portion.recovered += 0 if letter == "B" else own.recovered_in_queue
+            portion.unshown += 0 if letter == "D" else self._take_unshown(emitter, own.lost_in_queue)
             of_nobody -= lost
         portion.lost_in_queue["D"] += of_nobody
         _count(portion, one.corrections)
+
+    def _take_unshown(self, emitter: Emitter, lost: int) -> int:
+        """Of so many that the queue lost of it, what no numbers show: for all that is left of it, they show enough."""
+        who = self.books.numbered_by(emitter)
+        before = max(0, self.of_queue[who] - self.shown[who])
+        self.of_queue[who] -= lost
+        return before - max(0, self.of_queue[who] - self.shown[who])
 
     def _add_between(self, portion: Carried, stream: Stream, windows: list[WindowBooks]) -> None:
         """What of the stream's numbers was in no window up to the last of these; the books begin behind that now."""
