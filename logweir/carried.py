@@ -18,7 +18,7 @@ from logweir.store import Store
 STREAMS_MAX = 10_000
 """Ingest processes whose boundary is known, on one partition; of the others, those that sent last are kept."""
 UNKNOWN = "unknown"
-"""Where a class stands, of what the queue lost between windows: nobody knows whose it was."""
+"""Where a class stands, of what the queue lost of nobody knows whom."""
 
 
 @dataclass(slots=True)
@@ -28,6 +28,7 @@ class Carried:
     ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
     had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
     ``numbered``: created, lost, recovered and dropped of runs, by class. ``lost_in_queue``: those of the row, by class.
+    ``between``: what of those, and of ``row.accepted``, is of no window.
     ``unshown``: of the classes that number their events, what no number showed as lost, as another copy had come.
     ``recovered``: of emitters that do not number them, events that came after the queue had lost them.
     ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
@@ -39,6 +40,7 @@ class Carried:
     corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
     numbered: dict[str, Counter[str]] = field(default_factory=dict)
     lost_in_queue: Counter[str] = field(default_factory=Counter)
+    between: int = 0
     unshown: int = 0
     recovered: int = 0
     streams: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Carried:
         for letter, counts in other.numbered.items():
             self.numbered.setdefault(letter, Counter()).update(counts)
         self.lost_in_queue.update(other.lost_in_queue)
+        self.between += other.between
         self.unshown += other.unshown
         self.recovered += other.recovered
         for stream, number in other.streams.items():
@@ -91,6 +94,7 @@ class Carried:
                 letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
             },
             "lost_in_queue": self.lost_in_queue,
+            "between": self.between,
             "unshown": self.unshown,
             "recovered": self.recovered,
             "streams": [[epoch, number] for (epoch, _), number in streams],
@@ -110,6 +114,7 @@ class Carried:
                 for letter, counts in body.get("numbered", {}).items()
             },
             lost_in_queue=Counter(body.get("lost_in_queue", {})),
+            between=body.get("between", 0),
             unshown=body.get("unshown", 0),
             recovered=body.get("recovered", 0),
             streams={(epoch, partition): number for epoch, number in body.get("streams", [])},

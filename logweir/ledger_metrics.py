@@ -80,7 +80,7 @@ def _events(books: Books) -> Iterator[Metric]:
     # The doors' word alone: a process that seems gone may be one whose worker is behind, and speak again.
     # Of what is carried, what was in windows: numbers between them are of no closed one.
     carried = books.carried.row
-    accepted = carried.accepted - books.carried.lost_in_queue[UNKNOWN]
+    accepted = carried.accepted - books.carried.between
     unconfirmed = carried.unconfirmed - carried.undecided - carried.void
     yield _family("logweir_events_accepted_total", {(): accepted + books.closed.accepted})
     yield _family("logweir_events_unconfirmed_total", {(): unconfirmed + books.closed.unconfirmed})

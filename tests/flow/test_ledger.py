@@ -900,16 +900,15 @@ class Product(RuleBasedStateMachine):
             assert all(hole["exact"] for hole in books.expired if self.are_all_heard_again(hole))
 
     def are_all_heard_again(self, hole: dict[str, Any]) -> bool:
-        """Whether each door that had sent something to the partition before the hole is heard of there behind it."""
-        topic = int(hole["topic_id"].removeprefix("t")) - 1
-        states = [*self.past, *self.partitions][hole["partition"] :: PARTITIONS]
-        heard = [
-            (at > topic or (at == topic and offset > hole["last"]), door.epoch)
-            for at, state in enumerate(states)
-            for offset, door in enumerate(state.doors)
-            if offset not in state.expired
-        ]
-        return {door for is_behind, door in heard if not is_behind} <= {door for is_behind, door in heard if is_behind}
+        """Whether each door that has ever sent something to the partition is heard of behind the hole, in that topic."""
+        topic = int(hole["topic_id"].removeprefix("t"))
+        states = [*self.past, *self.partitions][hole["partition"] :: PARTITIONS][:topic]
+        behind = {
+            door.epoch
+            for offset, door in enumerate(states[-1].doors)
+            if offset > hole["last"] and offset not in states[-1].expired
+        }
+        return {door.epoch for state in states for door in state.doors} <= behind
 
 
 def run_numbers(batches: Iterable[Batch]) -> dict[str, set[int]]:

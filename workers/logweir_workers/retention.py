@@ -245,7 +245,7 @@ class _Old:
             portion.recovered += 0 if letter == "B" else own.recovered_in_queue
             portion.unshown += 0 if letter == "D" else self._take_unshown(emitter, own.lost_in_queue)
             of_nobody -= lost
-        portion.lost_in_queue["D"] += of_nobody
+        portion.lost_in_queue[UNKNOWN] += of_nobody
         _count(portion, one.corrections)
 
     def _take_unshown(self, emitter: Emitter, lost: int) -> int:
@@ -270,6 +270,7 @@ class _Old:
         row.undecided, row.in_flight = row.undecided + row.in_flight, 0
         portion.row.add(row)
         portion.lost_in_queue[UNKNOWN] += row.lost_in_queue
+        portion.between += row.lost_in_queue
         portion.streams[stream] = between.starts[stream] = max(last + 1, between.starts.get(stream, 1))
 
     # --- corrections -----------------------------------------------------------------------------------------------
