@@ -900,7 +900,7 @@ class Product(RuleBasedStateMachine):
             assert all(hole["exact"] for hole in books.expired if self.are_all_heard_again(hole))
 
     def are_all_heard_again(self, hole: dict[str, Any]) -> bool:
-        """Whether each door that has ever sent something to the partition is heard of behind the hole, in that topic."""
+        """Whether each door that has ever sent anything to the partition is heard of behind the hole, in that topic."""
         topic = int(hole["topic_id"].removeprefix("t"))
         states = [*self.past, *self.partitions][hole["partition"] :: PARTITIONS][:topic]
         behind = {
