@@ -31,7 +31,7 @@ from logweir import clock, config
 from logweir.audit import read_books
 from logweir.config import Settings
 from logweir.event import stream_of
-from logweir.ledger import position_id
+from logweir.position import position_id
 from logweir.query import parse
 from logweir.queue import Queue, open_queue
 from logweir.record import Accepted, Batch, Kind, Marker, encode

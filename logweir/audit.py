@@ -29,11 +29,12 @@ from logweir.corrections import Correction, read_corrections
 from logweir.emitter_ledger import Emitter
 from logweir.equation import Row
 from logweir.horizon import horizons, of_latest_topic, overall, read_hearings
-from logweir.ledger import Place, read_positions, window_place
+from logweir.position import Place, read_positions
 from logweir.sequence import Intervals
 from logweir.span import EVERYTHING, Span, name_of
 from logweir.store import Store
 from logweir.tracker import pairs
+from logweir.window import window_place
 
 _READ_AGAIN_S = 1.0
 

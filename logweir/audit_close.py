@@ -21,7 +21,7 @@ from logweir.clock import now_us as clock_us
 from logweir.closings import Closing, close
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
-from logweir.ledger import read_positions
+from logweir.position import read_positions
 from logweir.store import Store
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from logweir.emitter_ledger import Emitter, EmitterState, not_taken
 from logweir.equation import Row
-from logweir.ledger import Place, partition_place
+from logweir.position import Place, partition_place
 from logweir.span import EVERYTHING, Span, name_of
 from logweir.store import Store
 from logweir.tracker import Losses, Tracker, united

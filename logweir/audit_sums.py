@@ -12,10 +12,10 @@ from logweir.audit_windows import Context, Stream, WindowBooks, WindowOf, joined
 from logweir.clock import WINDOW_US
 from logweir.emitter_ledger import Emitter
 from logweir.equation import Row
-from logweir.ledger import Window, window_place
 from logweir.sequence import Intervals
 from logweir.span import Span
 from logweir.store import Store
+from logweir.window import Window, window_place
 
 RATE_WINDOWS = 5
 """Over how many whole minutes, and the current one, an emitter's rate is taken."""

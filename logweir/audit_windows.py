@@ -15,8 +15,8 @@ from logweir.closings import Closing
 from logweir.corrections import Correction
 from logweir.emitter_ledger import Emitter
 from logweir.equation import OUTCOMES, Row
-from logweir.ledger import Window
 from logweir.sequence import Intervals
+from logweir.window import Window
 
 PROCESS_GONE = "open: process gone"
 CLOSED_BY_HAND = "closed by hand"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from logweir.clock import WINDOW_US
-from logweir.ledger import Place, partition_place
+from logweir.position import Place, partition_place
 from logweir.source_ledger import hearing_prefix
 from logweir.store import Store
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from logweir.ledger import Window
 from logweir.outcomes import Outcome
 from logweir.store import LedgerDocument
+from logweir.window import Window
 
 
 def is_complete(window: Window) -> bool:

@@ -3,11 +3,11 @@
 Documents of several kinds, written by the worker that has claimed the partition, under the generation of its claim:
 
 * ``window``: one minute of one ingest process: which numbers are settled, the outcomes by emitter, and, once the
-  process's marker has come by, what that process says it accepted. Old ones are merged to hours (``hours.py``).
+  process's marker has come by, what that process says it accepted (``window.py``). Old ones are merged to hours.
 * ``emitter``: who sends, and what of the numbers that an emitter gave its events has come (``emitter_ledger.py``).
 * ``sources`` and ``hearing``: what silence is judged by (``source_ledger.py``).
-* ``position``: how far the partition is fully accounted for, and what the queue lost before it was read. It is written
-  last, so it is never ahead of the others.
+* ``position``: how far the partition is fully accounted for, and what the queue lost before it was read
+  (``position.py``). It is written last, so it is never ahead of the others.
 
 All values are absolute. Windows and emitters name the ``position`` that they are true for: a record below it is counted
 already. So writing a document again, or late, or by a worker that took over, changes no number.
@@ -26,28 +26,19 @@ from logweir import metrics
 from logweir.awaited import Awaited
 from logweir.clock import WINDOW_US, window_of
 from logweir.config import AccountingSettings
-from logweir.emitter_ledger import Earlier, Emitter, EmitterLedger, document_id
-from logweir.exceptions import Exceptions
-from logweir.outcomes import DeadLetterReason, Outcome
+from logweir.emitter_ledger import Earlier, EmitterLedger, document_id
+from logweir.outcomes import Outcome
+from logweir.position import Place, inherited, position_id, read_positions
 from logweir.record import Batch, Kind, Marker, Record, Void
 from logweir.sequence import Intervals
 from logweir.source_ledger import Hearing, Source, SourceLedger, hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
 from logweir.tracker import pairs
+from logweir.window import Window, hour_id, window_id, window_of_hour
 
-CONFLICTS = "identity_conflicts"
-"""How many of the dead letters are identity conflicts, beside the four outcomes."""
-_OUTCOMES = tuple(Outcome)
 _NO_SOURCES: Mapping[Source, Batch] = {}
-RECOVERED = "recovered_in_queue"
-"""How many events without a number of their emitter's came after the queue was known to have lost them."""
-_NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS, RECOVERED)
-Place = tuple[str, int]
-"""(topic id, partition)."""
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
-AMENDMENTS_MAX = 100
-"""Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
 STREAM_MINUTES_MAX = 7 * 24 * 60
 CLOSED_LATELY_MAX = 1000
 """Windows that wait to be compared with the store's own count; of more, only the latest are, and the others counted."""
@@ -62,183 +53,8 @@ REWINDS_MAX = 1000
 """Times that the queue went back; the first beyond that are kept as one, to the lowest of their offsets."""
 
 
-@dataclass(slots=True)
-class Window:
-    """What is known of one window on one partition. ``position``: the next offset behind the last record counted.
-
-    ``begin``: the offset of what came last of the process before anything of the window did, -1 when nothing had.
-    ``amendments``: what came behind the marker, a line each: offset, first, last and how many numbers were new.
-    ``parts``: ids of those that it was joined with, as topics had parts of it that were made in each other's place.
-    ``minutes``: of an hour of merged windows, each one's minute, first and last number; empty for a window by itself.
-    """
-
-    id: str
-    ingest_epoch: str
-    window: int
-    position: int = 0
-    begin: int = -1
-    numbers: Intervals = field(default_factory=Intervals)
-    outcomes: dict[Emitter, list[int]] = field(default_factory=dict)
-    marker: dict[str, Any] | None = None
-    voids: Intervals = field(default_factory=Intervals)
-    amendments: list[dict[str, int]] = field(default_factory=list)
-    exceptions: Exceptions = field(default_factory=Exceptions)
-    minutes: list[tuple[int, int, int]] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
-    dirty: bool = False
-
-    @property
-    def closed(self) -> bool:
-        """The process has said that nothing of this window comes after."""
-        return self.marker is not None
-
-    @property
-    def windows(self) -> list[int]:
-        """Itself, or those that are merged in it."""
-        return [minute for minute, _, _ in self.minutes] or [self.window]
-
-    @property
-    def given(self) -> list[tuple[int, int]]:
-        """The numbers that its process has given out in it, as far as its marker has told them."""
-        if self.minutes:
-            return [(first, last) for _, first, last in self.minutes]
-        return [(self.marker["first"], self.marker["last"])] if self.marker else []
-
-    def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int, recovered: int) -> None:
-        counts = self.outcomes.setdefault(emitter, [0] * len(_NAMES))
-        indexed = outcomes.count(Outcome.INDEXED)
-        counts[0] += indexed
-        if indexed < len(outcomes):
-            for at, outcome in enumerate(_OUTCOMES[1:], 1):
-                counts[at] += outcomes.count(outcome)
-            counts[-2] += conflicts
-        counts[-1] += recovered
-
-    def amend(self, offset: int, first: int, last: int, count: int) -> None:
-        """Note what came behind the marker."""
-        if len(self.amendments) < AMENDMENTS_MAX:
-            self.amendments.append({"offset": offset, "first": first, "last": last, "count": count})
-        else:
-            line = self.amendments[-1]
-            line.update(first=min(first, line["first"]), last=max(last, line["last"]), count=line["count"] + count)
-
-    def as_body(self) -> dict[str, Any]:
-        return {
-            "kind": "window",
-            "ingest_epoch": self.ingest_epoch,
-            "window": self.window,
-            "position": self.position,
-            "begin": self.begin,
-            "numbers": pairs(self.numbers),
-            "outcomes": [
-                {"key": key, "emitter": emitter, **_named(counts)} for (key, emitter), counts in self.outcomes.items()
-            ],
-            "marker": self.marker,
-            "voids": pairs(self.voids),
-            "amendments": self.amendments,
-            "exceptions": self.exceptions.as_body(),
-            "closed": self.closed,
-        }
-
-    @classmethod
-    def from_body(cls, id: str, body: dict[str, Any]) -> Window:
-        return cls(
-            id=id,
-            ingest_epoch=body["ingest_epoch"],
-            window=body["window"],
-            position=body["position"],
-            begin=body.get("begin", -1),
-            numbers=Intervals(body["numbers"]),
-            outcomes={(row["key"], row["emitter"]): [row.get(name, 0) for name in _NAMES] for row in body["outcomes"]},
-            marker=body["marker"],
-            voids=Intervals(body["voids"]),
-            amendments=body.get("amendments", []),
-            exceptions=Exceptions.from_body(body.get("exceptions", {})),
-        )
-
-
-def _named(counts: Sequence[int]) -> dict[str, int]:
-    """By name; the last of them is seldom anything, and left out where it is not."""
-    return dict(zip(_NAMES, counts if counts[-1] else counts[:-1], strict=False))
-
-
-def position_prefix(group: str) -> str:
-    """What the ids of a group's positions begin with; behind it stand topic id, a colon and the partition."""
-    return f"position:{group}:"
-
-
-def position_id(group: str, topic_id: str, partition: int) -> str:
-    return f"{position_prefix(group)}{topic_id}:{partition}"
-
-
 def hearing_id(group: str, topic_id: str, partition: int) -> str:
     return f"{hearing_prefix(group)}{topic_id}:{partition}"
-
-
-def window_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
-    return f"window:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window}"
-
-
-HOUR_WINDOWS = 60
-
-
-def hour_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
-    """The id of the document that has the window when it is merged into its hour."""
-    return f"hour:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window // HOUR_WINDOWS}"
-
-
-def partition_place(id: str) -> Place:
-    """Topic id and partition, of an id that ends with them: of positions, hearings, emitters."""
-    topic_id, partition = id.rsplit(":", 2)[1:]
-    return topic_id, int(partition)
-
-
-def read_positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
-    """The bodies of all position documents, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
-    return {partition_place(document.id): document.body for document in store.scan_ledger(position_prefix(group))}
-
-
-def window_place(id: str, prefix: str) -> tuple[str, int, str, int]:
-    """Topic id, partition, ingest epoch and window of an id that is built as ``window_id`` behind ``prefix``."""
-    topic_id, partition, epoch, window = id.removeprefix(prefix).rsplit(":", 3)
-    return topic_id, int(partition), epoch, int(window)
-
-
-def window_of_hour(id: str, body: Mapping[str, Any], window: int) -> Window | None:
-    """One window of an hour, None when it is not merged in it: complete, so that every record of it came before.
-
-    Whose events they were is only kept for the hour: the outcomes are of nobody.
-    """
-    # One that is only claimed so far has none.
-    found = [(first, last) for minute, first, last in body.get("minutes", ()) if minute == window]
-    if not found:
-        return None
-    ((first, last),) = found
-    exceptions = Exceptions.from_body(body["exceptions"]).cut(first, last)
-    counts = dict.fromkeys(_OUTCOMES, 0)
-    counts[Outcome.INDEXED] = last - first + 1
-    for (outcome, _), ranges in exceptions.within(first, last):
-        count = sum(high - low + 1 for low, high in ranges)
-        counts[outcome] += count
-        counts[Outcome.INDEXED] -= count
-    marker = {"first": first, "last": last, "accepted": []}
-    outcomes: dict[Emitter, list[int]] = {("", None): [*counts.values(), 0, 0]}
-    return Window(
-        id, body["ingest_epoch"], window, numbers=Intervals([(first, last)]), outcomes=outcomes, marker=marker,
-        exceptions=exceptions, minutes=[(window, first, last)],
-    )  # fmt: skip
-
-
-def read_window(
-    store: Store, group: str, topic_id: str, partition: int, ingest_epoch: str, window: int
-) -> Window | None:
-    """The window as the ledger has it, by itself or in its hour. Raises LogweirError(STORE_DOWN)."""
-    place = group, topic_id, partition, bytes.fromhex(ingest_epoch), window
-    id, of_hour = window_id(*place), hour_id(*place)
-    # The window first: when it is deleted already, its hour has it.
-    found = store.read_ledger([id, of_hour])
-    merged = window_of_hour(id, found[of_hour].body, window) if of_hour in found else None
-    return merged or (Window.from_body(id, found[id].body) if id in found else None)
 
 
 @dataclass(slots=True)
@@ -340,7 +156,7 @@ class PartitionLedger:
         claimed = store.claim(position_id(group, topic_id, partition), owner)
         before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
         if "streams" not in claimed.body:
-            claimed = replace(claimed, body={**claimed.body, **_inherited(before, partition)})
+            claimed = replace(claimed, body={**claimed.body, **inherited(before, partition)})
         id = hearing_id(group, topic_id, partition)
         found = store.read_ledger([id]).get(id)
         return cls(
@@ -569,13 +385,13 @@ class PartitionLedger:
             # A marker may come twice, when the door was told that the first had failed.
             window.voids.add_all(record.body.voids)
             if isinstance(record.body, Marker):
-                window.marker = _marker_body(record, record.body)
+                window.close(record, record.body)
         else:
             ranges = list(window.numbers.gaps(record.first, record.last))
             new = sum(last - first + 1 for first, last in ranges)
             if new and window.closed:
                 window.amend(offset, record.first, record.last, new)
-            _count_batches(window, record, ranges, outcomes, reasons, self._lost.get(window.ingest_epoch, Intervals()))
+            window.count_record(record, ranges, outcomes, reasons, self._lost.get(window.ingest_epoch, Intervals()))
             self._keep_exceptions(window, record, ranges, outcomes, reasons)
             window.numbers.add(record.first, record.last)
         window.position = offset + 1
@@ -740,52 +556,7 @@ class PartitionLedger:
         }
 
 
-def _inherited(before: Mapping[Place, dict[str, Any]], partition: int) -> dict[str, Any]:
-    """How far each process's numbers had come by in the topic that a new one takes the place of, for its position."""
-    former = [body for (_, at), body in before.items() if at == partition and "streams" in body]
-    last = max(former, key=_how_far, default={})
-    streams = {epoch: [number, -1, window] for epoch, (number, _, window) in last.get("streams", {}).items()}
-    # Where nothing comes in the new topic, what is awaited is lost all the same when it is due.
-    return {"streams": streams, "awaited": last.get("awaited", {}), "due_us": last.get("due_us", 0)}
-
-
-def _how_far(position: dict[str, Any]) -> tuple[int, int]:
-    """Grows from a topic to the one made in its place: an empty one, or one with old records, has the same time."""
-    return position["watermark_us"], sum(last for last, _, _ in position["streams"].values())
-
-
 def _shortened(ranges: Intervals) -> int:
     """Leave only the latest RANGES_MAX ranges in the set; gives how many numbers went with the others."""
     surplus = list(islice(ranges, max(0, ranges.range_count - RANGES_MAX)))
     return sum(ranges.remove(first, last) for first, last in surplus)
-
-
-def _count_batches(
-    window: Window, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
-    reasons: Mapping[int, str], lost: Intervals,
-) -> None:  # fmt: skip
-    """Count those of the record's events whose numbers are in ``ranges``. ``lost``: what the queue was to have lost."""
-    conflicts = [place for place, reason in reasons.items() if reason == DeadLetterReason.IDENTITY_CONFLICT]
-    place = 0
-    for batch in record.batches:
-        end = place + len(batch.events)
-        for first, last in ranges:
-            low, high = max(place, first - record.first), min(end, last - record.first + 1)
-            if low < high:
-                conflicting = sum(low <= conflict < high for conflict in conflicts) if conflicts else 0
-                # What is lost and recovered of those that have an emitter's number, that emitter's runs say.
-                bare = lost.within(record.first + low, record.first + high - 1) if batch.sequence_first is None else ()
-                recovered = sum(end - start + 1 for start, end in bare)
-                window.count((batch.key, batch.emitter), outcomes[low:high], conflicting, recovered)
-        place = end
-
-
-def _marker_body(record: Record, marker: Marker) -> dict[str, Any]:
-    return {
-        "first": record.first,
-        "last": record.last,
-        "accepted": [
-            {"key": row.key, "emitter": row.emitter, "accepted": row.accepted, "unconfirmed": row.unconfirmed}
-            for row in marker.accepted
-        ],
-    }

@@ -21,8 +21,8 @@ from logweir.config import Settings
 from logweir.equation import OUTCOMES
 from logweir.expectations import EMITTER, SOURCE
 from logweir.lag import Lag, lags
-from logweir.ledger import read_positions
 from logweir.outcomes import DeadLetterReason
+from logweir.position import read_positions
 from logweir.queue import Queue
 from logweir.sequence import Intervals
 from logweir.silence import Silence, State, read_silence

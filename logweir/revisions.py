@@ -15,10 +15,10 @@ from typing import Any
 from logweir.emitter_ledger import Emitter
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.exceptions import INDEXED, Why, of_rows, rows_of
-from logweir.ledger import Window
 from logweir.outcomes import Outcome
 from logweir.sequence import Intervals
 from logweir.store import LedgerDocument, Store
+from logweir.window import Window
 
 BLOCK = 10_000
 """Numbers of one document: even when every other one of them is revised, it stays below a few hundred kilobytes."""

@@ -18,7 +18,7 @@ from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
 from logweir.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
 from logweir.horizon import horizons, of_latest_topic, overall, read_hearings
-from logweir.ledger import Place, partition_place, read_positions
+from logweir.position import Place, partition_place, read_positions
 from logweir.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
 from logweir.silence_findings import Finding, findings_of
 from logweir.source_ledger import LastBatch, Source, sources_prefix

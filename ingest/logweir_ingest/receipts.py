@@ -20,13 +20,15 @@ from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
 from logweir.exceptions import Why
-from logweir.ledger import STREAM_MINUTES_MAX, Window, position_id, position_prefix, read_window
+from logweir.ledger import STREAM_MINUTES_MAX
 from logweir.outcomes import DeadLetterReason, Outcome
+from logweir.position import position_id, position_prefix
 from logweir.query import And, Range, Term
 from logweir.receipt import Receipt
 from logweir.revisions import WindowPlace, read_present
 from logweir.sequence import Intervals
 from logweir.store import Store, open_store
+from logweir.window import Window, read_window
 
 log = logging.getLogger(__name__)
 

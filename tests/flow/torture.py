@@ -28,9 +28,9 @@ import psutil
 
 from logweir import config
 from logweir.event import stream_of
-from logweir.ledger import Window
 from logweir.query import And, Range, Term
 from logweir.store import open_store
+from logweir.window import Window
 from tests.flow.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
 from tests.flow.emitters import Emitter
 from tests.flow.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http

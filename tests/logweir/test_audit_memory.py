@@ -6,9 +6,10 @@ import tracemalloc
 
 from logweir.audit import Books, read_books
 from logweir.audit_sums import every_window
-from logweir.ledger import PartitionLedger, Window, window_id
+from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.store import Store
+from logweir.window import Window, window_id
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from logweir.config import AccountingSettings
 from logweir.exceptions import Exceptions
-from logweir.ledger import PartitionLedger, window_id
+from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
 from logweir.store import Store
+from logweir.window import window_id
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000

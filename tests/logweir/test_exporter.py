@@ -20,9 +20,10 @@ from logweir import clock, config, metrics
 from logweir.config import Settings
 from logweir.emitter_ledger import EmitterState, document_id
 from logweir.exporter import Exporter
-from logweir.ledger import PartitionLedger, read_positions
+from logweir.ledger import PartitionLedger
 from logweir.metrics import Kind as MetricKind
 from logweir.outcomes import Outcome
+from logweir.position import read_positions
 from logweir.queue import Queue
 from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store import LedgerDocument, Store

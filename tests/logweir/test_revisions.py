@@ -8,11 +8,11 @@ import pytest
 
 from logweir.corrections import read_corrections
 from logweir.errors import STORE_DOWN, LogweirError
-from logweir.ledger import Window
 from logweir.outcomes import Outcome
 from logweir.revisions import BLOCK, Change, WindowPlace, read_present, revise
 from logweir.sequence import Intervals
 from logweir.store import Store
+from logweir.window import Window
 
 PLACE = WindowPlace("topic", 0, "07" * 16, 29_000_000)
 SENDER = ("app", None)

@@ -10,12 +10,13 @@ from logweir.audit import Books, explain, read_books
 from logweir.audit_sums import every_window
 from logweir.config import AccountingSettings
 from logweir.emitter_ledger import document_id
-from logweir.ledger import PartitionLedger, hour_id, read_window
+from logweir.ledger import PartitionLedger
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record
 from logweir.revisions import Change, WindowPlace, revise
 from logweir.span import Span
 from logweir.store import LedgerDocument, Store
+from logweir.window import hour_id, read_window
 from logweir_workers.bookkeeping import recheck_differences
 from logweir_workers.merging import HourMerger
 from logweir_workers.retention import delete_old_books, old_books

@@ -18,7 +18,8 @@ from logweir import clock, config
 from logweir.audit import read_books
 from logweir.corrections import read_corrections
 from logweir.errors import LogweirError
-from logweir.ledger import PartitionLedger, position_id
+from logweir.ledger import PartitionLedger
+from logweir.position import position_id
 from logweir.query import parse
 from logweir.queue import Queue, open_queue
 from logweir.receipt import Receipt

@@ -11,10 +11,11 @@ from logweir import metrics
 from logweir.clock import DAY_US, WINDOW_US, Clock
 from logweir.corrections import read_corrections
 from logweir.event import stream_of
-from logweir.ledger import PartitionLedger, Window, read_window, window_place
+from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.query import And, Range, Term
 from logweir.store import LedgerDocument, Store
+from logweir.window import Window, read_window, window_place
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,10 @@ from logweir.audit_windows import WindowOf
 from logweir.clock import WINDOW_US, Clock
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger import HOUR_WINDOWS, PartitionLedger, Place, Window, hour_id, read_positions, window_place
+from logweir.ledger import PartitionLedger
+from logweir.position import Place, read_positions
 from logweir.store import LedgerDocument, Store
+from logweir.window import HOUR_WINDOWS, Window, hour_id, window_place
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.event import day_of, stream_of
-from logweir.ledger import position_id
+from logweir.position import position_id
 from logweir.process import owner_new
 from logweir.queue import Delivery, Queue
 from logweir.receipt import Receipt

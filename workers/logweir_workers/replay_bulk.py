@@ -20,12 +20,12 @@ from logweir import event as identity
 from logweir.clock import Clock
 from logweir.event import Provenance
 from logweir.exceptions import INDEXED, Why
-from logweir.ledger import Window, read_window
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record
 from logweir.revisions import Change, Present, WindowPlace, read_present, revise
 from logweir.store import Document, LetterFilter, Store
+from logweir.window import Window, read_window
 from logweir_workers import dead_letter
 from logweir_workers.bookkeeping import count_documents
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of

@@ -26,9 +26,11 @@ from logweir.emitter_ledger import Emitter, EmitterState
 from logweir.equation import Row
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.hours import has
-from logweir.ledger import PartitionLedger, Window, partition_place
+from logweir.ledger import PartitionLedger
+from logweir.position import partition_place
 from logweir.source_ledger import hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
+from logweir.window import Window
 
 log = logging.getLogger(__name__)
 

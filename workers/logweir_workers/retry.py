@@ -22,12 +22,13 @@ from logweir.config import Settings
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.event import Provenance, content_hash_of, index_of
 from logweir.exceptions import Why
-from logweir.ledger import position_id, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
+from logweir.position import position_id
 from logweir.queue import Producer, Queue
 from logweir.record import decode
 from logweir.revisions import Change, Present, WindowPlace, revise
 from logweir.store import DeadLetter, Document, LetterFilter, Store
+from logweir.window import read_window
 from logweir_workers import enrich
 from logweir_workers.bookkeeping import recheck_differences
 from logweir_workers.document import Documents, EventUnfit, Filtered
