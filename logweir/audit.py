@@ -105,6 +105,8 @@ class Books:
             who = self.numbered_by(emitter)
             shown[who] += books.total("lost") or 0
             of_queue[who] += books.row.lost_in_queue
+        for emitter, count in self.carried.of_queue.items():
+            of_queue[self.numbered_by(emitter)] += count
         return shown, of_queue
 
     def _of_queue_alone(self) -> tuple[int, int]:
@@ -117,10 +119,10 @@ class Books:
         own, of_queue = self.losses()
         of_others = (one for emitter, one in self.emitters.items() if self.class_of(emitter) != "B")
         recovered = carried.recovered + sum(one.row.recovered_in_queue for one in of_others)
-        shown = sum((own - of_queue).values()) + carried.lost_before
-        alone = sum((of_queue - own).values()) + carried.lost_in_queue["D"] + carried.unshown + max(0, -shown)
-        of_nobody = self.row.lost_in_queue - carried.row.lost_in_queue - sum(of_queue.values())
-        of_nobody += carried.lost_in_queue[UNKNOWN]
+        shown = sum((own - of_queue).values()) + carried.all_lost_before
+        alone = sum((of_queue - own).values()) + carried.lost_in_queue["D"] + carried.unshown.total() + max(0, -shown)
+        of_windows = sum(one.row.lost_in_queue for one in self.emitters.values())
+        of_nobody = self.row.lost_in_queue - carried.row.lost_in_queue - of_windows + carried.lost_in_queue[UNKNOWN]
         return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
 
     def lost_in_queue_ranges(self) -> dict[Stream, Intervals]:
@@ -318,9 +320,6 @@ def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBoo
                 {"topic_id": topic_id, "partition": partition, "first": first, "last": last, "exact": not unsure}
             )
     return found
-
-
-# --- the second equation ------------------------------------------------------------------------------------------
 
 
 # --- one window ---------------------------------------------------------------------------------------------------

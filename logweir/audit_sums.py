@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from logweir import hours
@@ -12,6 +12,7 @@ from logweir.audit_windows import Context, Stream, WindowBooks, WindowOf, joined
 from logweir.clock import WINDOW_US
 from logweir.emitter_ledger import Emitter
 from logweir.equation import Row
+from logweir.position import Place
 from logweir.sequence import Intervals
 from logweir.span import Span
 from logweir.store import Store
@@ -117,7 +118,7 @@ def read_windows(store: Store, group: str, wanted: Wanted, context: Context, *, 
 
     ``has_parts``: several topics have been read, and a window may have a part in each. Raises LogweirError(STORE_DOWN).
     """
-    in_parts = _in_parts(store, group) if has_parts else frozenset()
+    in_parts = windows_in_parts(store, group) if has_parts else frozenset()
     merged: set[_Place] = set()
     while True:
         sums = Sums(wanted, context)
@@ -129,10 +130,15 @@ def read_windows(store: Store, group: str, wanted: Wanted, context: Context, *, 
         merged |= twice
 
 
-def _in_parts(store: Store, group: str) -> frozenset[WindowOf]:
-    """The windows that more than one topic has a part of."""
+def windows_in_parts(store: Store, group: str, places: Iterable[Place] | None = None) -> frozenset[WindowOf]:
+    """The windows that more than one topic has a part of; of all topics and partitions, or of those ``places``.
+
+    Raises LogweirError(STORE_DOWN).
+    """
     prefix = f"window:{group}:"
-    counts = Counter(window_place(document.id, prefix)[1:] for document in store.scan_ledger(prefix))
+    within = [""] if places is None else [f"{topic_id}:{partition}:" for topic_id, partition in places]
+    found = (document for one in within for document in store.scan_ledger(prefix + one))
+    counts = Counter(window_place(document.id, prefix)[1:] for document in found)
     return frozenset(place for place, count in counts.items() if count > 1)
 
 

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.emitter_ledger import Emitter
 from logweir.equation import Row
 from logweir.store import Store
 
 STREAMS_MAX = 10_000
 """Ingest processes whose boundary is known, on one partition; of the others, those that sent last are kept."""
+OF_QUEUE_MAX = 1000
+"""Emitters of which it is known what the queue lost; of others, it is among the sums of their class at once."""
 UNKNOWN = "unknown"
 """Where a class stands, of what the queue lost of nobody knows whom."""
 
@@ -27,9 +30,10 @@ class Carried:
 
     ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
     had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
-    ``numbered``: created, lost, recovered and dropped of runs, by class. ``lost_in_queue``: those of the row, by class.
-    ``between``: what of those, and of ``row.accepted``, is of no window.
-    ``unshown``: of the classes that number their events, what no number showed as lost, as another copy had come.
+    ``numbered``: created, lost, recovered and dropped of runs, by class. ``of_queue``: what the row has as lost in the
+    queue of emitters that are known still; ``lost_in_queue``: of all others, by class. ``between``: what of those, and
+    of ``row.accepted``, is of no window. ``unshown``: by class, how many more were lost than ``numbered`` shows: the
+    queue lost them, and no number of theirs says so; less what ``of_queue`` says of another emitter of the key.
     ``recovered``: of emitters that do not number them, events that came after the queue had lost them.
     ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
     is being deleted. ``step``: grows with each step, by partition.
@@ -39,9 +43,10 @@ class Carried:
     row: Row = field(default_factory=Row)
     corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
     numbered: dict[str, Counter[str]] = field(default_factory=dict)
+    of_queue: Counter[Emitter] = field(default_factory=Counter)
     lost_in_queue: Counter[str] = field(default_factory=Counter)
     between: int = 0
-    unshown: int = 0
+    unshown: Counter[str] = field(default_factory=Counter)
     recovered: int = 0
     streams: dict[tuple[str, int], int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
@@ -54,9 +59,10 @@ class Carried:
         self.corrections.update(other.corrections)
         for letter, counts in other.numbered.items():
             self.numbered.setdefault(letter, Counter()).update(counts)
+        self.of_queue.update(other.of_queue)
         self.lost_in_queue.update(other.lost_in_queue)
         self.between += other.between
-        self.unshown += other.unshown
+        self.unshown.update(other.unshown)
         self.recovered += other.recovered
         for stream, number in other.streams.items():
             self.streams.pop(stream, None)
@@ -67,17 +73,22 @@ class Carried:
         self.row.outcomes[from_outcome] -= count
         self.row.outcomes[to_outcome] += count
 
+    def lost_before(self, letter: str) -> int:
+        """What emitters of that class that are gone had lost before the queue."""
+        of_runs = self.numbered[letter]["lost"] if letter in self.numbered else 0
+        return of_runs + self.unshown[letter] - self.lost_in_queue[letter]
+
     @property
-    def lost_before(self) -> int:
-        """What emitters that number their events lost before the queue; less what was carried of their windows only."""
-        of_queue = sum(count for letter, count in self.lost_in_queue.items() if letter not in ("D", UNKNOWN))
-        return sum(counts["lost"] for counts in self.numbered.values()) - of_queue + self.unshown
+    def all_lost_before(self) -> int:
+        """Of all classes that number their events."""
+        letters = self.numbered.keys() | self.unshown.keys() | self.lost_in_queue.keys()
+        return sum(map(self.lost_before, letters - {"D", UNKNOWN}))
 
     def total(self, name: str) -> int:
         """Of the second equation, over all classes; with what the queue lost of nobody that numbers."""
-        shown = self.lost_before
+        shown = self.all_lost_before
         of_nobody = max(0, self.lost_in_queue[UNKNOWN] - max(0, shown))
-        lost = self.lost_in_queue["D"] + self.unshown + max(0, -shown) + of_nobody
+        lost = self.lost_in_queue["D"] + self.unshown.total() + max(0, -shown) + of_nobody
         extra = {"lost": lost + self.recovered, "recovered": self.recovered}.get(name, 0)
         return extra + sum(counts[name] for counts in self.numbered.values())
 
@@ -93,6 +104,7 @@ class Carried:
             "numbered": {
                 letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
             },
+            "of_queue": [[*emitter, count] for emitter, count in self.of_queue.items() if count],
             "lost_in_queue": self.lost_in_queue,
             "between": self.between,
             "unshown": self.unshown,
@@ -113,9 +125,10 @@ class Carried:
                 letter: Counter({name: int(count) for name, count in counts.items()})
                 for letter, counts in body.get("numbered", {}).items()
             },
+            of_queue=Counter({(key, emitter): count for key, emitter, count in body.get("of_queue", [])}),
             lost_in_queue=Counter(body.get("lost_in_queue", {})),
             between=body.get("between", 0),
-            unshown=body.get("unshown", 0),
+            unshown=Counter(body.get("unshown", {})),
             recovered=body.get("recovered", 0),
             streams={(epoch, partition): number for epoch, number in body.get("streams", [])},
             taken=dict(body.get("taken", {})),

@@ -133,6 +133,9 @@ class PartitionLedger:
         # What was lost by the watermark of a topic before this one stays lost.
         before_us = max((one.get("watermark_us", 0) for one in before.values()), default=0)
         self.watermark_us: int = body.get("watermark_us", before_us)
+        if awaited:
+            # Other partitions may have been read beyond when these are due: then they are by the next time.
+            self._due_us = max(self._due_us, self.watermark_us + 1)
         self.next_offset: int | None = body.get("next_offset")
         self.emitters = EmitterLedger(
             store=store,
@@ -155,7 +158,7 @@ class PartitionLedger:
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.claim(position_id(group, topic_id, partition), owner)
         before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
-        if "streams" not in claimed.body:
+        if claimed.body.get("next_offset") is None:
             claimed = replace(claimed, body={**claimed.body, **inherited(before, partition)})
         id = hearing_id(group, topic_id, partition)
         found = store.read_ledger([id]).get(id)

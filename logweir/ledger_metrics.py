@@ -117,14 +117,18 @@ def _places(books: Books) -> Metric:
     before, in_queue = dict.fromkeys(NUMBERED, 0), {**dict.fromkeys(NUMBERED, 0), "D": 0}
     for letter in in_queue:
         in_queue[letter] += books.carried.lost_in_queue[letter]
-    for letter, counts in books.carried.numbered.items():
-        before[letter] += max(0, counts["lost"] - books.carried.lost_in_queue[letter])
+    for letter in before:
+        before[letter] += max(0, books.carried.lost_before(letter))
     own: Counter[tuple[str, Any]] = Counter()
     for emitter, found in books.emitters.items():
         letter, of_queue = books.class_of(emitter), found.row.lost_in_queue + found.row.recovered_in_queue
         in_queue[letter] += of_queue
         # Where events bring their numbers along, these are of other emitters of the key than sent them.
-        own[letter, emitter[0] if letter == "B" else emitter] += (found.total("lost") or 0) - of_queue
+        own[letter, books.numbered_by(emitter)] += (found.total("lost") or 0) - of_queue
+    for emitter, of_queue in books.carried.of_queue.items():
+        letter = books.class_of(emitter)
+        in_queue[letter] += of_queue
+        own[letter, books.numbered_by(emitter)] -= of_queue
     for (letter, _), count in own.items():
         if letter in before:
             before[letter] += max(0, count)

@@ -411,6 +411,18 @@ def test_what_was_awaited_is_lost_in_time_though_nothing_comes_in_the_new_topic(
     assert read(store).row == after.row
 
 
+def test_what_was_awaited_is_lost_in_time_though_other_partitions_have_been_read_further(store: Store) -> None:
+    """Up to when it was due, and beyond that."""
+    old = Partition(store)
+    old.data(1, (None, [INDEXED]))
+    old.marker(1, 3, {None: 3})
+    Partition(store, partition=1).data(1, (None, [INDEXED]), window=WINDOW + 10)
+    Partition(store, topic_id="t2").idle(LATER_US + 10 * MINUTE_US)
+    row = read(store).row
+
+    assert (row.in_flight, row.lost_in_queue) == (0, 2)
+
+
 def test_of_topics_read_up_to_the_same_time_the_one_that_was_made_last_is_gone_on_from(store: Store) -> None:
     """Nothing that came in it is lost."""
     Partition(store, topic_id="a").data(1, (None, [INDEXED]))

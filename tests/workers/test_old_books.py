@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from logweir import ledger_metrics
 from logweir.audit import Books, explain, read_books
 from logweir.audit_sums import every_window
 from logweir.config import AccountingSettings
@@ -95,6 +96,12 @@ def kinds(store: Store) -> list[str]:
 def sums(books: Books) -> tuple[Any, ...]:
     names = ("created", "lost", "recovered", "dropped")
     return books.row, books.corrected, *(books.total(name) for name in names), books.balanced
+
+
+def figures(books: Books) -> dict[str, float]:
+    """What Prometheus is told of them."""
+    families = [*ledger_metrics._events(books), *ledger_metrics._numbered(books), ledger_metrics._places(books)]
+    return {f"{one.name} {one.labels}": one.value for family in families for one in family.samples}
 
 
 def test_windows_of_an_hour_become_one_document_that_says_the_same(store: Store) -> None:
@@ -290,15 +297,85 @@ def test_what_the_queue_lost_of_one_emitter_is_not_taken_for_what_another_lost(s
     one.marker(HOUR, 2)
     other = batch(b"{}", emitter="other", received_us=HOUR * MINUTE_US, epoch="e1", sequence_first=3)
     one.settle(Record(Kind.DATA, EPOCH, 3, 1, HOUR + 24 * 60, [other]), [INDEXED])
+    rows = [Accepted("app", "other", 1, 0)]
+    one.settle(Record(Kind.MARKER, EPOCH, 3, 1, HOUR + 24 * 60, Marker(rows, [])), [])
     one.ledger.idle(NOW_US)
     one.ledger.flush()
     before = read(store)
     one.let_go(days=1)
     after = read(store)
+    one.let_go()
+    last = read(store)
 
     assert (before.row.lost_in_queue, before.total("lost")) == (1, 3)
     assert [books.row.lost_in_queue for books in (after, after.carried)] == [1, 1]
+    assert not last.emitters
+    assert sums(last) == sums(after) == sums(before)
+    assert figures(last) == figures(after) == figures(before)
+
+
+def test_what_the_queue_lost_at_the_end_of_a_run_counts_once_when_its_number_shows_it_later(store: Store) -> None:
+    """Its window has been let go of by then."""
+    one = Partition(store)
+    one.settle(Record(Kind.DATA, EPOCH, 1, 1, HOUR, [one.batch(HOUR, 1, 1)]), [INDEXED])
+    one.marker(HOUR, 2)
+    another = batch(b"{}", emitter="web", received_us=(HOUR + 24 * 60) * MINUTE_US, epoch="e2", sequence_first=1)
+    one.settle(Record(Kind.DATA, EPOCH, 3, 1, HOUR + 24 * 60, [another]), [INDEXED])
+    one.ledger.idle(NOW_US)
+    one.ledger.flush()
+    one.let_go(days=1)
+    before = read(store)
+    one.settle(Record(Kind.DATA, EPOCH, 4, 1, HOUR + 48 * 60, [one.batch(HOUR + 48 * 60, 1, 3)]), [INDEXED])
+    one.ledger.idle(NOW_US + 10 * DAY_US)
+    one.ledger.flush()
+    after = read(store)
+
+    assert (before.carried.row.lost_in_queue, before.total("lost")) == (1, 1)
+    assert after.total("lost") == 1
+    assert figures(after)["logweir_lost_events {'place': 'queue', 'class': 'A'}"] == 1
+    assert figures(after)["logweir_lost_events {'place': 'before_door', 'class': 'A'}"] == 0
+
+
+def test_an_emitter_is_known_as_long_as_its_windows(store: Store) -> None:
+    """Retention ends within the minute: what the queue lost of it would be nobody's, beside its own number's."""
+    one = Partition(store)
+    one.settle(Record(Kind.DATA, EPOCH, 1, 1, HOUR, [one.batch(HOUR, 1, 1)]), [INDEXED])
+    one.settle(Record(Kind.DATA, EPOCH, 3, 1, HOUR, [one.batch(HOUR, 1, 3)]), [INDEXED])
+    one.settle(Record(Kind.MARKER, EPOCH, 1, 3, HOUR, Marker([Accepted("app", "web", 3, 0)], [])), [])
+    one.ledger.idle(NOW_US)
+    one.ledger.flush()
+    before = read(store)
+    at_days = (HOUR * MINUTE_US + LIMITS.retention_days * DAY_US - NOW_US) / DAY_US
+    one.let_go(days=at_days + 0.5 / 24 / 60)
+    half_a_minute_in = read(store)
+    one.let_go(days=at_days + 5 / 24 / 60)
+    after = read(store)
+
+    assert list(half_a_minute_in.emitters) == [("app", "web")]
+    assert not after.emitters
+    assert sums(after) == sums(half_a_minute_in) == sums(before)
+    assert figures(after) == figures(half_a_minute_in) == figures(before)
+    assert after.total("lost") == 1
+
+
+def test_what_was_lost_of_nobody_knows_whom_stays_what_it_was(store: Store) -> None:
+    """Between windows; and in one whose emitter has as many void numbers that came after all."""
+    one = Partition(store)
+    bare = batch(b"{}", key="bare", received_us=HOUR * MINUTE_US)
+    one.settle(Record(Kind.DATA, EPOCH, 1, 1, HOUR, [bare]), [INDEXED])
+    one.settle(Record(Kind.DATA, EPOCH, 3, 1, HOUR, [bare]), [INDEXED])
+    one.settle(Record(Kind.MARKER, EPOCH, 1, 3, HOUR, Marker([Accepted("bare", None, 2, 0)], [(3, 3)])), [])
+    one.settle(Record(Kind.MARKER, EPOCH, 6, 0, HOUR + 1, Marker([], [])), [])
+    one.ledger.idle(NOW_US)
+    one.ledger.flush()
+    before = read(store)
+    one.let_go()
+    after = read(store)
+
+    assert (before.row.lost_in_queue, before.row.unconfirmed, before.total("lost")) == (3, 1, 3)
+    assert (after.carried.between, after.carried.lost_in_queue["D"]) == (2, 0)
     assert sums(after) == sums(before)
+    assert figures(after) == figures(before)
 
 
 def test_what_retention_has_not_reached_goes_on_from_there(store: Store) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 from itertools import groupby
 
 from logweir import hours
+from logweir.audit_sums import windows_in_parts
 from logweir.audit_windows import WindowOf
 from logweir.clock import WINDOW_US, Clock
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import PartitionLedger
-from logweir.position import Place, read_positions
+from logweir.position import read_positions
 from logweir.store import LedgerDocument, Store
 from logweir.window import HOUR_WINDOWS, Window, hour_id, window_place
 
@@ -25,7 +26,7 @@ _HOURS_AT_ONCE = 500
 _TURN_S_MAX = 0.1
 
 _Place = tuple[str, int, str, int]
-"""Topic id, partition, ingest epoch, hour (or minute)."""
+"""Topic id, partition, ingest epoch, hour."""
 
 
 class HourMerger:
@@ -72,28 +73,21 @@ class HourMerger:
         by_partition = {ledger.partition: ledger for ledger in ledgers}
         # Of topics that are gone, too: whoever has a partition looks after all that bore its number.
         places = sorted(place for place in read_positions(self._store, self._group) if place[1] in by_partition)
-        in_parts = self._in_parts(places) if len(places) > len(by_partition) else frozenset()
+        has_parts = len(places) > len(by_partition)
+        in_parts = windows_in_parts(self._store, self._group, places) if has_parts else frozenset()
         for topic_id, partition in places:
             yield from self._mergeable_of(topic_id, by_partition[partition], before, in_parts)
-
-    def _in_parts(self, places: Iterable[Place]) -> frozenset[WindowOf]:
-        """The windows that more than one topic has a part of: only together are they closed."""
-        counts = Counter(place[1:] for one in places for place, _ in self._windows(*one))
-        return frozenset(place for place, count in counts.items() if count > 1)
-
-    def _windows(self, topic_id: str, partition: int) -> Iterator[tuple[_Place, LedgerDocument]]:
-        prefix = f"window:{self._group}:"
-        for document in self._store.scan_ledger(f"{prefix}{topic_id}:{partition}:"):
-            yield window_place(document.id, prefix), document
 
     def _mergeable_of(
         self, topic_id: str, ledger: PartitionLedger, before: int, in_parts: Collection[WindowOf]
     ) -> Iterator[tuple[_Place, str]]:
-        for (_, partition, epoch, minute), document in self._windows(topic_id, ledger.partition):
+        prefix = f"window:{self._group}:"
+        for document in self._store.scan_ledger(f"{prefix}{topic_id}:{ledger.partition}:"):
+            _, partition, epoch, minute = window_place(document.id, prefix)
             if minute // HOUR_WINDOWS >= before or not document.body["closed"]:
                 continue
             if (partition, epoch, minute) in in_parts:
-                continue
+                continue  # Only together are they closed: the other part would stay open.
             # Of a record that its worker will read once more, the window still has to say that it was counted.
             is_behind = topic_id != ledger.topic_id or document.body["position"] <= ledger.written_offset
             if is_behind and hours.is_complete(Window.from_body(document.id, document.body)):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from logweir.audit import Books, read_books_once
 from logweir.audit_emitters import books_of_emitter
 from logweir.audit_windows import Stream, WindowBooks
-from logweir.carried import UNKNOWN, Carried, carried_id
+from logweir.carried import OF_QUEUE_MAX, UNKNOWN, Carried, carried_id
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.corrections import Correction, corrections_of
@@ -43,6 +43,8 @@ _BEHIND_US = DAY_US
 _T = TypeVar("_T")
 _Place = tuple[int, str, int]
 """Partition, ingest epoch, window."""
+_Gone = tuple[Emitter, list[LedgerDocument], bool]
+"""An emitter, those of its documents that are old, and whether these are all of them."""
 
 
 def old_books(store: Store, *, group: str, settings: AccountingSettings, now_us: int) -> Books | None:
@@ -78,10 +80,10 @@ def delete_old_books(
         deleted += len(documents)
     if not ledgers or books is None:
         return deleted
-    losses = books.losses()
+    losses = _Losses(books, *books.losses())
     for ledger in ledgers:
         ledger.forget_lost(books.carried.streams)
-        old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition, *losses)
+        old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition, losses)
         portions = old.portions(ledger, deadline_s)
         deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
         deleted += old.delete_closings(ledger.partition)
@@ -148,6 +150,47 @@ def _delete(store: Store, taken: dict[str, int]) -> int:
 
 
 @dataclass(slots=True)
+class _Losses:
+    """What is lost of emitters that are not let go of: ``shown`` and ``of_queue`` as ``Books.losses`` gives them.
+
+    ``gone``: who has been let go of since. In total, the higher of the two is lost of each.
+    """
+
+    books: Books
+    shown: Counter[Emitter | str]
+    of_queue: Counter[Emitter | str]
+    gone: set[Emitter] = field(default_factory=set)
+
+    def keep(self, portion: Carried, emitter: Emitter, lost: int, awaited: int) -> None:
+        """Of a window that is let go of. ``lost``: with what is ``awaited`` still, and counts as lost from now on."""
+        known, letter = self.books.carried.of_queue, self.books.class_of(emitter)
+        self.of_queue[self.books.numbered_by(emitter)] += awaited
+        has_room = emitter in known or len(known) < OF_QUEUE_MAX
+        if letter != "D" and lost and has_room and emitter not in self.gone:
+            known[emitter] += lost
+            portion.of_queue[emitter] += lost
+        else:
+            self._add(portion, emitter, letter, shown=0, of_queue=lost)
+
+    def let_go(self, portion: Carried, emitter: Emitter, shown: int, *, wholly: bool) -> None:
+        """Of one that is let go of, or of it what shows so much as lost."""
+        of_queue = self.books.carried.of_queue.pop(emitter, 0) if wholly else 0
+        portion.of_queue[emitter] -= of_queue
+        self._add(portion, emitter, self.books.class_of(emitter), shown=shown, of_queue=of_queue)
+        if wholly:
+            self.gone.add(emitter)
+
+    def _add(self, portion: Carried, emitter: Emitter, letter: str, *, shown: int, of_queue: int) -> None:
+        who = self.books.numbered_by(emitter)
+        before = max(self.shown[who], self.of_queue[who])
+        self.shown[who] -= shown
+        self.of_queue[who] -= of_queue
+        portion.lost_in_queue[letter] += of_queue
+        if letter != "D":
+            portion.unshown[letter] += before - max(self.shown[who], self.of_queue[who]) - shown
+
+
+@dataclass(slots=True)
 class _Old:
     """What is old in these books."""
 
@@ -156,9 +199,7 @@ class _Old:
     books: Books
     before_us: int
     ledgers: dict[int, PartitionLedger]
-    shown: Counter[Emitter | str]
-    """As ``Books.losses`` gives it; of what the queue lost, too, what is not let go of."""
-    of_queue: Counter[Emitter | str]
+    losses: _Losses
     left: Counter[Stream] = field(init=False)
     """How many windows of a stream are not let go of."""
 
@@ -188,7 +229,7 @@ class _Old:
             yield self._of_corrections(documents)
         for emitters in _chunks(self._emitters(ledger.partition), _OTHERS_AT_ONCE):
             yield self._of_emitters(emitters)
-            for emitter, gone in emitters:
+            for emitter, gone, _ in emitters:
                 self._let_go(emitter, gone)
 
     def _windows(self) -> list[WindowBooks]:
@@ -242,20 +283,12 @@ class _Old:
         portion.row.add(row)
         of_nobody = row.lost_in_queue
         for emitter, own in one.by_emitter.items():
-            letter, lost = self.books.class_of(emitter), own.lost_in_queue + own.in_flight
-            portion.lost_in_queue[letter] += lost
-            portion.recovered += 0 if letter == "B" else own.recovered_in_queue
-            portion.unshown += 0 if letter == "D" else self._take_unshown(emitter, own.lost_in_queue)
+            lost = own.lost_in_queue + own.in_flight
+            self.losses.keep(portion, emitter, lost, own.in_flight)
+            portion.recovered += 0 if self.books.class_of(emitter) == "B" else own.recovered_in_queue
             of_nobody -= lost
         portion.lost_in_queue[UNKNOWN] += of_nobody
         _count(portion, one.corrections)
-
-    def _take_unshown(self, emitter: Emitter, lost: int) -> int:
-        """Of so many that the queue lost of it, what no numbers show: for all that is left of it, they show enough."""
-        who = self.books.numbered_by(emitter)
-        before = max(0, self.of_queue[who] - self.shown[who])
-        self.of_queue[who] -= lost
-        return before - max(0, self.of_queue[who] - self.shown[who])
 
     def _add_between(self, portion: Carried, stream: Stream, windows: list[WindowBooks]) -> None:
         """What of the stream's numbers was in no window up to the last of these; the books begin behind that now."""
@@ -298,7 +331,7 @@ class _Old:
         return portion
 
     # --- emitters --------------------------------------------------------------------------------------------------
-    def _emitters(self, partition: int) -> list[tuple[Emitter, list[LedgerDocument]]]:
+    def _emitters(self, partition: int) -> list[_Gone]:
         """Who was not heard of for so long, with the documents to delete: of who numbers its events, all at once.
 
         What is lost of it shows in all its documents together: only who has all of its partitions can say.
@@ -311,15 +344,19 @@ class _Old:
         for emitter, own in documents.items():
             numbered = [one for one in own if one.body["epochs"] or one.body["retired"]]
             bare = [one for one in own if one not in numbered]
-            gone = [one for one in bare if _partition_of(one) == partition and one.body["last_us"] < self.before_us]
+            gone = [one for one in bare if _partition_of(one) == partition and self._is_old(one)]
             if numbered and min(map(_partition_of, numbered)) == partition and self._is_all_old(numbered):
                 gone += numbered
             if gone and all(ledger.emitters.is_at_rest(emitter) for ledger in self._ledgers_of(gone)):
-                found.append((emitter, gone))
+                found.append((emitter, gone, len(gone) == len(own)))
         return found
 
     def _is_all_old(self, numbered: list[LedgerDocument]) -> bool:
-        return all(_partition_of(one) in self.ledgers and one.body["last_us"] < self.before_us for one in numbered)
+        return all(_partition_of(one) in self.ledgers and self._is_old(one) for one in numbered)
+
+    def _is_old(self, document: LedgerDocument) -> bool:
+        # Not within the minute that begins what is kept: its windows say whose their losses are as long as it is known.
+        return int(document.body["last_us"]) < self.before * WINDOW_US
 
     def _ledgers_of(self, documents: list[LedgerDocument]) -> list[PartitionLedger]:
         """Those that may have them in memory."""
@@ -330,9 +367,9 @@ class _Old:
         for ledger in self._ledgers_of(documents):
             ledger.emitters.let_go(emitter)
 
-    def _of_emitters(self, emitters: list[tuple[Emitter, list[LedgerDocument]]]) -> Carried:
+    def _of_emitters(self, emitters: list[_Gone]) -> Carried:
         portion = Carried()
-        for emitter, documents in emitters:
+        for emitter, documents, is_all in emitters:
             portion.taken |= {document.id: document.generation for document in documents}
             states = [EmitterState.from_body(document.id, document.body) for document in documents]
             books = books_of_emitter(emitter, [(_NEVER_US, state) for state in states])
@@ -340,6 +377,7 @@ class _Old:
                 sums = portion.numbered.setdefault(books.honesty, Counter())
                 for name in ("created", "lost", "recovered", "dropped"):
                     sums[name] += books.total(name) or 0
+            self.losses.let_go(portion, emitter, books.total("lost") or 0, wholly=is_all)
         return portion
 
     # --- closings --------------------------------------------------------------------------------------------------
