@@ -1,8 +1,8 @@
 """Close the windows of an ingest process that is gone: ``logweir audit close``.
 
-A process that died without its markers leaves its last windows open, until its spool is adopted. A person who knows
-that there is none to adopt says so here: what never came is void from then on, with who said it and when. Should the
-spool be adopted after all, what comes of it is counted as ever.
+A process that died without its markers leaves its last windows open. A person who knows that nothing of it waits in a
+spool says so here: what never came is void from then on, with who said it and when. Should its spool turn up after all,
+what comes of it is counted as ever.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import getpass
 import os
 import socket
+from collections import Counter
 from dataclasses import dataclass
 
 import orjson
@@ -23,6 +24,8 @@ from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
 from logweir.position import read_positions
 from logweir.store import Store
+
+_NAMED_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,13 @@ def close_process(
 
 
 def _epoch(books: Books, process: str) -> str:
-    epochs = {one.window.ingest_epoch for one in books.windows if not one.window.closed}
-    meant = [epoch for epoch in sorted(epochs) if process and epoch.startswith(process.lower())]
+    counts = Counter(one.window.ingest_epoch for one in books.windows if not one.window.closed)
+    meant = [epoch for epoch in sorted(counts) if process and epoch.startswith(process.lower())]
     if len(meant) != 1:
-        raise LogweirError(PROCESS_UNKNOWN, process=process, count=len(meant))
+        named = [f"{epoch} ({count})" for epoch, count in counts.most_common(_NAMED_MAX)]
+        more = [f"{len(counts) - _NAMED_MAX} more"] if len(counts) > _NAMED_MAX else []
+        known = ", ".join([*named, *more]) or "none"
+        raise LogweirError(PROCESS_UNKNOWN, process=process, count=len(meant), known=known)
     return meant[0]
 
 

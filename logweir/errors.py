@@ -464,7 +464,7 @@ DOOR_REFUSED = Problem(
     "door_refused",
     400,
     "Line {line}: {detail}.",
-    "What stands before that line was accepted. Correct it, and send the rest: tail -n +{line} FILE | logweir send … -",
+    "What stands before that line was accepted. Correct it, and send the rest: the same command with --from-line {line}.",
 )
 DOOR_REFUSED_KEY = Problem(
     "door_refused_key",
@@ -476,7 +476,7 @@ DOOR_DOWN = Problem(
     "door_down",
     503,
     "{url} did not accept the events from line {line} on within {seconds} seconds: {reason}.",
-    "Check that ingest runs there, then send the rest: tail -n +{line} FILE | logweir send … -",
+    "Check that ingest runs there, then send the rest: the same command with --from-line {line}.",
     retry=True,
 )
 DOOR_UNTRUSTED = Problem(
@@ -619,7 +619,7 @@ PROCESS_UNKNOWN = Problem(
     "process_unknown",
     404,
     "There are {count} ingest processes with an open window whose epoch begins with {process!r}.",
-    "`logweir audit --json` lists those with open windows: name one of them.",
+    "Those with open windows are: {known}.",
 )
 PROCESS_ALIVE = Problem(
     "process_alive",

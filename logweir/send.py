@@ -57,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=whole_number(least=1), default=500, metavar="N", help="events in a request (500)"
     )
     retry_help = "how long to try a batch again when the door is away or busy (60)"
+    parser.add_argument(
+        "--from-line", type=whole_number(least=1), default=1, metavar="N",
+        help="begin there, where an earlier run has stopped",
+    )  # fmt: skip
     parser.add_argument("--retry", type=float, default=60.0, metavar="SECONDS", help=retry_help)
     parser.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="certificates of the authorities to trust, for https"
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         try:
             with progress:
                 bar = progress.add_task("sending", total=size_bytes)
-                for batch in _batches(stream, events_max=arguments.batch):
+                for batch in _batches(stream, events_max=arguments.batch, from_line=arguments.from_line):
                     door.post(batch)
                     progress.update(bar, advance=batch.read_bytes)
         except (EOFError, OSError, zlib.error) as error:
@@ -221,11 +225,14 @@ class _opened:
             self._stream.close()
 
 
-def _batches(stream: BinaryIO, *, events_max: int) -> Iterator[_Batch]:
+def _batches(stream: BinaryIO, *, events_max: int, from_line: int) -> Iterator[_Batch]:
     """Up to ``events_max`` lines, and about a mebibyte, at a time. Empty lines are left out."""
-    batch = _Batch(1, [], 0)
+    batch = _Batch(from_line, [], 0)
     size_bytes = 0
     for number, line in enumerate(stream, start=1):
+        if number < from_line:
+            batch.read_bytes += len(line)
+            continue
         full = len(batch.lines) >= events_max or size_bytes + len(line) > _BATCH_BYTES_MAX
         # An empty line ends the batch too: the door tells its faults by index, and the line is found by counting on.
         if batch.lines and (full or not line.strip()):

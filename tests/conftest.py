@@ -14,7 +14,7 @@ pytest_plugins = ["tests.services.fixtures", "tests.embedded"]
 
 
 def pytest_configure() -> None:
-    """`make test` tries the same examples each time, however slow the machine; by hand, hypothesis looks for others."""
+    """`make test` tries the same examples each time, however slow the machine; `make explore` looks for others."""
     from tests.services.fixtures import STRICT
 
     if STRICT:

@@ -95,18 +95,23 @@ def test_a_broken_line_is_named_and_all_before_it_is_sent(product: Embedded, tmp
     file.write_bytes(gzip.compress(b"\n".join(lines)))
     url = f"http://127.0.0.1:{product.ingest_port}/events"
 
-    def send(key: str) -> subprocess.CompletedProcess[str]:
-        command = [*LOGWEIR, "send", str(file), "--key", key, "--url", url]
+    def send(key: str, *more: str) -> subprocess.CompletedProcess[str]:
+        command = [*LOGWEIR, "send", str(file), "--key", key, "--url", url, *more]
         return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
 
     unknown, broken = send("lw_wrong"), send(product.key)
     wait_for_count(product, "category:send", 600, within_s=5)
+    lines[600] = lines[0]
+    file.write_bytes(gzip.compress(b"\n".join(lines)))
+    rest = send(product.key, "--from-line", "601")
+    wait_for_count(product, "category:send", 700, within_s=5)
 
+    assert "100 events accepted" in rest.stderr
     assert unknown.returncode == broken.returncode == 2
     assert "Check --key" in unknown.stderr
     assert "600 events accepted" in broken.stderr
     assert "Line 601: not valid JSON at byte 11 of the line" in broken.stderr
-    assert "tail -n +601 FILE" in broken.stderr
+    assert "the same command with --from-line 601" in broken.stderr
 
 
 def test_kill_9_of_everything_again_and_again_loses_nothing(tmp_path: Path) -> None:

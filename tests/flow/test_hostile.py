@@ -19,7 +19,7 @@ SEED = 1
 def test_whatever_is_sent_the_door_stays_what_it_is_and_keeps_its_word(tmp_path: Path, face: str, cases: int) -> None:
     """No 5xx, no trace, no hang, no process lost, memory in bounds, health without delay, the books in order.
 
-    The same cases each time; `python -m bench.hostile` sends others, for as long as you like.
+    The same cases each time; `make explore` sends others, `python -m bench.hostile` for as long as you like.
     """
     report = besiege(tmp_path, seed=SEED, seconds=SECONDS_MAX, cases_max=cases, face=face, health_s_max=HEALTH_S_MAX)
     outcomes = report.outcomes()

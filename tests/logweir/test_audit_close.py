@@ -89,6 +89,8 @@ def test_a_living_process_and_an_unknown_one_are_refused(store: Store) -> None:
     assert refused(store, now_us=START_US + 3 * MINUTE_US) is PROCESS_ALIVE
     assert refused(store, "ffff") is PROCESS_UNKNOWN
     assert refused(store, "") is PROCESS_UNKNOWN
+    with pytest.raises(LogweirError, match=f"Those with open windows are: {NAME} \\(1\\)"):
+        close_process(store, "logweir", read(store), "ffff", who="me", now_us=LATER_US)
 
     position = book.ledger.document(f"position:logweir:t:{book.ledger.partition}", {"canaries": {NAME: [1, LATER_US]}})
     store.write_ledger([position])
