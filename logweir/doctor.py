@@ -191,7 +191,7 @@ def _dead_letters(settings: Settings) -> Finding:
     by_reason = ", ".join(f"{held.letters} {reason}" for reason, held in sorted(counts.items()))
     error = printable(newest[0].body.get("error"))
     found = f"{by_reason}; the newest, of {received(newest[0])}: {newest[0].reason}, {error}"
-    advice = "See them whole: logweir deadletters list; once mended: logweir deadletters retry"
+    advice = "See them whole: logweir deadletters list; what to do, by reason: docs/how-to/dead-letters.md"
     return Finding("dead letters", "warning", found, advice)
 
 

@@ -498,7 +498,8 @@ QUEUE_DOWN = Problem(
     "queue_down",
     503,
     "The queue {url} does not answer: {reason}.",
-    "Check that it runs and that queue.url, credentials and CA file are right.",
+    "Check that it runs and that queue.url, credentials and CA file are right. "
+    "A topic or file that is not there yet, `logweir ingest` makes when it starts.",
     retry=True,
 )
 QUEUE_RECORD_TOO_LARGE = Problem(

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -201,6 +201,17 @@ class Load:
 def ids_found(lines: str) -> collections.Counter[str]:
     """How often each event id of ``Load`` is among the documents that a search printed."""
     return collections.Counter(json.loads(line)["details"]["id"] for line in lines.splitlines())
+
+
+def wait_for_all(
+    load: Load, find: Callable[[], collections.Counter[str]], *, within_s: float
+) -> collections.Counter[str]:
+    """What is found when every acknowledged event is; of those whose answer nobody heard, some may be there sooner."""
+    deadline = time.monotonic() + within_s
+    while missing := load.accepted - (found := find()).keys():
+        assert time.monotonic() < deadline, f"{len(missing)} of {len(load.accepted)} acknowledged events are not found"
+        time.sleep(0.2)
+    return found
 
 
 def assert_each_once(accepted: set[str], found: collections.Counter[str]) -> None:

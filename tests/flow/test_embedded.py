@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gzip
 import json
 import os
@@ -25,6 +26,7 @@ from tests.flow.product import (
     ids_found,
     logweir,
     status_of,
+    wait_for_all,
 )
 
 KILLS = int(os.environ.get("LOGWEIR_TEST_KILLS", "20"))
@@ -114,6 +116,10 @@ def test_a_broken_line_is_named_and_all_before_it_is_sent(product: Embedded, tmp
     assert "the same command with --from-line 601" in broken.stderr
 
 
+def flow_ids(product: Embedded) -> collections.Counter[str]:
+    return ids_found(product.search("category:flow", "--json", "--size", "0"))
+
+
 def test_kill_9_of_everything_again_and_again_loses_nothing(tmp_path: Path) -> None:
     """Every process dies at a random moment under load, each time; every acknowledged event is there exactly once."""
     product = Embedded(tmp_path / "data")
@@ -126,10 +132,7 @@ def test_kill_9_of_everything_again_and_again_loses_nothing(tmp_path: Path) -> N
                 product.process.kill_family()
                 product.start()
             time.sleep(1)
-        deadline = time.monotonic() + 60
-        while len(found := ids_found(product.search("category:flow", "--json", "--size", "0"))) < len(load.accepted):
-            assert time.monotonic() < deadline, f"{len(found)} of {len(load.accepted)}"
-            time.sleep(0.2)
+        found = wait_for_all(load, lambda: flow_ids(product), within_s=60)
     finally:
         product.process.kill_family()
 
@@ -148,10 +151,7 @@ def test_any_single_process_may_die_while_the_others_go_on(tmp_path: Path) -> No
                 time.sleep(rng.uniform(0.3, 1.5))
                 rng.choice(product.process.family()[1:]).send_signal(signal.SIGKILL)
             time.sleep(2)
-        deadline = time.monotonic() + 60
-        while len(found := ids_found(product.search("category:flow", "--json", "--size", "0"))) < len(load.accepted):
-            assert time.monotonic() < deadline, f"{len(found)} of {len(load.accepted)}"
-            time.sleep(0.2)
+        found = wait_for_all(load, lambda: flow_ids(product), within_s=60)
     finally:
         product.process.kill_family()
 

@@ -24,6 +24,7 @@ from tests.flow.product import (
     free_port,
     ids_found,
     logweir,
+    wait_for_all,
     wait_for_http,
 )
 
@@ -63,10 +64,7 @@ class Cluster:
         return Load(self.ports, self.key, category=self.name)
 
     def wait_for(self, load: Load, *, within_s: float = 90) -> None:
-        deadline = time.monotonic() + within_s
-        while int(logweir("search", f"category:{self.name}", "--count", env=self.env)) < len(load.accepted):
-            assert time.monotonic() < deadline, [process.text for process in self.workers]
-            time.sleep(0.5)
+        wait_for_all(load, self.found, within_s=within_s)
 
     def found(self) -> Any:
         return ids_found(logweir("search", f"category:{self.name}", "--json", "--size", "0", env=self.env))
