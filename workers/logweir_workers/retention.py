@@ -173,7 +173,7 @@ class _Losses:
             self._add(portion, emitter, letter, shown=0, of_queue=lost)
 
     def let_go(self, portion: Carried, emitter: Emitter, shown: int, *, wholly: bool) -> None:
-        """Of one that is let go of, or of it what shows so much as lost."""
+        """Of one that is let go of ``wholly``, or only those of its documents that show so much as lost."""
         of_queue = self.books.carried.of_queue.pop(emitter, 0) if wholly else 0
         portion.of_queue[emitter] -= of_queue
         self._add(portion, emitter, self.books.class_of(emitter), shown=shown, of_queue=of_queue)
