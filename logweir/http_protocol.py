@@ -227,11 +227,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(self._headers_too_large())
         elif len(self.headers) > settings.headers_max:
             self._refuse(self._headers_too_many())
-        elif self._timer is None and not self._is_deaf:
+        elif self._timer is None:
             self._await_rest()
 
     def _await_rest(self) -> None:
-        """Refuse the message under way if its headers, or its body, do not end in time."""
+        """Refuse the message under way if its headers, or its body, do not end in time.
+
+        Not while requests before it wait for their turn: until then nothing is read.
+        """
+        if self.pipeline or self._is_deaf:
+            return
         settings = self.settings
         self._arm(settings.header_timeout_s if self._in_headers else settings.body_timeout_s, self._too_slow)
 
@@ -398,8 +403,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            if self._under_way and not self.pipeline and not self._is_deaf:
-                self._await_rest()  # Only now it is read on.
+            if self._under_way:
+                self._await_rest()
         elif self._last_word is not None:
             self._say(self._last_word)
         else:
@@ -462,8 +467,6 @@ class LimitedProtocol(HttpToolsProtocol):
         settings, section = self.settings, self.section
         if not self._under_way:
             self._close()  # It never began to ask.
-        elif self.pipeline:
-            self._await_rest()  # Not its fault: nothing is read while requests before it wait for their turn.
         elif self._in_headers:
             self._refuse(LogweirError(HEADERS_TOO_SLOW, timeout_s=settings.header_timeout_s, section=section))
         else:

@@ -15,6 +15,7 @@ pytest_plugins = ["tests.services.fixtures", "tests.embedded"]
 
 def pytest_configure() -> None:
     """`make test` tries the same examples each time, however slow the machine; `make explore` looks for others."""
+    # Not above: pytest rewrites the asserts of a plugin when it loads it.
     from tests.services.fixtures import STRICT
 
     if STRICT:
