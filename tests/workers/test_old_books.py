@@ -139,7 +139,8 @@ def test_only_windows_of_the_own_partitions_are_read(store: Store, monkeypatch: 
     monkeypatch.setattr(store, "scan_ledger", noted)
 
     assert one.merge() == 2
-    assert {prefix for prefix in prefixes if prefix.startswith("window")} == {"window:g:gone:0:", "window:g:t:0:"}
+    # Once for the windows that both have a part of, and once to find what to merge.
+    assert [prefix for prefix in prefixes if prefix.startswith("window")] == ["window:g:gone:0:", "window:g:t:0:"] * 2
     assert kinds(store).count("window") == 1
 
 

@@ -163,10 +163,12 @@ class _Losses:
 
     def keep(self, portion: Carried, emitter: Emitter, lost: int, awaited: int) -> None:
         """Of a window that is let go of. ``lost``: with what is ``awaited`` still, and counts as lost from now on."""
+        if not lost:
+            return
         known, letter = self.books.carried.of_queue, self.books.class_of(emitter)
         self.of_queue[self.books.numbered_by(emitter)] += awaited
         has_room = emitter in known or len(known) < OF_QUEUE_MAX
-        if letter != "D" and lost and has_room and emitter not in self.gone:
+        if letter != "D" and has_room and emitter not in self.gone:
             known[emitter] += lost
             portion.of_queue[emitter] += lost
         else:
