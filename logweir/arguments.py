@@ -1,9 +1,9 @@
-"""What several commands read from their arguments."""
+"""What several commands read from their arguments, and how they name the first of many."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 def whole_number(*, least: int) -> Callable[[str], int]:
@@ -15,6 +15,12 @@ def whole_number(*, least: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def some_of(texts: Sequence[str], most: int) -> str:
+    """The first ``most`` of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def reachable(listening: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from logweir.arguments import some_of
 from logweir.audit import Books, read_books
 from logweir.audit_windows import CLOSED_BY_HAND, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
 from logweir.clock import now_us as clock_us
@@ -83,9 +84,7 @@ def _epoch(books: Books, process: str) -> str:
     counts = Counter(one.window.ingest_epoch for one in books.windows if not one.window.closed)
     meant = [epoch for epoch in sorted(counts) if process and epoch.startswith(process.lower())]
     if len(meant) != 1:
-        named = [f"{epoch} ({count})" for epoch, count in counts.most_common(_NAMED_MAX)]
-        more = [f"{len(counts) - _NAMED_MAX} more"] if len(counts) > _NAMED_MAX else []
-        known = ", ".join([*named, *more]) or "none"
+        known = some_of([f"{epoch} ({count})" for epoch, count in counts.most_common()], _NAMED_MAX) or "none"
         raise LogweirError(PROCESS_UNKNOWN, process=process, count=len(meant), known=known)
     return meant[0]
 

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from logweir import audit_close
+from logweir.arguments import some_of
 from logweir.audit import Books, explain, read_books
 from logweir.audit_emitters import EmitterBooks
 from logweir.audit_sums import every_window, no_window
@@ -140,9 +141,7 @@ def ranges_text(books: EmitterBooks) -> str:
 
 def some_ranges(ranges: Sequence[tuple[int, int]]) -> str:
     """The first of them, and how many more there are."""
-    texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in ranges]
-    more = f" and {len(texts) - _RANGES_SHOWN} more" if len(texts) > _RANGES_SHOWN else ""
-    return ", ".join(texts[:_RANGES_SHOWN]) + more
+    return some_of([f"{first}" if first == last else f"{first}-{last}" for first, last in ranges], _RANGES_SHOWN)
 
 
 def _print_books(books: Books, unread: int | None) -> None:
