@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from pathlib import Path
 
 from prometheus_client.mmap_dict import MmapedDict
 
@@ -24,10 +25,9 @@ class CountsFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if os.fstat(self._descriptor).st_size < _USED.size:
-            # A hole needs no room: readers find zeros, nothing is used.
-            os.ftruncate(self._descriptor, _USED.size)
+        if not Path(path).exists():
+            _create(Path(path))
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         (used,) = _USED.unpack(os.pread(self._descriptor, _USED.size, 0))
         self._data = bytearray(os.pread(self._descriptor, used, 0)) if used else bytearray(_USED.size)
         found = MmapedDict.read_all_values_from_file(path) if used else ()  # type: ignore[no-untyped-call]
@@ -74,3 +74,12 @@ class CountsFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _create(path: Path) -> None:
+    """A file in which nothing is used. Readers take whatever ends with .db, and fail at one without its head."""
+    new = path.with_name(f"{path.name}.new")
+    # A hole needs no room on the disk, and reads as zeros.
+    with new.open("wb") as file:
+        file.truncate(_USED.size)
+    new.replace(path)

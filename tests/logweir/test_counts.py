@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_a_file_that_finds_no_room_at_all_reads_as_empty(tmp_path: Path) -> None
 
         assert counts.read_value("new") == (1, 0)
         assert read(path) == {}
+
+
+def test_a_reader_never_finds_a_file_without_its_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape reads the folder while a process begins in it: what is there can be read, at every step."""
+    found: list[list[dict[str, float]]] = []
+
+    def look(*_: object) -> None:
+        found.append([read(path) for path in tmp_path.glob("*.db")])
+
+    sys.setprofile(look)
+    try:
+        counts = CountsFile(str(tmp_path / "counter_1.db"))
+    finally:
+        sys.setprofile(None)
+    counts.close()
+
+    assert found[0] == [] and found[-1] == [{}]
+    assert all(each in ([], [{}]) for each in found)
 
 
 def test_counts_of_a_process_that_is_gone_stay_whether_the_disk_is_full_or_not(
