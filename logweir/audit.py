@@ -21,7 +21,7 @@ from typing import Any
 from logweir.audit_between import Between
 from logweir.audit_emitters import TOTALS, EmitterBooks, read_emitters
 from logweir.audit_sums import Keeps, Sums, Wanted, no_window, read_windows
-from logweir.audit_windows import CLOSED_BY_HAND, PROCESS_GONE, Context, Stream, WindowBooks, WindowOf
+from logweir.audit_windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, Stream, WindowBooks, WindowOf
 from logweir.carried import UNKNOWN, Carried, read_carried
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.closings import read_closings
@@ -294,7 +294,7 @@ def _lost_numbers(positions: Mapping[Place, Mapping[str, Any]]) -> dict[Stream, 
 
 
 def _between_windows(sums: Sums, context: Context, carried: Carried, *, from_one: bool) -> Between:
-    gone = {one.stream for one in sums.kept if one.state in (PROCESS_GONE, CLOSED_BY_HAND)}
+    gone = {one.stream for one in sums.kept if one.state in (PROCESS_GONE, CLOSED_AFTERWARDS)}
     void = {stream: closing.numbers for stream, closing in context.closings.items()}
     starts = dict(carried.streams)
     if not from_one:

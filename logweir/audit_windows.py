@@ -19,8 +19,8 @@ from logweir.sequence import Intervals
 from logweir.window import Window
 
 PROCESS_GONE = "open: process gone"
-CLOSED_BY_HAND = "closed by hand"
-"""A person has said of a process that is gone that nothing more of it comes, and nothing has."""
+CLOSED_AFTERWARDS = "closed afterwards"
+"""Its successor, or a person, has said of a process that is gone that nothing more of it comes, and nothing has."""
 GONE_AFTER_US = 300_000_000
 """A window that is open so long after its end, and nothing of its process in all that workers have read since: gone."""
 
@@ -182,10 +182,8 @@ def places_of(partition: int, window: Window) -> Iterator[WindowOf]:
 def state_of_open(books: WindowBooks, context: Context, active_us: int) -> str:
     """Of a window without a marker. ``active_us``: the end of the last window in which anything of its process came."""
     window = books.window
-    ended_us = (window.window + 1) * WINDOW_US
-    if context.accounted_us - max(ended_us, active_us) <= GONE_AFTER_US:
-        return "open"
     closing = context.closings.get(books.stream)
     if closing and closing.holds_of(books.topic_id, window.window, len(window.numbers)):
-        return CLOSED_BY_HAND
-    return PROCESS_GONE
+        return CLOSED_AFTERWARDS
+    ended_us = (window.window + 1) * WINDOW_US
+    return PROCESS_GONE if context.accounted_us - max(ended_us, active_us) > GONE_AFTER_US else "open"

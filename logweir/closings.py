@@ -1,4 +1,6 @@
-"""Closings: what a person has said of an ingest process that is gone: what never came of it never will.
+"""Closings: what was said of an ingest process that is gone: what never came of it never will.
+
+By its successor on the same machine, which has found its spool; where there is none, by a person.
 
 A line beside the windows, which stay as the workers wrote them. It says which numbers were undecided then: as long as
 they do not come they are void. When the process's spool is adopted after all, what comes is counted as ever; of a

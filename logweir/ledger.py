@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from logweir import metrics
 from logweir.awaited import Awaited
@@ -29,7 +29,7 @@ from logweir.config import AccountingSettings
 from logweir.emitter_ledger import Earlier, EmitterLedger, document_id
 from logweir.outcomes import Outcome
 from logweir.position import Place, inherited, position_id, read_positions
-from logweir.record import Batch, Kind, Marker, Record, Void
+from logweir.record import Batch, Gone, Kind, Marker, Record, Void
 from logweir.sequence import Intervals
 from logweir.source_ledger import Hearing, Source, SourceLedger, hearing_prefix, sources_prefix
 from logweir.store import LedgerDocument, Store
@@ -45,6 +45,8 @@ CLOSED_LATELY_MAX = 1000
 CANARIES_MAX = 1000
 CANARY_AGE_US_MAX = 3_600_000_000
 """The last canary of an ingest process is known for so long, and of so many processes."""
+GONE_MAX = 1000
+"""Ingest processes of which it is kept that they are gone, until their books are ended; of more, a person ends them."""
 RANGES_MAX = 1000
 """Ranges kept of what the queue lost; of the oldest beyond that, only the count is kept."""
 LOST_EPOCHS_MAX = 1000
@@ -65,6 +67,14 @@ class Stream:
     offset: int = -1
     window: int = 0
     awaited: Awaited = field(default_factory=Awaited)
+
+
+class Departure(NamedTuple):
+    """What was said at ``offset`` of a process that is gone: by whom, and when."""
+
+    offset: int
+    by: str
+    said_us: int
 
 
 @dataclass(slots=True)
@@ -121,6 +131,7 @@ class PartitionLedger:
         self._canaries: dict[str, tuple[int, int]] = {
             epoch: (number, sent_us) for epoch, (number, sent_us) in body.get("canaries", {}).items()
         }
+        self._gone: dict[str, Departure] = {epoch: Departure(*rest) for epoch, rest in body.get("gone", {}).items()}
         self._canaries_read: list[int] = []
         self._canaries_back: list[int] = []
         self._windows: dict[str, Window] = {}
@@ -235,6 +246,7 @@ class PartitionLedger:
             self.sources.mark(sources, record.ingest_epoch.hex())
         if not record.is_numbered:
             self._note_canary(record)
+            self._note_gone(record, offset)
             self._move_behind(offset)
             return True
         counted = self._count(record, offset, outcomes, reasons or {}, natural)
@@ -347,6 +359,27 @@ class PartitionLedger:
             if is_old or len(self._canaries) > CANARIES_MAX:
                 del self._canaries[epoch]
         self._canaries_read.append(sent_us)
+
+    def _note_gone(self, record: Record, offset: int) -> None:
+        if isinstance(record.body, Gone):
+            self._gone[record.ingest_epoch.hex()] = Departure(offset, record.body.by.hex(), record.body.said_us)
+            while len(self._gone) > GONE_MAX:
+                del self._gone[next(iter(self._gone))]
+
+    def gone(self, before_us: int) -> dict[str, str]:
+        """Processes whose books are to be ended here, and who said before then that they are gone.
+
+        All that they ever sent to the partition is in the ledger, and written.
+        """
+        return {
+            epoch: gone.by
+            for epoch, gone in self._gone.items()
+            if gone.offset < self.written_offset and gone.said_us < before_us
+        }
+
+    def forget_gone(self, epoch: str) -> None:
+        """Its books are ended."""
+        self._dirty = self._gone.pop(epoch, None) is not None or self._dirty
 
     # --- counting --------------------------------------------------------------------------------------------------
     def _move_behind(self, offset: int) -> None:
@@ -549,6 +582,7 @@ class PartitionLedger:
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
             "awaited": {epoch: rows for epoch, stream in self._streams.items() if (rows := stream.awaited.as_body())},
             "canaries": self._canaries,
+            "gone": {epoch: list(gone) for epoch, gone in self._gone.items()},
             "unheard": self._unheard,
             "lost_before": self._lost_before,
             "lost": {epoch: pairs(ranges) for epoch, ranges in self._lost.items()},

@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 
 from logweir import metrics
 from logweir.audit import Books, read_books
-from logweir.audit_windows import CLOSED_BY_HAND, PROCESS_GONE
+from logweir.audit_windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.carried import UNKNOWN
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
@@ -34,7 +34,7 @@ NUMBERED = ("A", "B")
 OTHERS = "(others)"
 Samples = Mapping[Any, float]
 """By label values, a tuple of them."""
-_STATES = ("open", "balanced", "unbalanced", PROCESS_GONE, CLOSED_BY_HAND)
+_STATES = ("open", "balanced", "unbalanced", PROCESS_GONE, CLOSED_AFTERWARDS)
 
 
 def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) -> Iterator[Metric]:

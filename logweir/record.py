@@ -5,7 +5,7 @@ A record is a fixed header (big-endian) and a body:
     offset  size  what
     0       3     magic: b"LWR"
     3       1     version: 1
-    4       1     kind: 1 data, 2 marker, 3 void, 4 refused, 5 canary
+    4       1     kind: 1 data, 2 marker, 3 void, 4 refused, 5 canary, 6 gone
     5       1     codec of the body: 0 none, 1 zstd
     6       16    ingest epoch
     22      8     first: the number, in (ingest epoch, partition), of the record's first event, from 1
@@ -55,6 +55,7 @@ class Kind(IntEnum):
     VOID = 3
     REFUSED = 4
     CANARY = 5
+    GONE = 6
 
 
 class Batch(msgspec.Struct, array_like=True, frozen=True):
@@ -124,14 +125,25 @@ class Refused(msgspec.Struct, array_like=True, frozen=True):
     body: bytes
 
 
-Body = list[Batch] | Marker | Void | Refused
+class Gone(msgspec.Struct, array_like=True, frozen=True):
+    """Another ingest process's word that this record's is gone, and that nothing of it waits in a spool.
+
+    So all that it has ever sent to the partition stands before this record. ``by``: the ingest epoch of who says it.
+    """
+
+    by: bytes
+    said_us: int
+
+
+Body = list[Batch] | Marker | Void | Refused | Gone
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """A decoded record. ``body`` is a list of batches for data and canary records, else the kind's own struct.
 
-    A canary is one batch without events, ``high`` of which is its number in the ingest epoch. It covers no numbers.
+    A canary is one batch without events, ``high`` of which is its number in the ingest epoch. It covers no numbers. The
+    epoch of a gone record is that of the process that is gone.
     """
 
     kind: Kind
@@ -177,6 +189,7 @@ _BODY_TYPE = {
     Kind.VOID: Void,
     Kind.REFUSED: Refused,
     Kind.CANARY: list[Batch],
+    Kind.GONE: Gone,
 }
 _encoder = msgspec.msgpack.Encoder()
 _decoder: dict[Kind, msgspec.msgpack.Decoder[Body]] = {

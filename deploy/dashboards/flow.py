@@ -114,7 +114,7 @@ WHERE = Row("Where, and since when?", (
     Panel(
         "Windows that are not balanced",
         "Windows (a minute of a door's process on a partition), by state: open; process_gone, the process of which"
-        " ended without its last word; closed_by_hand, when a person has spoken it. Unbalanced ones must not be.",
+        " ended without its last word; closed_afterwards, when its successor or a person has spoken it. Unbalanced ones must not be.",
         "short",
         (Query('max by (state) (logweir_ledger_windows{state!="balanced"})', "{{state}}"),),
         stacked=True, runbook="LogweirLedgerImbalance",

@@ -30,6 +30,7 @@ from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE
 from logweir.queue import Queue
 from logweir.record import HEADER_SIZE_BYTES, header_of
 from logweir_ingest.drain import Drain
+from logweir_ingest.gone import LastWords
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
 from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES_MAX, Generation, Spool
@@ -87,7 +88,9 @@ class Enqueuer:
     ``is_open``: the number of partitions is known, and records are taken.
     """
 
-    def __init__(self, link: QueueLink, spool: Spool, room: Room, *, queue: str, queue_timeout_s: float) -> None:
+    def __init__(
+        self, link: QueueLink, spool: Spool, room: Room, *, ingest_epoch: bytes, queue: str, queue_timeout_s: float
+    ) -> None:  # fmt: skip
         self._link = link
         self._spool = spool
         self._room = room
@@ -111,6 +114,8 @@ class Enqueuer:
         self._replaced_s = time.monotonic()
         self._look_s = 0.0
         self._complained: set[int] = set()
+        self._last_words = LastWords(self.send, by=ingest_epoch, clock=now_us)
+        self._is_complete = False
         self._opened: Callable[[int], None] = lambda _: None
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._meters = _Meters()
@@ -299,6 +304,10 @@ class Enqueuer:
             self._probe_s = None
 
     def _run(self) -> None:
+        try:
+            self._spool.begin()
+        except OSError as error:
+            self._disk_failed(error)
         while True:
             with self._changed:
                 if not self._is_stopped and not self._has_work():
@@ -322,7 +331,7 @@ class Enqueuer:
                 told += self._untold
                 self._untold.clear()
             _tell(told)
-        self._spool.close()
+        self._spool.close(is_complete=self._is_complete)
 
     def _next_group(self) -> list[_Sent]:
         group: list[_Sent] = []
@@ -402,15 +411,18 @@ class Enqueuer:
 
     # --- processes that are gone -----------------------------------------------------------------------------------
     def _look_around(self) -> None:
-        """See what other processes hold, adopt what they left, and when room will come free."""
+        """See what other processes hold, adopt what they left, say who is gone, and when room will come free."""
         now_s = time.monotonic()
         if now_s < self._look_s:
             return
         self._look_s = now_s + _LOOK_EVERY_S
         self._room.others_bytes = self._spool.others_size_bytes()
         self._room.frees = self._spool.frees()
-        if self._room.others_bytes:
+        if self._spool.has_others():
             self._adopt()
+        for ingest_epoch in self._spool.finished():
+            if self._last_words.say(ingest_epoch, self._reachable()):
+                self._spool.forget(ingest_epoch)
 
     def _adopt(self) -> None:
         """Not under the lock while the disk is asked: senders and health do not wait for it."""
@@ -500,11 +512,13 @@ class Enqueuer:
             return "the queue does not confirm records, and the spool is full"
         return None
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self, timeout_s: float, *, is_complete: bool) -> None:
         """Settle what was sent, and empty the spool if the queue confirms, for at most about ``timeout_s`` seconds.
 
-        What is not confirmed then is in the spool, for the next process.
+        What is not confirmed then is in the spool, for the next process. ``is_complete``: all markers were sent, and
+        are somewhere; else the next process has to say that this one is gone.
         """
+        self._is_complete = is_complete
         end_s = time.monotonic() + timeout_s
         while self._is_busy() and time.monotonic() < end_s:
             self.tick()
@@ -534,8 +548,9 @@ def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes, gene
         segment_size_bytes=min(SEGMENT_SIZE_BYTES_MAX, room.share_bytes // _SEGMENTS_MIN),
     )  # fmt: skip
     return Enqueuer(
-        QueueLink(queue), spool, room, queue=shown_url(settings.queue.url), queue_timeout_s=ingest.queue_timeout_s
-    )
+        QueueLink(queue), spool, room, ingest_epoch=ingest_epoch, queue=shown_url(settings.queue.url),
+        queue_timeout_s=ingest.queue_timeout_s,
+    )  # fmt: skip
 
 
 def _spool_failed(reason: object, *, retry_s: float) -> LogweirError:

@@ -513,17 +513,16 @@ class Merger:
             self._stopping = True
         while self._is_busy() and time.monotonic() < end_s:
             time.sleep(0.01)
-        while time.monotonic() < end_s:
+        is_complete = False
+        while time.monotonic() < end_s and not is_complete:
             with self._lock:
                 self._write_markers(stopping=True)
-                open_count = self._windows.open_count()
-            if not open_count:
-                break
+                is_complete = not self._windows.open_count()
             time.sleep(0.01)
-        else:
-            log.warning("Stopped before everything was settled; some windows stay open.")
+        if not is_complete:
+            log.warning("Stopped before everything was settled; the next process ends this one's books.")
         self._ended.set()
-        self._enqueuer.stop(max(0.1, end_s - time.monotonic()))
+        self._enqueuer.stop(max(0.1, end_s - time.monotonic()), is_complete=is_complete)
 
     def _is_busy(self) -> bool:
         with self._lock:

@@ -16,7 +16,8 @@ A segment is a run of frames, each a header of 12 bytes (big-endian) and the rec
     8       4     CRC-32 of the size and the record
 
 A segment is removed when all of its records are in the queue. So after a kill the last segment of a partition may be
-forwarded once more: readers know a record by its numbers.
+forwarded once more: readers know a record by its numbers. A process has its folder from its start until it has ended
+its books. Who finds the folder of one that did not live to do so says that in its place, when nothing is left in it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ SEGMENT_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _MAGIC = b"LWS\x01"
 _HEAD = struct.Struct(">4sII")
 _SEGMENT = re.compile(r"(\d{5,})-\d{8}\.log")
+_FOLDER = re.compile(r"\d+-([0-9a-f]{32})-")
 _SCAN_SIZE_BYTES = MEBIBYTE
 _PROBE_SIZE_BYTES = MEBIBYTE
 
@@ -126,6 +128,8 @@ class Spool:
         self._generation = generation
         self._segment_size_bytes = segment_size_bytes
         self._locks: dict[Path, int] = {}
+        self._damaged_folders: set[Path] = set()
+        self._finished: dict[bytes, Path] = {}
         self._chains: dict[int, _Chain] = defaultdict(_Chain)
         self._next_segment = 1
         self.size_bytes = 0
@@ -145,6 +149,10 @@ class Spool:
     def has_unread(self, partition: int) -> bool:
         chain = self._chains[partition]
         return any(True for _ in self._unread(chain))
+
+    def has_others(self) -> bool:
+        """Whether there is a folder of another process that is not adopted."""
+        return any(True for _ in self._others())
 
     def others_size_bytes(self) -> int:
         """How much other processes of this machine keep here."""
@@ -248,6 +256,10 @@ class Spool:
             with contextlib.suppress(OSError):
                 segment.path.unlink()
 
+    def begin(self) -> None:
+        """Make this process's folder: should it be killed, its successor finds that."""
+        self._make_folder()
+
     def _make_folder(self) -> None:
         if self._folder in self._locks:
             if self._folder.is_dir():
@@ -332,6 +344,7 @@ class Spool:
         following = segment.damage[offset] = _next_frame(segment, offset + 1)
         size_bytes = following - offset
         self.damaged_bytes += size_bytes
+        self._damaged_folders.add(segment.path.parent)
         log.error(
             "%s: %d bytes from byte %d on are no records and are left out. At a file's end it is what a power cut or a"
             " kill tore off, never acknowledged; anywhere else check the disk.",
@@ -398,11 +411,24 @@ class Spool:
         _begin(chain)
 
     def _leave(self, folder: Path) -> None:
-        """Remove another process's folder when nothing of it is left."""
-        if folder != self._folder and not any(
+        """When nothing is left of another process: it is ``finished``. If some was damaged, nobody can say that."""
+        if folder == self._folder or any(
             segment.path.parent == folder for chain in self._chains.values() for segment in chain.segments
         ):
+            return
+        named = _FOLDER.match(folder.name)
+        if named is None or folder in self._damaged_folders:
             self._remove(folder)
+        else:
+            self._finished[bytes.fromhex(named[1])] = folder
+
+    def finished(self) -> list[bytes]:
+        """The ingest epochs of processes that are gone, and of which nothing is left here, until they are forgotten."""
+        return list(self._finished)
+
+    def forget(self, ingest_epoch: bytes) -> None:
+        """Remove the folder of one that is finished."""
+        self._remove(self._finished.pop(ingest_epoch))
 
     def _remove(self, folder: Path) -> None:
         descriptor = self._locks.pop(folder)
@@ -411,13 +437,16 @@ class Spool:
             folder.rmdir()
         os.close(descriptor)
 
-    def close(self) -> None:
-        """Let go of everything; what is not forwarded is there for the next process."""
+    def close(self, *, is_complete: bool) -> None:
+        """Let go of everything; what is not forwarded is there for the next process.
+
+        ``is_complete``: this process's books are ended. Else its folder stays, so that the next process ends them.
+        """
         for chain in self._chains.values():
             _seal(chain)
             for segment in chain.segments:
                 segment.close()
-        if self._folder in self._locks and not _segment_paths(self._folder):
+        if is_complete and self._folder in self._locks and not _segment_paths(self._folder):
             self._remove(self._folder)
         for descriptor in self._locks.values():
             os.close(descriptor)

@@ -28,7 +28,7 @@ from logweir import config
 from logweir.audit import Books, read_books
 from logweir.audit_close import close_process
 from logweir.audit_emitters import TOTALS, EmitterBooks, Run
-from logweir.audit_windows import PROCESS_GONE
+from logweir.audit_windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.clock import DAY_US
 from logweir.config import AccountingSettings, EventFields
 from logweir.equation import Row
@@ -36,9 +36,10 @@ from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import PartitionLedger
 from logweir.query import parse
 from logweir.queue import Delivery, open_queue
-from logweir.record import Accepted, Batch, Body, Kind, Marker, encode
+from logweir.record import Accepted, Batch, Body, Gone, Kind, Marker, encode
 from logweir.store import LedgerDocument
 from logweir.store.sqlite import SqliteStore
+from logweir_workers.closing import closings_of, end_books, said_gone
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
 from logweir_workers.merging import HourMerger
@@ -710,6 +711,41 @@ class Product(RuleBasedStateMachine):
 
         assert after.row.void + after.row.undecided == books.row.void + books.row.undecided
         assert not [one for one in after.windows if one.window.ingest_epoch == epoch and one.state == PROCESS_GONE]
+
+    @precondition(lambda self: any(not door.alive and not door.spool for door in self.doors))
+    @rule(at=st.integers(0, 9), crashes_after=st.none() | st.integers(0, 3))
+    def speak_for_dead_door(self, at: int, crashes_after: int | None) -> None:
+        """Its successor has brought its spool into the queue and says that this was all: workers end its books."""
+        dead = [door for door in self.doors if not door.alive and not door.spool]
+        door, by = dead[at % len(dead)], self.live_doors[0].epoch
+        payload = encode(
+            Kind.GONE, ingest_epoch=door.epoch, first=1, count=0, window=self.now // MINUTE_US, body=Gone(by, self.now)
+        )
+        for partition in range(PARTITIONS):
+            self.append(door, partition, payload, [])
+        self.now += 11_000_000
+        self.read_all_there_is()
+        before = self.books()
+        ledgers = {at: ledger for at in range(PARTITIONS) if (ledger := self.claimed(at).ledger)}
+        said = said_gone(ledgers.values(), self.now)
+        closings = closings_of(self.store, group=GROUP, settings=self.limits, said=said, now_us=self.now)
+        try:
+            with self.store.dying(crashes_after):
+                end_books(self.store, group=GROUP, ledgers=ledgers, closings=closings)
+                for ledger in ledgers.values():
+                    ledger.flush()
+        except Crash:
+            self.lose_worker(0, False)
+            self.lose_worker(1, False)
+            return
+        after = self.books()
+
+        assert after.row.settled == before.row.settled
+        assert after.row.void + after.row.undecided + after.row.in_flight == (
+            before.row.void + before.row.undecided + before.row.in_flight
+        )
+        own = [one for one in after.windows if one.window.ingest_epoch == door.epoch.hex() and not one.window.closed]
+        assert {one.state for one in own} <= {CLOSED_AFTERWARDS}
 
     # --- what must hold --------------------------------------------------------------------------------------------
     def books(self) -> Books:

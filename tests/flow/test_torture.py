@@ -15,7 +15,7 @@ def outcome(**audit: Any) -> Outcome:
     emitters = [{"emitter": "e0", "lost_ranges": [["run", 3, 4], ["run", 9, 9]]}]
     said = {
         "balanced": True, "imbalance": 0, "in_flight": 0, "missing": 0, "lost": 3, "indexed": 2000, "duplicate": 5,
-        "emitters": emitters,
+        "emitters": emitters, "windows": {"balanced": 12, "closed afterwards": 3},
     }  # fmt: skip
     return Outcome(events=2003, acknowledged=2000, stored=2000, withheld={"e0": [3, 4, 9]}, audit={**said, **audit})
 
@@ -34,6 +34,7 @@ def test_a_run_in_which_all_holds_has_no_fault() -> None:
     [
         {"balanced": False}, {"imbalance": 1}, {"in_flight": 1}, {"missing": 1}, {"lost": 2}, {"indexed": 1999},
         {"emitters": [{"emitter": "e0", "lost_ranges": [["run", 3, 5]]}]}, {"emitters": []},
+        {"windows": {"balanced": 12, "open": 1}}, {"windows": {"open: process gone": 1}},
     ],
     ids=str,
 )  # fmt: skip

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import psutil
 
 from logweir import config
+from logweir.audit_windows import CLOSED_AFTERWARDS
 from logweir.event import stream_of
 from logweir.query import And, Range, Term
 from logweir.store import open_store
@@ -43,6 +44,7 @@ EMITTERS = 6
 SETTLED_S_MAX = 180
 # Takes seconds to be back, or is slow by itself: done less often than what is ours and quick.
 _SELDOM = ("broker", "store", "zombie", "coordinator", "leader", "controller")
+_CLOSED = {"balanced", CLOSED_AFTERWARDS}
 _SAID = ("indexed", "duplicate", "filtered", "dead_lettered", "balanced", "imbalance", "in_flight", "missing")
 # Nobody dies of it, and it takes its time: done where it is asked for.
 _UNREST = ("rebalance", "zombie")
@@ -199,6 +201,8 @@ def torture(
     for emitter in emitters[:-2]:
         emitter.say_goodbye()
         outcome.withheld[emitter.name] = emitter.withheld
+    # Who has taken the place of one that was killed looks around once a second, and speaks for it.
+    time.sleep(3)
     system.stop_doors()
     accepted = [text for emitter in emitters for text in emitter.accepted]
     outcome.events = sum(emitter.created for emitter in emitters)
@@ -209,7 +213,7 @@ def torture(
     outcome.stored = sum(found.values())
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
-    outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())))
+    outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())), closed=True)
     outcome.differences = differences(system)
     return outcome
 
@@ -227,12 +231,16 @@ def settled(system: System, accepted: list[str]) -> collections.Counter[str]:
         time.sleep(0.5)
 
 
-def audited(system: System, *, lost: int) -> dict[str, Any]:
-    """What `logweir audit` says, as soon as nothing is in flight or missing and so many are lost, or in the end."""
+def audited(system: System, *, lost: int, closed: bool = False) -> dict[str, Any]:
+    """What `logweir audit` says, as soon as nothing is in flight or missing and so many are lost, or in the end.
+
+    ``closed``: and no window is open any more.
+    """
     deadline = time.monotonic() + SETTLED_S_MAX
     while True:
         said: dict[str, Any] = json.loads(audit(system))
         is_settled = said["in_flight"] == 0 and said["missing"] == 0 and said["lost"] == lost
+        is_settled = is_settled and (not closed or said["windows"].keys() <= _CLOSED)
         if is_settled or time.monotonic() > deadline:
             return said
         time.sleep(1)
@@ -270,6 +278,7 @@ def faults(outcome: Outcome) -> list[str]:
         f"{withheld} are withheld and {said['lost']} lost": said["lost"] == withheld,
         f"{outcome.stored} are stored and {said['indexed']} indexed": said["indexed"] == outcome.stored,
         f"each window has its documents: {outcome.differences[:3]}": not outcome.differences,
+        f"each window is closed: {said['windows']}": said["windows"].keys() <= _CLOSED,
     }
     return [fault for fault, is_held in holds.items() if not is_held]
 

@@ -93,13 +93,16 @@ class Bench:
         self.link = QueueLink(self.queue)
         self.room = Room(spool_size_bytes_max)
         self.spool = folder / "spool"
-        self.disk = Spool(self.spool, name=f"process-{name}", generation=Generation("door", generation))
+        ingest_epoch = os.urandom(16)
+        self.disk = Spool(
+            self.spool, name=f"{int(name):017}-{ingest_epoch.hex()}", generation=Generation("door", generation)
+        )  # fmt: skip
         self.enqueuer = Enqueuer(
-            self.link, self.disk, self.room, queue=settings.url,
+            self.link, self.disk, self.room, ingest_epoch=ingest_epoch, queue=settings.url,
             queue_timeout_s=queue_timeout_s,
         )  # fmt: skip
         self.merger = Merger(
-            self.enqueuer, ingest_epoch=os.urandom(16), clock=self.clock,
+            self.enqueuer, ingest_epoch=ingest_epoch, clock=self.clock,
             answer_timeout_s=queue_timeout_s + spool_timeout_s, record_size_bytes_max=record_size_bytes_max,
             pending_size_bytes_max=pending_size_bytes_max, keys_with_numbers=("syslog",),
         )  # fmt: skip

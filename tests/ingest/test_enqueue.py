@@ -358,7 +358,7 @@ def test_another_process_at_the_spools_lock_holds_nobody_up(tmp_path: Path) -> N
             assert durable_of(bench.send(event(1))) == "queue"
             assert bench.merger.unready() is None
             answered_s = time.monotonic() - answered_s
-        other.close()
+        other.close(is_complete=True)
 
     assert answered_s < 1
 

@@ -49,7 +49,7 @@ def test_a_probe_fails_while_the_disk_is_full_and_leaves_nothing(disk: Path) -> 
         spool.probe()
     (disk / "filling").unlink()
     spool.probe()
-    spool.close()
+    spool.close(is_complete=True)
 
     assert [path.name for path in disk.rglob("*")] == ["spool", "lock"]
 

@@ -41,7 +41,7 @@ def opened(root: Path, name: str = "1") -> Iterator[Spool]:
     try:
         yield spool
     finally:
-        spool.close()
+        spool.close(is_complete=True)
 
 
 @contextmanager
@@ -198,13 +198,13 @@ def test_what_processes_before_a_reload_left_is_awaited_until_it_is_forwarded(tm
         one.write([(partition, b"x")])
     mine, sibling = (Spool(tmp_path, name=name, generation=now) for name in ("8", "9"))
     while_it_lives = mine.awaited()
-    held[0].close()
+    held[0].close(is_complete=True)
     sibling.adopt()
     adopted_by_another = mine.awaited()
     assert rest_of(sibling) == [b"x"]
     forwarded = mine.awaited()
     for one in (*held, mine, sibling):
-        one.close()
+        one.close(is_complete=True)
 
     assert (while_it_lives, adopted_by_another, forwarded) == ({0}, {0}, set())
 
@@ -432,7 +432,7 @@ def test_the_time_to_wait_for_room_is_the_time_after_which_there_is_room(
         spool.forwarded(partition)
         room.holds(spool.size_bytes)
         room.forwarded(size_bytes)
-    spool.close()
+    spool.close(is_complete=True)
 
     assert said[0] == (100.0, 30)
     # A second after the first was forwarded the rate is known.

@@ -7,7 +7,7 @@ import pytest
 
 from logweir import cli
 from logweir.audit_close import Closed, close_process
-from logweir.audit_windows import CLOSED_BY_HAND, PROCESS_GONE
+from logweir.audit_windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError, Problem
 from logweir.outcomes import Outcome
@@ -51,7 +51,7 @@ def test_what_never_came_of_a_process_that_is_gone_is_void(store: Store) -> None
 
     assert closed == would == [Closed(NAME, 0, [WINDOW, WINDOW + 1], 2)]
     assert untouched.states == before.states == {PROCESS_GONE: 2}
-    assert after.states == {CLOSED_BY_HAND: 2}
+    assert after.states == {CLOSED_AFTERWARDS: 2}
     assert (before.row.undecided, before.row.void) == (2, 0)
     assert (after.row.undecided, after.row.void) == (0, 2)
     assert (after.row.accepted, after.row.unconfirmed) == (before.row.accepted, before.row.unconfirmed) == (3, 2)
@@ -70,9 +70,9 @@ def test_a_spool_that_is_adopted_after_all_undoes_it(store: Store) -> None:
     book.marker(1, 4, {"web": 4})
     after = read(store, now_us=LATER_US)
 
-    assert between.states == {PROCESS_GONE: 1, CLOSED_BY_HAND: 1}
+    assert between.states == {PROCESS_GONE: 1, CLOSED_AFTERWARDS: 1}
     assert (between.row.void, between.row.undecided) == (1, 0)
-    assert after.states == {"balanced": 1, CLOSED_BY_HAND: 1}
+    assert after.states == {"balanced": 1, CLOSED_AFTERWARDS: 1}
     assert (after.row.accepted, after.row.void, after.row.unconfirmed) == (5, 0, 0)
     assert after.balanced
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from logweir import record
 from logweir.errors import RECORD_CORRUPT, RECORD_VERSION_UNKNOWN, LogweirError
-from logweir.record import Accepted, Batch, Kind, Marker, Record, Refused, Void
+from logweir.record import Accepted, Batch, Gone, Kind, Marker, Record, Refused, Void
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "record"
 
@@ -52,6 +52,7 @@ RECORDS = {
     "void": _record(Kind.VOID, 10, 0, Void([(4, 5), (7, 7)])),
     "refused": _record(Kind.REFUSED, 10, 0, _REFUSED),
     "canary": _record(Kind.CANARY, 10, 1, [_BARE]),
+    "gone": _record(Kind.GONE, 1, 0, Gone(bytes(range(16, 32)), 1_790_000_000_000_000)),
 }
 _PLAIN = "data-plain"
 
