@@ -387,6 +387,12 @@ KEY_ID_UNKNOWN = Problem(
     "No key named {name!r} that is not revoked has the id {id!r}.",
     "Choose one of: {ids}.",
 )
+KEY_ID_WANTED = Problem(
+    "key_id_wanted",
+    409,
+    "{name!r} has several keys, and each ends in its own time: {ids}.",
+    "Say which one is meant: --id.",
+)
 KEY_TERM_BAD = Problem(
     "key_term_bad",
     400,

@@ -25,6 +25,7 @@ import tomlkit.exceptions
 from logweir.clock import Clock, iso_seconds, now_us
 from logweir.errors import (
     KEY_ID_UNKNOWN,
+    KEY_ID_WANTED,
     KEY_NAME_BAD,
     KEY_NAME_TAKEN,
     KEY_NAME_UNKNOWN,
@@ -239,12 +240,17 @@ class KeysFile:
     def change(self, name: str, changes: dict[str, Any], *, id: str | None = None) -> list[Key]:
         """Set fields of the keys of that name, or of the one with that id, as ``Key`` and ``Terms`` call them.
 
-        A value that is None or empty takes the field away. Gives the keys as they are then.
-        Raises LogweirError: KEY_NAME_UNKNOWN, KEY_ID_UNKNOWN, KEY_TERM_BAD.
+        A value that is None or empty takes the field away. Gives the keys as they are then. The end is one key's own:
+        of one that a rotation ends soon it would be put off with the other's.
+        Raises LogweirError: KEY_NAME_UNKNOWN, KEY_ID_UNKNOWN, KEY_ID_WANTED, KEY_TERM_BAD.
         """
         with self._changing() as document:
             keys = self._keys(document)
-            chosen = {one.id for one in self._chosen(keys, name, id)}
+            found = self._chosen(keys, name, id)
+            chosen = {one.id for one in found}
+            if "expires" in changes and len(chosen) > 1:
+                ids = ", ".join(f"{one.id} ({one.expires or 'never'})" for one in found)
+                raise LogweirError(KEY_ID_WANTED, name=name, ids=ids)
             for table, one in zip(document["key"], keys, strict=True):
                 if one.id in chosen:
                     _put(table, changes)

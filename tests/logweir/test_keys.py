@@ -12,6 +12,7 @@ import pytest
 
 from logweir.errors import (
     KEY_ID_UNKNOWN,
+    KEY_ID_WANTED,
     KEY_NAME_BAD,
     KEY_NAME_TAKEN,
     KEY_NAME_UNKNOWN,
@@ -214,6 +215,22 @@ def test_changing_sets_and_clears_terms_of_all_keys_of_a_name_or_of_one(path: Pa
     assert second.terms == Terms(networks=("192.0.2.1/32",), categories=("mail",), bytes_per_second=1_000_000)
     assert (first.expires, second.expires) == (None, "2027-01-01T00:00:00Z")
     assert changed == [second]
+
+
+def test_the_end_of_one_key_is_not_that_of_another(path: Path) -> None:
+    """Of a key that a rotation ends soon it would be put off: which one is meant has to be said."""
+    file = _file(path)
+    file.add("web")
+    file.rotate("web", grace_us=HOUR_US)
+    before = path.read_text()
+    with pytest.raises(LogweirError) as caught:
+        file.change("web", {"expires": "2027-01-01T00:00:00Z"})
+    old, new = read_keys(path)
+
+    assert caught.value.problem is KEY_ID_WANTED
+    assert f"{old.id} ({old.expires}), {new.id} (never)" in str(caught.value)
+    assert path.read_text() == before
+    assert file.change("web", {"expires": "2027-01-01T00:00:00Z"}, id=new.id)[0].expires == "2027-01-01T00:00:00Z"
 
 
 BAD_TERMS = [
