@@ -1,9 +1,8 @@
 """Close the windows of an ingest process that is gone: ``logweir audit close``.
 
-A process that died without its markers leaves its last windows open, until its successor has found its spool and says
-that nothing more comes. Where there is none, a person who knows that nothing of it waits in a spool says so here: what
-never came is void from then on, with who said it and when. Should its spool turn up after all, what comes of it is
-counted as ever.
+A process that died without its markers leaves its last windows open. Its successor ends its books where all is known
+that it sent; else a person who knows that nothing of it waits in a spool says so here: what never came is void from
+then on, with who said it and when. Should its spool turn up after all, what comes of it is counted as ever.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ import orjson
 
 from logweir.arguments import some_of
 from logweir.audit import Books, read_books
-from logweir.audit_windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, Stream
+from logweir.audit_windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
 from logweir.clock import now_us as clock_us
 from logweir.closings import Closing, close
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
 from logweir.position import read_positions
-from logweir.sequence import Intervals
 from logweir.store import Store
 
 _NAMED_MAX = 10
@@ -74,28 +72,28 @@ def close_process(
         raise LogweirError(PROCESS_ALIVE, process=epoch, minutes=GONE_AFTER_US // 60_000_000)
     found = []
     for stream in sorted({one.stream for one in left}):
-        closing = closing_of(books, stream, who=who, now_us=now_us)
+        windows = [one for one in left if one.stream == stream]
+        closing = _closing(books, stream, windows, who, now_us)
         if not dry_run:
             close(store, group, stream, closing)
-        windows = [one.window.window for one in left if one.stream == stream]
-        found.append(Closed(*stream, windows, len(closing.numbers)))
+        found.append(Closed(*stream, [one.window.window for one in windows], len(closing.numbers)))
     return found
 
 
-def closing_of(books: Books, stream: Stream, *, who: str, now_us: int) -> Closing:
-    """What there is to be said of a process that is gone: its windows that are open, its numbers that never came."""
-    left = [one for one in books.windows if one.stream == stream and not one.window.closed]
-    counts = {f"{one.topic_id}:{one.window.window}": len(one.window.numbers) for one in left}
-    return Closing(counts, books.between.undecided(stream) if left else Intervals(), who, now_us)
-
-
 def _epoch(books: Books, process: str) -> str:
-    counts = Counter(one.window.ingest_epoch for one in books.windows if not one.window.closed)
-    meant = [epoch for epoch in sorted(counts) if process and epoch.startswith(process.lower())]
+    unclosed = [one for one in books.windows if not one.window.closed]
+    epochs = {one.window.ingest_epoch for one in unclosed}
+    meant = [epoch for epoch in sorted(epochs) if process and epoch.startswith(process.lower())]
     if len(meant) != 1:
+        counts = Counter(one.window.ingest_epoch for one in unclosed if one.state != CLOSED_AFTERWARDS)
         known = some_of([f"{epoch} ({count})" for epoch, count in counts.most_common()], _NAMED_MAX) or "none"
         raise LogweirError(PROCESS_UNKNOWN, process=process, count=len(meant), known=known)
     return meant[0]
+
+
+def _closing(books: Books, stream: Stream, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
+    counts = {f"{one.topic_id}:{one.window.window}": len(one.window.numbers) for one in windows}
+    return Closing(counts, books.between.undecided(stream), who, now_us)
 
 
 def _is_heard(store: Store, group: str, epoch: str, now_us: int) -> bool:

@@ -45,6 +45,11 @@ class Awaited:
             self.since.setdefault(since_us, Intervals()).add_all(told)
         return bool(told)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether some are awaited that a marker has told of: in time they are here or lost."""
+        return any(since_us != _UNTOLD_US for since_us in self.since)
+
     def give_up(self, before_us: int) -> Iterator[tuple[int, int]]:
         """Take out what markers had told of by then, and what is too much to keep: that is lost."""
         for since_us in [one for one in self.since if one <= before_us]:

@@ -1,14 +1,14 @@
 """Closings: what was said of an ingest process that is gone: what never came of it never will.
 
-By its successor on the same machine, which has found its spool; where there is none, by a person.
-
-A line beside the windows, which stay as the workers wrote them. It says which numbers were undecided then: as long as
-they do not come they are void. When the process's spool is adopted after all, what comes is counted as ever; of a
-window that something came of since, the closing says nothing any more.
+By workers, on the word of its successor on the same machine, where nothing is missing; else by a person. A line beside
+the windows, which stay as the workers wrote them. It says which numbers were undecided then: as long as they do not
+come they are void. When the process's spool is adopted after all, what comes is counted as ever; of a window that
+something came of since, the closing says nothing any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,15 +38,27 @@ def closing_id(group: str, partition: int, ingest_epoch: str) -> str:
     return f"closing:{group}:{partition}:{ingest_epoch}"
 
 
+def read_closing(store: Store, group: str, stream: tuple[str, int]) -> Closing:
+    """Of one stream; an empty one where nothing was said. Raises LogweirError(STORE_DOWN)."""
+    epoch, partition = stream
+    id = closing_id(group, partition, epoch)
+    found = store.read_ledger([id])
+    return _of_body(found[id].body) if id in found else Closing()
+
+
+def _of_body(body: Mapping[str, Any]) -> Closing:
+    # One that is only claimed so far says nothing.
+    if "numbers" not in body:
+        return Closing()
+    return Closing(body["windows"], Intervals(body["numbers"]), body["who"], body["at_us"])
+
+
 def read_closings(store: Store, group: str) -> dict[tuple[str, int], Closing]:
     """By ingest epoch and partition. Raises LogweirError(STORE_DOWN)."""
     found = {}
     for document in store.scan_ledger(f"closing:{group}:"):
         partition, epoch = document.id.rsplit(":", 2)[1:]
-        body = document.body
-        if "numbers" in body:
-            numbers = Intervals(body["numbers"])
-            found[epoch, int(partition)] = Closing(body["windows"], numbers, body["who"], body["at_us"])
+        found[epoch, int(partition)] = _of_body(document.body)
     return found
 
 

@@ -79,7 +79,10 @@ class CountsFile:
 def _create(path: Path) -> None:
     """A file in which nothing is used. Readers take whatever ends with .db, and fail at one without its head."""
     new = path.with_name(f"{path.name}.new")
-    # A hole needs no room on the disk, and reads as zeros.
-    with new.open("wb") as file:
-        file.truncate(_USED.size)
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # A hole needs no room on the disk, and reads as zeros.
+        os.ftruncate(descriptor, _USED.size)
+    finally:
+        os.close(descriptor)
     new.replace(path)

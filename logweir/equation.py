@@ -17,7 +17,7 @@ class Row:
 
     ``unconfirmed``: numbered by a door and not acknowledged to the sender, as far as is known. ``undecided``: those of
     them that never came, and never will be spoken of, because their process is gone (or they wait in its spool).
-    ``void``: what of them its successor, or a person, has declared never to come (``closings.py``).
+    ``void``: what of them a person has declared never to come (``logweir audit close``).
     ``recovered_in_queue``: events that came after the queue was known to have lost them, or were void after all; of an
     emitter, those of them without a number of its own. They are no part of the equation.
     """

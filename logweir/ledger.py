@@ -45,6 +45,8 @@ CLOSED_LATELY_MAX = 1000
 CANARIES_MAX = 1000
 CANARY_AGE_US_MAX = 3_600_000_000
 """The last canary of an ingest process is known for so long, and of so many processes."""
+GONE_AFTER_US = 10_000_000
+"""A busy broker may have taken a process's last records that much later than its successor's word."""
 GONE_MAX = 1000
 """Ingest processes of which it is kept that they are gone, until their books are ended; of more, a person ends them."""
 RANGES_MAX = 1000
@@ -249,6 +251,9 @@ class PartitionLedger:
             self._note_gone(record, offset)
             self._move_behind(offset)
             return True
+        gone = self._gone.get(record.ingest_epoch.hex())
+        if gone is not None:  # Its last records were on their way still.
+            self._gone[record.ingest_epoch.hex()] = gone._replace(offset=offset)
         counted = self._count(record, offset, outcomes, reasons or {}, natural)
         self._follow(record, offset)
         self._move_behind(offset)
@@ -267,12 +272,18 @@ class PartitionLedger:
         """
         self._expired.add(first, last)
         self._expired_before += _shortened(self._expired)
-        # Who was heard of lately may have sent on, and ended, in there: that shows when it is heard of again, or never.
+        self._unhear(first)
+        self._move_behind(last)
+
+    def _unhear(self, offset: int) -> None:
+        """Who was heard of lately may have sent on, and ended, in what is gone from there on.
+
+        That shows when it is heard of again, or never.
+        """
         recent = window_of(self.watermark_us) - 1
         for epoch, stream in self._streams.items():
             if stream.window >= recent:
-                self._unheard.setdefault(epoch, first)
-        self._move_behind(last)
+                self._unheard.setdefault(epoch, offset)
 
     def rewind(self, offset: int) -> None:
         """Go back to where the queue ends: it has lost what was behind, and will give these offsets out again."""
@@ -286,6 +297,7 @@ class PartitionLedger:
             window.position = min(window.position, offset)
             window.dirty = True
         self.emitters.rewind(offset)
+        self._unhear(offset)
         for stream in self._streams.values():
             stream.offset = min(stream.offset, offset - 1)
 
@@ -363,22 +375,38 @@ class PartitionLedger:
     def _note_gone(self, record: Record, offset: int) -> None:
         if isinstance(record.body, Gone):
             self._gone[record.ingest_epoch.hex()] = Departure(offset, record.body.by.hex(), record.body.said_us)
+            # When nothing is sent any more, the watermark goes on for what is due.
+            self._due_us = max(self._due_us, record.body.said_us + GONE_AFTER_US)
             while len(self._gone) > GONE_MAX:
                 del self._gone[next(iter(self._gone))]
 
-    def gone(self, before_us: int) -> dict[str, str]:
-        """Processes whose books are to be ended here, and who said before then that they are gone.
+    def gone(self) -> dict[str, str]:
+        """Processes whose books can be ended here, and who said that they are gone.
 
-        All that they ever sent to the partition is in the ledger, and written.
+        What was received up to a while after that is accounted for and written, and what a marker has told of is here
+        or lost.
         """
         return {
             epoch: gone.by
             for epoch, gone in self._gone.items()
-            if gone.offset < self.written_offset and gone.said_us < before_us
+            if gone.offset < self.written_offset
+            and self.watermark_us >= gone.said_us + GONE_AFTER_US
+            and not (epoch in self._streams and self._streams[epoch].awaited.is_told)
         }
 
+    def doubt_of(self, epoch: str) -> str | None:
+        """Why not all is known that a process sent to the partition which is gone, or None."""
+        stream = self._streams.get(epoch)
+        if stream is None:
+            return None
+        if stream.awaited.since:
+            return "numbers that it gave out never came"
+        if epoch in self._unheard or self._has_hole(stream.offset + 1, self._gone[epoch].offset - 1):
+            return "the queue has lost records since it was heard of last"
+        return None
+
     def forget_gone(self, epoch: str) -> None:
-        """Its books are ended."""
+        """Its books are ended, or left to a person."""
         self._dirty = self._gone.pop(epoch, None) is not None or self._dirty
 
     # --- counting --------------------------------------------------------------------------------------------------

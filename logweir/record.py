@@ -128,7 +128,8 @@ class Refused(msgspec.Struct, array_like=True, frozen=True):
 class Gone(msgspec.Struct, array_like=True, frozen=True):
     """Another ingest process's word that this record's is gone, and that nothing of it waits in a spool.
 
-    So all that it has ever sent to the partition stands before this record. ``by``: the ingest epoch of who says it.
+    So all that it has ever sent to the partition stands before this record, or was on its way when it died. ``by``: the
+    ingest epoch of who says it.
     """
 
     by: bytes

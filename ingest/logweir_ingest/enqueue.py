@@ -130,6 +130,7 @@ class Enqueuer:
 
     def _open(self, partitions: int) -> None:
         self._ways = [_Way(self._drain_of(partition)) for partition in range(partitions)]
+        self._begin_folder()
         self._adopt()
         self._stay_behind()
         self._thread.start()
@@ -304,10 +305,6 @@ class Enqueuer:
             self._probe_s = None
 
     def _run(self) -> None:
-        try:
-            self._spool.begin()
-        except OSError as error:
-            self._disk_failed(error)
         while True:
             with self._changed:
                 if not self._is_stopped and not self._has_work():
@@ -418,10 +415,26 @@ class Enqueuer:
         self._look_s = now_s + _LOOK_EVERY_S
         self._room.others_bytes = self._spool.others_size_bytes()
         self._room.frees = self._spool.frees()
+        self._begin_folder()
         if self._spool.has_others():
             self._adopt()
+        self._speak_for_the_gone()
+
+    def _begin_folder(self) -> None:
+        if self._probe_s is not None:
+            return
+        try:
+            self._spool.begin()
+        except BlockingIOError:
+            return  # Another process is at the spool's lock. In a second again.
+        except OSError as error:
+            self._disk_failed(error)
+
+    def _speak_for_the_gone(self) -> None:
         for ingest_epoch in self._spool.finished():
-            if self._last_words.say(ingest_epoch, self._reachable()):
+            # Doors that were started since may have used more partitions than this one knows: then they have to say it.
+            partitions = max(len(self._ways), self._spool.partition_count(self._queue) or 0)
+            if partitions == self._reachable() and self._last_words.say(ingest_epoch, partitions):
                 self._spool.forget(ingest_epoch)
 
     def _adopt(self) -> None:

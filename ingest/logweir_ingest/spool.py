@@ -6,6 +6,7 @@
         01790000000000000-9f3c…-5d0e…f1.2/
                                         of one process: when it began (microseconds), its ingest epoch, its generation
             lock                        held as long as the process lives
+            damaged                     there when something in it, which may have been acknowledged, could not be read
             00003-00000001.log          a segment: partition, then a running number
 
 A segment is a run of frames, each a header of 12 bytes (big-endian) and the record:
@@ -17,7 +18,8 @@ A segment is a run of frames, each a header of 12 bytes (big-endian) and the rec
 
 A segment is removed when all of its records are in the queue. So after a kill the last segment of a partition may be
 forwarded once more: readers know a record by its numbers. A process has its folder from its start until it has ended
-its books. Who finds the folder of one that did not live to do so says that in its place, when nothing is left in it.
+its books. Who finds the folder of one that did not live to do so says that in its place, when nothing is left in it
+and nothing was damaged.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import re
 import struct
@@ -47,6 +50,7 @@ SEGMENT_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _MAGIC = b"LWS\x01"
 _HEAD = struct.Struct(">4sII")
 _SEGMENT = re.compile(r"(\d{5,})-\d{8}\.log")
+_DAMAGED = "damaged"
 _FOLDER = re.compile(r"\d+-([0-9a-f]{32})-")
 _SCAN_SIZE_BYTES = MEBIBYTE
 _PROBE_SIZE_BYTES = MEBIBYTE
@@ -128,7 +132,6 @@ class Spool:
         self._generation = generation
         self._segment_size_bytes = segment_size_bytes
         self._locks: dict[Path, int] = {}
-        self._damaged_folders: set[Path] = set()
         self._finished: dict[bytes, Path] = {}
         self._chains: dict[int, _Chain] = defaultdict(_Chain)
         self._next_segment = 1
@@ -156,12 +159,12 @@ class Spool:
 
     def others_size_bytes(self) -> int:
         """How much other processes of this machine keep here."""
-        return sum(_size_of(path) for folder in self._others() for path in _segment_paths(folder))
+        return sum(_size_of(path) for folder in self._others() for path in _segment_paths_now(folder))
 
     def awaited(self) -> set[int]:
         """Partitions of which the processes before the last reload left records that another process holds still."""
         before = (folder for folder in self._others() if self._generation.follows(folder.name))
-        return {_partition_of(path) for folder in before for path in _segment_paths(folder)}
+        return {_partition_of(path) for folder in before for path in _segment_paths_now(folder)}
 
     def _others(self) -> Iterator[Path]:
         return (folder for folder in _folders(self._root) if folder not in self._locks)
@@ -257,18 +260,24 @@ class Spool:
                 segment.path.unlink()
 
     def begin(self) -> None:
-        """Make this process's folder: should it be killed, its successor finds that."""
-        self._make_folder()
+        """Make this process's folder, if it is not there: should it be killed, its successor finds that.
 
-    def _make_folder(self) -> None:
-        if self._folder in self._locks:
-            if self._folder.is_dir():
-                return
-            os.close(self._locks.pop(self._folder))  # Somebody has removed it.
+        Raises BlockingIOError while another process makes or adopts a folder.
+        """
+        self._make_folder(wait_s_max=0)
+
+    def _make_folder(self, *, wait_s_max: float = math.inf) -> None:
+        if self._folder in self._locks and self._folder.is_dir():
+            return
         make_folder(self._root)
-        with locked(self._root / "lock"):
+        with locked(self._root / "lock", wait_s_max=wait_s_max):
             make_folder(self._folder)
-            self._locks[self._folder] = _lock(self._folder / "lock")
+            descriptor = _lock(self._folder / "lock")
+        # Of one that somebody has removed, or that was away: until now, for who is not locked counts as gone.
+        before = self._locks.get(self._folder)
+        self._locks[self._folder] = descriptor
+        if before is not None:
+            os.close(before)
 
     def probe(self) -> None:
         """Write and sync as much as a large record, and leave nothing. Raises OSError while that does not work."""
@@ -341,10 +350,13 @@ class Spool:
         """Where to read on: at the next whole frame, or at the segment's end, which is cut off before the damage."""
         if offset in segment.damage:
             return segment.damage[offset]
-        following = segment.damage[offset] = _next_frame(segment, offset + 1)
+        following = _next_frame(segment, offset + 1)
+        if following < segment.size_bytes or not _is_torn(segment, offset):
+            (segment.path.parent / _DAMAGED).touch(0o600)
+            sync_folder(segment.path.parent)
+        segment.damage[offset] = following
         size_bytes = following - offset
         self.damaged_bytes += size_bytes
-        self._damaged_folders.add(segment.path.parent)
         log.error(
             "%s: %d bytes from byte %d on are no records and are left out. At a file's end it is what a power cut or a"
             " kill tore off, never acknowledged; anywhere else check the disk.",
@@ -382,7 +394,7 @@ class Spool:
         return adopted
 
     def _take_over(self, folder: Path) -> set[int]:
-        descriptor = _lock(folder / "lock")
+        descriptor = _lock(folder / "lock", is_there=True)
         try:
             segments = [_Segment(path, path.stat().st_size) for path in _segment_paths(folder)]
         except OSError:
@@ -417,7 +429,7 @@ class Spool:
         ):
             return
         named = _FOLDER.match(folder.name)
-        if named is None or folder in self._damaged_folders:
+        if named is None or (folder / _DAMAGED).exists():
             self._remove(folder)
         else:
             self._finished[bytes.fromhex(named[1])] = folder
@@ -433,8 +445,11 @@ class Spool:
     def _remove(self, folder: Path) -> None:
         descriptor = self._locks.pop(folder)
         with contextlib.suppress(OSError):
-            (folder / "lock").unlink()
-            folder.rmdir()
+            # What is left in there, against expectation, is for the next process: it looks where there is a lock.
+            if not _segment_paths(folder):
+                (folder / _DAMAGED).unlink(missing_ok=True)
+                (folder / "lock").unlink()
+                folder.rmdir()
         os.close(descriptor)
 
     def close(self, *, is_complete: bool) -> None:
@@ -446,7 +461,7 @@ class Spool:
             _seal(chain)
             for segment in chain.segments:
                 segment.close()
-        if is_complete and self._folder in self._locks and not _segment_paths(self._folder):
+        if is_complete and self._folder in self._locks:
             self._remove(self._folder)
         for descriptor in self._locks.values():
             os.close(descriptor)
@@ -524,8 +539,14 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _segment_paths(folder: Path) -> list[Path]:
+    """Raises OSError: what cannot be listed is not empty."""
+    return sorted(path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+
+
+def _segment_paths_now(folder: Path) -> list[Path]:
+    """Of another process, which may remove the folder meanwhile."""
     try:
-        return sorted(path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+        return _segment_paths(folder)
     except OSError:
         return []
 
@@ -541,9 +562,21 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _lock(path: Path) -> int:
-    """Hold the file's lock until the descriptor is closed. Raises BlockingIOError when another process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _is_torn(segment: _Segment, offset: int) -> bool:
+    """Whether a frame begins there that was not written to its end, as the last one of a process that was killed."""
+    head = segment.read(FRAME_OVERHEAD_BYTES, offset)
+    if len(head) < FRAME_OVERHEAD_BYTES:
+        return _MAGIC.startswith(head[: len(_MAGIC)])
+    magic, size_bytes, _ = _HEAD.unpack(head)
+    return bool(magic == _MAGIC and offset + FRAME_OVERHEAD_BYTES + size_bytes > segment.size_bytes)
+
+
+def _lock(path: Path, *, is_there: bool = False) -> int:
+    """Hold the file's lock until the descriptor is closed. Raises BlockingIOError when another process holds it.
+
+    ``is_there``: another process made it, and may remove it at this moment; raises FileNotFoundError then.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_there else os.O_CREAT), 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:

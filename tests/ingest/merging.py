@@ -7,7 +7,7 @@ import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,8 +72,13 @@ class FaultyProducer(SqliteProducer):
 
 
 class FaultyQueue(SqliteQueue):
+    """``stuck``: the partitions of which its producer confirms nothing, from the start."""
+
+    stuck: Collection[int] = ()
+
     def producer(self) -> FaultyProducer:
         self.faulty = FaultyProducer(self._settings, self._path, partitions=self.partition_count())
+        self.faulty.stuck = set(self.stuck)
         return self.faulty
 
 

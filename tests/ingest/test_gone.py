@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
+import shutil
+import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from logweir.errors import QUEUE_UNAVAILABLE, LogweirError
+from logweir.files import locked
 from logweir.record import Gone, Kind, Record, decode
 from logweir_ingest.gone import LastWords, Result
 from logweir_ingest.spool import Spool
@@ -17,15 +24,16 @@ from tests.ingest.helpers import of_kind
 from tests.ingest.merging import PARTITIONS, Bench, started, unrepeated, until
 
 
-def killed(folder: Path, name: str) -> Bench:
-    """A process that took an event on each partition and left no marker; some of it is in its spool."""
-    bench = Bench(folder, name=name, queue_timeout_s=0.2)
+def killed(folder: Path, name: str, *, spooled: int = 1, partitions: int = PARTITIONS) -> Bench:
+    """A process that took some events and left no marker; of so many emitters one event is in its spool."""
+    bench = Bench(folder, name=name, queue_timeout_s=0.2, partitions=partitions)
     bench.merger.start()
     until(lambda: bench.link.producer is not None and bench.enqueuer.is_open)
     for n in range(PARTITIONS):
         bench.send(b"{}", emitter=f"e{n}", sequence_first=1)
     with bench.slow():
-        bench.send(b"{}", emitter="e0", sequence_first=2)
+        for n in range(spooled):
+            bench.send(b"{}", emitter=f"e{n}", sequence_first=2)
         bench.merger.stop(0)
     return bench
 
@@ -41,7 +49,11 @@ def kinds_of(bench: Bench, records: list[tuple[int, Record]]) -> list[list[Kind]
 
 
 def folders(bench: Bench) -> list[str]:
-    return sorted(path.name for path in bench.spool.iterdir() if path.is_dir())
+    return folders_in(bench.spool)
+
+
+def folders_in(spool: Path) -> list[str]:
+    return sorted(path.name for path in spool.iterdir() if path.is_dir())
 
 
 def test_a_successor_says_it_behind_all_that_the_process_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,39 +92,187 @@ def test_a_process_that_could_not_end_its_books_is_spoken_for(tmp_path: Path) ->
     assert any(Kind.MARKER in own for own in kinds)
 
 
-def test_of_a_process_whose_spool_is_damaged_nobody_can_say_that_it_was_all(tmp_path: Path) -> None:
-    """What could not be read may have been acknowledged: a person has to look."""
+def test_what_was_torn_off_when_it_was_killed_is_no_damage(tmp_path: Path) -> None:
+    """The record at the end that was never written whole was never acknowledged."""
     before = killed(tmp_path, "1")
     (segment,) = before.spool.rglob("*.log")
     segment.write_bytes(segment.read_bytes()[:-1])
     with started(tmp_path, name="2") as after:
         until(lambda: len(folders(after)) == 1)
 
+    assert len(said(after, before)) == PARTITIONS
+
+
+def test_of_a_process_whose_spool_is_damaged_nobody_says_that_it_was_all(tmp_path: Path) -> None:
+    """Nor when who found it is restarted before it is through with the rest, and the next one finds that sound."""
+    before = killed(tmp_path, "1", spooled=12)
+    damaged, *sound = sorted(before.spool.rglob("*.log"))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    between = Bench(tmp_path, name="2", queue_timeout_s=0.2)
+    between.queue.stuck = {
+        partition for partition in range(PARTITIONS) if not damaged.name.startswith(f"{partition:05}")
+    }
+    between.merger.start()
+    until(lambda: not damaged.exists())
+    between.merger.stop(0)
+    assert sound and all(path.exists() for path in sound)
+    with started(tmp_path, name="3") as after:
+        until(lambda: len(folders(after)) == 1)
+
     assert said(after, before) == []
+    assert len(said(after, between)) == PARTITIONS
+
+
+def test_what_a_process_found_damaged_in_its_own_spool_is_known_to_its_successor(tmp_path: Path) -> None:
+    """The file is removed when it is passed over; that it was there is not forgotten."""
+    with_name = Spool(tmp_path, name=f"{1:017}-{'aa' * 16}")
+    with_name.write([(0, b"acknowledged")])
+    (segment,) = tmp_path.rglob("*.log")
+    segment.write_bytes(bytes(segment.stat().st_size))
+    assert with_name.read(0) is None
+    with_name.close(is_complete=False)
+    after = Spool(tmp_path, name=f"{2:017}-{'bb' * 16}")
+    after.adopt()
+
+    assert (segment.exists(), after.partitions(), after.finished()) == (False, [], [])
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_it_is_said_again_when_who_says_it_is_killed(tmp_path: Path) -> None:
     """While the queue is away the word is in the spool of who says it; the next one speaks for both."""
-    first = killed(tmp_path, "1")
+    first = killed(tmp_path, "1", spooled=0)
     second = Bench(tmp_path, name="2", queue_timeout_s=0.2)
-    second.merger.start()
-    with first.slow():
-        until(lambda: len(folders(second)) == 2)
+    second.queue.prepare = first.queue.partition_count  # type: ignore[assignment,method-assign]
+    with first.failing():
+        second.merger.start()
+        until(lambda: len(list(second.spool.rglob("*.log"))) == PARTITIONS)
         second.merger.stop(0)
     with started(tmp_path, name="3") as third:
         until(lambda: len(folders(third)) == 1)
+    by = [one.body.by for _, one in said(third, first) if isinstance(one.body, Gone)]
 
-    assert len(said(third, first)) >= PARTITIONS
+    assert by.count(second.merger.ingest_epoch) == PARTITIONS
     assert len(said(third, second)) == PARTITIONS
 
 
 def test_a_folder_of_which_nothing_is_known_is_removed(tmp_path: Path) -> None:
     """Its name does not say whose it was."""
-    Spool(tmp_path, name="nobody").begin()
+    nobody = Spool(tmp_path, name="nobody")
+    nobody.begin()
+    nobody.close(is_complete=False)
+    found = folders_in(tmp_path)
     mine = Spool(tmp_path, name="9")
     mine.adopt()
 
-    assert mine.finished() == []
+    assert len(found) == 1
+    assert mine.finished() == folders_in(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of descriptors: who is gone has left nothing that can be seen, and who ends leaves its own to the next."""
+    before, ending, after = (Spool(tmp_path, name=f"{n:017}-{n:032x}") for n in (1, 2, 3))
+    before.write([(0, b"first")])
+    before.close(is_complete=False)
+    ending.write([(1, b"second")])
+    with monkeypatch.context() as patched:
+        patched.setattr("os.listdir", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+        after.adopt()
+        ending.close(is_complete=True)
+    assert after.finished() == []
+    after.adopt()
+
+    assert [after.read(0), after.read(1)] == [b"first", b"second"]
+
+
+def test_a_process_that_lives_is_not_gone_when_its_folder_was_away(tmp_path: Path) -> None:
+    """A mount that comes back: its lock was held all the time."""
+    root = tmp_path / "spool"
+    lives = Spool(root, name=f"{1:017}-{1:032x}")
+    lives.begin()
+    root.rename(tmp_path / "away")
+    root.write_text("")
+    with pytest.raises(OSError):
+        lives.probe()
+    root.unlink()
+    (tmp_path / "away").rename(root)
+    other = Spool(root, name=f"{2:017}-{2:032x}")
+    other.adopt()
+    lives.probe()
+
+    assert other.finished() == []
+
+
+def test_a_folder_that_somebody_removed_is_made_again_and_locked(tmp_path: Path) -> None:
+    """Else its process would count as gone while it lives."""
+    lives = Spool(tmp_path, name=f"{1:017}-{1:032x}")
+    lives.begin()
+    shutil.rmtree(next(path for path in tmp_path.iterdir() if path.is_dir()))
+    lives.begin()
+    other = Spool(tmp_path, name=f"{2:017}-{2:032x}")
+    other.adopt()
+
+    assert (len(folders_in(tmp_path)), other.finished()) == (1, [])
+
+
+def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock that was opened is of a file that is removed by the time it is held."""
+    ending = Spool(tmp_path, name=f"{1:017}-{1:032x}")
+    ending.begin()
+    other = Spool(tmp_path, name=f"{2:017}-{2:032x}")
+    flock = fcntl.flock
+
+    def slow_flock(descriptor: int, how: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent != tmp_path:
+            monkeypatch.undo()
+            ending.close(is_complete=True)
+        flock(descriptor, how)
+
+    monkeypatch.setattr("logweir_ingest.spool.fcntl.flock", slow_flock)
+    other.adopt()
+
+    assert other.finished() == []
+
+
+def test_a_process_has_its_folder_before_it_takes_anything(tmp_path: Path) -> None:
+    """But does not wait for another one that is at the spool's lock: then soon after."""
+    with started(tmp_path, name="1") as bench:
+        assert len(folders(bench)) == 1
+        with locked(bench.spool / "lock"), started(tmp_path, name="2"):
+            without = len(folders(bench))
+        with started(tmp_path, name="3"):
+            assert len(folders(bench)) == 2
+        with locked(bench.spool / "lock"):
+            other = Bench(tmp_path, name="4")
+            other.merger.start()
+            until(lambda: other.enqueuer.is_open)
+        until(lambda: len(folders(bench)) == 2)
+        other.merger.stop(5)
+
+    assert without == 1
+
+
+def test_where_it_knows_too_few_partitions_it_leaves_the_word_to_a_later_process(tmp_path: Path) -> None:
+    """Partitions were added since this door began; one that used them was killed."""
+    with started(tmp_path, name="1") as old:
+        add_partitions(old.path, PARTITIONS + 2)
+        (old.spool / "queue.json").unlink()
+        before = killed(tmp_path, "2", spooled=0, partitions=PARTITIONS + 2)
+        time.sleep(2.5)  # It looks around once a second.
+        said_by_old = said(old, before)
+    with started(tmp_path, name="3", partitions=PARTITIONS + 2) as after:
+        until(lambda: len(folders(after)) == 1)
+
+    assert said_by_old == []
+    assert {partition for partition, _ in said(after, before)} == set(range(PARTITIONS + 2))
+
+
+def add_partitions(path: Path, count: int) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (before,) = connection.execute("SELECT partitions FROM topic").fetchone()
+        connection.execute("UPDATE topic SET partitions = ?", (count,))
+        connection.executemany("INSERT INTO partition VALUES (?, 0)", [(n,) for n in range(before, count)])
 
 
 class Sending:

@@ -109,7 +109,8 @@ def _check_outage(broker: Kafka) -> None:
 
     assert failed == []
     assert refused == 0
-    assert slowest_s < 0.5
+    # The broker was away for four seconds: nobody waited for it.
+    assert slowest_s < 2
     assert confirmed == list(range(sent[0]))
     assert held == (0, sent[0])
     # What was read and not committed may come again after the group was lost: all of it, in order, at the end.

@@ -1,67 +1,71 @@
-"""The books of ingest processes that are gone, ended on their successors' word, a little after it came."""
+"""The books of ingest processes that are gone, ended on their successors' word: where all is known that they sent."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from itertools import islice
 
-from logweir.audit import read_books
-from logweir.audit_close import closing_of
-from logweir.audit_windows import Stream
-from logweir.closings import Closing, close
-from logweir.config import AccountingSettings
+from logweir.closings import Closing, close, read_closing
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import PartitionLedger
+from logweir.sequence import Intervals
 from logweir.store import Store
+from logweir.window import window_place
 
 log = logging.getLogger(__name__)
 
-_AFTER_US = 10_000_000
-"""What the process had sent just before it died may stand behind its successor's word, if the broker was busy."""
+_AT_ONCE = 20
 
 
-def said_gone(ledgers: Iterable[PartitionLedger], now_us: int) -> dict[Stream, str]:
-    """By whom it was said, of each process on each of these partitions whose books are to be ended."""
-    return {
-        (epoch, ledger.partition): by for ledger in ledgers for epoch, by in ledger.gone(now_us - _AFTER_US).items()
-    }
+def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], now_us: int) -> None:
+    """End those of some processes of which it was said on these partitions that they are gone.
 
-
-def closings_of(
-    store: Store, *, group: str, settings: AccountingSettings, said: Mapping[Stream, str], now_us: int
-) -> dict[Stream, Closing]:
-    """What there is to be said of them. May take minutes; only reads. Raises LogweirError(STORE_DOWN)."""
-    books = read_books(store, group=group, late_us=settings.late_us, now_us=now_us)
-    return {stream: closing_of(books, stream, who=f"process {by}", now_us=now_us) for stream, by in said.items()}
-
-
-def end_books(
-    store: Store, *, group: str, ledgers: Mapping[int, PartitionLedger], closings: Mapping[Stream, Closing]
-) -> None:
-    """Write them down. Of a process that ended its books itself there is nothing to say.
-
-    Raises LogweirError(STORE_DOWN): what is not written is found again.
+    Where something is missing a person has to look: it may have been acknowledged. Raises LogweirError(STORE_DOWN):
+    call again.
     """
-    for stream, closing in closings.items():
-        epoch, partition = stream
-        if partition not in ledgers:
+    due = ((ledger, epoch, by) for ledger in ledgers for epoch, by in ledger.gone().items())
+    for ledger, epoch, by in list(islice(due, _AT_ONCE)):
+        stream, about = (epoch, ledger.partition), {"ingest_epoch": epoch, "partition": ledger.partition}
+        before = read_closing(store, group, stream)
+        left = _open_windows(store, group, ledger, epoch)
+        doubt = ledger.doubt_of(epoch)
+        if left.items() <= before.windows.items():
+            pass  # It ended its books itself, or a person has.
+        elif doubt is not None:
+            log.warning(
+                "The ingest process %s is gone; %d windows of partition %d stay open, for %s."
+                " docs/how-to/dead-processes.md says what to do.",
+                epoch, len(left), ledger.partition, doubt, extra=about,
+            )  # fmt: skip
+        elif _is_closed(store, group, stream, Closing(before.windows | left, before.numbers, f"process {by}", now_us)):
+            log.info(
+                "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, nothing is"
+                " missing.",
+                epoch, len(left), ledger.partition, extra=about,
+            )  # fmt: skip
+        else:
             continue
-        if closing.windows and not _is_closed(store, group, stream, closing):
-            continue
-        ledgers[partition].forget_gone(epoch)
+        ledger.forget_gone(epoch)
 
 
-def _is_closed(store: Store, group: str, stream: Stream, closing: Closing) -> bool:
+def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closing) -> bool:
+    """False when somebody else closes it at this moment."""
     try:
         close(store, group, stream, closing)
     except LogweirError as error:
         if error.problem is not CLAIM_LOST:
             raise
-        return False  # A person closes it at this moment.
-    log.info(
-        "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, and %d numbers that"
-        " never came are void.",
-        stream[0], len(closing.windows), stream[1], len(closing.numbers),
-        extra={"ingest_epoch": stream[0], "partition": stream[1]},
-    )  # fmt: skip
+        return False
     return True
+
+
+def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[str, int]:
+    """How many numbers have come in each, as ``Closing`` has it."""
+    prefix = f"window:{group}:"
+    found = {}
+    for document in store.scan_ledger(f"{prefix}{ledger.topic_id}:{ledger.partition}:{epoch}:"):
+        if not document.body["closed"]:
+            topic_id, _, _, minute = window_place(document.id, prefix)
+            found[f"{topic_id}:{minute}"] = len(Intervals(document.body["numbers"]))
+    return found

@@ -18,9 +18,7 @@ from typing import Generic, TypeVar
 
 from logweir import exposition, metrics
 from logweir.audit import Books
-from logweir.audit_windows import Stream
 from logweir.clock import DAY_US, Clock, now_us
-from logweir.closings import Closing
 from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
@@ -31,7 +29,7 @@ from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
 from logweir_workers.bookkeeping import StoreAuditor
-from logweir_workers.closing import closings_of, end_books, said_gone
+from logweir_workers.closing import end_books
 from logweir_workers.dead_letter import LetterLog
 from logweir_workers.filters import Filters
 from logweir_workers.letter_room import LetterRoom
@@ -155,7 +153,6 @@ class Worker:
         self._paused: set[int] = set()
         self._old_books: _Reading[Books | None] = _Reading("books")
         self._mergeable: _Reading[None] = _Reading("merging")
-        self._closings: _Reading[dict[Stream, Closing]] = _Reading("closing")
         self._turned = time.monotonic()
         self._polled = 0.0
         self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
@@ -467,17 +464,10 @@ class Worker:
             self._mergeable.begin(lambda: self._merger.look(ledgers))
 
     def _close_gone(self) -> None:
-        group, now_us = self._settings.group, self._clock()
         try:
-            if self._closings.is_done:
-                end_books(self._store, group=group, ledgers=self._ledgers, closings=self._closings.take())
+            end_books(self._store, group=self._settings.group, ledgers=self._ledgers.values(), now_us=self._clock())
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
-        said = said_gone(self._ledgers.values(), now_us)
-        if said:
-            self._closings.begin(
-                lambda: closings_of(self._store, group=group, settings=self._accounting, said=said, now_us=now_us)
-            )
 
     def _audit_store(self) -> None:
         try:
