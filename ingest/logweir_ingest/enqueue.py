@@ -33,7 +33,8 @@ from logweir_ingest.drain import Drain
 from logweir_ingest.gone import LastWords
 from logweir_ingest.link import QueueLink
 from logweir_ingest.room import Room
-from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES_MAX, Generation, Spool
+from logweir_ingest.segment import FRAME_OVERHEAD_BYTES
+from logweir_ingest.spool import SEGMENT_SIZE_BYTES_MAX, Generation, Spool
 
 log = logging.getLogger(__name__)
 

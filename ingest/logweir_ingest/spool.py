@@ -9,13 +9,6 @@
             damaged                     there when something in it, which may have been acknowledged, could not be read
             00003-00000001.log          a segment: partition, then a running number
 
-A segment is a run of frames, each a header of 12 bytes (big-endian) and the record:
-
-    offset  size  what
-    0       4     b"LWS\\x01"
-    4       4     size of the record in bytes
-    8       4     CRC-32 of the size and the record
-
 A segment is removed when all of its records are in the queue. So after a kill the last segment of a partition may be
 forwarded once more: readers know a record by its numbers. A process has its folder from its start until it has ended
 its books. Who finds the folder of one that did not live to do so says that in its place, when nothing is left in it
@@ -31,9 +24,7 @@ import logging
 import math
 import os
 import re
-import struct
 import tempfile
-import zlib
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,45 +32,16 @@ from pathlib import Path
 
 from logweir.config import MEBIBYTE
 from logweir.files import locked, make_folder, sync_folder, write_whole
+from logweir_ingest.segment import FRAME_OVERHEAD_BYTES, Segment, framed
 
 log = logging.getLogger(__name__)
 
-FRAME_OVERHEAD_BYTES = 12
 SEGMENT_SIZE_BYTES_MAX = 8 * MEBIBYTE
 
-_MAGIC = b"LWS\x01"
-_HEAD = struct.Struct(">4sII")
 _SEGMENT = re.compile(r"(\d{5,})-\d{8}\.log")
 _DAMAGED = "damaged"
 _FOLDER = re.compile(r"\d+-([0-9a-f]{32})-")
-_SCAN_SIZE_BYTES = MEBIBYTE
 _PROBE_SIZE_BYTES = MEBIBYTE
-
-
-@dataclass(slots=True, eq=False)
-class _Segment:
-    """``size_bytes``: how much of it is on disk for sure. ``forwarded``: up to where it is in the queue.
-
-    ``damage``: where bytes begin that are no records and are counted already, and where the next record begins.
-    ``descriptor``: open for reading, -1 while it is not.
-    """
-
-    path: Path
-    size_bytes: int
-    is_sealed: bool = True
-    forwarded: int = 0
-    damage: dict[int, int] = field(default_factory=dict)
-    descriptor: int = -1
-
-    def read(self, size_bytes: int, offset: int) -> bytes:
-        if self.descriptor < 0:
-            self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        return os.pread(self.descriptor, min(size_bytes, self.size_bytes - offset), offset)
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 @dataclass(slots=True)
@@ -90,11 +52,11 @@ class _Chain:
     ``writer``: of the last segment, -1 when the next record begins a new one.
     """
 
-    segments: deque[_Segment] = field(default_factory=deque)
+    segments: deque[Segment] = field(default_factory=deque)
     writer: int = -1
     at: int = 0
     read: int = 0
-    ends: deque[tuple[_Segment, int]] = field(default_factory=deque)
+    ends: deque[tuple[Segment, int]] = field(default_factory=deque)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +167,7 @@ class Spool:
         self, records: Sequence[tuple[int, bytes]], by_partition: dict[int, list[int]]
     ) -> list[OSError | None]:
         results: list[OSError | None] = [None] * len(records)
-        written: list[tuple[_Chain, _Segment, int, list[int]]] = []
+        written: list[tuple[_Chain, Segment, int, list[int]]] = []
         for partition, indexes in by_partition.items():
             chain = self._chains[partition]
             try:
@@ -229,8 +191,8 @@ class Spool:
                 _seal(chain)
         return results
 
-    def _append(self, partition: int, chain: _Chain, records: Sequence[bytes]) -> tuple[_Segment, int]:
-        data = memoryview(b"".join(_framed(payload) for payload in records))
+    def _append(self, partition: int, chain: _Chain, records: Sequence[bytes]) -> tuple[Segment, int]:
+        data = memoryview(b"".join(map(framed, records)))
         if chain.writer < 0:
             self._begin_segment(partition, chain)
         left = data
@@ -243,7 +205,7 @@ class Spool:
         path = self._folder / f"{partition:05}-{self._next_segment:08}.log"
         chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._next_segment += 1
-        chain.segments.append(_Segment(path, 0, is_sealed=False))
+        chain.segments.append(Segment(path, 0, is_sealed=False))
         sync_folder(self._folder)
 
     def _give_up(self, chain: _Chain) -> None:
@@ -292,7 +254,7 @@ class Spool:
         """The next record that was not read yet, or None. What is damaged is passed over, and counted."""
         chain = self._chains[partition]
         for segment, offset in self._unread(chain):
-            payload = _payload_at(segment, offset)
+            payload = segment.payload_at(offset)
             if payload is not None:
                 chain.read = offset + FRAME_OVERHEAD_BYTES + len(payload)
                 chain.ends.append((segment, chain.read))
@@ -301,7 +263,7 @@ class Spool:
         self._remove_finished(chain)
         return None
 
-    def _unread(self, chain: _Chain) -> Iterator[tuple[_Segment, int]]:
+    def _unread(self, chain: _Chain) -> Iterator[tuple[Segment, int]]:
         """Where the next record stands, again and again until there is none."""
         while chain.at < len(chain.segments):
             segment = chain.segments[chain.at]
@@ -346,12 +308,12 @@ class Spool:
         chain.ends.clear()
         _begin(chain)
 
-    def _damaged(self, chain: _Chain, segment: _Segment, offset: int) -> int:
+    def _damaged(self, chain: _Chain, segment: Segment, offset: int) -> int:
         """Where to read on: at the next whole frame, or at the segment's end, which is cut off before the damage."""
         if offset in segment.damage:
             return segment.damage[offset]
-        following = _next_frame(segment, offset + 1)
-        if following < segment.size_bytes or not _is_torn(segment, offset):
+        following = segment.next_frame(offset + 1)
+        if following < segment.size_bytes or not segment.is_torn(offset):
             (segment.path.parent / _DAMAGED).touch(0o600)
             sync_folder(segment.path.parent)
         segment.damage[offset] = following
@@ -396,7 +358,7 @@ class Spool:
     def _take_over(self, folder: Path) -> set[int]:
         descriptor = _lock(folder / "lock", is_there=True)
         try:
-            segments = [_Segment(path, path.stat().st_size) for path in _segment_paths(folder)]
+            segments = [Segment(path, path.stat().st_size) for path in _segment_paths(folder)]
         except OSError:
             os.close(descriptor)
             raise
@@ -416,7 +378,7 @@ class Spool:
         self._leave(folder)
         return partitions
 
-    def _put_in_front(self, chain: _Chain, segment: _Segment) -> None:
+    def _put_in_front(self, chain: _Chain, segment: Segment) -> None:
         """Of this process's own, and behind what others left before."""
         found = [*chain.segments, segment]
         chain.segments = deque(sorted(found, key=lambda one: (one.path.parent == self._folder, one.path)))
@@ -483,39 +445,6 @@ class Spool:
         write_whole(self._root / "queue.json", json.dumps({"queue": queue, "partitions": partitions}) + "\n")
 
 
-def _framed(payload: bytes) -> bytes:
-    size = len(payload).to_bytes(4, "big")
-    return _MAGIC + size + zlib.crc32(payload, zlib.crc32(size)).to_bytes(4, "big") + payload
-
-
-def _payload_at(segment: _Segment, offset: int) -> bytes | None:
-    """The record of the frame at ``offset``, or None when there is no whole one."""
-    head = segment.read(FRAME_OVERHEAD_BYTES, offset)
-    if len(head) < FRAME_OVERHEAD_BYTES:
-        return None
-    magic, size_bytes, crc = _HEAD.unpack(head)
-    if magic != _MAGIC or offset + FRAME_OVERHEAD_BYTES + size_bytes > segment.size_bytes:
-        return None
-    payload = segment.read(size_bytes, offset + FRAME_OVERHEAD_BYTES)
-    return payload if zlib.crc32(payload, zlib.crc32(head[4:8])) == crc else None
-
-
-def _next_frame(segment: _Segment, offset: int) -> int:
-    """Where the next whole frame begins at or behind ``offset``; the segment's end when there is none."""
-    while offset < segment.size_bytes:
-        # One scan overlaps the next by what a cut magic needs.
-        chunk = segment.read(_SCAN_SIZE_BYTES, offset)
-        found = chunk.find(_MAGIC)
-        if found < 0:
-            offset += max(1, len(chunk) - len(_MAGIC) + 1)
-            continue
-        offset += found
-        if _payload_at(segment, offset) is not None:
-            return offset
-        offset += 1
-    return segment.size_bytes
-
-
 def _begin(chain: _Chain) -> None:
     """Read on with the first record that is not in the queue."""
     chain.at, chain.read = 0, chain.segments[0].forwarded if chain.segments else 0
@@ -560,15 +489,6 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _is_torn(segment: _Segment, offset: int) -> bool:
-    """Whether a frame begins there that was not written to its end, as the last one of a process that was killed."""
-    head = segment.read(FRAME_OVERHEAD_BYTES, offset)
-    if len(head) < FRAME_OVERHEAD_BYTES:
-        return _MAGIC.startswith(head[: len(_MAGIC)])
-    magic, size_bytes, _ = _HEAD.unpack(head)
-    return bool(magic == _MAGIC and offset + FRAME_OVERHEAD_BYTES + size_bytes > segment.size_bytes)
 
 
 def _lock(path: Path, *, is_there: bool = False) -> int:

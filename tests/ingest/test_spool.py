@@ -19,7 +19,8 @@ from logweir.config import MEBIBYTE
 from logweir.errors import SPOOL_FULL, LogweirError
 from logweir_ingest import room as room_module
 from logweir_ingest.room import Room
-from logweir_ingest.spool import FRAME_OVERHEAD_BYTES, SEGMENT_SIZE_BYTES_MAX, Generation, Spool
+from logweir_ingest.segment import FRAME_OVERHEAD_BYTES
+from logweir_ingest.spool import SEGMENT_SIZE_BYTES_MAX, Generation, Spool
 
 
 def rest_of(spool: Spool, partition: int = 0) -> list[bytes]:
