@@ -272,18 +272,12 @@ class PartitionLedger:
         """
         self._expired.add(first, last)
         self._expired_before += _shortened(self._expired)
-        self._unhear(first)
-        self._move_behind(last)
-
-    def _unhear(self, offset: int) -> None:
-        """Who was heard of lately may have sent on, and ended, in what is gone from there on.
-
-        That shows when it is heard of again, or never.
-        """
+        # Who was heard of lately may have sent on, and ended, in there: that shows when it is heard of again, or never.
         recent = window_of(self.watermark_us) - 1
         for epoch, stream in self._streams.items():
             if stream.window >= recent:
-                self._unheard.setdefault(epoch, offset)
+                self._unheard.setdefault(epoch, first)
+        self._move_behind(last)
 
     def rewind(self, offset: int) -> None:
         """Go back to where the queue ends: it has lost what was behind, and will give these offsets out again."""
@@ -297,7 +291,7 @@ class PartitionLedger:
             window.position = min(window.position, offset)
             window.dirty = True
         self.emitters.rewind(offset)
-        self._unhear(offset)
+        self._gone = {epoch: gone._replace(offset=min(gone.offset, offset - 1)) for epoch, gone in self._gone.items()}
         for stream in self._streams.values():
             stream.offset = min(stream.offset, offset - 1)
 
@@ -395,13 +389,14 @@ class PartitionLedger:
         }
 
     def doubt_of(self, epoch: str) -> str | None:
-        """Why not all is known that a process sent to the partition which is gone, or None."""
+        """Why not all is known that a process that is gone sent to the partition, or None."""
         stream = self._streams.get(epoch)
         if stream is None:
-            return None
+            return "it was heard of too long ago to know what it sent"
         if stream.awaited.since:
             return "numbers that it gave out never came"
-        if epoch in self._unheard or self._has_hole(stream.offset + 1, self._gone[epoch].offset - 1):
+        is_cut = any(stream.offset < at for at in self._rewinds)
+        if is_cut or self._has_hole(stream.offset + 1, self.written_offset - 1):
             return "the queue has lost records since it was heard of last"
         return None
 

@@ -51,6 +51,8 @@ _GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _RETRY_S = 0.2
 _WAIT_S_MAX = 0.5
 _LOOK_EVERY_S = 1.0
+# Doors that start together make their folders one after the other; one that hangs holds up nobody.
+_BEGIN_S_MAX = 0.3
 # A disk that failed is tried again after so long, and counts on being bad until that works.
 _FAILURE_S = 5.0
 # A spool that is used for a moment, because a disk or a broker paused, is nothing that anybody can act on.
@@ -131,7 +133,7 @@ class Enqueuer:
 
     def _open(self, partitions: int) -> None:
         self._ways = [_Way(self._drain_of(partition)) for partition in range(partitions)]
-        self._begin_folder()
+        self._begin_folder(wait_s_max=_BEGIN_S_MAX)
         self._adopt()
         self._stay_behind()
         self._thread.start()
@@ -416,16 +418,16 @@ class Enqueuer:
         self._look_s = now_s + _LOOK_EVERY_S
         self._room.others_bytes = self._spool.others_size_bytes()
         self._room.frees = self._spool.frees()
-        self._begin_folder()
+        self._begin_folder(wait_s_max=0)
         if self._spool.has_others():
             self._adopt()
         self._speak_for_the_gone()
 
-    def _begin_folder(self) -> None:
+    def _begin_folder(self, *, wait_s_max: float) -> None:
         if self._probe_s is not None:
             return
         try:
-            self._spool.begin()
+            self._spool.begin(wait_s_max=wait_s_max)
         except BlockingIOError:
             return  # Another process is at the spool's lock. In a second again.
         except OSError as error:

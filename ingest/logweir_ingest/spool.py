@@ -18,10 +18,8 @@ and nothing was damaged.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
-import math
 import os
 import re
 import tempfile
@@ -31,15 +29,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from logweir.config import MEBIBYTE
-from logweir.files import locked, make_folder, sync_folder, write_whole
+from logweir.files import make_folder, sync_folder, write_whole
+from logweir_ingest.folders import Folders, partition_of, segment_paths
 from logweir_ingest.segment import FRAME_OVERHEAD_BYTES, Segment, framed
 
 log = logging.getLogger(__name__)
 
 SEGMENT_SIZE_BYTES_MAX = 8 * MEBIBYTE
 
-_SEGMENT = re.compile(r"(\d{5,})-\d{8}\.log")
-_DAMAGED = "damaged"
 _FOLDER = re.compile(r"\d+-([0-9a-f]{32})-")
 _PROBE_SIZE_BYTES = MEBIBYTE
 
@@ -90,10 +87,9 @@ class Spool:
         segment_size_bytes: int = SEGMENT_SIZE_BYTES_MAX,
     ) -> None:  # fmt: skip
         self._root = folder
-        self._folder = folder / f"{name}-{generation}"
+        self._folders = Folders(folder, f"{name}-{generation}")
         self._generation = generation
         self._segment_size_bytes = segment_size_bytes
-        self._locks: dict[Path, int] = {}
         self._finished: dict[bytes, Path] = {}
         self._chains: dict[int, _Chain] = defaultdict(_Chain)
         self._next_segment = 1
@@ -117,19 +113,16 @@ class Spool:
 
     def has_others(self) -> bool:
         """Whether there is a folder of another process that is not adopted."""
-        return any(True for _ in self._others())
+        return bool(self._folders.others())
 
     def others_size_bytes(self) -> int:
         """How much other processes of this machine keep here."""
-        return sum(_size_of(path) for folder in self._others() for path in _segment_paths_now(folder))
+        return sum(_size_of(path) for folder in self._folders.others() for path in _segments_now(folder))
 
     def awaited(self) -> set[int]:
         """Partitions of which the processes before the last reload left records that another process holds still."""
-        before = (folder for folder in self._others() if self._generation.follows(folder.name))
-        return {_partition_of(path) for folder in before for path in _segment_paths_now(folder)}
-
-    def _others(self) -> Iterator[Path]:
-        return (folder for folder in _folders(self._root) if folder not in self._locks)
+        before = (folder for folder in self._folders.others() if self._generation.follows(folder.name))
+        return {partition_of(path) for folder in before for path in _segments_now(folder)}
 
     def frees(self) -> list[tuple[int, int]]:
         """(forwarded, free), both rising: when so many bytes more are forwarded, so many are free.
@@ -201,12 +194,12 @@ class Spool:
         return chain.segments[-1], len(data)
 
     def _begin_segment(self, partition: int, chain: _Chain) -> None:
-        self._make_folder()
-        path = self._folder / f"{partition:05}-{self._next_segment:08}.log"
+        self._folders.begin()
+        path = self._folders.own / f"{partition:05}-{self._next_segment:08}.log"
         chain.writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._next_segment += 1
         chain.segments.append(Segment(path, 0, is_sealed=False))
-        sync_folder(self._folder)
+        sync_folder(self._folders.own)
 
     def _give_up(self, chain: _Chain) -> None:
         """After a failure nobody knows what of the last write is on disk: cut it off, and write to another file."""
@@ -221,30 +214,17 @@ class Spool:
             with contextlib.suppress(OSError):
                 segment.path.unlink()
 
-    def begin(self) -> None:
-        """Make this process's folder, if it is not there: should it be killed, its successor finds that.
+    def begin(self, *, wait_s_max: float) -> None:
+        """Have this process's folder: should it be killed, its successor finds that.
 
-        Raises BlockingIOError while another process makes or adopts a folder.
+        Raises BlockingIOError when another process makes or adopts a folder for so long.
         """
-        self._make_folder(wait_s_max=0)
-
-    def _make_folder(self, *, wait_s_max: float = math.inf) -> None:
-        if self._folder in self._locks and self._folder.is_dir():
-            return
-        make_folder(self._root)
-        with locked(self._root / "lock", wait_s_max=wait_s_max):
-            make_folder(self._folder)
-            descriptor = _lock(self._folder / "lock")
-        # Of one that somebody has removed, or that was away: until now, for who is not locked counts as gone.
-        before = self._locks.get(self._folder)
-        self._locks[self._folder] = descriptor
-        if before is not None:
-            os.close(before)
+        self._folders.begin(wait_s_max=wait_s_max)
 
     def probe(self) -> None:
         """Write and sync as much as a large record, and leave nothing. Raises OSError while that does not work."""
-        self._make_folder()
-        with tempfile.TemporaryFile(dir=self._folder) as file:
+        self._folders.begin()
+        with tempfile.TemporaryFile(dir=self._folders.own) as file:
             file.write(os.urandom(_PROBE_SIZE_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -298,9 +278,11 @@ class Spool:
         else:
             _begin(chain)
         self.size_bytes -= segment.size_bytes
-        with contextlib.suppress(OSError):  # It may come again after a restart, and is known by its numbers then.
-            segment.path.unlink()
-        self._leave(segment.path.parent)
+        folder = segment.path.parent
+        if not segment.damage or self._folders.is_damage_known(folder):
+            with contextlib.suppress(OSError):  # It may come again after a restart, and is known by its numbers then.
+                segment.path.unlink()
+        self._leave(folder)
 
     def rewind(self, partition: int) -> None:
         """What was read and not forwarded is to be read again."""
@@ -312,11 +294,9 @@ class Spool:
         """Where to read on: at the next whole frame, or at the segment's end, which is cut off before the damage."""
         if offset in segment.damage:
             return segment.damage[offset]
-        following = segment.next_frame(offset + 1)
+        following = segment.damage[offset] = segment.next_frame(offset + 1)
         if following < segment.size_bytes or not segment.is_torn(offset):
-            (segment.path.parent / _DAMAGED).touch(0o600)
-            sync_folder(segment.path.parent)
-        segment.damage[offset] = following
+            self._folders.mark_damaged(segment.path.parent)
         size_bytes = following - offset
         self.damaged_bytes += size_bytes
         log.error(
@@ -338,37 +318,27 @@ class Spool:
 
         Gives the partitions. Of those of which something is read and not forwarded it takes nothing: that went before.
         """
-        if not self._root.is_dir():
-            return set()
-        try:
-            descriptor = _lock(self._root / "lock")
-        except BlockingIOError:
-            return set()  # Another process makes or adopts a folder just now.
         adopted: set[int] = set()
-        try:
-            for folder in _folders(self._root):
-                if folder not in self._locks:
-                    # Its process lives, or has just removed it, or it is not ours to read.
-                    with contextlib.suppress(OSError):
-                        adopted |= self._take_over(folder)
-        finally:
-            os.close(descriptor)
+        with self._folders.alone() as others:
+            for folder in others:
+                # Its process lives, or has just removed it, or it is not ours to read.
+                with contextlib.suppress(OSError):
+                    adopted |= self._take_over(folder)
         return adopted
 
     def _take_over(self, folder: Path) -> set[int]:
-        descriptor = _lock(folder / "lock", is_there=True)
+        self._folders.adopt(folder)
         try:
-            segments = [Segment(path, path.stat().st_size) for path in _segment_paths(folder)]
+            segments = [Segment(path, path.stat().st_size) for path in segment_paths(folder)]
         except OSError:
-            os.close(descriptor)
+            self._folders.release(folder)
             raise
-        partitions = {_partition_of(segment.path) for segment in segments}
+        partitions = {partition_of(segment.path) for segment in segments}
         if any(self._chains[partition].ends for partition in partitions):
-            os.close(descriptor)
+            self._folders.release(folder)
             return set()
-        self._locks[folder] = descriptor
         for segment in segments:
-            self._put_in_front(self._chains[_partition_of(segment.path)], segment)
+            self._put_in_front(self._chains[partition_of(segment.path)], segment)
             self.size_bytes += segment.size_bytes
         if segments:
             log.info(
@@ -381,18 +351,18 @@ class Spool:
     def _put_in_front(self, chain: _Chain, segment: Segment) -> None:
         """Of this process's own, and behind what others left before."""
         found = [*chain.segments, segment]
-        chain.segments = deque(sorted(found, key=lambda one: (one.path.parent == self._folder, one.path)))
+        chain.segments = deque(sorted(found, key=lambda one: (one.path.parent == self._folders.own, one.path)))
         _begin(chain)
 
     def _leave(self, folder: Path) -> None:
         """When nothing is left of another process: it is ``finished``. If some was damaged, nobody can say that."""
-        if folder == self._folder or any(
+        if folder == self._folders.own or any(
             segment.path.parent == folder for chain in self._chains.values() for segment in chain.segments
         ):
             return
         named = _FOLDER.match(folder.name)
-        if named is None or (folder / _DAMAGED).exists():
-            self._remove(folder)
+        if named is None or self._folders.is_damaged(folder):
+            self._folders.remove(folder)
         else:
             self._finished[bytes.fromhex(named[1])] = folder
 
@@ -402,17 +372,7 @@ class Spool:
 
     def forget(self, ingest_epoch: bytes) -> None:
         """Remove the folder of one that is finished."""
-        self._remove(self._finished.pop(ingest_epoch))
-
-    def _remove(self, folder: Path) -> None:
-        descriptor = self._locks.pop(folder)
-        with contextlib.suppress(OSError):
-            # What is left in there, against expectation, is for the next process: it looks where there is a lock.
-            if not _segment_paths(folder):
-                (folder / _DAMAGED).unlink(missing_ok=True)
-                (folder / "lock").unlink()
-                folder.rmdir()
-        os.close(descriptor)
+        self._folders.remove(self._finished.pop(ingest_epoch))
 
     def close(self, *, is_complete: bool) -> None:
         """Let go of everything; what is not forwarded is there for the next process.
@@ -423,11 +383,9 @@ class Spool:
             _seal(chain)
             for segment in chain.segments:
                 segment.close()
-        if is_complete and self._folder in self._locks:
-            self._remove(self._folder)
-        for descriptor in self._locks.values():
-            os.close(descriptor)
-        self._locks.clear()
+        if is_complete:
+            self._folders.remove(self._folders.own)
+        self._folders.close()
         self._chains.clear()
 
     # --- what is known of the queue --------------------------------------------------------------------------------
@@ -459,29 +417,12 @@ def _seal(chain: _Chain) -> None:
             os.close(descriptor)
 
 
-def _folders(root: Path) -> list[Path]:
-    """The processes' folders, the oldest first."""
-    try:
-        return sorted(folder for folder in root.iterdir() if (folder / "lock").is_file())
-    except OSError:
-        return []
-
-
-def _segment_paths(folder: Path) -> list[Path]:
-    """Raises OSError: what cannot be listed is not empty."""
-    return sorted(path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
-
-
-def _segment_paths_now(folder: Path) -> list[Path]:
+def _segments_now(folder: Path) -> list[Path]:
     """Of another process, which may remove the folder meanwhile."""
     try:
-        return _segment_paths(folder)
+        return segment_paths(folder)
     except OSError:
         return []
-
-
-def _partition_of(path: Path) -> int:
-    return int(path.name.partition("-")[0])
 
 
 def _size_of(path: Path) -> int:
@@ -489,17 +430,3 @@ def _size_of(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _lock(path: Path, *, is_there: bool = False) -> int:
-    """Hold the file's lock until the descriptor is closed. Raises BlockingIOError when another process holds it.
-
-    ``is_there``: another process made it, and may remove it at this moment; raises FileNotFoundError then.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_there else os.O_CREAT), 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -744,7 +744,7 @@ class Product(RuleBasedStateMachine):
         for one in own:
             is_all_there = not before.between.undecided(one.stream)
             if one.state == CLOSED_AFTERWARDS:
-                assert is_all_there or before.row.void
+                assert is_all_there or before.between.void.get(one.stream)
             elif is_all_there and not self.past:
                 assert self.partitions[one.partition].expired
 

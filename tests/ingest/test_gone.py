@@ -123,15 +123,103 @@ def test_of_a_process_whose_spool_is_damaged_nobody_says_that_it_was_all(tmp_pat
     assert len(said(after, between)) == PARTITIONS
 
 
+def test_what_is_damaged_holds_up_nothing_where_that_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that has turned read-only: what stands behind goes out, and the next process finds the damage itself."""
+    before = spool_of(tmp_path, 1)
+    before.write([(0, b"first"), (0, b"second")])
+    before.close(is_complete=False)
+    (segment,) = tmp_path.rglob("*.log")
+    data = bytearray(segment.read_bytes())
+    data[14] ^= 1
+    segment.write_bytes(data)
+    between, after = spool_of(tmp_path, 2), spool_of(tmp_path, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "touch", failing(Path.touch, "damaged"))
+        between.adopt()
+        got = between.read(0)
+        between.forwarded(0)
+        finished = between.finished()
+        between.adopt()
+        again = between.read(0)
+        between.close(is_complete=True)
+    after.adopt()
+
+    assert (got, again, finished) == (b"second", None, [])
+    assert after.read(0) == b"second"
+    after.forwarded(0)
+    assert (after.finished(), folders_in(tmp_path)) == ([], [])
+
+
+def test_a_folder_that_cannot_be_removed_is_spoken_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held, so that it is not adopted again; the next process speaks for it once more."""
+    before, between, after = (spool_of(tmp_path, n) for n in (1, 2, 3))
+    before.begin(wait_s_max=0)
+    before.close(is_complete=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", failing(Path.unlink, "lock"))
+        between.adopt()
+        epochs = between.finished()
+        between.forget(epochs[0])
+        between.adopt()
+        again = between.finished()
+        after.adopt()
+        meanwhile = after.finished()
+        between.close(is_complete=True)
+    after.adopt()
+
+    assert (again, meanwhile, after.finished()) == ([], [], epochs)
+
+
+def test_a_folder_that_cannot_be_looked_into_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as lost+found, where the spool is a disk of its own: said once."""
+    (tmp_path / "lost+found").mkdir()
+    before, after = spool_of(tmp_path, 1), spool_of(tmp_path, 2)
+    before.write([(0, b"acknowledged")])
+    before.close(is_complete=False)
+    is_file = Path.is_file
+
+    def guarded(path: Path) -> bool:
+        if path.parent.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", guarded)
+    after.adopt()
+    after.adopt()
+
+    assert after.read(0) == b"acknowledged"
+    assert sum("lost+found cannot be looked into" in line for line in caplog.messages) == 1
+
+
+def spool_of(folder: Path, number: int) -> Spool:
+    """Of one process."""
+    return Spool(folder, name=f"{number:017}-{number:032x}")
+
+
+def failing(call: Callable[..., object], name: str, *, error: OSError | None = None) -> Callable[..., object]:
+    """That call, which fails for paths of that name, or for all."""
+
+    def run(path: Path, *given: object, **named: object) -> object:
+        if path.name == (name or path.name):
+            raise error or OSError(30, "Read-only file system")
+        return call(path, *given, **named)
+
+    return run
+
+
 def test_what_a_process_found_damaged_in_its_own_spool_is_known_to_its_successor(tmp_path: Path) -> None:
     """The file is removed when it is passed over; that it was there is not forgotten."""
-    with_name = Spool(tmp_path, name=f"{1:017}-{'aa' * 16}")
-    with_name.write([(0, b"acknowledged")])
+    own = spool_of(tmp_path, 1)
+    own.write([(0, b"acknowledged")])
     (segment,) = tmp_path.rglob("*.log")
     segment.write_bytes(bytes(segment.stat().st_size))
-    assert with_name.read(0) is None
-    with_name.close(is_complete=False)
-    after = Spool(tmp_path, name=f"{2:017}-{'bb' * 16}")
+    assert own.read(0) is None
+    own.close(is_complete=False)
+    after = spool_of(tmp_path, 2)
     after.adopt()
 
     assert (segment.exists(), after.partitions(), after.finished()) == (False, [], [])
@@ -158,7 +246,7 @@ def test_it_is_said_again_when_who_says_it_is_killed(tmp_path: Path) -> None:
 def test_a_folder_of_which_nothing_is_known_is_removed(tmp_path: Path) -> None:
     """Its name does not say whose it was."""
     nobody = Spool(tmp_path, name="nobody")
-    nobody.begin()
+    nobody.begin(wait_s_max=0)
     nobody.close(is_complete=False)
     found = folders_in(tmp_path)
     mine = Spool(tmp_path, name="9")
@@ -170,13 +258,14 @@ def test_a_folder_of_which_nothing_is_known_is_removed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of descriptors: who is gone has left nothing that can be seen, and who ends leaves its own to the next."""
-    before, ending, after = (Spool(tmp_path, name=f"{n:017}-{n:032x}") for n in (1, 2, 3))
+    before, ending, after = (spool_of(tmp_path, n) for n in (1, 2, 3))
     before.write([(0, b"first")])
     before.close(is_complete=False)
     ending.write([(1, b"second")])
     with monkeypatch.context() as patched:
-        patched.setattr("os.listdir", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
-        after.adopt()
+        patched.setattr(Path, "iterdir", failing(Path.iterdir, "", error=OSError(24, "Too many open files")))
+        with pytest.raises(OSError, match="Too many"):
+            after.adopt()
         ending.close(is_complete=True)
     assert after.finished() == []
     after.adopt()
@@ -187,28 +276,49 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch
 def test_a_process_that_lives_is_not_gone_when_its_folder_was_away(tmp_path: Path) -> None:
     """A mount that comes back: its lock was held all the time."""
     root = tmp_path / "spool"
-    lives = Spool(root, name=f"{1:017}-{1:032x}")
-    lives.begin()
+    lives = spool_of(root, 1)
+    lives.begin(wait_s_max=0)
     root.rename(tmp_path / "away")
     root.write_text("")
     with pytest.raises(OSError):
         lives.probe()
     root.unlink()
     (tmp_path / "away").rename(root)
-    other = Spool(root, name=f"{2:017}-{2:032x}")
+    other = spool_of(root, 2)
     other.adopt()
     lives.probe()
 
     assert other.finished() == []
 
 
+@pytest.mark.parametrize("how", ["its mount point stays", "a copy takes its place"])
+def test_a_process_stays_locked_in_whatever_comes_back(tmp_path: Path, how: str) -> None:
+    """In what was there meanwhile it has made its folder, too; and it looks whether the one that is there is locked."""
+    root = tmp_path / "spool"
+    lives = spool_of(root, 1)
+    lives.begin(wait_s_max=0)
+    root.rename(tmp_path / "away")
+    if how == "its mount point stays":
+        root.mkdir()
+        lives.begin(wait_s_max=0)
+        root.rename(tmp_path / "hidden")
+        (tmp_path / "away").rename(root)
+    else:
+        shutil.copytree(tmp_path / "away", root)
+    lives.begin(wait_s_max=0)
+    other = spool_of(root, 2)
+    other.adopt()
+
+    assert other.finished() == []
+
+
 def test_a_folder_that_somebody_removed_is_made_again_and_locked(tmp_path: Path) -> None:
     """Else its process would count as gone while it lives."""
-    lives = Spool(tmp_path, name=f"{1:017}-{1:032x}")
-    lives.begin()
+    lives = spool_of(tmp_path, 1)
+    lives.begin(wait_s_max=0)
     shutil.rmtree(next(path for path in tmp_path.iterdir() if path.is_dir()))
-    lives.begin()
-    other = Spool(tmp_path, name=f"{2:017}-{2:032x}")
+    lives.begin(wait_s_max=0)
+    other = spool_of(tmp_path, 2)
     other.adopt()
 
     assert (len(folders_in(tmp_path)), other.finished()) == (1, [])
@@ -218,9 +328,9 @@ def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock that was opened is of a file that is removed by the time it is held."""
-    ending = Spool(tmp_path, name=f"{1:017}-{1:032x}")
-    ending.begin()
-    other = Spool(tmp_path, name=f"{2:017}-{2:032x}")
+    ending = spool_of(tmp_path, 1)
+    ending.begin(wait_s_max=0)
+    other = spool_of(tmp_path, 2)
     flock = fcntl.flock
 
     def slow_flock(descriptor: int, how: int) -> None:
@@ -229,7 +339,7 @@ def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
             ending.close(is_complete=True)
         flock(descriptor, how)
 
-    monkeypatch.setattr("logweir_ingest.spool.fcntl.flock", slow_flock)
+    monkeypatch.setattr("logweir_ingest.folders.fcntl.flock", slow_flock)
     other.adopt()
 
     assert other.finished() == []

@@ -130,8 +130,7 @@ def test_what_a_killed_process_left_is_adopted_oldest_first(tmp_path: Path) -> N
     for name in ("2", "1", "3"):
         left = Spool(tmp_path, name=name)
         left.write([(0, name.encode() + b"-a"), (5, b"other"), (0, name.encode() + b"-b")])
-        for descriptor in left._locks.values():
-            os.close(descriptor)  # What the kernel does when a process is killed.
+        left.close(is_complete=False)
     with opened(tmp_path, "4") as spool:
         spool.adopt()
         spool.write([(0, b"4-a")])

@@ -13,6 +13,7 @@ from logweir.audit_close import close_process
 from logweir.audit_windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, PROCESS_UNKNOWN, LogweirError
+from logweir.ledger import STREAM_MINUTES_MAX
 from logweir.queue import Queue
 from logweir.record import Gone, Kind, Record, encode
 from logweir.store import LedgerDocument, Store
@@ -103,6 +104,12 @@ def test_it_waits_until_the_word_and_all_before_it_is_written(store: Store) -> N
     assert written == {NAME: BY.hex()}
 
 
+def other(book: Partition, number: int, window: int) -> None:
+    """A record of another process."""
+    record = Record(Kind.DATA, OTHER, number, 1, window, [batch("x", 1, window=window)])
+    book.settle(record, [INDEXED])
+
+
 def left_to_a_person(store: Store, book: Partition, caplog: pytest.LogCaptureFixture) -> str:
     """The word changes nothing, and is not looked at again; gives what the log says of it."""
     say(book)
@@ -126,7 +133,7 @@ def test_numbers_that_never_came_are_a_persons_to_judge(store: Store, caplog: py
     assert read(store, now_us=LATER_US).row.undecided == 2
 
 
-@pytest.mark.parametrize("how", ["expired", "unreadable", "cut off"])
+@pytest.mark.parametrize("how", ["expired", "unreadable", "cut off", "cut off long after", "expired behind the word"])
 def test_what_the_queue_lost_behind_it_is_a_persons_to_judge(
     store: Store, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
@@ -138,10 +145,44 @@ def test_what_the_queue_lost_behind_it_is_a_persons_to_judge(
     elif how == "unreadable":
         book.ledger.pass_over(book.offset)
         book.offset += 1
-    else:
+    elif how == "cut off":
         book.ledger.rewind(1)
+    elif how == "cut off long after":
+        # What was in its spool came, and was lost before it was read.
+        other(book, 1, WINDOW + 5)
+        other(book, 2, WINDOW + 5)
+        book.offset -= 1
+        book.ledger.rewind(book.offset)
+    else:
+        say(book)
+        book.hole(1000)
 
     assert "for the queue has lost records" in left_to_a_person(store, book, caplog)
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_who_was_heard_of_too_long_ago_is_a_persons_to_judge(
+    store: Store, caplog: pytest.LogCaptureFixture, is_back: bool
+) -> None:
+    """A machine that was off for more than a week: what was awaited of it is forgotten; with its spool, or without."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 2))
+    other(book, 1, WINDOW + STREAM_MINUTES_MAX + 5)
+    if is_back:
+        book.data(5, ("web", [INDEXED]))
+
+    assert "for it was heard of too long ago" in left_to_a_person(store, book, caplog)
+
+
+def test_a_word_that_the_queue_has_lost_again_is_not_waited_for(store: Store) -> None:
+    """It is true all the same, and the partition may be quiet from now on."""
+    book = with_two_windows(store)
+    other(book, 1, WINDOW + 1)
+    say(book)
+    book.offset -= 1
+    book.ledger.rewind(book.offset)
+
+    assert end(store, book) == 1
 
 
 def test_what_the_queue_lost_before_it_was_heard_of_last_is_no_doubt(store: Store) -> None:

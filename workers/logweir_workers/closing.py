@@ -29,10 +29,9 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
         stream, about = (epoch, ledger.partition), {"ingest_epoch": epoch, "partition": ledger.partition}
         before = read_closing(store, group, stream)
         left = _open_windows(store, group, ledger, epoch)
-        doubt = ledger.doubt_of(epoch)
         if left.items() <= before.windows.items():
             pass  # It ended its books itself, or a person has.
-        elif doubt is not None:
+        elif (doubt := ledger.doubt_of(epoch)) is not None:
             log.warning(
                 "The ingest process %s is gone; %d windows of partition %d stay open, for %s."
                 " docs/how-to/dead-processes.md says what to do.",
@@ -40,8 +39,8 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
             )  # fmt: skip
         elif _is_closed(store, group, stream, Closing(before.windows | left, before.numbers, f"process {by}", now_us)):
             log.info(
-                "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, nothing is"
-                " missing.",
+                "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, nothing in"
+                " them is unaccounted for.",
                 epoch, len(left), ledger.partition, extra=about,
             )  # fmt: skip
         else:
@@ -61,7 +60,7 @@ def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closi
 
 
 def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[str, int]:
-    """How many numbers have come in each, as ``Closing`` has it."""
+    """How many numbers have come in each, as ``Closing`` has it; of one with a part in an earlier topic, only here."""
     prefix = f"window:{group}:"
     found = {}
     for document in store.scan_ledger(f"{prefix}{ledger.topic_id}:{ledger.partition}:{epoch}:"):
