@@ -21,7 +21,7 @@ from tests.flow.product import Process, environment, free_port, logweir, wait_fo
 from tests.services.kafka import Kafka
 
 # The whole thing takes two minutes: LOGWEIR_TEST_OUTAGE_S=120.
-OUTAGE_S = float(os.environ.get("LOGWEIR_TEST_OUTAGE_S", "30"))
+OUTAGE_S = float(os.environ.get("LOGWEIR_TEST_OUTAGE_S", "20"))
 KILLS = 5
 
 

@@ -14,7 +14,7 @@ from tests.flow.cluster import ClusterSystem
 from tests.flow.torture import assert_books, torture
 
 # The whole thing takes five minutes: LOGWEIR_TEST_REBALANCE_S=300.
-REBALANCE_S = float(os.environ.get("LOGWEIR_TEST_REBALANCE_S", "60"))
+REBALANCE_S = float(os.environ.get("LOGWEIR_TEST_REBALANCE_S", "40"))
 # So many turns have a zombie at their begin and another one at their end.
 TURNS_MIN = 5
 # A visitor comes and goes at least so often, on a slow machine.
