@@ -38,12 +38,25 @@ def locked(path: Path, *, wait_s_max: float = math.inf) -> Iterator[None]:
 
     Raises BlockingIOError when another one holds it for ``wait_s_max`` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = hold(path, wait_s_max=wait_s_max)
     try:
-        _lock(descriptor, wait_s_max)
         yield
     finally:
         os.close(descriptor)
+
+
+def hold(path: Path, *, wait_s_max: float = math.inf, is_there: bool = False) -> int:
+    """``locked`` until the descriptor that it gives is closed, or the process ends.
+
+    Raises OSError: as ``locked``; FileNotFoundError when the file ``is_there`` already, and is not.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_there else os.O_CREAT), 0o600)
+    try:
+        _lock(descriptor, wait_s_max)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _lock(descriptor: int, wait_s_max: float) -> None:

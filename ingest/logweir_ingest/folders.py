@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 import math
@@ -15,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from logweir.files import locked, make_folder, sync_folder
+from logweir.files import hold, locked, make_folder, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Folders:
         with locked(self._root / _LOCK, wait_s_max=wait_s_max):
             make_folder(self.own)
             # A lock of before is held, too: its folder may be away only, and who holds no lock counts as gone.
-            self._own_locks.append(_lock(self.own / _LOCK, os.O_CREAT))
+            self._own_locks.append(hold(self.own / _LOCK, wait_s_max=0))
 
     def _is_locked(self) -> bool:
         try:
@@ -88,7 +87,7 @@ class Folders:
 
     def adopt(self, folder: Path) -> None:
         """Raises OSError when its process lives, or has just removed it, or it is not ours to read."""
-        self._adopted[folder] = _lock(folder / _LOCK)
+        self._adopted[folder] = hold(folder / _LOCK, wait_s_max=0, is_there=True)
 
     def release(self, folder: Path) -> None:
         """Leave an adopted one to whoever comes next."""
@@ -154,14 +153,3 @@ def partition_of(path: Path) -> int:
 @functools.cache
 def _say_once(folder: Path, reason: str) -> None:
     log.warning("%s cannot be looked into, and is left alone: %s", folder, reason)
-
-
-def _lock(path: Path, flags: int = 0) -> int:
-    """Hold the file's lock until the descriptor is closed. Raises BlockingIOError when another process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -339,7 +339,7 @@ def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
             ending.close(is_complete=True)
         flock(descriptor, how)
 
-    monkeypatch.setattr("logweir_ingest.folders.fcntl.flock", slow_flock)
+    monkeypatch.setattr("logweir.files.fcntl.flock", slow_flock)
     other.adopt()
 
     assert other.finished() == []
