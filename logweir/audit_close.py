@@ -20,7 +20,7 @@ from logweir.arguments import some_of
 from logweir.audit import Books, read_books
 from logweir.audit_windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
 from logweir.clock import now_us as clock_us
-from logweir.closings import Closing, close
+from logweir.closings import Closing, close, window_key
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
 from logweir.position import read_positions
@@ -92,7 +92,7 @@ def _epoch(books: Books, process: str) -> str:
 
 
 def _closing(books: Books, stream: Stream, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
-    counts = {f"{one.topic_id}:{one.window.window}": len(one.window.numbers) for one in windows}
+    counts = {window_key(one.topic_id, one.window.window): len(one.window.numbers) for one in windows}
     return Closing(counts, books.between.undecided(stream), who, now_us)
 
 

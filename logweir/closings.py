@@ -19,7 +19,7 @@ from logweir.tracker import pairs
 
 @dataclass(slots=True)
 class Closing:
-    """Of one ingest process on one partition. ``windows``: how many numbers had come, by topic id and minute.
+    """Of one ingest process on one partition. ``windows``: how many numbers had come, by ``window_key``.
 
     ``numbers``: those that had not come. ``who`` closed it last, and when (microseconds).
     """
@@ -31,7 +31,11 @@ class Closing:
 
     def holds_of(self, topic_id: str, window: int, count: int) -> bool:
         """Whether nothing more of that window has come since."""
-        return self.windows.get(f"{topic_id}:{window}") == count
+        return self.windows.get(window_key(topic_id, window)) == count
+
+
+def window_key(topic_id: str, window: int) -> str:
+    return f"{topic_id}:{window}"
 
 
 def closing_id(group: str, partition: int, ingest_epoch: str) -> str:

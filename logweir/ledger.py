@@ -45,7 +45,7 @@ CLOSED_LATELY_MAX = 1000
 CANARIES_MAX = 1000
 CANARY_AGE_US_MAX = 3_600_000_000
 """The last canary of an ingest process is known for so long, and of so many processes."""
-GONE_AFTER_US = 10_000_000
+STRAGGLING_US = 10_000_000
 """A busy broker may have taken a process's last records that much later than its successor's word."""
 GONE_MAX = 1000
 """Ingest processes of which it is kept that they are gone, until their books are ended; of more, a person ends them."""
@@ -370,7 +370,7 @@ class PartitionLedger:
         if isinstance(record.body, Gone):
             self._gone[record.ingest_epoch.hex()] = Departure(offset, record.body.by.hex(), record.body.said_us)
             # When nothing is sent any more, the watermark goes on for what is due.
-            self._due_us = max(self._due_us, record.body.said_us + GONE_AFTER_US)
+            self._due_us = max(self._due_us, record.body.said_us + STRAGGLING_US)
             while len(self._gone) > GONE_MAX:
                 del self._gone[next(iter(self._gone))]
 
@@ -384,7 +384,7 @@ class PartitionLedger:
             epoch: gone.by
             for epoch, gone in self._gone.items()
             if gone.offset < self.written_offset
-            and self.watermark_us >= gone.said_us + GONE_AFTER_US
+            and self.watermark_us >= gone.said_us + STRAGGLING_US
             and not (epoch in self._streams and self._streams[epoch].awaited.is_told)
         }
 

@@ -10,22 +10,23 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from logweir import metrics, record
 from logweir.clock import Clock, window_of
 from logweir.errors import LogweirError
 from logweir.record import Gone
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # It has us say who is gone.
+    from logweir_ingest.enqueue import Result, Settled
 
-Result = str | LogweirError
-Send = Callable[[int, bytes, Callable[[Result], None]], None]
+log = logging.getLogger(__name__)
 
 
 class LastWords:
     """``send`` takes a partition, a record and whom to tell of it, and may raise LogweirError."""
 
-    def __init__(self, send: Send, *, by: bytes, clock: Clock) -> None:
+    def __init__(self, send: Callable[[int, bytes, Settled], None], *, by: bytes, clock: Clock) -> None:
         self._send = send
         self._by = by
         self._clock = clock

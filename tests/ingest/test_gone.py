@@ -18,7 +18,8 @@ import pytest
 from logweir.errors import QUEUE_UNAVAILABLE, LogweirError
 from logweir.files import locked
 from logweir.record import Gone, Kind, Record, decode
-from logweir_ingest.gone import LastWords, Result
+from logweir_ingest.enqueue import Result
+from logweir_ingest.gone import LastWords
 from logweir_ingest.spool import Spool
 from tests.ingest.helpers import of_kind
 from tests.ingest.merging import PARTITIONS, Bench, started, unrepeated, until

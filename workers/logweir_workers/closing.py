@@ -6,12 +6,11 @@ import logging
 from collections.abc import Iterable
 from itertools import islice
 
-from logweir.closings import Closing, close, read_closing
+from logweir.closings import Closing, close, read_closing, window_key
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import PartitionLedger
 from logweir.sequence import Intervals
 from logweir.store import Store
-from logweir.window import window_place
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +60,9 @@ def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closi
 
 def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[str, int]:
     """How many numbers have come in each, as ``Closing`` has it; of one with a part in an earlier topic, only here."""
-    prefix = f"window:{group}:"
-    found = {}
-    for document in store.scan_ledger(f"{prefix}{ledger.topic_id}:{ledger.partition}:{epoch}:"):
-        if not document.body["closed"]:
-            topic_id, _, _, minute = window_place(document.id, prefix)
-            found[f"{topic_id}:{minute}"] = len(Intervals(document.body["numbers"]))
-    return found
+    found = store.scan_ledger(f"window:{group}:{ledger.topic_id}:{ledger.partition}:{epoch}:")
+    return {
+        window_key(ledger.topic_id, document.body["window"]): len(Intervals(document.body["numbers"]))
+        for document in found
+        if not document.body["closed"]
+    }
