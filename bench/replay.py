@@ -177,7 +177,7 @@ def agreed(store: Store) -> dict[str, int]:
 
 def lose(store: Store, count: int) -> int:
     page = store.search(parse("*"), size=min(count, 10_000)).events
-    places = [(one["_index"], one["_id"]) for one in page]
+    places = [(one["_index"][-8:], one["_id"]) for one in page]
     own = [provenance for provenance in store.provenances(places) if provenance is not None]
     store.delete([(*place, provenance) for place, provenance in zip(places, own, strict=True)])
     return len(own)

@@ -167,6 +167,8 @@ class StoreSettings(_Section):
     """Elasticsearch: API key (the encoded form), instead of user and password."""
     ca_file: Path | None = None
     """Elasticsearch: certificates of the authorities to trust; by default the system's."""
+    index_prefix: str = ""
+    """Elasticsearch: what all names of indices and templates begin with ("test-"): one cluster for several installations."""
     timeout_s: float = Field(30.0, gt=0)
     """How long one request to the store may take."""
     shards: int = Field(1, ge=1, le=1024)
@@ -189,6 +191,16 @@ class StoreSettings(_Section):
     """Most bytes of refused bodies; the oldest make room for the newest."""
     refused_bodies_retention_days: int = Field(30, ge=1)
     """Days that refused bodies are kept."""
+
+    @field_validator("index_prefix")
+    @classmethod
+    def _no_others_pattern(cls, prefix: str) -> str:
+        # Elasticsearch's rules for names; and "events-" in it would fit the pattern of another one's daily indices.
+        if re.fullmatch(r"([a-z0-9][a-z0-9._-]{0,99})?", prefix) and "events-" not in prefix:
+            return prefix
+        raise ValueError(
+            "it must be up to 100 of a-z, 0-9, '.', '_', '-', begin with a letter or digit, without 'events-'"
+        )
 
 
 class WorkerSettings(_Section):

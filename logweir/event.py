@@ -68,9 +68,6 @@ FIELDS = (
 
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
 
-INDEX_PREFIX = "events-"
-ALIAS = "events"
-
 
 def day_of(received_us: int) -> str:
     """The UTC day of a receipt time in microseconds, as YYYYMMDD."""
@@ -80,11 +77,6 @@ def day_of(received_us: int) -> str:
 @lru_cache(maxsize=64)
 def _day_name(day: int) -> str:
     return datetime.fromtimestamp(day * 86_400, tz=UTC).strftime("%Y%m%d")
-
-
-def index_of(received_us: int) -> str:
-    """The daily index of an event received at ``received_us``: ``events-YYYYMMDD``."""
-    return INDEX_PREFIX + day_of(received_us)
 
 
 @dataclass(frozen=True, slots=True)

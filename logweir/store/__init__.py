@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 class Document:
     """An event to be stored.
 
-    ``source`` has the fields of ``event.FIELDS``. ``summary_words`` and ``all_words`` are the words of the summary
-    and of the whole event, cut by ``words.py`` and joined with spaces: what searches for words and phrases look at.
+    ``day``: the UTC day of its receipt, YYYYMMDD. ``source`` has the fields of ``event.FIELDS``. ``summary_words`` and
+    ``all_words`` are the words of the summary and of the whole event, cut by ``words.py`` and joined with spaces: what
+    searches for words and phrases look at.
     """
 
     id: str
-    index: str
+    day: str
     source: dict[str, Any]
     provenance: Provenance
     summary_words: str
@@ -119,9 +120,9 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``. ``total`` is exact.
+    """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``, the name of its day's index.
 
-    ``after`` continues behind the last event; None when there are no more.
+    ``total`` is exact. ``after`` continues behind the last event; None when there are no more.
     """
 
     total: int
@@ -142,10 +143,10 @@ class Store(Protocol):
         """
 
     def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
-        """What is stored under each (index, id), never stale; None where there is nothing."""
+        """What is stored under each (day, id), never stale; None where there is nothing."""
 
     def sources(self, places: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
-        """The events stored under each (index, id), with their provenance, never stale; None where there is nothing."""
+        """The events stored under each (day, id), with their provenance, never stale; None where there is nothing."""
 
     def replace(self, documents: Sequence[Document]) -> list[Item]:
         """As ``index``, but over what an earlier try of the same event left there; that is CREATED, too.
@@ -154,7 +155,7 @@ class Store(Protocol):
         """
 
     def delete(self, documents: Sequence[tuple[str, str, Provenance]]) -> None:
-        """Delete durably what is stored under each (index, id), if it is of that provenance."""
+        """Delete durably what is stored under each (day, id), if it is of that provenance."""
 
     def search(
         self,
@@ -215,7 +216,7 @@ class Store(Protocol):
         """Make what was written visible to searches now (they see it within a second anyway)."""
 
     def delete_expired(self, before_day: str) -> list[str]:
-        """Remove the daily indices of days before ``before_day`` (YYYYMMDD); gives their names."""
+        """Remove the events of all days before ``before_day`` (YYYYMMDD); gives the days that there were."""
 
     def check(self) -> str:
         """One line about the store's state, for `logweir doctor`."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -24,7 +25,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from logweir.config import StoreSettings, shown_url
 from logweir.errors import CLAIM_LOST, SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
-from logweir.event import ALIAS, FIELDS, INDEX_PREFIX, Kind, Provenance, day_of
+from logweir.event import FIELDS, Kind, Provenance, day_of
 from logweir.query import (
     IGNORE_ABOVE,
     PAGE_MAX,
@@ -44,9 +45,6 @@ from logweir.query import (
     within_years,
 )
 from logweir.store import EVERY_LETTER, DeadLetter, Document, Held, Hits, Item, LedgerDocument, LetterFilter, Written
-
-LEDGER_INDEX = "logweir-ledger"
-DEAD_LETTERS_INDEX = "logweir-dead-letters"
 
 _DETAILS_DEPTH_LIMIT = 40
 _TEMPLATE_PRIORITY = 500
@@ -77,11 +75,46 @@ _NOT_THE_DOCUMENT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class IndexNames:
+    """What one installation's indices, alias and templates are called: all begin with ``store.index_prefix``."""
+
+    prefix: str = ""
+
+    @property
+    def events(self) -> str:
+        """The alias of all daily indices, for people and Kibana."""
+        return f"{self.prefix}events"
+
+    @property
+    def days(self) -> str:
+        """The pattern of all daily indices."""
+        return f"{self.prefix}events-*"
+
+    def of_day(self, day: str) -> str:
+        """The daily index of the UTC day YYYYMMDD."""
+        return f"{self.prefix}events-{day}"
+
+    def day_of(self, index: str) -> str | None:
+        """The day of a daily index; None for another name that fits the pattern."""
+        found = re.fullmatch(r"events-(\d{8})", index.removeprefix(self.prefix))
+        return found[1] if found else None
+
+    @property
+    def ledger(self) -> str:
+        return f"{self.prefix}logweir-ledger"
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.prefix}logweir-dead-letters"
+
+
 class ElasticsearchStore:
     """See the port, ``logweir.store.Store``."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
+        self._names = IndexNames(settings.index_prefix)
         urls = _split(settings.url)
         self._url = ",".join(_address(url) for url in urls)
         self._client = _client(settings, urls)
@@ -90,9 +123,9 @@ class ElasticsearchStore:
 
     def prepare(self) -> None:
         with self._problems("its index templates"):
-            for name, body in _templates(self._settings).items():
+            for name, body in _templates(self._settings, self._names).items():
                 self._client.indices.put_index_template(name=name, **body)
-        self._make_indices({LEDGER_INDEX, DEAD_LETTERS_INDEX})
+        self._make_indices({self._names.ledger, self._names.dead_letters})
         self._prepared = True
 
     def _ensure_prepared(self) -> None:
@@ -109,7 +142,8 @@ class ElasticsearchStore:
         operations: list[bytes] = []
         for position, document in enumerate(documents):
             try:
-                operations.append(_create_operation(document))
+                place = self._place(document.day, document.id)
+                operations.append(_create_operation(document, {"create": place}))
                 positions.append(position)
             except TypeError as error:
                 items[position] = Item(Written.REFUSED, error=f"it cannot be written as JSON: {error}")
@@ -120,7 +154,7 @@ class ElasticsearchStore:
                 conflicts.append(position)
             items[position] = self._item(answer)
         if any("index_not_found" in item.error for item in items if item is not None):
-            self._make_indices({document.index for document in documents})
+            self._make_indices({self._names.of_day(document.day) for document in documents})
         if conflicts:
             for position, item in zip(conflicts, self._stored([documents[at] for at in conflicts]), strict=True):
                 items[position] = item
@@ -141,7 +175,7 @@ class ElasticsearchStore:
 
     def _stored(self, documents: Sequence[Document]) -> list[Item]:
         """The provenance under ids that are taken: a bulk's answer has none."""
-        found = self.provenances([(document.index, document.id) for document in documents])
+        found = self.provenances([(document.day, document.id) for document in documents])
         return [
             Item(Written.AGAIN, error="it was there and has been deleted since")
             if stored is None
@@ -159,12 +193,15 @@ class ElasticsearchStore:
     def _documents(
         self, places: Sequence[tuple[str, str]], fields: list[str] | None = None
     ) -> list[dict[str, Any] | None]:
-        """What is under each (index, id) now, with its place in the server's order of writes."""
+        """What is under each (day, id) now, with its place in the server's order of writes."""
         if not places:
             return []
-        docs = [{"_index": index, "_id": id} for index, id in places]
+        docs = [self._place(day, id) for day, id in places]
         got = self._got("stored events", docs=docs, source_includes=fields)
         return [document if document.get("found") else None for document in got]
+
+    def _place(self, day: str, id: str) -> dict[str, Any]:
+        return {"_index": self._names.of_day(day), "_id": id}
 
     def _got(self, what: str, **wanted: Any) -> list[dict[str, Any]]:
         """What an mget answers, for each document. Raises LogweirError(STORE_DOWN) for one that cannot be read."""
@@ -177,7 +214,7 @@ class ElasticsearchStore:
         return documents
 
     def replace(self, documents: Sequence[Document]) -> list[Item]:
-        own = self._own([(document.index, document.id, document.provenance) for document in documents])
+        own = self._own([(document.day, document.id, document.provenance) for document in documents])
         fresh = [document for document, found in zip(documents, own, strict=True) if found is None]
         created = iter(self.index(fresh))
         items: list[Item | None] = [None if found else next(created) for found in own]
@@ -208,17 +245,14 @@ class ElasticsearchStore:
     def _own(self, documents: Sequence[tuple[str, str, Provenance]]) -> list[dict[str, Any] | None]:
         """Of each document that is there and of that provenance, where a bulk finds just this version of it."""
         found = self._documents(
-            [(index, id) for index, id, _ in documents], ["ingest_stream", "ingest_number", "content_hash"]
+            [(day, id) for day, id, _ in documents], ["ingest_stream", "ingest_number", "content_hash"]
         )
         return [
-            {
-                "_index": index, "_id": id,
-                "if_seq_no": one["_seq_no"], "if_primary_term": one["_primary_term"],
-            }
+            {**self._place(day, id), "if_seq_no": one["_seq_no"], "if_primary_term": one["_primary_term"]}
             if one is not None and _provenance(one["_source"]).is_of(own)
             else None
-            for (index, id, own), one in zip(documents, found, strict=True)
-        ]  # fmt: skip
+            for (day, id, own), one in zip(documents, found, strict=True)
+        ]
 
     def _make_indices(self, indices: set[str]) -> None:
         """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""
@@ -258,7 +292,7 @@ class ElasticsearchStore:
         size = min(size, PAGE_MAX)
         with self._problems("the search"):
             answer = self._searched(
-                index=_indices(time_field, from_us, to_us),
+                index=_indices(self._names, time_field, from_us, to_us),
                 query=_dsl(And((bounds, query))),
                 size=size + 1 if size else 0,
                 sort=[
@@ -290,20 +324,20 @@ class ElasticsearchStore:
     def refresh(self) -> None:
         with self._problems("a refresh"):
             self._client.indices.refresh(
-                index=[f"{INDEX_PREFIX}*", DEAD_LETTERS_INDEX], ignore_unavailable=True, allow_no_indices=True
+                index=[self._names.days, self._names.dead_letters], ignore_unavailable=True, allow_no_indices=True
             )
 
     def delete_expired(self, before_day: str) -> list[str]:
         with self._problems("the deletion of expired indices"):
-            expired = [index for index in self._daily_indices() if index < INDEX_PREFIX + before_day]
-            for index in expired:
-                self._client.options(ignore_status=404).indices.delete(index=index)
+            expired = [day for day in self._days() if day < before_day]
+            for day in expired:
+                self._client.options(ignore_status=404).indices.delete(index=self._names.of_day(day))
         return expired
 
-    def _daily_indices(self) -> list[str]:
-        """All of them, open or closed, oldest first."""
-        found = self._client.indices.get_alias(index=f"{INDEX_PREFIX}*", expand_wildcards="all", allow_no_indices=True)
-        return sorted(index for index in found.body if re.fullmatch(INDEX_PREFIX + r"\d{8}", index))
+    def _days(self) -> list[str]:
+        """The days that have an index, open or closed, oldest first."""
+        found = self._client.indices.get_alias(index=self._names.days, expand_wildcards="all", allow_no_indices=True)
+        return sorted(day for index in found.body if (day := self._names.day_of(index)))
 
     # --- ledger ---------------------------------------------------------------------------------------------------
     # A ledger document's version in Elasticsearch is its generation, given by us ("external"): the server itself
@@ -312,7 +346,7 @@ class ElasticsearchStore:
         self._ensure_prepared()
         for _ in range(_CLAIM_TRIES_MAX):
             with self._problems("the ledger"):
-                found = self._client.options(ignore_status=404).get(index=LEDGER_INDEX, id=id)
+                found = self._client.options(ignore_status=404).get(index=self._names.ledger, id=id)
             known = found["_source"]["body"] if found.get("found") else {"owner": owner}
             # Only over what was read: between the two, the owner before us may have written. The server counts the
             # version up, also over one that was given by us.
@@ -323,7 +357,7 @@ class ElasticsearchStore:
             )
             with self._problems("the ledger"):
                 written = self._client.options(ignore_status=409).index(
-                    index=LEDGER_INDEX, id=id, document={"id": id, "body": {**known, "owner": owner}}, **unchanged
+                    index=self._names.ledger, id=id, document={"id": id, "body": {**known, "owner": owner}}, **unchanged
                 )
             if "_version" in written:
                 return LedgerDocument(id, written["_version"], known)
@@ -334,20 +368,25 @@ class ElasticsearchStore:
             return {}
         return {
             document["_id"]: LedgerDocument(document["_id"], document["_version"], document["_source"]["body"])
-            for document in self._got("the ledger", index=LEDGER_INDEX, ids=list(ids))
+            for document in self._got("the ledger", index=self._names.ledger, ids=list(ids))
             if document.get("found")
         }
 
     def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
         with self._problems("the ledger"):
-            self._client.indices.refresh(index=LEDGER_INDEX, ignore_unavailable=True, allow_no_indices=True)
+            self._client.indices.refresh(index=self._names.ledger, ignore_unavailable=True, allow_no_indices=True)
         after: list[Any] | None = None
         while True:
             with self._problems("the ledger"):
                 answer = self._searched(
-                    index=LEDGER_INDEX, query={"prefix": {"id": prefix}}, sort=["id"], search_after=after, version=True,
-                    size=_LEDGER_PAGE, track_total_hits=False,
-                )  # fmt: skip
+                    index=self._names.ledger,
+                    query={"prefix": {"id": prefix}},
+                    sort=["id"],
+                    search_after=after,
+                    version=True,
+                    size=_LEDGER_PAGE,
+                    track_total_hits=False,
+                )
             hits = answer["hits"]["hits"]
             for hit in hits:
                 yield LedgerDocument(hit["_id"], hit["_version"], hit["_source"]["body"])
@@ -362,7 +401,7 @@ class ElasticsearchStore:
             self._write_ledger(together)
 
     def _write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        operations = [_ledger_operation(document) for document in documents]
+        operations = [self._ledger_operation(document) for document in documents]
         for document, answer in zip(documents, self._bulk(operations, "the ledger"), strict=True):
             if answer["status"] == 409:
                 stored = self.read_ledger([document.id])[document.id]
@@ -375,12 +414,28 @@ class ElasticsearchStore:
 
     def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         self._ensure_prepared()
-        self._done([_ledger_deletion(document) for document in documents], "the ledger", passing=(404, 409))
+        self._done([self._ledger_deletion(document) for document in documents], "the ledger", passing=(404, 409))
+
+    def _ledger_operation(self, document: LedgerDocument) -> bytes:
+        action = {"index": self._ledger_place(document)}
+        return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps({"id": document.id, "body": document.body}))
+
+    def _ledger_deletion(self, document: LedgerDocument) -> bytes:
+        return b"%b\n" % orjson.dumps({"delete": self._ledger_place(document)})
+
+    def _ledger_place(self, document: LedgerDocument) -> dict[str, Any]:
+        """Where it stands, unless somebody has written it under a later generation."""
+        place = {"_index": self._names.ledger, "_id": document.id}
+        return {**place, "version": document.generation, "version_type": "external_gte"}
 
     # --- dead letters ---------------------------------------------------------------------------------------------
     def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         self._ensure_prepared()
-        self._done([_dead_letter_operation(letter) for letter in letters], "dead letters", passing=(409,))
+        self._done(
+            [_dead_letter_operation(letter, self._names.dead_letters) for letter in letters],
+            "dead letters",
+            passing=(409,),
+        )
 
     def dead_letters(
         self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
@@ -435,8 +490,8 @@ class ElasticsearchStore:
     def _letters(self, wanted: LetterFilter, **parameters: Any) -> ObjectApiResponse[Any]:
         """A search over the dead letters as they are now."""
         with self._problems("dead letters"):
-            self._client.indices.refresh(index=DEAD_LETTERS_INDEX, ignore_unavailable=True)
-            return self._searched(index=DEAD_LETTERS_INDEX, query=_letters_query(wanted), **parameters)
+            self._client.indices.refresh(index=self._names.dead_letters, ignore_unavailable=True)
+            return self._searched(index=self._names.dead_letters, query=_letters_query(wanted), **parameters)
 
     def _deleted_letters(self, hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Delete what a search has found; gives those that were still there."""
@@ -448,7 +503,7 @@ class ElasticsearchStore:
     def check(self) -> str:
         with self._problems("its health"):
             health = self._client.cluster.health()
-            days = len(self._daily_indices())
+            days = len(self._days())
         return (
             f"Elasticsearch {self._url}: cluster {health['cluster_name']} is {health['status']}, "
             f"{health['number_of_nodes']} nodes, {days} days of events"
@@ -586,7 +641,7 @@ _OWN_MAPPINGS = {
 }
 
 
-def _templates(settings: StoreSettings) -> dict[str, dict[str, Any]]:
+def _templates(settings: StoreSettings, names: IndexNames) -> dict[str, dict[str, Any]]:
     """The index templates by name."""
     common = {
         "number_of_replicas": settings.replicas,
@@ -619,9 +674,9 @@ def _templates(settings: StoreSettings) -> dict[str, dict[str, Any]]:
     }
     ledger = {"id": {"type": "keyword"}, "body": {"type": "object", "enabled": False}}
     return {
-        "logweir-events": _template(f"{INDEX_PREFIX}*", events, mappings, aliases={ALIAS: {}}),
-        LEDGER_INDEX: _template(LEDGER_INDEX, common, {"dynamic": False, "properties": ledger}),
-        DEAD_LETTERS_INDEX: _template(DEAD_LETTERS_INDEX, common, {"dynamic": False, "properties": letters}),
+        f"{names.prefix}logweir-events": _template(names.days, events, mappings, aliases={names.events: {}}),
+        names.ledger: _template(names.ledger, common, {"dynamic": False, "properties": ledger}),
+        names.dead_letters: _template(names.dead_letters, common, {"dynamic": False, "properties": letters}),
     }
 
 
@@ -632,7 +687,7 @@ def _template(
     return {"index_patterns": [pattern], "priority": _TEMPLATE_PRIORITY, "template": template}
 
 
-def _create_operation(document: Document, action: dict[str, Any] | None = None) -> bytes:
+def _create_operation(document: Document, action: dict[str, Any]) -> bytes:
     provenance = document.provenance
     source = {
         **document.source,
@@ -642,7 +697,6 @@ def _create_operation(document: Document, action: dict[str, Any] | None = None) 
         "summary_words": document.summary_words,
         "all_words": document.all_words,
     }
-    action = action or {"create": {"_index": document.index, "_id": document.id}}
     return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
 
 
@@ -650,23 +704,7 @@ def _provenance(source: dict[str, Any]) -> Provenance:
     return Provenance(source["ingest_stream"], source["ingest_number"], source["content_hash"])
 
 
-def _ledger_place(document: LedgerDocument) -> dict[str, Any]:
-    """Where it stands, unless somebody has written it under a later generation."""
-    return {
-        "_index": LEDGER_INDEX, "_id": document.id, "version": document.generation, "version_type": "external_gte",
-    }  # fmt: skip
-
-
-def _ledger_operation(document: LedgerDocument) -> bytes:
-    action = {"index": _ledger_place(document)}
-    return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps({"id": document.id, "body": document.body}))
-
-
-def _ledger_deletion(document: LedgerDocument) -> bytes:
-    return b"%b\n" % orjson.dumps({"delete": _ledger_place(document)})
-
-
-def _dead_letter_operation(letter: DeadLetter) -> bytes:
+def _dead_letter_operation(letter: DeadLetter, index: str) -> bytes:
     source = {
         "id": letter.id,
         "received_us": letter.received_us,
@@ -678,7 +716,7 @@ def _dead_letter_operation(letter: DeadLetter) -> bytes:
         "body": letter.body,
         "raw": base64.b64encode(letter.raw).decode(),
     }
-    action = {"create": {"_index": DEAD_LETTERS_INDEX, "_id": letter.id}}
+    action = {"create": {"_index": index, "_id": letter.id}}
     return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
 
 
@@ -703,16 +741,15 @@ def _letters_query(wanted: LetterFilter) -> dict[str, Any]:
 
 
 # --- queries ------------------------------------------------------------------------------------------------------
-def _indices(time_field: str, from_us: int | None, to_us: int | None) -> str:
+def _indices(names: IndexNames, time_field: str, from_us: int | None, to_us: int | None) -> str:
     """The daily indices that can have hits, by name when they are few."""
-    everything = f"{INDEX_PREFIX}*"
     if time_field != "receivedtimestamp" or from_us is None or to_us is None:
-        return everything
+        return names.days
     first, last = day_of(within_years(from_us)), day_of(within_years(to_us))
     days = [first]
     while days[-1] < last and len(days) <= _DAYS_NAMED_MAX:
         days.append(_next_day(days[-1]))
-    return everything if days[-1] < last else ",".join(INDEX_PREFIX + day for day in days)
+    return names.days if days[-1] < last else ",".join(map(names.of_day, days))
 
 
 def _next_day(day: str) -> str:

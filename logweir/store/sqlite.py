@@ -21,7 +21,7 @@ import orjson
 
 from logweir.config import StoreSettings, sqlite_path
 from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
-from logweir.event import INDEX_PREFIX, Provenance, day_of
+from logweir.event import Provenance, day_of
 from logweir.files import make_folder, sync_folder
 from logweir.query import PAGE_MAX, And, Node, time_range, within_years
 from logweir.store import EVERY_LETTER, DeadLetter, Document, Held, Hits, Item, LedgerDocument, LetterFilter, Written
@@ -47,6 +47,8 @@ CREATE INDEX dead_letters_reason ON dead_letters (reason, received_us, id, size_
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
     ", ".join(f'"{name}"' for name in sql.COLUMNS), ", ".join("?" * (len(sql.COLUMNS) + 1))
 )
+# Of the names of a day's file, as of a daily index.
+_DAY_PREFIX = "events-"
 # No id begins with a prefix and comes behind the prefix with this.
 _LAST_CHARACTER = "\U0010ffff"
 _WRITE_LEDGER = """
@@ -100,23 +102,23 @@ class SqliteStore:
 
     def _index(self, documents: Sequence[Document], *, over_own: bool) -> list[Item]:
         items: list[Item | None] = [None] * len(documents)
-        by_index: dict[str, list[int]] = {}
+        by_day: dict[str, list[int]] = {}
         for position, document in enumerate(documents):
-            by_index.setdefault(document.index, []).append(position)
-        for index, positions in by_index.items():
+            by_day.setdefault(document.day, []).append(position)
+        for day, positions in by_day.items():
             taken = [documents[position] for position in positions]
-            for position, item in zip(positions, self._index_day(index, taken, over_own=over_own), strict=True):
+            for position, item in zip(positions, self._index_day(day, taken, over_own=over_own), strict=True):
                 items[position] = item
         return [item for item in items if item is not None]
 
     def delete(self, documents: Sequence[tuple[str, str, Provenance]]) -> None:
-        for index in {index for index, _, _ in documents}:
-            path = self._day_path(index)
+        for day in {day for day, _, _ in documents}:
+            path = self._day_path(day)
             if path.exists():
                 with self._problems(), self._writing(path) as connection:
-                    _delete(connection, [(id, own) for wanted, id, own in documents if wanted == index])
+                    _delete(connection, [(id, own) for wanted, id, own in documents if wanted == day])
 
-    def _index_day(self, index: str, documents: list[Document], *, over_own: bool) -> list[Item]:
+    def _index_day(self, day: str, documents: list[Document], *, over_own: bool) -> list[Item]:
         items = [Item(Written.CREATED)] * len(documents)
         rows: list[tuple[int, tuple[Any, ...], tuple[str, str]]] = []
         for position, document in enumerate(documents):
@@ -125,7 +127,7 @@ class SqliteStore:
             except sql.Unfit as error:
                 items[position] = Item(Written.REFUSED, error=str(error))
         if rows:
-            with self._problems(), self._writing(self._day_path(index), make=sql.SCHEMA) as connection:
+            with self._problems(), self._writing(self._day_path(day), make=sql.SCHEMA) as connection:
                 if over_own:
                     _delete(connection, [(documents[at].id, documents[at].provenance) for at, _, _ in rows])
                 for position, stored in _insert(connection, rows).items():
@@ -144,12 +146,12 @@ class SqliteStore:
         found = {}
         query = f"SELECT {columns} FROM events WHERE id = ?"  # noqa: S608 - the names are our own
         with self._problems():
-            for index in {index for index, _ in places}:
-                with self._reading(self._day_path(index)) as connection:
-                    for id in {id for wanted, id in places if wanted == index}:
+            for day in {day for day, _ in places}:
+                with self._reading(self._day_path(day)) as connection:
+                    for id in {id for wanted, id in places if wanted == day}:
                         row = connection.execute(query, (id,)).fetchone()
                         if row:
-                            found[index, id] = row
+                            found[day, id] = row
         return found
 
     def search(
@@ -179,10 +181,10 @@ class SqliteStore:
 
     def delete_expired(self, before_day: str) -> list[str]:
         with self._problems():
-            expired = [path for path in self._day_paths() if path.stem < INDEX_PREFIX + before_day]
+            expired = [path for path in self._day_paths() if path.stem < _DAY_PREFIX + before_day]
             for path in expired:
                 self._unlink(path)
-            return [path.stem for path in expired]
+            return [path.stem.removeprefix(_DAY_PREFIX) for path in expired]
 
     def _unlink(self, path: Path) -> None:
         # Under main's write lock no day file is made, and under the day's own nothing is being written to it;
@@ -310,12 +312,12 @@ class SqliteStore:
         except (sqlite3.DatabaseError, OSError) as error:
             raise LogweirError(STORE_DOWN, url=self._url, reason=str(error) or type(error).__name__) from error
 
-    def _day_path(self, index: str) -> Path:
-        return self._folder / f"{index}{_SUFFIX}"
+    def _day_path(self, day: str) -> Path:
+        return self._folder / f"{_DAY_PREFIX}{day}{_SUFFIX}"
 
     def _day_paths(self) -> list[Path]:
         """The files of events, oldest day first."""
-        return sorted(self._folder.glob(f"{INDEX_PREFIX}*{_SUFFIX}"))
+        return sorted(self._folder.glob(f"{_DAY_PREFIX}*{_SUFFIX}"))
 
     @contextmanager
     def _writing(self, path: Path, make: str | None = None) -> Iterator[sqlite3.Connection]:
@@ -494,7 +496,7 @@ def _source(stream: str, number: int, content_hash: str, document: str) -> dict[
 
 
 def _day_in(index: str, from_us: int | None, to_us: int | None) -> bool:
-    day = index.removeprefix(INDEX_PREFIX)
+    day = index.removeprefix(_DAY_PREFIX)
     late_enough = from_us is None or day_of(within_years(from_us)) <= day
     return late_enough and (to_us is None or day <= day_of(within_years(to_us)))
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from logweir.config import StoreSettings
-from logweir.event import Provenance, index_of
+from logweir.event import Provenance, day_of
 from logweir.store import Document, Store, open_store
 from logweir.words import BOUNDARY, words_of
+from tests.services.own import own_index_prefix
 
 STORES = ("sqlite", "elasticsearch_8", "elasticsearch_9")
 
@@ -37,10 +38,7 @@ def settings_of(kind: str, request: pytest.FixtureRequest, folder: Path, **setti
     if kind == "sqlite":
         return StoreSettings(url=f"sqlite:///{folder}/store", **settings)
     server = request.getfixturevalue(kind)
-    for index in server.request("GET", "/_all/_alias?expand_wildcards=all&allow_no_indices=true"):
-        if index.startswith(("events-", "logweir-")):
-            server.request("DELETE", f"/{index}")
-    return StoreSettings(url=server.url, **settings)
+    return StoreSettings(url=server.url, index_prefix=own_index_prefix(server, request), **settings)
 
 
 def iso(time_us: int) -> str:
@@ -57,7 +55,7 @@ def document(id: str, source: dict[str, Any], *, number: int, received_us: int =
     words = [" ".join(words_of(text)) for text in texts]
     return Document(
         id=id,
-        index=index_of(received_us),
+        day=day_of(received_us),
         source=source,
         provenance=Provenance("ab" * 16 + "-0", number, hashlib.blake2b(id.encode(), digest_size=8).hexdigest()),
         summary_words=words[0],

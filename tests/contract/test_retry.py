@@ -82,7 +82,7 @@ def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]
     of_store = settings_of(request.param, request, tmp_path)
     overrides = {
         "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
-        "store.url": of_store.url,
+        "store.url": of_store.url, "store.index_prefix": of_store.index_prefix,
     }  # fmt: skip
     settings = config.load(environment={}, overrides=overrides)
     queue, store = open_queue(settings.queue), open_store(settings.store)

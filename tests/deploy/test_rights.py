@@ -34,7 +34,7 @@ def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elastic
     provenance = Provenance("00-0", 1, "00")
 
     store.prepare()
-    (item,) = store.index([Document("rights", f"events-{DAY}", source, provenance, "by rights", "by rights")])
+    (item,) = store.index([Document("rights", DAY, source, provenance, "by rights", "by rights")])
     store.refresh()
     hits = store.search(parse("rights"), size=1)
     claimed = store.claim("position:rights", "tests")
@@ -50,7 +50,7 @@ def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elastic
     assert hits.total == 1
     assert dropped == {"event_unfit": 1}
     assert checked
-    assert removed == [f"events-{DAY}"]
+    assert removed == [DAY]
 
 
 def test_key_without_rights_is_refused(elasticsearch_secured: Elasticsearch) -> None:

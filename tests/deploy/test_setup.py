@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from logweir.event import ALIAS, FIELD_BY_NAME
+from logweir.event import FIELD_BY_NAME
+from logweir.store.elasticsearch import IndexNames
 from tests.deploy.compose import ROOT
 from tests.deploy.kibana import Kibana
 
@@ -102,7 +103,7 @@ def test_saved_objects_show_fields_that_events_have() -> None:
     """The data view is of the alias and by a date field; the saved search's columns are fields, and it has the view."""
     view, search = [json.loads(line) for line in OBJECTS.read_text(encoding="utf-8").splitlines()]
 
-    assert view["attributes"]["title"] == ALIAS
+    assert view["attributes"]["title"] == IndexNames().events
     assert FIELD_BY_NAME[view["attributes"]["timeFieldName"]].kind == "date"
     assert set(search["attributes"]["columns"]) <= set(FIELD_BY_NAME)
     assert [reference["id"] for reference in search["references"]] == [view["id"]]

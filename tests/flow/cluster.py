@@ -28,7 +28,7 @@ _OFFSETS_TOPIC = "__consumer_offsets"
 
 
 class ClusterSystem:
-    """Two doors and two workers, with a topic, a group and a category of their own.
+    """Two doors and two workers, with a topic, a group, indices and a category of their own.
 
     ``victims``, by name: what may be done to a door, a worker or the group, after which all of it runs again.
     ``visits``: how often a third worker has come and gone.
@@ -42,6 +42,7 @@ class ClusterSystem:
         self.env = environment(
             LOGWEIR_QUEUE_URL=f"kafka://{bootstrap}/{self.name}",
             LOGWEIR_STORE_URL=store_url,
+            LOGWEIR_STORE_INDEX_PREFIX=f"{self.name}-",
             LOGWEIR_QUEUE_PARTITIONS=str(PARTITIONS),
             LOGWEIR_QUEUE_SESSION_TIMEOUT_S=str(SESSION_TIMEOUT_S),
             LOGWEIR_WORKER_GROUP=self.name,

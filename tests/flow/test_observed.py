@@ -58,7 +58,6 @@ class Observed:
     """A door without TLS and one with, a worker, the console and the exporter; and the Prometheus that scrapes them."""
 
     def __init__(self, folder: Path, *, broker: str, store_url: str) -> None:
-        # In what names events, too: the store may have those of another run.
         self.name = name = f"observed-{uuid.uuid4().hex[:8]}"
         filters, tls = folder / "filters.toml", Authority(folder / "tls")
         filters.write_text(FILTERS)
@@ -66,6 +65,7 @@ class Observed:
         ports = {part: free_port() for part in ("ingest", "tls", "worker", "console", "exporter")}
         self.env = environment(
             LOGWEIR_QUEUE_URL=f"kafka://{broker}/{name}", LOGWEIR_STORE_URL=store_url, LOGWEIR_WORKER_GROUP=name,
+            LOGWEIR_STORE_INDEX_PREFIX=f"{name}-",
             LOGWEIR_QUEUE_PARTITIONS="2", LOGWEIR_DATA_DIR=str(folder), LOGWEIR_WORKER_FILTERS_FILE=str(filters),
             LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), LOGWEIR_INGEST_CANARY_INTERVAL_S="0.5",
             LOGWEIR_ACCOUNTING_EVENT_FIELDS="syslog sequence=details.seqnum emitter=hostname epoch=details.boot",

@@ -30,6 +30,7 @@ from tests.flow.product import (
     logweir,
     wait_for_http,
 )
+from tests.services.own import own_index_prefix
 
 KILLS = 2
 EVERY_OTHER = '[[rule]]\nname = "half"\nquery = "*"\nkeep = 0.5\n'
@@ -88,7 +89,7 @@ class Product:
         """Delete these events, counted from the newest, behind everybody's back."""
         with closing(self.store()) as store:
             lines = logweir("search", "*", "--json", "--size", "0", env=self.env()).splitlines()[which]
-            places = [(one["_index"], one["_id"]) for one in map(json.loads, lines)]
+            places = [(one["_index"][-8:], one["_id"]) for one in map(json.loads, lines)]
             known = store.provenances(places)
             store.delete([(*place, own) for place, own in zip(places, known, strict=True) if own is not None])
 
@@ -128,12 +129,10 @@ def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]
     else:
         kafka, elasticsearch = request.getfixturevalue("kafka"), request.getfixturevalue("elasticsearch")
         name = f"replay-{uuid4().hex[:8]}"
-        for index in elasticsearch.request("GET", "/_all/_alias?expand_wildcards=all&allow_no_indices=true"):
-            if index.startswith(("events-", "logweir-")):
-                elasticsearch.request("DELETE", f"/{index}")
         variables = {
             "LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/{name}", "LOGWEIR_STORE_URL": elasticsearch.url,
             "LOGWEIR_QUEUE_PARTITIONS": "2", "LOGWEIR_WORKER_GROUP": name, "LOGWEIR_DATA_DIR": str(tmp_path),
+            "LOGWEIR_STORE_INDEX_PREFIX": own_index_prefix(elasticsearch, request),
         }  # fmt: skip
         made = Product(variables, tmp_path)
         made.key = logweir("keys", "add", "flow", env=made.env()).strip()

@@ -80,7 +80,7 @@ class Books:
 
 
 def _with(one: Any, provenance: Provenance) -> Any:
-    return type(one)(one.id, one.index, one.source, provenance, one.summary_words, one.all_words)
+    return type(one)(one.id, one.day, one.source, provenance, one.summary_words, one.all_words)
 
 
 def settle(

@@ -16,7 +16,7 @@ def test_ids_are_fixed() -> None:
     assert batch_id.hex() == "019aae02a47b70018203040506070809"
     assert event.identity_prefix_bare(batch_id) == "b019aae02a47b70018203040506070809."
     assert event.identity_prefix_numbered("app", "web-1", "e1") == "n80183e0d4da88db6ae52de3bcbfc66."
-    assert event.index_of(RECEIVED_US) == "events-20251123"
+    assert event.day_of(RECEIVED_US) == "20251123"
 
 
 def test_a_batch_id_is_a_uuid_of_its_version() -> None:

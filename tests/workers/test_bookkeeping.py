@@ -10,7 +10,7 @@ import pytest
 from logweir import metrics
 from logweir.audit import read_books
 from logweir.config import AccountingSettings
-from logweir.event import Provenance, index_of, stream_of
+from logweir.event import Provenance, day_of, stream_of
 from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
@@ -63,7 +63,7 @@ def keep(store: Store, *numbers: int) -> None:
     store.index(
         [
             Document(
-                f"e{number}", index_of(START_US), {"receivedtimestamp": "2025-02-19T13:20:00.000000Z", "summary": "x"},
+                f"e{number}", day_of(START_US), {"receivedtimestamp": "2025-02-19T13:20:00.000000Z", "summary": "x"},
                 Provenance(stream, number, "0" * 16), "x", "x",
             )
             for number in numbers

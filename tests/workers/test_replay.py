@@ -117,9 +117,9 @@ class World:
         """Delete events in the store, as a disaster there would."""
         for one in self.stored():
             if one["summary"] in summaries:
-                (own,) = self.store.provenances([(one["_index"], one["_id"])])
+                (own,) = self.store.provenances([(one["_index"][-8:], one["_id"])])
                 assert own is not None
-                self.store.delete([(one["_index"], one["_id"], own)])
+                self.store.delete([(one["_index"][-8:], one["_id"], own)])
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Documents:
         self._enrich = enrich
         self._filters = filters
 
-    def make(self, raw: bytes, context: Context, *, id: str, index: str, provenance: Provenance) -> Document | Filtered:
+    def make(self, raw: bytes, context: Context, *, id: str, day: str, provenance: Provenance) -> Document | Filtered:
         """The document of an event, or why it is left out on purpose. Raises EventUnfit."""
         stage = Stage.DECODE
         try:
@@ -58,7 +58,7 @@ class Documents:
             source["ingest_stream"] = provenance.stream
             source["ingest_number"] = provenance.number
             source["content_hash"] = provenance.content_hash
-            document = Document(id, index, source, provenance, *words)
+            document = Document(id, day, source, provenance, *words)
             stage = Stage.FILTER
             rule = self._filters.rule_for(document)
         except EventUnreadable as error:

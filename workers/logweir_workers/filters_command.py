@@ -14,7 +14,7 @@ from pathlib import Path
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, LogweirError
-from logweir.event import Provenance, index_of
+from logweir.event import Provenance, day_of
 from logweir.search import print_json, printable
 from logweir.store import Document
 from logweir_workers import enrich
@@ -59,7 +59,7 @@ def _stored(raw: bytes, arguments: argparse.Namespace, settings: Settings) -> Do
     documents = Documents(enrich.load(settings.worker), Filters())
     provenance = Provenance("0" * 32 + "-0", 1, "0" * 16)
     try:
-        made = documents.make(raw, context, id="example", index=index_of(received_us), provenance=provenance)
+        made = documents.make(raw, context, id="example", day=day_of(received_us), provenance=provenance)
     except EventUnfit as unfit:
         raise LogweirError(EVENT_UNUSABLE, reason=unfit.error) from unfit
     assert isinstance(made, Document), "no filter was asked"

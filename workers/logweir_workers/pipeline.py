@@ -42,10 +42,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Retry:
-    """A numbered event that came first on another UTC day: in that day's ``index`` (empty: long ago), or on its way."""
+    """A numbered event that came first on another UTC ``day`` (empty: long ago), or is on its way from there."""
 
     id: str
-    index: str
+    day: str
     content_hash: str
 
 
@@ -55,7 +55,7 @@ class Work:
 
     ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
     gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
-    ``retries``: events that came before, on another day; ``doubtful``: indices in one of which an event is if it did.
+    ``retries``: events that came before, on another day; ``doubtful``: days on one of which an event came if it did.
     ``reasons``: why an outcome is not another one, by place.
     ``natural``: its events as they number themselves, where they do. ``sources``: category and host name of its
     documents, each with a batch in which it came.
@@ -142,15 +142,15 @@ class Pipeline:
     def _find_retries(self, works: list[Work], stopping: threading.Event) -> None:
         """Ask the store for events that may have come on an earlier day, of which the ledger no longer knows."""
         asked = [
-            (work, place, name) for work in works for place in work.documents for name in work.doubtful.get(place, ())
+            (work, place, day) for work in works for place in work.documents for day in work.doubtful.get(place, ())
         ]
         for at in range(0, len(asked), self._events_max):
             some = asked[at : at + self._events_max]
-            places = [(name, work.documents[place].id) for work, place, name in some]
+            places = [(day, work.documents[place].id) for work, place, day in some]
             found = until_it_answers(lambda: self._store.provenances(places), stopping)  # noqa: B023
-            for (work, place, name), (_, id), stored in zip(some, places, found, strict=True):
+            for (work, place, day), (_, id), stored in zip(some, places, found, strict=True):
                 if stored is not None:
-                    work.retries[place] = _Retry(id, name, work.documents[place].provenance.content_hash)
+                    work.retries[place] = _Retry(id, day, work.documents[place].provenance.content_hash)
         for work in works if asked else ():
             for place in work.retries:
                 work.documents.pop(place, None)
@@ -158,12 +158,12 @@ class Pipeline:
     def _settle_retries(self, works: list[Work], stopping: threading.Event) -> None:
         """Events that came on an earlier day are not indexed into a second one: duplicates, or identity conflicts."""
         retries = [(work, place, retry) for work in works for place, retry in work.retries.items()]
-        places = [(retry.index, retry.id) for _, _, retry in retries if retry.index]
+        places = [(retry.day, retry.id) for _, _, retry in retries if retry.day]
         if not retries:
             return
         found = dict(zip(places, until_it_answers(lambda: self._store.provenances(places), stopping), strict=True))
         for work, place, retry in retries:
-            stored = found.get((retry.index, retry.id))
+            stored = found.get((retry.day, retry.id))
             if stored is None or stored.content_hash == retry.content_hash:
                 work.outcomes[place] = Outcome.DUPLICATE
             else:
@@ -211,18 +211,16 @@ class Pipeline:
         context = context_of(batch)
         prefix, number_first = ids_of(batch)
         stream = identity.stream_of(record.ingest_epoch, work.delivery.partition)
-        index_name = identity.index_of(batch.received_us)
+        day = identity.day_of(batch.received_us)
         for at, raw in enumerate(batch.events):
             id = prefix + str(number_first + at)
             provenance = Provenance(stream, record.first + place + at, identity.content_hash_of(raw))
             work.size_bytes += len(raw)
             if place + at in first_days.known:
-                day = first_days.known[place + at]
-                index_of_day = identity.INDEX_PREFIX + day if day else ""
-                work.retries[place + at] = _Retry(id, index_of_day, provenance.content_hash)
+                work.retries[place + at] = _Retry(id, first_days.known[place + at], provenance.content_hash)
                 continue
             try:
-                made = self._documents.make(raw, context, id=id, index=index_name, provenance=provenance)
+                made = self._documents.make(raw, context, id=id, day=day, provenance=provenance)
             except EventUnfit as unfit:
                 self._refuse(work, place + at, id, unfit.reason, unfit.stage, unfit.error)
                 continue
@@ -232,8 +230,7 @@ class Pipeline:
             else:
                 work.documents[place + at] = made
                 if place + at in first_days.possible:
-                    days = first_days.possible[place + at]
-                    work.doubtful[place + at] = [identity.INDEX_PREFIX + day for day in days]
+                    work.doubtful[place + at] = first_days.possible[place + at]
                 work.sources[made.source.get("category"), made.source.get("hostname")] = batch
 
     def _refuse(self, work: Work, place: int, id: str, reason: DeadLetterReason, stage: Stage, error: str) -> None:

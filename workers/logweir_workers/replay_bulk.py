@@ -60,8 +60,8 @@ class Event:
         return Provenance(self.stream, self.number, identity.content_hash_of(self.raw))
 
     @property
-    def index(self) -> str:
-        return identity.index_of(self.batch.received_us)
+    def day(self) -> str:
+        return identity.day_of(self.batch.received_us)
 
     @property
     def letter_id(self) -> str:
@@ -149,7 +149,7 @@ class Replayer:
         self._letter_room = letter_room
         self._reprocess = reprocess
         self._dry_run = dry_run
-        self._first_index = identity.INDEX_PREFIX + first_day
+        self._first_day = first_day
         self._events_max = events_max
         self._owner = owner
         self._clock = clock
@@ -161,7 +161,7 @@ class Replayer:
     def take(self, events: Sequence[Event]) -> None:
         """Replay them, durably; none may be there twice. Raises Stopped; LogweirError(STORE_REFUSES)."""
         tally = self._tally
-        kept = [event for event in events if event.index >= self._first_index]
+        kept = [event for event in events if event.day >= self._first_day]
         tally.events += len(events)
         tally.expired += len(events) - len(kept)
         cases = self._cases(kept)
@@ -224,7 +224,7 @@ class Replayer:
 
     def _look(self, cases: list[_Case]) -> None:
         """See what the store has of them."""
-        places = [(case.event.index, case.event.id) for case in cases]
+        places = [(case.event.day, case.event.id) for case in cases]
         if self._reprocess:
             stored = until_it_answers(lambda: self._store.sources(places), self._stopping)
         else:
@@ -304,7 +304,7 @@ class Replayer:
             event = case.event
             try:
                 case.made = self._documents.make(
-                    event.raw, context_of(event.batch), id=event.id, index=event.index, provenance=event.provenance
+                    event.raw, context_of(event.batch), id=event.id, day=event.day, provenance=event.provenance
                 )
             except EventUnfit as unfit:
                 case.made = unfit
@@ -317,7 +317,7 @@ class Replayer:
         self._write([case for case in cases if isinstance(case.made, Document)])
         gone = [case for case in cases if case.stored and case.outcome and case.outcome[0] is not Outcome.INDEXED]
         if gone:
-            documents = [(case.event.index, case.event.id, case.event.provenance) for case in gone]
+            documents = [(case.event.day, case.event.id, case.event.provenance) for case in gone]
             until_it_answers(lambda: self._store.delete(documents), self._stopping)
         mended = [case for case in cases if case.was is Outcome.DEAD_LETTERED and not _is_dead(case.outcome)]
         if mended:

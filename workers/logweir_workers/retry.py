@@ -20,7 +20,7 @@ from enum import StrEnum
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import QUEUE_DOWN, LogweirError
-from logweir.event import Provenance, content_hash_of, index_of
+from logweir.event import Provenance, content_hash_of, day_of
 from logweir.exceptions import Why
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.position import position_id
@@ -166,8 +166,8 @@ class Retrier:
             stamp=body["stamp"],
         )
         provenance = Provenance(body["ingest_stream"], body["ingest_number"], content_hash_of(letter.raw))
-        index_name = index_of(body["received_us"])
-        return self._documents.make(letter.raw, context, id=body["event_id"], index=index_name, provenance=provenance)
+        day = day_of(body["received_us"])
+        return self._documents.make(letter.raw, context, id=body["event_id"], day=day, provenance=provenance)
 
     def _correct(self, tried: Sequence[Tried]) -> None:
         """Write into the books what is no dead letter any more."""
