@@ -12,7 +12,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help run test torture explore services services-down lint format lock clean
+.PHONY: help run test proof torture services services-down lint format lock clean
 
 help: ## list the targets
 	@echo "make TARGET, one of:"
@@ -24,12 +24,11 @@ run: $(VENV)/.server ## run logweir on this machine, with the embedded queue and
 test: ## everything that CI checks, against real servers; the first failing stage ends it
 	@bash tests/services/stages.sh
 
+proof: $(VENV)/.dev ## what takes an hour: 200 kills, three brokers, thousands of random examples; prints its seed; ARGS="-k outage"
+	@bash tests/services/proof.sh $(ARGS)
+
 torture: $(VENV)/.dev ## kill parts at random under load and audit; ARGS="--minutes 30 --kafka"
 	@$(PYTHON) -m tests.flow.torture $(ARGS)
-
-explore: $(VENV)/.dev ## look for what make test, which tries the same examples each time, has not tried
-	LEDGER_EXAMPLES=$${LEDGER_EXAMPLES:-1000} $(PYTHON) -m pytest -q -p no:cacheprovider tests/flow/test_ledger.py $(ARGS)
-	for face in fast flask; do $(PYTHON) -m bench.hostile --minutes 1 --face $$face; done
 
 services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; eval "$(make services)" sets their addresses
 	@$(PYTHON) -m tests.services up

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.errors import ServiceError
-from tests.services.fetch import ELASTICSEARCH_8, ELASTICSEARCH_9, missing_for_elasticsearch
+from tests.services.fetch import newest_elasticsearch
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
 
@@ -15,12 +15,11 @@ from tests.services.process import scratch_directory
 @contextlib.contextmanager
 def started_servers() -> Iterator[tuple[str, str]]:
     """The brokers and the store's URL; gone at the end. Ends the program when one cannot be started."""
-    version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
     try:
         with (
             scratch_directory() as directory,
             Kafka(directory / "kafka") as kafka,
-            Elasticsearch(directory / "elasticsearch", version) as store,
+            Elasticsearch(directory / "elasticsearch", newest_elasticsearch()) as store,
         ):
             yield kafka.bootstrap, store.url
     except ServiceError as error:

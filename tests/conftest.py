@@ -7,19 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import hypothesis
 import pytest
 
-pytest_plugins = ["tests.services.fixtures", "tests.embedded"]
-
-
-def pytest_configure() -> None:
-    """`make test` tries the same examples each time, however slow the machine; `make explore` looks for others."""
-    # Not above: pytest rewrites the asserts of a plugin when it loads it.
-    from tests.services.fixtures import STRICT
-
-    if STRICT:
-        hypothesis.settings.load_profile("ci")
+pytest_plugins = ["tests.services.fixtures", "tests.suite", "tests.embedded"]
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,8 @@ def own_kafka(kafka: Any, service_directory: Path) -> Any:
         yield own
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)  # Servers are started.
 def test_killed_kafka_comes_back_with_its_records_and_port(own_kafka: Kafka) -> None:
     """kill -9 and start() are what fail-over tests are made of."""
     address = own_kafka.bootstrap
@@ -50,6 +52,8 @@ def test_killed_kafka_comes_back_with_its_records_and_port(own_kafka: Kafka) -> 
     ) == [b"kept"]
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)  # Servers are started.
 def test_started_in_a_thread_that_ends_kafka_lives_on(own_kafka: Kafka) -> None:
     """The kernel ends a child with the thread that started it; tests that restart a broker later use such a thread."""
     own_kafka.kill()
@@ -60,6 +64,8 @@ def test_started_in_a_thread_that_ends_kafka_lives_on(own_kafka: Kafka) -> None:
     assert own_kafka.running()
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)  # Servers are started.
 def test_killed_elasticsearch_comes_back_with_its_documents_and_port(
     elasticsearch: Any, service_directory: Path
 ) -> None:
@@ -76,6 +82,8 @@ def test_killed_elasticsearch_comes_back_with_its_documents_and_port(
         assert own.request("GET", "/events/_doc/1")["_source"] == {"summary": "kept"}
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)  # Servers are started.
 def test_each_elasticsearch_is_the_version_it_is_asked_for(elasticsearch_8: Any, elasticsearch_9: Any) -> None:
     """Tests that take both fixtures really run against both."""
     versions = [
@@ -86,6 +94,8 @@ def test_each_elasticsearch_is_the_version_it_is_asked_for(elasticsearch_8: Any,
     assert [version.split(".")[0] for version in versions] == ["8", "9"]
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)  # Servers are started.
 def test_secured_elasticsearch_wants_its_certificate_and_password(elasticsearch_secured: Elasticsearch) -> None:
     """The client of logweir is tested with the certificate file, the password and an API key."""
     url, ca_file = elasticsearch_secured.url, str(elasticsearch_secured.ca_file)
@@ -103,6 +113,8 @@ def test_secured_elasticsearch_wants_its_certificate_and_password(elasticsearch_
         elasticsearch_client.Elasticsearch(url, basic_auth=password, max_retries=0).cluster.health()
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)  # Servers are started.
 def test_a_server_that_does_not_start_shows_the_end_of_its_log(kafka: Any, service_directory: Path) -> None:
     """Whoever reads the failed run of CI sees the server's own words."""
     broken = Kafka(service_directory, properties={"num.network.threads": "many"})

@@ -70,7 +70,7 @@ def test_half_sent_requests_do_not_hold_the_console_up(port: int, half: str) -> 
         for connection in connections:
             while connection.recv(65536):
                 pass
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 30
 
 
 def test_answers_that_are_not_read_do_not_hold_the_console_up(port: int) -> None:

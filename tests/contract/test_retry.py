@@ -25,7 +25,7 @@ from logweir_workers.retry import Result, Retrier
 from tests.contract.stores import settings_of
 from tests.workers.helpers import Door, batch, eventually, running_worker
 
-BOTH = pytest.mark.parametrize("product", ("sqlite", "elasticsearch_9"), indirect=True)
+BOTH = pytest.mark.parametrize("product", ("sqlite", "elasticsearch"), indirect=True)
 """For what a store has a say in; the rest is asked of the quick one only."""
 EPOCH = b"\x07" * 16
 

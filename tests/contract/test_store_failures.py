@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from logweir.config import StoreSettings
 from logweir.errors import LogweirError
 from logweir.query import parse
 from logweir.store import Item, LedgerDocument, LetterFilter, Store, Written, open_store
 from logweir.store.elasticsearch import IndexNames
-from tests.contract.stores import document, settings_of
+from tests.contract.stores import ELASTICSEARCH, document, settings_of
 from tests.contract.test_store import found, letter, some
-
-ELASTICSEARCH = ("elasticsearch_8", "elasticsearch_9")
 
 
 def problem_of(action: Any) -> LogweirError:
@@ -290,8 +287,8 @@ def test_bulk_larger_than_the_server_takes_is_halved(remote: tuple[Store, Any, I
 
 def test_index_has_our_mapping_alias_and_settings(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """A daily index comes from the template: fixed mapping, alias, ECS names, shards and replicas as set."""
-    settings = settings_of("elasticsearch_8", request, tmp_path, shards=2, replicas=1, refresh_interval_s=2.5)
-    server = request.getfixturevalue("elasticsearch_8")
+    settings = settings_of("elasticsearch", request, tmp_path, shards=2, replicas=1, refresh_interval_s=2.5)
+    server = request.getfixturevalue("elasticsearch")
     names = IndexNames(settings.index_prefix)
     day = names.of_day("20260131")
     with closing(open_store(settings)) as store:
@@ -336,49 +333,6 @@ def test_installations_with_other_prefixes_share_a_cluster(
             [{"n": 3}],
         ]
         assert [held.letters for held in other.count_dead_letters().values()] == [1]
-
-
-# --- security -----------------------------------------------------------------------------------------------------
-def test_password_and_api_key_work_over_tls(elasticsearch_secured: Any) -> None:
-    """With the CA file and either kind of credentials, all of the store works."""
-    server = elasticsearch_secured
-    for credentials in (
-        {"username": server.username, "password": SecretStr(server.password)},
-        {"api_key": SecretStr(server.api_key())},
-    ):
-        with closing(open_store(StoreSettings(url=server.url, ca_file=server.ca_file, **credentials))) as store:
-            store.prepare()
-
-            assert all(item.written in (Written.CREATED, Written.EXISTS) for item in store.index(some(2)))
-            assert sorted(found(store)) == ["e1", "e2"]
-            assert store.claim("p", "one").generation > 0
-            assert "cluster" in store.check()
-
-
-def test_wrong_credentials_are_store_refuses(elasticsearch_secured: Any) -> None:
-    """A wrong password or none, and a key without rights, are refused and not tried for ever."""
-    server = elasticsearch_secured
-    narrow = server.api_key("narrow", {"r": {"cluster": ["manage_index_templates"], "index": []}})
-    for credentials, status in (
-        ({"username": server.username, "password": SecretStr("wrong")}, "401"),
-        ({}, "401"),
-        ({"api_key": SecretStr(narrow)}, "unauthorized"),
-    ):
-        settings = StoreSettings(url=server.url, ca_file=server.ca_file, **credentials)
-        with closing(open_store(settings)) as store:
-            error = problem_of(lambda store=store: store.index(some(1)))
-
-            assert error.problem.code == "store_refuses"
-            assert status in error.detail
-
-
-def test_untrusted_certificate_is_store_down(elasticsearch_secured: Any) -> None:
-    """Without the CA file the server is not believed, and the error says why."""
-    with closing(open_store(StoreSettings(url=elasticsearch_secured.url))) as store:
-        error = problem_of(lambda: store.index(some(1)))
-
-    assert error.problem.code == "store_down"
-    assert "certificate verify failed" in error.detail
 
 
 def test_refused_ledger_write_names_the_store(remote: tuple[Store, Any, IndexNames]) -> None:

@@ -39,6 +39,7 @@ def test_alertmanager_takes_its_example() -> None:
     assert named <= set(alerts())
 
 
+@pytest.mark.timeout(240)  # promtool plays days of every alert.
 def test_every_alert_fires_when_it_should_and_only_then() -> None:
     """The cases of alerts.yml come out as they say: labels and words of what fires, and what does not."""
     done = _run("promtool", "test", "rules", str(CASES))

@@ -11,12 +11,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from logweir.audit import Books, read_books
 from logweir.clock import now_us
 from logweir.config import StoreSettings
 from logweir.query import parse
 from logweir.store import Store, open_store
 from tests.flow.product import LOGWEIR, Embedded, Load, environment, ids_found, logweir
+from tests.proof import size
 
 BUG = """
 import sys
@@ -60,6 +63,8 @@ def settled(store: Store, **outcomes: int) -> Books:
         time.sleep(0.2)
 
 
+@pytest.mark.sized
+@pytest.mark.timeout(180)  # Retries that are killed, beside a product that is started twice.
 def test_mended_events_are_stored_once_however_often_a_retry_is_killed(tmp_path: Path) -> None:
     """kill -9 of retries at random moments, two at once, under load: every event once, and the books balance.
 
@@ -93,7 +98,7 @@ def test_mended_events_are_stored_once_however_often_a_retry_is_killed(tmp_path:
         refused = deadletters("export", "--refused")
         retry = [*LOGWEIR, "deadletters", "retry", *data]
         with Load([product.ingest_port], key, threads=1, pause_s=0.05) as load:
-            for _ in range(3):
+            for _ in range(size(1, 5)):
                 running = [subprocess.Popen(retry, env=environment(**filters), stdout=subprocess.DEVNULL) for _ in "12"]
                 time.sleep(rng.uniform(0.6, 2.0))
                 for one in running:

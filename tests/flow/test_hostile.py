@@ -8,18 +8,20 @@ import pytest
 
 from tests.flow import hostile
 from tests.flow.siege import besiege
+from tests.proof import SEED, size
 
-# Five hundred take some seconds on two cores that have nothing else to do, and a minute where twelve others want them.
-SECONDS_MAX = 150.0
-HEALTH_S_MAX = 2.0
-SEED = 1
+# Some hundred take seconds on two cores that have nothing else to do.
+SECONDS_MAX = size(150.0, 1200.0)
+HEALTH_S_MAX = 5.0
 
 
-@pytest.mark.parametrize(("face", "cases"), [("fast", 500), ("flask", 250)])
+@pytest.mark.sized
+@pytest.mark.timeout(size(240, 1500))
+@pytest.mark.parametrize(("face", "cases"), [("fast", size(240, 5000)), ("flask", size(240, 5000))])
 def test_whatever_is_sent_the_door_stays_what_it_is_and_keeps_its_word(tmp_path: Path, face: str, cases: int) -> None:
     """No 5xx, no trace, no hang, no process lost, memory in bounds, health without delay, the books in order.
 
-    The same cases each time; `make explore` sends others, `python -m bench.hostile` for as long as you like.
+    The same cases each time; `make proof` sends others, `python -m bench.hostile` for as long as you like.
     """
     report = besiege(tmp_path, seed=SEED, seconds=SECONDS_MAX, cases_max=cases, face=face, health_s_max=HEALTH_S_MAX)
     outcomes = report.outcomes()

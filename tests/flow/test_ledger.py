@@ -1,8 +1,8 @@
 """The books against the truth: emitters, doors with a spool, a queue, workers that crash anywhere, an embedded store.
 
 A state machine plays what can happen between an emitter and the store, in any order, and remembers what really was
-sent, accepted, withheld and lost. Whatever happened, the books balance, and the gaps that they report are true. For
-longer than in CI: LEDGER_EXAMPLES=2000 pytest tests/flow/test_ledger.py
+sent, accepted, withheld and lost. Whatever happened, the books balance, and the gaps that they report are true.
+`make proof` plays two thousand times.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -47,6 +48,7 @@ from logweir_workers.normalise import Context
 from logweir_workers.pipeline import Pipeline, Work
 from logweir_workers.retention import delete_old_books, old_books
 from logweir_workers.retry import Retrier
+from tests.proof import size
 
 GROUP = "logweir"
 PARTITIONS = 2
@@ -964,8 +966,8 @@ def numbers_of(ranges: Iterable[tuple[int, int]]) -> set[int]:
 
 # Without shrinking, which takes minutes here: take Phase.shrink in to look into a failure.
 Product.TestCase.settings = settings(
-    max_examples=int(os.environ.get("LEDGER_EXAMPLES", "100")), stateful_step_count=40, deadline=None,
+    max_examples=size(40, 2000), stateful_step_count=40, deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )  # fmt: skip
-TestBooks = Product.TestCase
+TestBooks = pytest.mark.sized(pytest.mark.timeout(size(240, 3600))(Product.TestCase))

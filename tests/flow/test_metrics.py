@@ -119,6 +119,7 @@ def send_known_traffic(system: Scraped) -> list[int]:
     return answers
 
 
+@pytest.mark.timeout(240)  # The product is started twice, and a minute's books are closed.
 def test_every_metric_is_published_and_no_restart_changes_the_ledgers(system: Scraped) -> None:
     """What the traffic gives a value has one, once a minute's books are closed; then everything is killed."""
     answers = send_known_traffic(system)

@@ -30,9 +30,10 @@ from tests.flow.product import (
     logweir,
     wait_for_http,
 )
+from tests.proof import size
 from tests.services.own import own_index_prefix
 
-KILLS = 2
+KILLS = {"embedded": size(1, 5), "servers": size(2, 5)}
 EVERY_OTHER = '[[rule]]\nname = "half"\nquery = "*"\nkeep = 0.5\n'
 REDONE = '[[rule]]\ncategory = "redone"\nkey = "*"\noverride = true\n'
 
@@ -45,6 +46,7 @@ class Product:
         self.variables = variables
         self.ports: list[int] = []
         self.key = ""
+        self.kills = 0
         self.processes: list[Process] = []
 
     def env(self, **extra: str) -> dict[str, str]:
@@ -94,9 +96,9 @@ class Product:
             store.delete([(*place, own) for place, own in zip(places, known, strict=True) if own is not None])
 
     def replay_killed(self, rng: random.Random, *words: str, **extra: str) -> int:
-        """The command, killed at a random moment of its work, KILLS times over; gives how often it was still at it."""
+        """The command, killed at a random moment, ``kills`` times over; gives how often it was still at work."""
         killed = 0
-        for _ in range(KILLS):
+        for _ in range(self.kills):
             with (self.folder / "replay.log").open("ab") as log:
                 popen = subprocess.Popen(
                     [*LOGWEIR, "replay", *words, "--rate", "500"], stdout=log, stderr=log, env=self.env(**extra)
@@ -140,11 +142,14 @@ def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]
         words = [("ingest", "--port", str(made.ports[0])), ("worker",)]
         made.processes += [Process(one, tmp_path / f"{one[0]}.log", made.env()) for one in words]
         wait_for_http(made.ports[0])
+    made.kills = KILLS[request.param]
     yield made
     for process in made.processes:
         process.kill_family()
 
 
+@pytest.mark.sized
+@pytest.mark.timeout(300)  # Six replays of a thousand events, each held back to 500 a second.
 def test_replays_beside_workers_killed_and_begun_again_change_no_count(product: Product) -> None:
     """What was lost comes back, everything is redone by other rules and back again: each event is there once.
 
@@ -189,6 +194,7 @@ def ids_found_in(found: list[str]) -> Any:
     return ids_found("\n".join(json.dumps({"details": {"id": one}}) for one in found))
 
 
+@pytest.mark.timeout(180)  # A product of its own, on Kafka.
 def test_retention_that_took_a_part_is_said_and_the_rest_is_replayed(kafka: Any, tmp_path: Path) -> None:
     """On Kafka, records deleted below an offset: the command names them, replays what is left, and its status is 1."""
     import kafka as kafka_library

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from tests.flow.torture import assert_books, torture
 from tests.services.kafka import Kafka
 
 PARTS = ("coordinator", "leader", "controller")
-# Every part a few times: LOGWEIR_TEST_BROKER_KILLS=20.
-KILLS = int(os.environ.get("LOGWEIR_TEST_BROKER_KILLS", len(PARTS)))
+KILLS = 20
 
 
 @pytest.fixture
@@ -34,6 +32,7 @@ def cluster(tmp_path: Path, service_directory: Path, elasticsearch: Any) -> Iter
             system.stop()
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600 + 60 * KILLS)  # Of which a busy machine takes minutes to start the servers.
 def test_a_broker_that_dies_under_load_costs_nothing(cluster: ClusterSystem) -> None:
     """Its group's coordinator, its partitions' leader, the controller: nothing is lost, nothing twice, all explained.

@@ -20,6 +20,9 @@ from logweir.keys import read_keys
 from logweir.store import open_store
 from tests.flow.product import LOGWEIR, Embedded, Process, environment, free_port, logweir
 
+# Each starts the whole product.
+pytestmark = pytest.mark.timeout(180)
+
 
 def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path: Path) -> None:
     """What is printed names the address, and its key is accepted in the moment in which it is shown."""

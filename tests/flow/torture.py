@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,11 +33,12 @@ from logweir.event import stream_of
 from logweir.query import And, Range, Term
 from logweir.store import open_store
 from logweir.window import Window
+from tests import waiting
 from tests.flow.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
 from tests.flow.emitters import Emitter
 from tests.flow.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http
 from tests.services.elasticsearch import Elasticsearch
-from tests.services.fetch import ELASTICSEARCH_8, ELASTICSEARCH_9, missing_for_elasticsearch
+from tests.services.fetch import newest_elasticsearch
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
 
@@ -152,11 +154,11 @@ def system(
 def _cluster(folder: Path, stack: contextlib.ExitStack, brokers: int) -> ClusterSystem:
     services = stack.enter_context(scratch_directory())
     kafka = Kafka(services / "kafka", brokers=brokers)
-    version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
-    store = Elasticsearch(services / "elasticsearch", version)
+    store = Elasticsearch(services / "elasticsearch", newest_elasticsearch())
     for server in (kafka, store):
         stack.callback(server.remove)
-        server.start()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda server: server.start(), (kafka, store)))
     made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, LOGWEIR_QUEUE_REPLICATION=str(brokers))
     made.victims |= {"rebalance": made.rebalance, "zombie": made.zombie}
     made.victims |= server_victims(kafka, store) if brokers == 1 else broker_victims(kafka, made)
@@ -193,29 +195,35 @@ def torture(
         name = next(names)
         system.victims[name]()
         outcome.kills[name] += 1
-    time.sleep(2)
-    for emitter in emitters:
-        emitter.stop()
     for port in system.ports:
         wait_for_http(port)
+    for emitter in emitters:
+        emitter.stop()
     for emitter in emitters[:-2]:
         emitter.say_goodbye()
         outcome.withheld[emitter.name] = emitter.withheld
     # Who has taken the place of one that was killed looks around once a second, and speaks for it.
-    time.sleep(3)
+    waiting.until(lambda: len(_spool_folders(system)) <= len(system.ports), wait_s=SETTLED_S_MAX)
     system.stop_doors()
     accepted = [text for emitter in emitters for text in emitter.accepted]
     outcome.events = sum(emitter.created for emitter in emitters)
     outcome.acknowledged = len(accepted)
     for emitter in emitters:
         outcome.durable += emitter.durable
+    # Only when nothing is in flight any more it shows whether anything came twice.
+    outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())), closed=True)
     found = settled(system, accepted)
     outcome.stored = sum(found.values())
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
-    outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())), closed=True)
     outcome.differences = differences(system)
     return outcome
+
+
+def _spool_folders(system: System) -> list[Path]:
+    """One of each serving process, and one of each that was killed, until its end is told."""
+    spool = Path(system.env["LOGWEIR_DATA_DIR"]) / "spool"
+    return [path for path in spool.iterdir() if path.is_dir()]
 
 
 def settled(system: System, accepted: list[str]) -> collections.Counter[str]:
@@ -224,7 +232,6 @@ def settled(system: System, accepted: list[str]) -> collections.Counter[str]:
     while True:
         count = int(logweir("search", f"category:{system.category}", "--count", env=system.env))
         if count >= len(accepted) or time.monotonic() > deadline:
-            time.sleep(2)
             return ids_found(
                 logweir("search", f"category:{system.category}", "--json", "--size", "0", env=system.env, timeout_s=300)
             )
@@ -266,7 +273,7 @@ def faults(outcome: Outcome) -> list[str]:
     reported = {name: lost_numbers(said, name) for name in outcome.withheld}
     wrong = [name for name, numbers in outcome.withheld.items() if reported[name] != numbers]
     holds = {
-        "there was load": outcome.acknowledged > 1000,
+        "there was load": outcome.acknowledged > 100,
         "numbers were withheld": withheld > 0,
         f"acknowledged events are stored: {outcome.lost[:3]}": not outcome.lost,
         f"none is stored twice: {outcome.twice[:3]}": not outcome.twice,

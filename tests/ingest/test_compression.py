@@ -73,7 +73,6 @@ def test_every_cut_of_a_body_is_refused(writer: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=300), position=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_damage_is_refused_or_harmless(encoding: str, body: bytes, position: int, byte: int) -> None:
     """Any byte changed: a body or a refusal, never anything else."""
@@ -104,8 +103,8 @@ def test_several_parts_are_one_body(encoding: str, body: bytes, expected: bytes)
 @pytest.mark.parametrize(
     ("encoding", "body", "reason"),
     [
-        ("gzip", gzip.compress(b"a") + b"rest", "incorrect header check"),
-        ("gzip", gzip.compress(b"a") + b"\0rest", "incorrect header check"),
+        ("gzip", gzip.compress(b"a", mtime=0) + b"rest", "incorrect header check"),
+        ("gzip", gzip.compress(b"a", mtime=0) + b"\0rest", "incorrect header check"),
         ("gzip", zlib.compress(b"a"), "incorrect header check"),
         ("deflate", zlib.compress(b"a") + b"\0", "something follows its end"),
         ("deflate", zlib.compress(b"a")[:-1] + b"x", "incorrect data check"),

@@ -77,7 +77,7 @@ def test_after_an_outage_under_load_records_go_straight_to_the_queue_again(tmp_p
 
 def test_a_queue_that_confirms_nothing_slows_only_the_first(tmp_path: Path) -> None:
     """One deadline shows that it is away; nobody after that waits for it, on whichever partition."""
-    with started(tmp_path, queue_timeout_s=0.3) as bench:
+    with started(tmp_path, queue_timeout_s=2) as bench:
         bench.send(event(0))
         with bench.slow():
             assert durable_of(bench.send(event(1))) == "spool"
@@ -89,7 +89,7 @@ def test_a_queue_that_confirms_nothing_slows_only_the_first(tmp_path: Path) -> N
         bench.merger.stop(5)
         records = unrepeated(bench.records())
 
-    assert took_s < 0.25
+    assert took_s < 2
     assert sorted(events_of(records)) == sorted(event(n) for n in range(3 * PARTITIONS + 2))
 
 
@@ -360,7 +360,7 @@ def test_another_process_at_the_spools_lock_holds_nobody_up(tmp_path: Path) -> N
             answered_s = time.monotonic() - answered_s
         other.close(is_complete=True)
 
-    assert answered_s < 1
+    assert answered_s < 5
 
 
 def test_a_segment_that_cannot_be_read_stops_only_its_partition(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logweir.errors import BODY_EMPTY, EVENT_TOO_LARGE, EVENTS_TOO_MANY, LogweirError
@@ -150,7 +150,6 @@ _bodies = st.one_of(
 ).map(lambda text: text.encode(errors="surrogatepass"))  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
 @given(body=_bodies)
 @example(b'{"a":"\\ud800"}')
 @example(b'{"a":"\\ud83d\\ude00"}{"a":"\\udc00"}')
@@ -161,7 +160,6 @@ def test_bodies_are_split_as_a_second_reader_splits_them(body: bytes) -> None:
     assert _split(body) == _reference(body)
 
 
-@settings(max_examples=500, deadline=None)
 @given(body=_bodies, position=st.floats(0, 1), byte=st.integers(0, 255), cut=st.booleans())
 def test_damaged_bodies_are_judged_as_a_second_reader_judges_them(
     body: bytes, position: float, byte: int, cut: bool
@@ -173,7 +171,6 @@ def test_damaged_bodies_are_judged_as_a_second_reader_judges_them(
     assert _split(damaged) == _reference(damaged)
 
 
-@settings(max_examples=300, deadline=None)
 @given(body=_bodies)
 def test_the_exact_way_agrees_with_the_fast_one(body: bytes) -> None:
     """Which of the two ways a body goes is a matter of cost, never of the result."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.helpers import Answer, Door, answer_on, running
+from tests.ingest.helpers import FACES, Answer, Door, answer_on, running
 from tests.ingest.test_compression import BOMBS
 from tests.ingest.test_server import read_to_end, rss_bytes, until
 
@@ -28,7 +28,7 @@ LIMITS = {
 }
 
 
-@pytest.fixture(scope="module", params=["fast", "flask"])
+@pytest.fixture(scope="module", params=FACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with running(Door(tmp_path_factory.mktemp("door"), face=request.param, environment=LIMITS)) as door:
         until(lambda: door.request("GET", "/readyz").status == 200)
@@ -129,7 +129,7 @@ def test_many_unfinished_bodies_cost_no_more_than_their_limit(door: Door) -> Non
     assert grown < 9 * MEBIBYTE
 
 
-@pytest.mark.parametrize("face", ["fast", "flask"])
+@pytest.mark.parametrize("face", FACES)
 def test_bombs_cost_the_door_no_more_than_their_limit(tmp_path: Path, face: str) -> None:
     """Four at a time of 9 MiB each, gzip, deflate and zstd: 413, and the peak stays within what two may be."""
     limit = 32 * MEBIBYTE
@@ -219,7 +219,7 @@ def test_a_refused_sender_gets_its_answer_though_it_sends_on(door: Door) -> None
             assert refusal(answer_on(one_more)) == (503, "requests_too_many", "close")
             started_s = time.monotonic()
             assert read_to_end(one_more) == b""
-            assert time.monotonic() - started_s < 4
+            assert time.monotonic() - started_s < 20
 
 
 def test_requests_sent_ahead_are_bounded(door: Door) -> None:
@@ -323,11 +323,11 @@ def test_a_connection_that_idles_is_closed(door: Door) -> None:
             assert answer_on(connection).status == 200
         assert read_to_end(connection) == b""
 
-    assert 2.5 < time.monotonic() - started_s < 6
+    assert 2.5 < time.monotonic() - started_s < 30
 
 
 # --- slow readers -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("face", ["fast", "flask"])
+@pytest.mark.parametrize("face", FACES)
 def test_a_client_that_never_reads_costs_nothing_and_is_cut(tmp_path: Path, face: str) -> None:
     """Answers that nobody reads do not pile up, nor do the requests behind them, and the connection does not stay."""
     environment = {**LIMITS, "LOGWEIR_INGEST_PIPELINED_REQUESTS_MAX": "1000000"}

@@ -34,7 +34,7 @@ from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from tests import waiting
 from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.flow.product import LOGWEIR
-from tests.ingest.helpers import SOURCES, Answer, Door, running
+from tests.ingest.helpers import FACES, SOURCES, Answer, Door, running
 
 EPOCH = b"\x07" * 16
 PARTITION = 3
@@ -280,7 +280,7 @@ def working(door: Door) -> Iterator[subprocess.Popen[bytes]]:
         worker.wait(10)
 
 
-@pytest.fixture(scope="module", params=["fast", "flask"])
+@pytest.fixture(scope="module", params=FACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with running(Door(tmp_path_factory.mktemp("receipts"), face=request.param, environment=FAST)) as door:
         eventually(lambda: door.request("GET", "/readyz").status == 200)
@@ -361,6 +361,7 @@ def test_a_batch_sent_again_is_duplicate_and_other_content_a_dead_letter(door: D
     assert len(named) == sum(answer["dead_lettered"] for answer in answers)
 
 
+@pytest.mark.timeout(120)  # Workers are started again and again.
 def test_a_worker_killed_again_and_again_changes_no_answer(door: Door) -> None:
     """kill -9 at random moments: at the end each batch is settled, all indexed, and its events are there once."""
     rng = random.Random(7)
@@ -398,7 +399,8 @@ def test_a_token_that_was_not_made_here_is_nothing(door: Door) -> None:
 def test_a_broken_store_is_a_503_that_says_nothing_of_the_inside(door: Door) -> None:
     """The sender is told to ask again, the operator reads the reason in the log, and events are taken all the while."""
     token = posted(door, 1)
-    asked(door, token)
+    with working(door):
+        settled(door, token)
     main = door.data_dir / "store" / "main.sqlite"
     kept = {path: path.read_bytes() for path in main.parent.glob("main.sqlite*")}
     for path in kept:
@@ -425,6 +427,7 @@ def silent_server() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+@pytest.mark.timeout(120)  # Questions wait four seconds.
 def test_a_store_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
     """Two questions wait their time, the others are turned away at once, and events, health and metrics go on."""
     with silent_server() as port:
@@ -448,7 +451,7 @@ def test_a_store_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
     assert {"busy", "store", "timeout"} >= set(causes)  # the store's own clock may be first, or ours
     assert health == [200, 200, 200]
     assert max(durations) <= others_took_s < 3.5
-    assert 3.5 < took_s < 10
+    assert 3.5 < took_s < 60
 
 
 def _timed(action: Any) -> float:
@@ -528,4 +531,4 @@ def test_the_command_says_what_it_got_when_there_is_no_door(
 
     assert status == 2
     assert f"http://127.0.0.1:{port}: " in capsys.readouterr().err
-    assert 0.5 <= took_s < 5
+    assert 0.5 <= took_s < 20

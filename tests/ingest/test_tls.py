@@ -166,9 +166,9 @@ def test_a_changed_certificate_is_served_soon_and_breaks_no_connection(tmp_path:
         said = "has changed and is served from now on"
         for count, name in enumerate(("one.example", "two.example"), start=1):
             assert door.authority.prepare(name)
-            until(lambda: served_serial(door.port) == serial_of(file), wait_s=4)
+            until(lambda: served_serial(door.port) == serial_of(file), wait_s=40)
             # It is the master that says so, and it looks by itself.
-            until(lambda count=count: door.log.count(said) == count, wait_s=4)
+            until(lambda count=count: door.log.count(said) == count, wait_s=40)
         ended.set()
         asking.join(10)
         workers = door.workers()
@@ -195,7 +195,7 @@ def test_a_broken_pair_leaves_the_one_before(tmp_path: Path) -> None:
         door.process.send_signal(signal.SIGHUP)
         door.wait_for("Not reloaded, everything stays as it was: The private key in")
         (tmp_path / "next.key").replace(pair.key)
-        until(lambda: served_serial(door.port) == serial_of(pair.certificate), wait_s=4)
+        until(lambda: served_serial(door.port) == serial_of(pair.certificate), wait_s=40)
 
     assert served == still != serial_of(pair.certificate)
     assert door.log.count("served on; it is good until") == 1
@@ -216,7 +216,7 @@ def test_a_pair_that_cannot_be_read_ends_no_door(tmp_path: Path) -> None:
         make_pair(tmp_path)
         (tmp_path / "next").write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
         (tmp_path / "next").replace(both)
-        until(lambda: served_serial(door.port) == serial_of(both), wait_s=4)
+        until(lambda: served_serial(door.port) == serial_of(both), wait_s=40)
 
         assert served == still
         assert door.workers() == workers
@@ -246,7 +246,7 @@ def test_a_handshake_that_is_never_completed_is_cut_and_holds_up_nobody(door: Se
         connection.close()
 
     assert statuses == [200] * 5 and served_s < 1
-    assert 0.8 < time.monotonic() - started_s < 4
+    assert 0.8 < time.monotonic() - started_s < 20
     until(lambda: door.metric(FAILED % "unfinished") == unfinished + 20)
 
 
@@ -332,7 +332,7 @@ def test_send_trusts_whom_it_is_told_to(door: SecureDoor, tmp_path: Path) -> Non
     assert (trusting.returncode, "1 events accepted" in trusting.stderr) == (0, True)
     assert doubting.returncode == 2 and re.search("not to be trusted: .*--ca-file", doubting.stderr)
     assert wrong.returncode == 2 and "it holds no certificate in PEM" in wrong.stderr
-    assert time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s < 50
 
 
 def logweir(*words: str) -> subprocess.CompletedProcess[str]:

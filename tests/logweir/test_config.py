@@ -73,6 +73,16 @@ def test_a_bad_value_says_where_it_stands_and_keeps_secrets(tmp_path: Path) -> N
     assert "hunter2" not in str(masked.value)
 
 
+@pytest.mark.parametrize("prefix", ["Staging-", "-x", "a b", "a/", "x-events-", "a" * 101])
+def test_a_prefix_that_no_index_may_have_or_that_reaches_into_anothers_is_refused(prefix: str) -> None:
+    """Elasticsearch's rules for names; with "events-" in it, its indices would be those of another's days."""
+    with pytest.raises(LogweirError) as caught:
+        config.load(environment={"LOGWEIR_STORE_INDEX_PREFIX": prefix})
+
+    assert caught.value.problem is SETTING_BAD
+    assert "begin with a letter or digit, without 'events-'" in str(caught.value)
+
+
 def test_a_named_file_must_be_there_and_readable(tmp_path: Path) -> None:
     """The default file may be absent; one that was asked for may not, nor may it be broken."""
     for path in (tmp_path / "absent.toml", written(tmp_path, "[queue\n")):

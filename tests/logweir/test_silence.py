@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import AccountingSettings, SilenceSettings
@@ -247,7 +247,6 @@ def test_a_bare_emitter_is_heard_on_all_partitions_together(store: Store) -> Non
     assert world.emitter("app/web", settings=SilenceSettings(floor_s=60, learn_s=60)).expected_s == 60.0
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sets(st.integers(0, 400), max_size=60), st.integers(0, 400), st.integers(0, 400))
 def test_minutes_are_counted_as_heard_exactly(heard: set[int], first: int, last: int) -> None:
     """As a set of them does, whatever is asked for."""
@@ -258,7 +257,6 @@ def test_minutes_are_counted_as_heard_exactly(heard: set[int], first: int, last:
     assert Ear(bits).minutes_between(1000 + first, 1000 + last) == len(heard & set(range(first, last + 1)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sets(st.integers(0, 300), min_size=2), st.sets(st.integers(0, 300)), st.integers(0, 2))
 def test_the_usual_gap_is_what_lies_between_in_minutes_that_were_heard(
     spoke: set[int], deaf: set[int], forgiven: int

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.outcomes import Outcome
@@ -85,7 +85,6 @@ def numbers_of(ranges: list[tuple[int, int]]) -> set[int]:
 
 
 @given(histories)
-@settings(max_examples=400)
 def test_gaps_are_those_of_brute_force(history: list[tuple[str, int, int]]) -> None:
     """Missing, lost with its numbers, and recovered are what looking at each number by itself gives."""
     tracker, brute, _ = play(history)
@@ -101,7 +100,6 @@ def test_gaps_are_those_of_brute_force(history: list[tuple[str, int, int]]) -> N
 
 
 @given(histories_with_drops)
-@settings(max_examples=300)
 def test_what_an_emitter_made_is_accounted_for_and_counts_never_fall(history: list[tuple[str, int, int]]) -> None:
     """created = accepted + dropped + lost + missing, unless more is said to be dropped than is missing."""
     tracker, _, seen = play(history)
@@ -113,7 +111,6 @@ def test_what_an_emitter_made_is_accounted_for_and_counts_never_fall(history: li
 
 
 @given(histories, st.integers(1, 4))
-@settings(max_examples=300)
 def test_a_tracker_with_too_many_gaps_keeps_counts_exact(history: list[tuple[str, int, int]], ranges_max: int) -> None:
     """The oldest gaps are only counted then, as lost; what of them comes after all is recovered."""
     tracker, brute, seen = play(history, ranges_max=ranges_max)
@@ -152,7 +149,6 @@ def test_a_report_of_drops_that_comes_late_heals_what_was_called_lost() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(0, 4), st.booleans()), max_size=25))
-@settings(max_examples=300)
 def test_each_number_belongs_to_the_day_on_which_it_came_first(moves: list[tuple[int, int, int, bool]]) -> None:
     """Whatever comes again later, earlier, or after a restart."""
     tracker, days = Tracker("e"), dict[int, str]()
@@ -178,7 +174,6 @@ day_moves = st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(0, 11),
 
 
 @given(st.lists(day_moves, max_size=40), st.integers(1, 3))
-@settings(max_examples=300)
 def test_of_numbers_that_are_only_counted_the_days_on_which_they_may_have_come_are_known(
     moves: list[tuple[int, int, int, bool]], ranges_max: int
 ) -> None:

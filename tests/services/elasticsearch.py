@@ -21,6 +21,7 @@ from typing import Any
 from tests.services.errors import MissingTool, ServiceError
 from tests.services.fetch import ELASTICSEARCH_9, elasticsearch_home, fetch_elasticsearch, java_for_elasticsearch
 from tests.services.instance import Instance
+from tests.services.java import extra_options
 from tests.services.process import ServerProcess, choose_ports, require_free
 
 START_WAIT_S_MAX = 180.0
@@ -134,9 +135,9 @@ class Elasticsearch(Instance):
         partial = self.directory / "config.partial"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(home / "config", partial)
-        heap = f"-Xms{self._heap_mb}m\n-Xmx{self._heap_mb}m\n-XX:-UsePerfData\n-XX:-HeapDumpOnOutOfMemoryError\n"
+        heap = [f"-Xms{self._heap_mb}m", f"-Xmx{self._heap_mb}m", "-XX:-UsePerfData", "-XX:-HeapDumpOnOutOfMemoryError"]
         (partial / "jvm.options.d").mkdir(exist_ok=True)
-        (partial / "jvm.options.d" / "logweir.options").write_text(heap)
+        (partial / "jvm.options.d" / "logweir.options").write_text("\n".join([*heap, *extra_options(), ""]))
         if self.security:
             self._make_certificate(partial, environment)
             self._make_keystore(home, partial, environment)

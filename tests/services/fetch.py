@@ -76,6 +76,11 @@ def missing_for_elasticsearch(version: str) -> str:
     return ""
 
 
+def newest_elasticsearch() -> str:
+    """The newest version that this machine can run."""
+    return ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
+
+
 def fetch_all(say: Callable[[str], None] = print) -> None:
     """Fetch all that this machine can run; one line per step. Raises MissingTool, ServiceError."""
     ensure_tools(say)

@@ -27,6 +27,7 @@ from tests.services.fetch import (
     ensure_tools,
     kafka_home,
     missing_for_elasticsearch,
+    newest_elasticsearch,
 )
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
@@ -75,13 +76,13 @@ def elasticsearch(request: pytest.FixtureRequest) -> Any:
     if url := os.environ.get("LOGWEIR_TEST_ELASTICSEARCH"):
         return RunningElasticsearch(url)
     return request.getfixturevalue(
-        "elasticsearch_8" if missing_for_elasticsearch(ELASTICSEARCH_9) else "elasticsearch_9"
+        "elasticsearch_8" if newest_elasticsearch() == ELASTICSEARCH_8 else "elasticsearch_9"
     )
 
 
 @pytest.fixture(scope="session")
 def elasticsearch_secured(session_service_directory: Path) -> Iterator[Elasticsearch]:
-    version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
+    version = newest_elasticsearch()
     _require(is_fetched(version), f"Elasticsearch {version}")
     with Elasticsearch(session_service_directory / "secured", version, security=True) as running:
         yield running

@@ -18,6 +18,15 @@ class Java:
         return str(self.home / "bin" / "java")
 
 
+def extra_options() -> list[str]:
+    """What is given to the servers' Java besides, in LOGWEIR_TEST_JAVA_OPTIONS.
+
+    Tests set -XX:TieredStopAtLevel=1: servers that live for minutes start with half the processor time without the
+    second compiler. Benchmarks do not.
+    """
+    return os.environ.get("LOGWEIR_TEST_JAVA_OPTIONS", "").split()
+
+
 def find_java(at_least: int) -> Java | None:
     """Return the oldest runtime here of at least that major version, or None.
 

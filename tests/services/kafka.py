@@ -13,6 +13,7 @@ from typing import Any
 from tests.services.errors import ServiceError
 from tests.services.fetch import fetch_kafka, java_for_kafka
 from tests.services.instance import Instance
+from tests.services.java import extra_options
 from tests.services.process import STOP_WAIT_S_MAX, ServerProcess, choose_ports, require_free
 
 START_WAIT_S_MAX = 90.0
@@ -112,7 +113,7 @@ class Kafka(Instance):
             format_ = [java, "-Xmx128m", log4j, "-cp", jars, "kafka.tools.StorageTool", "format"]
             _run_once([*format_, "-t", self._cluster_id, "-c", str(config)])
         self.processes[n - 1].launch(
-            [java, *JAVA_OPTIONS, log4j, "-cp", jars, "kafka.Kafka", str(config)],
+            [java, *JAVA_OPTIONS, *extra_options(), log4j, "-cp", jars, "kafka.Kafka", str(config)],
             dies_with_parent=self.dies_with_parent,
         )
 

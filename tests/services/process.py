@@ -4,6 +4,7 @@ Linux only: it reads /proc.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -26,6 +27,8 @@ PORT_WAIT_S_MAX = 2.0  # the kernel closes a killed server's sockets a little la
 # Below the kernel's range for outgoing connections (from 32768): a port that a killed server leaves for a second
 # is not given away before the server starts again.
 PORTS = range(20_000, 32_000)
+# Test processes side by side: each has its part of the ports, so that two never choose the same.
+PROCESSES_MAX = 12
 
 # The kernel ends a child when the *thread* that started it ends, not the process (man 2 prctl, PR_SET_PDEATHSIG).
 # So one thread starts them all and lives as long as the interpreter: a test may call start() from a thread of its own.
@@ -177,10 +180,26 @@ def choose_ports(count: int, *, first_wanted: int | None = None) -> list[int]:
     if first_wanted is not None:
         chosen.append(next(port for port in range(first_wanted, 65_536) if port_is_free(port)))
     while len(chosen) < count:
-        port = random.choice(PORTS)
-        if port not in chosen and port_is_free(port):
+        port = next(_ports)
+        if port_is_free(port):
             chosen.append(port)
     return chosen
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, and that no other process of the test run will choose."""
+    return choose_ports(1)[0]
+
+
+def _own_ports() -> Iterator[int]:
+    """The ports of this process of the test run, in random order, again and again: none twice in a short time."""
+    of_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")) + 1
+    own = list(PORTS)[of_process % PROCESSES_MAX :: PROCESSES_MAX]
+    random.shuffle(own)
+    return itertools.cycle(own)
+
+
+_ports = _own_ports()
 
 
 def require_free(ports: Sequence[int], *, name: str) -> None:

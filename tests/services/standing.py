@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.services.elasticsearch import Elasticsearch
-from tests.services.fetch import ELASTICSEARCH_8, ELASTICSEARCH_9, fetch_all, missing_for_elasticsearch
+from tests.services.fetch import fetch_all, newest_elasticsearch
 from tests.services.kafka import Kafka
 
 HOME = Path(__file__).resolve().parents[2] / ".services"
@@ -69,10 +69,9 @@ def status() -> bool:
 
 
 def _instances() -> tuple[Kafka, Elasticsearch]:
-    version = ELASTICSEARCH_8 if missing_for_elasticsearch(ELASTICSEARCH_9) else ELASTICSEARCH_9
     kafka = Kafka(_data() / "kafka", port_wanted=KAFKA_PORT, dies_with_parent=False)
     elasticsearch = Elasticsearch(
-        _data() / "elasticsearch", version, port_wanted=ELASTICSEARCH_PORT, dies_with_parent=False
+        _data() / "elasticsearch", newest_elasticsearch(), port_wanted=ELASTICSEARCH_PORT, dies_with_parent=False
     )
     return kafka, elasticsearch
 

@@ -101,4 +101,4 @@ def running_worker(settings: Settings, queue: Queue, store: Store) -> Iterator[W
     assert not thread.is_alive()
 
 
-eventually = functools.partial(waiting.until, wait_s=15)
+eventually = functools.partial(waiting.until, wait_s=40)

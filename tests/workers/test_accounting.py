@@ -119,7 +119,7 @@ def test_a_number_that_never_came_is_lost_although_the_queue_is_silent(
             tracker = EmitterState.from_body(id, found[id].body).epochs["e1"]
             return tracker.lost_ranges(watermark_us=position(store, queue)["watermark_us"], late_us=1_000_000)
 
-        eventually(lambda: lost() == [(3, 3), (5, 5)], wait_s=20)
+        eventually(lambda: lost() == [(3, 3), (5, 5)], wait_s=40)
 
 
 def test_a_store_that_is_away_when_a_new_emitter_comes_stops_nothing(

@@ -92,7 +92,7 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
         "both": ("B", 1, [["run 1", 2, 2]]),
     }
     with running_worker(settings, queue, store):
-        eventually(lambda: losses() == expected, wait_s=20)
+        eventually(lambda: losses() == expected, wait_s=40)
     door.close()
     queue.close()
     store.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import WorkerSettings
@@ -548,7 +548,6 @@ def _is_understood(leaf: Any) -> bool:
     return leaf == "-" or (type(leaf) is str and leaf.upper() in SEVERITIES) or time_of(leaf) is not None
 
 
-@settings(max_examples=200)
 @given(_event)
 def test_any_json_object_is_normalised_and_nothing_of_it_is_lost(event: dict[str, Any]) -> None:
     """Only known fields, of the right type, bounded; the same again for the same event; each leaf is still there."""

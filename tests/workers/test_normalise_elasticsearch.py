@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from logweir_workers.decode import event_of
 from logweir_workers.normalise import KEYWORD_LENGTH_MAX, LEVELS_MAX, Context, normalise, words_for
+from tests.contract.stores import ELASTICSEARCH
+from tests.proof import size
 
 IGNORE_ABOVE = 8000
 MAPPINGS = {
@@ -77,7 +79,7 @@ def _refused(server: Any, events: list[dict[str, Any]]) -> list[Any]:
     return [item["create"]["error"] for item in items if "error" in item["create"]]
 
 
-@pytest.fixture(params=["elasticsearch_8", "elasticsearch_9"])
+@pytest.fixture(params=ELASTICSEARCH)
 def server(request: pytest.FixtureRequest) -> Any:
     """Each version with an index as the events' own, but for what does not matter here."""
     server = request.getfixturevalue(request.param)
@@ -101,12 +103,13 @@ _value = st.recursive(
 )
 
 
+@pytest.mark.sized
 def test_elasticsearch_takes_whatever_was_sent(server: Any) -> None:
     """First the forms that it is known to refuse raw, then any JSON."""
     for what, event in HOSTILE.items():
         assert _refused(server, [event]) == [], what
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=size(40, 1000), deadline=None)
     @given(st.lists(st.dictionaries(_name, _value, max_size=4), min_size=5, max_size=10))
     def takes_any(events: list[dict[str, Any]]) -> None:
         assert _refused(server, events) == []

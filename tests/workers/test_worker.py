@@ -258,6 +258,7 @@ def test_looking_for_old_windows_keeps_no_worker_from_reading(
     assert [one["summary"] for one in found(store)] == ["meanwhile"]
 
 
+@pytest.mark.timeout(120)  # They are away for twelve seconds.
 def test_a_store_and_a_queue_that_go_away_for_a_while_stop_no_worker(
     settings: Settings, queue: Queue, store: Store, door: Door
 ) -> None:

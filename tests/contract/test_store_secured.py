@@ -1,8 +1,12 @@
-"""The rights in Elasticsearch that docs/how-to names are enough."""
+"""The store behind TLS, a password or an API key: what is refused is said, and the rights that docs/how-to names do."""
+
+from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -12,10 +16,56 @@ from logweir.errors import LogweirError
 from logweir.event import Provenance
 from logweir.query import parse
 from logweir.store import DeadLetter, Document, LedgerDocument, LetterFilter, Written, open_store
-from tests.deploy.compose import ROOT
+from tests.contract.test_store import found, some
+from tests.contract.test_store_failures import problem_of
 from tests.services.elasticsearch import Elasticsearch
 
+# A server with a certificate and passwords of its own is started for them.
+pytestmark = pytest.mark.timeout(300)
+ROOT = Path(__file__).resolve().parents[2]
 DAY = "19700101"
+
+
+def test_password_and_api_key_work_over_tls(elasticsearch_secured: Any) -> None:
+    """With the CA file and either kind of credentials, all of the store works."""
+    server = elasticsearch_secured
+    for credentials in (
+        {"username": server.username, "password": SecretStr(server.password)},
+        {"api_key": SecretStr(server.api_key())},
+    ):
+        with closing(open_store(StoreSettings(url=server.url, ca_file=server.ca_file, **credentials))) as store:
+            store.prepare()
+
+            assert all(item.written in (Written.CREATED, Written.EXISTS) for item in store.index(some(2)))
+            assert sorted(found(store)) == ["e1", "e2"]
+            assert store.claim("p", "one").generation > 0
+            assert "cluster" in store.check()
+
+
+def test_wrong_credentials_are_store_refuses(elasticsearch_secured: Any) -> None:
+    """A wrong password or none, and a key without rights, are refused and not tried for ever."""
+    server = elasticsearch_secured
+    narrow = server.api_key("narrow", {"r": {"cluster": ["manage_index_templates"], "index": []}})
+    for credentials, status in (
+        ({"username": server.username, "password": SecretStr("wrong")}, "401"),
+        ({}, "401"),
+        ({"api_key": SecretStr(narrow)}, "unauthorized"),
+    ):
+        settings = StoreSettings(url=server.url, ca_file=server.ca_file, **credentials)
+        with closing(open_store(settings)) as store:
+            error = problem_of(lambda store=store: store.index(some(1)))
+
+            assert error.problem.code == "store_refuses"
+            assert status in error.detail
+
+
+def test_untrusted_certificate_is_store_down(elasticsearch_secured: Any) -> None:
+    """Without the CA file the server is not believed, and the error says why."""
+    with closing(open_store(StoreSettings(url=elasticsearch_secured.url))) as store:
+        error = problem_of(lambda: store.index(some(1)))
+
+    assert error.problem.code == "store_down"
+    assert "certificate verify failed" in error.detail
 
 
 def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elasticsearch) -> None:

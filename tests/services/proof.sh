@@ -1,0 +1,10 @@
+# `make proof`: what `make test` leaves out or does a little of, with another seed each time. Words are pytest's.
+
+set -euo pipefail
+
+seed=${LOGWEIR_TEST_SEED:-$RANDOM}
+echo "LOGWEIR_TEST_SEED=$seed" >&2
+.venv/bin/python -m tests.services fetch
+# Two processes: some of it keeps both cores busy by itself.
+LOGWEIR_TEST_SEED=$seed LOGWEIR_TEST_PROOF=1 LOGWEIR_TEST_STRICT=1 exec .venv/bin/python -m pytest tests \
+    -n 2 --dist loadscope --no-loadscope-reorder -m "proof or sized" --hypothesis-seed="$seed" "$@"
