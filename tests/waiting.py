@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable
 
 
-def until(condition: Callable[[], object], *, wait_s: float) -> None:
-    """Return as soon as the condition holds; fail the test when it does not within ``wait_s`` seconds."""
+def until(condition: Callable[[], object], *, wait_s: float = 40.0) -> None:
+    """Return as soon as the condition holds; fail the test when it does not within ``wait_s`` seconds.
+
+    By default ten times what anything takes that a test waits for without saying so.
+    """
     end_s = time.monotonic() + wait_s
     while not condition():
         assert time.monotonic() < end_s, "it did not happen in time"

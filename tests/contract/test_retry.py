@@ -23,7 +23,8 @@ from logweir.store import DeadLetter, LedgerDocument, LetterFilter, Store, open_
 from logweir_workers import enrich
 from logweir_workers.retry import Result, Retrier
 from tests.contract.stores import settings_of
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 BOTH = pytest.mark.parametrize("product", ("sqlite", "elasticsearch"), indirect=True)
 """For what a store has a say in; the rest is asked of the quick one only."""
@@ -42,7 +43,7 @@ class Fixture:
         position = f"position:{self.settings.worker.group}:{self.queue.topic_id()}:0"
         with running_worker(self.settings, self.queue, self.store):
             end = self.queue.offsets(0)[1]
-            eventually(
+            until(
                 lambda: (
                     (one := self.store.read_ledger([position]).get(position)) is not None
                     and one.body.get("next_offset") == end

@@ -194,7 +194,7 @@ def send_known_traffic(system: Observed) -> list[int]:
 
 def write_what_no_door_writes(system: Observed) -> None:
     """A record of two events one of which no worker can read, its window's marker, and what is no record."""
-    until(lambda: time.time() % 60 < 55, wait_s=40)
+    until(lambda: time.time() % 60 < 55)
     with closing(open_queue(config.load(environment=system.env).queue)) as queue:
         door = helpers.Door(queue)
         door.write(helpers.batch(b"{", b'{"summary":"forged"}', key="forged"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
 import json
 import os
@@ -27,8 +26,8 @@ from logweir.config import QueueSettings
 from logweir.keys import KeysFile
 from logweir.queue.sqlite import SqliteQueue
 from logweir.record import Kind, Record
-from tests import waiting
 from tests.services.process import free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in (".", "ingest", "workers", "console"))
@@ -158,9 +157,6 @@ class SecureDoor(Door):
         return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=trusted)
 
 
-until = functools.partial(waiting.until, wait_s=40)
-
-
 def connected_to_each(door: Door, processes: int = 1) -> list[http.client.HTTPConnection]:
     """A kept connection to each of the door's processes, as soon as all of them take events; each has taken one.
 
@@ -178,7 +174,7 @@ def connected_to_each(door: Door, processes: int = 1) -> list[http.client.HTTPCo
             connection.close()
         return len(found) == processes
 
-    waiting.until(have_all_answered, wait_s=40)
+    until(have_all_answered)
     return list(found.values())
 
 

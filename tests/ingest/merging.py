@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import sqlite3
@@ -24,8 +23,8 @@ from logweir_ingest.link import QueueLink
 from logweir_ingest.merge import Merger, Result
 from logweir_ingest.room import Room
 from logweir_ingest.spool import Generation, Spool
-from tests import waiting
 from tests.ingest.helpers import of_kind, records_of
+from tests.waiting import until
 
 WINDOW = 29_833_333
 PARTITIONS = 4
@@ -189,9 +188,6 @@ class Bench:
             yield
         finally:
             os.rename(away, self.path)
-
-
-until = functools.partial(waiting.until, wait_s=40)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import socket
 import time
@@ -10,10 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import waiting
 from tests.ingest.helpers import Door, events_of, running
-
-until = functools.partial(waiting.until, wait_s=40)
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

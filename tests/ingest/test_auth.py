@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import http.client
 import json
 import socket
@@ -28,9 +27,9 @@ from logweir_ingest.auth import KeyReader, Keys
 from logweir_ingest.proxies import SourceAddress
 from logweir_workers.decode import event_of
 from logweir_workers.normalise import Context, normalise
-from tests import waiting
 from tests.ingest.helpers import FACES, Answer, Door, connected_to_each, is_ready, of_kind, running
 from tests.services.kafka import Kafka
+from tests.waiting import until
 
 FROM_ANYWHERE = {
     "LOGWEIR_INGEST_TRUSTED_PROXIES": "127.0.0.0/8",
@@ -47,9 +46,6 @@ def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 one_face = pytest.mark.parametrize("door", ["fast"], indirect=True)
 """For what takes seconds and is the same code behind both faces."""
-
-
-until = functools.partial(waiting.until, wait_s=40)
 
 
 def answered(door: Door, key: str, connections: list[http.client.HTTPConnection]) -> set[int]:
@@ -315,6 +311,27 @@ def test_hand_edits_in_several_steps_refuse_nobody(door: Door) -> None:
     assert {status for _, status in sender.statuses} == {202}
     assert send(door, another, {}).status == 202
     assert door.log.count(f"{path} is gone. The keys stay as they were.") == 1
+
+
+def test_a_file_counts_when_two_looks_find_it_the_same(tmp_path: Path) -> None:
+    """What is good in itself but not whole, as an editor leaves it between two steps, is not in force at once."""
+    path = tmp_path / "keys.toml"
+    KeysFile(path).add("first")
+    key = KeysFile(path).add("second").encode()
+    keys, whole = Keys(path), path.read_text()
+    path.write_text(whole[: whole.rindex("[[key]]")])
+    keys.check()
+    after_one = keys.find(key)
+    path.write_text(whole + "\n# by hand\n")
+    keys.check()
+    keys.check()
+    when_whole = keys.find(key)
+    path.write_text(whole[: whole.rindex("[[key]]")])
+    keys.check()
+    keys.check()
+
+    assert after_one is not None and when_whole is not None
+    assert keys.find(key) is None
 
 
 @pytest.fixture

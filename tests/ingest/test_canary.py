@@ -11,7 +11,8 @@ import pytest
 from logweir.record import Kind
 from logweir_ingest.canary import Canary
 from tests.ingest.helpers import of_kind
-from tests.ingest.merging import PARTITIONS, Bench, started, until
+from tests.ingest.merging import PARTITIONS, Bench, started
+from tests.waiting import until
 
 
 @pytest.fixture

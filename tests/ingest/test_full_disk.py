@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from logweir_ingest.spool import Spool
-from tests.ingest.helpers import Door, is_ready, running, until
+from tests.ingest.helpers import Door, is_ready, running
+from tests.waiting import until
 
 SIZE = "4m"
 

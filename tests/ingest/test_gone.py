@@ -22,7 +22,8 @@ from logweir_ingest.enqueue import Result
 from logweir_ingest.gone import LastWords
 from logweir_ingest.spool import Spool
 from tests.ingest.helpers import of_kind
-from tests.ingest.merging import PARTITIONS, Bench, started, unrepeated, until
+from tests.ingest.merging import PARTITIONS, Bench, started, unrepeated
+from tests.waiting import until
 
 
 def killed(folder: Path, name: str, *, spooled: int = 1, partitions: int = PARTITIONS) -> Bench:

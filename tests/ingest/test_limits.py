@@ -15,7 +15,8 @@ import pytest
 
 from tests.ingest.helpers import FACES, Answer, Door, answer_on, running
 from tests.ingest.test_compression import BOMBS
-from tests.ingest.test_server import read_to_end, rss_bytes, until
+from tests.ingest.test_server import read_to_end, rss_bytes
+from tests.waiting import until
 
 MEBIBYTE = 1024 * 1024
 LIMITS = {

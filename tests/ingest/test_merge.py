@@ -27,8 +27,8 @@ from tests.ingest.merging import (
     numbered_without_a_gap,
     started,
     unrepeated,
-    until,
 )
+from tests.waiting import until
 
 
 @pytest.fixture

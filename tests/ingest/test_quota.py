@@ -17,9 +17,9 @@ from logweir.key_terms import Terms
 from logweir.keys import KeysFile
 from logweir.record import Kind
 from logweir_ingest.quota import BYTES, EVENTS, FailedAttempts, Quota, Quotas
-from tests import waiting
 from tests.ingest.helpers import Answer, Door, connected_to_each, events_of, is_ready, of_kind, running
 from tests.services.kafka import Kafka
+from tests.waiting import until
 
 
 class Clock:
@@ -277,7 +277,7 @@ def test_a_door_lets_in_what_the_quota_says(tmp_path: Path) -> None:
     """Under load no more; the rest is 429 with Retry-After, and nothing of it is in the queue."""
     key = KeysFile(tmp_path / "keys.toml").add("limited", terms=Terms(events_per_second=200))
     with running(Door(tmp_path)) as door:
-        waiting.until(lambda: is_ready(door), wait_s=40)
+        until(lambda: is_ready(door))
         answers = load(door, key, events_per_batch=10, seconds=5)
         others = [door.post(b"{}") for _ in range(5)]
         rejected = door.metric('logweir_ingest_rejected_requests_total{reason="quota_exceeded"}')
@@ -316,7 +316,7 @@ def test_a_good_key_is_let_in_where_others_fail(tmp_path: Path) -> None:
     """Strangers get 429 beyond the limit; the same address with a good key is let in all the while."""
     environment = {"LOGWEIR_INGEST_FAILED_ATTEMPTS_PER_MINUTE_MAX": "5"}
     with running(Door(tmp_path, environment=environment)) as door:
-        waiting.until(lambda: is_ready(door), wait_s=40)
+        until(lambda: is_ready(door))
         failures = []
         for turn in range(20):
             headers = {"X-Log-Key": f"wrong-{turn}"} if turn % 2 else {}

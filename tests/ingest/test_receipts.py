@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import random
@@ -31,10 +30,10 @@ from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import LedgerDocument, Store, open_store
 from logweir.window import window_id
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
-from tests import waiting
 from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.flow.product import LOGWEIR
 from tests.ingest.helpers import FACES, SOURCES, Answer, Door, running
+from tests.waiting import until
 
 EPOCH = b"\x07" * 16
 PARTITION = 3
@@ -283,11 +282,8 @@ def working(door: Door) -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture(scope="module", params=FACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with running(Door(tmp_path_factory.mktemp("receipts"), face=request.param, environment=FAST)) as door:
-        eventually(lambda: door.request("GET", "/readyz").status == 200)
+        until(lambda: door.request("GET", "/readyz").status == 200)
         yield door
-
-
-eventually = functools.partial(waiting.until, wait_s=30)
 
 
 def posted(door: Door, count: int, headers: dict[str, str] | None = None, *, summary: str = "event") -> str:
@@ -313,7 +309,7 @@ def settled(door: Door, token: str) -> dict[str, Any]:
         found.update(answer.json)
         return bool(answer.json["state"] == "settled")
 
-    eventually(look)
+    until(look)
     return found
 
 
@@ -436,7 +432,7 @@ def test_a_store_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
             "LOGWEIR_INGEST_RECEIPTS_TIMEOUT_S": "4",
         }  # fmt: skip
         with running(Door(tmp_path, environment=environment)) as door, ThreadPoolExecutor(8) as pool:
-            eventually(lambda: door.request("GET", "/readyz").status == 200)
+            until(lambda: door.request("GET", "/readyz").status == 200)
             token = posted(door, 1)
             started = time.monotonic()
             questions = [pool.submit(asked, door, token) for _ in range(8)]
@@ -445,7 +441,7 @@ def test_a_store_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
             others_took_s = time.monotonic() - started
             causes = [problem(one.result(), 503, "receipt_unanswered")["cause"] for one in questions]
             took_s = time.monotonic() - started
-            eventually(lambda: asked(door, token).json["cause"] != "busy")  # the slots come free
+            until(lambda: asked(door, token).json["cause"] != "busy")  # the slots come free
 
     assert causes.count("busy") == 6
     assert {"busy", "store", "timeout"} >= set(causes)  # the store's own clock may be first, or ours
@@ -465,7 +461,7 @@ def test_a_store_that_is_away_is_a_503_and_costs_no_event(tmp_path: Path) -> Non
     with closing(socket.create_server(("127.0.0.1", 0))) as unused:
         port = unused.getsockname()[1]
     with running(Door(tmp_path, environment={"LOGWEIR_STORE_URL": f"http://127.0.0.1:{port}"})) as door:
-        eventually(lambda: door.request("GET", "/readyz").status == 200)
+        until(lambda: door.request("GET", "/readyz").status == 200)
         answer = asked(door, posted(door, 2))
 
     assert problem(answer, 503, "receipt_unanswered")["cause"] == "store"
@@ -484,7 +480,7 @@ def test_questions_at_once_are_bounded_and_their_slots_come_back(tmp_path: Path)
         with pytest.raises(LogweirError) as caught:
             receipts.of(token)
         causes.append(caught.value.numbers["cause"])
-        eventually(lambda: not any(thread.name == "receipt" for thread in threading.enumerate()))
+        until(lambda: not any(thread.name == "receipt" for thread in threading.enumerate()))
 
     assert causes == ["store"] * 3
 

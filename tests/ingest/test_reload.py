@@ -35,10 +35,10 @@ from tests.ingest.helpers import (
     is_ready,
     of_kind,
     running,
-    until,
 )
 from tests.ingest.merging import unrepeated
 from tests.services.kafka import Kafka
+from tests.waiting import until
 
 # Doors that are started, reloaded and stopped, on a Kafka of their own.
 pytestmark = pytest.mark.timeout(180)

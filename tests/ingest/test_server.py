@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import random
 import signal
@@ -18,8 +17,8 @@ import pytest
 
 from logweir.cli import main
 from logweir.record import Kind, Marker
-from tests import waiting
 from tests.ingest.helpers import FACES, Door, events_of, of_kind, running
+from tests.waiting import until
 
 TIMES = {"LOGWEIR_INGEST_HEADER_TIMEOUT_S": "1", "LOGWEIR_INGEST_BODY_TIMEOUT_S": "1.5"}
 
@@ -29,9 +28,6 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     with running(Door(tmp_path_factory.mktemp("door"), environment=TIMES)) as door:
         until(lambda: door.request("GET", "/readyz").status == 200)
         yield door
-
-
-until = functools.partial(waiting.until, wait_s=40)
 
 
 def rss_bytes(pid: int) -> int:

@@ -26,7 +26,8 @@ from cryptography.x509.oid import NameOID
 from logweir.authority import Authority
 from logweir.cli import main
 from logweir.tls import Pair, load
-from tests.ingest.helpers import SOURCES, Door, SecureDoor, is_ready, running, until
+from tests.ingest.helpers import SOURCES, Door, SecureDoor, is_ready, running
+from tests.waiting import until
 
 DAY = datetime.timedelta(days=1)
 EXPIRES = "logweir_ingest_tls_certificate_expires_seconds"
@@ -166,9 +167,9 @@ def test_a_changed_certificate_is_served_soon_and_breaks_no_connection(tmp_path:
         said = "has changed and is served from now on"
         for count, name in enumerate(("one.example", "two.example"), start=1):
             assert door.authority.prepare(name)
-            until(lambda: served_serial(door.port) == serial_of(file), wait_s=40)
+            until(lambda: served_serial(door.port) == serial_of(file))
             # It is the master that says so, and it looks by itself.
-            until(lambda count=count: door.log.count(said) == count, wait_s=40)
+            until(lambda count=count: door.log.count(said) == count)
         ended.set()
         asking.join(10)
         workers = door.workers()
@@ -195,7 +196,7 @@ def test_a_broken_pair_leaves_the_one_before(tmp_path: Path) -> None:
         door.process.send_signal(signal.SIGHUP)
         door.wait_for("Not reloaded, everything stays as it was: The private key in")
         (tmp_path / "next.key").replace(pair.key)
-        until(lambda: served_serial(door.port) == serial_of(pair.certificate), wait_s=40)
+        until(lambda: served_serial(door.port) == serial_of(pair.certificate))
 
     assert served == still != serial_of(pair.certificate)
     assert door.log.count("served on; it is good until") == 1
@@ -216,7 +217,7 @@ def test_a_pair_that_cannot_be_read_ends_no_door(tmp_path: Path) -> None:
         make_pair(tmp_path)
         (tmp_path / "next").write_bytes(pair.certificate.read_bytes() + pair.key.read_bytes())
         (tmp_path / "next").replace(both)
-        until(lambda: served_serial(door.port) == serial_of(both), wait_s=40)
+        until(lambda: served_serial(door.port) == serial_of(both))
 
         assert served == still
         assert door.workers() == workers

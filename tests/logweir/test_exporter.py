@@ -33,7 +33,7 @@ from tests.flow.product import Process, environment, free_port
 from tests.logweir import silence_world
 from tests.logweir.silence_world import World
 from tests.waiting import until
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.workers.helpers import Door, batch, running_worker
 
 EMITTERS = 1000
 SILENT_MINUTES = 60
@@ -97,12 +97,12 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
     lag = ("logweir_queue_lag_records", settings.worker.group, "0", queue.topic)
     with running_worker(settings, queue, store):
         # What comes a while later shows that the missing one is late.
-        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=40)
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6)
         time.sleep(1.2)
         door.write_as(Kind.CANARY, [batch(high=1, key="")])
-        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 1, wait_s=40)
+        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 1)
         # An idle worker finds out by itself, and might end before it has read the last record.
-        until(lambda: refreshed(settings, queue, store)[lag] == 0, wait_s=40)
+        until(lambda: refreshed(settings, queue, store)[lag] == 0)
     found = refreshed(settings, queue, store)
     door.close()
 
@@ -132,7 +132,7 @@ def test_what_the_queue_lost_is_not_called_lost_before_the_door(settings: Settin
     app = {"key": "app", "emitter": "web-1", "epoch": "run"}
     with running_worker(settings, queue, store):
         door.write(batch(b'{"n":1}', sequence_first=1, high=1, id=b"\x01" * 16, **app))
-        until(lambda: refreshed(settings, queue, store)["logweir_events_total", "indexed"] == 1, wait_s=40)
+        until(lambda: refreshed(settings, queue, store)["logweir_events_total", "indexed"] == 1)
     door.write(batch(b'{"n":2}', b'{"n":3}', sequence_first=2, high=3, id=b"\x02" * 16, **app))
     door.write(batch(b'{"n":1}', b'{"n":2}', b'{"n":3}', key="bare", id=b"\x03" * 16))
     with sqlite3.connect(settings.data_dir / "queue.sqlite") as connection:
@@ -143,10 +143,10 @@ def test_what_the_queue_lost_is_not_called_lost_before_the_door(settings: Settin
         Kind.MARKER, Marker([Accepted("app", "web-1", 4, 0), Accepted("bare", None, 3, 0)], []), first=1, count=7
     )
     with running_worker(settings, queue, store):
-        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 7, wait_s=40)
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 7)
         time.sleep(1.2)
         door.write_as(Kind.CANARY, [batch(high=1, key="")])
-        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 3, wait_s=40)
+        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 3)
     found = refreshed(settings, queue, store)
     door.close()
 
@@ -162,7 +162,7 @@ def test_no_total_falls_when_old_books_are_let_go_of(settings: Settings, queue: 
     door = Door(queue)
     write_traffic(door)
     with running_worker(settings, queue, store):
-        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=40)
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6)
     door.close()
     group, limits = settings.worker.group, settings.accounting
     ledgers = [
@@ -251,7 +251,7 @@ def test_what_is_settled_is_known_of_a_partition_that_nobody_has_read(
     empty = refreshed(settings, queue, store)
     with running_worker(settings, queue, store):
         # On start it writes a position for each partition: nothing is in any of them.
-        until(lambda: len(read_positions(store, settings.worker.group)) == queue.partition_count(), wait_s=40)
+        until(lambda: len(read_positions(store, settings.worker.group)) == queue.partition_count())
     door = Door(queue)
     door.write(batch(b"{}"))
     time.sleep(0.3)
@@ -259,7 +259,6 @@ def test_what_is_settled_is_known_of_a_partition_that_nobody_has_read(
     with running_worker(settings, queue, store):
         until(
             lambda: refreshed(settings, queue, store)["logweir_queue_lag_records", "logweir", "0", "queue"] == 0,
-            wait_s=40,
         )
         again = refreshed(settings, queue, store)
     door.close()
@@ -275,14 +274,13 @@ def test_no_counter_falls_when_everything_restarts(settings: Settings, queue: Qu
     door = Door(queue)
     payload = write_traffic(door)
     with running_worker(settings, queue, store):
-        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6, wait_s=40)
+        until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6)
     before = refreshed(settings, queue, store)
     door.write_bytes(payload)
     with running_worker(settings, queue, store) as worker:
-        eventually(lambda: worker.stalled() is None)
+        until(lambda: worker.stalled() is None)
         until(
             lambda: refreshed(settings, queue, store)["logweir_queue_lag_records", "logweir", "0", "queue"] == 0,
-            wait_s=40,
         )
     after = refreshed(settings, queue, store)
     door.close()
@@ -311,10 +309,10 @@ def test_what_was_read_last_stays_while_the_queue_is_away(settings: Settings, qu
     thread = threading.Thread(target=exporter.run, args=(stopping,))
     thread.start()
     try:
-        until(lambda: "does not answer" in (exporter.unhealthy() or ""), wait_s=40)
+        until(lambda: "does not answer" in (exporter.unhealthy() or ""))
         during = figures(exporter)
         away.rename(path)
-        until(lambda: exporter.unhealthy() is None, wait_s=40)
+        until(lambda: exporter.unhealthy() is None)
     finally:
         stopping.set()
         thread.join(15)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.services import shared
 from tests.services.elasticsearch import Elasticsearch, is_fetched
 from tests.services.fetch import (
     ELASTICSEARCH_8,
@@ -52,7 +53,7 @@ def session_service_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kafka(session_service_directory: Path) -> Iterator[Kafka | RunningKafka]:
-    if bootstrap := os.environ.get("LOGWEIR_TEST_KAFKA"):
+    if bootstrap := os.environ.get(shared.KAFKA):
         yield RunningKafka(bootstrap)
         return
     _require(kafka_home().is_dir(), "Kafka")
@@ -73,7 +74,7 @@ def elasticsearch_9(session_service_directory: Path) -> Iterator[Elasticsearch |
 @pytest.fixture(scope="session")
 def elasticsearch(request: pytest.FixtureRequest) -> Any:
     """Give the newest Elasticsearch that this machine can run, or the one in LOGWEIR_TEST_ELASTICSEARCH."""
-    if url := os.environ.get("LOGWEIR_TEST_ELASTICSEARCH"):
+    if url := os.environ.get(shared.ELASTICSEARCH):
         return RunningElasticsearch(url)
     return request.getfixturevalue(
         "elasticsearch_8" if newest_elasticsearch() == ELASTICSEARCH_8 else "elasticsearch_9"
@@ -89,7 +90,7 @@ def elasticsearch_secured(session_service_directory: Path) -> Iterator[Elasticse
 
 
 def _elasticsearch(version: str, directory: Path) -> Iterator[Elasticsearch | RunningElasticsearch]:
-    url = os.environ.get("LOGWEIR_TEST_ELASTICSEARCH")
+    url = os.environ.get(shared.ELASTICSEARCH)
     if url and (given := RunningElasticsearch(url)).version.split(".")[0] == version.split(".")[0]:
         yield given
         return

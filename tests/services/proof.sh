@@ -3,7 +3,6 @@
 set -euo pipefail
 
 seed=${LOGWEIR_TEST_SEED:-$RANDOM}
-echo "LOGWEIR_TEST_SEED=$seed" >&2
 .venv/bin/python -m tests.services fetch
 # Two processes: some of it keeps both cores busy by itself.
 LOGWEIR_TEST_SEED=$seed LOGWEIR_TEST_PROOF=1 LOGWEIR_TEST_STRICT=1 exec .venv/bin/python -m pytest tests \

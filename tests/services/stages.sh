@@ -32,7 +32,7 @@ tests() {
     # Strict: a test that a missing server skips is a failure here.
     # Three processes for two cores: much of a test's time is waiting.
     LOGWEIR_TEST_STRICT=1 "$bin/python" -m pytest tests \
-        -n "${LOGWEIR_TEST_PROCESSES:-3}" --dist loadscope --no-loadscope-reorder -m "not proof"
+        -n 3 --dist loadscope --no-loadscope-reorder -m "not proof"
 }
 
 stage "environment" environment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from logweir.queue import Queue
 from logweir.record import Batch, Body, Kind, encode
 from logweir.store import Store
 from logweir_workers.worker import Worker
-from tests import waiting
 
 
 def batch(
@@ -99,6 +97,3 @@ def running_worker(settings: Settings, queue: Queue, store: Store) -> Iterator[W
     if raised:
         raise raised[0]
     assert not thread.is_alive()
-
-
-eventually = functools.partial(waiting.until, wait_s=40)

@@ -15,7 +15,8 @@ from logweir.emitter_ledger import EmitterState, document_id
 from logweir.query import parse
 from logweir.queue import Queue
 from logweir.store import Store
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 DAY_US = 86_400_000_000
 NUMBERED: dict[str, Any] = {"emitter": "web-1", "epoch": "e1"}
@@ -32,7 +33,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def work_off(settings: Settings, queue: Queue, store: Store) -> None:
     with running_worker(settings, queue, store):
-        eventually(lambda: position(store, queue).get("next_offset", 0) == queue.offsets(0)[1])
+        until(lambda: position(store, queue).get("next_offset", 0) == queue.offsets(0)[1])
 
 
 def position(store: Store, queue: Queue) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def test_a_number_that_never_came_is_lost_although_the_queue_is_silent(
             tracker = EmitterState.from_body(id, found[id].body).epochs["e1"]
             return tracker.lost_ranges(watermark_us=position(store, queue)["watermark_us"], late_us=1_000_000)
 
-        eventually(lambda: lost() == [(3, 3), (5, 5)], wait_s=40)
+        until(lambda: lost() == [(3, 3), (5, 5)])
 
 
 def test_a_store_that_is_away_when_a_new_emitter_comes_stops_nothing(
@@ -128,7 +129,7 @@ def test_a_store_that_is_away_when_a_new_emitter_comes_stops_nothing(
     """What is known of an emitter is read before its events are indexed: the worker waits for it, and goes on."""
     with running_worker(settings, queue, store):
         door.write(batch(event("1"), sequence_first=1, **NUMBERED))
-        eventually(lambda: position(store, queue).get("next_offset") == 1)
+        until(lambda: position(store, queue).get("next_offset") == 1)
         main = tmp_path / "store" / "main.sqlite"
         main.rename(main.with_suffix(".away"))
         main.mkdir()
@@ -136,6 +137,6 @@ def test_a_store_that_is_away_when_a_new_emitter_comes_stops_nothing(
         time.sleep(1.5)
         main.rmdir()
         main.with_suffix(".away").rename(main)
-        eventually(lambda: position(store, queue).get("next_offset") == 2)
+        until(lambda: position(store, queue).get("next_offset") == 2)
 
     assert outcomes(store)["indexed"] == 2

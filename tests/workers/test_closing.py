@@ -19,8 +19,9 @@ from logweir.record import Gone, Kind, Record, encode
 from logweir.store import LedgerDocument, Store
 from logweir_workers.closing import end_books
 from tests.logweir.test_audit import EPOCH, INDEXED, LATER_US, MINUTE_US, START_US, WINDOW, Partition, batch, read
+from tests.waiting import until
 from tests.workers import helpers
-from tests.workers.helpers import Door, eventually, running_worker
+from tests.workers.helpers import Door, running_worker
 
 NAME = EPOCH.hex()
 SAID_US = START_US + 90_000_000
@@ -320,8 +321,8 @@ def test_a_worker_does_so_beside_its_reading(settings: Settings, queue: Queue, s
     said_us = clock.now_us() - 11_000_000
     door.write_bytes(encode(Kind.GONE, ingest_epoch=EPOCH, first=1, count=0, window=1, body=Gone(BY, said_us)))
     with running_worker(settings, queue, store):
-        eventually(lambda: read(store).states == {CLOSED_AFTERWARDS: 1})
-        eventually(lambda: [one.body["gone"] for one in store.scan_ledger("position:")] == [{}])
+        until(lambda: read(store).states == {CLOSED_AFTERWARDS: 1})
+        until(lambda: [one.body["gone"] for one in store.scan_ledger("position:")] == [{}])
     door.close()
 
     assert read(store).row.settled == 1

@@ -18,7 +18,8 @@ from logweir.queue import Queue
 from logweir.store import Document, Store
 from logweir_workers.filters import RULES_MAX, Filters
 from tests.contract.stores import document
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 RULES = """
 [[rule]]
@@ -153,7 +154,7 @@ def test_what_a_worker_leaves_out_is_an_outcome_with_its_rules_name(
     door = Door(queue)
     with running_worker(settings, queue, store):
         door.write(batch(*(json.dumps({"severity": level, "summary": level}).encode() for level in ("debug", "info"))))
-        eventually(lambda: outcomes(store)["indexed"] == 1)
+        until(lambda: outcomes(store)["indexed"] == 1)
         assert settings.worker.filters_file is not None
         changed = settings.worker.filters_file.with_suffix(".new")
         changed.write_text(RULES.replace("severity:DEBUG", "severity:INFO"))
@@ -163,7 +164,7 @@ def test_what_a_worker_leaves_out_is_an_outcome_with_its_rules_name(
             door.write(batch(b'{"severity":"info","summary":"later"}', id=os.urandom(16)))
             return outcomes(store)["filtered"] >= 3
 
-        eventually(info_is_left_out)
+        until(info_is_left_out)
     door.close()
 
     assert [one["severity"] for one in store.search(parse("summary:info"), size=9).events] == ["INFO"]
@@ -182,7 +183,7 @@ def test_what_is_left_out_and_sent_again_counts_as_filtered_again(
     with running_worker(settings, queue, store):
         for count, received_us in enumerate((now - DAY_US, now - DAY_US, now), 1):
             door.write(batch(b'{"severity":"debug"}', id=bytes([count]) * 16, received_us=received_us, **numbered))
-            eventually(lambda: sum(outcomes(store).values()) == count)  # noqa: B023
+            until(lambda: sum(outcomes(store).values()) == count)  # noqa: B023
     door.close()
 
     assert outcomes(store) == {"indexed": 0, "duplicate": 1, "filtered": 2, "dead_lettered": 0}

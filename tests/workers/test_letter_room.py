@@ -19,7 +19,8 @@ from logweir.store import DeadLetter, LetterFilter, Store, open_store
 from logweir_workers import letter_room
 from logweir_workers.letter_room import LetterRoom
 from logweir_workers.patience import Stopped
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 DAY_US = 86_400_000_000
 
@@ -49,7 +50,7 @@ def test_a_full_store_makes_the_worker_wait_and_drops_nothing(
     """By number and by bytes: what fits is kept, the rest waits, and goes on as soon as somebody makes room."""
     room = LetterRoom(store, StoreSettings(**limits))
     waiting = kept_in_background(room, letters("abcde"))
-    eventually(lambda: "the store holds 3 dead letters of 30 bytes" in caplog.text.lower())
+    until(lambda: "the store holds 3 dead letters of 30 bytes" in caplog.text.lower())
     paused = metrics.get("logweir_worker_paused").labels("dead_letters_full")
     before, was_paused = ids_in(store), paused._value.get()
     store.delete_dead_letters(LetterFilter(ids=("a", "b")))
@@ -119,12 +120,12 @@ def test_a_running_worker_waits_at_the_limit_and_loses_nothing(
     with running_worker(settings, queue, store):
         door.write(batch(*[b'{"bad' for _ in range(6)], b'{"summary":"good"}', id=b"\x01" * 16))
         door.write(batch(b'{"summary":"behind"}', id=b"\x02" * 16))
-        eventually(lambda: len(store.dead_letters(size=9)) == 4)
+        until(lambda: len(store.dead_letters(size=9)) == 4)
         cli.main(["doctor", "--json", *command])
         rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
         at_limit = read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
         assert cli.main(["deadletters", "drop", "--yes", *command]) == 0
-        eventually(lambda: read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled == 8)
+        until(lambda: read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled == 8)
     (finding,) = [row for row in rows if row["what"] == "dead letters"]
     row = read_books(store, group="logweir", late_us=1, now_us=now_us()).row
     door.close()

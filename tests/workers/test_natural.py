@@ -13,7 +13,8 @@ from logweir.errors import SETTING_BAD, LogweirError
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir_workers.natural import natural_runs
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 FIELDS = EventFields(("details", "seqnum"), ("hostname",), ("details", "boot"))
 
@@ -92,7 +93,7 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
         "both": ("B", 1, [["run 1", 2, 2]]),
     }
     with running_worker(settings, queue, store):
-        eventually(lambda: losses() == expected, wait_s=40)
+        until(lambda: losses() == expected)
     door.close()
     queue.close()
     store.close()

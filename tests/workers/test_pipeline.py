@@ -21,7 +21,8 @@ from logweir.store import Store, open_store
 from logweir_workers.dead_letter import LetterLog
 from logweir_workers.patience import Stopped
 from logweir_workers.pipeline import Pipeline
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 
 def test_a_fault_of_ours_costs_one_event_its_index_and_nothing_else(
@@ -124,15 +125,15 @@ def test_partitions_that_come_while_a_worker_is_full_leave_none_paused(tmp_path:
     store.prepare()
     with running_worker(settings, queue, store) as first:
         with running_worker(settings, queue, store) as second:
-            eventually(lambda: len(first._ledgers) == len(second._ledgers) == 1)
+            until(lambda: len(first._ledgers) == len(second._ledgers) == 1)
             locked = sqlite3.connect(tmp_path / "store" / "main.sqlite", isolation_level=None, check_same_thread=False)
             locked.execute("BEGIN IMMEDIATE")
             door = Door(queue, partition=next(iter(first._ledgers)))
             for number in range(20):
                 door.write(batch(b'{"summary":"%d"}' % number, id=bytes([number]) * 16))
-            eventually(lambda: bool(first._paused))
+            until(lambda: bool(first._paused))
             threading.Timer(3.0, lambda: locked.execute("ROLLBACK")).start()
-        eventually(lambda: store.search(parse("*"), size=0).total == 20, wait_s=30)
+        until(lambda: store.search(parse("*"), size=0).total == 20, wait_s=30)
         both = len(first._ledgers)
     door.close()
     queue.close()

@@ -30,7 +30,8 @@ from logweir_workers.bookkeeping import StoreAuditor
 from logweir_workers.normalise import normalise
 from logweir_workers.replay import Progress, Replay, Selection
 from logweir_workers.retry import Retrier
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 EPOCH = b"\x07" * 16
 EVERYTHING = Selection()
@@ -65,7 +66,7 @@ class World:
     def work_off(self) -> None:
         id = position_id("logweir", self.queue.topic_id(), 0)
         with running_worker(self.settings, self.queue, self.store):
-            eventually(
+            until(
                 lambda: (
                     (found := self.store.read_ledger([id])) != {}
                     and found[id].body.get("next_offset") == self.queue.offsets(0)[1]
@@ -757,7 +758,7 @@ def test_a_replay_beside_a_working_worker_changes_no_count(world: World) -> None
             if number % 4 == 0:
                 world.replay(reprocess=True, words=(str(number),))
         id = position_id("logweir", world.queue.topic_id(), 0)
-        eventually(lambda: world.store.read_ledger([id])[id].body["next_offset"] == 24)
+        until(lambda: world.store.read_ledger([id])[id].body["next_offset"] == 24)
     accepted = [Accepted("app", None, 480, 0)]
     world.door.write_as(Kind.MARKER, Marker(accepted, []), first=1, count=480)
     world.work_off()

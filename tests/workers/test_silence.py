@@ -13,7 +13,8 @@ from logweir.queue import Queue
 from logweir.record import Batch, Kind, encode
 from logweir.silence import Silence, read_silence
 from logweir.store import Store
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 EPOCH = b"\x07" * 16
 MINUTE_US = 60_000_000
@@ -66,8 +67,8 @@ def work_off(settings: Settings, queue: Queue, store: Store) -> None:
     """Until all that is in the queue is accounted for, and the worker has said that it is empty."""
     begun = clock.now_us()
     with running_worker(settings, queue, store):
-        eventually(lambda: positions(store) == [queue.offsets(0)[1], queue.offsets(1)[1]])
-        eventually(lambda: read(store).judged_us >= begun - 2 * MINUTE_US)
+        until(lambda: positions(store) == [queue.offsets(0)[1], queue.offsets(1)[1]])
+        until(lambda: read(store).judged_us >= begun - 2 * MINUTE_US)
 
 
 def positions(store: Store) -> list[int]:

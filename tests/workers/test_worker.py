@@ -19,7 +19,8 @@ from logweir.queue import Queue
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir.store import Store
 from logweir_workers.worker import Worker
-from tests.workers.helpers import Door, batch, eventually, running_worker
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
 
 EPOCH = b"\x07" * 16
 
@@ -64,7 +65,7 @@ def event(**fields: object) -> bytes:
 def work_off(settings: Settings, queue: Queue, store: Store) -> None:
     """Run a worker until it has accounted for everything in the queue."""
     with running_worker(settings, queue, store):
-        eventually(lambda: position(store, queue) == queue.offsets(0)[1])
+        until(lambda: position(store, queue) == queue.offsets(0)[1])
 
 
 def test_an_event_is_stored_with_its_identity_and_provenance(
@@ -121,7 +122,7 @@ def test_work_done_before_a_crash_is_recognised_as_our_own(
     # A group of its own has no ledger yet: to it, the documents are there and nothing was ever counted.
     again = settings.model_copy(update={"worker": settings.worker.model_copy(update={"group": "again"})})
     with running_worker(again, queue, store):
-        eventually(lambda: position(store, queue, "again") == 1)
+        until(lambda: position(store, queue, "again") == 1)
 
     assert len(found(store)) == 2
     assert outcomes(store, queue, "again") == {"indexed": 2, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
@@ -206,7 +207,7 @@ def test_a_backlog_of_full_records_is_worked_off_within_the_limits(
             largest = max(largest, worker._bulk.events)
             return position(store, queue) == records
 
-        eventually(is_done, wait_s=120)
+        until(is_done, wait_s=120)
 
     assert 0 < largest < settings.worker.bulk_events_max + count
     assert store.search(parse("*"), size=0).total == count * records
@@ -248,10 +249,10 @@ def test_looking_for_old_windows_keeps_no_worker_from_reading(
 
     monkeypatch.setattr(store, "scan_ledger", slow)
     with running_worker(settings, queue, store):
-        eventually(looked.is_set)
+        until(looked.is_set)
         door.write(batch(event(summary="meanwhile")))
         try:
-            eventually(lambda: position(store, queue) == 1)
+            until(lambda: position(store, queue) == 1)
         finally:
             said.set()
 
@@ -269,7 +270,7 @@ def test_a_store_and_a_queue_that_go_away_for_a_while_stop_no_worker(
     ]
     with running_worker(settings, queue, store):
         door.write(batch(event(summary="before"), id=b"\x01" * 16))
-        eventually(lambda: len(found(store)) == 1)
+        until(lambda: len(found(store)) == 1)
         for locked in locks:
             locked.execute("BEGIN EXCLUSIVE")
         time.sleep(12)
@@ -277,7 +278,7 @@ def test_a_store_and_a_queue_that_go_away_for_a_while_stop_no_worker(
             locked.execute("ROLLBACK")
             locked.close()
         door.write(batch(event(summary="after"), id=b"\x02" * 16))
-        eventually(lambda: position(store, queue) == 2, wait_s=60)
+        until(lambda: position(store, queue) == 2, wait_s=60)
 
     assert sorted(one["summary"] for one in found(store)) == ["after", "before"]
     assert outcomes(store, queue)["indexed"] == 2
