@@ -37,12 +37,16 @@ def batch(
 
 
 class Door:
-    """Numbers events and writes records, as an ingest process does on one partition."""
+    """Numbers events and writes records, as an ingest process does on one partition, all within one minute.
+
+    A record that repeats numbers is of the minute in which they were given out, also when the next one has begun.
+    """
 
     def __init__(self, queue: Queue, *, epoch: bytes = b"\x07" * 16, partition: int = 0) -> None:
         self._producer = queue.producer()
         self._epoch = epoch
         self._partition = partition
+        self._window = clock.window_of(clock.now_us())
         self.next_number = 1
 
     def write(self, *batches: Batch, first: int | None = None) -> bytes:
@@ -53,8 +57,7 @@ class Door:
         return self.write_as(Kind.DATA, list(batches), first=first, count=count)
 
     def write_as(self, kind: Kind, body: Body, *, first: int = 0, count: int = 0) -> bytes:
-        window = clock.window_of(clock.now_us())
-        payload = encode(kind, ingest_epoch=self._epoch, first=first, count=count, window=window, body=body)
+        payload = encode(kind, ingest_epoch=self._epoch, first=first, count=count, window=self._window, body=body)
         self.write_bytes(payload)
         return payload
 

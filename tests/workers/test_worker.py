@@ -43,15 +43,18 @@ def position(store: Store, queue: Queue, group: str = "logweir") -> int:
 
 
 def outcomes(store: Store, queue: Queue, group: str = "logweir") -> dict[str, int]:
-    """The outcomes of the current window and the one before, added up."""
-    window = clock.window_of(clock.now_us())
-    ids = [f"window:{group}:{queue.topic_id()}:0:{EPOCH.hex()}:{one}" for one in (window - 1, window)]
+    """The outcomes of all windows, added up."""
     total: dict[str, int] = {}
-    for document in store.read_ledger(ids).values():
-        for row in document.body["outcomes"]:
+    for body in windows(store, queue, group):
+        for row in body["outcomes"]:
             for name in ("indexed", "duplicate", "filtered", "dead_lettered"):
                 total[name] = total.get(name, 0) + row[name]
     return total
+
+
+def windows(store: Store, queue: Queue, group: str = "logweir") -> list[dict[str, Any]]:
+    prefix = f"window:{group}:{queue.topic_id()}:0:{EPOCH.hex()}:"
+    return [document.body for document in store.scan_ledger(prefix)]
 
 
 def found(store: Store, query: str = "*") -> list[dict[str, Any]]:
@@ -168,9 +171,7 @@ def test_a_marker_closes_the_window_with_what_the_door_accepted(
     door.write(batch(event(summary="one"), event(summary="two")))
     door.write_as(Kind.MARKER, Marker([Accepted("app", None, 2, 0)], []), first=1, count=2)
     work_off(settings, queue, store)
-    window = clock.window_of(clock.now_us())
-    ids = [f"window:logweir:{queue.topic_id()}:0:{EPOCH.hex()}:{one}" for one in (window - 1, window)]
-    bodies = [document.body for document in store.read_ledger(ids).values()]
+    bodies = windows(store, queue)
 
     assert sum(row["accepted"] for body in bodies if body["marker"] for row in body["marker"]["accepted"]) == 2
     assert sum(row["indexed"] for body in bodies for row in body["outcomes"]) == 2
