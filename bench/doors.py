@@ -20,7 +20,7 @@ import psutil
 
 from logweir import record
 from logweir.config import QueueSettings
-from logweir.keys import KeysFile
+from logweir.keys.file import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Kind
 from tests.flow.product import ROOT, free_port

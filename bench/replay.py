@@ -28,11 +28,11 @@ from typing import Any
 
 from bench.servers import started_servers
 from logweir import clock, config
-from logweir.audit import read_books
+from logweir.audit.books import read_books
 from logweir.config import Settings
 from logweir.event import stream_of
-from logweir.position import position_id
-from logweir.query import parse
+from logweir.ledger.position import position_id
+from logweir.query.parse import parse
 from logweir.queue import Queue, open_queue
 from logweir.record import Accepted, Batch, Kind, Marker, encode
 from logweir.store import Store, open_store

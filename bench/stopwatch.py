@@ -23,28 +23,28 @@ from typing import Any
 from logweir import cli
 
 INGEST = {
-    "headers": ("logweir_ingest.emitter:read",),
+    "headers": ("logweir_ingest.request.emitter_headers:read",),
     "numbers": (
-        "logweir_ingest.merge:Merger._lane_of",
-        "logweir_ingest.merge:Merger._account",
-        "logweir_ingest.windows:Windows.window",
-        "logweir_ingest.windows:Windows.next_number",
-        "logweir_ingest.windows:Windows.give",
+        "logweir_ingest.records.merge:Merger._lane_of",
+        "logweir_ingest.records.merge:Merger._account",
+        "logweir_ingest.records.windows:Windows.window",
+        "logweir_ingest.records.windows:Windows.next_number",
+        "logweir_ingest.records.windows:Windows.give",
     ),
-    "markers": ("logweir_ingest.merge:Merger._write_markers",),
+    "markers": ("logweir_ingest.records.merge:Merger._write_markers",),
     "receipts": ("logweir.receipt:encode",),
-    "canaries": ("logweir_ingest.canary:Canary.tick",),
+    "canaries": ("logweir_ingest.records.canary:Canary.tick",),
 }
 WORKER = {
-    "before": ("logweir.ledger:PartitionLedger.expect",),
+    "before": ("logweir_workers.accounting.partition:PartitionLedger.expect",),
     "identity": ("logweir.event:content_hash_of", "logweir_workers.pipeline:ids_of"),
     "outcomes": ("logweir_workers.pipeline:outcome_of", "logweir_workers.pipeline:Pipeline._settle_retries"),
     "settle": ("logweir_workers.pipeline:Pipeline.settle",),
-    "write": ("logweir.ledger:PartitionLedger.flush",),
+    "write": ("logweir_workers.accounting.partition:PartitionLedger.flush",),
     "upkeep": (
-        "logweir.ledger:PartitionLedger.idle",
-        "logweir.ledger:PartitionLedger.claim",
-        "logweir_workers.bookkeeping:StoreAuditor.audit_some",
+        "logweir_workers.accounting.partition:PartitionLedger.idle",
+        "logweir_workers.accounting.partition:PartitionLedger.claim",
+        "logweir_workers.accounting.store_audit:StoreAuditor.audit_some",
         "logweir_workers.worker:delete_old_books",
     ),
 }

@@ -18,7 +18,8 @@ from typing import Any
 import dashboards
 from pydantic.fields import FieldInfo
 
-from logweir import cli, config, errors, event, limits, metrics, outcomes
+from logweir import cli, config, errors, event, limits, outcomes
+from logweir.metrics import table as metrics
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 _BY_HAND = "<!-- Made by deploy/generate.py from {source}: change that, not this page. -->\n"
@@ -90,7 +91,7 @@ def pages() -> dict[Path, str]:
         "settings": ("logweir/config.py", settings_page),
         "problems": ("logweir/errors.py", problems_page),
         "limits": ("logweir/limits.py and logweir/config.py", limits_page),
-        "metrics": ("logweir/metrics.py", metrics_page),
+        "metrics": ("logweir/metrics/table.py", metrics_page),
         "outcomes": ("logweir/outcomes.py", outcomes_page),
         "fields": ("logweir/event.py", fields_page),
         "cli": ("the commands' own parsers", cli_page),

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logweir import __version__, logs
+from logweir import __version__
 from logweir.errors import SERVER_EXTRA_MISSING, LogweirError
+from logweir.process import logs
 
 if TYPE_CHECKING:
     from logweir.config import Settings
@@ -29,26 +30,26 @@ class Command:
 
 
 COMMANDS = (
-    Command("up", "run the whole product on this machine", "logweir.up"),
+    Command("up", "run the whole product on this machine", "logweir.commands.up"),
     Command("ingest", "run the door: HTTP in, queue out", "logweir_ingest.server"),
     Command("worker", "run a worker: queue in, store out", "logweir_workers.worker"),
     Command("console", "run the web console", "logweir_console.server"),
-    Command("exporter", "publish the ledger's figures for Prometheus", "logweir.exporter"),
-    Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.keys_command"),
-    Command("search", "search the stored events", "logweir.search"),
-    Command("audit", "close the books: what became of every event, and which never came", "logweir.audit_command"),
-    Command("emitters", "list who sends, who fell silent, and what is lost or missing", "logweir.emitters_command"),
-    Command("replay", "create anew what is missing in the store, or redo all of it", "logweir_workers.replay_command"),
+    Command("exporter", "publish the ledger's figures for Prometheus", "logweir_workers.exporter.exporter"),
+    Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.commands.keys"),
+    Command("search", "search the stored events", "logweir.commands.search"),
+    Command("audit", "close the books: what became of every event, and which never came", "logweir.commands.audit"),
+    Command("emitters", "list who sends, who fell silent, and what is lost or missing", "logweir.commands.emitters"),
+    Command("replay", "create anew what is missing in the store, or redo all of it", "logweir_workers.commands.replay"),
     Command(
         "deadletters",
         "list, show, export, retry or drop what could not be indexed or read",
-        "logweir_workers.deadletters_command",
+        "logweir_workers.commands.deadletters",
     ),
-    Command("filters", "check the rules that leave events out on purpose", "logweir_workers.filters_command"),
-    Command("receipt", "ask a door what became of a batch", "logweir.receipt_command"),
-    Command("send", "post events from a file or standard input", "logweir.send"),
-    Command("doctor", "check configuration, certificate, queue, store, disk and clock", "logweir.doctor"),
-    Command("config", "print every setting: its value, where it is set, what it means", "logweir.config_command"),
+    Command("filters", "check the rules that leave events out on purpose", "logweir_workers.commands.filters"),
+    Command("receipt", "ask a door what became of a batch", "logweir.commands.receipt"),
+    Command("send", "post events from a file or standard input", "logweir.commands.send"),
+    Command("doctor", "check configuration, certificate, queue, store, disk and clock", "logweir.commands.doctor"),
+    Command("config", "print every setting: its value, where it is set, what it means", "logweir.commands.config"),
 )
 
 

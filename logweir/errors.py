@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from logweir.redaction import without_keys
+from logweir.text import without_keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Kind(StrEnum):
     KEYWORD = "keyword"
     """One value or a list of them, compared whole and without regard to case; wildcards work."""
     TEXT = "text"
-    """Cut into words by ``words.py``."""
+    """Cut into words by ``query/words.py``."""
     DATE = "date"
     """ISO 8601 in UTC with microseconds; compared as milliseconds."""
     NUMBER = "number"

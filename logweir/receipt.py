@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from logweir.errors import RECEIPT_BAD, LogweirError
-from logweir.files import make_folder, sync_folder
+from logweir.process.files import make_folder, sync_folder
 
 VERSION = 1
 _FIELDS = struct.Struct(">B16sIQII")

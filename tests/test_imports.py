@@ -30,13 +30,22 @@ def test_imports_keep_to_the_contracts() -> None:
 )
 def test_import_against_a_contract_is_found(tmp_path: Path, package: str, line: str, contract: str) -> None:
     """One line in the wrong place breaks the contract that forbids it: the check above can fail."""
-    for name in ("logweir", "logweir/queue", "logweir/store", "logweir_ingest", "logweir_workers", "logweir_console"):
+    for name in (
+        "logweir",
+        "logweir/queue",
+        "logweir/queue/kafka",
+        "logweir/store",
+        "logweir/store/elasticsearch",
+        "logweir_ingest",
+        "logweir_workers",
+        "logweir_console",
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(line + "\n" if name == package else "")
     # The places where the clients may be: the contracts name them as their exceptions.
-    for name in ("kafka", "kafka_client", "kafka_consumer", "kafka_producer"):
-        (tmp_path / f"logweir/queue/{name}.py").write_text("import kafka\n")
-    (tmp_path / "logweir/store/elasticsearch.py").write_text("import elasticsearch, elastic_transport\n")
+    for name in ("topic", "connection", "consumer", "producer"):
+        (tmp_path / f"logweir/queue/kafka/{name}.py").write_text("import kafka\n")
+    (tmp_path / "logweir/store/elasticsearch/store.py").write_text("import elasticsearch, elastic_transport\n")
 
     done = _lint_imports((tmp_path,))
 

@@ -19,11 +19,12 @@ from flask import Flask, Response, abort, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 
-from logweir import __version__, metrics
+from logweir import __version__
 from logweir.clock import Clock, now_us
 from logweir.config import ConsoleSettings
 from logweir.errors import PARAMETER_BAD, LogweirError
-from logweir.query import PAGE_MAX, TIME_FIELDS, parse, time_bounds
+from logweir.metrics import table as metrics
+from logweir.query.parse import PAGE_MAX, TIME_FIELDS, parse, time_bounds
 from logweir.store import Hits, Store
 
 SIZE_DEFAULT = 100

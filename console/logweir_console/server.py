@@ -11,13 +11,13 @@ from typing import Any
 
 import gunicorn.app.base
 
-from logweir import metrics
 from logweir.config import Settings
-from logweir.http_server import HttpServer
-from logweir.http_worker import HttpLog, HttpWorker, limit
-from logweir.http_wsgi import WsgiFace
-from logweir.logs import configure_logging
-from logweir.process import die_with_parent, listener
+from logweir.http.server import HttpServer
+from logweir.http.worker import HttpLog, HttpWorker, limit
+from logweir.http.wsgi import WsgiFace
+from logweir.metrics import table as metrics
+from logweir.process.lifetime import die_with_parent, listener
+from logweir.process.logs import configure_logging
 from logweir.store import open_store
 from logweir_console.app import make_app
 

@@ -1,6 +1,6 @@
 """The endpoints as a table, and what each answers: the one place that decides an answer.
 
-Two faces serve it: ``fastlane.py`` (ASGI, the hot endpoints) and ``wsgi.py`` (Flask, all of them). Both make a Request,
+Two faces serve it: ``asgi.py`` (ASGI, the hot endpoints) and ``wsgi.py`` (Flask, all of them). Both make a Request,
 call the same functions, and write the Reply out.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from logweir import event, metrics, receipt
+from logweir import event, receipt
 from logweir.clock import Clock
 from logweir.config import Settings
 from logweir.errors import (
@@ -34,17 +34,18 @@ from logweir.errors import (
     UTF8_BAD,
     LogweirError,
 )
+from logweir.metrics import table as metrics
 from logweir.record import Batch, Refused
-from logweir_ingest import emitter
-from logweir_ingest.auth import Guard, KeyReader
-from logweir_ingest.compression import ENCODINGS, encoding_of, plain
-from logweir_ingest.emitter import EmitterHeaders
+from logweir_ingest.access.auth import Guard, KeyReader
+from logweir_ingest.access.proxies import SourceAddress
+from logweir_ingest.access.quota import Charge
 from logweir_ingest.formats import json as json_format
-from logweir_ingest.limits import SMALL_SIZE_BYTES_MAX, Bodies, Limits
-from logweir_ingest.merge import Enqueued, Future, Merger, Result
-from logweir_ingest.proxies import SourceAddress
-from logweir_ingest.quota import Charge
 from logweir_ingest.receipts import Receipts
+from logweir_ingest.records.merge import Enqueued, Future, Merger, Result
+from logweir_ingest.request import emitter_headers as emitter
+from logweir_ingest.request.compression import ENCODINGS, encoding_of, plain
+from logweir_ingest.request.emitter_headers import EmitterHeaders
+from logweir_ingest.request.limits import SMALL_SIZE_BYTES_MAX, Bodies, Limits
 from logweir_ingest.tally import Tally
 
 log = logging.getLogger(__name__)

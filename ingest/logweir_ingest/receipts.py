@@ -14,21 +14,22 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir import metrics, receipt
+from logweir import receipt
 from logweir.clock import DAY_US, WINDOW_US, iso_seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
-from logweir.exceptions import Why
-from logweir.ledger import STREAM_MINUTES_MAX
+from logweir.ledger.exceptions import Why
+from logweir.ledger.intervals import Intervals
+from logweir.ledger.position import position_id, position_prefix
+from logweir.ledger.revisions import WindowPlace, read_present
+from logweir.ledger.window import Window, read_window
+from logweir.metrics import table as metrics
 from logweir.outcomes import DeadLetterReason, Outcome
-from logweir.position import position_id, position_prefix
-from logweir.query import And, Range, Term
+from logweir.query.parse import And, Range, Term
 from logweir.receipt import Receipt
-from logweir.revisions import WindowPlace, read_present
-from logweir.sequence import Intervals
 from logweir.store import Store, open_store
-from logweir.window import Window, read_window
+from logweir_workers.accounting.partition import STREAM_MINUTES_MAX
 
 log = logging.getLogger(__name__)
 

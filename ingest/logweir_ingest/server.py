@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 from logweir.cli import settings_of
 from logweir.config import MEBIBYTE, Settings
 from logweir.errors import FILE_UNREADABLE, SETTING_BAD, LogweirError
-from logweir.keys import read_keys
-from logweir.logs import configure_logging
-from logweir.process import die_with_parent, listener
+from logweir.keys.file import read_keys
+from logweir.process.lifetime import die_with_parent, listener
+from logweir.process.logs import configure_logging
 from logweir.receipt import secret_of
-from logweir_ingest.limits import Limits
-from logweir_ingest.master import BACKLOG, Application
-from logweir_ingest.proxies import SourceAddress
-from logweir_ingest.serving import Served, certificate_of
-from logweir_ingest.spool import Generation
+from logweir_ingest.access.proxies import SourceAddress
+from logweir_ingest.request.limits import Limits
+from logweir_ingest.serving.master import BACKLOG, Application
+from logweir_ingest.serving.process import Served, certificate_of
+from logweir_ingest.spool.spool import Generation
 
-# Nothing that imports logweir.metrics may be imported up here: the folder of PROMETHEUS_MULTIPROC_DIR is made in
+# Nothing that imports logweir.metrics.table may be imported up here: the folder of PROMETHEUS_MULTIPROC_DIR is made in
 # ``run``, and prometheus-client looks at it once, when it is imported.
 if TYPE_CHECKING:
     from logweir_ingest.app import Door
-    from logweir_ingest.merge import Post
+    from logweir_ingest.records.merge import Post
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,11 +126,11 @@ def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) 
     """A door that works: keys read, queue connecting in the background, deadlines and markers looked after."""
     from logweir.clock import now_us
     from logweir.queue import open_queue
+    from logweir_ingest.access.auth import KeyReader
     from logweir_ingest.app import Door
-    from logweir_ingest.auth import KeyReader
-    from logweir_ingest.canary import Canary
-    from logweir_ingest.enqueue import open_enqueuer
-    from logweir_ingest.merge import Merger
+    from logweir_ingest.delivery.enqueue import open_enqueuer
+    from logweir_ingest.records.canary import Canary
+    from logweir_ingest.records.merge import Merger
     from logweir_ingest.tally import Tally
 
     settings = served.settings

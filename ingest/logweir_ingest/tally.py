@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 
-from logweir import metrics
-from logweir.metrics import Observations
+from logweir.metrics import table as metrics
+from logweir.metrics.table import Observations
 
 
 class Tally:

@@ -12,8 +12,8 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException
 from logweir.errors import BODY_TOO_LARGE, HTTP_BAD, QUEUE_UNAVAILABLE, LogweirError
 from logweir.record import Batch
 from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Intake, Reply, Request
-from logweir_ingest.limits import LONG_AT_ONCE
-from logweir_ingest.merge import Result
+from logweir_ingest.records.merge import Result
+from logweir_ingest.request.limits import LONG_AT_ONCE
 
 # The merger answers by its own deadline; this one is only for the case that it does not.
 _GRACE_S = 10.0

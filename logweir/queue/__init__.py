@@ -1,7 +1,7 @@
 """The queue's port: what ingest and workers may ask of Kafka or of the embedded queue, and nothing more.
 
 A queue is one topic of numbered partitions; each partition is an ordered log of records with offsets from 0, +1 each
-(Kafka may leave gaps). Adapters: ``kafka.py`` and ``sqlite.py``; ``open_queue`` chooses by the URL's scheme.
+(Kafka may leave gaps). Adapters: ``kafka/`` and ``sqlite/``; ``open_queue`` chooses by the URL's scheme.
 One contract suite, tests/contract/test_queue.py, runs over both.
 """
 
@@ -143,11 +143,11 @@ def open_queue(settings: QueueSettings) -> Queue:
     """
     scheme = settings.url.partition(":")[0]
     if scheme == "kafka":
-        from logweir.queue.kafka import KafkaQueue
+        from logweir.queue.kafka.topic import KafkaQueue
 
         return KafkaQueue(settings)
     if scheme == "sqlite":
-        from logweir.queue.sqlite import SqliteQueue
+        from logweir.queue.sqlite.topic import SqliteQueue
 
         return SqliteQueue(settings)
     from logweir.config import shown_url

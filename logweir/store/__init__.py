@@ -1,7 +1,7 @@
 """The store's port: what workers and console may ask of Elasticsearch or of the embedded store, and nothing more.
 
 Three kinds of things are kept: events (daily indices behind the alias ``events``), ledger documents, dead letters.
-Adapters: ``elasticsearch.py`` and ``sqlite.py``; ``open_store`` chooses by the URL's scheme. One contract suite,
+Adapters: ``elasticsearch/`` and ``sqlite/``; ``open_store`` chooses by the URL's scheme. One contract suite,
 tests/contract/test_store.py, runs over both.
 """
 
@@ -17,7 +17,7 @@ from logweir.event import Provenance
 
 if TYPE_CHECKING:
     from logweir.config import StoreSettings
-    from logweir.query import Node
+    from logweir.query.parse import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Document:
     """An event to be stored.
 
     ``day``: the UTC day of its receipt, YYYYMMDD. ``source`` has the fields of ``event.FIELDS``. ``summary_words`` and
-    ``all_words`` are the words of the summary and of the whole event, cut by ``words.py`` and joined with spaces: what
-    searches for words and phrases look at.
+    ``all_words`` are the words of the summary and of the whole event, cut by ``query/words.py`` and joined with spaces:
+    what searches for words and phrases look at.
     """
 
     id: str
@@ -231,11 +231,11 @@ def open_store(settings: StoreSettings) -> Store:
     """
     scheme = settings.url.partition(":")[0]
     if scheme in ("http", "https"):
-        from logweir.store.elasticsearch import ElasticsearchStore
+        from logweir.store.elasticsearch.store import ElasticsearchStore
 
         return ElasticsearchStore(settings)
     if scheme == "sqlite":
-        from logweir.store.sqlite import SqliteStore
+        from logweir.store.sqlite.store import SqliteStore
 
         return SqliteStore(settings)
     from logweir.config import shown_url

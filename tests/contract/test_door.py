@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from logweir import errors, receipt
 from logweir.clock import now_us, window_of
 from logweir.event import batch_id_from_idempotency_key
-from logweir.keys import KeysFile
+from logweir.keys.file import KeysFile
 from logweir.record import Kind, Refused
+from tests.ingest.formats.test_json import GOLDEN
+from tests.ingest.formats.test_json import LIMITS as GOLDEN_LIMITS
 from tests.ingest.helpers import Answer, Door, answer_on, events_of, of_kind, running
-from tests.ingest.test_compression import WRITERS, deflate_raw
-from tests.ingest.test_json import GOLDEN
-from tests.ingest.test_json import LIMITS as GOLDEN_LIMITS
+from tests.ingest.request.test_compression import WRITERS, deflate_raw
 from tests.waiting import until
 
 LIMITS = {

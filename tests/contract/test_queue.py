@@ -16,10 +16,10 @@ from pathlib import Path
 import kafka as kafka_library
 import pytest
 
+from logweir.audit.lag import Lag, lags
 from logweir.clock import now_us
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
-from logweir.lag import Lag, lags
 from logweir.queue import Consumer, Delivery, Producer, Queue, Reader, open_queue
 from tests import waiting
 

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from logweir import config
-from logweir.audit import read_books
+from logweir.audit.books import read_books
 from logweir.clock import now_us
 from logweir.config import Settings
-from logweir.corrections import read_corrections
 from logweir.errors import STORE_DOWN, LogweirError
-from logweir.query import parse
+from logweir.ledger.corrections import read_corrections
+from logweir.query.parse import parse
 from logweir.queue import Queue, open_queue
 from logweir.record import Kind, encode
 from logweir.store import DeadLetter, LedgerDocument, LetterFilter, Store, open_store
 from logweir_workers import enrich
-from logweir_workers.retry import Result, Retrier
+from logweir_workers.deadletters.retry import Result, Retrier
 from tests.contract.stores import settings_of
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logweir.errors import LogweirError
-from logweir.query import (
+from logweir.query.parse import (
     CLAUSES_MAX,
     FIELD_SIZE_BYTES_MAX,
     NESTING_MAX,
@@ -32,8 +32,8 @@ from logweir.query import (
     lower,
     parse,
 )
+from logweir.query.words import words_of
 from logweir.store import Store, Written
-from logweir.words import words_of
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, iso
 from tests.proof import size
 

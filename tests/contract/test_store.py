@@ -13,7 +13,7 @@ import pytest
 
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.event import Provenance
-from logweir.query import And, Range, Term, parse
+from logweir.query.parse import And, Range, Term, parse
 from logweir.store import (
     DeadLetter,
     Document,

@@ -17,9 +17,9 @@ import pytest
 
 from logweir.config import StoreSettings
 from logweir.errors import LogweirError
-from logweir.query import parse
+from logweir.query.parse import parse
 from logweir.store import Item, LedgerDocument, LetterFilter, Store, Written, open_store
-from logweir.store.elasticsearch import IndexNames
+from logweir.store.elasticsearch.store import IndexNames
 from tests.contract.stores import ELASTICSEARCH, document, settings_of
 from tests.contract.test_store import found, letter, some
 

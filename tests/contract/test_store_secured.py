@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from logweir.config import StoreSettings
 from logweir.errors import LogweirError
 from logweir.event import Provenance
-from logweir.query import parse
+from logweir.query.parse import parse
 from logweir.store import DeadLetter, Document, LedgerDocument, LetterFilter, Written, open_store
 from tests.contract.test_store import found, some
 from tests.contract.test_store_failures import problem_of

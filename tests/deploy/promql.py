@@ -8,7 +8,7 @@ from typing import Any
 
 import promql_parser
 
-from logweir.metrics import METRICS, Kind
+from logweir.metrics.table import METRICS, Kind
 
 # What Grafana puts in, by what it might be.
 VARIABLES = {

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from logweir.audit import Books, read_books
+from logweir.audit.books import Books, read_books
 from logweir.clock import now_us
 from logweir.config import StoreSettings
-from logweir.query import parse
+from logweir.query.parse import parse
 from logweir.store import Store, open_store
 from tests.flow.product import LOGWEIR, Embedded, Load, environment, ids_found, logweir
 from tests.proof import size

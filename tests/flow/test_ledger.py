@@ -26,28 +26,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from logweir import config
-from logweir.audit import Books, read_books
-from logweir.audit_close import close_process
-from logweir.audit_emitters import TOTALS, EmitterBooks, Run
-from logweir.audit_windows import CLOSED_AFTERWARDS, PROCESS_GONE
+from logweir.audit.books import Books, read_books
+from logweir.audit.close import close_process
+from logweir.audit.emitters import TOTALS, EmitterBooks, Run
+from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.clock import DAY_US
 from logweir.config import AccountingSettings, EventFields
-from logweir.equation import Row
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger import PartitionLedger
-from logweir.query import parse
+from logweir.ledger.equation import Row
+from logweir.query.parse import parse
 from logweir.queue import Delivery, open_queue
 from logweir.record import Accepted, Batch, Body, Gone, Kind, Marker, encode
 from logweir.store import LedgerDocument
-from logweir.store.sqlite import SqliteStore
-from logweir_workers.closing import end_books
+from logweir.store.sqlite.store import SqliteStore
+from logweir_workers.accounting.closing import end_books
+from logweir_workers.accounting.hours import HourMerger
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.retention import delete_old_books, old_books
+from logweir_workers.deadletters.retry import Retrier
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
-from logweir_workers.merging import HourMerger
-from logweir_workers.normalise import Context
+from logweir_workers.normalise.fields import Context
 from logweir_workers.pipeline import Pipeline, Work
-from logweir_workers.retention import delete_old_books, old_books
-from logweir_workers.retry import Retrier
 from tests.proof import size
 
 GROUP = "logweir"

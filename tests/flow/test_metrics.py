@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from logweir.metrics import METRICS, Kind
+from logweir.metrics.table import METRICS, Kind
 from tests import waiting
 from tests.flow.product import Embedded, environment, free_port, status_of
 

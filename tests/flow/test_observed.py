@@ -26,9 +26,9 @@ from typing import Any
 import pytest
 
 from logweir import config
-from logweir.authority import Authority
-from logweir.metrics import METRICS
-from logweir.metrics import Kind as MetricKind
+from logweir.http.authority import Authority
+from logweir.metrics.table import METRICS
+from logweir.metrics.table import Kind as MetricKind
 from logweir.queue import open_queue
 from logweir.record import Accepted, Kind, Marker
 from tests.deploy.compose import ROOT

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from logweir.config import StoreSettings
-from logweir.keys import read_keys
+from logweir.keys.file import read_keys
 from logweir.store import open_store
 from tests.flow.product import LOGWEIR, Embedded, Process, environment, free_port, logweir
 

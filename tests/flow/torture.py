@@ -28,11 +28,11 @@ from typing import Any, Protocol
 import psutil
 
 from logweir import config
-from logweir.audit_windows import CLOSED_AFTERWARDS
+from logweir.audit.windows import CLOSED_AFTERWARDS
 from logweir.event import stream_of
-from logweir.query import And, Range, Term
+from logweir.ledger.window import Window
+from logweir.query.parse import And, Range, Term
 from logweir.store import open_store
-from logweir.window import Window
 from tests import waiting
 from tests.flow.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
 from tests.flow.emitters import Emitter

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from logweir import receipt, record
-from logweir.authority import Authority
 from logweir.config import QueueSettings
-from logweir.keys import KeysFile
-from logweir.queue.sqlite import SqliteQueue
+from logweir.http.authority import Authority
+from logweir.keys.file import KeysFile
+from logweir.queue.sqlite.topic import SqliteQueue
 from logweir.record import Kind, Record
 from tests.services.process import free_port
 from tests.waiting import until

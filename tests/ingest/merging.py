@@ -16,13 +16,13 @@ from logweir.clock import WINDOW_US
 from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.queue import Done
-from logweir.queue.sqlite import SqliteProducer, SqliteQueue
+from logweir.queue.sqlite.topic import SqliteProducer, SqliteQueue
 from logweir.record import Batch, Kind, Marker, Record
-from logweir_ingest.enqueue import Enqueuer
-from logweir_ingest.link import QueueLink
-from logweir_ingest.merge import Merger, Result
-from logweir_ingest.room import Room
-from logweir_ingest.spool import Generation, Spool
+from logweir_ingest.delivery.enqueue import Enqueuer
+from logweir_ingest.delivery.link import QueueLink
+from logweir_ingest.records.merge import Merger, Result
+from logweir_ingest.spool.budget import Room
+from logweir_ingest.spool.spool import Generation, Spool
 from tests.ingest.helpers import of_kind, records_of
 from tests.waiting import until
 

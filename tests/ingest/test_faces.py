@@ -18,16 +18,16 @@ import zstandard
 from logweir import config
 from logweir.clock import now_us
 from logweir.errors import LogweirError
-from logweir.http_exchange import Exchange, Reply
-from logweir.keys import KeysFile
+from logweir.http.exchange import Exchange, Reply
+from logweir.keys.file import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Batch
+from logweir_ingest.access.auth import KeyReader
 from logweir_ingest.app import Door, Intake, Request
-from logweir_ingest.auth import KeyReader
-from logweir_ingest.enqueue import open_enqueuer
-from logweir_ingest.fastlane import FastLane
-from logweir_ingest.merge import Merger
-from logweir_ingest.spool import Generation
+from logweir_ingest.asgi import FastLane
+from logweir_ingest.delivery.enqueue import open_enqueuer
+from logweir_ingest.records.merge import Merger
+from logweir_ingest.spool.spool import Generation
 from logweir_ingest.tally import Tally
 from logweir_ingest.wsgi import make_app
 from tests.ingest.helpers import Answer, connected_to_each, epoch_of, running

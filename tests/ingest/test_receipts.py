@@ -22,14 +22,14 @@ from logweir import cli, config, receipt
 from logweir.config import AccountingSettings, Settings, StoreSettings
 from logweir.errors import LogweirError
 from logweir.event import Provenance, stream_of
-from logweir.ledger import STREAM_MINUTES_MAX, PartitionLedger
+from logweir.ledger.position import position_id
+from logweir.ledger.revisions import Change, WindowPlace, revise
+from logweir.ledger.window import window_id
 from logweir.outcomes import Outcome
-from logweir.position import position_id
 from logweir.record import Batch, Body, Kind, Record
-from logweir.revisions import Change, WindowPlace, revise
 from logweir.store import LedgerDocument, Store, open_store
-from logweir.window import window_id
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
+from logweir_workers.accounting.partition import STREAM_MINUTES_MAX, PartitionLedger
 from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.flow.product import LOGWEIR
 from tests.ingest.helpers import FACES, SOURCES, Answer, Door, running

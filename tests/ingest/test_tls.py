@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from logweir.authority import Authority
 from logweir.cli import main
-from logweir.tls import Pair, load
+from logweir.http.authority import Authority
+from logweir.http.tls import Pair, load
 from tests.ingest.helpers import SOURCES, Door, SecureDoor, is_ready, running
 from tests.waiting import until
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from logweir.config import AccountingSettings, SilenceSettings
-from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Kind, Record
-from logweir.silence import Silence, Watched, read_silence
-from logweir.source_ledger import Source
+from logweir.silence.states import Silence, Watched, read_silence
 from logweir.store import Store
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.sources import Source
 
 DOOR = b"\x07" * 16
 OTHER_DOOR = b"\x08" * 16

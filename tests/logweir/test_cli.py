@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from logweir import cli
-from logweir.keys import KeysFile
+from logweir.keys.file import KeysFile
 
 
 @pytest.mark.parametrize("before", [True, False])

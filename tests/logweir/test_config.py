@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from logweir import config
-from logweir.config_command import as_toml, value_of
-from logweir.doctor import _configuration
+from logweir.commands.config import as_toml, value_of
+from logweir.commands.doctor import _configuration
 from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
 from logweir.queue import open_queue
 from logweir.store import open_store

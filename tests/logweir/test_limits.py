@@ -34,7 +34,7 @@ def test_who_goes_past_a_limit_is_told_its_name(limit: Limit) -> None:
     if not isinstance(limit.beyond, Problem):
         return
     name = limit.setting.rpartition(".")[2]
-    tested = "".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("*/test_*.py")))
+    tested = "".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("*/**/test_*.py")))
 
     assert "raise" not in limit.beyond.advice or name in limit.beyond.advice
     assert f'"{limit.beyond.code}"' in tested or limit.beyond.code.upper() in tested

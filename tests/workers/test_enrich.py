@@ -14,7 +14,7 @@ from logweir.errors import SETTING_BAD, LogweirError
 from logweir.event import FIELD_BY_NAME
 from logweir_workers.enrich import Enrichment, Example, enrichments, load
 from logweir_workers.enrich.category import RULES_MAX
-from logweir_workers.normalise import Context
+from logweir_workers.normalise.fields import Context
 
 CONTEXT = Context(1_767_614_400_000_000, "web")
 EXAMPLES = [(each, example) for each in enrichments() for example in each.examples]

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from logweir.config import WorkerSettings
-from logweir_workers import decode, normalise
+from logweir_workers import decode
 from logweir_workers.enrich import category, enrichments, load
-from logweir_workers.normalise import Context
-from logweir_workers.severities import PYTHON_NUMBERS, SEVERITIES, SPELLINGS
-from logweir_workers.times import time_us_of
+from logweir_workers.normalise import fields as normalise
+from logweir_workers.normalise.fields import Context
+from logweir_workers.normalise.severities import PYTHON_NUMBERS, SEVERITIES, SPELLINGS
+from logweir_workers.normalise.times import time_us_of
 
 ROOT = Path(__file__).parents[2]
 EVENT = (ROOT / "docs" / "reference" / "event.md").read_text(encoding="utf-8")

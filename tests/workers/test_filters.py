@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from logweir import cli, config, metrics
-from logweir.audit import read_books
+from logweir import cli, config
+from logweir.audit.books import read_books
 from logweir.clock import DAY_US, now_us
 from logweir.config import Settings
 from logweir.errors import LogweirError
-from logweir.query import parse
+from logweir.metrics import table as metrics
+from logweir.query.parse import parse
 from logweir.queue import Queue
 from logweir.store import Document, Store
 from logweir_workers.filters import RULES_MAX, Filters

@@ -12,14 +12,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from logweir import clock, config, receipt
-from logweir.ledger import PartitionLedger
 from logweir.outcomes import Outcome
-from logweir.query import parse
+from logweir.query.parse import parse
 from logweir.queue import Delivery, open_queue
 from logweir.record import Kind, encode
 from logweir.store import Store, open_store
-from logweir_workers.dead_letter import LetterLog
-from logweir_workers.patience import Stopped
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.backoff import Stopped
+from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.pipeline import Pipeline
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
@@ -85,7 +85,7 @@ def test_a_dead_letter_is_a_log_line_with_the_receipt_of_its_batch(
     payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=5, count=4, window=9, body=batches)
     works = [pipeline.prepare(Delivery(3, offset, 0, one), ledger) for offset, one in enumerate([payload, b"?"])]
     pipeline.index(works, threading.Event())
-    with caplog.at_level(logging.WARNING, "logweir_workers.dead_letter"):
+    with caplog.at_level(logging.WARNING, "logweir_workers.deadletters.letter"):
         pipeline.settle(works)
     unreadable, corrupt = (vars(one) for one in caplog.records)
 

@@ -14,7 +14,7 @@ import pytest
 from logweir import clock, config
 from logweir.config import Settings
 from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
-from logweir.query import parse
+from logweir.query.parse import parse
 from logweir.queue import Queue
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir.store import Store

@@ -16,7 +16,7 @@ from logweir.store import Document
 from logweir_workers.decode import EventUnreadable, event_of
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
-from logweir_workers.normalise import Context, normalise, words_for
+from logweir_workers.normalise.fields import Context, normalise, words_for
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from logweir import metrics
 from logweir.errors import FILTERS_BAD, LogweirError
-from logweir.files import fingerprint_of
-from logweir.match import Matches, matcher
-from logweir.query import All, parse
+from logweir.metrics import table as metrics
+from logweir.process.files import fingerprint_of
+from logweir.query.match import Matches, matcher
+from logweir.query.parse import All, parse
 from logweir.store import Document
 
 log = logging.getLogger(__name__)

@@ -15,27 +15,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from logweir import event as identity
-from logweir import metrics
 from logweir.clock import Clock
 from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
 from logweir.event import Provenance
-from logweir.ledger import FirstDays, PartitionLedger
-from logweir.metrics import Observations
+from logweir.metrics import table as metrics
+from logweir.metrics.table import Observations
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue import Delivery
 from logweir.record import Batch, Record, Refused, decode
-from logweir.source_ledger import Source
 from logweir.store import DeadLetter, Document, Store
-from logweir_workers import dead_letter
-from logweir_workers.dead_letter import LetterLog
+from logweir_workers.accounting.natural import natural_runs
+from logweir_workers.accounting.partition import FirstDays, PartitionLedger
+from logweir_workers.accounting.sources import Source
+from logweir_workers.backoff import until_it_answers
+from logweir_workers.deadletters import letter as dead_letter
+from logweir_workers.deadletters.keeper import LetterRoom
+from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
-from logweir_workers.letter_room import LetterRoom
-from logweir_workers.natural import natural_runs
-from logweir_workers.patience import until_it_answers
 
 log = logging.getLogger(__name__)
 

@@ -16,27 +16,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from logweir import exposition, metrics
-from logweir.audit import Books
+from logweir.audit.books import Books
 from logweir.clock import DAY_US, Clock, now_us
 from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
-from logweir.ledger import PartitionLedger
-from logweir.logs import configure_logging
-from logweir.process import owner_new
+from logweir.metrics import endpoint as exposition
+from logweir.metrics import table as metrics
+from logweir.process.lifetime import owner_new
+from logweir.process.logs import configure_logging
 from logweir.queue import Consumer, Delivery, Queue, open_queue
 from logweir.store import Store, open_store
 from logweir_workers import enrich
-from logweir_workers.bookkeeping import StoreAuditor
-from logweir_workers.closing import end_books
-from logweir_workers.dead_letter import LetterLog
+from logweir_workers.accounting.closing import end_books
+from logweir_workers.accounting.hours import HourMerger
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.retention import delete_old_books, old_books
+from logweir_workers.accounting.store_audit import StoreAuditor
+from logweir_workers.backoff import Stopped, until_it_answers
+from logweir_workers.deadletters.keeper import LetterRoom
+from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.filters import Filters
-from logweir_workers.letter_room import LetterRoom
-from logweir_workers.merging import HourMerger
-from logweir_workers.patience import Stopped, until_it_answers
 from logweir_workers.pipeline import Pipeline, Work
-from logweir_workers.retention import delete_old_books, old_books
 
 log = logging.getLogger(__name__)
 

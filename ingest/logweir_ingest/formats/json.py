@@ -49,7 +49,7 @@ from logweir.errors import (
     UTF8_BAD,
     LogweirError,
 )
-from logweir_ingest.limits import Limits
+from logweir_ingest.request.limits import Limits
 
 NAME = "json"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logweir.config import WorkerSettings
-from logweir_workers.normalise import Context
+from logweir_workers.normalise.fields import Context
 
 _MODULES = ("hostname", "category")
 """The files of this folder, in the order in which they run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from logweir_workers.enrich import Event, enrichment
-from logweir_workers.normalise import Context
+from logweir_workers.normalise.fields import Context
 
 # The last label begins with a letter or "_": 192.0.2.7 has no labels to cut, and no top-level domain is a number.
 _FULL_NAME = re.compile(r"([\w-]+)(?:\.[\w-]+)*\.[^\W\d][\w-]*\.?")

@@ -1,0 +1,93 @@
+"""What one process of the port serves, and by what: settings and certificate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.config import Config
+
+from logweir.config import IngestSettings, Settings
+from logweir.http.server import HttpServer, Tls
+from logweir.http.worker import limit
+from logweir_ingest.spool.spool import Generation
+
+# Nothing that imports logweir.metrics.table may be imported up here: see server.py.
+if TYPE_CHECKING:
+    from logweir.http.tls import ServedCertificate
+    from logweir_ingest.app import Door
+    from logweir_ingest.asgi import FastLane
+    from logweir_ingest.records.merge import Post
+
+_LOOK_EVERY_S = 1.0
+_SPARED = (b"/healthz", b"/readyz", b"/metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """``certificate`` is None for plain HTTP."""
+
+    settings: Settings
+    certificate: ServedCertificate | None
+    generation: Generation
+
+
+def certificate_of(settings: IngestSettings) -> ServedCertificate | None:
+    """What the settings name, ready to be served. Raises LogweirError: SETTING_BAD, and those of tls.load."""
+    if settings.tls_cert_file is None and settings.tls_key_file is None:
+        return None
+    # The library behind it costs a tenth of a second, which a door without TLS need not spend.
+    from logweir.http.tls import Pair, ServedCertificate
+
+    return ServedCertificate(Pair.of(settings))
+
+
+def make_lane(settings: Settings, open_door: Callable[[Post, Post], Door], *, face: str) -> FastLane:
+    """The ASGI application. Call once in a process: it sets the process's limits."""
+    from logweir.metrics import table as metrics
+    from logweir_ingest.asgi import FastLane
+    from logweir_ingest.wsgi import make_app
+
+    metrics.prepare(("logweir_ingest", "logweir_canary_sent"))
+    ingest = settings.ingest
+    rejected = metrics.get("logweir_ingest_rejected_requests_total")
+    limit(ingest, section="ingest", spared=_SPARED, refused=lambda code: rejected.labels(code).inc())
+    answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
+    return FastLane(
+        open_door, lambda door: make_app(door, answer_timeout_s=answer_timeout_s),
+        stop_timeout_s=ingest.stop_timeout_s / 2, flask_threads=0 if face == "fast" else ingest.requests_max,
+    )  # fmt: skip
+
+
+def make_server(served: Served, config: Config, *, wait_s_max: float, now_serving: Callable[[], object]) -> HttpServer:
+    """The server of the lane that ``config`` names; it waits so long for the queue before it takes a connection."""
+    lane: Any = config.app
+    ingest = served.settings.ingest
+    tls = None
+    if served.certificate is not None:
+        from logweir.metrics import table as metrics
+
+        failed = metrics.get("logweir_ingest_tls_handshakes_failed_total")
+        tls = Tls(
+            served.certificate.context, ingest.tls_handshake_timeout_s, ingest.connections_max,
+            failed=lambda reason: failed.labels(reason).inc(),
+        )  # fmt: skip
+        threading.Thread(target=_follow, args=(served.certificate,), name="certificate", daemon=True).start()
+    return HttpServer(
+        config, stop_timeout_s=ingest.stop_timeout_s, tls=tls, wait_for=lambda: lane.door.is_connected,
+        wait_s_max=wait_s_max, now_serving=now_serving, told_to_stop=lambda: lane.door.refuse(),
+    )  # fmt: skip
+
+
+def _follow(certificate: ServedCertificate) -> None:
+    """Take what the files hold, and say how long it is good. What there is to say in the log, the master says."""
+    from logweir.metrics import table as metrics
+
+    expires_s = metrics.get("logweir_ingest_tls_certificate_expires_seconds").labels(str(certificate.pair.certificate))
+    while True:
+        certificate.refresh(says=False)
+        expires_s.set(certificate.expires_s())
+        time.sleep(_LOOK_EVERY_S)

@@ -1,0 +1,1 @@
+"""Records on disk while the queue is away."""

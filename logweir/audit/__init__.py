@@ -1,0 +1,1 @@
+"""The books read: what became of every event, and whether both sides' words agree."""

@@ -1,0 +1,71 @@
+"""What of each ingest process's numbers is in no window's books."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from logweir.audit.windows import Stream
+from logweir.ledger.equation import Row
+from logweir.ledger.intervals import Intervals
+
+
+@dataclass(slots=True)
+class Between:
+    """What of each ingest process's numbers is in no window's books. Numbers, by stream.
+
+    ``known``: those that came, or that a marker speaks of. ``starts``: where the books begin, when what was before is
+    carried. ``void``: what was said never to come. ``is_whole``: it is not of a span of time only.
+    """
+
+    known: Mapping[Stream, Intervals]
+    lost: Mapping[Stream, Intervals]
+    gone: set[Stream]
+    starts: dict[Stream, int]
+    void: Mapping[Stream, Intervals]
+    is_whole: bool
+
+    def total(self) -> Row:
+        """Numbers that did not come: of nobody knows whom, lost, undecided, void or in flight."""
+        row = Row()
+        for stream in self.known:
+            row.add(self.row(stream, self.ends(stream)))
+        return row
+
+    def row(self, stream: Stream, until: int, *, first: int = 1) -> Row:
+        """Of one stream, from one number up to another, which are included."""
+        row = Row()
+        left, lost = self.not_here(stream, until, first=first)
+        row.lost_in_queue = len(lost)
+        if stream in self.gone:
+            void = self.void.get(stream, Intervals())
+            row.void = sum(last - first + 1 for pair in left for first, last in void.within(*pair))
+            row.undecided = len(left) - row.void
+        else:
+            row.in_flight = len(left)
+        row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided + row.void
+        return row
+
+    def not_here(self, stream: Stream, until: int, *, first: int = 1) -> tuple[Intervals, Intervals]:
+        """The numbers of a stream that did not come: those of which nothing is known, and those that the queue lost."""
+        left = Intervals(self.known[stream].gaps(max(first, self._begins(stream)), until))
+        known_lost = self.lost.get(stream, Intervals())
+        lost = Intervals(pair for one in left for pair in known_lost.within(*one))
+        left.remove_all(lost)
+        return left, lost
+
+    def ends(self, stream: Stream) -> int:
+        """The last number of it that anything is known of."""
+        return max(self.known[stream].max, self.lost_until(stream) if self.is_whole else 0)
+
+    def lost_until(self, stream: Stream) -> int:
+        """The last number that the queue is known to have lost, 0 when it has lost none."""
+        lost = self.lost.get(stream)
+        return lost.max if lost else 0
+
+    def undecided(self, stream: Stream) -> Intervals:
+        """Which numbers of a process that is gone never came, whatever anybody has said of them."""
+        return self.not_here(stream, self.known[stream].max)[0]
+
+    def _begins(self, stream: Stream) -> int:
+        return self.starts.get(stream, 1)

@@ -1,0 +1,358 @@
+"""The books, read from the ledger: what became of every event, and what of the numbered ones never came.
+
+Two equations are held against each other, window by window and then added up:
+
+    accepted + unconfirmed
+        = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue + undecided + void
+    created = accepted + dropped + lost - recovered + missing         of each run of an emitter that numbers its events
+
+The left side of the first is the doors' word (their markers), the right side the workers'. Of a window that is closed,
+with nothing in flight, whatever the two sides differ by is the imbalance, and nothing is ever set off against it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from logweir.audit.between import Between
+from logweir.audit.emitters import TOTALS, EmitterBooks, read_emitters
+from logweir.audit.span import EVERYTHING, Span, name_of
+from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
+from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, Stream, WindowBooks, WindowOf
+from logweir.clock import WINDOW_US, iso_seconds
+from logweir.ledger.carried import UNKNOWN, Carried, read_carried
+from logweir.ledger.closings import read_closings
+from logweir.ledger.corrections import Correction, read_corrections
+from logweir.ledger.equation import Row
+from logweir.ledger.horizon import horizons, of_latest_topic, overall, read_hearings
+from logweir.ledger.intervals import Intervals
+from logweir.ledger.position import Place, read_positions
+from logweir.ledger.tracker import pairs
+from logweir.ledger.window import window_place
+from logweir.store import Store
+from logweir_workers.accounting.emitters import Emitter
+
+_READ_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class Books:
+    """Everything that was asked for.
+
+    ``windows``: those that are open or do not balance, and which the reader asked for. Of all of them, ``closed`` is
+    the sum of those whose marker has come, ``held`` how many there are of each stream, ``lost`` the numbers that the
+    queue lost in them, and ``corrected_in`` those that corrections speak of.
+    ``carried``: the sums of what is older than the ledger's retention, unless a span of time or an emitter is asked
+    for. They are in ``row``, ``total`` and ``corrected``, so that those do not fall when retention passes; not in
+    the others: those are of what is still held. ``natural_keys``: those whose events have numbers of their own.
+    """
+
+    row: Row
+    windows: list[WindowBooks]
+    states: dict[str, int]
+    closed: Row
+    held: Counter[Stream]
+    lost: dict[Stream, Intervals]
+    corrected_in: set[WindowOf]
+    emitters: dict[Emitter, EmitterBooks]
+    corrections: list[Correction]
+    expired: list[dict[str, Any]]
+    store_differences: list[dict[str, Any]]
+    imbalance: int
+    positions: dict[Place, int]
+    watermark_us: int
+    carried: Carried
+    between: Between
+    natural_keys: frozenset[str]
+
+    @property
+    def balanced(self) -> bool:
+        return self.imbalance == 0
+
+    def total(self, name: str) -> int | None:
+        """As ``EmitterBooks.total``, over all emitters that number their events; None when there is none of them.
+
+        What the queue lost of the others, or of nobody knows whom, is lost, too, and recovered when it comes.
+        """
+        found = [books.total(name) for books in self.emitters.values() if books.honesty != "D"]
+        known = [count for count in found if count is not None]
+        if len(known) < len(found):
+            return None
+        known += [counts[name] for counts in self.carried.numbered.values()]
+        lost, recovered = self._of_queue_alone()
+        extra = {"lost": lost, "recovered": recovered}.get(name, 0)
+        return sum(known) + extra if known or lost else None
+
+    def class_of(self, emitter: Emitter) -> str:
+        """By whose numbers its losses show: those of a key whose events have their own, by theirs."""
+        known = self.emitters.get(emitter)
+        honesty = known.honesty if known else "D"
+        return "B" if honesty == "D" and emitter[0] in self.natural_keys else honesty
+
+    def numbered_by(self, emitter: Emitter) -> Emitter | str:
+        """Whose numbers show what it loses: its own, or those of its key's events."""
+        return emitter[0] if self.class_of(emitter) == "B" else emitter
+
+    def losses(self) -> tuple[Counter[Emitter | str], Counter[Emitter | str]]:
+        """By whose numbers show it: what they show as lost, and what the queue lost."""
+        shown: Counter[Emitter | str] = Counter()
+        of_queue: Counter[Emitter | str] = Counter()
+        for emitter, books in self.emitters.items():
+            who = self.numbered_by(emitter)
+            shown[who] += books.total("lost") or 0
+            of_queue[who] += books.row.lost_in_queue
+        for emitter, count in self.carried.of_queue.items():
+            of_queue[self.numbered_by(emitter)] += count
+        return shown, of_queue
+
+    def _of_queue_alone(self) -> tuple[int, int]:
+        """What the queue lost that no emitter's numbers show as lost, and how much of that came after all.
+
+        Of what it lost of nobody knows whom, that part is the numbered emitters' which their own numbers show as lost
+        and no closed window explains: it counts once.
+        """
+        carried = self.carried
+        own, of_queue = self.losses()
+        of_others = (one for emitter, one in self.emitters.items() if self.class_of(emitter) != "B")
+        recovered = carried.recovered + sum(one.row.recovered_in_queue for one in of_others)
+        shown = sum((own - of_queue).values()) + carried.all_lost_before
+        alone = sum((of_queue - own).values()) + carried.lost_in_queue["D"] + carried.unshown.total() + max(0, -shown)
+        of_windows = sum(one.row.lost_in_queue for one in self.emitters.values())
+        of_nobody = self.row.lost_in_queue - carried.row.lost_in_queue - of_windows + carried.lost_in_queue[UNKNOWN]
+        return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
+
+    def lost_in_queue_ranges(self) -> dict[Stream, Intervals]:
+        """The numbers that the queue has lost, in windows and between them."""
+        found = defaultdict(Intervals, {stream: Intervals(lost) for stream, lost in self.lost.items()})
+        for stream in self.between.known:
+            _, lost = self.between.not_here(stream, self.between.ends(stream))
+            if lost:
+                found[stream].add_all(lost)
+        return dict(sorted(found.items(), key=lambda item: item[0][::-1]))
+
+    @property
+    def corrected(self) -> Counter[tuple[str, str]]:
+        """How many events replays and retries have moved, by outcome before and after; with those carried."""
+        counts = Counter(self.carried.corrections)
+        for one in self.corrections:
+            counts[one.from_outcome.value, one.to_outcome.value] += one.count
+        return counts
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "balanced": self.balanced,
+            "imbalance": self.imbalance,
+            **self.row.as_json(),
+            **{name: self.total(name) for name in TOTALS},
+            "lost_in_queue_ranges": [
+                {"partition": partition, "ingest_epoch": epoch, "ranges": pairs(ranges)}
+                for (epoch, partition), ranges in self.lost_in_queue_ranges().items()
+            ],
+            "loss_unknown_emitters": sum(books.honesty == "D" for books in self.emitters.values()),
+            "windows": self.states,
+            "expired_offsets": self.expired,
+            "store_differences": self.store_differences,
+            "corrections": [correction.as_json() for correction in self.corrections],
+            "carried": self._carried_json(),
+            "watermark_us": self.watermark_us,
+            "emitters": [
+                books.as_json() for _, books in sorted(self.emitters.items(), key=lambda item: name_of(item[0]))
+            ],
+        }
+
+    def _carried_json(self) -> dict[str, Any] | None:
+        carried = self.carried
+        if not carried.before:
+            return None
+        totals = {name: carried.total(name) for name in ("created", "lost", "recovered", "dropped")}
+        return {
+            "before": iso_seconds(carried.before * WINDOW_US), **carried.row.as_json(), **totals,
+            "unexplained": carried.row.unexplained,
+        }  # fmt: skip
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+def read_books(
+    store: Store, *, group: str, late_us: int, now_us: int, span: Span = EVERYTHING, keeps: Keeps = no_window
+) -> Books:
+    """The books as the ledger has them now, while workers go on writing it.
+
+    Unless a span of time or an emitter is asked for, totals include what ``accounting.retention_days`` has passed, so
+    that they do not fall: see ``Books``. ``keeps`` says which windows are in them although they are closed and balance:
+    each takes memory for all its emitters. Raises LogweirError(STORE_DOWN).
+    """
+    while True:
+        books = read_books_once(store, group=group, late_us=late_us, now_us=now_us, span=span, keeps=keeps)
+        if read_carried(store, group).step == books.carried.step:
+            return books
+        # Something was let go of meanwhile: it may have been read in both places, or in none.
+        time.sleep(_READ_AGAIN_S)
+
+
+def read_books_once(
+    store: Store, *, group: str, late_us: int, now_us: int, span: Span = EVERYTHING, keeps: Keeps = no_window
+) -> Books:
+    """As ``read_books``, for who compares a partition's ``carried.step`` before it acts: true where it is as read."""
+    carried = read_carried(store, group)
+    # The watermarks before the emitters, so that nothing is called lost that has come since.
+    positions = read_positions(store, group)
+    minutes = horizons(positions, read_hearings(store, group))
+    current = of_latest_topic(minutes)
+    accounted_us = overall(current) * WINDOW_US
+    watermarks = _watermarks(positions, current, accounted_us)
+    corrections = [one for one in read_corrections(store, group, without=carried.taken) if span.has_window(one.window)]
+    context = Context(
+        min(now_us, accounted_us), _lost_numbers(positions), _by_window(corrections), read_closings(store, group)
+    )
+    wanted = Wanted(span=span, keeps=keeps, now_us=now_us, taken=carried.taken)
+    sums = read_windows(store, group, wanted, context, has_parts=len({topic_id for topic_id, _ in positions}) > 1)
+    emitters = read_emitters(store, group, watermarks, late_us, span, carried.taken)
+    sums.add_to(emitters)
+    differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
+    between = _between_windows(sums, context, carried, from_one=not span.is_bounded)
+    books = Books(
+        row=between.total(),
+        windows=sums.kept,
+        states=dict(sums.states),
+        closed=sums.closed,
+        held=sums.held,
+        lost=sums.lost,
+        corrected_in=sums.corrected_in,
+        emitters=emitters,
+        corrections=corrections,
+        expired=_expired(positions, sums.kept),
+        store_differences=differences,
+        imbalance=sums.imbalance + sum(abs(one["difference"]) for one in differences),
+        positions={place: body.get("next_offset") or 0 for place, body in positions.items()},
+        watermark_us=max(watermarks.values(), default=0),
+        carried=Carried(step=carried.step) if span.is_bounded or span.emitter is not None else carried,
+        between=between,
+        natural_keys=frozenset(key for (key, _), known in emitters.items() if known.honesty == "B"),
+    )
+    # What is corrected in a window that is gone has been carried as it was before.
+    for one in corrections:
+        is_held = (one.partition, one.ingest_epoch, one.window) in sums.corrected_in
+        if not is_held and one.window < books.carried.before:
+            books.carried.correct(one.from_outcome.value, one.to_outcome.value, one.count)
+    _add_up(books, sums.row, span)
+    return books
+
+
+def _by_window(corrections: Iterable[Correction]) -> dict[WindowOf, list[Correction]]:
+    found: dict[WindowOf, list[Correction]] = defaultdict(list)
+    for one in corrections:
+        found[one.partition, one.ingest_epoch, one.window].append(one)
+    return dict(found)
+
+
+def _watermarks(
+    positions: dict[Place, dict[str, Any]], places: Collection[Place], accounted_us: int
+) -> dict[Place, int]:
+    """Of each partition, up to when everything that was received is known.
+
+    Of a topic that another one has taken the place of, nothing comes any more: what is known of the other one's
+    ``places`` holds for it. It must not keep what is missing from being lost.
+    """
+    own_us = {place: int(body.get("watermark_us", 0)) for place, body in positions.items()}
+    return {place: us if place in places else max(us, accounted_us) for place, us in own_us.items()}
+
+
+def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[str, Any]]:
+    """Windows of which the store itself counted another number of documents than the ledger says were indexed."""
+    prefix = f"store_difference:{group}:"
+    for document in store.scan_ledger(prefix):
+        topic_id, partition, epoch, window = window_place(document.id, prefix)
+        if span.has_window(window):
+            body = document.body
+            yield {
+                "id": document.id,
+                "window": window, "topic_id": topic_id, "partition": partition, "ingest_epoch": epoch,
+                "stored": body["stored"], "indexed": body["indexed"], "difference": body["stored"] - body["indexed"],
+            }  # fmt: skip
+
+
+def _add_up(books: Books, windows: Row, span: Span) -> None:
+    books.row.add(windows)
+    books.row.add(books.carried.row)
+    if span.emitter is not None:
+        books.row = Row()
+        for known in books.emitters.values():
+            books.row.add(known.row)
+
+
+def _lost_numbers(positions: Mapping[Place, Mapping[str, Any]]) -> dict[Stream, Intervals]:
+    """Which numbers the queue was known to have lost; some may have come after all, or were void."""
+    lost: dict[Stream, Intervals] = defaultdict(Intervals)
+    for (_, partition), body in positions.items():
+        for epoch, ranges in body.get("lost", {}).items():
+            lost[epoch, partition].add_all(ranges)
+    return lost
+
+
+def _between_windows(sums: Sums, context: Context, carried: Carried, *, from_one: bool) -> Between:
+    gone = {one.stream for one in sums.kept if one.state in (PROCESS_GONE, CLOSED_AFTERWARDS)}
+    void = {stream: closing.numbers for stream, closing in context.closings.items()}
+    starts = dict(carried.streams)
+    if not from_one:
+        starts = {stream: next(iter(numbers), (1, 0))[0] for stream, numbers in sums.known.items()}
+    return Between(sums.known, context.lost, gone, starts, void, is_whole=from_one)
+
+
+def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:
+    """Each range of offsets that was gone before it was read; ``exact``: all that was in it is counted as lost.
+
+    That is not known while a process was sending then whose later records or marker did not come by: one with an open
+    window, or one that was heard of shortly before the range and never again.
+    """
+    open_epochs = {books.stream for books in windows if not books.window.closed}
+    found = []
+    for (topic_id, partition), body in positions.items():
+        for first, last in body.get("expired", []):
+            unsure = any(since <= first for since in body.get("unheard", {}).values()) or any(
+                offset < first and (epoch, partition) in open_epochs
+                for epoch, (_, offset, _) in body.get("streams", {}).items()
+            )
+            found.append(
+                {"topic_id": topic_id, "partition": partition, "first": first, "last": last, "exact": not unsure}
+            )
+    return found
+
+
+# --- one window ---------------------------------------------------------------------------------------------------
+def explain(books: Books) -> Iterator[dict[str, Any]]:
+    """Each window in the books down to partition, process, ranges and emitters."""
+    for one in sorted(books.windows, key=lambda one: (one.window.window, one.partition, one.window.ingest_epoch)):
+        window = one.window
+        row, not_arrived, lost = _of_window(books, one)
+        yield {
+            "window": window.window,
+            "merged_windows": [minute for minute, _, _ in window.minutes],
+            "partition": one.partition,
+            "ingest_epoch": window.ingest_epoch,
+            "topic_id": one.topic_id,
+            "state": one.state,
+            "imbalance": one.imbalance,
+            **row.as_json(),
+            "numbers": pairs(window.numbers),
+            "voids": pairs(window.voids),
+            "marker": [window.given[0][0], window.given[-1][1]] if window.marker else None,
+            "not_arrived": pairs(not_arrived),
+            "lost_in_queue_ranges": pairs(lost),
+            "amendments": window.amendments,
+            "corrections": [correction.as_json() for correction in one.corrections],
+            "emitters": [{"name": name_of(emitter), **row.as_json()} for emitter, row in one.by_emitter.items()],
+        }
+
+
+def _of_window(books: Books, one: WindowBooks) -> tuple[Row, Intervals, Intervals]:
+    """Its row, what of it has not arrived, and what the queue has lost; of an open one, between its own numbers."""
+    if one.window.closed or not one.window.numbers:
+        return one.row, one.gaps, one.lost
+    first, last = next(iter(one.window.numbers))[0], one.window.numbers.max
+    row = books.between.row(one.stream, last, first=first)
+    row.add(one.row)
+    return row, *books.between.not_here(one.stream, last, first=first)

@@ -1,0 +1,110 @@
+"""Close the windows of an ingest process that is gone: ``logweir audit close``.
+
+A process that died without its markers leaves its last windows open. Its successor ends its books where all is known
+that it sent; else a person who knows that nothing of it waits in a spool says so here: what never came is void from
+then on, with who said it and when. Should its spool turn up after all, what comes of it is counted as ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import socket
+from collections import Counter
+from dataclasses import dataclass
+
+import orjson
+
+from logweir.audit.books import Books, read_books
+from logweir.audit.windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
+from logweir.clock import now_us as clock_us
+from logweir.commands.output import some_of
+from logweir.config import Settings
+from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
+from logweir.ledger.closings import Closing, close, window_key
+from logweir.ledger.position import read_positions
+from logweir.store import Store
+
+_NAMED_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What was closed on one partition. ``void``: how many of the process's numbers never came."""
+
+    ingest_epoch: str
+    partition: int
+    windows: list[int]
+    void: int
+
+
+def run(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
+    now, group = clock_us(), settings.worker.group
+    books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now)
+    closed = close_process(
+        store, group, books, arguments.process or "", who=_who(), now_us=now, dry_run=arguments.dry_run
+    )  # fmt: skip
+    if arguments.json:
+        print(orjson.dumps({"dry_run": arguments.dry_run, "closed": closed}).decode())
+        return 0
+    would = "would be " if arguments.dry_run else ""
+    for one in closed:
+        print(
+            f"process {one.ingest_epoch}, partition {one.partition}: {len(one.windows)} windows {would}closed,"
+            f" {one.void} numbers that never came {would}void"
+        )
+    return 0
+
+
+def close_process(
+    store: Store, group: str, books: Books, process: str, *, who: str, now_us: int, dry_run: bool = False
+) -> list[Closed]:
+    """Close all open windows of the process, given by its epoch or how it begins; one line for each partition.
+
+    ``books``: all of them, read now. Raises LogweirError: PROCESS_UNKNOWN, PROCESS_ALIVE, STORE_DOWN, CLAIM_LOST
+    (somebody else closes it at this moment).
+    """
+    epoch = _epoch(books, process)
+    left = [one for one in books.windows if one.window.ingest_epoch == epoch and not one.window.closed]
+    living = [one.window.window for one in left if one.state not in (PROCESS_GONE, CLOSED_AFTERWARDS)]
+    if living or _is_heard(store, group, epoch, now_us):
+        raise LogweirError(PROCESS_ALIVE, process=epoch, minutes=GONE_AFTER_US // 60_000_000)
+    found = []
+    for stream in sorted({one.stream for one in left}):
+        windows = [one for one in left if one.stream == stream]
+        closing = _closing(books, stream, windows, who, now_us)
+        if not dry_run:
+            close(store, group, stream, closing)
+        found.append(Closed(*stream, [one.window.window for one in windows], len(closing.numbers)))
+    return found
+
+
+def _epoch(books: Books, process: str) -> str:
+    unclosed = [one for one in books.windows if not one.window.closed]
+    epochs = {one.window.ingest_epoch for one in unclosed}
+    meant = [epoch for epoch in sorted(epochs) if process and epoch.startswith(process.lower())]
+    if len(meant) != 1:
+        counts = Counter(one.window.ingest_epoch for one in unclosed if one.state != CLOSED_AFTERWARDS)
+        known = some_of([f"{epoch} ({count})" for epoch, count in counts.most_common()], _NAMED_MAX) or "none"
+        raise LogweirError(PROCESS_UNKNOWN, process=process, count=len(meant), known=known)
+    return meant[0]
+
+
+def _closing(books: Books, stream: Stream, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
+    counts = {window_key(one.topic_id, one.window.window): len(one.window.numbers) for one in windows}
+    return Closing(counts, books.between.undecided(stream), who, now_us)
+
+
+def _is_heard(store: Store, group: str, epoch: str, now_us: int) -> bool:
+    """Whether a canary of it has come lately: a process may live without taking any events."""
+    canaries = (body.get("canaries", {}).get(epoch, (0, 0)) for body in read_positions(store, group).values())
+    return any(now_us - sent_us <= GONE_AFTER_US for _, sent_us in canaries)
+
+
+def _who() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())  # A container's user need not have a name.
+    return f"{name}@{socket.gethostname()}"

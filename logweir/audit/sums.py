@@ -1,0 +1,184 @@
+"""The windows read one after the other, and added up: memory goes with emitters and open windows, not with minutes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from logweir.audit.emitters import EmitterBooks
+from logweir.audit.span import Span
+from logweir.audit.windows import Context, Stream, WindowBooks, WindowOf, joined, places_of, reconciled, state_of_open
+from logweir.clock import WINDOW_US
+from logweir.ledger import hours
+from logweir.ledger.equation import Row
+from logweir.ledger.intervals import Intervals
+from logweir.ledger.position import Place
+from logweir.ledger.window import Window, window_place
+from logweir.store import Store
+from logweir_workers.accounting.emitters import Emitter
+
+RATE_WINDOWS = 5
+"""Over how many whole minutes, and the current one, an emitter's rate is taken."""
+
+Keeps = Callable[[Window], bool]
+"""Whether a window's books are wanted by themselves, although it is closed and balances."""
+_Place = tuple[str, int, str, int]
+"""Topic id, partition, ingest epoch, window."""
+
+
+def no_window(_: Window) -> bool:
+    return False
+
+
+def every_window(_: Window) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for. ``taken``: ids of documents that are being deleted, and carried as sums."""
+
+    span: Span
+    keeps: Keeps
+    now_us: int
+    taken: Collection[str]
+
+
+@dataclass(slots=True)
+class Sums:
+    """Of all windows that were added. What the fields hold: see ``Books``; ``known`` as in ``Between``."""
+
+    wanted: Wanted
+    context: Context
+    row: Row = field(default_factory=Row)
+    closed: Row = field(default_factory=Row)
+    kept: list[WindowBooks] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)
+    held: Counter[Stream] = field(default_factory=Counter)
+    lost: dict[Stream, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
+    known: dict[Stream, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
+    corrected_in: set[WindowOf] = field(default_factory=set)
+    imbalance: int = 0
+    active_us: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _emitters: dict[Emitter, EmitterBooks] = field(default_factory=dict)
+
+    def add(self, topic_id: str, partition: int, window: Window) -> None:
+        books = reconciled(topic_id, partition, window, self.context)
+        self.held[books.stream] += 1
+        self.known[books.stream].add_all((*window.numbers, *window.voids, *window.given))
+        if books.lost:
+            self.lost[books.stream].add_all(books.lost)
+        if books.corrections:
+            self.corrected_in.update(places_of(partition, window))
+        self.imbalance += books.imbalance
+        self._add_rows(books)
+        if books.state == "balanced":
+            self.states[books.state] += len(window.windows)
+        if books.state != "balanced" or self.wanted.keeps(window):
+            self.kept.append(books)
+
+    def _add_rows(self, books: WindowBooks) -> None:
+        if self.wanted.span.emitter is None:
+            self.row.add(books.row)
+        if books.window.closed:
+            self.closed.add(books.row)
+        recent = self.wanted.now_us // WINDOW_US - RATE_WINDOWS
+        recent_s = self.wanted.now_us / 1e6 - recent * WINDOW_US / 1e6
+        for emitter, row in books.by_emitter.items():
+            if not self.wanted.span.has_emitter(emitter):
+                continue
+            known = self._emitters.get(emitter)
+            if known is None:
+                known = self._emitters[emitter] = EmitterBooks(emitter)
+            known.row.add(row)
+            if books.imbalance:
+                known.imbalance += abs(row.unexplained)
+            if books.window.window >= recent:
+                known.rate_per_s += row.settled / recent_s
+
+    def end(self) -> Sums:
+        """All of them are added: now it is known which of their processes are gone."""
+        for books in self.kept:
+            if not books.window.closed:
+                books.state = state_of_open(books, self.context, self.active_us[books.window.ingest_epoch])
+            if books.state != "balanced":
+                self.states[books.state] += len(books.window.windows)
+        return self
+
+    def add_to(self, emitters: dict[Emitter, EmitterBooks]) -> None:
+        """To what is known of the emitters' own numbers."""
+        for emitter, sums in self._emitters.items():
+            known = emitters.setdefault(emitter, sums)
+            known.row, known.imbalance, known.rate_per_s = sums.row, sums.imbalance, sums.rate_per_s
+
+
+def read_windows(store: Store, group: str, wanted: Wanted, context: Context, *, has_parts: bool) -> Sums:
+    """All windows, and hours of them; none that is in its hour, or being deleted.
+
+    ``has_parts``: several topics have been read, and a window may have a part in each. Raises LogweirError(STORE_DOWN).
+    """
+    in_parts = windows_in_parts(store, group) if has_parts else frozenset()
+    merged: set[_Place] = set()
+    while True:
+        sums = Sums(wanted, context)
+        seen = _add_windows(sums, store, group, in_parts, merged)
+        # The hours behind the windows: what is merged meanwhile is in both. Then all is read again, without the window.
+        twice = _add_hours(sums, store, group, seen)
+        if not twice:
+            return sums.end()
+        merged |= twice
+
+
+def windows_in_parts(store: Store, group: str, places: Iterable[Place] | None = None) -> frozenset[WindowOf]:
+    """The windows that more than one topic has a part of; of all topics and partitions, or of those ``places``.
+
+    Raises LogweirError(STORE_DOWN).
+    """
+    prefix = f"window:{group}:"
+    within = [""] if places is None else [f"{topic_id}:{partition}:" for topic_id, partition in places]
+    found = (document for one in within for document in store.scan_ledger(prefix + one))
+    counts = Counter(window_place(document.id, prefix)[1:] for document in found)
+    return frozenset(place for place, count in counts.items() if count > 1)
+
+
+def _add_windows(
+    sums: Sums, store: Store, group: str, in_parts: Collection[WindowOf], merged: Collection[_Place]
+) -> dict[_Place, tuple[tuple[int, int], ...]]:
+    """Add those that are not merged; gives the numbers of those that may be by now."""
+    seen: dict[_Place, tuple[tuple[int, int], ...]] = {}
+    parts = []
+    prefix = f"window:{group}:"
+    for document in store.scan_ledger(prefix):
+        place = window_place(document.id, prefix)
+        topic_id, partition, epoch, minute = place
+        sums.active_us[epoch] = max(sums.active_us[epoch], (minute + 1) * WINDOW_US)
+        if not sums.wanted.span.has_window(minute) or document.id in sums.wanted.taken or place in merged:
+            continue
+        window = Window.from_body(document.id, document.body)
+        if window.closed:
+            seen[place] = tuple(window.numbers)
+        if (partition, epoch, minute) in in_parts:
+            parts.append((topic_id, partition, window))
+        else:
+            sums.add(topic_id, partition, window)
+    for part in joined(parts):
+        sums.add(*part)
+    return seen
+
+
+def _add_hours(sums: Sums, store: Store, group: str, seen: dict[_Place, tuple[tuple[int, int], ...]]) -> set[_Place]:
+    """Add what is merged; gives which of it was seen as a window, too."""
+    twice: set[_Place] = set()
+    prefix = f"hour:{group}:"
+    for document in store.scan_ledger(prefix):
+        if "minutes" not in document.body or document.id in sums.wanted.taken:
+            continue  # It is only claimed so far, or being deleted.
+        topic_id, partition, epoch, _ = window_place(document.id, prefix)
+        hour = hours.of_document(document, ingest_epoch=epoch, window=0)
+        sums.active_us[epoch] = max(sums.active_us[epoch], (max(hour.windows) + 1) * WINDOW_US)
+        if any(map(sums.wanted.span.has_window, hour.windows)):
+            sums.add(topic_id, partition, hour)
+        places = {(topic_id, partition, epoch, minute) for minute in hour.windows}
+        twice |= {one for one in places & seen.keys() if all(hour.numbers.covers(*pair) for pair in seen[one])}
+    return twice

@@ -1,0 +1,239 @@
+"""Close the books: what became of every event, and which numbered ones never came.
+
+    logweir audit --since 1h
+    logweir audit --window 2026-01-31T12:05
+    logweir audit close --process 5f1e9c --dry-run
+
+Exit status 0 when every closed window balances to the event, 1 when one does not. ``close`` ends the books of an ingest
+process that is gone: what never came of it is void.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from logweir.audit import close as audit_close
+from logweir.audit.books import Books, explain, read_books
+from logweir.audit.emitters import EmitterBooks
+from logweir.audit.span import Span, name_of
+from logweir.audit.sums import every_window, no_window
+from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
+from logweir.commands.output import some_of
+from logweir.commands.search import printable
+from logweir.config import Settings
+from logweir.errors import LogweirError
+from logweir.ledger.equation import OUTCOMES, Row
+from logweir.query.parse import time_bounds, time_of
+from logweir.queue import open_queue
+from logweir.store import Store, open_store
+
+_WATCH_INTERVAL_S = 2.0
+_WIDTH_MIN = 140
+_RANGES_SHOWN = 5
+_OF_FIRST_EQUATION = ("accepted", *OUTCOMES, "in_flight")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="TIME", help="only from then on: ISO 8601, epoch seconds, or 15m, 1h, 7d, …")
+    parser.add_argument("--until", metavar="TIME", help="only before then")
+    parser.add_argument("--emitter", metavar="NAME", help="only this one: its name, its key's name, or key/name")
+    parser.add_argument("--window", metavar="W", help="explain one minute, given by a time in it or by its number")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("action", nargs="?", choices=("close",), help="close the windows of a process that is gone")
+    parser.add_argument(
+        "--process", metavar="EPOCH", help="of close: the process, as --window names it; or how it begins"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="of close: only say what it would do")
+    parser.add_argument("--watch", action="store_true", help="print it every two seconds until Ctrl-C")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    with closing(open_store(settings.store)) as store:
+        if arguments.action == "close":
+            return audit_close.run(arguments, settings, store)
+        while True:
+            status = _once(arguments, settings, store)
+            if not arguments.watch:
+                return status
+            sys.stdout.flush()
+            time.sleep(_WATCH_INTERVAL_S)
+            if not arguments.json and sys.stdout.isatty():
+                print("\033[H\033[2J", end="")
+
+
+def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
+    now = now_us()
+    span = _span(arguments, now)
+    books = read_books(
+        store, group=settings.worker.group, late_us=settings.accounting.late_us, now_us=now, span=span,
+        keeps=every_window if arguments.window else no_window,
+    )  # fmt: skip
+    document: dict[str, Any]
+    if arguments.window:
+        document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
+    else:
+        document = {**books.as_json(), "unread_records": unread_records(settings, books)}
+    if arguments.json:
+        print(orjson.dumps(whole(document)).decode())
+    elif arguments.window:
+        _print_window(document)
+    else:
+        _print_books(books, document["unread_records"])
+    return 0 if books.balanced else 1
+
+
+def _span(arguments: argparse.Namespace, now: int) -> Span:
+    if arguments.window:
+        is_number = re.fullmatch(r"[0-9]{1,8}", arguments.window)
+        window = int(arguments.window) if is_number else window_of(time_of(arguments.window, now))
+        return Span(window * WINDOW_US, (window + 1) * WINDOW_US, arguments.emitter)
+    return Span(*time_bounds(arguments.since, arguments.until, now), arguments.emitter)
+
+
+def unread_records(settings: Settings, books: Books) -> int | None:
+    """How many records of the queue no worker has accounted for yet; None when the queue does not say."""
+    queue = open_queue(settings.queue)
+    try:
+        topic_id = queue.topic_id()
+        ends = {partition: queue.offsets(partition) for partition in range(queue.partition_count())}
+    except LogweirError:
+        return None
+    finally:
+        queue.close()
+    return sum(end - max(first, books.positions.get((topic_id, at), 0)) for at, (first, end) in ends.items())
+
+
+def whole(value: Any) -> Any:
+    """The document with numbers beyond 64 bits as text: senders choose their numbers, and sums may outgrow JSON's."""
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+
+
+# --- for people ---------------------------------------------------------------------------------------------------
+def console() -> Console:
+    """Where tables go: as wide as the terminal; wide enough for all columns where there is none."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDTH_MIN)
+
+
+def count_text(count: int | None) -> str:
+    """A count for people; what is unknown says so and is never 0."""
+    return "unknown" if count is None else f"{count:,}"
+
+
+def ranges_text(books: EmitterBooks) -> str:
+    """The first of an emitter's lost ranges, and how many more there are."""
+    return some_ranges([pair for run in books.runs for pair in run.lost_ranges])
+
+
+def some_ranges(ranges: Sequence[tuple[int, int]]) -> str:
+    """The first of them, and how many more there are."""
+    return some_of([f"{first}" if first == last else f"{first}-{last}" for first, last in ranges], _RANGES_SHOWN)
+
+
+def _print_books(books: Books, unread: int | None) -> None:
+    out = console()
+    verdict = Text("The books balance", "bold green")
+    if not books.balanced:
+        verdict = Text(f"THE BOOKS DO NOT BALANCE: {books.imbalance:,} events are unexplained", "bold red")
+    out.print(verdict)
+    row = books.row
+    parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
+    parts += _unusual(row)
+    parts.append(f"in flight {row.in_flight:,}")
+    out.print(Text(", ".join(parts).replace("_", " ")))
+    _print_carried(out, books)
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states.items())) or "none"
+    out.print(Text(f"windows: {states}; records not read yet: {count_text(unread)}"))
+    for hole in books.expired:
+        exactly = "all of it is counted as lost" if hole["exact"] else "how many events it held is unknown"
+        place = f"partition {hole['partition']}, offsets {hole['first']} to {hole['last']}"
+        out.print(Text(f"expired before it was read: {place}; {exactly}", "yellow"))
+    for (epoch, partition), ranges in books.lost_in_queue_ranges().items():
+        numbers = some_ranges(list(ranges))
+        out.print(Text(f"lost in the queue: partition {partition}, process {epoch}, numbers {numbers}", "red"))
+    for one in books.store_differences:
+        where = f"window {one['window']}, partition {one['partition']}"
+        out.print(Text(f"{where}: the store has {one['stored']}, the ledger says {one['indexed']} indexed", "red"))
+    if books.emitters:
+        out.print(_emitters_table(books))
+
+
+def _unusual(row: Row) -> list[str]:
+    counts = {
+        "unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue, "undecided": row.undecided,
+        "void": row.void,
+    }  # fmt: skip
+    return [f"{name} {count:,}" for name, count in counts.items() if count]
+
+
+def _print_carried(out: Console, books: Books) -> None:
+    """What the totals have of the time before the ledger's windows."""
+    carried = books.carried
+    if not carried.before:
+        return
+    row = carried.row
+    parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
+    parts += _unusual(row)
+    if row.unexplained:
+        parts.append(f"unexplained {row.unexplained:,}")
+    before = iso_seconds(carried.before * WINDOW_US)
+    out.print(Text(f"of that, before {before}: " + ", ".join(parts).replace("_", " ")))
+
+
+def _emitters_table(books: Books) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("EMITTER", overflow="fold")
+    table.add_column("CLASS")
+    for name in ("ACCEPTED", "INDEXED", "DUPLICATE", "FILTERED", "DEAD", "IN FLIGHT", "LOST", "RECOVERED", "MISSING"):
+        table.add_column(name, justify="right")
+    # Seldom there: an emitter that says to have dropped what came all the same.
+    is_explained = not any(one.total("unexplained") for one in books.emitters.values())
+    if not is_explained:
+        table.add_column("UNEXPLAINED", justify="right")
+    table.add_column("LOST NOW", overflow="fold")
+    for emitter, one in sorted(books.emitters.items(), key=lambda item: name_of(item[0])):
+        counts = ("-" if (count := one.counts[name]) is None else f"{count:,}" for name in _OF_FIRST_EQUATION)
+        losses = ("lost", "recovered", "missing") if is_explained else ("lost", "recovered", "missing", "unexplained")
+        table.add_row(
+            printable(name_of(emitter)), one.honesty, *counts, *(count_text(one.total(name)) for name in losses),
+            ranges_text(one), style="red" if (one.total("lost") or 0) > (one.total("recovered") or 0) else "",
+        )  # fmt: skip
+    return table
+
+
+def _print_window(document: dict[str, Any]) -> None:
+    out = console()
+    if not document["rows"]:
+        out.print(f"Nothing is known of window {document['window']}.")
+    for row in document["rows"]:
+        merged = row["merged_windows"]
+        window = f"windows {merged[0]} to {merged[-1]}, merged" if merged else f"window {row['window']}"
+        head = f"{window}, partition {row['partition']}, process {row['ingest_epoch']}: {row['state']}"
+        out.print(Text(head, "bold red" if row["imbalance"] else "bold"))
+        for name in (
+            "imbalance", "accepted", "unconfirmed", "indexed", "duplicate", "filtered", "dead_lettered", "in_flight",
+            "lost_in_queue", "recovered_in_queue", "undecided", "void", "identity_conflicts", "marker", "numbers",
+            "voids", "not_arrived", "lost_in_queue_ranges",
+        ):  # fmt: skip
+            out.print(f"    {name.replace('_', ' '):<22}{row[name] if row[name] is not None else '-'}")
+        for line in row["amendments"]:
+            out.print(f"    behind the marker: {line['count']} numbers of {line['first']} to {line['last']}")
+        for line in row["corrections"]:
+            out.print(f"    {line['cause']}: {line['count']} from {line['from_outcome']} to {line['to_outcome']}")
+        for emitter in row["emitters"]:
+            counts = ", ".join(f"{name} {count}" for name, count in emitter.items() if name != "name" and count)
+            out.print(Text(f"    {printable(emitter['name'])}: {counts}"))

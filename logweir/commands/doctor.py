@@ -1,0 +1,226 @@
+"""Check configuration, keys, certificate, queue, store, disk and clock; say what to do about each fault.
+
+Exit status 0 when nothing is wrong, 1 when something is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from logweir.clock import DAY_US, now_us
+from logweir.commands.search import printable
+from logweir.config import Settings, shown_url
+from logweir.errors import LogweirError
+from logweir.http.tls import Pair, load
+from logweir.keys.file import live_keys
+from logweir.queue import open_queue
+from logweir.store import open_store
+from logweir.store.letters import divided, full, received
+
+_FREE_BYTES_MIN = 1024**3
+_FSYNC_S_MAX = 0.1
+_KEY_ENDS_SOON_US = 7 * DAY_US
+_STA_UNSYNC = 0x40  # linux/timex.h
+_COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: ``state`` is ok, warning or fault; ``advice`` is empty when there is nothing to do."""
+
+    what: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    findings = examine(settings)
+    if arguments.json:
+        for finding in findings:
+            print(json.dumps(asdict(finding)))
+    else:
+        _print_lines(findings)
+    return 1 if any(finding.state == "fault" for finding in findings) else 0
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All findings; no check stops another."""
+    checks: list[tuple[str, Callable[[Settings], Finding]]] = [
+        ("configuration", _configuration),
+        ("keys", _keys),
+        ("certificate", _certificate),
+        ("disk", _disk),
+        ("queue", _queue),
+        ("store", _store),
+        ("dead letters", _dead_letters),
+        ("clock", _clock),
+    ]
+    findings = []
+    for what, check in checks:
+        try:
+            findings.append(check(settings))
+        except LogweirError as error:
+            findings.append(Finding(what, "fault", error.detail, error.advice))
+    return findings
+
+
+def _configuration(settings: Settings) -> Finding:
+    # Had it been unreadable, the command would have said so before it came here.
+    found = f"queue {shown_url(settings.queue.url)}, store {shown_url(settings.store.url)}"
+    if settings.queue.url.startswith("sqlite:") and settings.ingest.processes > 1:
+        advice = "Set ingest.processes to 1, or use Kafka: the embedded queue is for one ingest process."
+        return Finding("configuration", "fault", f"{found}, {settings.ingest.processes} ingest processes", advice)
+    return Finding("configuration", "ok", found)
+
+
+def _keys(settings: Settings) -> Finding:
+    path = settings.keys_path
+    ends: dict[str, float] = {}
+    for key in live_keys(path):
+        end_us = float("inf") if key.expires_us is None else key.expires_us
+        ends[key.name] = max(ends.get(key.name, 0), end_us)
+    if not ends:
+        found = f"{path} has no live key: every request is answered 401"
+        return Finding("keys", "warning", found, "Make one: logweir keys add NAME")
+    found = f"{len(ends)} live: {', '.join(sorted(ends))}"
+    ending = sorted(name for name, end_us in ends.items() if end_us < now_us() + _KEY_ENDS_SOON_US)
+    if ending:
+        advice = f"logweir keys rotate {ending[0]}, or a later end: logweir keys set {ending[0]} --expires 90d"
+        return Finding("keys", "warning", f"{found}; within 7 days no key is left of {', '.join(ending)}", advice)
+    return Finding("keys", "ok", found)
+
+
+def _certificate(settings: Settings) -> Finding:
+    ingest = settings.ingest
+    made = settings.data_dir / "tls/server.pem"  # by `logweir up --tls`
+    is_made = ingest.tls_cert_file is None and ingest.tls_key_file is None
+    if is_made and not made.exists():
+        return Finding("certificate", "ok", "none: ingest serves plain HTTP")
+    pair = Pair(made, made) if is_made else Pair.of(ingest)
+    try:
+        loaded = load(pair)
+    except LogweirError as error:
+        if not is_made:
+            raise
+        advice = "`logweir up --tls` makes another one; remove the folder when it is not to be used again."
+        return Finding("certificate", "warning", error.detail, advice)
+    days = (loaded.expires - datetime.now(UTC)).days
+    found = f"{pair.certificate} for {', '.join(loaded.names) or 'no name'}, good for {days} more days"
+    if loaded.is_due:
+        advice = "Renew it: ingest serves the new one within seconds, without a restart."
+        return Finding("certificate", "warning", found, advice)
+    if pair.key.stat().st_mode & 0o004:
+        advice = f"Whoever reads the key can pass for this door: chmod o-r {pair.key}"
+        return Finding("certificate", "warning", f"{found}; every user can read {pair.key}", advice)
+    return Finding("certificate", "ok", found)
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
+    usage = shutil.disk_usage(folder)
+    found = f"{usage.free / 1024**3:.1f} GiB free of {usage.total / 1024**3:.1f} GiB for {settings.data_dir}"
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", "fault", f"{folder} is not writable", "Correct its permissions, or set data_dir.")
+    if usage.free < _FREE_BYTES_MIN:
+        return Finding(
+            "disk", "fault", found, "Free some space, or lower queue.retention_hours and store.retention_days."
+        )
+    seconds = _fsync_s(folder)
+    found += f", fsync takes {seconds * 1000:.1f} ms"
+    if seconds > _FSYNC_S_MAX:
+        return Finding("disk", "warning", found, "Every answer waits for an fsync: use a faster disk for data_dir.")
+    return Finding("disk", "ok", found)
+
+
+def _fsync_s(folder: Path) -> float:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"x" * 4096)
+        file.flush()
+        started = time.monotonic()
+        os.fsync(file.fileno())
+        return time.monotonic() - started
+
+
+def _queue(settings: Settings) -> Finding:
+    queue = open_queue(settings.queue)
+    try:
+        return Finding("queue", "ok", queue.check())
+    finally:
+        queue.close()
+
+
+def _store(settings: Settings) -> Finding:
+    store = open_store(settings.store)
+    try:
+        return Finding("store", "ok", store.check())
+    finally:
+        store.close()
+
+
+def _dead_letters(settings: Settings) -> Finding:
+    with closing(open_store(settings.store)) as store:
+        counts = store.count_dead_letters()
+        newest = store.dead_letters(size=1) if counts else []
+    held, _ = divided(counts)
+    limits = settings.store
+    if held.letters >= limits.dead_letters_max or held.size_bytes >= limits.dead_letters_size_bytes_max:
+        problem = full(held, limits)
+        return Finding("dead letters", "fault", problem.detail, problem.advice)
+    if not newest:
+        return Finding("dead letters", "ok", "none")
+    by_reason = ", ".join(f"{held.letters} {reason}" for reason, held in sorted(counts.items()))
+    error = printable(newest[0].body.get("error"))
+    found = f"{by_reason}; the newest, of {received(newest[0])}: {newest[0].reason}, {error}"
+    advice = "See them whole: logweir deadletters list; what to do, by reason: docs/how-to/dead-letters.md"
+    return Finding("dead letters", "warning", found, advice)
+
+
+def _clock(_settings: Settings) -> Finding:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    synchronised = _clock_is_synchronised()
+    if synchronised is False:
+        advice = "Start a time service (chrony, systemd-timesyncd): receipt times and windows follow this clock."
+        return Finding("clock", "warning", f"{now}, not synchronised", advice)
+    return Finding("clock", "ok", f"{now}, {'synchronised' if synchronised else 'synchronisation unknown here'}")
+
+
+def _clock_is_synchronised() -> bool | None:
+    """What the kernel says (adjtimex(2)); None where it cannot be asked."""
+    if not sys.platform.startswith("linux"):
+        return None
+    timex = (ctypes.c_char * 512)()
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "adjtimex") or library.adjtimex(timex) < 0:
+        return None
+    # struct timex: modes (int, padded), offset, freq, maxerror, esterror (long each), status (int).
+    status = ctypes.c_int.from_buffer(timex, 5 * ctypes.sizeof(ctypes.c_long)).value
+    return not status & _STA_UNSYNC
+
+
+def _print_lines(findings: list[Finding]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in findings:
+        colour = _COLOURS[finding.state]
+        console.print(f"{finding.what:<14} [{colour}]{finding.state:<8}[/] {escape(finding.found)}")
+        if finding.advice:
+            console.print(f"{'':<14} {'':<8} {escape(finding.advice)}")

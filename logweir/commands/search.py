@@ -1,0 +1,131 @@
+"""Search the stored events, newest first.
+
+    logweir search 'category:syslog AND (sshd OR "failed password")' --since 1h
+    logweir search 'details.user:root' --from 2026-01-31 --to 2026-02-01 --json
+
+docs/reference/query.md has the language. Without a query, everything in the time range is found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from logweir.clock import now_us
+from logweir.config import Settings
+from logweir.errors import PARAMETER_BAD, LogweirError
+from logweir.query.parse import PAGE_MAX, TIME_FIELDS, parse, time_bounds
+from logweir.store import Hits, Store, open_store
+
+_PAGE = 1000
+# A dash and two characters or more, but neither a long option nor a negative number.
+_DASHED_QUERY = re.compile(r"-(?!-)(?![0-9.]+$)..+", re.DOTALL)
+_SEVERITY_STYLES = {
+    "EMERGENCY": "bold red", "ALERT": "bold red", "CRITICAL": "bold red", "ERROR": "red", "WARNING": "yellow",
+    "DEBUG": "dim",
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", nargs="?", default="*", metavar="QUERY", help="what to look for (*: everything)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--since", metavar="AGE", help="only the last 15m, 1h, 7d, …")
+    start.add_argument("--from", dest="from_", metavar="TIME", help="only from then on: ISO 8601, epoch seconds or age")
+    parser.add_argument("--to", metavar="TIME", help="only before then")
+    parser.add_argument("--size", type=int, default=100, metavar="N", help="most events shown (100); 0 for all")
+    parser.add_argument(
+        "--time-field", choices=TIME_FIELDS, default=TIME_FIELDS[0],
+        help="the time that bounds and sorts the hits: of receipt, or of what happened (receivedtimestamp)",
+    )  # fmt: skip
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print each event as one line of JSON")
+    form.add_argument("--count", action="store_true", help="print how many there are, nothing else")
+
+
+def unambiguous(words: list[str]) -> list[str]:
+    """A query such as -hostname:web1 gets a space in front, so that it is not read as the option -h."""
+    return [f" {word}" if _DASHED_QUERY.fullmatch(word) else word for word in words]
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.size < 0:
+        raise LogweirError(PARAMETER_BAD, name="--size", value=arguments.size, expected="0 or more")
+    start = arguments.since or arguments.from_
+    from_us, to_us = time_bounds(start, arguments.to, now_us())
+    search = {
+        "query": parse(arguments.query.strip()),
+        "from_us": from_us,
+        "to_us": to_us,
+        "time_field": arguments.time_field,
+    }
+    with closing(open_store(settings.store)) as store:
+        if arguments.count:
+            print(store.search(size=0, **search).total)
+            return 0
+        shown = total = 0
+        show = print_json if arguments.json else _Lines(arguments.time_field).show
+        for hits in _pages(store, search, size=arguments.size):
+            total = hits.total
+            shown += len(hits.events)
+            for event in hits.events:
+                show(event)
+    if shown < total:
+        print(f"The newest {shown} of {total} events are shown; --size 0 shows all.", file=sys.stderr)
+    return 0
+
+
+def _pages(store: Store, search: dict[str, Any], *, size: int) -> Iterator[Hits]:
+    """Pages of together at most ``size`` events; of all when that is 0."""
+    left, after = size, None
+    while True:
+        # A first page that holds all that is wanted spares counting the hits again for the second.
+        page = min(left, PAGE_MAX) if size else _PAGE
+        hits = store.search(size=page, after=after, **search)
+        yield hits
+        left -= len(hits.events)
+        after = hits.after
+        if after is None or (size and left <= 0):
+            return
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """On standard output, in one line."""
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+
+
+class _Lines:
+    """One line an event: time, host, category, severity, summary. In colours on a terminal."""
+
+    def __init__(self, time_field: str) -> None:
+        self._time_field = time_field
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def show(self, event: dict[str, Any]) -> None:
+        style = _SEVERITY_STYLES.get(str(event.get("severity")), "")
+        summary = event["summary"] if "summary" in event else orjson.dumps(event.get("details", {})).decode()
+        line = Text(printable(event.get(self._time_field)), "dim")
+        line.append(f" {printable(event.get('hostname')):<16}", "cyan")
+        line.append(f" {printable(event.get('category')):<12}", "dim")
+        line.append(f" {printable(event.get('severity')):<9}", style)
+        line.append(f" {printable(summary)}", style)
+        self._console.print(line)
+
+
+def printable(value: object) -> str:
+    """A value on one line, safe for a terminal: what a log carries must not move the cursor or set colours."""
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,0 +1,1 @@
+"""The keys that emitters send: their file, their terms, their use."""

@@ -1,0 +1,153 @@
+"""What of the books has been let go of, as sums: so that no total falls when ``accounting.retention_days`` is over.
+
+One document for each partition's number, whatever topic it was of. It is written before what it is the sum of is
+deleted, and names that (``taken``) until it is deleted: of these documents nobody reads anything any more. So each of
+them counts once, whenever whoever lets go of them is killed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir.ledger.equation import Row
+from logweir.store import Store
+from logweir_workers.accounting.emitters import Emitter
+
+STREAMS_MAX = 10_000
+"""Ingest processes whose boundary is known, on one partition; of the others, those that sent last are kept."""
+OF_QUEUE_MAX = 1000
+"""Emitters of which it is known what the queue lost; of others, it is among the sums of their class at once."""
+UNKNOWN = "unknown"
+"""Where a class stands, of what the queue lost of nobody knows whom."""
+
+
+@dataclass(slots=True)
+class Carried:
+    """Sums of what was let go of. Counts of events.
+
+    ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
+    had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
+    ``numbered``: created, lost, recovered and dropped of runs, by class. ``of_queue``: what the row has as lost in the
+    queue of emitters that are known still; ``lost_in_queue``: of all others, by class. ``between``: what of those, and
+    of ``row.accepted``, is of no window. ``unshown``: by class, how many more were lost than ``numbered`` shows: the
+    queue lost them, and no number of theirs says so; less what ``of_queue`` says of another emitter of the key.
+    ``recovered``: of emitters that do not number them, events that came after the queue had lost them.
+    ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
+    is being deleted. ``step``: grows with each step, by partition.
+    """
+
+    before: int = 0
+    row: Row = field(default_factory=Row)
+    corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
+    numbered: dict[str, Counter[str]] = field(default_factory=dict)
+    of_queue: Counter[Emitter] = field(default_factory=Counter)
+    lost_in_queue: Counter[str] = field(default_factory=Counter)
+    between: int = 0
+    unshown: Counter[str] = field(default_factory=Counter)
+    recovered: int = 0
+    streams: dict[tuple[str, int], int] = field(default_factory=dict)
+    taken: dict[str, int] = field(default_factory=dict)
+    step: dict[int, int] = field(default_factory=dict)
+
+    def add(self, other: Carried) -> None:
+        """Add another one's sums; boundaries move on to the other's. What is being deleted is not part of the sums."""
+        self.before = max(self.before, other.before)
+        self.row.add(other.row)
+        self.corrections.update(other.corrections)
+        for letter, counts in other.numbered.items():
+            self.numbered.setdefault(letter, Counter()).update(counts)
+        self.of_queue.update(other.of_queue)
+        self.lost_in_queue.update(other.lost_in_queue)
+        self.between += other.between
+        self.unshown.update(other.unshown)
+        self.recovered += other.recovered
+        for stream, number in other.streams.items():
+            self.streams.pop(stream, None)
+            self.streams[stream] = number
+
+    def correct(self, from_outcome: str, to_outcome: str, count: int) -> None:
+        """Of the events in here, so many had the one outcome and have the other now."""
+        self.row.outcomes[from_outcome] -= count
+        self.row.outcomes[to_outcome] += count
+
+    def lost_before(self, letter: str) -> int:
+        """What emitters of that class that are gone had lost before the queue."""
+        of_runs = self.numbered[letter]["lost"] if letter in self.numbered else 0
+        return of_runs + self.unshown[letter] - self.lost_in_queue[letter]
+
+    @property
+    def all_lost_before(self) -> int:
+        """Of all classes that number their events."""
+        letters = self.numbered.keys() | self.unshown.keys() | self.lost_in_queue.keys()
+        return sum(map(self.lost_before, letters - {"D", UNKNOWN}))
+
+    def total(self, name: str) -> int:
+        """Of the second equation, over all classes; with what the queue lost of nobody that numbers."""
+        shown = self.all_lost_before
+        of_nobody = max(0, self.lost_in_queue[UNKNOWN] - max(0, shown))
+        lost = self.lost_in_queue["D"] + self.unshown.total() + max(0, -shown) + of_nobody
+        extra = {"lost": lost + self.recovered, "recovered": self.recovered}.get(name, 0)
+        return extra + sum(counts[name] for counts in self.numbered.values())
+
+    def as_body(self, partition: int) -> dict[str, Any]:
+        streams = list(self.streams.items())[-STREAMS_MAX:]
+        return {
+            "kind": "carried",
+            "partition": partition,
+            "before": self.before,
+            "row": self.row.as_json(),
+            "corrections": [[*pair, count] for pair, count in self.corrections.items()],
+            # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
+            "numbered": {
+                letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
+            },
+            "of_queue": [[*emitter, count] for emitter, count in self.of_queue.items() if count],
+            "lost_in_queue": self.lost_in_queue,
+            "between": self.between,
+            "unshown": self.unshown,
+            "recovered": self.recovered,
+            "streams": [[epoch, number] for (epoch, _), number in streams],
+            "taken": self.taken,
+            "step": self.step[partition],
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any], partition: int) -> Carried:
+        """Also of a document that is only claimed so far."""
+        return cls(
+            before=body.get("before", 0),
+            row=Row.from_json(body.get("row", {})),
+            corrections=Counter({(one, other): count for one, other, count in body.get("corrections", [])}),
+            numbered={
+                letter: Counter({name: int(count) for name, count in counts.items()})
+                for letter, counts in body.get("numbered", {}).items()
+            },
+            of_queue=Counter({(key, emitter): count for key, emitter, count in body.get("of_queue", [])}),
+            lost_in_queue=Counter(body.get("lost_in_queue", {})),
+            between=body.get("between", 0),
+            unshown=Counter(body.get("unshown", {})),
+            recovered=body.get("recovered", 0),
+            streams={(epoch, partition): number for epoch, number in body.get("streams", [])},
+            taken=dict(body.get("taken", {})),
+            step={partition: body.get("step", 0)},
+        )
+
+
+def carried_id(group: str, partition: int) -> str:
+    return f"carried:{group}:{partition}"
+
+
+def read_carried(store: Store, group: str) -> Carried:
+    """Of all partitions together. Raises LogweirError(STORE_DOWN)."""
+    prefix = f"carried:{group}:"
+    whole = Carried()
+    for document in store.scan_ledger(prefix):
+        partition = int(document.id.removeprefix(prefix))
+        one = Carried.from_body(document.body, partition)
+        whole.add(one)
+        whole.taken |= one.taken
+        whole.step |= one.step
+    return whole

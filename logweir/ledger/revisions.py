@@ -1,0 +1,203 @@
+"""Revisions: what has become of events since their outcome was counted, by a replay or a retry; and the lines of it.
+
+A document holds, for BLOCK numbers of one window, which of them have another outcome now, and the correction lines that
+led there. Both are written in one step, so they agree whenever a process is killed; and a change begins at what the
+document says, so it counts once, however often and by however many it is made. Windows stay as the workers wrote them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.exceptions import INDEXED, Why, of_rows, rows_of
+from logweir.ledger.intervals import Intervals
+from logweir.ledger.window import Window
+from logweir.outcomes import Outcome
+from logweir.store import LedgerDocument, Store
+from logweir_workers.accounting.emitters import Emitter
+
+BLOCK = 10_000
+"""Numbers of one document: even when every other one of them is revised, it stays below a few hundred kilobytes."""
+
+_Line = tuple[str, str | None, Outcome, Outcome, str]
+"""Key, emitter, from, to, cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlace:
+    """Which window is meant; ``ingest_epoch`` in hexadecimal digits."""
+
+    topic_id: str
+    partition: int
+    ingest_epoch: str
+    window: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The event ``number`` of a window was counted as ``counted`` by a worker, and has ``outcome`` now.
+
+    Where they are one: what it was counted as, which the window itself had no room to say.
+    """
+
+    number: int
+    sender: Emitter
+    counted: Outcome
+    outcome: Outcome
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Revision:
+    """One document. ``now``: numbers by their present outcome and reason; ``lines``: count and time (microseconds)."""
+
+    now: dict[Why, Intervals] = field(default_factory=dict)
+    lines: dict[_Line, tuple[int, int]] = field(default_factory=dict)
+
+    def why(self, number: int) -> Why | None:
+        """The present outcome of a number, None when it is as it was counted."""
+        return next((why for why, numbers in self.now.items() if numbers.covers(number, number)), None)
+
+    def change(self, one: Change, *, cause: str, at_us: int) -> bool:
+        """Whether it is another outcome than before; where nothing was known before, that is kept without a line."""
+        before = self.why(one.number)
+        from_outcome = before[0] if before else one.counted
+        if before and from_outcome is one.outcome:
+            return False
+        if before:
+            self.now[before].remove(one.number, one.number)
+        self.now.setdefault((one.outcome, one.reason), Intervals()).add(one.number, one.number)
+        if from_outcome is one.outcome:
+            return False
+        line = (*one.sender, from_outcome, one.outcome, cause)
+        self.lines[line] = (self.lines.get(line, (0, 0))[0] + 1, at_us)
+        return True
+
+    def as_body(self, place: WindowPlace) -> dict[str, Any]:
+        names = ("key", "emitter", "from_outcome", "to_outcome", "cause")
+        return {
+            "kind": "revision",
+            "topic_id": place.topic_id,
+            "partition": place.partition,
+            "ingest_epoch": place.ingest_epoch,
+            "window": place.window,
+            "now": rows_of(self.now),
+            "lines": [
+                {**dict(zip(names, line, strict=True)), "count": count, "at_us": at_us}
+                for line, (count, at_us) in self.lines.items()
+            ],
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Revision:
+        """Also of a document that is only claimed so far."""
+        lines: dict[_Line, tuple[int, int]] = {}
+        for row in body.get("lines", []):
+            outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
+            lines[row["key"], row["emitter"], *outcomes, row["cause"]] = row["count"], row["at_us"]
+        return cls(of_rows(body.get("now", [])), lines)
+
+
+def revise(
+    store: Store, group: str, place: WindowPlace, changes: Iterable[Change], *, cause: str, at_us: int, owner: str
+) -> int:
+    """Write what events of a window have become, and the correction lines; gives how many are other than before.
+
+    To be called when it is so in the store. Whoever else does so at once, each change counts once. Raises
+    LogweirError(STORE_DOWN): call again.
+    """
+    by_block: dict[int, list[Change]] = defaultdict(list)
+    for one in changes:
+        by_block[one.number // BLOCK].append(one)
+    return sum(
+        _revise_block(store, _id(group, place, block), place, some, cause=cause, at_us=at_us, owner=owner)
+        for block, some in by_block.items()
+    )
+
+
+def _revise_block(
+    store: Store, id: str, place: WindowPlace, changes: list[Change], *, cause: str, at_us: int, owner: str
+) -> int:
+    while True:
+        claimed = store.claim(id, owner)
+        revision = Revision.from_body(claimed.body)
+        changed = sum(revision.change(one, cause=cause, at_us=at_us) for one in changes)
+        body = {"owner": owner, **revision.as_body(place)}
+        try:
+            store.write_ledger([LedgerDocument(id, claimed.generation, body)])
+        except LogweirError as error:
+            if error.problem is not CLAIM_LOST:
+                raise
+            continue  # Somebody else has claimed it since: begin with what they wrote.
+        return changed
+
+
+def lines_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The correction lines of a revision's document, as ``corrections.Correction`` has them."""
+    for line in body.get("lines", []):
+        yield {**{name: body[name] for name in ("topic_id", "partition", "ingest_epoch", "window")}, **line}
+
+
+class Present:
+    """What the ledger says now of the events of one window: as they were counted, with what was revised since."""
+
+    def __init__(self, window: Window, revisions: Mapping[int, Revision]) -> None:
+        self._window = window
+        self._revisions = revisions
+        self._unkept = _unkept_outcomes(window)
+
+    def counted(self, first: int, last: int) -> dict[int, Why | None]:
+        """By number, what a worker counted; None where that was not kept. Numbers that were not counted are absent."""
+        found: dict[int, Why | None] = {}
+        for low, high in self._window.numbers.within(first, last):
+            found.update(dict.fromkeys(range(low, high + 1), INDEXED))
+        if beyond := self._window.exceptions.beyond:
+            for low, high in self._window.numbers.within(max(first, beyond[0]), min(last, beyond[1])):
+                found.update(dict.fromkeys(range(low, high + 1)))
+        for why, ranges in self._window.exceptions.within(first, last):
+            for low, high in ranges:
+                found.update(dict.fromkeys(range(low, high + 1), why))
+        return found
+
+    def revised(self, first: int, last: int) -> dict[int, Why]:
+        """By number, what has become since of those that were revised."""
+        found: dict[int, Why] = {}
+        for block in range(first // BLOCK, last // BLOCK + 1):
+            for why, numbers in self._revisions.get(block, Revision()).now.items():
+                for low, high in numbers.within(first, last):
+                    found.update(dict.fromkeys(range(low, high + 1), why))
+        return found
+
+    @property
+    def outcomes_unkept(self) -> list[Outcome]:
+        """What a number may be whose outcome was not kept, beside indexed."""
+        return self._unkept
+
+
+def read_present(store: Store, group: str, place: WindowPlace, window: Window, first: int, last: int) -> Present:
+    """For the numbers ``first`` to ``last``. Raises LogweirError(STORE_DOWN)."""
+    ids = {_id(group, place, block): block for block in range(first // BLOCK, last // BLOCK + 1)}
+    found = store.read_ledger(list(ids))
+    return Present(window, {ids[id]: Revision.from_body(document.body) for id, document in found.items()})
+
+
+def _unkept_outcomes(window: Window) -> list[Outcome]:
+    """Which outcomes other than indexed the window has more events of than it has kept numbers."""
+    if window.exceptions.beyond is None:
+        return []
+    left = dict.fromkeys(Outcome, 0)
+    for counts in window.outcomes.values():
+        for outcome, count in zip(Outcome, counts, strict=False):
+            left[outcome] += count
+    for (outcome, _), ranges in window.exceptions.within(1, window.numbers.max):
+        left[outcome] -= sum(high - low + 1 for low, high in ranges)
+    return [outcome for outcome, count in left.items() if outcome is not Outcome.INDEXED and count > 0]
+
+
+def _id(group: str, place: WindowPlace, block: int) -> str:
+    stream = f"{place.topic_id}:{place.partition}:{place.ingest_epoch}"
+    return f"correction:{group}:{place.window:08}:{stream}:{block}"

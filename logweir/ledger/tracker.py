@@ -1,0 +1,331 @@
+"""What one run of an emitter (an epoch) has sent of what it has numbered: seen, missing, lost, recovered, dropped.
+
+A number is *missing* from the moment in which a higher one is known, *lost* when the partition's watermark has passed
+that moment by ``accounting.late_after_s``, and *recovered* when it comes after all. The watermark is the receipt time
+up to which the partition is accounted for: a queue that is worked off late makes nothing lost. All that is counted
+follows from sets of numbers and from highest values, so that a record counted again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir.ledger.intervals import Intervals
+from logweir.outcomes import Outcome
+
+DAYS_MAX = 8
+"""Earlier days of which a tracker knows the numbers apart; of days before those it knows only that they are past."""
+
+_LONG_AGO = ""
+
+
+@dataclass(slots=True)
+class Gap:
+    """The numbers ``first`` to ``last``, known to have been made, and missing since ``since_us``."""
+
+    first: int
+    last: int
+    since_us: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What is not there. ``lost`` counts every number that ever became lost, ``recovered`` those no longer lost."""
+
+    lost: int = 0
+    recovered: int = 0
+    missing: int = 0
+    dropped: int = 0
+
+    @property
+    def net(self) -> int:
+        """The numbers that are lost now."""
+        return self.lost - self.recovered
+
+
+@dataclass(slots=True)
+class Tracker:
+    """One epoch of one emitter on one partition.
+
+    ``natural``: the numbers are the events' own, read from their fields; the range that is covered begins at ``start``.
+    ``top``: the highest number that is known to have been made. ``gaps``: what is missing below it, in order.
+    ``begun_us``: when its first was received. ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of
+    the days before it. ``floor``: numbers up to there are only counted, because there were too many gaps to keep;
+    ``lost_below`` of them were lost, and ``recovered_below`` came after all. ``below``: between which numbers they came
+    on each day.
+    """
+
+    epoch: str
+    natural: bool = False
+    start: int = 1
+    seen: Intervals = field(default_factory=Intervals)
+    top: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    day: str = ""
+    earlier: dict[str, Intervals] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    previous: tuple[str, int] | None = None
+    bye: bool = False
+    recovered: int = 0
+    floor: int = 0
+    lost_below: int = 0
+    recovered_below: int = 0
+    below: dict[str, tuple[int, int]] = field(default_factory=dict)
+    begun_us: int = 0
+    last_us: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """How many different numbers have come."""
+        return len(self.seen) - self.lost_below + self.recovered_below
+
+    @property
+    def created(self) -> int:
+        """How many numbers are known to have been made."""
+        return self.top - self.start + 1
+
+    @property
+    def dropped_count(self) -> int:
+        return sum(self.dropped.values())
+
+    # --- what comes ------------------------------------------------------------------------------------------------
+    def arrive(
+        self, first: int, outcomes: Sequence[Outcome], *, day: str, watermark_us: int, late_us: int, ranges_max: int
+    ) -> None:
+        """The events ``first`` and following have come, one for each outcome, received on the UTC day ``day``."""
+        if self.natural and first <= self.floor:
+            # Which of these had come before is not known to anybody: they stay what they were counted as.
+            outcomes = outcomes[self.floor + 1 - first :]
+            first = self.floor + 1
+            if not outcomes:
+                return
+        last = first + len(outcomes) - 1
+        if first < self.start:
+            self._begin_at(first, last, watermark_us)
+        if first <= self.top:
+            unexplained = self._unexplained(watermark_us, late_us)
+            late = self._late_below(first, outcomes, day) if first <= self.floor else 0
+            late += self._fill(first, last, watermark_us - late_us)
+            self.recovered += max(0, min(late, unexplained))
+            self.top = max(self.top, last)
+        else:
+            self.reach(first - 1, watermark_us=watermark_us, ranges_max=ranges_max)
+            self.top = last
+        self._note_day(max(first, self.floor + 1), last, day)
+        self.seen.add(first, last)
+        self._bound(ranges_max)
+
+    def reach(self, high: int, *, watermark_us: int, ranges_max: int) -> None:
+        """The emitter has made numbers up to ``high``."""
+        if high <= self.top:
+            return
+        self.gaps.append(Gap(self.top + 1, high, watermark_us))
+        self.top = high
+        self._bound(ranges_max)
+
+    def drop(self, dropped: dict[str, int], *, watermark_us: int, late_us: int) -> None:
+        """The emitter says how many events it has dropped so far, by reason; a report that comes late heals itself."""
+        before, unexplained = self.dropped_count, self._unexplained(watermark_us, late_us)
+        for reason, count in dropped.items():
+            self.dropped[reason] = max(count, self.dropped.get(reason, 0))
+        self.recovered += max(0, min(self.dropped_count - before, unexplained))
+
+    def _begin_at(self, first: int, last: int, watermark_us: int) -> None:
+        """A natural number has come that is lower than all before it: the range that is covered begins there."""
+        if last + 1 < self.start:
+            self.gaps.insert(0, Gap(last + 1, self.start - 1, watermark_us))
+        self.start = first
+
+    def _unexplained(self, watermark_us: int, late_us: int) -> int:
+        """How many numbers are lost now; below zero, how many more were dropped than that."""
+        if not self.gaps and not self.lost_below:
+            return -self.dropped_count
+        return self._late(watermark_us - late_us) + self.lost_below - self.recovered_below - self.dropped_count
+
+    def _late(self, before_us: int) -> int:
+        return sum(len(gap) for gap in self.gaps if gap.since_us <= before_us)
+
+    def _late_below(self, first: int, outcomes: Sequence[Outcome], day: str) -> int:
+        # Which numbers below the floor had come is forgotten here, but the store knows: it calls them duplicates. What
+        # it was not asked about, filtered or a dead letter, may have come before: it stays what it was counted as.
+        below = outcomes[: self.floor - first + 1]
+        if below.count(Outcome.DUPLICATE) < len(below):
+            self._note_below(first, first + len(below) - 1, day)
+        count = min(below.count(Outcome.INDEXED), self.lost_below - self.recovered_below)
+        self.recovered_below += count
+        return count
+
+    def _fill(self, first: int, last: int, late_before_us: int) -> int:
+        """Take ``first`` to ``last`` out of what is missing; gives how many of them were lost."""
+        late, rest = 0, []
+        for gap in self.gaps:
+            if gap.last < first or gap.first > last:
+                rest.append(gap)
+                continue
+            if gap.since_us <= late_before_us:
+                late += min(last, gap.last) - max(first, gap.first) + 1
+            if gap.first < first:
+                rest.append(Gap(gap.first, first - 1, gap.since_us))
+            if gap.last > last:
+                rest.append(Gap(last + 1, gap.last, gap.since_us))
+        self.gaps = rest
+        return late
+
+    def _bound(self, ranges_max: int) -> None:
+        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all."""
+        while len(self.gaps) > ranges_max:
+            gap = self.gaps.pop(0)
+            for first, last, day in self._days(self.floor + 1, gap.last):
+                self._note_below(first, last, day)
+            self.floor = max(self.floor, gap.last)
+            self.lost_below += len(gap)
+            self.seen.add(gap.first, gap.last)
+
+    # --- on which day a number came first --------------------------------------------------------------------------
+    def _note_day(self, first: int, last: int, day: str) -> None:
+        if day == self.day:
+            return
+        if day > self.day:
+            if self.day:
+                self.earlier[self.day] = self._of_latest_day(self.floor + 1, self.seen.max)
+                self._forget_days()
+            self.day = day
+            return
+        known = day if day in self.earlier or len(self.earlier) < DAYS_MAX else _LONG_AGO
+        numbers = self.earlier.setdefault(known, Intervals())
+        numbers.add_all(self.seen.gaps(first, last))
+
+    def _of_latest_day(self, first: int, last: int) -> Intervals:
+        latest = Intervals(self.seen.within(first, last))
+        for numbers in self.earlier.values():
+            latest.remove_all(numbers.within(first, last))
+        return latest
+
+    def _days(self, first: int, last: int) -> Iterator[tuple[int, int, str]]:
+        """The ranges of ``first`` to ``last`` that came, all above the floor, each with its day."""
+        for day, numbers in self.earlier.items():
+            yield from ((low, high, day) for low, high in numbers.within(first, last))
+        yield from ((low, high, self.day) for low, high in self._of_latest_day(first, last))
+
+    def _note_below(self, first: int, last: int, day: str) -> None:
+        low, high = self.below.pop(day, (first, last))
+        self.below[day] = min(low, first), max(high, last)
+        if len(self.below) > DAYS_MAX + (_LONG_AGO in self.below):
+            oldest = min(known for known in self.below if known != _LONG_AGO)
+            self._note_below(*self.below.pop(oldest), _LONG_AGO)
+
+    def _forget_days(self) -> None:
+        while len(self.earlier) > DAYS_MAX + (_LONG_AGO in self.earlier):
+            oldest = min(day for day in self.earlier if day != _LONG_AGO)
+            self.earlier.setdefault(_LONG_AGO, Intervals()).add_all(self.earlier.pop(oldest))
+
+    def on_other_days(self, first: int, last: int, day: str) -> Iterator[tuple[int, int, str]]:
+        """Of ``first`` to ``last``, the ranges that came before on another day than ``day``, each with that day.
+
+        The day is empty when it was long ago. Of numbers up to ``floor`` ``perhaps_on_other_days`` tells.
+        """
+        first = max(first, self.floor + 1)
+        if first > self.seen.max or (self.day == day and not self.earlier):
+            return
+        yield from (one for one in self._days(first, last) if one[2] != day)
+
+    def perhaps_on_other_days(self, first: int, last: int, day: str) -> Iterator[tuple[int, int, str]]:
+        """Of the numbers up to ``floor``, those that have come on another day than ``day`` if they have come at all.
+
+        As ranges with the day, also several of a number. The day is empty when it was long ago.
+        """
+        last = min(last, self.floor)
+        for known_day, (low, high) in self.below.items():
+            if known_day != day and first <= high and low <= last:
+                yield max(first, low), min(last, high), known_day
+
+    # --- what is read ----------------------------------------------------------------------------------------------
+    def losses(self, *, watermark_us: int, late_us: int) -> Losses:
+        """What is missing and lost when the partition is accounted for up to ``watermark_us``."""
+        unexplained = self._unexplained(watermark_us, late_us)
+        fresh = sum(map(len, self.gaps)) - self._late(watermark_us - late_us)
+        return Losses(
+            lost=max(0, unexplained) + self.recovered,
+            recovered=self.recovered,
+            missing=max(0, fresh + min(0, unexplained)),
+            dropped=self.dropped_count,
+        )
+
+    def lost_ranges(self, *, watermark_us: int, late_us: int) -> list[tuple[int, int]]:
+        """The numbers that are lost, as far as they are kept: those below ``floor`` are only counted."""
+        return [(gap.first, gap.last) for gap in self.gaps if gap.since_us <= watermark_us - late_us]
+
+    # --- in the ledger ---------------------------------------------------------------------------------------------
+    def as_body(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "natural": self.natural,
+            "start": self.start,
+            "seen": pairs(self.seen),
+            "top": self.top,
+            "gaps": [[gap.first, gap.last, gap.since_us] for gap in self.gaps],
+            "day": self.day,
+            "earlier": {day: pairs(numbers) for day, numbers in self.earlier.items()},
+            "dropped": self.dropped,
+            "previous": self.previous,
+            "bye": self.bye,
+            "recovered": self.recovered,
+            "floor": self.floor,
+            "lost_below": self.lost_below,
+            "recovered_below": self.recovered_below,
+            "below": self.below,
+            "begun_us": self.begun_us,
+            "last_us": self.last_us,
+        }
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> Tracker:
+        previous = body["previous"]
+        return cls(
+            **{
+                **body,
+                "seen": Intervals(body["seen"]),
+                "gaps": [Gap(*gap) for gap in body["gaps"]],
+                "earlier": {day: Intervals(numbers) for day, numbers in body["earlier"].items()},
+                "previous": None if previous is None else (previous[0], previous[1]),
+                "below": {day: (first, last) for day, (first, last) in body.get("below", {}).items()},
+            }
+        )
+
+
+def pairs(numbers: Intervals) -> list[list[int]]:
+    """The ranges as JSON has them."""
+    return [list(pair) for pair in numbers]
+
+
+def united(trackers: Iterable[Tracker]) -> Tracker:
+    """One tracker of what several partitions have seen of one epoch: what any of them has is not missing."""
+    parts = list(trackers)
+    if len(parts) == 1:
+        return parts[0]
+    natural = parts[0].natural
+    whole = Tracker(parts[0].epoch, natural=natural, start=min(part.start for part in parts))
+    for part in parts:
+        whole.seen.add_all(part.seen)
+        for reason, count in part.dropped.items():
+            whole.dropped[reason] = max(count, whole.dropped.get(reason, 0))
+        whole.top = max(whole.top, part.top)
+        whole.bye = whole.bye or part.bye
+        whole.previous = whole.previous or part.previous
+        whole.recovered += part.recovered
+        whole.floor = max(whole.floor, part.floor)
+        whole.lost_below += part.lost_below
+        whole.recovered_below += part.recovered_below
+        whole.last_us = max(whole.last_us, part.last_us)
+    if natural:
+        whole.seen.remove(1, whole.start - 1)
+    gaps = [gap for part in parts for gap in part.gaps]
+    for first, last in whole.seen.gaps(whole.start, whole.top):
+        since_us = min((gap.since_us for gap in gaps if gap.first <= last and gap.last >= first), default=whole.last_us)
+        whole.gaps.append(Gap(first, last, since_us))
+    return whole

@@ -1,0 +1,1 @@
+"""What a process counts, and where it is asked for it."""

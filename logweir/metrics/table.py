@@ -1,0 +1,387 @@
+"""Every metric, once: name, kind, help, labels. Processes take them from here by name and cannot invent one.
+
+The registry is prometheus-client's. A process that shares its port with others (gunicorn's) sets
+PROMETHEUS_MULTIPROC_DIR before the first import of this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import prometheus_client
+import prometheus_client.values
+from prometheus_client import multiprocess
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.mmap_dict import MmapedDict
+
+from logweir import __version__
+from logweir.errors import AT_THE_DOOR
+from logweir.metrics.counts import CountsFile
+from logweir.process.files import locked
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row.
+
+    ``initial``: label values that exist from the start, so that ``increase()`` sees the first event. ``merge``: what a
+    gauge of several processes of one port shows: their sum, the largest or the smallest.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = field(default=())
+    merge: Literal["livesum", "livemax", "livemin"] = "livesum"
+
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_OUTCOMES = (("indexed",), ("duplicate",), ("filtered",), ("dead_lettered",))
+
+METRICS = (
+    Metric("logweir_build_info", Kind.GAUGE, "Always 1; the label says which version runs.", ("version",)),
+    Metric(
+        "logweir_ingest_requests_total", Kind.COUNTER, "Requests answered by ingest.", ("endpoint", "code"),
+        initial=tuple(("events", str(code)) for code in sorted({202, *(problem.status for problem in AT_THE_DOOR)})),
+    ),
+    Metric(
+        "logweir_ingest_request_duration_seconds", Kind.HISTOGRAM, "From the last byte of an accepted request to its answer, each request counted.",
+        ("endpoint",), _SECONDS,
+    ),
+    Metric(
+        "logweir_ingest_accepted_events_total", Kind.COUNTER, "Events answered 2xx, by where they are durable.",
+        ("durable",), initial=(("queue",), ("spool",)),
+    ),
+    Metric("logweir_ingest_accepted_bytes_total", Kind.COUNTER, "Raw bytes of the events answered 2xx."),
+    Metric(
+        "logweir_ingest_rejected_requests_total", Kind.COUNTER,
+        "Requests refused, none of their events accepted, by the problem's code; for key_refused by its cause: key_expired or"
+        " key_wrong_network.", ("reason",),
+        initial=(("key_expired",), ("key_wrong_network",), *((problem.code,) for problem in AT_THE_DOOR)),
+    ),
+    Metric(
+        "logweir_ingest_failed_addresses_forgotten_total", Kind.COUNTER,
+        "Addresses whose failed attempts were forgotten because there were too many of them.",
+    ),
+    Metric(
+        "logweir_ingest_refused_bodies_total", Kind.COUNTER, "Unreadable bodies, by whether they were kept for the operator.",
+        ("kept",), initial=(("yes",), ("no",)),
+    ),
+    Metric("logweir_ingest_records_total", Kind.COUNTER, "Records written to the queue, by kind.", ("kind",)),
+    Metric(
+        "logweir_ingest_record_confirm_seconds", Kind.HISTOGRAM, "From handing a record to the queue to its confirmation.",
+        (), _SECONDS,
+    ),
+    Metric(
+        "logweir_ingest_unconfirmed_events_total", Kind.COUNTER,
+        "Events whose sender was refused for lateness although the queue took them after all.",
+    ),
+    Metric("logweir_ingest_queue_fill_ratio", Kind.GAUGE, "Share of the buffer that waits for the queue's confirmation, 0 to 1."),
+    Metric("logweir_ingest_spool_size_bytes", Kind.GAUGE, "Bytes that wait on this machine's disk for the queue."),
+    Metric(
+        "logweir_ingest_spool_fill_ratio", Kind.GAUGE,
+        "How much is taken of what a process may keep on this machine's disk, by itself or by others, 0 to 1: of the process that is"
+        " fullest.", merge="livemax",
+    ),
+    Metric(
+        "logweir_ingest_spool_oldest_seconds", Kind.GAUGE,
+        "How long ago the minute ended in which the oldest record on this machine's disk was received; 0 when there is none.",
+        merge="livemax",
+    ),
+    Metric(
+        "logweir_ingest_spool_records_total", Kind.COUNTER, "Records written to the spool, and forwarded from it to the queue.",
+        ("way",), initial=(("written",), ("forwarded",)),
+    ),
+    Metric("logweir_ingest_spool_failures_total", Kind.COUNTER, "Failures of the spool's disk."),
+    Metric(
+        "logweir_ingest_spool_damaged_bytes_total", Kind.COUNTER,
+        "Bytes in the spool that are no records: torn off by a power cut or a kill, or by a failing disk.",
+    ),
+    Metric(
+        "logweir_ingest_processes_died_total", Kind.COUNTER,
+        "Ingest processes that ended without being told to; each was replaced.",
+    ),
+    Metric(
+        "logweir_ingest_tls_certificate_expires_seconds", Kind.GAUGE,
+        "Seconds until the served certificate expires; negative once it has.", ("file",), merge="livemin",
+    ),
+    Metric(
+        "logweir_ingest_tls_handshakes_failed_total", Kind.COUNTER,
+        "TLS handshakes that failed: refused (no common version, no TLS at all, or a sender that does not trust the certificate),"
+        " unfinished (given up by the sender, or cut after ingest.tls_handshake_timeout_s), or crowded (beyond ingest.connections_max).",
+        ("reason",),
+        initial=(("refused",), ("unfinished",), ("crowded",)),
+    ),
+    Metric(
+        "logweir_ingest_receipts_unanswered_total", Kind.COUNTER,
+        "Questions about receipts that were answered 503: too many at once, or the store took too long or did not answer.",
+        ("cause",), initial=(("busy",), ("timeout",), ("store",)),
+    ),
+    Metric("logweir_worker_events_total", Kind.COUNTER, "Events settled, by outcome.", ("outcome",), initial=_OUTCOMES),
+    Metric(
+        "logweir_worker_emitters_untracked_total", Kind.COUNTER,
+        "Batches of emitters that are not tracked, nor watched for silence: accounting.emitters_max was reached.",
+    ),
+    Metric(
+        "logweir_worker_sources_untracked_total", Kind.COUNTER,
+        "Records with events of a source (category and host name) that is not watched for silence: accounting.sources_max"
+        " was reached; one for each such source in it.",
+    ),
+    Metric(
+        "logweir_worker_receipt_outcomes_unkept_total", Kind.COUNTER,
+        "Events whose outcome is counted, but not kept for receipts: accounting.exceptions_max was reached.",
+    ),
+    Metric(
+        "logweir_worker_dead_letters_total", Kind.COUNTER, "Dead letters kept, by reason and stage.", ("reason", "stage"),
+        initial=(
+            ("body_refused", "ingest"), ("record_corrupt", "decode"), ("event_unreadable", "decode"),
+            *(("event_unfit", stage) for stage in ("normalise", "enrich", "filter")),
+            ("store_refused", "index"), ("identity_conflict", "index"),
+        ),
+    ),
+    Metric("logweir_worker_filtered_events_total", Kind.COUNTER, "Events left out by a filter, by its rule.", ("rule",)),
+    Metric("logweir_worker_filters_stale", Kind.GAUGE, "1 while the filters file cannot be read and the rules before it are in force."),
+    Metric(
+        "logweir_worker_paused", Kind.GAUGE, "1 while the worker waits for somebody to act; the label says why.",
+        ("reason",), initial=(("dead_letters_full",),),
+    ),
+    Metric(
+        "logweir_worker_dead_letters_deleted_total", Kind.COUNTER,
+        "Dead letters and refused bodies deleted by workers: past their retention, or (refused bodies only) for newer ones.",
+        ("reason", "cause"),
+    ),
+    Metric("logweir_worker_records_total", Kind.COUNTER, "Records read from the queue, by kind.", ("kind",)),
+    Metric("logweir_worker_windows_audited_total", Kind.COUNTER, "Closed windows of which the store itself has counted the documents."),
+    Metric(
+        "logweir_worker_windows_unaudited_total", Kind.COUNTER,
+        "Closed windows that the store is not asked about: too many others waited behind them.",
+    ),
+    Metric("logweir_worker_records_repeated_total", Kind.COUNTER, "Records whose numbers were settled before; they change nothing."),
+    Metric(
+        "logweir_worker_offsets_expired_total", Kind.COUNTER, "Offsets that were gone from the queue before they were read.",
+        ("partition",),
+    ),
+    Metric("logweir_worker_claims_lost_total", Kind.COUNTER, "Partitions given up because another worker had claimed them."),
+    Metric("logweir_worker_partitions", Kind.GAUGE, "Partitions that this worker reads."),
+    Metric(
+        "logweir_event_latency_seconds", Kind.HISTOGRAM,
+        "How long events took, each counted. door_to_queued: from their request's last byte to the answer that queue or spool"
+        " has them. door_to_stored: from their receipt, when the request was read, to all of their bulk having its outcome.",
+        ("path",), (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+    ),
+    Metric("logweir_canary_sent_total", Kind.COUNTER, "Canaries that ingest sent, or was due to send and could not."),
+    Metric(
+        "logweir_canary_sent_timestamp_seconds", Kind.GAUGE,
+        "When the last canary was sent, or was due and could not be, by ingest process that runs.", ("process",), merge="livemax",
+    ),
+    Metric("logweir_canary_returned_total", Kind.COUNTER, "Canaries that came through queue and worker into the store."),
+    Metric(
+        "logweir_canary_roundtrip_seconds", Kind.HISTOGRAM, "From sending a canary to having it in the store's ledger.", (),
+        (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+    ),
+    Metric(
+        "logweir_console_rejected_requests_total", Kind.COUNTER,
+        "Requests and connections that the console refused by its limits, by the problem's code.", ("reason",),
+    ),
+    Metric("logweir_store_bulk_duration_seconds", Kind.HISTOGRAM, "How long one bulk took.", (), _SECONDS),
+    Metric("logweir_store_bulk_retries_total", Kind.COUNTER, "Bulks sent again, whole or in part, because the store could not take them."),
+    # From here on: of the exporter, from the ledger (workers/logweir_workers/exporter/figures.py).
+    Metric(
+        "logweir_events_accepted_total", Kind.COUNTER,
+        "Events answered 2xx, by the doors' markers: complete up to the oldest open window.",
+    ),
+    Metric("logweir_events_total", Kind.COUNTER, "Events settled, by their first outcome.", ("outcome",)),
+    Metric(
+        "logweir_events_corrected_total", Kind.COUNTER, "Events whose outcome a replay or a retry has changed since.",
+        ("from_outcome", "to_outcome"),
+    ),
+    Metric(
+        "logweir_events_expected_total", Kind.COUNTER,
+        "Events that emitters have numbered. Of emitters that do not number (class D) it is unknown, and not here.", ("class",),
+    ),
+    Metric(
+        "logweir_events_lost_total", Kind.COUNTER,
+        "Numbered events that never came, wherever they were lost. Of class D it is unknown, and not here.", ("class",),
+    ),
+    Metric(
+        "logweir_events_lost_in_queue_total", Kind.COUNTER,
+        "Events that the queue lost between door and worker; those of class A and B are also among those lost.",
+    ),
+    Metric("logweir_events_recovered_in_queue_total", Kind.COUNTER, "Events that came after the queue was known to have lost them."),
+    Metric(
+        "logweir_lost_events", Kind.GAUGE,
+        "Events lost since the ledger began, come after all or not, by where: before_door (numbered, less what the queue is known"
+        " to have lost of them; of class D it is unknown, and not here), queue, store (fewer documents than were indexed). Class"
+        " unknown: nobody knows whose they were.", ("place", "class"),
+    ),
+    Metric("logweir_events_recovered_total", Kind.COUNTER, "Numbered events that came after they were counted as lost.", ("class",)),
+    Metric("logweir_events_dropped_total", Kind.COUNTER, "Events that emitters say they dropped themselves.", ("class",)),
+    Metric("logweir_events_missing", Kind.GAUGE, "Numbered events that are awaited still: neither here nor lost.", ("class",)),
+    Metric(
+        "logweir_events_unconfirmed_total", Kind.COUNTER,
+        "Events in the queue although their sender was refused; by the doors' markers.",
+    ),
+    Metric("logweir_events_in_flight", Kind.GAUGE, "Events accepted and not settled yet, of windows whose marker has come."),
+    Metric("logweir_events_undecided", Kind.GAUGE, "Events of processes that are gone, which never came and of which nothing is said."),
+    Metric(
+        "logweir_identity_conflicts_total", Kind.COUNTER,
+        "Events with the identity and not the content of an earlier one; they are among the dead letters.",
+    ),
+    Metric("logweir_emitter_lost_events", Kind.GAUGE, "Events lost and not recovered, of the emitters that lost most; (others): of all others.", ("emitter",)),
+    Metric("logweir_emitters", Kind.GAUGE, "Emitters, by whether they have fallen silent, and by class.", ("state", "class")),
+    Metric("logweir_sources", Kind.GAUGE, "Sources (category and host name), by whether they have fallen silent.", ("state",)),
+    Metric(
+        "logweir_silence_findings", Kind.GAUGE, "Who is silent, what fell silent together counted once.", ("of",),
+    ),
+    Metric(
+        "logweir_emitter_silence_seconds", Kind.GAUGE,
+        "How long a silent emitter was not heard of while we could hear, of those silent longest; (others): the longest of all"
+        " others.", ("emitter",),
+    ),
+    Metric("logweir_series_capped", Kind.GAUGE, "How many emitters are in (others), by metric.", ("metric",)),
+    Metric("logweir_ledger_windows", Kind.GAUGE, "Windows in the ledger.", ("state",)),
+    Metric("logweir_ledger_imbalance_events", Kind.GAUGE, "Events that the books cannot explain. Anything but 0 is a fault."),
+    Metric(
+        "logweir_ledger_oldest_open_window_timestamp_seconds", Kind.GAUGE,
+        "Begin of the oldest window whose marker has not come; the time of reading while there is none.",
+    ),
+    Metric("logweir_ledger_read_timestamp_seconds", Kind.GAUGE, "When the exporter has read all this."),
+    Metric(
+        "logweir_stage_watermark_timestamp_seconds", Kind.GAUGE,
+        "Up to when everything that the queue took is settled, and is in closed windows. What waits in a door's spool is not in"
+        " the queue: logweir_ingest_spool_oldest_seconds.", ("stage",),
+    ),
+    Metric(
+        "logweir_queue_lag_records", Kind.GAUGE, "Records behind the group's position, whether a worker runs or not.",
+        ("topic", "partition", "group"),
+    ),
+    Metric(
+        "logweir_queue_head_age_seconds", Kind.GAUGE, "Age of the first of them; 0 when there is none.",
+        ("topic", "partition", "group"),
+    ),
+    Metric("logweir_queue_expired_offsets_total", Kind.COUNTER, "Offsets that were gone from the topic before they were read."),
+    Metric("logweir_dead_letters_held", Kind.GAUGE, "Dead letters and refused bodies in the store, by reason.", ("reason",)),
+    Metric("logweir_dead_letters_held_bytes", Kind.GAUGE, "Raw bytes of them.", ("reason",)),
+    Metric(
+        "logweir_canary_last_success_timestamp_seconds", Kind.GAUGE,
+        "When the last canary was sent that came back, by ingest process; of the last hour.", ("process",),
+    ),
+)  # fmt: skip
+
+# A second series for every counter and histogram that says when it began tells operators nothing, and doubles a scrape.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+# Of processes that share a port; the library looks there whenever it opens a file.
+prometheus_client.values.MmapedDict = CountsFile  # type: ignore[attr-defined,assignment]
+
+_LOCK = "lock"
+_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+@cache
+def get(name: str) -> Any:
+    """The prometheus-client metric of that name; KeyError when the table does not have it."""
+    row = _BY_NAME[name]
+    made: Any
+    if row.kind is Kind.COUNTER:
+        made = prometheus_client.Counter(name, row.help, row.labels)
+    elif row.kind is Kind.GAUGE:
+        made = prometheus_client.Gauge(name, row.help, row.labels, multiprocess_mode=row.merge)
+    else:
+        made = prometheus_client.Histogram(name, row.help, row.labels, buckets=row.buckets)
+    for values in row.initial:
+        made.labels(*values)
+    if name == "logweir_build_info":
+        made.labels(__version__).set(1)
+    return made
+
+
+def family(name: str) -> CounterMetricFamily | GaugeMetricFamily:
+    """An empty family of that metric, for a collector that knows its figures; KeyError as ``get``."""
+    row = _BY_NAME[name]
+    if row.kind is Kind.COUNTER:
+        return CounterMetricFamily(name, row.help, labels=row.labels)
+    return GaugeMetricFamily(name, row.help, labels=row.labels)
+
+
+class Observations:
+    """Observations of one series of a histogram, to be handed over together, once: much cheaper than each by itself."""
+
+    def __init__(self, name: str, *labels: str) -> None:
+        self._histogram = get(name).labels(*labels)
+        self._bounds = _BY_NAME[name].buckets
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float, count: int = 1) -> None:
+        """``count`` observations of that value."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def hand_over(self) -> None:
+        # prometheus-client has no call for many observations at once; these two are what its ``observe`` writes to.
+        for bucket, count in zip(self._histogram._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._histogram._sum.inc(self._sum)
+
+
+def prepare(prefixes: tuple[str, ...]) -> None:
+    """Make all metrics whose names begin with one of ``prefixes``, so that they are there before the first event."""
+    for metric in METRICS:
+        if metric.name.startswith(("logweir_build_info", *prefixes)):
+            get(metric.name)
+
+
+def exposition() -> tuple[bytes, str]:
+    """The text of ``/metrics`` and its content type, over all processes that share the port."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return prometheus_client.generate_latest(prometheus_client.REGISTRY), prometheus_client.CONTENT_TYPE_LATEST
+    registry = prometheus_client.CollectorRegistry()
+    with locked(Path(folder) / _LOCK):
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST
+
+
+def process_gone(number: int) -> None:
+    """Take over what a process of the port has left: its gauges end, its counts stay, in one file with others' counts.
+
+    A file of its own for each would grow in number with every reload, and every scrape reads them all.
+    """
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    with locked(folder / _LOCK):
+        multiprocess.mark_process_dead(number)  # type: ignore[no-untyped-call]
+        for kind in ("counter", "histogram"):
+            left = folder / f"{kind}_{number}.db"
+            if not left.exists():
+                continue
+            # No process has this number.
+            if _is_added(left, folder / f"{kind}_0.db"):
+                left.unlink()
+
+
+def _is_added(left: Path, kept: Path) -> bool:
+    """Whether the one file's counts are in the other now. On a full disk they are not, and the file counts as it is."""
+    counted = list(MmapedDict.read_all_values_from_file(str(left)))  # type: ignore[no-untyped-call]
+    with contextlib.closing(CountsFile(str(kept))) as sums:
+        before = [sums.read_value(key)[0] for key, _, _, _ in counted]
+        # What is new has found its room: writing over it needs none.
+        if not sums.is_behind:
+            for (key, value, _, _), sum_before in zip(counted, before, strict=True):
+                sums.write_value(key, sum_before + value, 0.0)
+        return not sums.is_behind

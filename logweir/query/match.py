@@ -1,0 +1,210 @@
+"""Whether one event is among those that a query finds, without asking a store: the same answer as both stores give.
+
+What the search language means on an event in memory is said here once; the embedded store uses the same pieces.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from logweir.event import FIELD_BY_NAME, Kind
+from logweir.query.parse import (
+    All,
+    And,
+    Exists,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Range,
+    Term,
+    Wildcard,
+    WordPrefix,
+    Words,
+    lower,
+    searchable,
+)
+
+if TYPE_CHECKING:
+    from logweir.store import Document
+
+Matches = Callable[["Document"], bool]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def matcher(query: Node) -> Matches:
+    """A function that says whether a search for ``query`` would find a document, once it is stored."""
+    return _MATCHERS[type(query)](query)
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+def text_of(value: object) -> str:
+    """A leaf's text: a string itself, a number or a truth value as JSON writes it."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def keywords_of(value: object) -> Iterator[str]:
+    """What a keyword field's value, one or a list, can be found by: in lower case, without what is too long."""
+    if value is None:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from keywords_of(item)
+    elif searchable(text := text_of(value)):
+        yield lower(text)
+
+
+def milliseconds_of(value: object) -> int | None:
+    """Milliseconds since 1970 of an ISO date, rounded down; None when it cannot be searched as a date."""
+    return _parsed(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=64)  # an event says the same time twice
+def _parsed(value: str) -> int | None:
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+
+
+@lru_cache(maxsize=64)
+def pattern_of(pattern: str) -> re.Pattern[str]:
+    """The expression of a ``Wildcard``'s pattern."""
+    # fnmatch's expressions do not backtrack from one * into another: no pattern takes long.
+    pieces = re.findall(r"\\.|.", pattern, re.DOTALL)
+    glob = "".join(piece if piece in "*?" else piece[-1].translate(_GLOB_ESCAPES) for piece in pieces)
+    return re.compile(fnmatch.translate(glob))
+
+
+_GLOB_ESCAPES = str.maketrans({"*": "[*]", "?": "[?]", "[": "[[]"})
+
+
+def leaves_of(details: object) -> Iterator[tuple[str, str]]:
+    """Path (joined by dots) and text of each leaf of details that can be searched, at any level of lists."""
+    for path, value in _walk("", details):
+        if value is not None and searchable(text := text_of(value)):
+            yield path, text
+
+
+def _walk(path: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _walk(f"{path}.{name}" if path else name, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _walk(path, inner)
+    else:
+        yield path, value
+
+
+# --- queries ------------------------------------------------------------------------------------------------------
+def _and(query: And) -> Matches:
+    parts = [matcher(node) for node in query.nodes]
+    return lambda document: all(part(document) for part in parts)
+
+
+def _or(query: Or) -> Matches:
+    parts = [matcher(node) for node in query.nodes]
+    return lambda document: any(part(document) for part in parts)
+
+
+def _not(query: Not) -> Matches:
+    part = matcher(query.node)
+    return lambda document: not part(document)
+
+
+def _words(query: Words) -> Matches:
+    phrase = f" {' '.join(query.words)} "
+    if query.summary_only:
+        return lambda document: phrase in f" {document.summary_words} "
+    return lambda document: phrase in f" {document.all_words} "
+
+
+def _word_prefix(query: WordPrefix) -> Matches:
+    begin = f" {query.prefix}"
+    if query.summary_only:
+        return lambda document: begin in f" {document.summary_words}"
+    return lambda document: begin in f" {document.all_words}"
+
+
+def _term(query: Term) -> Matches:
+    value = query.value
+    return _any_value(query.field, lambda text: text == value)
+
+
+def _prefix(query: Prefix) -> Matches:
+    value = query.value
+    return _any_value(query.field, lambda text: text.startswith(value))
+
+
+def _wildcard(query: Wildcard) -> Matches:
+    pattern = pattern_of(query.pattern)
+    return _any_value(query.field, lambda text: pattern.match(text) is not None)
+
+
+def _exists(query: Exists) -> Matches:
+    field = query.field
+    kind = FIELD_BY_NAME[field.partition(".")[0]].kind
+    if kind in (Kind.TEXT, Kind.NUMBER):
+        return lambda document: _value(document, field) is not None
+    if kind is Kind.DATE:
+        return lambda document: milliseconds_of(_value(document, field)) is not None
+    return _any_value(field, lambda _: True)
+
+
+def _value(document: Document, field: str) -> Any:
+    name = _PROVENANCE.get(field)
+    return getattr(document.provenance, name) if name else document.source.get(field)
+
+
+_PROVENANCE = {"ingest_stream": "stream", "ingest_number": "number", "content_hash": "content_hash"}
+
+
+def _any_value(field: str, fits: Callable[[str], bool]) -> Matches:
+    """Whether one of the values of a keyword field, or of the leaves of details at a path, ``fits``."""
+    if field.partition(".")[0] != "details":
+        return lambda document: any(fits(text) for text in keywords_of(_value(document, field)))
+    path = field.partition(".")[2] or None
+
+    def matches(document: Document) -> bool:
+        details: Mapping[str, Any] = document.source.get("details") or {}
+        return any(path in (None, found) and fits(text) for found, text in leaves_of(details))
+
+    return matches
+
+
+def _range(query: Range) -> Matches:
+    field, low, high = query.field, query.low, query.high
+    is_date = FIELD_BY_NAME[field].kind is Kind.DATE
+
+    def matches(document: Document) -> bool:
+        value = _value(document, field)
+        number = milliseconds_of(value) if is_date else value
+        return number is not None and (low is None or number >= low) and (high is None or number < high)
+
+    return matches
+
+
+_MATCHERS: dict[type, Callable[[Any], Matches]] = {
+    All: lambda _: lambda _document: True,
+    And: _and,
+    Or: _or,
+    Not: _not,
+    Words: _words,
+    WordPrefix: _word_prefix,
+    Term: _term,
+    Prefix: _prefix,
+    Wildcard: _wildcard,
+    Exists: _exists,
+    Range: _range,
+}

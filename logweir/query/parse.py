@@ -1,0 +1,472 @@
+"""The search language: Lucene's syntax, cut down to what both stores answer alike, as a small tree of our own.
+
+``parse`` gives the tree; each store turns the tree into its own query. Whatever the tree can say, both stores can do,
+and a query that asks for more is an error that names what it asks for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from luqum import tree
+from luqum.exceptions import IllegalCharacterError, ParseSyntaxError
+from luqum.parser import parser as _luqum
+
+from logweir.clock import DAY_US, duration_us
+from logweir.errors import (
+    PARAMETER_BAD,
+    QUERY_BAD,
+    QUERY_FIELD_UNKNOWN,
+    QUERY_OPERATOR_UNFIT,
+    TIME_BAD,
+    LogweirError,
+)
+from logweir.event import FIELD_BY_NAME, FIELDS, Kind
+from logweir.query.words import words_of
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """These words (as ``words_of`` cuts them), one directly after the other inside one value; at least one."""
+
+    words: tuple[str, ...]
+    summary_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WordPrefix:
+    """A word that begins like this."""
+
+    prefix: str
+    summary_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A KEYWORD field with this value (``lower``-cased), or a leaf of details with exactly this text.
+
+    ``field``: a name of event.FIELDS; ``details.a.b`` is the leaf at that path, ``details`` alone any leaf.
+    """
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Like Term, for a value that begins like this."""
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """A KEYWORD field: ``*`` is any run of characters, ``?`` one; a backslash makes the next character itself."""
+
+    field: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field has a value that can be searched."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A DATE (milliseconds since 1970) or NUMBER field from ``low`` to below ``high``; None is open."""
+
+    field: str
+    low: int | None
+    high: int | None
+
+
+Node = All | And | Or | Not | Words | WordPrefix | Term | Prefix | Wildcard | Exists | Range
+
+TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
+"""What a search can be bounded and sorted by."""
+
+IGNORE_ABOVE = 8000
+"""Keywords and leaves of details with more UTF-16 units than this are kept but not searchable, in both stores."""
+
+QUERY_LENGTH_MAX = 10_000
+NESTING_MAX = 25
+CLAUSES_MAX = 500
+WILDCARDS_MAX = 10
+PATTERN_SIZE_BYTES_MAX = 400
+FIELD_SIZE_BYTES_MAX = 500
+"""Limits of one query: characters, groups inside groups (Elasticsearch takes 30), words and values; of one value with
+wildcards: wildcards (each may double the work), bytes of UTF-8; of a field's name. For what begins in a given way,
+Elasticsearch 8 takes 1,000 bytes, the name of the field below details among them."""
+
+PAGE_MAX = 10_000
+"""Most events of one page of a search."""
+
+OPERATORS = {
+    Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, field:*',
+    Kind.TEXT: 'words, "phrases", a * at the end of a word, field:*',
+    Kind.DATE: "field:2026-01-31 (or more or less exact), [a TO b], {a TO b}, >, >=, <, <=, field:*",
+    Kind.NUMBER: "field:5, [a TO b], {a TO b}, >, >=, <, <=, field:*",
+    Kind.FLATTENED: 'field:value (whole, in this case), field:"a value", a * at the end of a value, field:*',
+}
+"""What each kind of field can do, in words."""
+
+_ANYWHERE = "(none given: all words)"
+
+
+def lower(text: str) -> str:
+    """Lower case one character for one, as Lucene's filter does it: no final sigma, no dot above a small i."""
+    if text.isascii():
+        return text.lower()
+    return "".join([character.lower() for character in text.replace("\u0130", "i")])
+
+
+def searchable(text: str) -> bool:
+    """Whether a keyword or leaf is short enough to be searched (see IGNORE_ABOVE)."""
+    return len(text) <= IGNORE_ABOVE // 2 or len(text.encode("utf-16-le")) // 2 <= IGNORE_ABOVE
+
+
+def time_range(time_field: str, from_us: int | None, to_us: int | None) -> All | Range:
+    """The range of a search's time bounds: whole milliseconds, none of the asked-for microseconds left out."""
+    if time_field not in TIME_FIELDS:
+        raise LogweirError(PARAMETER_BAD, name="time_field", value=time_field, expected=f"one of {TIME_FIELDS}")
+    if from_us is None and to_us is None:
+        return All()
+    low = None if from_us is None else from_us // 1000
+    high = None if to_us is None else -(-to_us // 1000)
+    return Range(time_field, low, high)
+
+
+def within_years(time_us: int) -> int:
+    """The nearest time that is in the years 1970 to 9999, of which there are daily indices."""
+    return max(0, min(time_us, _END_US - 1))
+
+
+# --- from text to tree --------------------------------------------------------------------------------------------
+_luqum_lock = threading.Lock()
+
+
+def parse(text: str) -> Node:
+    """The tree of a query; the empty one asks for everything.
+
+    Raises LogweirError: QUERY_BAD (with the column, from 1), QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
+    """
+    if len(text) > QUERY_LENGTH_MAX:
+        raise LogweirError(
+            QUERY_BAD, column=QUERY_LENGTH_MAX + 1, reason=f"it is longer than {QUERY_LENGTH_MAX} characters"
+        )
+    if not text.strip():
+        return All()
+    spelled, columns = _with_word_operators(text)
+    try:
+        with _luqum_lock:  # PLY's lexer and parser keep their state in themselves
+            item = _luqum.parse(spelled)
+    except (ParseSyntaxError, IllegalCharacterError) as error:
+        raise _syntax_error(str(error), spelled, columns) from error
+    except (ValueError, ArithmeticError) as error:  # luqum's own reading of the numbers in a~1.2.3 or a^x
+        raise LogweirError(QUERY_BAD, column=1, reason="a number after ~ or ^ cannot be read") from error
+    return _Translation(columns).node(item, None, 0)
+
+
+def _with_word_operators(text: str) -> tuple[str, list[int]]:
+    """The query with ``&& || !`` spelled AND OR -, which luqum knows; and each character's column in ``text``."""
+    pieces = re.finditer(
+        r'\\.|"(?:\\.|[^"\\])*"|(?<![^\s(])!(?=\S)|(?<![^\s)])(?:&&|\|\|)(?=[\s(!])|.', text, re.DOTALL
+    )
+    spelled: list[str] = []
+    columns: list[int] = []
+    for piece in pieces:
+        replaced = {"&&": " AND ", "||": " OR ", "!": "-"}.get(piece[0])
+        spelled.append(replaced or piece[0])
+        columns.extend([piece.start() + 1] * len(replaced) if replaced else range(piece.start() + 1, piece.end() + 1))
+    return "".join(spelled), [*columns, len(text) + 1]
+
+
+def _syntax_error(message: str, spelled: str, columns: list[int]) -> LogweirError:
+    found = re.search(r"at position (\d+)!?$", message)
+    position = int(found[1]) if found else len(spelled)
+    rest = spelled[position:]
+    if not rest:
+        reason = "it ends too early, perhaps inside of a parenthesis"
+    elif message.startswith("Illegal") and rest[0] in '"/':
+        reason = f"the {rest[0]} is never closed; put a backslash before it to search for it"
+    else:
+        reason = f"{rest.split()[0][:20]!r} cannot stand here; quote it, or put a backslash before it, to search for it"
+    return LogweirError(QUERY_BAD, column=columns[position], reason=reason)
+
+
+_UNSUPPORTED = {
+    tree.Boost: "boosting (^) is not supported, hits come newest first",
+    tree.Fuzzy: "fuzzy words (~) are not supported",
+    tree.Proximity: "proximity (~) is not supported",
+    tree.Regex: "regular expressions (/…/) are not supported; write a path in quotes",
+}
+
+
+class _Translation:
+    """One query's way from luqum's tree to ours."""
+
+    def __init__(self, columns: list[int]) -> None:
+        self._columns = columns
+        self._clauses = 0
+
+    def node(self, item: tree.Item, field: str | None, depth: int) -> Node:
+        if depth > NESTING_MAX:
+            self._bad(item, f"it is nested deeper than {NESTING_MAX} levels")
+        if isinstance(item, tree.UnknownOperation | tree.AndOperation):
+            return And(tuple(self.node(operand, field, depth + 1) for operand in item.operands))
+        if isinstance(item, tree.OrOperation):
+            return Or(tuple(self.node(operand, field, depth + 1) for operand in item.operands))
+        if isinstance(item, tree.BaseGroup):
+            return self.node(item.expr, field, depth + 1)
+        if isinstance(item, tree.Plus):
+            return self.node(item.a, field, depth + 1)
+        if isinstance(item, tree.Not | tree.Prohibit):
+            return Not(self.node(item.a, field, depth + 1))
+        if isinstance(item, tree.SearchField):
+            return self._search_field(item, field, depth)
+        return self._leaf(item, field)
+
+    def _search_field(self, item: tree.SearchField, outer: str | None, depth: int) -> Node:
+        if outer is not None:
+            self._bad(item, f"the field {item.name} stands inside of the field {outer}")
+        if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
+            self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
+        return self.node(item.expr, self._resolved(item), depth + 1)
+
+    def _resolved(self, item: tree.SearchField) -> str:
+        """The field's own name; other names of it (ECS) are resolved."""
+        pieces = _pieces(item.name)
+        name = "".join(character for character, _ in pieces)
+        if len(name.encode()) > FIELD_SIZE_BYTES_MAX:
+            self._bad(item, f"a field's name is longer than {FIELD_SIZE_BYTES_MAX} bytes")
+        if name in FIELD_BY_NAME:
+            return name
+        if name.startswith("details.") and name != "details." and not any(wild for _, wild in pieces):
+            return name
+        if name in _BY_ALIAS:
+            return _BY_ALIAS[name]
+        nearest = difflib.get_close_matches(name, [*FIELD_BY_NAME, *_BY_ALIAS], n=1)
+        raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
+
+    def _leaf(self, item: tree.Item, field: str | None) -> Node:
+        self._count(item, 1)
+        if type(item) in _UNSUPPORTED:
+            self._bad(item, _UNSUPPORTED[type(item)])
+        if isinstance(item, tree.Range | tree.From | tree.To):
+            return self._range(item, field)
+        if item.value == "*":
+            return Exists(field) if field else All()
+        pieces = _pieces(item.value[1:-1], wild=False) if isinstance(item, tree.Phrase) else _pieces(item.value)
+        wildcards = sum(wild for _, wild in pieces)
+        if wildcards > WILDCARDS_MAX:
+            self._bad(item, f"a value has more than {WILDCARDS_MAX} wildcards")
+        if wildcards and len(item.value.encode()) > PATTERN_SIZE_BYTES_MAX:
+            self._bad(item, f"a value with wildcards is longer than {PATTERN_SIZE_BYTES_MAX} bytes")
+        kind = _kind(field)
+        if kind is Kind.TEXT:
+            return self._words(item, field, pieces)
+        if kind is Kind.KEYWORD:
+            return _keyword(field or "", pieces)
+        if kind is Kind.FLATTENED:
+            return _detail(field or "", pieces)
+        if any(wild for _, wild in pieces):
+            raise _unfit(field, "wildcards")
+        low, high = self._bounds(item, field, "".join(character for character, _ in pieces))
+        return Range(field or "", low, high)
+
+    def _words(self, item: tree.Item, field: str | None, pieces: _Pieces) -> Node:
+        text, stars = _split_stars(pieces)
+        if text is None:
+            raise _unfit(field, "wildcards other than one * at the end of a word")
+        words = words_of(text)
+        if not words:
+            self._bad(item, f"{item.value[:20]} has no letter or digit to look for")
+        self._count(item, len(words) - 1)
+        if not stars:
+            return Words(tuple(words), summary_only=field is not None)
+        if len(words) > 1 or not words_of(text[-1]):
+            raise _unfit(field, f"a * behind {text[:40]!r}, which is not one word")
+        return WordPrefix(words[0], summary_only=field is not None)
+
+    def _count(self, item: tree.Item, clauses: int) -> None:
+        self._clauses += clauses
+        if self._clauses > CLAUSES_MAX:
+            self._bad(item, f"it asks for more than {CLAUSES_MAX} words and values")
+
+    def _range(self, item: tree.Item, field: str | None) -> Node:
+        if _kind(field) not in (Kind.DATE, Kind.NUMBER):
+            raise _unfit(field, "ranges")
+        low = high = None
+        if isinstance(item, tree.Range | tree.From):
+            bound, included = (item.low, item.include_low) if isinstance(item, tree.Range) else (item.a, item.include)
+            first = self._bounds(bound, field, self._bound_text(bound))
+            low = first[0] if included else first[1]
+        if isinstance(item, tree.Range | tree.To):
+            bound, included = (item.high, item.include_high) if isinstance(item, tree.Range) else (item.a, item.include)
+            last = self._bounds(bound, field, self._bound_text(bound))
+            high = last[1] if included else last[0]
+        return Range(field or "", low, high)
+
+    def _bound_text(self, item: tree.Item) -> str:
+        if isinstance(item, tree.Prohibit):
+            return "-" + self._bound_text(item.a)
+        value = item.value[1:-1] if isinstance(item, tree.Phrase) else item.value
+        return "".join(character for character, _ in _pieces(value))
+
+    def _bounds(self, item: tree.Item, field: str | None, text: str) -> tuple[int | None, int | None]:
+        """The first value that ``text`` stands for and the first behind it; ``*`` is open to both sides."""
+        if text == "*":
+            return None, None
+        if _kind(field) is Kind.DATE:
+            interval = _interval_us(text)
+            if interval is None:
+                self._bad(item, f"{text[:40]!r} is not a time such as 2026-01-31 or 2026-01-31T12:00:00Z")
+            return interval[0] // 1000, -(-interval[1] // 1000)
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            self._bad(item, f"{text[:40]!r} is not a whole number of at most 18 digits")
+        return int(text), int(text) + 1
+
+    def _bad(self, item: tree.Item, reason: str) -> NoReturn:
+        raise LogweirError(QUERY_BAD, column=self._columns[item.pos or 0], reason=reason)
+
+
+_BY_ALIAS = {field.ecs: field.name for field in FIELDS if field.ecs}
+
+_Pieces = list[tuple[str, bool]]
+"""Characters, and whether each is a wildcard."""
+
+
+def _pieces(text: str, *, wild: bool = True) -> _Pieces:
+    return [(piece[-1], wild and piece in "*?") for piece in re.findall(r"\\.|.", text, re.DOTALL)]
+
+
+def _split_stars(pieces: _Pieces) -> tuple[str | None, bool]:
+    """The text before a * at the end, and whether there is one; None for the text when there are other wildcards."""
+    stars = pieces[-1:] == [("*", True)]
+    plain = pieces[:-1] if stars else pieces
+    return (None if any(wild for _, wild in plain) else "".join(character for character, _ in plain)), stars
+
+
+def _keyword(field: str, pieces: _Pieces) -> Node:
+    text, stars = _split_stars(pieces)
+    if text is not None:
+        return (Prefix if stars else Term)(field, lower(text))
+    escaped = (character if wild else re.sub(r"([*?\\])", r"\\\1", lower(character)) for character, wild in pieces)
+    return Wildcard(field, "".join(escaped))
+
+
+def _detail(field: str, pieces: _Pieces) -> Node:
+    text, stars = _split_stars(pieces)
+    if text is None:
+        raise _unfit(field, "wildcards other than one * at the end")
+    return (Prefix if stars else Term)(field, text)
+
+
+def _kind(field: str | None) -> Kind:
+    return Kind.TEXT if field is None else FIELD_BY_NAME[field.partition(".")[0]].kind
+
+
+def _unfit(field: str | None, operator: str) -> LogweirError:
+    operators = OPERATORS[_kind(field)]
+    if field is None:
+        field, operators = _ANYWHERE, operators.replace("field:*", "*")
+    return LogweirError(QUERY_OPERATOR_UNFIT, field=field, operator=operator, operators=operators)
+
+
+# --- times --------------------------------------------------------------------------------------------------------
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_US = 253_402_300_800_000_000  # the year 10000
+_TIME = re.compile(
+    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
+    r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
+    r"(?P<zone>Z|[+-]\d\d:?\d\d)?)?)?)?",
+    re.ASCII,
+)
+_EPOCH_SECONDS = re.compile(r"\d{9,11}(\.\d{1,9})?", re.ASCII)
+
+
+def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | None, int | None]:
+    """Both ends of a time range in microseconds, None for one that is not given.
+
+    Raises LogweirError(TIME_BAD), and (PARAMETER_BAD) for a range that ends before it begins.
+    """
+    from_us = time_of(start, now_us) if start else None
+    to_us = time_of(end, now_us) if end else None
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise LogweirError(
+            PARAMETER_BAD, name="to", value=end, expected=f"a time after {start!r}, where the range begins"
+        )
+    return from_us, to_us
+
+
+def time_of(text: str, now_us: int) -> int:
+    """Microseconds since 1970 of an ISO time (its first moment), epoch seconds, or an age such as 15m.
+
+    Raises LogweirError(TIME_BAD).
+    """
+    age_us = duration_us(text.strip())
+    if age_us is not None:
+        return max(0, now_us - age_us)
+    interval = _interval_us(text.strip())
+    if interval is None:
+        raise LogweirError(TIME_BAD, value=text)
+    return interval[0]
+
+
+def _interval_us(text: str) -> tuple[int, int] | None:
+    """From and to (not included) in microseconds: a day for 2026-01-31, a second for 2026-01-31T12:00:00, …"""
+    if _EPOCH_SECONDS.fullmatch(text):
+        seconds, _, fraction = text.partition(".")
+        start = int(seconds) * 1_000_000 + int(f"{fraction:0<6}"[:6])
+        return start, start + (1000 if fraction else 1_000_000)
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    parts = [int(value) for name in ("year", "month", "day", "hour", "minute", "second") if (value := match[name])]
+    try:
+        zone = datetime.strptime(match["zone"], "%z").tzinfo if match["zone"] else UTC
+        moment = datetime(*[*parts, 1, 1][: max(3, len(parts))], tzinfo=zone)  # type: ignore[misc,arg-type]
+    except ValueError:
+        return None
+    start = (moment - _EPOCH) // timedelta(microseconds=1) + int(f"{match['fraction'] or '':0<6}"[:6])
+    return start, _end_us(start, moment, len(parts), fraction=match["fraction"] is not None)
+
+
+def _end_us(start: int, moment: datetime, parts: int, *, fraction: bool) -> int:
+    if fraction:
+        return start + 1000
+    if parts >= 3:
+        return start + (DAY_US, 3_600_000_000, 60_000_000, 1_000_000)[parts - 3]
+    months = moment.year * 12 + moment.month - 1 + (12 if parts == 1 else 1)
+    if months >= 120_000:
+        return _END_US
+    return (datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

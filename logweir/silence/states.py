@@ -1,0 +1,315 @@
+"""Who has fallen silent: of every emitter and every source (category and host name) its state, and findings.
+
+A state is learned from the ledger alone. Silence is the minutes since something was last heard of in which we could
+hear: in which a record of any kind was received, and that the workers are past. So neither our own downtime nor a
+worker that lags makes anybody silent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import accumulate, compress
+from typing import Any
+
+from logweir.audit.span import name_of
+from logweir.clock import DAY_US, WINDOW_US
+from logweir.config import SilenceSettings
+from logweir.ledger.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
+from logweir.ledger.horizon import horizons, of_latest_topic, overall, read_hearings
+from logweir.ledger.position import Place, partition_place, read_positions
+from logweir.ledger.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
+from logweir.silence.findings import Finding, findings_of
+from logweir.store import Store
+from logweir_workers.accounting.sources import LastBatch, Source, sources_prefix
+
+_GAPS_MIN = 3
+_FORGIVEN_MAX = 2
+_FORGIVEN_EVERY_US = 14 * DAY_US
+_HOUR_US = 60 * WINDOW_US
+_NEVER = LastBatch(0, "", "", "")
+
+
+class State(StrEnum):
+    LEARNING = "learning"
+    OK = "ok"
+    LATE = "late"
+    SILENT = "silent"
+    RETIRED = "retired"
+    MUTED = "muted"
+
+
+@dataclass(slots=True)
+class Watched:
+    """One emitter or source. ``expected_s``: the longest usual time between two events; None: not learned yet.
+
+    ``silent_s``: so long it was not heard of while we could hear, to the minute; ``unheard_s``: while we could not.
+    ``honesty``: an emitter's class; empty for sources. ``last``: of the batch that was heard last.
+    """
+
+    subject: Subject
+    name: str
+    state: State
+    first_us: int
+    last: LastBatch
+    silent_s: int
+    unheard_s: int
+    expected_s: float | None
+    late_after_s: float
+    word: Word
+    honesty: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        kind, one, other = self.subject
+        names = {"key": one, "emitter": other} if kind == EMITTER else {"category": one, "hostname": other}
+        return {
+            "name": self.name, **names, "state": self.state.value,
+            **({"class": self.honesty} if kind == EMITTER else {}),
+            "first_seen_us": self.first_us, "last_seen_us": self.last.received_us, "silent_s": self.silent_s,
+            "unheard_s": self.unheard_s, "expected_s": self.expected_s, "fixed": self.word.every_s is not None,
+            "muted_until_us": self.word.muted_until_us, "retired_us": self.word.retired_us,
+            "last_key": self.last.key, "source_address": self.last.source_address, "door": self.last.door,
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Silence:
+    """All of them, by name. ``judged_us``: up to when every partition is accounted for; 0: that is not known.
+
+    ``emitters_untracked`` and ``sources_untracked``: how often something came of such that there was no room for.
+    """
+
+    emitters: list[Watched]
+    sources: list[Watched]
+    findings: list[Finding]
+    judged_us: int = 0
+    emitters_untracked: int = 0
+    sources_untracked: int = 0
+
+    def emitter_counts(self) -> dict[tuple[str, str], int]:
+        """How many emitters there are of each state and class."""
+        return Counter((one.state.value, one.honesty) for one in self.emitters)
+
+    def source_counts(self) -> dict[str, int]:
+        """How many sources are in each state."""
+        return Counter(one.state.value for one in self.sources)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "judged_us": self.judged_us,
+            "findings": [one.as_json() for one in self.findings],
+            "emitters": [one.as_json() for one in self.emitters],
+            "sources": [one.as_json() for one in self.sources],
+            "emitters_untracked": self.emitters_untracked,
+            "sources_untracked": self.sources_untracked,
+        }
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+def read_silence(store: Store, *, group: str, settings: SilenceSettings, now_us: int) -> Silence:
+    """States and findings as the ledger has them now. Raises LogweirError(STORE_DOWN).
+
+    ``now_us`` is only for mutings that end: everything else is judged by what the workers are past.
+    """
+    # Before who was heard of: nobody is called silent who has been heard of since.
+    minutes, ear, positions = _hearing(store, group)
+    words = read_words(store, group)
+    judge = _Judge(settings, ear, words, now_us)
+    accounted = overall(minutes)
+    emitters = [one.judged(judge, accounted) for one in _emitters(store, group, minutes)]
+    sources = [one.judged(judge, accounted) for one in _sources(store, group)]
+    for watched in (emitters, sources):
+        watched.sort(key=lambda one: one.name)
+    return Silence(
+        emitters=emitters,
+        sources=sources,
+        findings=[*findings_of(emitters, settings), *findings_of(sources, settings)],
+        judged_us=accounted * WINDOW_US,
+        emitters_untracked=sum(body.get("emitters_untracked", 0) for body in positions),
+        sources_untracked=sum(body.get("sources_untracked", 0) for body in positions),
+    )
+
+
+def _hearing(store: Store, group: str) -> tuple[dict[Place, int], Ear, list[dict[str, Any]]]:
+    """The minute up to which each partition is accounted for, the minutes that were heard, and all positions."""
+    hearings, positions = read_hearings(store, group), read_positions(store, group)
+    heard = united(MINUTES_HEARD, (Bits.from_body(MINUTES_HEARD, body["heard"]) for body in hearings.values()))
+    return of_latest_topic(horizons(positions, hearings)), Ear(heard), list(positions.values())
+
+
+@dataclass(slots=True)
+class _Heard:
+    """One emitter or source, put together from all partitions that have heard of it.
+
+    ``is_anywhere``: its events may come on any partition, not only on one that is accounted for up to ``horizon``.
+    """
+
+    subject: Subject
+    name: str
+    first_us: int = 0
+    last: LastBatch = _NEVER
+    rhythms: list[Rhythm] = field(default_factory=list)
+    horizon: int | None = None
+    is_anywhere: bool = True
+    honesty: str = ""
+    bye_us: int = 0
+    run_us: int = 0
+
+    def add(self, first_us: int, last: LastBatch, rhythm: Rhythm) -> None:
+        self.first_us = min(self.first_us or first_us, first_us)
+        self.last = max(self.last, last)
+        self.rhythms.append(rhythm)
+
+    def judged(self, judge: _Judge, accounted: int) -> Watched:
+        said_goodbye = self.bye_us > 0 and self.bye_us >= self.last.received_us
+        horizon = accounted if self.is_anywhere or self.horizon is None else self.horizon
+        return judge.judged(self, horizon, said_goodbye=said_goodbye)
+
+
+def _emitters(store: Store, group: str, minutes: Mapping[Place, int]) -> Iterable[_Heard]:
+    found: dict[Subject, _Heard] = {}
+    prefix = f"emitter:{group}:"
+    for document in store.scan_ledger(prefix):
+        body = document.body
+        place = partition_place(document.id)
+        subject = EMITTER, body["key"], body["emitter"]
+        one = found.get(subject)
+        if one is None:
+            one = found[subject] = _Heard(
+                subject, name_of((body["key"], body["emitter"])), is_anywhere=False, honesty="D"
+            )
+        last = LastBatch(body["last_us"], body["key"], body["source_address"], body.get("door", ""))
+        one.add(body["first_us"], last, Rhythm.from_body(body.get("rhythm")))
+        if body["epochs"] or body["retired"]:
+            _add_runs(one, body, minutes.get(place))
+        else:
+            one.is_anywhere = True
+    return found.values()
+
+
+def _add_runs(one: _Heard, body: Mapping[str, Any], horizon: int | None) -> None:
+    """It numbers its events: then all of a run goes to one partition, and only that one has to be accounted for."""
+    if horizon is not None:
+        one.horizon = horizon if one.horizon is None else min(one.horizon, horizon)
+    one.honesty = "B" if one.honesty == "B" or any(run["natural"] for run in body["epochs"]) else "A"
+    for run in body["epochs"]:
+        if run["last_us"] >= one.run_us:
+            one.run_us = run["last_us"]
+            one.bye_us = run["last_us"] if run["bye"] else 0
+
+
+def _sources(store: Store, group: str) -> Iterable[_Heard]:
+    found: dict[Source, _Heard] = {}
+    for document in store.scan_ledger(sources_prefix(group)):
+        for row in document.body["sources"]:
+            source = row["category"], row["hostname"]
+            one = found.get(source)
+            if one is None:
+                one = found[source] = _Heard((SOURCE, *source), source_name(source))
+            one.add(row["first_us"], LastBatch(*row["last"]), Rhythm.from_body(row["rhythm"]))
+    return found.values()
+
+
+def source_name(source: Source) -> str:
+    """``category@hostname``, a dash for what the events have not; no two sources have the same name.
+
+    So what would make one look like another is written as in a URL: ``%40`` for an @ in a category.
+    """
+    category, hostname = source
+    before = "-" if category is None else _escaped(category).replace("@", "%40")
+    return f"{before}@{'-' if hostname is None else _escaped(hostname)}"
+
+
+def _escaped(name: str) -> str:
+    return "%2D" if name == "-" else name.replace("%", "%25")
+
+
+# --- what we could hear -------------------------------------------------------------------------------------------
+class Ear:
+    """The minutes, and from them the hours, in which anything was received."""
+
+    def __init__(self, heard: Bits) -> None:
+        self.first = heard.first if heard.bits else 0
+        self._minutes = f"{heard.bits:b}".encode().translate(_AS_FLAGS) if heard.bits else b""
+        self._sums = [0, *accumulate(self._minutes)]
+        self._first_hour = self.first // 60
+        aligned = bytes(self.first % 60) + self._minutes
+        self._hours = bytes(1 in aligned[at : at + 60] for at in range(0, len(aligned), 60))
+
+    def minutes_between(self, first: int, last: int) -> int:
+        """How many of the minutes from ``first`` to ``last`` were heard."""
+        end = len(self._minutes)
+        low, high = min(max(first - self.first, 0), end), min(max(last - self.first + 1, 0), end)
+        return max(0, self._sums[high] - self._sums[low])
+
+    def usual_gap_s(self, rhythm: Rhythm, *, forgiven: int) -> float:
+        """The longest time between two events, but for the ``forgiven`` longest; what we did not hear is left out."""
+        if hours := _silent_run(rhythm.hours, self._hours, self._first_hour, forgiven):
+            return 3600.0 * (hours + 1)
+        return 60.0 * (_silent_run(rhythm.minutes, self._minutes, self.first, forgiven) + 1)
+
+
+_AS_FLAGS = bytes.maketrans(b"01", b"\0\1")
+
+
+def _silent_run(bits: Bits, heard: bytes, heard_first: int, forgiven: int) -> int:
+    """The length of the longest run of silent units between others, but for so many that are longer."""
+    first, known = bits.first, bits.bits
+    # What is older than all that we know to have heard counts as heard.
+    flags = b"\1" * (min(heard_first, bits.top + 1) - first)
+    flags += heard[max(0, first - heard_first) : max(0, bits.top - heard_first + 1)]
+    if 0 in flags:
+        known = int("".join(compress(f"{known:b}", flags)), 2)
+    # Every step takes a bit off each run, and its highest bit stands for what is left of it.
+    silent = known ^ ((1 << known.bit_length()) - 1)
+    length = 0
+    while (silent & ~(silent >> 1)).bit_count() > forgiven:
+        silent &= silent >> 1
+        length += 1
+    return length
+
+
+# --- judging ------------------------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class _Judge:
+    settings: SilenceSettings
+    ear: Ear
+    words: Mapping[Subject, Word]
+    now_us: int
+
+    def judged(self, one: _Heard, horizon: int, *, said_goodbye: bool) -> Watched:
+        word = self.words.get(one.subject, NOTHING_SAID)
+        last_minute = one.last.received_us // WINDOW_US
+        silent_s = 60 * self.ear.minutes_between(last_minute + 1, horizon - 1)
+        unheard_s = max(0, 60 * (horizon - last_minute - 1) - silent_s)
+        expected_s = float(word.every_s) if word.every_s is not None else self._learned_s(one)
+        late_after_s = (expected_s or 0.0) * self.settings.late_factor
+        if word.is_muted(self.now_us):
+            state = State.MUTED
+        elif said_goodbye or (word.retired_us is not None and one.last.received_us <= word.retired_us):
+            state = State.RETIRED
+        elif expected_s is None:
+            state = State.LEARNING
+        elif silent_s <= late_after_s:
+            state = State.OK
+        else:
+            state = State.LATE if silent_s <= expected_s * self.settings.silent_factor else State.SILENT
+        return Watched(
+            subject=one.subject, name=one.name, state=state, first_us=one.first_us, last=one.last, silent_s=silent_s,
+            unheard_s=unheard_s, expected_s=expected_s, late_after_s=late_after_s, word=word, honesty=one.honesty,
+        )  # fmt: skip
+
+    def _learned_s(self, one: _Heard) -> float | None:
+        """The longest gap that is usual. Of two weeks the longest of all; then one, later two longer ones are forgiven:
+        an outage of theirs is not learned for good, and what is silent at weekends is known to be.
+        """
+        rhythm = united_rhythm(one.rhythms)
+        # Of what was heard before the memory begins, or before rhythms were kept, nothing is known.
+        age_us = one.last.received_us - max(one.first_us, rhythm.hours.first * _HOUR_US)
+        marks = max(rhythm.minutes.bits.bit_count(), rhythm.hours.bits.bit_count())
+        if age_us < self.settings.learn_s * 1e6 or marks <= _GAPS_MIN:
+            return None
+        forgiven = min(_FORGIVEN_MAX, age_us // _FORGIVEN_EVERY_US)
+        return max(self.settings.floor_s, self.ear.usual_gap_s(rhythm, forgiven=forgiven))

@@ -1,0 +1,103 @@
+"""Whatever a worker would store as the category of an event, the door has checked it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError, Problem
+from logweir_ingest.access.categories import SYNONYMS, check_categories
+from logweir_workers.decode import event_of
+from logweir_workers.normalise import fields as normalise
+from logweir_workers.normalise.fields import Context
+
+ALLOWED = frozenset(("web", "mail log", "5"))
+STAMP = {"category": "web"}
+
+
+def refusal(*events: bytes, stamped: bool = False) -> LogweirError | None:
+    try:
+        check_categories(events, ALLOWED, stamped=stamped)
+    except LogweirError as error:
+        return error
+    return None
+
+
+def test_an_event_of_each_allowed_category_is_let_through() -> None:
+    """Case and spaces around it do not count, as they do not for what is stored and searched."""
+    events = (b'{"category":"web"}', b'{"a":1,"category":"Mail Log"}', b'{"category":" WEB\\u0020"}')
+
+    assert refusal(*events) is None
+    assert refusal(b'{"Category":"web"}', b'{"event":{"category":"web"}}', b'{"event.category":"web"}') is None
+
+
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        (b'{"category":"secret"}', CATEGORY_REFUSED),
+        (b'{"CATEGORY":"secret"}', CATEGORY_REFUSED),
+        (b'{"category":"","Category":"secret"}', CATEGORY_REFUSED),
+        (b'{"\\u0063ategory":"secret"}', CATEGORY_REFUSED),
+        (b'{"category":"web","category":"secret"}', CATEGORY_REFUSED),
+        (b'{"event.category":"secret"}', CATEGORY_REFUSED),
+        (b'{"event":{"category":"secret"}}', CATEGORY_REFUSED),
+        (b'{"category":["web"]}', CATEGORY_REFUSED),
+        (b'{"category":5}', CATEGORY_REFUSED),
+        (b'{"category":true}', CATEGORY_REFUSED),
+        (b'{"category":"web\\ud800"}', CATEGORY_REFUSED),
+        (b'{"category":%s}' % (b"9" * 5000), CATEGORY_REFUSED),
+        (b"{}", CATEGORY_MISSING),
+        (b'{"category":null}', CATEGORY_MISSING),
+        (b'{"category":" "}', CATEGORY_MISSING),
+        (b'{"details":{"category":"web"}}', CATEGORY_MISSING),
+        (b'{"summary":"category","event":"category"}', CATEGORY_MISSING),
+    ],
+)
+def test_any_other_event_refuses_the_batch_and_is_named(event: bytes, problem: Problem) -> None:
+    """By its index, with the category, cut where it is long."""
+    error = refusal(b'{"category":"web"}', event)
+
+    assert error is not None and error.problem is problem
+    assert error.numbers["event_index"] == 1
+    assert len(error.numbers.get("category", "")) <= 100
+
+
+def test_a_stamped_category_is_for_events_that_have_none() -> None:
+    """It does not excuse one that is not allowed."""
+    assert refusal(b"{}", b'{"category":null}', b'{"event":"x"}', stamped=True) is None
+    assert refusal(b'{"Category":"secret"}', stamped=True) is not None
+
+
+def test_the_names_are_those_that_workers_take() -> None:
+    """A synonym that the door does not know would be a way around it."""
+    assert set(SYNONYMS) == set(normalise.SYNONYMS["category"])
+
+
+NAMES = st.sampled_from(
+    ["category", "Category", "CATEGORY", "event.category", "Event.Category", "event", "Event", "details", "summary"]
+)
+TEXTS = st.sampled_from(["web", "WEB", " web ", "5", "secret", "", " ", "-", "web\u0000", "x" * 2000])
+VALUES = st.one_of(
+    TEXTS, st.none(), st.integers(0, 9), st.booleans(), st.just([]), st.lists(TEXTS, max_size=2),
+    st.dictionaries(st.sampled_from(["category", "Category", "kind"]), st.one_of(TEXTS, st.integers(0, 9)), max_size=2),
+)  # fmt: skip
+MEMBERS = st.lists(st.tuples(NAMES, VALUES), max_size=4)
+
+
+@given(members=MEMBERS, is_stamped=st.booleans())
+@example(members=[("Category", "secret"), ("category", " ")], is_stamped=True)
+@example(members=[("event", {"category": "secret"}), ("category", None)], is_stamped=True)
+def test_no_event_that_is_let_through_is_stored_with_another_category(
+    members: list[tuple[str, Any]], is_stamped: bool
+) -> None:
+    """Through the worker's own decoding and normalisation, names repeated or in other case included."""
+    raw = ("{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in members) + "}").encode()
+    if refusal(raw, stamped=is_stamped) is None:
+        context = Context(1_790_000_000_000_000, "web", stamp=STAMP if is_stamped else None)
+        stored = normalise.normalise(event_of(raw), context)
+
+        assert stored["category"].casefold() in ALLOWED

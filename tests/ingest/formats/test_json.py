@@ -1,0 +1,247 @@
+"""JSON bodies: what is an event and what is refused, by golden cases and against a second reader of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from logweir.errors import BODY_EMPTY, EVENT_TOO_LARGE, EVENTS_TOO_MANY, LogweirError
+from logweir_ingest.formats import json as json_format
+from logweir_ingest.formats.json import split
+from logweir_ingest.request.limits import Limits
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "formats" / "json"
+LIMITS = Limits(
+    body_size_bytes_max=10_000, decompressed_size_bytes_max=100_000, decompression_ratio_max=10,
+    event_size_bytes_max=1000, events_per_request_max=20, depth_max=8, refused_size_bytes_max=100,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.body")))
+def test_golden_bodies(name: str) -> None:
+    """Each stated rule has a body and what becomes of it, to the byte."""
+    expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))[name]
+    body = (GOLDEN / f"{name}.body").read_bytes()
+    try:
+        found: dict[str, object] = {"events": [event.decode() for event in split(body, LIMITS)]}
+    except LogweirError as error:
+        found = {"problem": error.problem.code, "detail": error.detail}
+
+    assert found == expected
+
+
+RULES = {
+    "first byte `{`": "object, ndjson, ndjson-crlf, blank-lines, concatenated, pretty-concatenated",
+    "first byte `[`": "array, array-pretty, behind-array, array-of-arrays, array-of-numbers",
+    "anything else that is JSON": "number, text, null, true, array-behind-object",
+    "nothing, white space only, `[]`": "empty, white-space, empty-array, byte-order-mark-alone",
+    "UTF-8 byte order mark at the start": "byte-order-mark, byte-order-mark-array, "
+    "byte-order-mark-twice, byte-order-mark-between",
+    "bytes that are not UTF-8": "not-utf8, latin1, utf8-surrogate, gzip-unnamed",
+    "UTF-16, UTF-32": "utf16, utf16-no-mark, utf16-big-endian, utf32, utf32-no-mark",
+    "NaN, Infinity, -Infinity": "nan, infinity, infinity-positive, nan-in-text",
+    "integers of any size": "large-integer, huge-numbers",
+    "1e999, 1e-999, any precision": "too-large-exponent, huge-numbers",
+    "the same name twice in an object": "duplicate-names, duplicate-names-nested",
+    r"`\u0000`": "nul-escape",
+    r"lone surrogates (`\ud800`)": "lone-surrogate, surrogates-swapped, surrogate-pair",
+    "bytes below U+0020, NUL too, in text": "control-character, nul-byte, nul-byte-outside",
+    "commas at the end, comments, 'x', 0x1": "trailing-comma, trailing-comma-array, comment, single-quotes, "
+    "unquoted-name, hexadecimal, plus-sign, leading-zero",
+    "white space": "vertical-tab, no-break-space",
+    "cut short": "truncated, truncated-text, truncated-array",
+    "depth": "deepest, deepest-in-array, too-deep, too-deep-arrays, brackets-in-text",
+    "size of an event": "largest, too-large",
+    "number of events": "most, too-many",
+}
+"""The rows of the table in formats/json.py, and the golden bodies that show each."""
+
+
+def test_every_stated_rule_has_golden_bodies() -> None:
+    """The table of the format's own words names no rule without a body that shows it, and no body is without a rule."""
+    assert json_format.__doc__ is not None
+    rows = [line.split("|")[1].strip() for line in json_format.__doc__.splitlines() if line.startswith("| ")]
+    shown = [name for names in RULES.values() for name in names.split(", ")]
+    others = {
+        "utf8",
+        "bad-escape",
+        "byte-not-character",
+        "comma-between-objects",
+        "form-encoded",
+        "rsyslog-quotes",
+        "object-pretty",
+    }
+
+    assert rows[1:] == list(RULES)
+    assert {*shown, *others} == {path.stem for path in GOLDEN.glob("*.body")}
+    assert not others & set(shown)
+
+
+# --- against Python's json ----------------------------------------------------------------------------------------
+def _refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+_reader = json.JSONDecoder(parse_constant=_refuse, parse_int=str, parse_float=str)
+_WHITE_SPACE = " \t\n\r"
+
+
+def _reference(body: bytes) -> list[bytes] | None:
+    """The events of a body by the plainest means, limits left out; None when it is to be refused."""
+    try:
+        text = body.decode().removeprefix("\ufeff").strip(_WHITE_SPACE)
+        if text.startswith("["):
+            values, spans = _reader.decode(text), []
+            if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+                return None
+            rest = text[1:].lstrip(_WHITE_SPACE)
+            for _ in values:
+                _, end = _reader.raw_decode(rest)
+                spans.append(rest[:end].encode())
+                rest = rest[end:].lstrip(_WHITE_SPACE).removeprefix(",").lstrip(_WHITE_SPACE)
+            return spans or None
+        events = []
+        while text:
+            value, end = _reader.raw_decode(text)
+            if not isinstance(value, dict):
+                return None
+            events.append(text[:end].encode())
+            text = text[end:].lstrip(_WHITE_SPACE)
+        return events or None
+    except ValueError:
+        return None
+
+
+_UNLIMITED = Limits(10**6, 10**6, 10**6, 10**6, 10**6, 10**6, 0)
+
+
+def _split(body: bytes) -> list[bytes] | None:
+    try:
+        return split(body, _UNLIMITED)
+    except LogweirError as error:
+        assert 0 <= error.numbers.get("byte_offset", 0) <= len(body)
+        return None
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_objects = st.dictionaries(st.text(max_size=5), _values, max_size=3)
+_written = st.builds(
+    lambda value, ascii_only, indent: json.dumps(value, ensure_ascii=ascii_only, indent=indent),
+    _objects, st.booleans(), st.sampled_from([None, 1]),
+)  # fmt: skip
+_bodies = st.one_of(
+    st.builds(
+        lambda parts, between: between.join(parts), st.lists(_written, max_size=4), st.sampled_from(["", "\n", " "])
+    ),
+    st.builds(lambda parts: "[" + ",".join(parts) + "]", st.lists(_written, max_size=4)),
+    st.lists(
+        st.sampled_from([*'{}[],:"\\ \n\t', "1", "-", ".", "e", "tru", "null", "NaN", "\\u12", "\\ud800", "ä", "x"]),
+        max_size=14,
+    ).map("".join),
+).map(lambda text: text.encode(errors="surrogatepass"))  # fmt: skip
+
+
+@given(body=_bodies)
+@example(b'{"a":"\\ud800"}')
+@example(b'{"a":"\\ud83d\\ude00"}{"a":"\\udc00"}')
+@example(b'[{"a":[{"b":[]}]},{}]')
+@example(b"{}\x00")
+def test_bodies_are_split_as_a_second_reader_splits_them(body: bytes) -> None:
+    """Accepted or refused, and where each event begins and ends: two readers of RFC 8259 agree."""
+    assert _split(body) == _reference(body)
+
+
+@given(body=_bodies, position=st.floats(0, 1), byte=st.integers(0, 255), cut=st.booleans())
+def test_damaged_bodies_are_judged_as_a_second_reader_judges_them(
+    body: bytes, position: float, byte: int, cut: bool
+) -> None:
+    """One byte changed, or the end cut off: still the same verdict, and never anything but an answer."""
+    at = int(position * max(0, len(body) - 1))
+    damaged = body[:at] if cut else body[:at] + bytes([byte]) + body[at + 1 :]
+
+    assert _split(damaged) == _reference(damaged)
+
+
+@given(body=_bodies)
+def test_the_exact_way_agrees_with_the_fast_one(body: bytes) -> None:
+    """Which of the two ways a body goes is a matter of cost, never of the result."""
+    try:
+        body.decode()
+        exactly: list[bytes] | None = json_format._split_exactly(body, _UNLIMITED)
+    except (LogweirError, UnicodeDecodeError):
+        exactly = None
+
+    assert exactly == _split(body)
+
+
+# --- limits -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("wrap", [b"%b", b"[%b]", b'{"first":1}\n%b'])
+def test_the_largest_event_passes_and_one_byte_more_does_not(wrap: bytes) -> None:
+    """The limit is on the raw bytes of one event, in every shape."""
+    fits = b'{"a":"%b"}' % (b"x" * (LIMITS.event_size_bytes_max - 8))
+
+    assert split(wrap % fits, LIMITS)[-1] == fits
+    with pytest.raises(LogweirError) as caught:
+        split(wrap % fits.replace(b"xx", b"xxx", 1), LIMITS)
+    assert caught.value.problem is EVENT_TOO_LARGE
+
+
+@pytest.mark.parametrize(("begin", "between", "end"), [(b"", b"\n", b""), (b"", b"", b""), (b"[", b",", b"]")])
+def test_the_most_events_pass_and_one_more_does_not(begin: bytes, between: bytes, end: bytes) -> None:
+    """The limit is on the events of one request, in every shape."""
+    most = LIMITS.events_per_request_max
+
+    assert len(split(begin + between.join([b"{}"] * most) + end, LIMITS)) == most
+    with pytest.raises(LogweirError) as caught:
+        split(begin + between.join([b"{}"] * (most + 1)) + end, LIMITS)
+    assert caught.value.problem is EVENTS_TOO_MANY
+
+
+def test_many_brackets_side_by_side_are_not_deep() -> None:
+    """Depth is how far brackets enclose each other, not how many there are."""
+    event = b'{"a":[' + b",".join([b"{}", b"[]", b'"[[[{{{"'] * 20) + b"]}"
+
+    assert split(event, LIMITS) == [event]
+
+
+LARGE = Limits(64 << 20, 64 << 20, 200, 256 << 10, 10_000, 32, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}" * (4 << 20), b"[" + b"{}," * (3 << 20) + b"{}]", b"{}\n" * (3 << 20), b"[" + b"1," * (4 << 20) + b"1]"],
+    ids=["concatenated", "array", "lines", "numbers"],
+)
+def test_millions_of_tiny_values_are_refused_early(body: bytes) -> None:
+    """A body of 8 MiB that holds millions of values is refused after the 10,000 that are allowed, not after all."""
+    started_s = time.process_time()
+    with pytest.raises(LogweirError):
+        split(body, LARGE)
+
+    assert time.process_time() - started_s < 2
+
+
+def test_large_bodies_are_split_in_every_shape() -> None:
+    """Bodies beyond what the fast way takes in any shape give the same events."""
+    events = [b'{"n":%d,"text":"%b"}' % (n, b"x" * 300) for n in range(9000)]
+
+    assert split(b"\n".join(events), LARGE) == events
+    assert split(b"".join(events), LARGE) == events
+    assert split(b"[" + b",".join(events) + b"]", LARGE) == events
+    assert split(b"\xef\xbb\xbf" + b"\r\n".join(events) + b"\r\n", LARGE) == events
+
+
+def test_white_space_alone_is_an_empty_body() -> None:
+    """Nothing but line ends holds no event, however many there are."""
+    with pytest.raises(LogweirError) as caught:
+        split(b"\n" * (2 << 20), LARGE)
+    assert caught.value.problem is BODY_EMPTY

@@ -1,0 +1,109 @@
+"""What is kept of numbers that were not simply indexed: exactly these, once, and no more than there is room for."""
+
+from __future__ import annotations
+
+import json
+
+import prometheus_client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logweir.config import AccountingSettings
+from logweir.ledger.exceptions import Exceptions
+from logweir.ledger.window import window_id
+from logweir.outcomes import Outcome
+from logweir.record import Batch, Body, Kind, Record
+from logweir.store import Store
+from logweir_workers.accounting.partition import PartitionLedger
+
+EPOCH = b"\x07" * 16
+WINDOW = 29_000_000
+INDEXED, DUPLICATE, DEAD = Outcome.INDEXED, Outcome.DUPLICATE, Outcome.DEAD_LETTERED
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Outcome)), st.sampled_from([None, "a", "b"])), max_size=60), st.data())
+def test_each_number_is_kept_under_its_own_outcome_and_reason(
+    events: list[tuple[Outcome, str | None]], data: st.DataObject
+) -> None:
+    """However the numbers are cut into records, what comes back is what went in; indexed ones are not in it."""
+    exceptions, at = Exceptions(), 0
+    while at < len(events):
+        size = data.draw(st.integers(1, len(events)))
+        piece = events[at : at + size]
+        reasons = {place + 3: reason for place, (_, reason) in enumerate(piece) if reason}
+        exceptions.add(at + 1, [outcome for outcome, _ in piece], reasons, place=3, ranges_max=10**6)
+        at += size
+    again = Exceptions.from_body(json.loads(json.dumps(exceptions.as_body())))
+    low, high = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
+
+    found = {number: why for why, ranges in again.within(low, high) for a, b in ranges for number in range(a, b + 1)}
+    wanted = {number: why for number, why in enumerate(events, start=1) if low <= number <= high}
+    assert found == {number: why for number, why in wanted.items() if why[0] is not INDEXED}
+    assert again.beyond is None
+
+
+def test_without_room_the_first_ranges_stay_and_the_rest_is_bounded_by_two_numbers() -> None:
+    """A range that is there may grow; a new one may not come; between the first and last unkept number all is open."""
+    exceptions = Exceptions()
+    unkept = [
+        exceptions.add(1, [DUPLICATE, INDEXED, DUPLICATE], {}, place=0, ranges_max=2),
+        exceptions.add(4, [DUPLICATE, INDEXED, DUPLICATE, DUPLICATE], {}, place=0, ranges_max=2),
+        exceptions.add(8, [INDEXED, DEAD, INDEXED], {1: "store_refused"}, place=0, ranges_max=2),
+    ]
+
+    assert unkept == [0, 2, 1]
+    assert list(exceptions.within(1, 99)) == [((DUPLICATE, None), [(1, 1), (3, 4)])]
+    assert exceptions.beyond == (6, 9)
+
+
+def claimed(store: Store, exceptions_max: int = 10) -> PartitionLedger:
+    settings = AccountingSettings(exceptions_max=exceptions_max)
+    return PartitionLedger.claim(store=store, group="g", topic_id="t", partition=3, owner="one", settings=settings)
+
+
+def settle(ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outcome], reasons: dict[int, str]) -> None:
+    body: Body = [
+        Batch(
+            id=b"\x01" * 16, received_us=WINDOW * 60_000_000, key="app", emitter=None, epoch=None, sequence_first=None,
+            high=None, previous=None, dropped=None, bye=False, source_address="127.0.0.1", format="json", stamp=None,
+            index_first=0, events=[b"{}"] * len(outcomes),
+        )
+    ]  # fmt: skip
+    record = Record(Kind.DATA, EPOCH, first, len(outcomes), WINDOW, body)
+    ledger.load([record])
+    ledger.settle(record, offset, outcomes, reasons)
+
+
+def kept(store: Store) -> list[tuple[str, str | None, list[list[int]]]]:
+    id = window_id("g", "t", 3, EPOCH, WINDOW)
+    body = store.read_ledger([id])[id].body["exceptions"]
+    return [(row["outcome"], row["reason"], row["numbers"]) for row in body["kept"]]
+
+
+def test_a_successor_that_repeats_the_work_changes_nothing(store: Store) -> None:
+    """A worker dies after the window was written: who takes over may see other outcomes, and the first ones stay."""
+    first = claimed(store)
+    settle(first, 0, 1, [INDEXED, DEAD, DUPLICATE], {1: "event_unreadable"})
+    first.flush()
+    second = claimed(store)
+    settle(second, 0, 1, [DUPLICATE] * 3, {})
+    settle(second, 1, 2, [DUPLICATE] * 3, {})
+    second.flush()
+
+    assert kept(store) == [("dead_lettered", "event_unreadable", [[2, 2]]), ("duplicate", None, [[3, 4]])]
+
+
+def test_what_there_is_no_room_for_is_counted_in_a_metric(store: Store) -> None:
+    """Beyond accounting.exceptions_max outcomes are still counted by emitter; a metric says that receipts lose them."""
+    name = "logweir_worker_receipt_outcomes_unkept_total"
+    before = prometheus_client.REGISTRY.get_sample_value(name) or 0.0
+    ledger = claimed(store, exceptions_max=1)
+    settle(ledger, 0, 1, [DEAD, INDEXED, DEAD], {0: "store_refused", 2: "store_refused"})
+    ledger.flush()
+    id = window_id("g", "t", 3, EPOCH, WINDOW)
+    body = store.read_ledger([id])[id].body
+
+    assert kept(store) == [("dead_lettered", "store_refused", [[1, 1]])]
+    assert body["exceptions"]["beyond"] == [3, 3]
+    assert body["outcomes"][0]["dead_lettered"] == 2
+    assert prometheus_client.REGISTRY.get_sample_value(name) == before + 1

@@ -1,0 +1,324 @@
+"""The search language: what a query means, and what is said about one that means nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logweir.errors import LogweirError
+from logweir.query import parse as query
+from logweir.query.parse import (
+    All,
+    And,
+    Exists,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Range,
+    Term,
+    Wildcard,
+    WordPrefix,
+    Words,
+    lower,
+    parse,
+    searchable,
+    time_of,
+    time_range,
+)
+
+NOON_US = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
+DAY_MS = 86_400_000
+A, B, C, D = (Words((word,)) for word in "abcd")
+
+MEANINGS: tuple[tuple[str, Node], ...] = (
+    ("", All()),
+    ("  ", All()),
+    ("*", All()),
+    ("a", A),
+    ("a b", And((A, B))),
+    ("a b c", And((A, B, C))),
+    ("a AND b OR c", Or((And((A, B)), C))),
+    ("a b OR c", And((A, Or((B, C))))),
+    ("a OR b AND NOT c", Or((A, And((B, Not(C)))))),
+    ("NOT a b", And((Not(A), B))),
+    ("-a +b", And((Not(A), B))),
+    ("!a && b || c", Or((And((Not(A), B)), C))),
+    ("(a)&&(b)", And((A, B))),
+    ("!(a || b)", Not(Or((A, B)))),
+    ('!"a b"', Not(Words(("a", "b")))),
+    ("a||b", Words(("a", "b"))),
+    ("a&&b", Words(("a", "b"))),
+    ("a!b", Words(("a", "b"))),
+    ('"a && b"', Words(("a", "b"))),
+    ("and or not", And((Words(("and",)), Words(("or",)), Words(("not",))))),
+    ("Foo.Bar", Words(("foo", "bar"))),
+    ("foo\\ bar", Words(("foo", "bar"))),
+    ("foo*", WordPrefix("foo")),
+    ("FOO*", WordPrefix("foo")),
+    ("foo\\*", Words(("foo",))),
+    ("summary:a", Words(("a",), summary_only=True)),
+    ("summary:(a OR b*)", Or((Words(("a",), summary_only=True), WordPrefix("b", summary_only=True)))),
+    ("message:a", Words(("a",), summary_only=True)),
+    ("hostname:Web1", Term("hostname", "web1")),
+    ('hostname:"Web 1*"', Term("hostname", "web 1*")),
+    ("hostname:web*", Prefix("hostname", "web")),
+    ("hostname:we?b*", Wildcard("hostname", "we?b*")),
+    ("hostname:*\\*\\\\B", Wildcard("hostname", "*\\*\\\\b")),
+    ("hostname:*", Exists("hostname")),
+    ("host.name:x", Term("hostname", "x")),
+    ("log.level:(error OR critical)", Or((Term("severity", "error"), Term("severity", "critical")))),
+    ("details.User:Root", Term("details.User", "Root")),
+    ("details.User:Ro*", Prefix("details.User", "Ro")),
+    ("details.message\\ id:x", Term("details.message id", "x")),
+    ("details.x:*", Exists("details.x")),
+    ("details:Root", Term("details", "Root")),
+    ("ingest_number:5", Range("ingest_number", 5, 6)),
+    ("ingest_number:[5 TO 7]", Range("ingest_number", 5, 8)),
+    ("ingest_number:{5 TO 7}", Range("ingest_number", 6, 7)),
+    ("ingest_number:[-5 TO *]", Range("ingest_number", -5, None)),
+    ("ingest_number:>5", Range("ingest_number", 6, None)),
+    ("ingest_number:>=5", Range("ingest_number", 5, None)),
+    ("ingest_number:<5", Range("ingest_number", None, 5)),
+    ("ingest_number:<=5", Range("ingest_number", None, 6)),
+    ("timestamp:[* TO *]", Range("timestamp", None, None)),
+)
+
+
+@pytest.mark.parametrize(("text", "node"), MEANINGS)
+def test_query_means(text: str, node: Node) -> None:
+    """Each text has its tree."""
+    assert parse(text) == node
+
+
+NOON_MS = NOON_US // 1000
+MIDNIGHT_MS = NOON_MS - DAY_MS // 2
+TIMES = (
+    ("2026", 1_767_225_600_000, 1_798_761_600_000),
+    ("2026-01", 1_767_225_600_000, 1_769_904_000_000),
+    ("2026-12", 1_796_083_200_000, 1_798_761_600_000),
+    ("2026-01-31", MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS),
+    ("2026-01-31T12", NOON_MS, NOON_MS + 3_600_000),
+    ("2026-01-31T12:00", NOON_MS, NOON_MS + 60_000),
+    ("2026-01-31T12:00:00", NOON_MS, NOON_MS + 1000),
+    ("2026-01-31 12:00:00Z", NOON_MS, NOON_MS + 1000),
+    ("2026-01-31T14:00:00+02:00", NOON_MS, NOON_MS + 1000),
+    ("2026-01-31T14:00+0200", NOON_MS, NOON_MS + 60_000),
+    ("2026-01-31T12:00:00.25", NOON_MS + 250, NOON_MS + 251),
+    ("2026-01-31T12:00:00.250999", NOON_MS + 250, NOON_MS + 252),
+    ("1769860800", NOON_MS, NOON_MS + 1000),
+    ("1769860800.5", NOON_MS + 500, NOON_MS + 501),
+    ("9999", 253_370_764_800_000, 253_402_300_800_000),
+    ("9999-12", 253_399_622_400_000, 253_402_300_800_000),
+)
+
+
+@pytest.mark.parametrize(("text", "low", "high"), TIMES)
+def test_time_stands_for_all_of_its_precision(text: str, low: int, high: int) -> None:
+    """A time means the year, month, day, … that it names, and ranges begin and end at its ends."""
+    assert parse(f'timestamp:"{text}"') == Range("timestamp", low, high)
+    assert parse(f'timestamp:["{text}" TO *]') == Range("timestamp", low, None)
+    assert parse(f'timestamp:{{"{text}" TO *]') == Range("timestamp", high, None)
+    assert parse(f'timestamp:[* TO "{text}"]') == Range("timestamp", None, high)
+    assert parse(f'timestamp:[* TO "{text}"}}') == Range("timestamp", None, low)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-13",
+        "2026-02-30",
+        "2026-01-31T25",
+        "yesterday",
+        "20260131",
+        "2026-01-31T12:00:60",
+        "2026-01-31Z",
+        "٢٠٢٦",
+        "-5",
+    ],
+)
+def test_what_is_no_time_is_said(text: str) -> None:
+    """What looks like a time and is none is refused, with its column."""
+    with pytest.raises(LogweirError, match="is not a time") as caught:
+        parse(f'a AND timestamp:"{text}"')
+
+    assert caught.value.numbers["column"] == 17
+
+
+SYNTAX = (
+    ("(a", 3, "ends too early"),
+    ("a)", 2, "')'"),
+    ('a "b', 3, "never closed"),
+    ("a AND", 6, "ends too early"),
+    ("AND a", 1, "'AND'"),
+    ("a && && b", 6, "'AND'"),
+    ("a /b", 3, "never closed"),
+    ("--", 3, "ends too early"),
+    ('"--"', 1, "no letter or digit"),
+    ('a ""', 3, "no letter or digit"),
+    ("a ¿", 3, "no letter or digit"),
+    ("a^2", 1, "boosting"),
+    ("(a b)^2", 1, "boosting"),
+    ("b a~", 3, "fuzzy"),
+    ('"a b"~3', 1, "proximity"),
+    ("/a.*/", 1, "regular expressions"),
+    ("source:/var/log", 8, "quotes"),
+    ("a~1.2.3", 1, "number"),
+    ("hostname:(category:x)", 11, "inside of the field hostname"),
+    ("hostname:-x", 10, "sign"),
+    ("ingest_number:five", 15, "whole number"),
+    ("ingest_number:1234567890123456789", 15, "18 digits"),
+    ("ingest_number:[1 TO x]", 21, "whole number"),
+    ("é " * 3 + "(", 8, "ends too early"),
+)
+
+
+@pytest.mark.parametrize(("text", "column", "reason"), SYNTAX)
+def test_unreadable_query_names_column_and_reason(text: str, column: int, reason: str) -> None:
+    """What cannot be read, or is Lucene's and not ours, is refused by name, with the column in the text as typed."""
+    with pytest.raises(LogweirError) as caught:
+        parse(text)
+
+    assert caught.value.problem.code == "query_bad"
+    assert reason in caught.value.numbers["reason"]
+    assert caught.value.numbers["column"] == column
+
+
+UNFIT = (
+    ("fo*o", "* at the end of a word"),
+    ("*foo", "* at the end of a word"),
+    ("f?o", "* at the end of a word"),
+    ("foo.ba*", "not one word"),
+    ("foo-*", "not one word"),
+    ("summary:*x", "* at the end of a word"),
+    ("[a TO b]", "ranges"),
+    ("hostname:[a TO b]", "ranges"),
+    ("hostname:>a", "ranges"),
+    ("details.x:[1 TO 2]", "ranges"),
+    ("details.x:a*b", "one * at the end"),
+    ("details.x:a?", "one * at the end"),
+    ("timestamp:2026*", "wildcards"),
+    ("ingest_number:5?", "wildcards"),
+)
+
+
+@pytest.mark.parametrize(("text", "operator"), UNFIT)
+def test_operator_that_a_field_cannot_do_is_named(text: str, operator: str) -> None:
+    """Asking a field for what it cannot do names the operator and those that it can do."""
+    with pytest.raises(LogweirError) as caught:
+        parse(text)
+
+    assert caught.value.problem.code == "query_operator_unfit"
+    assert operator in caught.value.numbers["operator"]
+    assert caught.value.numbers["operators"]
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [("hostnam:x", " Did you mean 'hostname'?"), ("host.nam:x", " Did you mean 'host.name'?"), ("qqq:x", ""),
+     ("detail.x:y", ""), ("details.:x", ""), ("details.a*:x", ""), ("Hostname:x", " Did you mean 'hostname'?")],
+)  # fmt: skip
+def test_unknown_field_is_named_with_the_nearest(text: str, nearest: str) -> None:
+    """A field that there is not is an error, never zero hits."""
+    with pytest.raises(LogweirError) as caught:
+        parse(text)
+
+    assert caught.value.problem.code == "query_field_unknown"
+    if nearest:
+        assert caught.value.numbers["nearest"] == nearest
+
+
+def test_limits_hold_and_are_named() -> None:
+    """A query at each limit is read; one past it is refused."""
+
+    def refused(text: str) -> bool:
+        try:
+            parse(text)
+        except LogweirError as error:
+            assert error.problem.code == "query_bad"
+            return True
+        return False
+
+    assert not refused("x" * query.QUERY_LENGTH_MAX)
+    assert refused("x" * (query.QUERY_LENGTH_MAX + 1))
+    assert not refused(" OR ".join(["a"] * query.CLAUSES_MAX))
+    assert refused(" OR ".join(["a"] * (query.CLAUSES_MAX + 1)))
+    assert not refused('"' + "a " * query.CLAUSES_MAX + '"')
+    assert refused('"' + "a " * (query.CLAUSES_MAX + 1) + '"')
+    assert not refused("NOT " * query.NESTING_MAX + "a")
+    assert refused("NOT " * (query.NESTING_MAX + 1) + "a")
+    assert refused("(" * 4900 + "a" + ")" * 4900)
+    assert not refused("hostname:a" + "?b" * query.WILDCARDS_MAX)
+    assert refused("hostname:a" + "?b" * (query.WILDCARDS_MAX + 1))
+    assert not refused("hostname:" + "é" * (query.PATTERN_SIZE_BYTES_MAX // 2 - 1) + "*")
+    assert refused("hostname:" + "é" * (query.PATTERN_SIZE_BYTES_MAX // 2) + "*")
+    assert not refused("details." + "a" * (query.FIELD_SIZE_BYTES_MAX - len("details.")) + ":x")
+    assert refused("details." + "a" * (query.FIELD_SIZE_BYTES_MAX - len("details.") + 1) + ":x")
+
+
+@given(
+    st.text(alphabet='ab AND OR NOT TO "()[]{}:*?\\-+!&|~^/<>=.1 details.summary', max_size=40) | st.text(max_size=40)
+)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text makes the parser fail in any other way than by saying what is wrong, and where."""
+    try:
+        parse(text)
+    except LogweirError as error:
+        assert error.problem.code in ("query_bad", "query_field_unknown", "query_operator_unfit")
+        assert 1 <= error.numbers.get("column", 1) <= len(text) + 1
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
+def test_any_value_can_be_asked_for(text: str) -> None:
+    """In quotes, with quote and backslash escaped, every value is itself."""
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = "".join(character if character.isalnum() else f"\\{character}" for character in text)
+
+    assert parse(f'details.x:"{quoted}"') == Term("details.x", text)
+    if "\n" not in text:
+        assert parse(f"details.x:{escaped}") == Term("details.x", text)
+
+
+def test_lower_case_is_one_character_for_one() -> None:
+    """Lower case as Elasticsearch's normaliser makes it: no final sigma, no combining dot."""
+    assert lower("WEB1") == "web1"
+    assert lower("ÄΑΣ") == "äασ"
+    assert lower("İI") == "ii"
+    assert lower("ẞ") == "ß"
+
+
+def test_searchable_counts_utf16_units() -> None:
+    """The longest searchable value has 8000 UTF-16 units, as Elasticsearch counts."""
+    assert searchable("x" * 8000)
+    assert not searchable("x" * 8001)
+    assert searchable("😀" * 4000)
+    assert not searchable("😀" * 4001)
+
+
+def test_time_of_reads_iso_epoch_and_age() -> None:
+    """The command line's times: the first moment of an ISO time, epoch seconds, an age before now."""
+    assert time_of("2026-01-31", NOON_US) == NOON_US - DAY_MS * 500
+    assert time_of("2026-01-31T12:00:00.000001Z", 0) == NOON_US + 1
+    assert time_of("1769860800.25", 0) == NOON_US + 250_000
+    assert time_of("15m", NOON_US) == NOON_US - 15 * 60_000_000
+    assert time_of(" 7d ", NOON_US) == NOON_US - 7 * DAY_MS * 1000
+    assert time_of("999999999w", NOON_US) == 0
+
+
+@pytest.mark.parametrize("text", ["", "1y", "m", "now", "-1h", "12:00", "١٥m"])
+def test_time_of_refuses_the_rest(text: str) -> None:
+    """What is no time is TIME_BAD."""
+    with pytest.raises(LogweirError) as caught:
+        time_of(text, NOON_US)
+
+    assert caught.value.problem.code == "time_bad"
+
+
+def test_time_range_loses_no_microsecond() -> None:
+    """Bounds in microseconds become milliseconds that hold at least all that was asked for."""
+    assert time_range("timestamp", 1_999, 2_001) == Range("timestamp", 1, 3)
+    assert time_range("timestamp", 2_000, 2_000) == Range("timestamp", 2, 2)
+    assert time_range("timestamp", None, None) == All()
+    with pytest.raises(LogweirError):
+        time_range("hostname", None, None)

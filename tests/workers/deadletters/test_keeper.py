@@ -1,0 +1,141 @@
+"""Room for dead letters: none is dropped when it is full, whoever has one waits; refused bodies stay within bounds."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from logweir import cli, config
+from logweir.audit.books import read_books
+from logweir.clock import now_us
+from logweir.config import StoreSettings
+from logweir.metrics import table as metrics
+from logweir.query.parse import parse
+from logweir.queue import open_queue
+from logweir.store import DeadLetter, LetterFilter, Store, open_store
+from logweir.store.letters import REFUSED
+from logweir_workers.backoff import Stopped
+from logweir_workers.deadletters import keeper as letter_room
+from logweir_workers.deadletters.keeper import LetterRoom
+from tests.waiting import until
+from tests.workers.helpers import Door, batch, running_worker
+
+DAY_US = 86_400_000_000
+
+
+def letters(ids: str, reason: str = "event_unfit", *, size_bytes: int = 10, age_days: int = 0) -> list[DeadLetter]:
+    received_us = now_us() - age_days * DAY_US
+    return [
+        DeadLetter(id, received_us + at, reason, {"reason": reason, "error": "x"}, b"x" * size_bytes)
+        for at, id in enumerate(ids)
+    ]
+
+
+def ids_in(store: Store) -> str:
+    return "".join(sorted(letter.id for letter in store.dead_letters(size=100)))
+
+
+def kept_in_background(room: LetterRoom, some: list[DeadLetter]) -> threading.Thread:
+    thread = threading.Thread(target=room.keep, args=(some, threading.Event()))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("limits", [{"dead_letters_max": 3}, {"dead_letters_size_bytes_max": 25}])
+def test_a_full_store_makes_the_worker_wait_and_drops_nothing(
+    store: Store, limits: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By number and by bytes: what fits is kept, the rest waits, and goes on as soon as somebody makes room."""
+    room = LetterRoom(store, StoreSettings(**limits))
+    waiting = kept_in_background(room, letters("abcde"))
+    until(lambda: "the store holds 3 dead letters of 30 bytes" in caplog.text.lower())
+    paused = metrics.get("logweir_worker_paused").labels("dead_letters_full")
+    before, was_paused = ids_in(store), paused._value.get()
+    store.delete_dead_letters(LetterFilter(ids=("a", "b")))
+    waiting.join(15)
+
+    assert (before, was_paused) == ("abc", 1)
+    assert not waiting.is_alive()
+    assert ids_in(store) == "cde"
+    assert paused._value.get() == 0
+    assert "the worker goes on" in caplog.text
+
+
+def test_a_worker_that_waits_for_room_stops_when_told_to(store: Store) -> None:
+    """Nothing is kept of what had no room: whoever reads on does it again."""
+    room = LetterRoom(store, StoreSettings(dead_letters_max=1))
+    stopping = threading.Event()
+    threading.Timer(0.5, stopping.set).start()
+    with pytest.raises(Stopped):
+        room.keep(letters("ab"), stopping)
+
+    assert ids_in(store) == "a"
+
+
+@pytest.mark.parametrize("limits", [{"refused_bodies_max": 3}, {"refused_bodies_size_bytes_max": 30}])
+def test_the_oldest_refused_bodies_make_room_and_dead_letters_never_do(store: Store, limits: dict[str, int]) -> None:
+    """Whatever unreadable bodies somebody sends, they push out nothing but each other; how many is counted."""
+    deleted = metrics.get("logweir_worker_dead_letters_deleted_total").labels(REFUSED, "limit")
+    before = deleted._value.get()
+    room = LetterRoom(store, StoreSettings(dead_letters_max=2, **limits))
+    room.keep([*letters("ab"), *letters("pqrs", REFUSED)], threading.Event())
+    room.keep(letters("t", REFUSED), threading.Event())
+
+    assert ids_in(store) == "abrst"
+    assert deleted._value.get() - before == 2
+
+
+def test_what_is_past_its_retention_is_deleted_and_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead letters and refused bodies each after their own days; by any worker, in slices, and only once."""
+    monkeypatch.setattr(letter_room, "_EXPIRED_AT_ONCE", 2)
+    deleted = metrics.get("logweir_worker_dead_letters_deleted_total").labels("event_unfit", "retention")
+    before = deleted._value.get()
+    for some in (letters("abcde", age_days=11), letters("f", age_days=9), letters("pq", REFUSED, age_days=3)):
+        store.put_dead_letters(some)
+    settings = StoreSettings(dead_letters_retention_days=10, refused_bodies_retention_days=2)
+    for room in (LetterRoom(store, settings), LetterRoom(store, settings)):
+        room.expire(now_us())
+
+    assert ids_in(store) == "f"
+    assert deleted._value.get() - before == 5
+
+
+def test_a_running_worker_waits_at_the_limit_and_loses_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Doctor names the fault; once letters are dropped, the rest is kept, and what came behind them is stored."""
+    overrides = {
+        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
+        "store.dead_letters_max": 4,
+    }  # fmt: skip
+    settings = config.load(environment={}, overrides=overrides)
+    limits = tmp_path / "logweir.toml"
+    limits.write_text("[store]\ndead_letters_max = 4\n")
+    queue, store = open_queue(settings.queue), open_store(settings.store)
+    queue.prepare()
+    door = Door(queue)
+    command = ["--data-dir", str(tmp_path), "--config", str(limits)]
+    with running_worker(settings, queue, store):
+        door.write(batch(*[b'{"bad' for _ in range(6)], b'{"summary":"good"}', id=b"\x01" * 16))
+        door.write(batch(b'{"summary":"behind"}', id=b"\x02" * 16))
+        until(lambda: len(store.dead_letters(size=9)) == 4)
+        cli.main(["doctor", "--json", *command])
+        rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+        at_limit = read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
+        assert cli.main(["deadletters", "drop", "--yes", *command]) == 0
+        until(lambda: read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled == 8)
+    (finding,) = [row for row in rows if row["what"] == "dead letters"]
+    row = read_books(store, group="logweir", late_us=1, now_us=now_us()).row
+    door.close()
+
+    assert at_limit == 0
+    assert finding["state"] == "fault"
+    assert "holds 4 dead letters of 20 bytes; it may hold 4" in finding["found"]
+    assert (row.outcomes["indexed"], row.outcomes["dead_lettered"]) == (2, 6)
+    assert len(store.dead_letters(size=9)) == 2
+    assert store.search(parse("good OR behind"), size=0).total == 2
+    queue.close()
+    store.close()

@@ -1,0 +1,68 @@
+"""The books of ingest processes that are gone, ended on their successors' word: where all is known that they sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from itertools import islice
+
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.closings import Closing, close, read_closing, window_key
+from logweir.ledger.intervals import Intervals
+from logweir.store import Store
+from logweir_workers.accounting.partition import PartitionLedger
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 20
+
+
+def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], now_us: int) -> None:
+    """End those of some processes of which it was said on these partitions that they are gone.
+
+    Where something is missing a person has to look: it may have been acknowledged. Raises LogweirError(STORE_DOWN):
+    call again.
+    """
+    due = ((ledger, epoch, by) for ledger in ledgers for epoch, by in ledger.gone().items())
+    for ledger, epoch, by in list(islice(due, _AT_ONCE)):
+        stream, about = (epoch, ledger.partition), {"ingest_epoch": epoch, "partition": ledger.partition}
+        before = read_closing(store, group, stream)
+        left = _open_windows(store, group, ledger, epoch)
+        if left.items() <= before.windows.items():
+            pass  # It ended its books itself, or a person has.
+        elif (doubt := ledger.doubt_of(epoch)) is not None:
+            log.warning(
+                "The ingest process %s is gone; %d windows of partition %d stay open, for %s."
+                " docs/how-to/dead-processes.md says what to do.",
+                epoch, len(left), ledger.partition, doubt, extra=about,
+            )  # fmt: skip
+        elif _is_closed(store, group, stream, Closing(before.windows | left, before.numbers, f"process {by}", now_us)):
+            log.info(
+                "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, nothing in"
+                " them is unaccounted for.",
+                epoch, len(left), ledger.partition, extra=about,
+            )  # fmt: skip
+        else:
+            continue
+        ledger.forget_gone(epoch)
+
+
+def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closing) -> bool:
+    """False when somebody else closes it at this moment."""
+    try:
+        close(store, group, stream, closing)
+    except LogweirError as error:
+        if error.problem is not CLAIM_LOST:
+            raise
+        return False
+    return True
+
+
+def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[str, int]:
+    """How many numbers have come in each, as ``Closing`` has it; of one with a part in an earlier topic, only here."""
+    found = store.scan_ledger(f"window:{group}:{ledger.topic_id}:{ledger.partition}:{epoch}:")
+    return {
+        window_key(ledger.topic_id, document.body["window"]): len(Intervals(document.body["numbers"]))
+        for document in found
+        if not document.body["closed"]
+    }

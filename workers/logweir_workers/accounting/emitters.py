@@ -1,0 +1,411 @@
+"""The emitters of one partition: who sends, and a tracker for each run of those that number their events.
+
+One ledger document per emitter and partition, with the position that it is true for. What an emitter's run is to have
+sent lies in its tracker (``ledger/tracker.py``); this file keeps trackers in memory as far as there is room, and knows,
+before a record is indexed, which of its events came on an earlier day already, or of which only the store can tell. In
+a topic that was made anew, a document begins with what those of the topics before it said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from logweir.clock import DAY_US
+from logweir.config import AccountingSettings
+from logweir.event import day_of
+from logweir.ledger.intervals import Intervals
+from logweir.ledger.rhythm import Rhythm
+from logweir.ledger.tracker import Tracker, united
+from logweir.metrics import table as metrics
+from logweir.outcomes import Outcome
+from logweir.record import Batch
+from logweir.store import Store
+
+Emitter = tuple[str, str | None]
+"""Key name, and the emitter's own name where it sent one."""
+
+# With a space, which no header can have: so no run that an emitter names is taken for one of these.
+_IMPLIED = re.compile(r"run ([0-9]{1,15})", re.ASCII)
+_IMPLIED_FIRST = "run 1"
+_RETIRED_NAMES_MAX = 256
+# By how many numbers a source's own may come out of order when it is heard of first: more is a new run.
+_REORDERED_MAX = 100
+
+
+def document_id(group: str, emitter: Emitter, topic_id: str = "", partition: int | None = None) -> str:
+    """The id of an emitter's document; without a partition, what the ids of all of its documents begin with."""
+    key, name = emitter
+    digest = hashlib.blake2b((key + ("\0" if name is None else "\0=" + name)).encode(), digest_size=12).hexdigest()
+    return f"emitter:{group}:{digest}:" + ("" if partition is None else f"{topic_id}:{partition}")
+
+
+class Earlier(NamedTuple):
+    """Numbers that came first on another day (empty: long ago); or, if not ``is_sure``, on that day if at all."""
+
+    first: int
+    last: int
+    day: str
+    is_sure: bool = True
+
+
+class _Expected(NamedTuple):
+    """Numbers in a record that is on its way and not settled yet."""
+
+    offset: int
+    epoch: str
+    first: int
+    last: int
+    day: str
+
+
+@dataclass(slots=True)
+class EmitterState:
+    """One emitter on one partition. ``epochs``: its runs, the one that sent last at the end.
+
+    ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
+    ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``logweir/silence/``.
+    ``taken``: the documents that it began with, of topics that are gone, each with the position that it was true for.
+    ``is_tracked``: False when there is no room for it in the ledger.
+    """
+
+    id: str
+    emitter: Emitter
+    position: int = 0
+    first_us: int = 0
+    last_us: int = 0
+    source_address: str = ""
+    door: str = ""
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
+    retired: dict[str, int] = field(default_factory=dict)
+    retired_names: list[str] = field(default_factory=list)
+    taken: dict[str, int] = field(default_factory=dict)
+    is_tracked: bool = True
+    expected: deque[_Expected] = field(default_factory=deque)
+    expected_top: int = 0
+    dirty: bool = False
+
+    def has_retired(self, epoch: str) -> bool:
+        """Whether the run may be one that is no longer tracked."""
+        return epoch in self.retired_names or len(self.retired_names) >= _RETIRED_NAMES_MAX
+
+    def begin_with(self, states: Sequence[EmitterState]) -> None:
+        """Go on where the emitter's documents of topics that are gone ended."""
+        counted = sorted(not_taken(states), key=lambda state: state.last_us)
+        trackers: dict[str, list[Tracker]] = {}
+        for state in counted:
+            self.first_us = min(self.first_us or state.first_us, state.first_us)
+            self.last_us, self.source_address, self.door = state.last_us, state.source_address, state.door
+            self.retired_names = [*self.retired_names, *state.retired_names][-_RETIRED_NAMES_MAX:]
+            for name, count in state.retired.items():
+                self.retired[name] = self.retired.get(name, 0) + count
+            for epoch, tracker in state.epochs.items():
+                trackers.setdefault(epoch, []).append(tracker)
+        self.epochs = OrderedDict((epoch, united(parts)) for epoch, parts in trackers.items())
+        self.taken = {state.id: state.position for state in states}
+
+    def as_body(self) -> dict[str, Any]:
+        return {
+            "kind": "emitter",
+            "key": self.emitter[0],
+            "emitter": self.emitter[1],
+            "position": self.position,
+            "first_us": self.first_us,
+            "last_us": self.last_us,
+            "source_address": self.source_address,
+            "door": self.door,
+            "rhythm": self.rhythm.as_body(),
+            "epochs": [tracker.as_body() for tracker in self.epochs.values()],
+            # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
+            "retired": {name: str(count) for name, count in self.retired.items()},
+            "retired_names": self.retired_names,
+            "taken": self.taken,
+        }
+
+    @classmethod
+    def from_body(cls, id: str, body: dict[str, Any]) -> EmitterState:
+        trackers = [Tracker.from_body(row) for row in body["epochs"]]
+        return cls(
+            id=id,
+            emitter=(body["key"], body["emitter"]),
+            position=body["position"],
+            first_us=body["first_us"],
+            last_us=body["last_us"],
+            source_address=body["source_address"],
+            door=body.get("door", ""),
+            rhythm=Rhythm.from_body(body.get("rhythm")),
+            epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
+            retired={name: int(count) for name, count in body["retired"].items()},
+            retired_names=body["retired_names"],
+            taken=body.get("taken", {}),
+        )
+
+
+def not_taken(states: Sequence[EmitterState]) -> list[EmitterState]:
+    """Of an emitter's documents, those of which another one did not take over what they count."""
+    taken: dict[str, int] = {}
+    for state in states:
+        for id, position in state.taken.items():
+            taken[id] = max(position, taken.get(id, 0))
+    # One that was written to since counts by itself, too: what came is not missing, whoever saw it.
+    return [state for state in states if state.id not in taken or state.position > taken[state.id]]
+
+
+class EmitterLedger:
+    """The emitters of one claimed partition. Used by one thread.
+
+    ``count``: how many documents there are, for the limit; those that a crash left without a position are not in it.
+    ``untracked``: how many batches came of emitters for which there was no room.
+    """
+
+    def __init__(
+        self, *, store: Store, name_of: Callable[[Emitter], str], names_before: Callable[[Emitter], list[str]],
+        settings: AccountingSettings, count: int, position_of: Callable[[dict[str, Any]], int], untracked: int = 0,
+    ) -> None:  # fmt: skip
+        self.count = count
+        self.untracked = untracked
+        self.late_us = settings.late_us
+        self._store = store
+        self._name_of = name_of
+        self._names_before = names_before
+        self._position_of = position_of
+        self._settings = settings
+        # Most recently used last.
+        self._states: OrderedDict[Emitter, EmitterState] = OrderedDict()
+
+    # --- before a record is indexed --------------------------------------------------------------------------------
+    def load(self, batches: Iterable[Batch]) -> None:
+        """Have the emitters of these batches in memory. Raises LogweirError(STORE_DOWN)."""
+        absent = {
+            (batch.key, batch.emitter): self._name_of((batch.key, batch.emitter))
+            for batch in batches
+            if (batch.key, batch.emitter) not in self._states
+        }
+        if not absent:
+            return
+        stored = self._store.read_ledger(list(absent.values()))
+        before = {emitter: self._names_before(emitter) for emitter, id in absent.items() if id not in stored}
+        ids = [id for names in before.values() for id in names]
+        stored_before = self._store.read_ledger(ids) if ids else {}
+        for emitter, id in absent.items():
+            if id in stored:
+                body = stored[id].body
+                self._states[emitter] = EmitterState.from_body(id, {**body, "position": self._position_of(body)})
+            elif self.count < self._settings.emitters_max:
+                self.count += 1
+                state = self._states[emitter] = EmitterState(id, emitter)
+                found = [stored_before[name] for name in before[emitter] if name in stored_before]
+                state.begin_with([EmitterState.from_body(document.id, document.body) for document in found])
+            else:
+                self._states[emitter] = EmitterState(id, emitter, is_tracked=False)
+
+    def expect(self, batch: Batch, offset: int) -> list[Earlier]:
+        """The batch is going to be indexed: which of its numbers came first on another day, or may have.
+
+        To be called in the order of the offsets, after ``load``.
+        """
+        state = self._states[batch.key, batch.emitter]
+        if batch.epoch is None or batch.sequence_first is None or not batch.events:
+            return []
+        first, last = batch.sequence_first, batch.sequence_first + len(batch.events) - 1
+        expected = _Expected(offset, batch.epoch, first, last, day_of(batch.received_us))
+        tracker = state.epochs.get(batch.epoch)
+        found: list[Earlier] = []
+        if tracker is None:
+            if not state.is_tracked or state.has_retired(batch.epoch):
+                # Nothing is known of its numbers. A sender that heard no answer tries again soon: not days later.
+                found.append(Earlier(first, last, day_of(batch.received_us - DAY_US), is_sure=False))
+        elif first <= tracker.top:
+            found += (Earlier(*one) for one in tracker.on_other_days(first, last, expected.day))
+            if first <= tracker.floor:
+                found += self._perhaps_earlier(state, tracker, expected, batch.received_us)
+        if first <= state.expected_top:
+            found += _on_the_way(state, tracker, expected)
+        state.expected.append(expected)
+        if last > state.expected_top:
+            state.expected_top = last
+        return found
+
+    def _perhaps_earlier(
+        self, state: EmitterState, tracker: Tracker, wanted: _Expected, received_us: int
+    ) -> Iterator[Earlier]:
+        """Of numbers that the tracker only counts, the days on which they may have come."""
+        for first, last, day in tracker.perhaps_on_other_days(wanted.first, wanted.last, wanted.day):
+            if day:
+                yield Earlier(first, last, day, is_sure=False)
+                continue
+            since_us = max(state.first_us, received_us - self._settings.retention_days * DAY_US)
+            for at in range(since_us // DAY_US, received_us // DAY_US):
+                yield Earlier(first, last, day_of(at * DAY_US), is_sure=False)
+
+    # --- when it is indexed ----------------------------------------------------------------------------------------
+    def settle(
+        self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int, *, natural: bool = False,
+        door: str = "",
+    ) -> int:  # fmt: skip
+        """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is).
+
+        ``natural``: its numbers are the events' own; without an epoch, a number 1 that comes again begins a new run.
+        ``door``: the ingest process that received it.
+        """
+        state = self._states[batch.key, batch.emitter]
+        self._states.move_to_end(state.emitter)
+        while state.expected and state.expected[0].offset <= offset:
+            state.expected.popleft()
+        if not state.expected:
+            state.expected_top = 0
+        if not state.is_tracked:
+            self.untracked += 1
+            metrics.get("logweir_worker_emitters_untracked_total").inc()
+            return 0
+        if offset < state.position:
+            # Counted, but perhaps by one who died before the position was written, and with it when this is due.
+            gaps = [tracker.gaps[-1].since_us for tracker in state.epochs.values() if tracker.gaps]
+            return max(gaps) + self.late_us if gaps else 0
+        state.dirty = True
+        state.first_us = state.first_us or batch.received_us
+        state.rhythm.mark(batch.received_us)
+        if batch.received_us >= state.last_us:
+            state.last_us, state.source_address, state.door = batch.received_us, batch.source_address, door
+        epoch = batch.epoch
+        if natural and epoch is None:
+            epoch = _implied_epoch(state, batch, self.late_us)
+        if epoch is None or (epoch not in state.epochs and epoch in state.retired_names):
+            return 0
+        return self._track(state, batch, epoch, outcomes, watermark_us, natural=natural)
+
+    def _track(
+        self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], watermark_us: int, *,
+        natural: bool,
+    ) -> int:  # fmt: skip
+        tracker = state.epochs.get(epoch)
+        known = tracker is not None
+        if tracker is None:
+            start = (batch.sequence_first or 1) if natural else 1
+            tracker = Tracker(epoch, natural=natural, start=start, top=start - 1, begun_us=batch.received_us)
+        if batch.previous is not None:
+            tracker.previous = batch.previous
+            if not known:
+                self._bound_previous(state, batch.previous, watermark_us)
+        state.epochs[epoch] = tracker
+        state.epochs.move_to_end(epoch)
+        gaps_max = self._settings.gaps_max
+        if batch.sequence_first is not None and outcomes:
+            tracker.arrive(
+                batch.sequence_first, outcomes, day=day_of(batch.received_us), watermark_us=watermark_us,
+                late_us=self.late_us, ranges_max=gaps_max,
+            )  # fmt: skip
+        if batch.high is not None and batch.high > tracker.top:
+            tracker.reach(batch.high, watermark_us=watermark_us, ranges_max=gaps_max)
+        if batch.dropped:
+            tracker.drop(batch.dropped, watermark_us=watermark_us, late_us=self.late_us)
+        if batch.bye:
+            tracker.bye = True
+        if batch.received_us > tracker.last_us:
+            tracker.last_us = batch.received_us
+        if not known:
+            self._retire(state, watermark_us)
+        return watermark_us + self.late_us if tracker.gaps or not known else 0
+
+    def _bound_previous(self, state: EmitterState, previous: tuple[str, int], watermark_us: int) -> None:
+        """A new run says how far the one before it was: what of that never came is missing now."""
+        epoch, last = previous
+        tracker = state.epochs.get(epoch)
+        if tracker is None:
+            # Of an emitter that is new here nobody knows what it sent before; a run that we forgot is settled.
+            if not state.epochs or state.has_retired(epoch):
+                return
+            tracker = state.epochs[epoch] = Tracker(epoch, last_us=state.last_us)
+        tracker.reach(last, watermark_us=watermark_us, ranges_max=self._settings.gaps_max)
+
+    def _retire(self, state: EmitterState, watermark_us: int) -> None:
+        while len(state.epochs) > self._settings.epochs_max:
+            epoch, tracker = state.epochs.popitem(last=False)
+            # Nothing of it is waited for any more: what is missing is lost.
+            losses = tracker.losses(watermark_us=watermark_us + self.late_us, late_us=self.late_us)
+            sums = {
+                "epochs": 1, "created": tracker.created, "accepted": tracker.accepted, "lost": losses.lost,
+                "recovered": losses.recovered, "dropped": losses.dropped,
+            }  # fmt: skip
+            for name, count in sums.items():
+                state.retired[name] = state.retired.get(name, 0) + count
+            state.retired_names = [*state.retired_names, epoch][-_RETIRED_NAMES_MAX:]
+
+    # --- in the store ----------------------------------------------------------------------------------------------
+    def counted(self, batches: Iterable[Batch], offset: int) -> None:
+        """All of the record at ``offset`` is counted: its emitters' documents are true behind it."""
+        for batch in batches:
+            state = self._states[batch.key, batch.emitter]
+            if state.position <= offset:
+                state.position = offset + 1
+
+    def rewind(self, offset: int) -> None:
+        for state in self._states.values():
+            if state.position > offset:
+                state.position, state.dirty = offset, True
+
+    def touched(self) -> list[EmitterState]:
+        """Those to be written."""
+        return [state for state in self._states.values() if state.dirty]
+
+    def is_at_rest(self, emitter: Emitter) -> bool:
+        """Whether nothing of it is to be written or on its way."""
+        state = self._states.get(emitter)
+        return state is None or not (state.dirty or state.expected)
+
+    def let_go(self, emitter: Emitter) -> None:
+        """Forget one whose document is about to leave the ledger, and which is at rest."""
+        self._states.pop(emitter, None)
+        self.count -= 1
+
+    def forget(self) -> None:
+        """Leave the least recently used out of memory, down to the setting; never one that has to be written."""
+        surplus = len(self._states) - self._settings.emitters_in_memory_max
+        for emitter in list(self._states)[: max(0, surplus)]:
+            state = self._states[emitter]
+            if not (state.dirty or state.expected):
+                if state.is_tracked and not state.position:
+                    self.count -= 1  # It was loaded for a record that never settled: there is no document.
+                del self._states[emitter]
+
+
+def _implied_epoch(state: EmitterState, batch: Batch, late_us: int) -> str:
+    """Of numbers without a run: they are of the latest such run, and begin another one when they begin anew."""
+    own = [epoch for epoch, tracker in state.epochs.items() if tracker.natural and _IMPLIED.fullmatch(epoch)]
+    latest = own[-1] if own else _IMPLIED_FIRST
+    tracker = state.epochs.get(latest)
+    if tracker is not None and _begins_anew(tracker, batch, late_us):
+        return f"run {int(latest.removeprefix('run ')) + 1}"
+    return latest
+
+
+def _begins_anew(tracker: Tracker, batch: Batch, late_us: int) -> bool:
+    """Whether the source has begun to count again, and not only sent on several ways at once when it was heard first.
+
+    What came out of order then is a little below the first number that came, and not much later than that.
+    """
+    first = batch.sequence_first or 0
+    if first >= tracker.start:
+        return first == 1 and tracker.seen.covers(1, 1)
+    skipped = tracker.start - (first + len(batch.events))
+    return skipped > _REORDERED_MAX or (first == 1 and batch.received_us > tracker.begun_us + late_us)
+
+
+def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[Earlier]:
+    """Of the wanted numbers, those that came first in a record that is not settled yet, on another day."""
+    new = Intervals([(wanted.first, wanted.last)])
+    if tracker is not None:
+        # Which of those up to the floor have come is not known: that one on the way is the first is as good.
+        new.remove_all(tracker.seen.within(max(wanted.first, tracker.floor + 1), wanted.last))
+    for earlier in state.expected:
+        if earlier.epoch != wanted.epoch:
+            continue
+        for first, last in list(new.within(earlier.first, earlier.last)):
+            new.remove(first, last)
+            if earlier.day != wanted.day:
+                yield Earlier(first, last, earlier.day)

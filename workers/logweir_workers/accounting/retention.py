@@ -1,0 +1,454 @@
+"""Old books let go of: what they said is carried on as sums (``logweir/ledger/carried.py``), then their documents go.
+
+    read the books -> write the sums, with what they are of -> delete that -> write that it is gone
+
+Killed between any two steps, the next one goes on there; what is named in the sums counts no more by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+from logweir.audit.books import Books, read_books_once
+from logweir.audit.emitters import books_of_emitter
+from logweir.audit.windows import Stream, WindowBooks
+from logweir.clock import DAY_US, WINDOW_US
+from logweir.config import AccountingSettings
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, carried_id
+from logweir.ledger.corrections import Correction, corrections_of
+from logweir.ledger.equation import Row
+from logweir.ledger.hours import has
+from logweir.ledger.position import partition_place
+from logweir.ledger.window import Window
+from logweir.store import LedgerDocument, Store
+from logweir_workers.accounting.emitters import Emitter, EmitterState
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.sources import hearing_prefix, sources_prefix
+
+log = logging.getLogger(__name__)
+
+_WINDOWS_AT_ONCE = 200
+_OTHERS_AT_ONCE = 500
+_NEVER_US = 2**62
+_TURN_S_MAX = 5.0
+_BEHIND_US = DAY_US
+
+_T = TypeVar("_T")
+_Place = tuple[int, str, int]
+"""Partition, ingest epoch, window."""
+_Gone = tuple[Emitter, list[LedgerDocument], bool]
+"""An emitter, those of its documents that are old, and whether these are all of them."""
+
+
+def old_books(store: Store, *, group: str, settings: AccountingSettings, now_us: int) -> Books | None:
+    """The books, when there may be anything old in them; may take minutes. Raises LogweirError(STORE_DOWN)."""
+    before_us = now_us - settings.retention_days * DAY_US
+    if not _has_old(store, group, before_us):
+        return None
+
+    def is_old(window: Window) -> bool:
+        return max(window.windows) < before_us // WINDOW_US
+
+    return read_books_once(store, group=group, late_us=settings.late_us, now_us=now_us, keeps=is_old)
+
+
+def delete_old_books(
+    store: Store, *, group: str, owner: str, settings: AccountingSettings, ledgers: Collection[PartitionLedger],
+    now_us: int, books: Books | None,
+) -> int:  # fmt: skip
+    """Let go of what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
+
+    ``books``: as ``old_books`` gave them, not necessarily just now: what has changed since stays until the next time,
+    as does what takes longer than some seconds. A worker that is behind counts what is old by now: nothing is old that
+    was received in the last day that the partition is accounted for. Of topics that are gone, too: whoever has a
+    partition looks after all that bore its number. Raises LogweirError(STORE_DOWN).
+    """
+    before_us = now_us - settings.retention_days * DAY_US
+    deadline_s = time.monotonic() + _TURN_S_MAX
+    deleted = sum(ledger.sources.forget(before_us) for ledger in ledgers)
+    by_partition = {ledger.partition: ledger for ledger in ledgers}
+    others = chain(_of_topics_gone(store, group, by_partition, before_us), _replays(store, group, before_us))
+    for documents in _chunks(others, _OTHERS_AT_ONCE):
+        store.delete_ledger(documents)
+        deleted += len(documents)
+    if not ledgers or books is None:
+        return deleted
+    losses = _Losses(books, *books.losses())
+    for ledger in ledgers:
+        ledger.forget_lost(books.carried.streams)
+        old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition, losses)
+        portions = old.portions(ledger, deadline_s)
+        deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
+        deleted += old.delete_closings(ledger.partition)
+    return deleted
+
+
+def _has_old(store: Store, group: str, before_us: int) -> bool:
+    """Whether there may be anything to do: reading the books costs more than this."""
+    before = before_us // WINDOW_US
+    for kind in ("window", "hour"):
+        prefix = f"{kind}:{group}:"
+        for document in store.scan_ledger(prefix):
+            if document.body.get("window", before) < before:
+                return True
+    if any(document.body.get("taken") for document in store.scan_ledger(f"carried:{group}:")):
+        return True
+    if any(one.body["last_us"] < before_us for one in store.scan_ledger(f"emitter:{group}:")):
+        return True
+    found = (one.body.get("window", before) for one in store.scan_ledger(f"correction:{group}:"))
+    return any(window < before for window in found)
+
+
+def _carry(
+    store: Store, group: str, owner: str, known: Carried, partition: int, before: int, portions: Iterator[Carried]
+) -> int:
+    """Write each portion's sums, and delete what they are of; gives how many documents."""
+    first = next(portions, None)
+    if first is None and not known.taken:
+        return 0
+    claimed = store.claim(carried_id(group, partition), owner)
+    total = Carried.from_body(claimed.body, partition)
+    if total.step[partition] != known.step.get(partition, 0):
+        return 0  # Another worker was here since the books were read.
+    deleted = 0
+
+    def write() -> None:
+        total.before = max(total.before, before)
+        total.step[partition] += 1
+        body = {"owner": owner, **total.as_body(partition)}
+        store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
+
+    try:
+        if total.taken:
+            deleted += _delete(store, total.taken)
+            total.taken = {}
+            write()
+        for portion in chain([first] if first else (), portions):
+            total.add(portion)
+            total.taken = portion.taken
+            write()
+            deleted += _delete(store, total.taken)
+            total.taken = {}
+            write()
+    except LogweirError as error:
+        if error.problem is not CLAIM_LOST:
+            raise
+        log.info("Another worker lets go of the old books of partition %d.", partition)
+    return deleted
+
+
+def _delete(store: Store, taken: dict[str, int]) -> int:
+    store.delete_ledger([LedgerDocument(id, generation, {}) for id, generation in taken.items()])
+    return len(taken)
+
+
+@dataclass(slots=True)
+class _Losses:
+    """What is lost of emitters that are not let go of: ``shown`` and ``of_queue`` as ``Books.losses`` gives them.
+
+    ``gone``: who has been let go of since. In total, the higher of the two is lost of each.
+    """
+
+    books: Books
+    shown: Counter[Emitter | str]
+    of_queue: Counter[Emitter | str]
+    gone: set[Emitter] = field(default_factory=set)
+
+    def keep(self, portion: Carried, emitter: Emitter, lost: int, awaited: int) -> None:
+        """Of a window that is let go of. ``lost``: with what is ``awaited`` still, and counts as lost from now on."""
+        if not lost:
+            return
+        known, letter = self.books.carried.of_queue, self.books.class_of(emitter)
+        self.of_queue[self.books.numbered_by(emitter)] += awaited
+        has_room = emitter in known or len(known) < OF_QUEUE_MAX
+        if letter != "D" and has_room and emitter not in self.gone:
+            known[emitter] += lost
+            portion.of_queue[emitter] += lost
+        else:
+            self._add(portion, emitter, letter, shown=0, of_queue=lost)
+
+    def let_go(self, portion: Carried, emitter: Emitter, shown: int, *, wholly: bool) -> None:
+        """Of one that is let go of ``wholly``, or only those of its documents that show so much as lost."""
+        of_queue = self.books.carried.of_queue.pop(emitter, 0) if wholly else 0
+        portion.of_queue[emitter] -= of_queue
+        self._add(portion, emitter, self.books.class_of(emitter), shown=shown, of_queue=of_queue)
+        if wholly:
+            self.gone.add(emitter)
+
+    def _add(self, portion: Carried, emitter: Emitter, letter: str, *, shown: int, of_queue: int) -> None:
+        who = self.books.numbered_by(emitter)
+        before = max(self.shown[who], self.of_queue[who])
+        self.shown[who] -= shown
+        self.of_queue[who] -= of_queue
+        portion.lost_in_queue[letter] += of_queue
+        if letter != "D":
+            portion.unshown[letter] += before - max(self.shown[who], self.of_queue[who]) - shown
+
+
+@dataclass(slots=True)
+class _Old:
+    """What is old in these books."""
+
+    store: Store
+    group: str
+    books: Books
+    before_us: int
+    ledgers: dict[int, PartitionLedger]
+    losses: _Losses
+    left: Counter[Stream] = field(init=False)
+    """How many windows of a stream are not let go of."""
+
+    def __post_init__(self) -> None:
+        self.left = self.books.held.copy()
+
+    @property
+    def before(self) -> int:
+        return self.before_us // WINDOW_US
+
+    def portions(self, ledger: PartitionLedger, deadline_s: float) -> Iterator[Carried]:
+        """What to let go of on a partition, with its sums, a step each. ``taken`` is what to delete.
+
+        It is deleted when the next one is asked for. There is none after ``deadline_s``, of the monotonic clock.
+        """
+        corrections = self._corrections(ledger.partition)
+        windows = [one for one in self._windows() if one.partition == ledger.partition]
+        windows.sort(key=lambda one: max(one.window.windows))
+        for some in _chunks(windows, _WINDOWS_AT_ONCE):
+            portion = self._of_windows(ledger, some, corrections) if time.monotonic() < deadline_s else None
+            if portion is None:
+                return  # It has changed since it was read, or time is over: the next time.
+            yield portion
+        if time.monotonic() >= deadline_s:
+            return
+        for documents in _chunks([one for some in corrections.values() for one in some], _OTHERS_AT_ONCE):
+            yield self._of_corrections(documents)
+        for emitters in _chunks(self._emitters(ledger.partition), _OTHERS_AT_ONCE):
+            yield self._of_emitters(emitters)
+            for emitter, gone, _ in emitters:
+                self._let_go(emitter, gone)
+
+    def _windows(self) -> list[WindowBooks]:
+        return [one for one in self.books.windows if max(one.window.windows) < self.before]
+
+    # --- windows ---------------------------------------------------------------------------------------------------
+    def _of_windows(
+        self, ledger: PartitionLedger, windows: list[WindowBooks], corrections: dict[_Place, list[LedgerDocument]]
+    ) -> Carried | None:
+        documents = self.store.read_ledger([id for one in windows for id in _ids(one)])
+        portion = Carried()
+        for one in windows:
+            found = [documents[id] for id in _ids(one) if id in documents]
+            if len(found) < len(_ids(one)) or found[0].body["position"] != one.window.position:
+                return None
+            if len(found[0].body.get("minutes", ())) != len(one.window.minutes):
+                return None  # An hour that another worker has merged more into.
+            own = [correction for place in _places(one) for correction in corrections.pop(place, ())]
+            if sorted(map(repr, _lines(own))) != sorted(map(repr, one.corrections)):
+                return None
+            portion.taken |= {correction.id: correction.generation for correction in own}
+        documents |= self._left_of_merging(windows)
+        if not ledger.let_go(documents):
+            return None
+        for one in windows:
+            self._add_window(portion, one)
+        for stream in {one.stream for one in windows}:
+            self._add_between(portion, stream, [one for one in windows if one.stream == stream])
+        differences = [id for one in windows for id in self._ids_of_minutes("store_difference", one)]
+        documents |= self.store.read_ledger(differences)
+        portion.taken |= {id: document.generation for id, document in documents.items()}
+        return portion
+
+    def _left_of_merging(self, windows: list[WindowBooks]) -> dict[str, LedgerDocument]:
+        """Windows that are in one of these hours, and still there because whoever merged them was killed."""
+        merged = [one for one in windows if one.window.minutes]
+        hour_of = {id: one.window for one in merged for id in self._ids_of_minutes("window", one)}
+        found = self.store.read_ledger(hour_of)
+        return {id: document for id, document in found.items() if has(hour_of[id], Window.from_body(id, document.body))}
+
+    def _ids_of_minutes(self, kind: str, one: WindowBooks) -> list[str]:
+        if not one.window.minutes:
+            return [id.replace("window:", f"{kind}:", 1) for id in _ids(one)]
+        stream = f"{one.topic_id}:{one.partition}:{one.window.ingest_epoch}"
+        return [f"{kind}:{self.group}:{stream}:{window}" for window in one.window.windows]
+
+    def _add_window(self, portion: Carried, one: WindowBooks) -> None:
+        # What is awaited still after all this time is not going to come.
+        row = Row.from_json(one.row.as_json())
+        row.lost_in_queue, row.in_flight = row.lost_in_queue + row.in_flight, 0
+        portion.row.add(row)
+        of_nobody = row.lost_in_queue
+        for emitter, own in one.by_emitter.items():
+            lost = own.lost_in_queue + own.in_flight
+            self.losses.keep(portion, emitter, lost, own.in_flight)
+            portion.recovered += 0 if self.books.class_of(emitter) == "B" else own.recovered_in_queue
+            of_nobody -= lost
+        portion.lost_in_queue[UNKNOWN] += of_nobody
+        _count(portion, one.corrections)
+
+    def _add_between(self, portion: Carried, stream: Stream, windows: list[WindowBooks]) -> None:
+        """What of the stream's numbers was in no window up to the last of these; the books begin behind that now."""
+        between = self.books.between
+        last = max(
+            high for one in windows for _, high in ((0, 0), *one.window.given, *one.window.numbers, *one.window.voids)
+        )
+        self.left[stream] -= len(windows)
+        if not self.left[stream]:
+            last = max(last, between.lost_until(stream))
+        row = between.row(stream, last)
+        # Nobody will say any more whether these had been promised to anybody.
+        row.accepted, row.unconfirmed = row.accepted - row.in_flight, row.unconfirmed + row.in_flight
+        row.undecided, row.in_flight = row.undecided + row.in_flight, 0
+        portion.row.add(row)
+        portion.lost_in_queue[UNKNOWN] += row.lost_in_queue
+        portion.between += row.lost_in_queue
+        portion.streams[stream] = between.starts[stream] = max(last + 1, between.starts.get(stream, 1))
+
+    # --- corrections -----------------------------------------------------------------------------------------------
+    def _corrections(self, partition: int) -> dict[_Place, list[LedgerDocument]]:
+        """Their documents, by the window that they speak of."""
+        found: dict[_Place, list[LedgerDocument]] = defaultdict(list)
+        for document in self.store.scan_ledger(f"correction:{self.group}:"):
+            body = document.body
+            # One that is only claimed so far has nothing in it yet.
+            is_ours = body.get("partition") == partition and document.id not in self.books.carried.taken
+            if is_ours and body["window"] < self.before:
+                found[partition, body["ingest_epoch"], body["window"]].append(document)
+        held = self.books.corrected_in - {place for one in self._windows() for place in _places(one)}
+        return {place: documents for place, documents in found.items() if place not in held}
+
+    def _of_corrections(self, documents: list[LedgerDocument]) -> Carried:
+        """Of events whose windows are carried already."""
+        lines = list(_lines(documents))
+        portion = Carried(taken={document.id: document.generation for document in documents})
+        for one in lines:
+            portion.correct(one.from_outcome.value, one.to_outcome.value, one.count)
+        _count(portion, lines)
+        return portion
+
+    # --- emitters --------------------------------------------------------------------------------------------------
+    def _emitters(self, partition: int) -> list[_Gone]:
+        """Who was not heard of for so long, with the documents to delete: of who numbers its events, all at once.
+
+        What is lost of it shows in all its documents together: only who has all of its partitions can say.
+        """
+        documents: dict[Emitter, list[LedgerDocument]] = defaultdict(list)
+        for document in self.store.scan_ledger(f"emitter:{self.group}:"):
+            if document.id not in self.books.carried.taken:
+                documents[document.body["key"], document.body["emitter"]].append(document)
+        found = []
+        for emitter, own in documents.items():
+            numbered = [one for one in own if one.body["epochs"] or one.body["retired"]]
+            bare = [one for one in own if one not in numbered]
+            gone = [one for one in bare if _partition_of(one) == partition and self._is_old(one)]
+            if numbered and min(map(_partition_of, numbered)) == partition and self._is_all_old(numbered):
+                gone += numbered
+            if gone and all(ledger.emitters.is_at_rest(emitter) for ledger in self._ledgers_of(gone)):
+                found.append((emitter, gone, len(gone) == len(own)))
+        return found
+
+    def _is_all_old(self, numbered: list[LedgerDocument]) -> bool:
+        return all(_partition_of(one) in self.ledgers and self._is_old(one) for one in numbered)
+
+    def _is_old(self, document: LedgerDocument) -> bool:
+        # Not within the minute that begins what is kept: its windows say whose their losses are as long as it is known.
+        return int(document.body["last_us"]) < self.before * WINDOW_US
+
+    def _ledgers_of(self, documents: list[LedgerDocument]) -> list[PartitionLedger]:
+        """Those that may have them in memory."""
+        places = (partition_place(one.id) for one in documents)
+        return [self.ledgers[at] for topic_id, at in places if topic_id == self.ledgers[at].topic_id]
+
+    def _let_go(self, emitter: Emitter, documents: list[LedgerDocument]) -> None:
+        for ledger in self._ledgers_of(documents):
+            ledger.emitters.let_go(emitter)
+
+    def _of_emitters(self, emitters: list[_Gone]) -> Carried:
+        portion = Carried()
+        for emitter, documents, is_all in emitters:
+            portion.taken |= {document.id: document.generation for document in documents}
+            states = [EmitterState.from_body(document.id, document.body) for document in documents]
+            books = books_of_emitter(emitter, [(_NEVER_US, state) for state in states])
+            if books.honesty != "D":
+                sums = portion.numbered.setdefault(books.honesty, Counter())
+                for name in ("created", "lost", "recovered", "dropped"):
+                    sums[name] += books.total(name) or 0
+            self.losses.let_go(portion, emitter, books.total("lost") or 0, wholly=is_all)
+        return portion
+
+    # --- closings --------------------------------------------------------------------------------------------------
+    def delete_closings(self, partition: int) -> int:
+        """Delete what was said of processes of which there is nothing any more."""
+        old = Counter(one.stream for one in self._windows())
+        gone = []
+        prefix = f"closing:{self.group}:"
+        for document in self.store.scan_ledger(prefix):
+            number, epoch = document.id.removeprefix(prefix).split(":")
+            is_old = document.body.get("at_us", 0) < self.before_us
+            if is_old and int(number) == partition and self.books.held[epoch, partition] <= old[epoch, partition]:
+                gone.append(document)
+        if gone:
+            self.store.delete_ledger(gone)
+        return len(gone)
+
+
+def _places(one: WindowBooks) -> Iterator[_Place]:
+    for window in one.window.windows:
+        yield one.partition, one.window.ingest_epoch, window
+
+
+def _ids(one: WindowBooks) -> list[str]:
+    return [one.window.id, *one.window.parts]
+
+
+def _lines(documents: Iterable[LedgerDocument]) -> Iterator[Correction]:
+    for document in documents:
+        yield from corrections_of(document.body)
+
+
+def _count(portion: Carried, corrections: Iterable[Correction]) -> None:
+    for one in corrections:
+        portion.corrections[one.from_outcome.value, one.to_outcome.value] += one.count
+
+
+def _partition_of(document: LedgerDocument) -> int:
+    return partition_place(document.id)[1]
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some
+
+
+# --- what silence is judged by -------------------------------------------------------------------------------------
+def _of_topics_gone(
+    store: Store, group: str, ledgers: Mapping[int, PartitionLedger], before_us: int
+) -> Iterator[LedgerDocument]:
+    """Sources, and minutes heard, of topics that nobody has read since then."""
+    for prefix in (sources_prefix(group), hearing_prefix(group)):
+        for document in store.scan_ledger(prefix):
+            ledger = ledgers.get(document.body["partition"])
+            is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
+            if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
+                yield document
+
+
+def _replays(store: Store, group: str, before_us: int) -> Iterator[LedgerDocument]:
+    """Replays begun before then: done, or stopped and never gone on with."""
+    for document in store.scan_ledger(f"replay:{group}:"):
+        # One that is only claimed so far is about to begin.
+        if document.body.get("begun_us", before_us) < before_us:
+            yield document
+
+
+def _heard_us(body: Mapping[str, Any]) -> int:
+    if body["kind"] == "hearing":
+        return int(body["heard"][0]) * WINDOW_US
+    return max((row["last"][0] for row in body["sources"]), default=0)

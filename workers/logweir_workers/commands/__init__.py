@@ -1,0 +1,1 @@
+"""The commands of what is behind the queue, one file each."""

@@ -1,0 +1,1 @@
+"""What could not be indexed or read: kept, and tried again."""

@@ -1,0 +1,1 @@
+"""An event as sent becomes an event as stored."""
