@@ -109,9 +109,11 @@ def _measure(name: str, folder: Path, bootstrap: str, store_url: str, *, seconds
     """Print the lines of a case; gives whether every event is stored and no share above its goal."""
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     env = environment(
-        LOGWEIR_QUEUE_URL=f"kafka://{bootstrap}/{topic}", LOGWEIR_STORE_URL=store_url,
-        LOGWEIR_WORKER_GROUP=topic, LOGWEIR_DATA_DIR=str(folder),
-    )  # fmt: skip
+        LOGWEIR_QUEUE_URL=f"kafka://{bootstrap}/{topic}",
+        LOGWEIR_STORE_URL=store_url,
+        LOGWEIR_WORKER_GROUP=topic,
+        LOGWEIR_DATA_DIR=str(folder),
+    )
     key, port = logweir("keys", "add", "bench", env=env).strip(), free_port()
     door = Measured(folder, "ingest", ["--port", str(port)], env)
     worker = Measured(folder, "worker", [], env)
@@ -153,10 +155,14 @@ def _print(case: str, process: str, events: int, spent: dict[str, float]) -> boo
     cpu_s = spent.pop("cpu_s")
     share = sum(spent.values()) / cpu_s
     line = {
-        "figure": case, "process": process, "events": events, "cpu_s_per_100k": round(cpu_s / max(1, events) * 1e5, 3),
-        "accounting_share": round(share, 4), "goal": GOALS[process],
+        "figure": case,
+        "process": process,
+        "events": events,
+        "cpu_s_per_100k": round(cpu_s / max(1, events) * 1e5, 3),
+        "accounting_share": round(share, 4),
+        "goal": GOALS[process],
         "by_part": {part: round(part_s / cpu_s, 4) for part, part_s in spent.items()},
-    }  # fmt: skip
+    }
     print(json.dumps(line), flush=True)
     return share <= GOALS[process]
 
@@ -218,8 +224,12 @@ class Load:
         self._created[emitter] = last = first + case.events_per_request - 1
         dropped = b"Log-Dropped: queue_overflow=%d;disk_full=4\r\n" % (last // 100) if case.withheld else b""
         return b"Log-Emitter: host-%d\r\nLog-Epoch: %b\r\nLog-Seq: %d\r\nLog-High: %d\r\n%b" % (
-            emitter, self._epoch, first, last, dropped,
-        )  # fmt: skip
+            emitter,
+            self._epoch,
+            first,
+            last,
+            dropped,
+        )
 
 
 if __name__ == "__main__":

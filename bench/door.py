@@ -135,9 +135,14 @@ def _queue(url: str) -> Iterator[str]:
 
 
 def _measure(
-    cases: Sequence[str], names: Sequence[str], folder: Path, arguments: argparse.Namespace, queue_url: str, *,
+    cases: Sequence[str],
+    names: Sequence[str],
+    folder: Path,
+    arguments: argparse.Namespace,
+    queue_url: str,
+    *,
     tls: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Print the lines of these cases; gives how many doors were wrong about what they accepted."""
     wrong = 0
     certificate = Certificate.make(folder.parent) if tls else None

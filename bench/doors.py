@@ -40,10 +40,25 @@ class Certificate:
     def make(cls, folder: Path) -> Certificate:
         made = cls(folder / "tls.crt", folder / "tls.key")
         command = [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-            "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(made.certificate),
-            "-keyout", str(made.key),
-        ]  # fmt: skip
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-out",
+            str(made.certificate),
+            "-keyout",
+            str(made.key),
+        ]
         subprocess.run(command, check=True, capture_output=True)
         return made
 
@@ -52,9 +67,16 @@ class Door:
     """Processes that answer ``POST /events``. ``topic`` is where the events go; None when they go nowhere."""
 
     def __init__(
-        self, name: str, command: Sequence[str], folder: Path, *, environment: Mapping[str, str], port: int,
-        certificate: Certificate | None, topic: Topic | None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        *,
+        environment: Mapping[str, str],
+        port: int,
+        certificate: Certificate | None,
+        topic: Topic | None,
+    ) -> None:
         self.name = name
         self.topic = topic
         self._port = port
@@ -201,17 +223,29 @@ def running(
 def _logweir(folder: Path, queue_url: str, certificate: Certificate | None) -> Door:
     port = free_port()
     command = [
-        sys.executable, "-m", "logweir.cli", "ingest", "--data-dir", str(folder / "data"), "--port", str(port),
+        sys.executable,
+        "-m",
+        "logweir.cli",
+        "ingest",
+        "--data-dir",
+        str(folder / "data"),
+        "--port",
+        str(port),
         "--die-with-parent",
-    ]  # fmt: skip
+    ]
     if certificate:
         command += ["--tls-cert", str(certificate.certificate), "--tls-key", str(certificate.key)]
     if queue_url == "sqlite":
         queue_url = f"sqlite:///{(folder / 'data' / 'queue.sqlite').absolute()}"
     return Door(
-        "logweir", command, folder, environment={"LOGWEIR_QUEUE_URL": queue_url}, port=port, certificate=certificate,
+        "logweir",
+        command,
+        folder,
+        environment={"LOGWEIR_QUEUE_URL": queue_url},
+        port=port,
+        certificate=certificate,
         topic=Topic(queue_url),
-    )  # fmt: skip
+    )
 
 
 def _floor(folder: Path, _: str, certificate: Certificate | None) -> Door:
@@ -224,13 +258,24 @@ def _naive(folder: Path, queue_url: str, certificate: Certificate | None) -> Doo
     port, topic_url = free_port(), f"{queue_url}-naive"
     servers, _, topic = topic_url.removeprefix("kafka://").partition("/")
     command = [
-        *_gunicorn(port, certificate), "-k", "gthread", "--threads", str(_THREADS), "--keep-alive", "75",
+        *_gunicorn(port, certificate),
+        "-k",
+        "gthread",
+        "--threads",
+        str(_THREADS),
+        "--keep-alive",
+        "75",
         "bench.peers.naive:app",
-    ]  # fmt: skip
+    ]
     return Door(
-        "naive", command, folder, environment={"BENCH_KAFKA": servers, "BENCH_TOPIC": topic}, port=port,
-        certificate=certificate, topic=Topic(topic_url, has_records_of_ours=False),
-    )  # fmt: skip
+        "naive",
+        command,
+        folder,
+        environment={"BENCH_KAFKA": servers, "BENCH_TOPIC": topic},
+        port=port,
+        certificate=certificate,
+        topic=Topic(topic_url, has_records_of_ours=False),
+    )
 
 
 _STARTS = {"logweir": _logweir, "floor": _floor, "naive": _naive}

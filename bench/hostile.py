@@ -35,12 +35,23 @@ def main() -> int:
     while (left_s := end_s - time.monotonic()) > 0:
         with tempfile.TemporaryDirectory(prefix="logweir-hostile-") as folder:
             report = besiege(Path(folder), seed=seed, seconds=min(left_s, _ROUND_S), face=arguments.face)
-        print(json.dumps({
-            "figure": "hostile", "face": arguments.face, "seed": seed, "cases": report.cases.total(),
-            "outcomes": report.outcomes(), "accepted_events": report.accepted_events,
-            "rss_peak_mib": round(report.rss_mib, 1), "slowest_s": round(report.slowest_s, 2),
-            "health_s": round(report.health_s, 3), "faults": report.faults,
-        }), flush=True)  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "figure": "hostile",
+                    "face": arguments.face,
+                    "seed": seed,
+                    "cases": report.cases.total(),
+                    "outcomes": report.outcomes(),
+                    "accepted_events": report.accepted_events,
+                    "rss_peak_mib": round(report.rss_mib, 1),
+                    "slowest_s": round(report.slowest_s, 2),
+                    "health_s": round(report.health_s, 3),
+                    "faults": report.faults,
+                }
+            ),
+            flush=True,
+        )
         faults += len(report.faults)
         seed += 1
     return 1 if faults else 0

@@ -47,9 +47,21 @@ def require_wrk() -> None:
 def send(url: str, requests: Path, load: Load, *, seconds: float) -> Sent:
     """Send the requests of ``write_requests`` in turn for so long. wrk leaves unheard what is unanswered at the end."""
     command = [
-        "wrk", "--threads", "1", "--connections", str(load.connections), "--duration", f"{max(1, round(seconds))}s",
-        "--timeout", "10s", "--script", str(_SCRIPT), url, "--", str(requests),
-    ]  # fmt: skip
+        "wrk",
+        "--threads",
+        "1",
+        "--connections",
+        str(load.connections),
+        "--duration",
+        f"{max(1, round(seconds))}s",
+        "--timeout",
+        "10s",
+        "--script",
+        str(_SCRIPT),
+        url,
+        "--",
+        str(requests),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not done.stdout.strip().endswith("}"):
         raise SystemExit(f"wrk failed: {done.stderr or done.stdout}")
@@ -91,11 +103,15 @@ def event(number: int) -> bytes:
     """An event of EVENT_SIZE_BYTES bytes, as an application sends them."""
     fields: dict[str, Any] = {
         "timestamp": f"2026-03-{1 + number % 28:02}T08:{number % 60:02}:{number * 7 % 60:02}.{number % 1000:03}Z",
-        "category": "application", "hostname": f"web-{number * 31 % 400:03}.example.com", "processname": "checkout",
-        "processid": 1000 + number * 17 % 9000, "severity": ("INFO", "WARNING", "ERROR")[number % 3],
-        "tags": ["shop", "eu"], "summary": f"order {number * 7919 % 999_983} paid in {number * 13 % 977} ms",
+        "category": "application",
+        "hostname": f"web-{number * 31 % 400:03}.example.com",
+        "processname": "checkout",
+        "processid": 1000 + number * 17 % 9000,
+        "severity": ("INFO", "WARNING", "ERROR")[number % 3],
+        "tags": ["shop", "eu"],
+        "summary": f"order {number * 7919 % 999_983} paid in {number * 13 % 977} ms",
         "details": {"status": 200 + number % 5, "path": f"/item/{number * 104_729 % 99_991}", "trace": ""},
-    }  # fmt: skip
+    }
     lacking = EVENT_SIZE_BYTES - len(json.dumps(fields, separators=(",", ":")))
     # As random as an id is: hexadecimal digits that no compressor can foresee.
     fields["details"]["trace"] = f"{pow(7, number + 1000, 2**521 - 1):x}"[-lacking:].rjust(lacking, "0")

@@ -100,9 +100,14 @@ class Bench:
         redone = store.search(parse("category:redone"), size=0).total
         assert (after, redone) == (before, events), (before, after, redone)
         return {
-            "events": events, "lost_and_written": lost, "kills": kills, "redone": redone, "before": before,
-            "after": after, "seconds": self._seconds,
-        }  # fmt: skip
+            "events": events,
+            "lost_and_written": lost,
+            "kills": kills,
+            "redone": redone,
+            "before": before,
+            "after": after,
+            "seconds": self._seconds,
+        }
 
     def _measured(self, what: str, events: int, call: Callable[[], Any]) -> Any:
         began_s = time.monotonic()
@@ -131,18 +136,33 @@ def fill(queue: Queue, events: int) -> None:
             json.dumps(
                 {
                     "summary": f"request {number} answered in {rng.randrange(900)} ms by worker {rng.randrange(32)}",
-                    "hostname": f"web-{rng.randrange(40)}.example.org", "processname": "nginx", "severity": "info",
-                    "processid": rng.randrange(32768), "category": "web",
+                    "hostname": f"web-{rng.randrange(40)}.example.org",
+                    "processname": "nginx",
+                    "severity": "info",
+                    "processid": rng.randrange(32768),
+                    "category": "web",
                     "details": {"status": rng.choice([200, 200, 304, 404]), "path": f"/item/{rng.randrange(9999)}"},
                 }
             ).encode()
             for number in range(first, first + count)
-        ]  # fmt: skip
+        ]
         batch = Batch(
-            id=rng.randbytes(16), received_us=now_us, key="bench", emitter=None, epoch=None, sequence_first=None,
-            high=None, previous=None, dropped=None, bye=False, source_address="10.0.0.1", format="json", stamp=None,
-            index_first=0, events=raw,
-        )  # fmt: skip
+            id=rng.randbytes(16),
+            received_us=now_us,
+            key="bench",
+            emitter=None,
+            epoch=None,
+            sequence_first=None,
+            high=None,
+            previous=None,
+            dropped=None,
+            bye=False,
+            source_address="10.0.0.1",
+            format="json",
+            stamp=None,
+            index_first=0,
+            events=raw,
+        )
         waiting.acquire()
         payload = encode(Kind.DATA, ingest_epoch=EPOCH, first=first, count=count, window=window, body=[batch])
         producer.send(0, payload, done)

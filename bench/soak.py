@@ -86,10 +86,21 @@ def _soak(
     faults = _report_memory(early, late)
     found = _found(folder, env, load.accepted)
     lines = [line for process in processes for line in process.text.splitlines() if _is_complaint(line)]
-    print(json.dumps({
-        "figure": "soak", "minutes": arguments.minutes, "sent": load.sent, "accepted": load.accepted, "found": found,
-        "refusals": load.refusals, "slowest_answer_s": round(load.slowest_s, 3), "complaints": lines[:20],
-    }), flush=True)  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "figure": "soak",
+                "minutes": arguments.minutes,
+                "sent": load.sent,
+                "accepted": load.accepted,
+                "found": found,
+                "refusals": load.refusals,
+                "slowest_answer_s": round(load.slowest_s, 3),
+                "complaints": lines[:20],
+            }
+        ),
+        flush=True,
+    )
     return 1 if faults or lines or found != load.accepted else 0
 
 
@@ -102,10 +113,18 @@ def _report_memory(early: dict[psutil.Process, float], late: dict[psutil.Process
             command = " ".join(one.cmdline()[2:6])
         except psutil.NoSuchProcess:
             command, faults = "gone", faults + 1
-        print(json.dumps({
-            "figure": "rss_mib", "process": command, "early": round(before, 1), "late": round(after, 1),
-            "ratio": round(after / before, 3),
-        }), flush=True)  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "figure": "rss_mib",
+                    "process": command,
+                    "early": round(before, 1),
+                    "late": round(after, 1),
+                    "ratio": round(after / before, 3),
+                }
+            ),
+            flush=True,
+        )
     return faults
 
 
@@ -154,11 +173,16 @@ class _SteadyLoad(threading.Thread):
 
     def _event(self, at: int) -> dict[str, object]:
         return {
-            "category": "soak", "hostname": f"web-{self.sent % 50}.example.com", "processname": "soak",
-            "processid": 4711, "severity": "INFO", "timestamp": time.time(), "tags": ["soak"],
+            "category": "soak",
+            "hostname": f"web-{self.sent % 50}.example.com",
+            "processname": "soak",
+            "processid": 4711,
+            "severity": "INFO",
+            "timestamp": time.time(),
+            "tags": ["soak"],
             "summary": f"request {self.sent + at} took {self.sent % 977} ms for user {self.sent % 5003}",
             "details": {"status": 200, "path": f"/item/{self.sent % 9973}", "user": f"user-{self.sent % 5003}"},
-        }  # fmt: skip
+        }
 
 
 if __name__ == "__main__":

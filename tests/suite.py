@@ -29,9 +29,14 @@ _APART = {f"tests/flow/test_{name}.py" for name in ("kill", "replay", "retention
 _FOLDERS = ("flow", "contract", "ingest", "deploy", "workers", "logweir", "console")
 
 hypothesis.settings.register_profile(
-    "test", max_examples=60, derandomize=True, deadline=None, database=None, print_blob=True,
+    "test",
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)  # fmt: skip
+)
 hypothesis.settings.register_profile(
     "proof", hypothesis.settings.get_profile("test"), max_examples=2000, derandomize=False
 )

@@ -15,9 +15,14 @@ class Worker(UvicornWorker):
     """With as little around the application as uvicorn can do with."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
-        "loop": "uvloop", "http": "httptools", "ws": "none", "access_log": False, "proxy_headers": False,
-        "server_header": False, "date_header": False,
-    }  # fmt: skip
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+        "date_header": False,
+    }
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -57,10 +57,16 @@ IDEMPOTENCY_KEY_SIZE_BYTES_MAX = 256
 _UNREADABLE = frozenset(
     problem.code
     for problem in (
-        JSON_BAD, UTF8_BAD, ENCODING_BAD, EVENT_NOT_OBJECT, DEPTH_EXCEEDED, EVENT_TOO_LARGE, EVENTS_TOO_MANY,
+        JSON_BAD,
+        UTF8_BAD,
+        ENCODING_BAD,
+        EVENT_NOT_OBJECT,
+        DEPTH_EXCEEDED,
+        EVENT_TOO_LARGE,
+        EVENTS_TOO_MANY,
         DECOMPRESSED_TOO_LARGE,
     )
-)  # fmt: skip
+)
 
 
 class Request(msgspec.Struct):
@@ -193,10 +199,22 @@ class Door:
             stamp = intake.guard.stamp
         received_us = self._clock()
         return Batch(
-            self._batch_id(intake, received_us), received_us, intake.key, sent.emitter, sent.epoch,
-            sent.sequence_first, sent.high, sent.previous, sent.dropped, sent.bye, intake.source_address,
-            json_format.NAME, stamp, 0, events,
-        )  # fmt: skip
+            self._batch_id(intake, received_us),
+            received_us,
+            intake.key,
+            sent.emitter,
+            sent.epoch,
+            sent.sequence_first,
+            sent.high,
+            sent.previous,
+            sent.dropped,
+            sent.bye,
+            intake.source_address,
+            json_format.NAME,
+            stamp,
+            0,
+            events,
+        )
 
     def _batch_id(self, intake: Intake, received_us: int) -> bytes:
         if intake.idempotency_key is not None:
@@ -211,10 +229,17 @@ class Door:
             intake.guard.charge_kept(min(len(body), size_bytes_max))
         received_us = self._clock()
         refused = Refused(
-            id=event.batch_id_new(received_us, self._random.ten_bytes()), received_us=received_us, key=intake.key,
-            emitter=intake.emitter.emitter, source_address=intake.source_address, format=json_format.NAME,
-            code=error.problem.code, detail=error.detail, size_bytes=len(body), body=body[:size_bytes_max],
-        )  # fmt: skip
+            id=event.batch_id_new(received_us, self._random.ten_bytes()),
+            received_us=received_us,
+            key=intake.key,
+            emitter=intake.emitter.emitter,
+            source_address=intake.source_address,
+            format=json_format.NAME,
+            code=error.problem.code,
+            detail=error.detail,
+            size_bytes=len(body),
+            body=body[:size_bytes_max],
+        )
         try:
             self._merger.keep(refused)
         except Exception:  # Keeping is a courtesy: it must not change the answer.
@@ -236,9 +261,13 @@ class Door:
                 intake.charge.give_back()
             return self.refused("events", result)
         token = receipt.encode(
-            self._receipt_secret, ingest_epoch=self._merger.ingest_epoch, partition=result.partition,
-            first=result.first, count=result.count, window=result.window,
-        )  # fmt: skip
+            self._receipt_secret,
+            ingest_epoch=self._merger.ingest_epoch,
+            partition=result.partition,
+            first=result.first,
+            count=result.count,
+            window=result.window,
+        )
         body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (result.count, result.durable.encode(), token)
         self._tally.accepted(events=result.count, took_s=time.perf_counter() - intake.started_s)
         return Reply(202, _JSON if intake.charge is None else _JSON + intake.charge.quota.headers(), body)

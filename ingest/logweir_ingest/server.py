@@ -39,9 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tls_key_help = "the certificate's key, when it is not in the same file"
     parser.add_argument("--tls-key", dest="set:ingest.tls_key_file", metavar="FILE", help=tls_key_help)
     parser.add_argument(
-        "--face", choices=("fast", "flask"), default="fast",
+        "--face",
+        choices=("fast", "flask"),
+        default="fast",
         help="fast: the hot endpoints bypass Flask; flask: Flask serves all of them, under the same limits",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started this one ends"
     )
@@ -77,16 +79,21 @@ def _checked(settings: Settings, generation: Generation) -> Served:
     SourceAddress(settings.ingest.trusted_proxies)
     if settings.ingest.processes > 1 and settings.queue.url.startswith("sqlite:"):
         raise LogweirError(
-            SETTING_BAD, where="The configuration", name="ingest.processes", value=settings.ingest.processes,
+            SETTING_BAD,
+            where="The configuration",
+            name="ingest.processes",
+            value=settings.ingest.processes,
             reason="the embedded queue is for one ingest process; use Kafka for more",
-        )  # fmt: skip
+        )
     share_bytes = settings.ingest.spool_size_bytes_max // settings.ingest.processes
     if share_bytes < settings.ingest.decompressed_size_bytes_max + MEBIBYTE:
         raise LogweirError(
-            SETTING_BAD, where="The configuration", name="ingest.spool_size_bytes_max",
+            SETTING_BAD,
+            where="The configuration",
+            name="ingest.spool_size_bytes_max",
             value=settings.ingest.spool_size_bytes_max,
             reason="each process's share must have room for one request (ingest.decompressed_size_bytes_max) and 1 MiB",
-        )  # fmt: skip
+        )
     return Served(settings, certificate_of(settings.ingest), generation)
 
 

@@ -27,9 +27,13 @@ def make_app(door: Callable[[], Door], *, answer_timeout_s: float) -> flask.Flas
     for endpoint in ENDPOINTS:
         view = _events_view(door, answer_timeout_s) if endpoint.answer is None else _answer_view(door)
         app.add_url_rule(
-            endpoint.path, f"{endpoint.method} {endpoint.path}", _answering(door, endpoint, view),
-            methods=[endpoint.method], provide_automatic_options=False, strict_slashes=True,
-        )  # fmt: skip
+            endpoint.path,
+            f"{endpoint.method} {endpoint.path}",
+            _answering(door, endpoint, view),
+            methods=[endpoint.method],
+            provide_automatic_options=False,
+            strict_slashes=True,
+        )
 
     @app.errorhandler(HTTPException)
     def no_endpoint(_: HTTPException) -> flask.Response:

@@ -170,9 +170,11 @@ class Books:
             return None
         totals = {name: carried.total(name) for name in ("created", "lost", "recovered", "dropped")}
         return {
-            "before": iso_seconds(carried.before * WINDOW_US), **carried.row.as_json(), **totals,
+            "before": iso_seconds(carried.before * WINDOW_US),
+            **carried.row.as_json(),
+            **totals,
             "unexplained": carried.row.unexplained,
-        }  # fmt: skip
+        }
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -270,9 +272,14 @@ def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[st
             body = document.body
             yield {
                 "id": document.id,
-                "window": window, "topic_id": topic_id, "partition": partition, "ingest_epoch": epoch,
-                "stored": body["stored"], "indexed": body["indexed"], "difference": body["stored"] - body["indexed"],
-            }  # fmt: skip
+                "window": window,
+                "topic_id": topic_id,
+                "partition": partition,
+                "ingest_epoch": epoch,
+                "stored": body["stored"],
+                "indexed": body["indexed"],
+                "difference": body["stored"] - body["indexed"],
+            }
 
 
 def _add_up(books: Books, windows: Row, span: Span) -> None:

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
     books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now)
     closed = close_process(
         store, group, books, arguments.process or "", who=_who(), now_us=now, dry_run=arguments.dry_run
-    )  # fmt: skip
+    )
     if arguments.json:
         print(orjson.dumps({"dry_run": arguments.dry_run, "closed": closed}).decode())
         return 0

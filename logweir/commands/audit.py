@@ -76,9 +76,13 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
     now = now_us()
     span = _span(arguments, now)
     books = read_books(
-        store, group=settings.worker.group, late_us=settings.accounting.late_us, now_us=now, span=span,
+        store,
+        group=settings.worker.group,
+        late_us=settings.accounting.late_us,
+        now_us=now,
+        span=span,
         keeps=every_window if arguments.window else no_window,
-    )  # fmt: skip
+    )
     document: dict[str, Any]
     if arguments.window:
         document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
@@ -174,9 +178,11 @@ def _print_books(books: Books, unread: int | None) -> None:
 
 def _unusual(row: Row) -> list[str]:
     counts = {
-        "unconfirmed": row.unconfirmed, "lost in the queue": row.lost_in_queue, "undecided": row.undecided,
+        "unconfirmed": row.unconfirmed,
+        "lost in the queue": row.lost_in_queue,
+        "undecided": row.undecided,
         "void": row.void,
-    }  # fmt: skip
+    }
     return [f"{name} {count:,}" for name, count in counts.items() if count]
 
 
@@ -209,9 +215,13 @@ def _emitters_table(books: Books) -> Table:
         counts = ("-" if (count := one.counts[name]) is None else f"{count:,}" for name in _OF_FIRST_EQUATION)
         losses = ("lost", "recovered", "missing") if is_explained else ("lost", "recovered", "missing", "unexplained")
         table.add_row(
-            printable(name_of(emitter)), one.honesty, *counts, *(count_text(one.total(name)) for name in losses),
-            ranges_text(one), style="red" if (one.total("lost") or 0) > (one.total("recovered") or 0) else "",
-        )  # fmt: skip
+            printable(name_of(emitter)),
+            one.honesty,
+            *counts,
+            *(count_text(one.total(name)) for name in losses),
+            ranges_text(one),
+            style="red" if (one.total("lost") or 0) > (one.total("recovered") or 0) else "",
+        )
     return table
 
 
@@ -225,10 +235,25 @@ def _print_window(document: dict[str, Any]) -> None:
         head = f"{window}, partition {row['partition']}, process {row['ingest_epoch']}: {row['state']}"
         out.print(Text(head, "bold red" if row["imbalance"] else "bold"))
         for name in (
-            "imbalance", "accepted", "unconfirmed", "indexed", "duplicate", "filtered", "dead_lettered", "in_flight",
-            "lost_in_queue", "recovered_in_queue", "undecided", "void", "identity_conflicts", "marker", "numbers",
-            "voids", "not_arrived", "lost_in_queue_ranges",
-        ):  # fmt: skip
+            "imbalance",
+            "accepted",
+            "unconfirmed",
+            "indexed",
+            "duplicate",
+            "filtered",
+            "dead_lettered",
+            "in_flight",
+            "lost_in_queue",
+            "recovered_in_queue",
+            "undecided",
+            "void",
+            "identity_conflicts",
+            "marker",
+            "numbers",
+            "voids",
+            "not_arrived",
+            "lost_in_queue_ranges",
+        ):
             out.print(f"    {name.replace('_', ' '):<22}{row[name] if row[name] is not None else '-'}")
         for line in row["amendments"]:
             out.print(f"    behind the marker: {line['count']} numbers of {line['first']} to {line['last']}")

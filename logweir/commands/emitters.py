@@ -54,9 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     silent.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
     expect = _add_change(actions, "expect", "fix how often it is to be heard of, instead of what was learned")
     expect.add_argument(
-        "--every", required=True, type=_duration(_EVERY_US_MIN, _EVERY_US_MAX), metavar="TIME",
+        "--every",
+        required=True,
+        type=_duration(_EVERY_US_MIN, _EVERY_US_MAX),
+        metavar="TIME",
         help="longest time between two events: 5m, 24h, …; from 1m to 13d",
-    )  # fmt: skip
+    )
     _add_change(actions, "unexpect", "go by what was learned again")
     mute = _add_change(actions, "mute", "say nothing of it, for a while or until unmute")
     mute.add_argument(
@@ -134,10 +137,12 @@ def _named(silence: Silence, name: str, *, is_source: bool) -> Watched:
         return watched[name]
     nearest = difflib.get_close_matches(name, watched, n=1)
     raise LogweirError(
-        EMITTER_UNKNOWN, what="source" if is_source else "emitter", name=name,
+        EMITTER_UNKNOWN,
+        what="source" if is_source else "emitter",
+        name=name,
         nearest=f" Did you mean {nearest[0]!r}?" if nearest else "",
         command="logweir emitters --sources" if is_source else "logweir emitters",
-    )  # fmt: skip
+    )
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------
@@ -150,15 +155,30 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
         print(orjson.dumps([whole(_document(one, found)) for one, found in rows]).decode())
         return
     table = _table(
-        "EMITTER", "CLASS", "STATE", "EXPECTED", "LAST SEEN", "EVENTS/S", "LOST", "LATE", "MISSING", "DROPPED",
+        "EMITTER",
+        "CLASS",
+        "STATE",
+        "EXPECTED",
+        "LAST SEEN",
+        "EVENTS/S",
+        "LOST",
+        "LATE",
+        "MISSING",
+        "DROPPED",
         "LOST NOW",
-    )  # fmt: skip
+    )
     for one, found in rows:
         losses = (count_text(one.total(name)) for name in ("lost", "recovered", "missing", "dropped"))
         table.add_row(
-            printable(name_of(one.emitter)), one.honesty, found.state.value if found else "-",
-            _every(found) if found else "-", _time(one.last_us), f"{one.rate_per_s:,.2f}", *losses, ranges_text(one),
-        )  # fmt: skip
+            printable(name_of(one.emitter)),
+            one.honesty,
+            found.state.value if found else "-",
+            _every(found) if found else "-",
+            _time(one.last_us),
+            f"{one.rate_per_s:,.2f}",
+            *losses,
+            ranges_text(one),
+        )
     console().print(table)
     _print_notes(silence)
 
@@ -179,9 +199,14 @@ def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
         last = one.last
         silent = _length(one.silent_s) if one.silent_s else "-"
         table.add_row(
-            printable(one.name), one.state.value, _every(one), _time(last.received_us), silent, printable(last.key),
+            printable(one.name),
+            one.state.value,
+            _every(one),
+            _time(last.received_us),
+            silent,
+            printable(last.key),
             printable(last.source_address),
-        )  # fmt: skip
+        )
     console().print(table)
     _print_notes(silence)
 

@@ -57,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rotate = actions.add_parser("rotate", help="make a second key on the same terms, and print it as add does")
     rotate.add_argument("name", metavar="NAME")
     rotate.add_argument(
-        "--grace", metavar="TIME", default=GRACE_DEFAULT,
+        "--grace",
+        metavar="TIME",
+        default=GRACE_DEFAULT,
         help=f"how long the old keys still work: 0s, 24h, 7d, … or {NEVER} to leave them as they are ({GRACE_DEFAULT})",
-    )  # fmt: skip
+    )
     _add_expires(rotate, "as long from now as the old key was made for")
     revoke = actions.add_parser("revoke", help="end all keys of a name, or one of them, within two seconds")
     revoke.add_argument("name", metavar="NAME")
@@ -72,21 +74,28 @@ def _add_id(parser: argparse.ArgumentParser) -> None:
 
 def _add_expires(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
-        "--expires", metavar="TIME",
+        "--expires",
+        metavar="TIME",
         help=f"from when on it is refused: 90d from now, 2027-01-31T12:00:00Z, 2027-01-31, or {NEVER} ({default})",
-    )  # fmt: skip
+    )
 
 
 def _add_terms(parser: argparse.ArgumentParser) -> None:
     _add_expires(parser, NEVER)
     parser.add_argument(
-        "--network", action="append", dest="networks", metavar="NETWORK",
+        "--network",
+        action="append",
+        dest="networks",
+        metavar="NETWORK",
         help="let it in only from here: 10.0.0.0/8, 2001:db8::/32 or one address; may be repeated",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--category", action="append", dest="categories", metavar="CATEGORY",
+        "--category",
+        action="append",
+        dest="categories",
+        metavar="CATEGORY",
         help="let only events of this category in; may be repeated",
-    )  # fmt: skip
+    )
     at_least_one = whole_number(least=1)
     parser.add_argument(
         "--events-per-second", type=at_least_one, metavar="N", help="most events, of all keys of the name together"
@@ -95,9 +104,12 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
         "--bytes-per-second", type=at_least_one, metavar="N", help="most bytes of events, decompressed, likewise"
     )
     parser.add_argument(
-        "--stamp", action="append", type=_stamp, metavar="FIELD=TEXT",
+        "--stamp",
+        action="append",
+        type=_stamp,
+        metavar="FIELD=TEXT",
         help="give this field to events that do not say it; may be repeated",
-    )  # fmt: skip
+    )
 
 
 def _stamp(text: str) -> tuple[str, str]:
@@ -210,9 +222,15 @@ def _list(arguments: argparse.Namespace, path: Path) -> None:
 # --- how keys are shown -------------------------------------------------------------------------------------------
 def _as_row(key: Key, usage: dict[str, str], time_us: int) -> dict[str, Any]:
     return {
-        "name": key.name, "id": key.id, "state": key.state(time_us), "created": key.created, "used": usage.get(key.id),
-        "expires": key.expires, "revoked": key.revoked, **key.terms.as_dict(),
-    }  # fmt: skip
+        "name": key.name,
+        "id": key.id,
+        "state": key.state(time_us),
+        "created": key.created,
+        "used": usage.get(key.id),
+        "expires": key.expires,
+        "revoked": key.revoked,
+        **key.terms.as_dict(),
+    }
 
 
 def _shown(key: Key, usage: dict[str, str], time_us: int) -> str:

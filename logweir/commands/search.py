@@ -29,9 +29,13 @@ _PAGE = 1000
 # A dash and two characters or more, but neither a long option nor a negative number.
 _DASHED_QUERY = re.compile(r"-(?!-)(?![0-9.]+$)..+", re.DOTALL)
 _SEVERITY_STYLES = {
-    "EMERGENCY": "bold red", "ALERT": "bold red", "CRITICAL": "bold red", "ERROR": "red", "WARNING": "yellow",
+    "EMERGENCY": "bold red",
+    "ALERT": "bold red",
+    "CRITICAL": "bold red",
+    "ERROR": "red",
+    "WARNING": "yellow",
     "DEBUG": "dim",
-}  # fmt: skip
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", metavar="TIME", help="only before then")
     parser.add_argument("--size", type=int, default=100, metavar="N", help="most events shown (100); 0 for all")
     parser.add_argument(
-        "--time-field", choices=TIME_FIELDS, default=TIME_FIELDS[0],
+        "--time-field",
+        choices=TIME_FIELDS,
+        default=TIME_FIELDS[0],
         help="the time that bounds and sorts the hits: of receipt, or of what happened (receivedtimestamp)",
-    )  # fmt: skip
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print each event as one line of JSON")
     form.add_argument("--count", action="store_true", help="print how many there are, nothing else")

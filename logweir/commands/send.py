@@ -58,9 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     retry_help = "how long to try a batch again when the door is away or busy (60)"
     parser.add_argument(
-        "--from-line", type=whole_number(least=1), default=1, metavar="N",
+        "--from-line",
+        type=whole_number(least=1),
+        default=1,
+        metavar="N",
         help="begin there, where an earlier run has stopped",
-    )  # fmt: skip
+    )
     parser.add_argument("--retry", type=float, default=60.0, metavar="SECONDS", help=retry_help)
     parser.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="certificates of the authorities to trust, for https"
@@ -73,9 +76,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     url = arguments.url or f"{door_url(settings)}/events"
     door = _Door(url=url, key=key, retry_s=arguments.retry, trusted=trusted(arguments.ca_file))
     progress = Progress(
-        TextColumn("sending"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=arguments.quiet or not sys.stderr.isatty(),
-    )  # fmt: skip
+        TextColumn("sending"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=arguments.quiet or not sys.stderr.isatty(),
+    )
     with _opened(arguments.file) as (stream, size_bytes):
         try:
             with progress:

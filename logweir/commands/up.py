@@ -154,8 +154,11 @@ def _parts(arguments: argparse.Namespace, settings: Settings, authority: Authori
 
     workers = [part(f"worker {number}", "worker") for number in range(1, arguments.workers + 1)]
     return [
-        part("ingest", "ingest", is_ingest=True), *workers, part("console", "console"), part("exporter", "exporter")
-    ]  # fmt: skip
+        part("ingest", "ingest", is_ingest=True),
+        *workers,
+        part("console", "console"),
+        part("exporter", "exporter"),
+    ]
 
 
 @contextmanager

@@ -45,9 +45,17 @@ class Exchange:
     """
 
     __slots__ = (
-        "body", "client", "connection", "disconnected", "headers", "keep_alive", "more_body", "response_complete",
-        "response_started", "url",
-    )  # fmt: skip
+        "body",
+        "client",
+        "connection",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "url",
+    )
     message_event = _Nobody()
 
     def __init__(self, connection: Connection, *, keep_alive: bool) -> None:

@@ -526,5 +526,8 @@ def _problem_answer(error: LogweirError) -> bytes:
     body = json.dumps(error.as_dict(), separators=(",", ":")).encode()
     retry_after = b"retry-after: %d\r\n" % _RETRY_AFTER_S if error.problem.status in _COME_BACK else b""
     return b"%bcontent-type: application/problem+json\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        STATUS_LINE[error.problem.status], retry_after, len(body), body,
-    )  # fmt: skip
+        STATUS_LINE[error.problem.status],
+        retry_after,
+        len(body),
+        body,
+    )

@@ -47,10 +47,16 @@ class HttpServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: Config, *, stop_timeout_s: float, tls: Tls | None = None,
-        wait_for: Callable[[], bool] = lambda: True, wait_s_max: float = 0.0,
-        now_serving: Callable[[], object] = lambda: None, told_to_stop: Callable[[], object] = lambda: None,
-    ) -> None:  # fmt: skip
+        self,
+        config: Config,
+        *,
+        stop_timeout_s: float,
+        tls: Tls | None = None,
+        wait_for: Callable[[], bool] = lambda: True,
+        wait_s_max: float = 0.0,
+        now_serving: Callable[[], object] = lambda: None,
+        told_to_stop: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._end_s_max = stop_timeout_s / 2
         self._tls = tls

@@ -19,10 +19,20 @@ STAMP_SIZE_BYTES_MAX = 1024
 """Names and texts together: each batch carries them into the queue."""
 
 _STAMP_NAME = re.compile(r"[A-Za-z0-9_@.-]{1,64}")
-_NOT_STAMPED = frozenset((
-    "timestamp", "utctimestamp", "receivedtimestamp", "key", "emitter", "sourceaddress", "details",
-    "ingest_stream", "ingest_number", "content_hash",
-))  # fmt: skip
+_NOT_STAMPED = frozenset(
+    (
+        "timestamp",
+        "utctimestamp",
+        "receivedtimestamp",
+        "key",
+        "emitter",
+        "sourceaddress",
+        "details",
+        "ingest_stream",
+        "ingest_number",
+        "content_hash",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +64,12 @@ class Terms:
     def as_dict(self) -> dict[str, Any]:
         """By field; what ``of`` takes."""
         return {
-            "networks": self.networks, "categories": self.categories, "events_per_second": self.events_per_second,
-            "bytes_per_second": self.bytes_per_second, "stamp": dict(self.stamp),
-        }  # fmt: skip
+            "networks": self.networks,
+            "categories": self.categories,
+            "events_per_second": self.events_per_second,
+            "bytes_per_second": self.bytes_per_second,
+            "stamp": dict(self.stamp),
+        }
 
 
 NO_TERMS = Terms()

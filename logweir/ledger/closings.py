@@ -71,7 +71,13 @@ def close(store: Store, group: str, stream: tuple[str, int], closing: Closing) -
     epoch, partition = stream
     claimed = store.claim(closing_id(group, partition, epoch), closing.who)
     body: dict[str, Any] = {
-        "kind": "closing", "owner": closing.who, "partition": partition, "ingest_epoch": epoch, "who": closing.who,
-        "at_us": closing.at_us, "windows": closing.windows, "numbers": pairs(closing.numbers),
-    }  # fmt: skip
+        "kind": "closing",
+        "owner": closing.who,
+        "partition": partition,
+        "ingest_epoch": epoch,
+        "who": closing.who,
+        "at_us": closing.at_us,
+        "windows": closing.windows,
+        "numbers": pairs(closing.numbers),
+    }
     store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])

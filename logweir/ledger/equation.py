@@ -74,6 +74,12 @@ class Row:
 
 
 _COUNTS = (
-    "accepted", "unconfirmed", "identity_conflicts", "in_flight", "lost_in_queue", "undecided", "void",
+    "accepted",
+    "unconfirmed",
+    "identity_conflicts",
+    "in_flight",
+    "lost_in_queue",
+    "undecided",
+    "void",
     "recovered_in_queue",
-)  # fmt: skip
+)

@@ -81,9 +81,13 @@ class Window:
         counts[-1] += recovered
 
     def count_record(
-        self, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
-        reasons: Mapping[int, str], lost: Intervals,
-    ) -> None:  # fmt: skip
+        self,
+        record: Record,
+        ranges: Sequence[tuple[int, int]],
+        outcomes: Sequence[Outcome],
+        reasons: Mapping[int, str],
+        lost: Intervals,
+    ) -> None:
         """Count those of the record's events whose numbers are in ``ranges``.
 
         ``reasons``: as ``PartitionLedger.settle`` takes them. ``lost``: what the queue was to have lost.
@@ -200,9 +204,15 @@ def window_of_hour(id: str, body: Mapping[str, Any], window: int) -> Window | No
     marker = {"first": first, "last": last, "accepted": []}
     outcomes: dict[Emitter, list[int]] = {("", None): [*counts.values(), 0, 0]}
     return Window(
-        id, body["ingest_epoch"], window, numbers=Intervals([(first, last)]), outcomes=outcomes, marker=marker,
-        exceptions=exceptions, minutes=[(window, first, last)],
-    )  # fmt: skip
+        id,
+        body["ingest_epoch"],
+        window,
+        numbers=Intervals([(first, last)]),
+        outcomes=outcomes,
+        marker=marker,
+        exceptions=exceptions,
+        minutes=[(window, first, last)],
+    )
 
 
 def read_window(

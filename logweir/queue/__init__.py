@@ -153,6 +153,9 @@ def open_queue(settings: QueueSettings) -> Queue:
     from logweir.config import shown_url
 
     raise LogweirError(
-        SETTING_BAD, where="The configuration", name="queue.url", value=shown_url(settings.url),
+        SETTING_BAD,
+        where="The configuration",
+        name="queue.url",
+        value=shown_url(settings.url),
         reason="it begins neither with kafka:// nor with sqlite:///",
-    )  # fmt: skip
+    )

@@ -65,13 +65,22 @@ class Watched:
         kind, one, other = self.subject
         names = {"key": one, "emitter": other} if kind == EMITTER else {"category": one, "hostname": other}
         return {
-            "name": self.name, **names, "state": self.state.value,
+            "name": self.name,
+            **names,
+            "state": self.state.value,
             **({"class": self.honesty} if kind == EMITTER else {}),
-            "first_seen_us": self.first_us, "last_seen_us": self.last.received_us, "silent_s": self.silent_s,
-            "unheard_s": self.unheard_s, "expected_s": self.expected_s, "fixed": self.word.every_s is not None,
-            "muted_until_us": self.word.muted_until_us, "retired_us": self.word.retired_us,
-            "last_key": self.last.key, "source_address": self.last.source_address, "door": self.last.door,
-        }  # fmt: skip
+            "first_seen_us": self.first_us,
+            "last_seen_us": self.last.received_us,
+            "silent_s": self.silent_s,
+            "unheard_s": self.unheard_s,
+            "expected_s": self.expected_s,
+            "fixed": self.word.every_s is not None,
+            "muted_until_us": self.word.muted_until_us,
+            "retired_us": self.word.retired_us,
+            "last_key": self.last.key,
+            "source_address": self.last.source_address,
+            "door": self.last.door,
+        }
 
 
 @dataclass(slots=True)
@@ -297,9 +306,18 @@ class _Judge:
         else:
             state = State.LATE if silent_s <= expected_s * self.settings.silent_factor else State.SILENT
         return Watched(
-            subject=one.subject, name=one.name, state=state, first_us=one.first_us, last=one.last, silent_s=silent_s,
-            unheard_s=unheard_s, expected_s=expected_s, late_after_s=late_after_s, word=word, honesty=one.honesty,
-        )  # fmt: skip
+            subject=one.subject,
+            name=one.name,
+            state=state,
+            first_us=one.first_us,
+            last=one.last,
+            silent_s=silent_s,
+            unheard_s=unheard_s,
+            expected_s=expected_s,
+            late_after_s=late_after_s,
+            word=word,
+            honesty=one.honesty,
+        )
 
     def _learned_s(self, one: _Heard) -> float | None:
         """The longest gap that is usual. Of two weeks the longest of all; then one, later two longer ones are forgiven:

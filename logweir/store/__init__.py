@@ -241,6 +241,9 @@ def open_store(settings: StoreSettings) -> Store:
     from logweir.config import shown_url
 
     raise LogweirError(
-        SETTING_BAD, where="The configuration", name="store.url", value=shown_url(settings.url),
+        SETTING_BAD,
+        where="The configuration",
+        name="store.url",
+        value=shown_url(settings.url),
         reason="it begins neither with http://, https:// nor sqlite:///",
-    )  # fmt: skip
+    )

@@ -35,9 +35,12 @@ def divided(counts: Mapping[str, Held]) -> tuple[Held, Held]:
 def full(held: Held, settings: StoreSettings) -> LogweirError:
     """The problem of a store without room for another dead letter."""
     return LogweirError(
-        DEAD_LETTERS_FULL, letters=held.letters, letters_max=settings.dead_letters_max, size_bytes=held.size_bytes,
+        DEAD_LETTERS_FULL,
+        letters=held.letters,
+        letters_max=settings.dead_letters_max,
+        size_bytes=held.size_bytes,
         size_bytes_max=settings.dead_letters_size_bytes_max,
-    )  # fmt: skip
+    )
 
 
 def pages(store: Store, wanted: LetterFilter, *, size: int | None = None) -> Iterator[list[DeadLetter]]:

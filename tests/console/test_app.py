@@ -33,10 +33,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
             {"hostname": "web2"},
         ]
         sources += [{"summary": f"filler {number}"} for number in range(200)]
-        store.index([
-            document(f"e{number}", source, number=number, received_us=NOON_US - number * 1_000_000)
-            for number, source in enumerate(sources, start=1)
-        ])  # fmt: skip
+        store.index(
+            [
+                document(f"e{number}", source, number=number, received_us=NOON_US - number * 1_000_000)
+                for number, source in enumerate(sources, start=1)
+            ]
+        )
         yield store
 
 
@@ -213,10 +215,14 @@ def test_loopback_console_answers_to_its_own_names_only(client: FlaskClient, sto
 @pytest.mark.parametrize(
     ("host", "status"),
     [
-        ("localhost", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("a.example.org", 200),
-        ("evil.example", 400), ("192.0.2.1", 400),
+        ("localhost", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:80", 200),
+        ("a.example.org", 200),
+        ("evil.example", 400),
+        ("192.0.2.1", 400),
     ],
-)  # fmt: skip
+)
 def test_hosts_bound_the_names_answered_to_wherever_it_listens(store: Store, host: str, status: int) -> None:
     """In a container it listens on all networks, and still answers no foreign page's name."""
     settings = ConsoleSettings(address="0.0.0.0", hosts="localhost,127.0.0.1,[::1],.example.org")  # type: ignore[arg-type]
@@ -253,8 +259,10 @@ def test_console_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None
             assert b'"total":0' in answer.read()
         taken = subprocess.run(
             [sys.executable, "-m", "logweir.cli", "console", "--port", url.rpartition(":")[2]],
-            stderr=subprocess.PIPE, text=True, timeout=20,
-        )  # fmt: skip
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=20,
+        )
         stopped_at = time.monotonic()
         process.terminate()
         rest = process.communicate(timeout=15)[1]

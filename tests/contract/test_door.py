@@ -89,9 +89,9 @@ def refused(answer: Answer, status: int, code: str) -> dict[str, Any]:
         (b'\xef\xbb\xbf{"a":1}', 1),
         ('{"summary":"zwölf"}'.encode(), 1),
         (b'{"a":"\\ud800\\u0000"}', 1),
-        (b'[' + b",".join([b'{"n":1}'] * 600) + b"]", 600),
+        (b"[" + b",".join([b'{"n":1}'] * 600) + b"]", 600),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     "encoding", ["", "gzip", "GZIP", "x-gzip", "identity", "identity, gzip", "deflate", "deflate (raw)", "zstd"]
 )
@@ -173,11 +173,22 @@ def test_curl_posts_without_waiting(door: Door, tmp_path: Path) -> None:
     """The real curl, with the header that makes it wait for a 100 Continue, does not wait in vain."""
     started_s = time.monotonic()
     answer = subprocess.run(
-        ["curl", "-s", "-H", f"X-My-Log-Input-Key: {door.key}", "-H", "Expect: 100-continue",
-         "--expect100-timeout", "60",
-         "--data-binary", '{"a":1}', f"http://127.0.0.1:{door.port}/events"],
-        capture_output=True, check=True,
-    )  # fmt: skip
+        [
+            "curl",
+            "-s",
+            "-H",
+            f"X-My-Log-Input-Key: {door.key}",
+            "-H",
+            "Expect: 100-continue",
+            "--expect100-timeout",
+            "60",
+            "--data-binary",
+            '{"a":1}',
+            f"http://127.0.0.1:{door.port}/events",
+        ],
+        capture_output=True,
+        check=True,
+    )
 
     assert json.loads(answer.stdout)["accepted"] == 1
     assert time.monotonic() - started_s < 50
@@ -219,7 +230,7 @@ def test_each_key_header_lets_in(door: Door, header: str, value: str) -> None:
         ({"Authorization": "Bearer " + "x" * 5000}, "key_unknown"),
         ({"X-Log-Key": "\xff\xfe"}, "key_unknown"),
     ],
-)  # fmt: skip
+)
 def test_without_a_good_key_nobody_gets_in(door: Door, headers: dict[str, str], code: str) -> None:
     """401, with the challenge that HTTP asks for, before anything of the body is looked at."""
     answer = door.request("POST", "/events", b"not json", headers)
@@ -293,7 +304,7 @@ def test_a_chunked_body_is_refused_at_its_limit(door: Door) -> None:
         (gzip.compress(b" " * 190_000_000, 9), 413, "decompressed_too_large"),
     ],
     ids=["no gzip", "cut short", "rest", "empty", "size", "ratio", "bomb"],
-)  # fmt: skip
+)
 def test_bad_compression_is_refused(door: Door, body: bytes, status: int, code: str) -> None:
     """Damage is a 400, more than the limit a 413 as soon as it is reached."""
     started_s = time.monotonic()
@@ -314,14 +325,26 @@ def test_other_encodings_are_refused(door: Door, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "allow"),
     [
-        ("GET", "/events", 405, "POST"), ("HEAD", "/events", 405, "POST"), ("PUT", "/events", 405, "POST"),
-        ("OPTIONS", "/events", 405, "POST"), ("GET", "/", 405, "POST"), ("POST", "/healthz", 405, "GET, HEAD"),
-        ("DELETE", "/metrics", 405, "GET, HEAD"), ("GET", "/nothing", 404, None), ("POST", "/events/", 404, None),
-        ("GET", "/../etc/passwd", 404, None), ("POST", "/EVENTS", 404, None), ("POST", "//events", 404, None),
-        ("POST", "//", 404, None), ("POST", "/./events", 404, None), ("GET", "//healthz", 404, None),
-        ("POST", "/events%2f", 404, None), ("POST", "/%00", 404, None), ("POST", "/events;a", 404, None),
+        ("GET", "/events", 405, "POST"),
+        ("HEAD", "/events", 405, "POST"),
+        ("PUT", "/events", 405, "POST"),
+        ("OPTIONS", "/events", 405, "POST"),
+        ("GET", "/", 405, "POST"),
+        ("POST", "/healthz", 405, "GET, HEAD"),
+        ("DELETE", "/metrics", 405, "GET, HEAD"),
+        ("GET", "/nothing", 404, None),
+        ("POST", "/events/", 404, None),
+        ("GET", "/../etc/passwd", 404, None),
+        ("POST", "/EVENTS", 404, None),
+        ("POST", "//events", 404, None),
+        ("POST", "//", 404, None),
+        ("POST", "/./events", 404, None),
+        ("GET", "//healthz", 404, None),
+        ("POST", "/events%2f", 404, None),
+        ("POST", "/%00", 404, None),
+        ("POST", "/events;a", 404, None),
     ],
-)  # fmt: skip
+)
 def test_other_paths_and_methods_are_refused(
     door: Door, method: str, path: str, status: int, allow: str | None
 ) -> None:
@@ -417,9 +440,14 @@ def test_unreadable_bodies_are_kept_for_the_operator(door: Door) -> None:
 
 # --- what an emitter says of itself -------------------------------------------------------------------------------
 NUMBERED = {
-    "Log-Emitter": "web-1", "Log-Epoch": "run-7", "Log-Seq": "41", "Log-High": "44", "Log-Prev": "run:6:1000",
-    "Log-Dropped": "queue_overflow=12; disk_full=40", "Log-Bye": "1",
-}  # fmt: skip
+    "Log-Emitter": "web-1",
+    "Log-Epoch": "run-7",
+    "Log-Seq": "41",
+    "Log-High": "44",
+    "Log-Prev": "run:6:1000",
+    "Log-Dropped": "queue_overflow=12; disk_full=40",
+    "Log-Bye": "1",
+}
 
 
 def test_the_emitters_headers_are_in_the_record(door: Door) -> None:
@@ -452,18 +480,27 @@ def test_an_empty_body_with_log_high_is_a_heartbeat(door: Door, body: bytes) -> 
 @pytest.mark.parametrize(
     ("headers", "named"),
     [
-        ({"Log-Seq": "1"}, "Log-Epoch"), ({"Log-High": "1"}, "Log-Epoch"), ({"Log-Epoch": "e"}, "Log-Seq"),
-        ({"Log-Epoch": "e", "Log-Seq": "0"}, "Log-Seq"), ({"Log-Epoch": "e", "Log-Seq": "-1"}, "Log-Seq"),
-        ({"Log-Epoch": "e", "Log-Seq": "1.5"}, "Log-Seq"), ({"Log-Epoch": "e", "Log-Seq": str(2**63)}, "Log-Seq"),
-        ({"Log-Epoch": "e" * 65, "Log-Seq": "1"}, "Log-Epoch"), ({"Log-Epoch": "a b", "Log-Seq": "1"}, "Log-Epoch"),
-        ({"Log-Emitter": "x" * 257}, "Log-Emitter"), ({"Log-Emitter": "\xff"}, "Log-Emitter"),
+        ({"Log-Seq": "1"}, "Log-Epoch"),
+        ({"Log-High": "1"}, "Log-Epoch"),
+        ({"Log-Epoch": "e"}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": "0"}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": "-1"}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": "1.5"}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": str(2**63)}, "Log-Seq"),
+        ({"Log-Epoch": "e" * 65, "Log-Seq": "1"}, "Log-Epoch"),
+        ({"Log-Epoch": "a b", "Log-Seq": "1"}, "Log-Epoch"),
+        ({"Log-Emitter": "x" * 257}, "Log-Emitter"),
+        ({"Log-Emitter": "\xff"}, "Log-Emitter"),
         ({"Log-Emitter": ""}, "Log-Emitter"),
-        ({**NUMBERED, "Log-Prev": "1000"}, "Log-Prev"), ({**NUMBERED, "Log-Prev": "e:x"}, "Log-Prev"),
-        ({**NUMBERED, "Log-Dropped": "a"}, "Log-Dropped"), ({**NUMBERED, "Log-Dropped": "a=1;a=2"}, "Log-Dropped"),
+        ({**NUMBERED, "Log-Prev": "1000"}, "Log-Prev"),
+        ({**NUMBERED, "Log-Prev": "e:x"}, "Log-Prev"),
+        ({**NUMBERED, "Log-Dropped": "a"}, "Log-Dropped"),
+        ({**NUMBERED, "Log-Dropped": "a=1;a=2"}, "Log-Dropped"),
         ({**NUMBERED, "Log-Dropped": ";".join(f"r{n}=1" for n in range(65))}, "Log-Dropped"),
-        ({**NUMBERED, "Log-Bye": "yes"}, "Log-Bye"), ({"Idempotency-Key": "x" * 257}, "Idempotency-Key"),
+        ({**NUMBERED, "Log-Bye": "yes"}, "Log-Bye"),
+        ({"Idempotency-Key": "x" * 257}, "Idempotency-Key"),
     ],
-)  # fmt: skip
+)
 def test_malformed_emitter_headers_are_refused_by_name(door: Door, headers: dict[str, str], named: str) -> None:
     """A number that cannot be believed is worse than none: the answer says which header and what it should be."""
     assert refused(door.post(b"{}", headers), 400, "emitter_header_bad")["header"] == named
@@ -481,11 +518,14 @@ def test_an_idempotency_key_fixes_the_identity_of_the_batch(door: Door) -> None:
 @pytest.mark.parametrize(
     ("forwarded", "source"),
     [
-        (None, "127.0.0.1"), ("198.51.100.7", "198.51.100.7"),
+        (None, "127.0.0.1"),
+        ("198.51.100.7", "198.51.100.7"),
         ("1.2.3.4, 198.51.100.7:5000, 127.0.0.9", "198.51.100.7"),
-        ("nonsense", "127.0.0.1"), ("x, 127.0.0.5", "127.0.0.5"), ("[2001:db8::1]:80", "2001:db8::1"),
+        ("nonsense", "127.0.0.1"),
+        ("x, 127.0.0.5", "127.0.0.5"),
+        ("[2001:db8::1]:80", "2001:db8::1"),
     ],
-)  # fmt: skip
+)
 def test_the_source_address_is_the_nearest_that_no_trusted_proxy_has(
     door: Door, forwarded: str | None, source: str
 ) -> None:
@@ -567,12 +607,13 @@ def test_requests_are_counted_by_endpoint_code_and_reason(door: Door) -> None:
 @pytest.mark.parametrize(
     "rest",
     [
-        'Content-Length: 100\r\n\r\n{"a":"half"}\n', 'Transfer-Encoding: chunked\r\n\r\nd\r\n{"a":"half"}\n\r\n',
+        'Content-Length: 100\r\n\r\n{"a":"half"}\n',
+        'Transfer-Encoding: chunked\r\n\r\nd\r\n{"a":"half"}\n\r\n',
         'Transfer-Encoding: chunked\r\n\r\nff\r\n{"a":"half"}\n',
         'Transfer-Encoding: chunked\r\n\r\nd\r\n{"a":"half"}\n\r\nzz',
     ],
     ids=["length", "no last chunk", "half a chunk", "no chunk"],
-)  # fmt: skip
+)
 def test_half_a_body_is_not_accepted(door: Door, rest: str) -> None:
     """A sender that goes away in the middle has sent nothing, even if what came is whole JSON; the door lives on."""
     before = len(of_kind(door.records(), Kind.DATA))
@@ -642,13 +683,28 @@ _damages = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3), st.integer
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(body=_bodies, damages=_damages, encoding=_encodings, content_type=_types, writer=st.sampled_from(list(WRITERS)),
-       is_compressed=st.booleans(), is_chunked=st.booleans(), path=st.sampled_from(["/", "/events"]))  # fmt: skip
+@given(
+    body=_bodies,
+    damages=_damages,
+    encoding=_encodings,
+    content_type=_types,
+    writer=st.sampled_from(list(WRITERS)),
+    is_compressed=st.booleans(),
+    is_chunked=st.booleans(),
+    path=st.sampled_from(["/", "/events"]),
+)
 @example(b"{}", [], "gzip", None, "gzip", False, True, "/")
 def test_both_faces_judge_damaged_requests_alike(
-    faces: tuple[Door, Door], body: bytes, damages: list[tuple[float, bytes, int]], encoding: str,
-    content_type: str | None, writer: str, is_compressed: bool, is_chunked: bool, path: str,
-) -> None:  # fmt: skip
+    faces: tuple[Door, Door],
+    body: bytes,
+    damages: list[tuple[float, bytes, int]],
+    encoding: str,
+    content_type: str | None,
+    writer: str,
+    is_compressed: bool,
+    is_chunked: bool,
+    path: str,
+) -> None:
     """Bytes changed, cut and inserted, before compression or after: the same answer twice, never a fault of ours."""
     if is_compressed:
         body = WRITERS[writer][1](body)

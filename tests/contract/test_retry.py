@@ -82,9 +82,13 @@ class Fixture:
 def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]:
     of_store = settings_of(request.param, request, tmp_path)
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
-        "store.url": of_store.url, "store.index_prefix": of_store.index_prefix,
-    }  # fmt: skip
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "queue.session_timeout_s": 1,
+        "store.url": of_store.url,
+        "store.index_prefix": of_store.index_prefix,
+    }
     settings = config.load(environment={}, overrides=overrides)
     queue, store = open_queue(settings.queue), open_store(settings.store)
     queue.prepare()
@@ -104,9 +108,13 @@ def broken_events(product: Fixture, monkeypatch: pytest.MonkeyPatch) -> list[Dea
     """Three dead letters, of a numbered and of a bare batch, between good events; the bug is mended at the end."""
     product.break_off(monkeypatch)
     numbered = batch(
-        event(host="broken", n=1), event(host="fine", n=2), event(host="broken", n=3),
-        emitter="web-1", epoch="e1", sequence_first=5,
-    )  # fmt: skip
+        event(host="broken", n=1),
+        event(host="fine", n=2),
+        event(host="broken", n=3),
+        emitter="web-1",
+        epoch="e1",
+        sequence_first=5,
+    )
     product.door.write(numbered)
     product.door.write(batch(event(host="broken", n=4), id=b"\x0b" * 16, index_first=7))
     product.work_off()

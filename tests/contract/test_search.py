@@ -41,20 +41,35 @@ MINUTE_US = 60_000_000
 
 EVENTS: dict[str, dict[str, Any]] = {
     "a": {
-        "category": "syslog", "hostname": "web1", "processname": "sshd", "severity": "WARNING", "processid": "4711",
-        "summary": "Failed password for root from 10.0.0.7", "tags": ["auth", "ssh"],
+        "category": "syslog",
+        "hostname": "web1",
+        "processname": "sshd",
+        "severity": "WARNING",
+        "processid": "4711",
+        "summary": "Failed password for root from 10.0.0.7",
+        "tags": ["auth", "ssh"],
         "details": {"user": "root", "port": 22, "ip": "10.0.0.7"},
     },
     "b": {
-        "category": "syslog", "hostname": "WEB2", "severity": "INFO", "summary": "foo.bar ran",
+        "category": "syslog",
+        "hostname": "WEB2",
+        "severity": "INFO",
+        "summary": "foo.bar ran",
         "details": {"exit": 0, "ok": True, "offset": -5},
     },
     "c": {
-        "category": "application", "hostname": "db1", "severity": "ERROR", "summary": "Straße gesperrt: foo_bar",
-        "tags": ["Straße"], "details": {"message id": "x1", "ratio": 0.5, "big": 12345678901, "tiny": 1e-7},
+        "category": "application",
+        "hostname": "db1",
+        "severity": "ERROR",
+        "summary": "Straße gesperrt: foo_bar",
+        "tags": ["Straße"],
+        "details": {"message id": "x1", "ratio": 0.5, "big": 12345678901, "tiny": 1e-7},
     },
     "d": {
-        "category": "Application", "hostname": "db-1.example.org", "summary": "foo", "source": "bar baz",
+        "category": "Application",
+        "hostname": "db-1.example.org",
+        "summary": "foo",
+        "source": "bar baz",
         "details": {"a": {"b": "x"}, "a.c": "y", "d.e": {"f": "z"}},
     },
     "e": {"summary": "İstanbul IŞIK", "hostname": "İST", "tags": ["ΑΣ"], "details": {"city": "İstanbul"}},
@@ -62,7 +77,8 @@ EVENTS: dict[str, dict[str, Any]] = {
     "g": {"hostname": "", "tags": [], "details": {}},
     "h": {"summary": "", "category": "a*b", "source": "C:\\temp\\x", "processname": "what?", "details": {"empty": ""}},
     "i": {
-        "summary": "one two three", "tags": ["two three", "x"],
+        "summary": "one two three",
+        "tags": ["two three", "x"],
         "details": {"list": [1, "two", {"k": "deep"}], "n": None, "text": "two words, three"},
     },
     "j": {"source": "L" * 8000, "details": {"long": "v" * 8000}},
@@ -73,7 +89,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "o": {"timestamp": "2026-02-01T00:00:00.000500Z", "summary": "failure failed fail", "type": "edge"},
     "p": {"timestamp": "1969-12-31T23:59:59.000000Z", "source": "😀" * 4000, "type": "old", "details": {"e": "😀x"}},
     "q": {"timestamp": "9999-12-31T23:59:59.999999Z", "source": "😀" * 4001, "tags": ["A\x1fB", "c"], "type": "new"},
-}  # fmt: skip
+}
 """By id; received a minute apart in this order, the last five on the next day."""
 
 # Query, and the ids that it finds. All but "everything" are written without the order: newest first.
@@ -304,10 +320,14 @@ def test_hit_is_the_event_with_id_and_index(store: Store) -> None:
 
     assert hit.pop("_index").endswith("events-20260131")
     assert hit == {
-        **EVENTS["a"], "_id": "a",
-        "timestamp": iso(NOON_US + MINUTE_US), "receivedtimestamp": iso(NOON_US + MINUTE_US),
-        "ingest_stream": "ab" * 16 + "-0", "ingest_number": 1, "content_hash": hit["content_hash"],
-    }  # fmt: skip
+        **EVENTS["a"],
+        "_id": "a",
+        "timestamp": iso(NOON_US + MINUTE_US),
+        "receivedtimestamp": iso(NOON_US + MINUTE_US),
+        "ingest_stream": "ab" * 16 + "-0",
+        "ingest_number": 1,
+        "content_hash": hit["content_hash"],
+    }
     assert len(hit["content_hash"]) == 16
 
 
@@ -490,7 +510,7 @@ queries: st.SearchStrategy[Node] = st.recursive(
         st.builds(Or, st.lists(inner, min_size=1, max_size=3).map(tuple)),
     ),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @pytest.mark.sized

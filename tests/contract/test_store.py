@@ -88,9 +88,11 @@ def test_an_event_replaced_is_there_once_with_its_new_words(store: Store) -> Non
     places = [("20260131", "e2"), ("20260131", "absent"), ("19990101", "e2")]
     (stored, *others) = store.sources(places)
     assert stored == {
-        **again[0].source, "ingest_stream": again[0].provenance.stream, "ingest_number": 2,
+        **again[0].source,
+        "ingest_stream": again[0].provenance.stream,
+        "ingest_number": 2,
         "content_hash": again[0].provenance.content_hash,
-    }  # fmt: skip
+    }
     assert others == [None, None]
 
 
@@ -166,8 +168,12 @@ def test_document_that_the_store_cannot_take_is_refused_alone(store: Store) -> N
     items = store.index([good, bad, also_bad, unwritable, last])
 
     assert [item.written for item in items] == [
-        Written.CREATED, Written.REFUSED, Written.REFUSED, Written.REFUSED, Written.CREATED,
-    ]  # fmt: skip
+        Written.CREATED,
+        Written.REFUSED,
+        Written.REFUSED,
+        Written.REFUSED,
+        Written.CREATED,
+    ]
     assert all(item.error for item in items[1:4])
     assert found(store) == ["e5", "e1"]
 
@@ -321,8 +327,9 @@ def test_own_generation_writes_again_and_again(store: Store) -> None:
         store.write_ledger(documents)
 
     assert {id: document.body["next"] for id, document in store.read_ledger(["p", "p/w1", "none"]).items()} == {
-        "p": 2, "p/w1": 2,
-    }  # fmt: skip
+        "p": 2,
+        "p/w1": 2,
+    }
 
 
 def test_ledger_reads_are_never_stale_and_may_be_empty(store: Store) -> None:
@@ -454,12 +461,14 @@ def test_dead_letters_are_kept_whole_newest_first(store: Store) -> None:
 
 def test_dead_letters_are_found_by_what_is_known_of_them(store: Store) -> None:
     """By id, reason, stage, key, emitter and time of receipt, each by itself and together; counted likewise."""
-    store.put_dead_letters([
-        letter("a", 1, "event_unfit", stage="enrich", key="web", emitter="w1"),
-        letter("b", 2, "event_unfit", stage="normalise", key="web", emitter="w 2"),
-        letter("c", 3, "store_refused", stage="index", key="app"),
-        letter("d", 4, "body_refused", stage="ingest", key="Web"),
-    ])  # fmt: skip
+    store.put_dead_letters(
+        [
+            letter("a", 1, "event_unfit", stage="enrich", key="web", emitter="w1"),
+            letter("b", 2, "event_unfit", stage="normalise", key="web", emitter="w 2"),
+            letter("c", 3, "store_refused", stage="index", key="app"),
+            letter("d", 4, "body_refused", stage="ingest", key="Web"),
+        ]
+    )
 
     def found(**wanted: Any) -> str:
         one = LetterFilter(**wanted)

@@ -52,8 +52,10 @@ def run_python(code: str, folder: Path) -> subprocess.Popen[str]:
     """A process of its own with ``store`` on the folder and ``some`` to make documents; its pipes are ours."""
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + textwrap.dedent(code), f"sqlite:///{folder}/store"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_search_of_no_store_makes_no_files(tmp_path: Path) -> None:

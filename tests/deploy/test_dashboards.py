@@ -24,9 +24,7 @@ FOLDER = ROOT / "deploy/grafana/dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Of Grafana's list of units, those that mean something here.
-UNITS = {
-    "bytes", "percentunit", "short", "s", "Bps", "cps", "cpm", "reqps", "dateTimeAsIso",
-}  # fmt: skip
+UNITS = {"bytes", "percentunit", "short", "s", "Bps", "cps", "cpm", "reqps", "dateTimeAsIso"}
 # A rule that does not hold for a panel, and why.
 EXCEPTIONS = {
     ("target-job-rule", "Alerts, and since when"): "alerts are of rules, not of processes",
@@ -72,9 +70,13 @@ def template_instance(dashboard: dict[str, Any]) -> Iterator[Finding]:
 
 def _chooses_several(dashboard: dict[str, Any], name: str) -> Iterator[Finding]:
     wanted = {
-        "type": "query", "label": name.capitalize(), "datasource": SOURCE, "multi": True, "includeAll": True,
+        "type": "query",
+        "label": name.capitalize(),
+        "datasource": SOURCE,
+        "multi": True,
+        "includeAll": True,
         "allValue": ".+",
-    }  # fmt: skip
+    }
     variable = variables(dashboard).get(name, {})
     if wrong := {key: variable.get(key) for key, value in wanted.items() if variable.get(key) != value}:
         yield "", f"the variable {name} has {wrong}"

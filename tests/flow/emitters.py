@@ -21,9 +21,16 @@ class Emitter(threading.Thread):
     """
 
     def __init__(
-        self, ports: Sequence[int], key: str, name: str, *, is_numbered: bool, withholds: bool = False,
-        pause_s: float = 0.004, category: str = "flow",
-    ) -> None:  # fmt: skip
+        self,
+        ports: Sequence[int],
+        key: str,
+        name: str,
+        *,
+        is_numbered: bool,
+        withholds: bool = False,
+        pause_s: float = 0.004,
+        category: str = "flow",
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.epoch = uuid.uuid4().hex[:12]
         self.accepted: list[str] = []
@@ -67,9 +74,7 @@ class Emitter(threading.Thread):
     def _numbers(self, first: int) -> dict[str, str]:
         if not self._is_numbered:
             return {}
-        return {
-            "Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-Seq": str(first), "Log-High": str(self.created),
-        }  # fmt: skip
+        return {"Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-Seq": str(first), "Log-High": str(self.created)}
 
     def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
         body = json.dumps([{"summary": text, "category": self._category, "details": {"id": text}} for text in texts])
@@ -96,9 +101,12 @@ class Emitter(threading.Thread):
     def say_goodbye(self) -> None:
         """A numbered emitter's last word: how far it came, so that nothing at its end can be missed."""
         headers = {
-            "X-Log-Key": self._key, "Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-High": str(self.created),
+            "X-Log-Key": self._key,
+            "Log-Emitter": self.name,
+            "Log-Epoch": self.epoch,
+            "Log-High": str(self.created),
             "Log-Bye": "1",
-        }  # fmt: skip
+        }
         connection = http.client.HTTPConnection("127.0.0.1", self._ports[0], timeout=10)
         connection.request("POST", "/events", b"", headers)
         assert connection.getresponse().status == 202

@@ -187,8 +187,21 @@ def _mutated(draw: st.DrawFn, base: bytes) -> bytes:
 
 
 _TOKENS = (
-    b"{", b"}", b"[", b"]", b",", b'"', b"\\", b"NaN", b"Infinity", b"\x00", b"\xff", b"\xed\xa0\x80", b"\r\n", b"{}",
-)  # fmt: skip
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b'"',
+    b"\\",
+    b"NaN",
+    b"Infinity",
+    b"\x00",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"\r\n",
+    b"{}",
+)
 
 
 # --- requests -----------------------------------------------------------------------------------------------------
@@ -208,12 +221,19 @@ _visible = st.text(st.characters(min_codepoint=33, max_codepoint=255, exclude_ca
 )
 _harmless = st.sampled_from(
     (
-        (b"Content-Type", b"application/json; charset=iso-8859-1"), (b"Content-Type", b"text/plain"),
-        (b"Content-Type", b"multipart/form-data"), (b"Accept-Encoding", b"br"), (b"Connection", b"keep-alive"),
-        (b"Log-Emitter", "kühlhaus 7".encode()), (b"Cookie", b"a=b"), (b"X-Forwarded-For", b"not, an, address"),
-        (b"Authorization", b"Basic Zm9v"), (b"Transfer-Coding", b"x"), (b"Range", b"bytes=0-0"),
+        (b"Content-Type", b"application/json; charset=iso-8859-1"),
+        (b"Content-Type", b"text/plain"),
+        (b"Content-Type", b"multipart/form-data"),
+        (b"Accept-Encoding", b"br"),
+        (b"Connection", b"keep-alive"),
+        (b"Log-Emitter", "kühlhaus 7".encode()),
+        (b"Cookie", b"a=b"),
+        (b"X-Forwarded-For", b"not, an, address"),
+        (b"Authorization", b"Basic Zm9v"),
+        (b"Transfer-Coding", b"x"),
+        (b"Range", b"bytes=0-0"),
     )
-) | st.tuples(st.just(b"X-Any"), _visible)  # fmt: skip
+) | st.tuples(st.just(b"X-Any"), _visible)
 
 
 @st.composite
@@ -287,18 +307,26 @@ def attributed(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         headers += [(b"Log-Epoch", b"e1"), (b"Log-Seq", draw(st.sampled_from((b"1", b"4096", b"%d" % 2**62))))]
         more |= {
-            b"Log-High": number, b"Log-Prev": number.map(lambda last: b"e0:" + last),
-            b"Log-Dropped": number.map(lambda count: b"full=" + count), b"Log-Bye": st.sampled_from((b"0", b"1")),
-        }  # fmt: skip
+            b"Log-High": number,
+            b"Log-Prev": number.map(lambda last: b"e0:" + last),
+            b"Log-Dropped": number.map(lambda count: b"full=" + count),
+            b"Log-Bye": st.sampled_from((b"0", b"1")),
+        }
     headers += [(name, draw(value)) for name, value in more.items() if draw(st.booleans())]
     return Case(draw(_in_pieces(b"".join(draw(_with_body(headers, body))))), Verdict.ACCEPTED, split(body) or ())
 
 
 _TRAILERS = (
-    (b"X-Forwarded-For", NOBODY.encode()), (b"Log-Emitter", b"\xff"), (b"Log-Epoch", b"e"), (b"Log-Seq", b"-1"),
-    (b"Content-Encoding", b"gzip"), (b"Idempotency-Key", b""), (b"Expect", b"100-continue"), (b"X-Log-Key", b"wrong"),
+    (b"X-Forwarded-For", NOBODY.encode()),
+    (b"Log-Emitter", b"\xff"),
+    (b"Log-Epoch", b"e"),
+    (b"Log-Seq", b"-1"),
+    (b"Content-Encoding", b"gzip"),
+    (b"Idempotency-Key", b""),
+    (b"Expect", b"100-continue"),
+    (b"X-Log-Key", b"wrong"),
     (b"X-Any", b"x"),
-)  # fmt: skip
+)
 
 
 @st.composite
@@ -450,9 +478,20 @@ def not_http(draw: st.DrawFn) -> Case:
 
 
 _PATHS = (
-    b"/", b"/events", b"/events/", b"//events", b"/healthz", b"/readyz", b"/metrics", b"/receipts/x", b"/nowhere", b"*",
-    b"/%00", b"/%ff%fe", b"/../../etc/passwd",
-)  # fmt: skip
+    b"/",
+    b"/events",
+    b"/events/",
+    b"//events",
+    b"/healthz",
+    b"/readyz",
+    b"/metrics",
+    b"/receipts/x",
+    b"/nowhere",
+    b"*",
+    b"/%00",
+    b"/%ff%fe",
+    b"/../../etc/passwd",
+)
 
 
 @st.composite
@@ -621,6 +660,19 @@ def gone(draw: st.DrawFn) -> Case:
 
 # How many of twenty-three cases are of which kind. Those that may hold a connection until its time is over are fewer.
 KINDS = {
-    good: 4, attributed: 1, trailing: 1, careless: 5, unwelcome: 1, damaged_compression: 2, damaged_head: 1,
-    smuggling: 1, not_http: 1, elsewhere: 1, pipelined: 1, kept: 1, huge: 1, slow: 1, gone: 1,
-}  # fmt: skip
+    good: 4,
+    attributed: 1,
+    trailing: 1,
+    careless: 5,
+    unwelcome: 1,
+    damaged_compression: 2,
+    damaged_head: 1,
+    smuggling: 1,
+    not_http: 1,
+    elsewhere: 1,
+    pipelined: 1,
+    kept: 1,
+    huge: 1,
+    slow: 1,
+    gone: 1,
+}

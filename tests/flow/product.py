@@ -110,10 +110,19 @@ class Embedded:
     def start(self) -> Process:
         self._starts += 1
         self.process = Process(
-            ["up", "--data-dir", str(self.data_dir), "--ingest-port", str(self.ingest_port),
-             "--console-port", str(self.console_port), *self._extra],
-            self.data_dir.with_suffix(f".{self._starts}.log"), self._env,
-        )  # fmt: skip
+            [
+                "up",
+                "--data-dir",
+                str(self.data_dir),
+                "--ingest-port",
+                str(self.ingest_port),
+                "--console-port",
+                str(self.console_port),
+                *self._extra,
+            ],
+            self.data_dir.with_suffix(f".{self._starts}.log"),
+            self._env,
+        )
         self.wait_until_welcome()
         shown = re.search(r"X-My-Log-Input-Key: (\S+)'", self.process.text)
         if shown:

@@ -77,9 +77,14 @@ class Report:
 
 
 def besiege(
-    folder: Path, *, seed: int, seconds: float, cases_max: int = sys.maxsize, face: str = "fast",
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    cases_max: int = sys.maxsize,
+    face: str = "fast",
     health_s_max: float = HEALTH_S_MAX,
-) -> Report:  # fmt: skip
+) -> Report:
     """Start a door in the folder, besiege it for so long or with so many cases, stop it, and compare the accounts."""
     with running(Door(folder, face=face, environment=hostile.ENVIRONMENT)) as door:
         while door.request("GET", "/readyz").status != 200:
@@ -165,9 +170,12 @@ class _Siege:
     def _make(self, kind: Callable[[], SearchStrategy[Case]], seed: int) -> None:
         @hypothesis.seed(seed)
         @settings(
-            max_examples=_CASES_PER_TURN, phases=(Phase.generate,), database=None, deadline=None,
+            max_examples=_CASES_PER_TURN,
+            phases=(Phase.generate,),
+            database=None,
+            deadline=None,
             suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        )
         @given(kind())
         def put(case: Case) -> None:
             if not self._is_over():

@@ -86,9 +86,11 @@ def test_mended_events_are_stored_once_however_often_a_retry_is_killed(tmp_path:
     store = open_store(StoreSettings(url=f"sqlite:///{tmp_path}/data/store"))
     try:
         statuses = [
-            post(product, events(BROKEN, hostname="broken")), post(product, events(GOOD, hostname="fine")),
-            post(product, events(DEBUG, level="debug")), post(product, b'{"a":"say "hi""}'),
-        ]  # fmt: skip
+            post(product, events(BROKEN, hostname="broken")),
+            post(product, events(GOOD, hostname="fine")),
+            post(product, events(DEBUG, level="debug")),
+            post(product, b'{"a":"say "hi""}'),
+        ]
         before = settled(store, indexed=GOOD, filtered=DEBUG, dead_lettered=BROKEN)
         product.process.kill_family()
         product = Embedded(tmp_path / "data", env=environment(**filters))

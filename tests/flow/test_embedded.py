@@ -39,10 +39,22 @@ def product(tmp_path: Path) -> Iterator[Embedded]:
 
 def post(product: Embedded, body: str, key: str | None = None) -> tuple[int, dict[str, object]]:
     done = subprocess.run(
-        ["curl", "-sS", "-w", "\n%{http_code}", "-H", f"X-My-Log-Input-Key: {key or product.key}",
-         "--data-binary", "@-", f"http://127.0.0.1:{product.ingest_port}/events"],
-        input=body, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            "curl",
+            "-sS",
+            "-w",
+            "\n%{http_code}",
+            "-H",
+            f"X-My-Log-Input-Key: {key or product.key}",
+            "--data-binary",
+            "@-",
+            f"http://127.0.0.1:{product.ingest_port}/events",
+        ],
+        input=body,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     answer, _, status = done.stdout.rpartition("\n")
     return int(status), json.loads(answer)
 
@@ -158,13 +170,22 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
     absent = subprocess.run(
         [*LOGWEIR, "doctor", "--json", "--data-dir", str(tmp_path)],
         env=environment(LOGWEIR_QUEUE_URL="kafka://127.0.0.1:1/events"),
-        capture_output=True, text=True, timeout=90,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
     queue = next(row for row in map(json.loads, absent.stdout.splitlines()) if row["what"] == "queue")
 
     assert {row["what"] for row in rows} == {
-        "configuration", "keys", "certificate", "disk", "queue", "store", "dead letters", "clock",
-    }  # fmt: skip
+        "configuration",
+        "keys",
+        "certificate",
+        "disk",
+        "queue",
+        "store",
+        "dead letters",
+        "clock",
+    }
     assert not [row for row in rows if row["state"] == "fault"]
     assert absent.returncode == 1
     assert queue["state"] == "fault"
@@ -174,12 +195,19 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
 
 APPLICATION = json.dumps(
     {
-        "category": "application", "hostname": "shop-1.example.com", "tags": ["checkout", "eu"],
-        "module": "checkout.pay", "source": "/srv/shop/checkout/pay.py", "severity": "INFO", "processid": 4711,
-        "processname": "gunicorn", "timestamp": 1763856000.125, "summary": "order 42 paid",
+        "category": "application",
+        "hostname": "shop-1.example.com",
+        "tags": ["checkout", "eu"],
+        "module": "checkout.pay",
+        "source": "/srv/shop/checkout/pay.py",
+        "severity": "INFO",
+        "processid": 4711,
+        "processname": "gunicorn",
+        "timestamp": 1763856000.125,
+        "summary": "order 42 paid",
         "details": {"relativeCreatedTimestamp": 812.5, "loglevel": "INFO", "linenumber": 88},
     }
-)  # fmt: skip
+)
 RSYSLOG = (
     '{"category":"syslog","tags":"audit","processname":"sshd","processid":"-","PRI":"38","PRI-Text":"auth.info",'
     '"severity":"6","hostname":"bastion","summary":" Accepted publickey for root from 10.0.0.7",'

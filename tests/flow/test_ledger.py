@@ -226,10 +226,14 @@ class Product(RuleBasedStateMachine):
         self.topic_count += 1
         self.partitions = [Partition() for _ in range(PARTITIONS)]
         self.pipeline = Pipeline(
-            store=self.store, enrich=Enricher((self.enrich,)), topic_id=self.topic_id, events_max=100,
-            clock=lambda: self.now, filters=Filters.of_file(self.settings.worker.filters_file),
+            store=self.store,
+            enrich=Enricher((self.enrich,)),
+            topic_id=self.topic_id,
+            events_max=100,
+            clock=lambda: self.now,
+            filters=Filters.of_file(self.settings.worker.filters_file),
             event_fields=EVENT_FIELDS,
-        )  # fmt: skip
+        )
 
     @property
     def topic_id(self) -> str:
@@ -247,9 +251,14 @@ class Product(RuleBasedStateMachine):
         return any(door.spool for door in self.doors)
 
     # --- in front of the queue -------------------------------------------------------------------------------------
-    @rule(at=st.integers(0, 1), count=st.integers(1, 3), withheld=st.integers(0, 2), fate=st.sampled_from(
-        ("queue", "queue", "queue", "spool", "twice", "refused", "refused yet queued", "spool and queue")
-    ))  # fmt: skip
+    @rule(
+        at=st.integers(0, 1),
+        count=st.integers(1, 3),
+        withheld=st.integers(0, 2),
+        fate=st.sampled_from(
+            ("queue", "queue", "queue", "spool", "twice", "refused", "refused yet queued", "spool and queue")
+        ),
+    )
     def send(self, at: int, count: int, withheld: int, fate: str) -> None:
         """An emitter makes some events it never sends, then some that it sends."""
         sender = self.senders[at]
@@ -356,18 +365,33 @@ class Product(RuleBasedStateMachine):
         self.post(sender, 1, 1, "queue")
 
     def batch(
-        self, events: list[bytes], sender: Sender | None, *, sequence_first: int | None = None,
-        epoch: str | None = None, key: str = "app",
-    ) -> Batch:  # fmt: skip
+        self,
+        events: list[bytes],
+        sender: Sender | None,
+        *,
+        sequence_first: int | None = None,
+        epoch: str | None = None,
+        key: str = "app",
+    ) -> Batch:
         """What a sender says of its run, unless ``epoch`` is one of before."""
         teller = sender if sender and epoch in (None, sender.epoch_name) else None
         return Batch(
-            id=os.urandom(16), received_us=self.now, key=key, emitter=sender.name if sender else None,
-            epoch=(epoch or sender.epoch_name) if sender else None, sequence_first=sequence_first,
-            high=teller.high if teller else None, previous=teller.previous if teller else None,
-            dropped={"full": teller.dropped} if teller and teller.dropped else None, bye=False,
-            source_address="10.0.0.1", format="json", stamp=None, index_first=0, events=events,
-        )  # fmt: skip
+            id=os.urandom(16),
+            received_us=self.now,
+            key=key,
+            emitter=sender.name if sender else None,
+            epoch=(epoch or sender.epoch_name) if sender else None,
+            sequence_first=sequence_first,
+            high=teller.high if teller else None,
+            previous=teller.previous if teller else None,
+            dropped={"full": teller.dropped} if teller and teller.dropped else None,
+            bye=False,
+            source_address="10.0.0.1",
+            format="json",
+            stamp=None,
+            index_first=0,
+            events=events,
+        )
 
     def put(self, partition: int, one: Batch, fate: str) -> None:
         """A live door numbers a batch and brings it into the queue, or into its spool, or fails to."""
@@ -456,9 +480,13 @@ class Product(RuleBasedStateMachine):
         state = self.partitions[partition]
         if state.ledger is None:
             state.ledger = PartitionLedger.claim(
-                store=self.store, group=GROUP, topic_id=self.topic_id, partition=partition, owner="w",
+                store=self.store,
+                group=GROUP,
+                topic_id=self.topic_id,
+                partition=partition,
+                owner="w",
                 settings=self.limits,
-            )  # fmt: skip
+            )
             state.read = state.ledger.next_offset or 0
             state.works, state.indexed = [], []
         return state
@@ -620,9 +648,12 @@ class Product(RuleBasedStateMachine):
                 self.read_all(partition)
         ledgers = [ledger for at in range(PARTITIONS) if (ledger := self.claimed(at).ledger)]
         merger = HourMerger(
-            store=self.store, group=GROUP, owner="w", settings=self.limits,
+            store=self.store,
+            group=GROUP,
+            owner="w",
+            settings=self.limits,
             clock=lambda: self.now + ahead * 60 * MINUTE_US,
-        )  # fmt: skip
+        )
         before = self.books().row
         try:
             with self.store.dying(crashes_after):
@@ -966,8 +997,10 @@ def numbers_of(ranges: Iterable[tuple[int, int]]) -> set[int]:
 
 # Without shrinking, which takes minutes here: take Phase.shrink in to look into a failure.
 Product.TestCase.settings = settings(
-    max_examples=size(40, 2000), stateful_step_count=40, deadline=None,
+    max_examples=size(40, 2000),
+    stateful_step_count=40,
+    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
-)  # fmt: skip
+)
 TestBooks = pytest.mark.sized(pytest.mark.timeout(size(240, 3600))(Product.TestCase))

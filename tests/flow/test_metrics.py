@@ -18,28 +18,49 @@ from tests.flow.product import Embedded, environment, free_port, status_of
 # What may be 0, or not there, while nothing fails, nothing is full and nobody acts; all else the traffic gives a value.
 QUIET = {
     # The ways of the queue and the spool when the queue is away, and damage.
-    "logweir_ingest_queue_fill_ratio", "logweir_ingest_spool_size_bytes", "logweir_ingest_spool_fill_ratio",
-    "logweir_ingest_spool_oldest_seconds", "logweir_ingest_spool_records_total",
-    "logweir_ingest_spool_failures_total", "logweir_ingest_spool_damaged_bytes_total",
-    "logweir_ingest_unconfirmed_events_total", "logweir_events_unconfirmed_total",
+    "logweir_ingest_queue_fill_ratio",
+    "logweir_ingest_spool_size_bytes",
+    "logweir_ingest_spool_fill_ratio",
+    "logweir_ingest_spool_oldest_seconds",
+    "logweir_ingest_spool_records_total",
+    "logweir_ingest_spool_failures_total",
+    "logweir_ingest_spool_damaged_bytes_total",
+    "logweir_ingest_unconfirmed_events_total",
+    "logweir_events_unconfirmed_total",
     "logweir_ingest_processes_died_total",
     # Limits that are reached.
-    "logweir_ingest_failed_addresses_forgotten_total", "logweir_ingest_receipts_unanswered_total",
-    "logweir_worker_emitters_untracked_total", "logweir_worker_sources_untracked_total",
-    "logweir_worker_receipt_outcomes_unkept_total", "logweir_worker_paused", "logweir_series_capped",
+    "logweir_ingest_failed_addresses_forgotten_total",
+    "logweir_ingest_receipts_unanswered_total",
+    "logweir_worker_emitters_untracked_total",
+    "logweir_worker_sources_untracked_total",
+    "logweir_worker_receipt_outcomes_unkept_total",
+    "logweir_worker_paused",
+    "logweir_series_capped",
     "logweir_worker_windows_unaudited_total",
     # What people do, and what takes minutes or days.
     "logweir_worker_windows_audited_total",
-    "logweir_worker_filters_stale", "logweir_worker_dead_letters_deleted_total", "logweir_events_corrected_total",
-    "logweir_events_undecided", "logweir_silence_findings", "logweir_emitter_silence_seconds", "logweir_sources",
+    "logweir_worker_filters_stale",
+    "logweir_worker_dead_letters_deleted_total",
+    "logweir_events_corrected_total",
+    "logweir_events_undecided",
+    "logweir_silence_findings",
+    "logweir_emitter_silence_seconds",
+    "logweir_sources",
     # Records that come twice, and losses behind the door.
-    "logweir_worker_records_repeated_total", "logweir_worker_claims_lost_total", "logweir_store_bulk_retries_total",
-    "logweir_worker_offsets_expired_total", "logweir_queue_expired_offsets_total", "logweir_events_lost_in_queue_total",
+    "logweir_worker_records_repeated_total",
+    "logweir_worker_claims_lost_total",
+    "logweir_store_bulk_retries_total",
+    "logweir_worker_offsets_expired_total",
+    "logweir_queue_expired_offsets_total",
+    "logweir_events_lost_in_queue_total",
     "logweir_events_recovered_in_queue_total",
-    "logweir_ledger_imbalance_events", "logweir_events_in_flight", "logweir_events_missing",
+    "logweir_ledger_imbalance_events",
+    "logweir_events_in_flight",
+    "logweir_events_missing",
     # Where everything is read.
-    "logweir_queue_lag_records", "logweir_queue_head_age_seconds",
-}  # fmt: skip
+    "logweir_queue_lag_records",
+    "logweir_queue_head_age_seconds",
+}
 FILTERS = '[[rule]]\nname = "probes"\nquery = "summary:probe"\n'
 
 
@@ -51,10 +72,14 @@ class Scraped:
         filters.write_text(FILTERS)
         self.worker_port, self.exporter_port = free_port(), free_port()
         env = environment(
-            LOGWEIR_WORKER_METRICS_PORT=str(self.worker_port), LOGWEIR_EXPORTER_PORT=str(self.exporter_port),
-            LOGWEIR_EXPORTER_INTERVAL_S="0.2", LOGWEIR_INGEST_CANARY_INTERVAL_S="0.2", LOGWEIR_QUEUE_PARTITIONS="2",
-            LOGWEIR_WORKER_FILTERS_FILE=str(filters), LOGWEIR_ACCOUNTING_LATE_AFTER_S="1",
-        )  # fmt: skip
+            LOGWEIR_WORKER_METRICS_PORT=str(self.worker_port),
+            LOGWEIR_EXPORTER_PORT=str(self.exporter_port),
+            LOGWEIR_EXPORTER_INTERVAL_S="0.2",
+            LOGWEIR_INGEST_CANARY_INTERVAL_S="0.2",
+            LOGWEIR_QUEUE_PARTITIONS="2",
+            LOGWEIR_WORKER_FILTERS_FILE=str(filters),
+            LOGWEIR_ACCOUNTING_LATE_AFTER_S="1",
+        )
         self.product = Embedded(folder / "data", extra=["--tls"], env=env)
         self.product.start()
 

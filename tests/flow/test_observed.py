@@ -47,9 +47,12 @@ ONE = [{"summary": "who am I"}]
 NOBODYS = "lw_" + "x" * 43
 # What the traffic has to set off; those that wait for minutes are pending.
 SPEAKING = {
-    "LogweirLossExact": "pending", "LogweirLossFastBurn": "firing", "LogweirDeadLetters": "firing",
-    "LogweirIdentityConflicts": "firing", "LogweirRejecting": "pending",
-}  # fmt: skip
+    "LogweirLossExact": "pending",
+    "LogweirLossFastBurn": "firing",
+    "LogweirDeadLetters": "firing",
+    "LogweirIdentityConflicts": "firing",
+    "LogweirRejecting": "pending",
+}
 # And whose own expression gives something, at once.
 ALERTING = {*SPEAKING, "LogweirLossSlowBurn", "LogweirLossBudgetBurn"}
 
@@ -64,14 +67,20 @@ class Observed:
         tls.prepare("127.0.0.1")
         ports = {part: free_port() for part in ("ingest", "tls", "worker", "console", "exporter")}
         self.env = environment(
-            LOGWEIR_QUEUE_URL=f"kafka://{broker}/{name}", LOGWEIR_STORE_URL=store_url, LOGWEIR_WORKER_GROUP=name,
+            LOGWEIR_QUEUE_URL=f"kafka://{broker}/{name}",
+            LOGWEIR_STORE_URL=store_url,
+            LOGWEIR_WORKER_GROUP=name,
             LOGWEIR_STORE_INDEX_PREFIX=f"{name}-",
-            LOGWEIR_QUEUE_PARTITIONS="2", LOGWEIR_DATA_DIR=str(folder), LOGWEIR_WORKER_FILTERS_FILE=str(filters),
-            LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), LOGWEIR_INGEST_CANARY_INTERVAL_S="0.5",
+            LOGWEIR_QUEUE_PARTITIONS="2",
+            LOGWEIR_DATA_DIR=str(folder),
+            LOGWEIR_WORKER_FILTERS_FILE=str(filters),
+            LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S),
+            LOGWEIR_INGEST_CANARY_INTERVAL_S="0.5",
             LOGWEIR_ACCOUNTING_EVENT_FIELDS="syslog sequence=details.seqnum emitter=hostname epoch=details.boot",
-            LOGWEIR_EXPORTER_INTERVAL_S="0.5", LOGWEIR_EXPORTER_PORT=str(ports["exporter"]),
+            LOGWEIR_EXPORTER_INTERVAL_S="0.5",
+            LOGWEIR_EXPORTER_PORT=str(ports["exporter"]),
             LOGWEIR_WORKER_METRICS_PORT=str(ports["worker"]),
-        )  # fmt: skip
+        )
         self.topic, self.broker = name, broker
         # What the door has to count: the bytes of each event that it accepted.
         self.accepted_bytes = 0
@@ -184,9 +193,17 @@ def send_known_traffic(system: Observed) -> list[int]:
     write_what_no_door_writes(system)
     # More than a request to the console may hold.
     subprocess.run(
-        ["curl", "-s", "-o", "/dev/null", "-H", f"X-Large: {'x' * 100_000}", f"http://127.0.0.1:{system.ports['console']}/"],
+        [
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-H",
+            f"X-Large: {'x' * 100_000}",
+            f"http://127.0.0.1:{system.ports['console']}/",
+        ],
         check=False,
-    )  # fmt: skip
+    )
     with urllib.request.urlopen(f"https://127.0.0.1:{system.ports['tls']}/readyz", context=_unchecked()) as answer:
         assert answer.status == 200
     return answers
@@ -337,9 +354,11 @@ def assert_processes(system: Observed) -> None:
     assert system.figure("logweir_ingest_accepted_bytes_total") == system.accepted_bytes
     assert system.counted("logweir_worker_filtered_events_total", "rule") == {"probes": 3}
     assert system.counted("logweir_worker_dead_letters_total", "reason", "stage") == {
-        ("body_refused", "ingest"): 1, ("event_unreadable", "decode"): 1, ("identity_conflict", "index"): 2,
+        ("body_refused", "ingest"): 1,
+        ("event_unreadable", "decode"): 1,
+        ("identity_conflict", "index"): 2,
         ("record_corrupt", "decode"): 1,
-    }  # fmt: skip
+    }
     assert system.counted("logweir_events_total", "outcome") == settled
     assert system.counted("logweir_worker_events_total", "outcome") == settled
     assert system.counted("logweir_event_latency_seconds_count", "path") == {"door_to_queued": 41, "door_to_stored": 43}
@@ -366,16 +385,27 @@ def assert_books(system: Observed, *, accepted: int, indexed: int, in_queue: int
     until(lambda: system.figure("logweir_queue_head_age_seconds") == 0, wait_s=60)
 
     assert shown(system, "The first equation") == {
-        "accepted": accepted, "unconfirmed": 0, "indexed": indexed, "duplicate": 5, "filtered": 3, "dead_lettered": 3,
-        "in flight": 0, "lost in the queue": in_queue, "undecided": 0,
-    }  # fmt: skip
+        "accepted": accepted,
+        "unconfirmed": 0,
+        "indexed": indexed,
+        "duplicate": 5,
+        "filtered": 3,
+        "dead_lettered": 3,
+        "in flight": 0,
+        "lost in the queue": in_queue,
+        "undecided": 0,
+    }
 
 
 def assert_second_equation(system: Observed, *, created: int, lost: int) -> None:
     """Per class, what the panel adds up; D is in none of it."""
     assert shown(system, "The second equation") == {
-        "created": created, "dropped": 2, "lost": lost, "recovered": 1, "missing": 0,
-    }  # fmt: skip
+        "created": created,
+        "dropped": 2,
+        "lost": lost,
+        "recovered": 1,
+        "missing": 0,
+    }
     assert system.counted("logweir_events_expected_total", "class") == {"A": created - 4, "B": 4}
     assert system.figure("logweir_events_lost_total", **{"class": "B"}) == 1
     assert shown(system, "Books do not balance by") == {"events": 0}
@@ -393,10 +423,16 @@ def assert_no_restart_changes_a_total(system: Observed) -> None:
 
     assert after == before
     assert {series.partition("{")[0] for series, value in before.items() if value} == {
-        "logweir_events_accepted_total", "logweir_events_total", "logweir_events_expected_total",
-        "logweir_events_lost_total", "logweir_events_lost_in_queue_total", "logweir_events_recovered_total",
-        "logweir_events_dropped_total", "logweir_identity_conflicts_total", "logweir_queue_expired_offsets_total",
-    }  # fmt: skip
+        "logweir_events_accepted_total",
+        "logweir_events_total",
+        "logweir_events_expected_total",
+        "logweir_events_lost_total",
+        "logweir_events_lost_in_queue_total",
+        "logweir_events_recovered_total",
+        "logweir_events_dropped_total",
+        "logweir_identity_conflicts_total",
+        "logweir_queue_expired_offsets_total",
+    }
     # As Prometheus saw it all the while.
     assert [name for name in names if system.figure(f'resets({name}{{job="logweir-exporter"}}[15m])')] == []
 

@@ -140,8 +140,10 @@ def test_every_acknowledged_event_reaches_the_queue_in_order(outage: Outage) -> 
         assert first[identity] == text
     arrived = collections.Counter(first.values())
     acknowledged = sum(len(emitter.accepted) for emitter in emitters)
-    print(f"{acknowledged} acknowledged of {sum(emitter.created for emitter in emitters)} events, {spooled_bytes} bytes"
-          f" spooled, {len(events)} in the queue, {len(events) - len(first)} of them again")  # fmt: skip
+    print(
+        f"{acknowledged} acknowledged of {sum(emitter.created for emitter in emitters)} events, {spooled_bytes} bytes"
+        f" spooled, {len(events)} in the queue, {len(events) - len(first)} of them again"
+    )
     assert max(arrived.values()) == 1
     for emitter in emitters:
         assert set(emitter.accepted) <= arrived.keys(), f"lost: {sorted(set(emitter.accepted) - arrived.keys())[:5]}"

@@ -44,7 +44,7 @@ def test_workers_that_come_go_and_stand_still_change_no_number(cluster: ClusterS
     end_s = time.monotonic() + REBALANCE_S
     outcome = torture(
         cluster, until=lambda turns: turns >= TURNS_MIN and time.monotonic() > end_s, pause_s=0.5, names=unrest()
-    )  # fmt: skip
+    )
     log = cluster.log()
 
     assert outcome.kills["zombie"] >= size(1, 2)

@@ -132,10 +132,13 @@ def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]
         kafka, elasticsearch = request.getfixturevalue("kafka"), request.getfixturevalue("elasticsearch")
         name = f"replay-{uuid4().hex[:8]}"
         variables = {
-            "LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/{name}", "LOGWEIR_STORE_URL": elasticsearch.url,
-            "LOGWEIR_QUEUE_PARTITIONS": "2", "LOGWEIR_WORKER_GROUP": name, "LOGWEIR_DATA_DIR": str(tmp_path),
+            "LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/{name}",
+            "LOGWEIR_STORE_URL": elasticsearch.url,
+            "LOGWEIR_QUEUE_PARTITIONS": "2",
+            "LOGWEIR_WORKER_GROUP": name,
+            "LOGWEIR_DATA_DIR": str(tmp_path),
             "LOGWEIR_STORE_INDEX_PREFIX": own_index_prefix(elasticsearch, request),
-        }  # fmt: skip
+        }
         made = Product(variables, tmp_path)
         made.key = logweir("keys", "add", "flow", env=made.env()).strip()
         made.ports = [free_port()]
@@ -201,9 +204,11 @@ def test_retention_that_took_a_part_is_said_and_the_rest_is_replayed(kafka: Any,
 
     name = f"replay-{uuid4().hex[:8]}"
     variables = {
-        "LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/{name}", "LOGWEIR_QUEUE_PARTITIONS": "1",
-        "LOGWEIR_DATA_DIR": str(tmp_path), "LOGWEIR_STORE_URL": f"sqlite:///{tmp_path}/store",
-    }  # fmt: skip
+        "LOGWEIR_QUEUE_URL": f"kafka://{kafka.bootstrap}/{name}",
+        "LOGWEIR_QUEUE_PARTITIONS": "1",
+        "LOGWEIR_DATA_DIR": str(tmp_path),
+        "LOGWEIR_STORE_URL": f"sqlite:///{tmp_path}/store",
+    }
     product = Product(variables, tmp_path)
     key, port = logweir("keys", "add", "flow", env=product.env()).strip(), free_port()
     words = [("ingest", "--port", str(port)), ("worker",)]

@@ -14,9 +14,16 @@ def outcome(**audit: Any) -> Outcome:
     """A run in which all is right, but for what its audit says."""
     emitters = [{"emitter": "e0", "lost_ranges": [["run", 3, 4], ["run", 9, 9]]}]
     said = {
-        "balanced": True, "imbalance": 0, "in_flight": 0, "missing": 0, "lost": 3, "indexed": 2000, "duplicate": 5,
-        "emitters": emitters, "windows": {"balanced": 12, "closed afterwards": 3},
-    }  # fmt: skip
+        "balanced": True,
+        "imbalance": 0,
+        "in_flight": 0,
+        "missing": 0,
+        "lost": 3,
+        "indexed": 2000,
+        "duplicate": 5,
+        "emitters": emitters,
+        "windows": {"balanced": 12, "closed afterwards": 3},
+    }
     return Outcome(events=2003, acknowledged=2000, stored=2000, withheld={"e0": [3, 4, 9]}, audit={**said, **audit})
 
 
@@ -32,12 +39,19 @@ def test_a_run_in_which_all_holds_has_no_fault() -> None:
 @pytest.mark.parametrize(
     "audit",
     [
-        {"balanced": False}, {"imbalance": 1}, {"in_flight": 1}, {"missing": 1}, {"lost": 2}, {"indexed": 1999},
-        {"emitters": [{"emitter": "e0", "lost_ranges": [["run", 3, 5]]}]}, {"emitters": []},
-        {"windows": {"balanced": 12, "open": 1}}, {"windows": {"open: process gone": 1}},
+        {"balanced": False},
+        {"imbalance": 1},
+        {"in_flight": 1},
+        {"missing": 1},
+        {"lost": 2},
+        {"indexed": 1999},
+        {"emitters": [{"emitter": "e0", "lost_ranges": [["run", 3, 5]]}]},
+        {"emitters": []},
+        {"windows": {"balanced": 12, "open": 1}},
+        {"windows": {"open: process gone": 1}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_whatever_the_audit_says_wrongly_is_one_fault(audit: dict[str, Any]) -> None:
     """Also losses that are as many as were made, and other ones."""
     assert len(faults(outcome(**audit))) == 1

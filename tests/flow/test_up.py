@@ -65,10 +65,17 @@ def test_a_start_that_is_interrupted_leaves_no_key_that_nobody_saw(tmp_path: Pat
     """Ctrl-C before the parts are ready, and the next start still has a first key to show."""
     product = Embedded(tmp_path / "data")
     process = Process(
-        ["up", "--data-dir", str(product.data_dir), "--ingest-port", str(product.ingest_port),
-         "--console-port", str(product.console_port)],
+        [
+            "up",
+            "--data-dir",
+            str(product.data_dir),
+            "--ingest-port",
+            str(product.ingest_port),
+            "--console-port",
+            str(product.console_port),
+        ],
         tmp_path / "log",
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 30
     while len(process.family()) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -110,9 +117,13 @@ def test_a_hangup_reloads_ingest_unless_the_terminal_is_gone(tmp_path: Path) -> 
     with (tmp_path / "log").open("w") as output:
         up = subprocess.Popen(
             [*LOGWEIR, "up", "--data-dir", str(tmp_path / "data"), *ports],
-            stdin=inner, stdout=output, stderr=output, env=environment(), start_new_session=True,
+            stdin=inner,
+            stdout=output,
+            stderr=output,
+            env=environment(),
+            start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),
-        )  # fmt: skip
+        )
     os.close(inner)
     try:
         wait_for_line(tmp_path / "log", "logweir is running")

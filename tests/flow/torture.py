@@ -128,14 +128,22 @@ class Outcome:
 
     def __str__(self) -> str:
         return json.dumps(
-            {"kills": self.kills.total(), "by_part": dict(self.kills), "events": self.events,
-             "acknowledged": self.acknowledged,
-             "durable": dict(self.durable), "stored": self.stored, "twice": len(self.twice), "lost": len(self.lost),
-             "differing_windows": len(self.differences), "windows": self.audit.get("windows"),
-             "withheld": sum(map(len, self.withheld.values())),
-             **{name: self.audit.get(name) for name in _SAID},
-             "reported_lost": self.audit.get("lost")}
-        )  # fmt: skip
+            {
+                "kills": self.kills.total(),
+                "by_part": dict(self.kills),
+                "events": self.events,
+                "acknowledged": self.acknowledged,
+                "durable": dict(self.durable),
+                "stored": self.stored,
+                "twice": len(self.twice),
+                "lost": len(self.lost),
+                "differing_windows": len(self.differences),
+                "windows": self.audit.get("windows"),
+                "withheld": sum(map(len, self.withheld.values())),
+                **{name: self.audit.get(name) for name in _SAID},
+                "reported_lost": self.audit.get("lost"),
+            }
+        )
 
 
 @contextlib.contextmanager
@@ -183,11 +191,16 @@ def torture(
     names = names or random_names(system)
     emitters = [
         Emitter(
-            system.ports, system.key, f"e{n}", is_numbered=n < EMITTERS - 2, withholds=True, pause_s=0.01,
+            system.ports,
+            system.key,
+            f"e{n}",
+            is_numbered=n < EMITTERS - 2,
+            withholds=True,
+            pause_s=0.01,
             category=system.category,
         )
         for n in range(EMITTERS)
-    ]  # fmt: skip
+    ]
     for emitter in emitters:
         emitter.start()
     while not until(outcome.kills.total()):

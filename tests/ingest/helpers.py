@@ -66,11 +66,26 @@ class Door:
         if not self.key:
             self.key = keys.add("default")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "logweir.cli", "ingest", "--data-dir", str(self.data_dir), "--port", str(self.port),
-             "--face", self.face, "--die-with-parent", *flags],
+            [
+                sys.executable,
+                "-m",
+                "logweir.cli",
+                "ingest",
+                "--data-dir",
+                str(self.data_dir),
+                "--port",
+                str(self.port),
+                "--face",
+                self.face,
+                "--die-with-parent",
+                *flags,
+            ],
             env={**os.environ, "PYTHONPATH": SOURCES, **PATIENT, **self.environment},
-            stderr=(self.data_dir / "log").open("w"), cwd=self.data_dir, text=True, **options,
-        )  # fmt: skip
+            stderr=(self.data_dir / "log").open("w"),
+            cwd=self.data_dir,
+            text=True,
+            **options,
+        )
         if wait:
             self.port = int(self.wait_for(r"Listening on https?://\S+:(\d+)\n").group(1))
         return self
@@ -117,9 +132,14 @@ class Door:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
     def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, *,
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        *,
         connection: http.client.HTTPConnection | None = None,
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         used = connection or self.connection()
         used.request(method, path, body, headers or {})
         response = used.getresponse()

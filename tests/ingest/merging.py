@@ -84,10 +84,19 @@ class FaultyQueue(SqliteQueue):
 class Bench:
     """A merger over an embedded queue, with a clock that stands."""
 
-    def __init__(self, folder: Path, *, queue_timeout_s: float = 5, record_size_bytes_max: int = 900_000,
-                 pending_size_bytes_max: int = 64 * MEBIBYTE, spool_size_bytes_max: int = 64 * MEBIBYTE,
-                 spool_timeout_s: float = 5, name: str = "1",
-                 partitions: int = PARTITIONS, generation: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        queue_timeout_s: float = 5,
+        record_size_bytes_max: int = 900_000,
+        pending_size_bytes_max: int = 64 * MEBIBYTE,
+        spool_size_bytes_max: int = 64 * MEBIBYTE,
+        spool_timeout_s: float = 5,
+        name: str = "1",
+        partitions: int = PARTITIONS,
+        generation: int = 0,
+    ) -> None:
         self.path = folder / "queue.sqlite"
         self.clock = Clock()
         settings = QueueSettings(
@@ -100,16 +109,24 @@ class Bench:
         ingest_epoch = os.urandom(16)
         self.disk = Spool(
             self.spool, name=f"{int(name):017}-{ingest_epoch.hex()}", generation=Generation("door", generation)
-        )  # fmt: skip
+        )
         self.enqueuer = Enqueuer(
-            self.link, self.disk, self.room, ingest_epoch=ingest_epoch, queue=settings.url,
+            self.link,
+            self.disk,
+            self.room,
+            ingest_epoch=ingest_epoch,
+            queue=settings.url,
             queue_timeout_s=queue_timeout_s,
-        )  # fmt: skip
+        )
         self.merger = Merger(
-            self.enqueuer, ingest_epoch=ingest_epoch, clock=self.clock,
-            answer_timeout_s=queue_timeout_s + spool_timeout_s, record_size_bytes_max=record_size_bytes_max,
-            pending_size_bytes_max=pending_size_bytes_max, keys_with_numbers=("syslog",),
-        )  # fmt: skip
+            self.enqueuer,
+            ingest_epoch=ingest_epoch,
+            clock=self.clock,
+            answer_timeout_s=queue_timeout_s + spool_timeout_s,
+            record_size_bytes_max=record_size_bytes_max,
+            pending_size_bytes_max=pending_size_bytes_max,
+            keys_with_numbers=("syslog",),
+        )
         self._ids = itertools.count(1)
         self.disk_fails: Callable[[Record], bool] = lambda _: False
         self._write, self.disk.write = self.disk.write, self._write_or_fail  # type: ignore[method-assign]
@@ -127,9 +144,22 @@ class Bench:
     ) -> Batch:
         epoch = None if sequence_first is None else "run"
         return Batch(
-            next(self._ids).to_bytes(16, "big"), self.clock(), key, emitter, epoch, sequence_first, None, None, None,
-            False, "127.0.0.1", "json", None, 0, list(events),
-        )  # fmt: skip
+            next(self._ids).to_bytes(16, "big"),
+            self.clock(),
+            key,
+            emitter,
+            epoch,
+            sequence_first,
+            None,
+            None,
+            None,
+            False,
+            "127.0.0.1",
+            "json",
+            None,
+            0,
+            list(events),
+        )
 
     def submit(self, batch: Batch) -> Future[Result]:
         future: Future[Result] = Future()

@@ -52,9 +52,13 @@ def door_of(kind: type[Door], tmp_path: Path) -> tuple[Door, str]:
     settings = config.load(overrides={"data_dir": tmp_path}, environment={})
     queue = open_queue(settings.queue)
     merger = Merger(
-        open_enqueuer(settings, queue, ingest_epoch=bytes(16), generation=Generation()), ingest_epoch=bytes(16),
-        clock=now_us, answer_timeout_s=1, record_size_bytes_max=900_000, pending_size_bytes_max=10**6,
-    )  # fmt: skip
+        open_enqueuer(settings, queue, ingest_epoch=bytes(16), generation=Generation()),
+        ingest_epoch=bytes(16),
+        clock=now_us,
+        answer_timeout_s=1,
+        record_size_bytes_max=900_000,
+        pending_size_bytes_max=10**6,
+    )
     keys = KeyReader.of(settings)
     door = kind(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
     return door, key
@@ -106,18 +110,29 @@ EVENT = b'{"timestamp":"2026-01-01T00:00:00Z","hostname":"h","summary":"%b","det
 USUAL = b"[" + b",".join([EVENT] * 500) + b"]"
 TOKENS = b"{" + b",".join([b'"":""'] * 40_000) + b"}"
 MOMENTS = {
-    "nothing": (b"", ""), "one": (EVENT, ""), "broken": (EVENT[:-1], ""), "lone surrogate": (b'{"a":"\\ud800"}', ""),
-    "array": (USUAL, ""), "lines": ((EVENT + b"\n") * 500, ""), "gzip": (gzip.compress(USUAL), "gzip"),
-    "zstd": (zstandard.compress(USUAL), "zstd"), "many values": (TOKENS, ""),
-}  # fmt: skip
+    "nothing": (b"", ""),
+    "one": (EVENT, ""),
+    "broken": (EVENT[:-1], ""),
+    "lone surrogate": (b'{"a":"\\ud800"}', ""),
+    "array": (USUAL, ""),
+    "lines": ((EVENT + b"\n") * 500, ""),
+    "gzip": (gzip.compress(USUAL), "gzip"),
+    "zstd": (zstandard.compress(USUAL), "zstd"),
+    "many values": (TOKENS, ""),
+}
 LONG = {
-    "large": (b"[" + b",".join([EVENT] * 700) + b"]", ""), "many": (b'{"a":1}' * 1001, ""),
-    "broken at its end": (USUAL[:-1] + b",]", ""), "of many values, broken": (TOKENS[:-1] + b",}", ""),
-    "surrogate among many": (USUAL.replace(b"xx", b"\\ud800", 1), ""), "no UTF-8": (USUAL[:-2] + b"\xff}]", ""),
-    "large unpacked": (gzip.compress(USUAL * 2), "gzip"), "bomb": (zstandard.compress(b" " * 2**24), "zstd"),
-    "many parts": (zstandard.compress(b"{}") * 1001, "zstd"), "one broken, packed": (gzip.compress(EVENT[:-1]), "gzip"),
+    "large": (b"[" + b",".join([EVENT] * 700) + b"]", ""),
+    "many": (b'{"a":1}' * 1001, ""),
+    "broken at its end": (USUAL[:-1] + b",]", ""),
+    "of many values, broken": (TOKENS[:-1] + b",}", ""),
+    "surrogate among many": (USUAL.replace(b"xx", b"\\ud800", 1), ""),
+    "no UTF-8": (USUAL[:-2] + b"\xff}]", ""),
+    "large unpacked": (gzip.compress(USUAL * 2), "gzip"),
+    "bomb": (zstandard.compress(b" " * 2**24), "zstd"),
+    "many parts": (zstandard.compress(b"{}") * 1001, "zstd"),
+    "one broken, packed": (gzip.compress(EVENT[:-1]), "gzip"),
     "not packed": (b"{}", "gzip"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", [*MOMENTS, *LONG])

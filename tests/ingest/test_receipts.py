@@ -60,9 +60,13 @@ class Books:
 
     def ledger(self, topic_id: str = "t", exceptions_max: int = 5000) -> PartitionLedger:
         return PartitionLedger.claim(
-            store=self.store, group="logweir", topic_id=topic_id, partition=PARTITION, owner="one",
+            store=self.store,
+            group="logweir",
+            topic_id=topic_id,
+            partition=PARTITION,
+            owner="one",
             settings=AccountingSettings(exceptions_max=exceptions_max),
-        )  # fmt: skip
+        )
 
     def index(self, *numbers: int) -> None:
         stream = stream_of(EPOCH, PARTITION)
@@ -83,16 +87,32 @@ def _with(one: Any, provenance: Provenance) -> Any:
 
 
 def settle(
-    ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outcome], reasons: dict[int, str] | None = None,
+    ledger: PartitionLedger,
+    offset: int,
+    first: int,
+    outcomes: list[Outcome],
+    reasons: dict[int, str] | None = None,
     window: int = WINDOW,
-) -> None:  # fmt: skip
+) -> None:
     body: Body = [
         Batch(
-            id=b"\x01" * 16, received_us=NOON_US, key="app", emitter=None, epoch=None, sequence_first=None, high=None,
-            previous=None, dropped=None, bye=False, source_address="127.0.0.1", format="json", stamp=None,
-            index_first=0, events=[b"{}"] * len(outcomes),
+            id=b"\x01" * 16,
+            received_us=NOON_US,
+            key="app",
+            emitter=None,
+            epoch=None,
+            sequence_first=None,
+            high=None,
+            previous=None,
+            dropped=None,
+            bye=False,
+            source_address="127.0.0.1",
+            format="json",
+            stamp=None,
+            index_first=0,
+            events=[b"{}"] * len(outcomes),
         )
-    ]  # fmt: skip
+    ]
     record = Record(Kind.DATA, EPOCH, first, len(outcomes), window, body)
     ledger.load([record])
     ledger.settle(record, offset, outcomes, reasons)
@@ -127,16 +147,21 @@ def test_a_batch_is_followed_from_the_queue_to_its_outcomes(books: Books) -> Non
     whole = books.of(2, 6)
 
     assert [answer["state"] for answer in (unclaimed, claimed, partly, whole)] == [
-        "queued", "queued", "processing", "settled",
-    ]  # fmt: skip
+        "queued",
+        "queued",
+        "processing",
+        "settled",
+    ]
     assert adds_up(unclaimed) == adds_up(claimed) == {"in_flight": 5}
     assert adds_up(partly) == {"indexed": 1, "duplicate": 1, "dead_lettered": 1, "in_flight": 2}
     assert adds_up(whole) == {"indexed": 2, "duplicate": 1, "filtered": 1, "dead_lettered": 1}
     assert whole["searchable"] == 2
     assert whole["detail"].startswith("5 accepted = 2 indexed + 1 duplicate + 1 filtered + 1 dead-lettered: ")
     assert {(row["outcome"], row["reason"], row["count"]) for row in whole["exceptions"]} == {
-        ("dead_lettered", "event_unreadable", 1), ("duplicate", None, 1), ("filtered", "debug lines", 1),
-    }  # fmt: skip
+        ("dead_lettered", "event_unreadable", 1),
+        ("duplicate", None, 1),
+        ("filtered", "debug lines", 1),
+    }
     assert whole["dead_letters"] == [f"{stream_of(EPOCH, PARTITION)}.3"]
     assert (whole["received"][:20], whole["window"]) == ("2026-01-31T12:00:00.", "2026-01-31T12:00:00Z")
     assert whole["processed_until"] == "2026-01-31T12:00:00Z"
@@ -164,8 +189,9 @@ def test_what_a_retry_has_changed_is_said_as_it_is_now(books: Books) -> None:
     assert adds_up(after) == {"indexed": 1, "duplicate": 1, "filtered": 1, "unknown": 2}
     assert (before["revised"], after["revised"]) == (0, 3)
     assert {(row["outcome"], row["reason"]) for row in after["exceptions"]} == {
-        ("duplicate", None), ("filtered", "debug lines"),
-    }  # fmt: skip
+        ("duplicate", None),
+        ("filtered", "debug lines"),
+    }
     assert (len(before["dead_letters"]), after["dead_letters"]) == (2, [])
 
 
@@ -228,9 +254,14 @@ def test_an_old_ledger_without_exceptions_is_read(embedded: Books) -> None:
     """Documents of an earlier version say what is settled; of what they do not have, nothing is made up."""
     id, place = window_id("logweir", "t", PARTITION, EPOCH, WINDOW), position_id("logweir", "t", PARTITION)
     body = {
-        "ingest_epoch": EPOCH.hex(), "window": WINDOW, "position": 1, "numbers": [[1, 3]], "outcomes": [],
-        "marker": None, "voids": [],
-    }  # fmt: skip
+        "ingest_epoch": EPOCH.hex(),
+        "window": WINDOW,
+        "position": 1,
+        "numbers": [[1, 3]],
+        "outcomes": [],
+        "marker": None,
+        "voids": [],
+    }
     embedded.store.write_ledger([LedgerDocument(id, 1, body), LedgerDocument(place, 1, {"next_offset": 1})])
 
     assert adds_up(embedded.of(1, 4)) == {"indexed": 3, "in_flight": 1}
@@ -270,8 +301,11 @@ def working(door: Door) -> Iterator[subprocess.Popen[bytes]]:
     with (door.data_dir / "worker.log").open("ab") as log:
         worker = subprocess.Popen(
             [*LOGWEIR, "worker", "--data-dir", str(door.data_dir)],
-            env={**os.environ, "PYTHONPATH": SOURCES, **FAST}, stdout=log, stderr=log, cwd=door.data_dir,
-        )  # fmt: skip
+            env={**os.environ, "PYTHONPATH": SOURCES, **FAST},
+            stdout=log,
+            stderr=log,
+            cwd=door.data_dir,
+        )
     try:
         yield worker
     finally:
@@ -349,8 +383,10 @@ def test_a_batch_sent_again_is_duplicate_and_other_content_a_dead_letter(door: D
     assert sum(indexed) == 3
     (conflict,) = {
         (row["outcome"], row["reason"])
-        for answer in answers for row in answer["exceptions"] if row["outcome"] == "dead_lettered"
-    }  # fmt: skip
+        for answer in answers
+        for row in answer["exceptions"]
+        if row["outcome"] == "dead_lettered"
+    }
     assert conflict == ("dead_lettered", "identity_conflict")
     named = {id for answer in answers for id in answer["dead_letters"]}
     assert named == kept
@@ -428,9 +464,10 @@ def test_a_store_that_hangs_holds_up_nothing_else(tmp_path: Path) -> None:
     """Two questions wait their time, the others are turned away at once, and events, health and metrics go on."""
     with silent_server() as port:
         environment = {
-            "LOGWEIR_STORE_URL": f"http://127.0.0.1:{port}", "LOGWEIR_INGEST_RECEIPTS_AT_ONCE_MAX": "2",
+            "LOGWEIR_STORE_URL": f"http://127.0.0.1:{port}",
+            "LOGWEIR_INGEST_RECEIPTS_AT_ONCE_MAX": "2",
             "LOGWEIR_INGEST_RECEIPTS_TIMEOUT_S": "4",
-        }  # fmt: skip
+        }
         with running(Door(tmp_path, environment=environment)) as door, ThreadPoolExecutor(8) as pool:
             until(lambda: door.request("GET", "/readyz").status == 200)
             token = posted(door, 1)
@@ -489,8 +526,11 @@ def test_questions_at_once_are_bounded_and_their_slots_come_back(tmp_path: Path)
 def command(door: Door, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "logweir.cli", "receipt", *words, "--url", f"http://127.0.0.1:{door.port}/events"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": SOURCES},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": SOURCES},
+    )
 
 
 def test_the_command_waits_and_its_status_says_whether_all_is_well(door: Door) -> None:

@@ -138,8 +138,10 @@ def test_senders_verify_the_door_and_old_versions_are_refused(door: SecureDoor) 
     unknown = subprocess.run(["curl", "-sS", *key, url], capture_output=True, text=True)
     old = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{door.port}", "-tls1_1", "-cipher", "ALL@SECLEVEL=0"],
-        capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     plain = curl(door, f"http://localhost:{door.port}/healthz")
 
     assert [json.loads(answer.stdout)["accepted"] for answer in answers] == [1, 1]
@@ -283,8 +285,9 @@ def test_an_authority_keeps_what_is_good_and_makes_what_is_not(tmp_path: Path) -
     verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "door.example"]
     verified = subprocess.run(
         [*verify, "-CAfile", str(authority.certificate), str(authority.pair.certificate)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
 
     assert verified.returncode == 0, verified.stderr
     assert authority.certificate.read_bytes() == trusted
@@ -339,5 +342,8 @@ def test_send_trusts_whom_it_is_told_to(door: SecureDoor, tmp_path: Path) -> Non
 def logweir(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "logweir.cli", *words],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": SOURCES},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": SOURCES},
+    )

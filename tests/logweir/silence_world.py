@@ -22,15 +22,33 @@ SETTINGS = SilenceSettings()
 
 
 def batch(
-    at: int, name: str | None, *, key: str = "app", address: str = "10.1.2.3", sequence: int | None = None,
-    bye: bool = False, epoch: str | None = None,
-) -> Batch:  # fmt: skip
+    at: int,
+    name: str | None,
+    *,
+    key: str = "app",
+    address: str = "10.1.2.3",
+    sequence: int | None = None,
+    bye: bool = False,
+    epoch: str | None = None,
+) -> Batch:
     """One event, received in the minute ``at`` (counted from START)."""
     return Batch(
-        id=b"\x01" * 16, received_us=(START + at) * 60_000_000 + 1, key=key, emitter=name, epoch=epoch,
-        sequence_first=sequence, high=None, previous=None, dropped=None, bye=bye, source_address=address, format="json",
-        stamp=None, index_first=0, events=[b"{}"],
-    )  # fmt: skip
+        id=b"\x01" * 16,
+        received_us=(START + at) * 60_000_000 + 1,
+        key=key,
+        emitter=name,
+        epoch=epoch,
+        sequence_first=sequence,
+        high=None,
+        previous=None,
+        dropped=None,
+        bye=bye,
+        source_address=address,
+        format="json",
+        stamp=None,
+        index_first=0,
+        events=[b"{}"],
+    )
 
 
 @dataclass
@@ -56,9 +74,7 @@ class World:
             for at in range(self.partitions)
         ]
 
-    def send(
-        self, one: Batch, *, partition: int = 0, door: bytes = DOOR, sources: Iterable[Source] = ()
-    ) -> None:  # fmt: skip
+    def send(self, one: Batch, *, partition: int = 0, door: bytes = DOOR, sources: Iterable[Source] = ()) -> None:
         """A record of one batch, worked off."""
         self._numbers[partition] += 1
         window = one.received_us // 60_000_000

@@ -26,10 +26,14 @@ def _encoded(one: Receipt, secret: bytes = _SECRET) -> str:
 
 @given(
     st.builds(
-        Receipt, st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1),
-        st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1),
+        Receipt,
+        st.binary(min_size=16, max_size=16),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**32 - 1),
     )
-)  # fmt: skip
+)
 def test_a_receipt_is_read_as_it_was_written(one: Receipt) -> None:
     """Any receipt comes back, from a token that a URL carries as it is."""
     token = _encoded(one)

@@ -17,26 +17,68 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "record"
 
 _EPOCH = bytes(range(16))
 _NUMBERED = Batch(
-    id=bytes(range(16, 32)), received_us=1_790_000_000_123_456, key="web", emitter="web-1", epoch="run-7",
-    sequence_first=41, high=44, previous=("run-6", 1000), dropped={"queue_overflow": 12}, bye=False,
-    source_address="192.0.2.7", format="json", stamp={"site": "north"}, index_first=0,
+    id=bytes(range(16, 32)),
+    received_us=1_790_000_000_123_456,
+    key="web",
+    emitter="web-1",
+    epoch="run-7",
+    sequence_first=41,
+    high=44,
+    previous=("run-6", 1000),
+    dropped={"queue_overflow": 12},
+    bye=False,
+    source_address="192.0.2.7",
+    format="json",
+    stamp={"site": "north"},
+    index_first=0,
     events=[b'{"summary":"one"}', '{"summary":"zwölf"}'.encode()],
-)  # fmt: skip
+)
 _BARE = Batch(
-    id=bytes(16), received_us=1_790_000_000_000_000, key="default", emitter=None, epoch=None, sequence_first=None,
-    high=None, previous=None, dropped=None, bye=False, source_address="2001:db8::1", format="json", stamp=None,
-    index_first=3, events=[b'{"summary":"' + b"x" * 300 + b'"}'],
-)  # fmt: skip
+    id=bytes(16),
+    received_us=1_790_000_000_000_000,
+    key="default",
+    emitter=None,
+    epoch=None,
+    sequence_first=None,
+    high=None,
+    previous=None,
+    dropped=None,
+    bye=False,
+    source_address="2001:db8::1",
+    format="json",
+    stamp=None,
+    index_first=3,
+    events=[b'{"summary":"' + b"x" * 300 + b'"}'],
+)
 _HEARTBEAT = Batch(
-    id=bytes(16), received_us=1_790_000_000_000_000, key="web", emitter=None, epoch="run-7", sequence_first=None,
-    high=44, previous=None, dropped=None, bye=True, source_address="192.0.2.7", format="json", stamp=None,
-    index_first=0, events=[],
-)  # fmt: skip
+    id=bytes(16),
+    received_us=1_790_000_000_000_000,
+    key="web",
+    emitter=None,
+    epoch="run-7",
+    sequence_first=None,
+    high=44,
+    previous=None,
+    dropped=None,
+    bye=True,
+    source_address="192.0.2.7",
+    format="json",
+    stamp=None,
+    index_first=0,
+    events=[],
+)
 _REFUSED = Refused(
-    id=bytes(16), received_us=1_790_000_000_000_000, key="default", emitter=None, source_address="192.0.2.7",
-    format="json", code="json_bad", detail="Event 0 is not valid JSON at byte 6 of the body.", size_bytes=9,
+    id=bytes(16),
+    received_us=1_790_000_000_000_000,
+    key="default",
+    emitter=None,
+    source_address="192.0.2.7",
+    format="json",
+    code="json_bad",
+    detail="Event 0 is not valid JSON at byte 6 of the body.",
+    size_bytes=9,
     body=b'{"a": "b"',
-)  # fmt: skip
+)
 
 
 def _record(kind: Kind, first: int, count: int, body: record.Body) -> Record:
@@ -60,9 +102,14 @@ _PLAIN = "data-plain"
 def _encoded(name: str) -> bytes:
     wanted = RECORDS[name]
     return record.encode(
-        wanted.kind, ingest_epoch=wanted.ingest_epoch, first=wanted.first, count=wanted.count, window=wanted.window,
-        body=wanted.body, compress=name != _PLAIN,
-    )  # fmt: skip
+        wanted.kind,
+        ingest_epoch=wanted.ingest_epoch,
+        first=wanted.first,
+        count=wanted.count,
+        window=wanted.window,
+        body=wanted.body,
+        compress=name != _PLAIN,
+    )
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -130,19 +177,31 @@ _names = st.text(max_size=20)
 _number = st.integers(0, 2**63 - 1)
 _batches = st.builds(
     Batch,
-    id=st.binary(min_size=16, max_size=16), received_us=_number, key=_names, emitter=st.none() | _names,
-    epoch=st.none() | _names, sequence_first=st.none() | _number, high=st.none() | _number,
-    previous=st.none() | st.tuples(_names, _number), dropped=st.none() | st.dictionaries(_names, _number, max_size=3),
-    bye=st.booleans(), source_address=_names, format=_names,
-    stamp=st.none() | st.dictionaries(_names, _names, max_size=3), index_first=st.integers(0, 2**31),
+    id=st.binary(min_size=16, max_size=16),
+    received_us=_number,
+    key=_names,
+    emitter=st.none() | _names,
+    epoch=st.none() | _names,
+    sequence_first=st.none() | _number,
+    high=st.none() | _number,
+    previous=st.none() | st.tuples(_names, _number),
+    dropped=st.none() | st.dictionaries(_names, _number, max_size=3),
+    bye=st.booleans(),
+    source_address=_names,
+    format=_names,
+    stamp=st.none() | st.dictionaries(_names, _names, max_size=3),
+    index_first=st.integers(0, 2**31),
     events=st.lists(st.binary(max_size=400), max_size=5),
-)  # fmt: skip
+)
 
 
 @given(
-    batches=st.lists(_batches, max_size=4), first=st.integers(0, 2**64 - 1), window=st.integers(0, 2**32 - 1),
-    kind=st.sampled_from([Kind.DATA, Kind.CANARY]), compress=st.booleans(),
-)  # fmt: skip
+    batches=st.lists(_batches, max_size=4),
+    first=st.integers(0, 2**64 - 1),
+    window=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from([Kind.DATA, Kind.CANARY]),
+    compress=st.booleans(),
+)
 def test_what_is_written_is_read_again(
     batches: list[Batch], first: int, window: int, kind: Kind, compress: bool
 ) -> None:

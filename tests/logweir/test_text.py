@@ -64,8 +64,9 @@ def test_log_lines_as_json_are_an_object_each_and_have_no_key_either() -> None:
 
     assert "kkk" not in text
     assert [(line["level"], line["process"], line["logger"]) for line in lines] == [
-        ("WARNING", "test", "gunicorn.error"), ("ERROR", "test", "logweir"),
-    ]  # fmt: skip
+        ("WARNING", "test", "gunicorn.error"),
+        ("ERROR", "test", "logweir"),
+    ]
     assert lines[0]["message"] == "Invalid request: lw_***"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", lines[0]["time"])
     assert lines[1]["message"] == "failed with ['lw_***']"

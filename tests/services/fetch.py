@@ -26,8 +26,15 @@ ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 # curl is what users post with; amtool, nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy);
 # prometheus is asked all that dashboards and alerts ask (tests/flow).
 DEBIAN_PACKAGES = (
-    "curl", "default-jre-headless", "maven", "nginx", "openssl", "prometheus", "prometheus-alertmanager", "systemd"
-)  # fmt: skip
+    "curl",
+    "default-jre-headless",
+    "maven",
+    "nginx",
+    "openssl",
+    "prometheus",
+    "prometheus-alertmanager",
+    "systemd",
+)
 COMMANDS = ("amtool", "curl", "mvn", "nginx", "openssl", "prometheus", "promtool", "systemd-analyze")
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ECJ_VERSION = "3.40.0"

@@ -46,9 +46,14 @@ class Prometheus:
     def start(self) -> None:
         data = self._file.with_name("data")
         self._process.launch(
-            ["prometheus", f"--config.file={self._file}", f"--storage.tsdb.path={data}", "--log.level=warn",
-             f"--web.listen-address=127.0.0.1:{self._port}"]
-        )  # fmt: skip
+            [
+                "prometheus",
+                f"--config.file={self._file}",
+                f"--storage.tsdb.path={data}",
+                "--log.level=warn",
+                f"--web.listen-address=127.0.0.1:{self._port}",
+            ]
+        )
         self._process.wait_until(self._is_ready, wait_s_max=30)
 
     def stop(self) -> None:

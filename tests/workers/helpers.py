@@ -30,10 +30,22 @@ def batch(
     bye: bool = False,
 ) -> Batch:
     return Batch(
-        id=id, received_us=received_us or clock.now_us(), key=key, emitter=emitter, epoch=epoch,
-        sequence_first=sequence_first, high=high, previous=previous, dropped=dropped, bye=bye,
-        source_address="10.1.2.3", format="json", stamp=None, index_first=index_first, events=list(events),
-    )  # fmt: skip
+        id=id,
+        received_us=received_us or clock.now_us(),
+        key=key,
+        emitter=emitter,
+        epoch=epoch,
+        sequence_first=sequence_first,
+        high=high,
+        previous=previous,
+        dropped=dropped,
+        bye=bye,
+        source_address="10.1.2.3",
+        format="json",
+        stamp=None,
+        index_first=index_first,
+        events=list(events),
+    )
 
 
 class Door:

@@ -25,9 +25,12 @@ NUMBERED: dict[str, Any] = {"emitter": "web-1", "epoch": "e1"}
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "accounting.late_after_s": 1,
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "accounting.late_after_s": 1,
         "queue.session_timeout_s": 1,
-    }  # fmt: skip
+    }
     return config.load(environment={}, overrides=overrides)
 
 

@@ -91,7 +91,7 @@ def test_a_share_is_kept_by_identity_and_always_the_same(tmp_path: Path) -> None
         ('[[rule]]\nname = "a"\nquery = "*"\n[[rule]]\nname = "b"\nquery = "x"', "rule 2: it can never apply"),
         ("".join(f'[[rule]]\nname = "r{at}"\nquery = "x"\n' for at in range(RULES_MAX + 1)), "at most 100"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_cannot_be_understood_says_where_and_why(tmp_path: Path, text: str, said: str) -> None:
     """The file, the rule by number and name, and what is wrong."""
     with pytest.raises(LogweirError) as caught:
@@ -136,9 +136,12 @@ def test_a_change_counts_and_a_bad_one_leaves_the_rules_as_they_were(
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "filters.toml").write_text(RULES)
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "queue.session_timeout_s": 1,
         "worker.filters_file": tmp_path / "filters.toml",
-    }  # fmt: skip
+    }
     return config.load(environment={}, overrides=overrides)
 
 

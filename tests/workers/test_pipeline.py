@@ -75,9 +75,13 @@ def test_a_dead_letter_is_a_log_line_with_the_receipt_of_its_batch(
 ) -> None:
     """The one that the door gave to its sender; of each reason one a minute, of what has no receipt a line without."""
     pipeline = Pipeline(
-        store=store, enrich=lambda *_: None, topic_id="t", events_max=10, clock=clock.now_us,
+        store=store,
+        enrich=lambda *_: None,
+        topic_id="t",
+        events_max=10,
+        clock=clock.now_us,
         letter_log=LetterLog(tmp_path),
-    )  # fmt: skip
+    )
     ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=3, owner="me")
     secret = receipt.secret_of(tmp_path)
     given = receipt.encode(secret, ingest_epoch=b"e" * 16, partition=3, first=6, count=3, window=9).decode()
@@ -90,8 +94,13 @@ def test_a_dead_letter_is_a_log_line_with_the_receipt_of_its_batch(
     unreadable, corrupt = (vars(one) for one in caplog.records)
 
     assert [unreadable[name] for name in ("reason", "stage", "key", "partition", "offset", "receipt")] == [
-        "event_unreadable", "decode", "web", 3, 0, given,
-    ]  # fmt: skip
+        "event_unreadable",
+        "decode",
+        "web",
+        3,
+        0,
+        given,
+    ]
     assert given in caplog.messages[0] and f"deadletters show {unreadable['dead_letter']}" in caplog.messages[0]
     assert {unreadable["dead_letter"], corrupt["dead_letter"]} <= {letter.id for letter in store.dead_letters(size=10)}
     assert (corrupt["reason"], corrupt["offset"], "receipt" in corrupt) == ("record_corrupt", 1, False)
@@ -116,9 +125,13 @@ def test_a_store_that_is_away_holds_events_back_until_told_to_stop(store: Store,
 def test_partitions_that_come_while_a_worker_is_full_leave_none_paused(tmp_path: Path) -> None:
     """A worker that takes partitions over while the store is away reads on all of them when it is back."""
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 2, "queue.session_timeout_s": 1, "worker.bulk_events_max": 1,
-        "worker.bulks_in_flight": 1, "worker.ledger_interval_s": 0.1,
-    }  # fmt: skip
+        "data_dir": tmp_path,
+        "queue.partitions": 2,
+        "queue.session_timeout_s": 1,
+        "worker.bulk_events_max": 1,
+        "worker.bulks_in_flight": 1,
+        "worker.ledger_interval_s": 0.1,
+    }
     settings = config.load(environment={}, overrides=overrides)
     queue, store = open_queue(settings.queue), open_store(settings.store)
     queue.prepare()

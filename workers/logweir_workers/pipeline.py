@@ -80,11 +80,18 @@ class Pipeline:
     """The steps, with what they need. ``prepare`` and ``settle`` are for one thread; ``index`` may run on several."""
 
     def __init__(
-        self, *, store: Store, enrich: Enricher, topic_id: str, events_max: int, clock: Clock,
-        filters: Filters | None = None, letter_room: LetterRoom | None = None,
+        self,
+        *,
+        store: Store,
+        enrich: Enricher,
+        topic_id: str,
+        events_max: int,
+        clock: Clock,
+        filters: Filters | None = None,
+        letter_room: LetterRoom | None = None,
         letter_log: LetterLog | None = None,
         event_fields: Mapping[str, EventFields] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store = store
         self._documents = Documents(enrich, filters or Filters())
         self._letter_room = letter_room or LetterRoom(store, StoreSettings())

@@ -347,9 +347,13 @@ class Worker:
 
     def _claim(self, partition: int) -> PartitionLedger:
         return PartitionLedger.claim(
-            store=self._store, group=self._settings.group, topic_id=self._topic_id, partition=partition,
-            owner=self._owner, settings=self._accounting,
-        )  # fmt: skip
+            store=self._store,
+            group=self._settings.group,
+            topic_id=self._topic_id,
+            partition=partition,
+            owner=self._owner,
+            settings=self._accounting,
+        )
 
     def _revoked(self, partitions: Collection[int], lost: bool) -> None:
         """Finish what is under way and write it down, unless it is no longer ours to write."""
@@ -443,9 +447,14 @@ class Worker:
             return
         try:
             deleted = delete_old_books(
-                self._store, group=self._settings.group, owner=self._owner, settings=self._accounting,
-                ledgers=self._ledgers.values(), now_us=self._clock(), books=self._old_books.take(),
-            )  # fmt: skip
+                self._store,
+                group=self._settings.group,
+                owner=self._owner,
+                settings=self._accounting,
+                ledgers=self._ledgers.values(),
+                now_us=self._clock(),
+                books=self._old_books.take(),
+            )
         except LogweirError as error:
             self._bear(error, STORE_DOWN, STORE_REFUSES)
             return

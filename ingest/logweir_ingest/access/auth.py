@@ -59,9 +59,10 @@ class KeyReader:
         """Over the settings' keys file, with the limits of one of their processes."""
         ingest = settings.ingest
         failed = FailedAttempts(
-            per_minute_max=ingest.failed_attempts_per_minute_max, addresses_max=ingest.failed_addresses_max,
+            per_minute_max=ingest.failed_attempts_per_minute_max,
+            addresses_max=ingest.failed_addresses_max,
             processes=ingest.processes,
-        )  # fmt: skip
+        )
         return cls(Keys(settings.keys_path, processes=ingest.processes), ingest.key_headers, failed=failed)
 
     def start(self) -> None:
@@ -179,9 +180,12 @@ class Guard:
     def _refused(self, reason: str, words: str, source_address: str) -> KeyRefused:
         if self._said.is_due(f"{self._id} {reason}"):
             log.warning(
-                "%s was refused to %s: %s. (Said once a minute; all are counted.)", self._whose, source_address, words,
+                "%s was refused to %s: %s. (Said once a minute; all are counted.)",
+                self._whose,
+                source_address,
+                words,
                 extra={**self._about, "source_address": source_address, "reason": reason},
-            )  # fmt: skip
+            )
         return KeyRefused(reason)
 
     def _at_its_quota(self, error: LogweirError) -> LogweirError:

@@ -24,9 +24,12 @@ class SourceAddress:
             self._trusted = tuple(ipaddress.ip_network(network, strict=False) for network in trusted_proxies if network)
         except ValueError as error:
             raise LogweirError(
-                SETTING_BAD, where="The configuration", name="ingest.trusted_proxies",
-                value=",".join(trusted_proxies), reason=error,
-            ) from error  # fmt: skip
+                SETTING_BAD,
+                where="The configuration",
+                name="ingest.trusted_proxies",
+                value=",".join(trusted_proxies),
+                reason=error,
+            ) from error
         self._is_trusted = lru_cache(maxsize=1024)(self._is_trusted_uncached)
 
     def of(self, peer: str, forwarded_for: bytes | None) -> str:

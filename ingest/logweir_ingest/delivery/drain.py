@@ -30,9 +30,15 @@ class Drain:
     """
 
     def __init__(
-        self, partition: int, spool: Spool, link: QueueLink, lock: AbstractContextManager[object], *,
-        forwarded: Callable[[int], None], failed: Callable[[LogweirError | None], None],
-    ) -> None:  # fmt: skip
+        self,
+        partition: int,
+        spool: Spool,
+        link: QueueLink,
+        lock: AbstractContextManager[object],
+        *,
+        forwarded: Callable[[int], None],
+        failed: Callable[[LogweirError | None], None],
+    ) -> None:
         self._partition = partition
         self.outstanding = 0
         self.outstanding_since_s = 0.0

@@ -93,7 +93,7 @@ class Enqueuer:
 
     def __init__(
         self, link: QueueLink, spool: Spool, room: Room, *, ingest_epoch: bytes, queue: str, queue_timeout_s: float
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._link = link
         self._spool = spool
         self._room = room
@@ -142,9 +142,13 @@ class Enqueuer:
 
     def _drain_of(self, partition: int) -> Drain:
         return Drain(
-            partition, self._spool, self._link, self._lock, forwarded=self._forwarded,
+            partition,
+            self._spool,
+            self._link,
+            self._lock,
+            forwarded=self._forwarded,
             failed=lambda error: self._not_forwarded(partition, error),
-        )  # fmt: skip
+        )
 
     def _connected(self) -> None:
         partitions = self._link.partitions
@@ -158,8 +162,9 @@ class Enqueuer:
         if partitions != len(self._ways):
             log.warning(
                 "The topic has %d partitions and had %d when it was last reached; start this door again to use them.",
-                partitions, len(self._ways),
-            )  # fmt: skip
+                partitions,
+                len(self._ways),
+            )
         told: _Told = []
         with self._changed:
             self._is_suspect = False
@@ -382,9 +387,11 @@ class Enqueuer:
         if partition not in self._complained:
             self._complained.add(partition)
             log.error(
-                "The spool's records of partition %d cannot be forwarded: %s", partition, reason,
+                "The spool's records of partition %d cannot be forwarded: %s",
+                partition,
+                reason,
                 extra={"partition": partition},
-            )  # fmt: skip
+            )
 
     def _drain_partition(self, partition: int, drain: Drain) -> None:
         self._meters.forwarded.inc(drain.forget())
@@ -560,13 +567,19 @@ def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes, gene
     room = Room(ingest.spool_size_bytes_max, processes=ingest.processes)
     # Ordered by when the processes began: what the older ones left is forwarded first.
     spool = Spool(
-        settings.spool_path, name=f"{now_us():017}-{ingest_epoch.hex()}", generation=generation,
+        settings.spool_path,
+        name=f"{now_us():017}-{ingest_epoch.hex()}",
+        generation=generation,
         segment_size_bytes=min(SEGMENT_SIZE_BYTES_MAX, room.share_bytes // _SEGMENTS_MIN),
-    )  # fmt: skip
+    )
     return Enqueuer(
-        QueueLink(queue), spool, room, ingest_epoch=ingest_epoch, queue=shown_url(settings.queue.url),
+        QueueLink(queue),
+        spool,
+        room,
+        ingest_epoch=ingest_epoch,
+        queue=shown_url(settings.queue.url),
         queue_timeout_s=ingest.queue_timeout_s,
-    )  # fmt: skip
+    )
 
 
 def _spool_failed(reason: object, *, retry_s: float) -> LogweirError:

@@ -61,9 +61,13 @@ class LastWords:
     def _payload(self, ingest_epoch: bytes) -> bytes:
         now_us = self._clock()
         return record.encode(
-            record.Kind.GONE, ingest_epoch=ingest_epoch, first=1, count=0, window=window_of(now_us),
+            record.Kind.GONE,
+            ingest_epoch=ingest_epoch,
+            first=1,
+            count=0,
+            window=window_of(now_us),
             body=Gone(self._by, now_us),
-        )  # fmt: skip
+        )
 
     def _settled(self, place: tuple[bytes, int], result: Result) -> None:
         with self._lock:

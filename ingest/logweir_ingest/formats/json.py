@@ -370,10 +370,13 @@ def _check_utf8(body: bytes, limits: Limits) -> None:
 
 
 _MARKS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"),
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
     (b"\x1f\x8b", "gzip, which Content-Encoding must say"),
     (b"\x28\xb5\x2f\xfd", "zstd, which Content-Encoding must say"),
-)  # fmt: skip
+)
 _WIDE = re.compile(rb"(?P<utf32>[\[{ \t\n\r]\x00{3}|\x00{3}[\[{ \t\n\r])|[\[{ \t\n\r]\x00(?!\x00)|\x00[\[{ \t\n\r]")
 
 

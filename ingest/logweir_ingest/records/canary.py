@@ -58,9 +58,13 @@ class Canary:
             self._ingest_epoch, now_us, "", None, epoch, None, self._number, None, None, False, "", "", None, 0, []
         )
         return record.encode(
-            record.Kind.CANARY, ingest_epoch=self._ingest_epoch, first=1, count=0, window=window_of(now_us),
+            record.Kind.CANARY,
+            ingest_epoch=self._ingest_epoch,
+            first=1,
+            count=0,
+            window=window_of(now_us),
             body=[batch],
-        )  # fmt: skip
+        )
 
     def _settled(self, result: Result) -> None:
         if result == QUEUE:

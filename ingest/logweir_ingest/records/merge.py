@@ -420,9 +420,13 @@ class Merger:
                 if self._enqueuer.is_spooling(partition):
                     raise LogweirError(QUEUE_UNAVAILABLE, reason="the spool is for events")
                 payload = record.encode(
-                    record.Kind.REFUSED, ingest_epoch=self.ingest_epoch, count=0, body=refused,
-                    first=self._windows.next_number(partition), window=self._windows.window(partition, self._clock()),
-                )  # fmt: skip
+                    record.Kind.REFUSED,
+                    ingest_epoch=self.ingest_epoch,
+                    count=0,
+                    body=refused,
+                    first=self._windows.next_number(partition),
+                    window=self._windows.window(partition, self._clock()),
+                )
                 self._enqueuer.send(partition, payload, self._kept)
                 self._refused_under_way += 1
             except LogweirError:
@@ -469,9 +473,13 @@ class Merger:
     def _write_markers(self, *, stopping: bool = False) -> None:
         for due in self._windows.due(self._clock(), stopping=stopping):
             payload = record.encode(
-                record.Kind.MARKER, ingest_epoch=self.ingest_epoch, first=due.first, count=due.count,
-                window=due.window, body=due.marker,
-            )  # fmt: skip
+                record.Kind.MARKER,
+                ingest_epoch=self.ingest_epoch,
+                first=due.first,
+                count=due.count,
+                window=due.window,
+                body=due.marker,
+            )
             try:
                 self._enqueuer.send(due.partition, payload, self._marking(due))
             except LogweirError:

@@ -124,8 +124,10 @@ _READERS: dict[bytes, tuple[str, str, Callable[[bytes], Any], str]] = {
     b"log-high": ("high", "Log-High", _number, "a whole number from 0"),
     b"log-prev": ("previous", "Log-Prev", _previous, "an epoch, a colon and a whole number"),
     b"log-dropped": (
-        "dropped", "Log-Dropped", _dropped,
+        "dropped",
+        "Log-Dropped",
+        _dropped,
         f"1 to {REASONS_MAX} reasons with counts, as queue_overflow=12;disk_full=40",
     ),
     b"log-bye": ("bye", "Log-Bye", _bye, "0 or 1"),
-}  # fmt: skip
+}

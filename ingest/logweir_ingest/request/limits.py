@@ -32,11 +32,13 @@ class Limits:
         ingest, record_size_bytes_max = settings.ingest, settings.queue.record_size_bytes_max
         if ingest.event_size_bytes_max + RECORD_OVERHEAD_BYTES > record_size_bytes_max:
             raise LogweirError(
-                SETTING_BAD, where="The configuration", name="ingest.event_size_bytes_max",
+                SETTING_BAD,
+                where="The configuration",
+                name="ingest.event_size_bytes_max",
                 value=ingest.event_size_bytes_max,
                 reason=f"an event and {RECORD_OVERHEAD_BYTES} bytes must fit into queue.record_size_bytes_max"
                 f" ({record_size_bytes_max})",
-            )  # fmt: skip
+            )
         return cls(**{name: getattr(ingest, name) for name in cls.__slots__})
 
     def check_announced(self, content_length: int) -> None:

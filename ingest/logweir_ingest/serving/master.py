@@ -49,9 +49,14 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(
-        self, served: Served, listener: socket.socket, open_door: Callable[[Served, Post, Post], Door], *,
-        renew: Callable[[], Served], face: str,
-    ) -> None:  # fmt: skip
+        self,
+        served: Served,
+        listener: socket.socket,
+        open_door: Callable[[Served, Post, Post], Door],
+        *,
+        renew: Callable[[], Served],
+        face: str,
+    ) -> None:
         self.served = served
         self.renew = renew
         self.terminal = Terminal()

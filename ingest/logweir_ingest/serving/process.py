@@ -57,9 +57,11 @@ def make_lane(settings: Settings, open_door: Callable[[Post, Post], Door], *, fa
     limit(ingest, section="ingest", spared=_SPARED, refused=lambda code: rejected.labels(code).inc())
     answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
     return FastLane(
-        open_door, lambda door: make_app(door, answer_timeout_s=answer_timeout_s),
-        stop_timeout_s=ingest.stop_timeout_s / 2, flask_threads=0 if face == "fast" else ingest.requests_max,
-    )  # fmt: skip
+        open_door,
+        lambda door: make_app(door, answer_timeout_s=answer_timeout_s),
+        stop_timeout_s=ingest.stop_timeout_s / 2,
+        flask_threads=0 if face == "fast" else ingest.requests_max,
+    )
 
 
 def make_server(served: Served, config: Config, *, wait_s_max: float, now_serving: Callable[[], object]) -> HttpServer:
@@ -72,14 +74,21 @@ def make_server(served: Served, config: Config, *, wait_s_max: float, now_servin
 
         failed = metrics.get("logweir_ingest_tls_handshakes_failed_total")
         tls = Tls(
-            served.certificate.context, ingest.tls_handshake_timeout_s, ingest.connections_max,
+            served.certificate.context,
+            ingest.tls_handshake_timeout_s,
+            ingest.connections_max,
             failed=lambda reason: failed.labels(reason).inc(),
-        )  # fmt: skip
+        )
         threading.Thread(target=_follow, args=(served.certificate,), name="certificate", daemon=True).start()
     return HttpServer(
-        config, stop_timeout_s=ingest.stop_timeout_s, tls=tls, wait_for=lambda: lane.door.is_connected,
-        wait_s_max=wait_s_max, now_serving=now_serving, told_to_stop=lambda: lane.door.refuse(),
-    )  # fmt: skip
+        config,
+        stop_timeout_s=ingest.stop_timeout_s,
+        tls=tls,
+        wait_for=lambda: lane.door.is_connected,
+        wait_s_max=wait_s_max,
+        now_serving=now_serving,
+        told_to_stop=lambda: lane.door.refuse(),
+    )
 
 
 def _follow(certificate: ServedCertificate) -> None:

@@ -41,9 +41,11 @@ class Room:
             lacking_bytes = size_bytes - self._free_bytes()
             if lacking_bytes > 0:
                 raise LogweirError(
-                    SPOOL_FULL, held_bytes=self.held_bytes + self.others_bytes, size_bytes_max=self.size_bytes_max,
+                    SPOOL_FULL,
+                    held_bytes=self.held_bytes + self.others_bytes,
+                    size_bytes_max=self.size_bytes_max,
                     retry_after_s=self._retry_after_s(lacking_bytes),
-                )  # fmt: skip
+                )
             self._taken_bytes += size_bytes
 
     def give(self, size_bytes: int) -> None:

@@ -83,9 +83,13 @@ class Spool:
     """
 
     def __init__(
-        self, folder: Path, *, name: str, generation: Generation = Generation(),
+        self,
+        folder: Path,
+        *,
+        name: str,
+        generation: Generation = Generation(),
         segment_size_bytes: int = SEGMENT_SIZE_BYTES_MAX,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._root = folder
         self._folders = Folders(folder, f"{name}-{generation}")
         self._generation = generation
@@ -302,9 +306,11 @@ class Spool:
         log.error(
             "%s: %d bytes from byte %d on are no records and are left out. At a file's end it is what a power cut or a"
             " kill tore off, never acknowledged; anywhere else check the disk.",
-            segment.path, size_bytes, offset,
+            segment.path,
+            size_bytes,
+            offset,
             extra={"path": segment.path, "size_bytes": size_bytes, "byte_offset": offset},
-        )  # fmt: skip
+        )
         if following == segment.size_bytes:
             if segment is chain.segments[-1]:
                 _seal(chain)  # What is written next would stand behind it.
@@ -342,9 +348,11 @@ class Spool:
             self.size_bytes += segment.size_bytes
         if segments:
             log.info(
-                "%s: %d segments that another process left are adopted", folder, len(segments),
+                "%s: %d segments that another process left are adopted",
+                folder,
+                len(segments),
                 extra={"path": folder, "segments": len(segments)},
-            )  # fmt: skip
+            )
         self._leave(folder)
         return partitions
 

@@ -59,8 +59,10 @@ class KafkaQueue:
         if partitions != settings.partitions:
             log.info(
                 "%s has %d partitions; queue.partitions = %d has no effect on it",
-                self.url, partitions, settings.partitions,
-            )  # fmt: skip
+                self.url,
+                partitions,
+                settings.partitions,
+            )
 
     def topic_id(self) -> str:
         found = self._ask(self._topic).get("topic_id")
@@ -237,9 +239,12 @@ class KafkaQueue:
         size_bytes_topic = int(found["topic"][self.topic][name]["value"])
         if size_bytes_topic < wanted:
             raise LogweirError(
-                QUEUE_RECORD_LIMIT_LOW, topic=self.topic, size_bytes_topic=size_bytes_topic, size_bytes_wanted=wanted,
+                QUEUE_RECORD_LIMIT_LOW,
+                topic=self.topic,
+                size_bytes_topic=size_bytes_topic,
+                size_bytes_wanted=wanted,
                 size_bytes_max=self._settings.record_size_bytes_max,
-            )  # fmt: skip
+            )
 
     def _topic(self, admin: Any) -> dict[str, Any]:
         topic = self._described(admin)

@@ -105,8 +105,11 @@ def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
     # Used by one thread at a time, not always by the one that opened it.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
-        uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False,
-    )  # fmt: skip
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {64 * MEBIBYTE}")
     return connection

@@ -191,9 +191,12 @@ class SqliteConsumer:
                 if self._positions[partition] == following[partition]:
                     continue
                 deliveries += records_from(
-                    connection, topic=self._topic, partition=partition, offset=self._positions[partition],
+                    connection,
+                    topic=self._topic,
+                    partition=partition,
+                    offset=self._positions[partition],
                     records_max=records_max - len(deliveries),
-                )  # fmt: skip
+                )
                 if len(deliveries) >= records_max or sum(len(d.payload) for d in deliveries) >= POLL_SIZE_BYTES_MAX:
                     break
         return deliveries

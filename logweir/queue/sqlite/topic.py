@@ -68,8 +68,10 @@ class SqliteQueue:
         if partitions != self._settings.partitions:
             log.warning(
                 "%s was made with %d partitions and keeps them; queue.partitions = %d has no effect on it",
-                self._settings.url, partitions, self._settings.partitions,
-            )  # fmt: skip
+                self._settings.url,
+                partitions,
+                self._settings.partitions,
+            )
 
     def topic_id(self) -> str:
         return str(self._row("SELECT id FROM topic")[0])
@@ -133,9 +135,12 @@ class SqliteReader:
                 deliveries = []
             else:
                 deliveries = records_from(
-                    connection, topic=self._topic, partition=self._partition, offset=self._offset,
+                    connection,
+                    topic=self._topic,
+                    partition=self._partition,
+                    offset=self._offset,
                     records_max=records_max,
-                )  # fmt: skip
+                )
         if deliveries:
             self._offset = deliveries[-1].offset + 1
         else:

@@ -406,9 +406,12 @@ class ElasticsearchStore:
             if answer["status"] == 409:
                 stored = self.read_ledger([document.id])[document.id]
                 raise LogweirError(
-                    CLAIM_LOST, partition=document.body.get("partition", document.id), generation=stored.generation,
-                    owner=stored.body.get("owner", "another worker"), generation_own=document.generation,
-                )  # fmt: skip
+                    CLAIM_LOST,
+                    partition=document.body.get("partition", document.id),
+                    generation=stored.generation,
+                    owner=stored.body.get("owner", "another worker"),
+                    generation_own=document.generation,
+                )
             if answer["status"] >= 300:
                 raise self._unwritten(answer, "the ledger")
 
@@ -441,21 +444,24 @@ class ElasticsearchStore:
         self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
     ) -> list[DeadLetter]:
         hits = self._letters(
-            wanted, size=min(size, PAGE_MAX), sort=_LETTERS_NEWEST,
+            wanted,
+            size=min(size, PAGE_MAX),
+            sort=_LETTERS_NEWEST,
             search_after=None if behind is None else [behind.received_us, behind.id],
-        )["hits"]["hits"]  # fmt: skip
+        )["hits"]["hits"]
         return [_dead_letter(hit["_source"]) for hit in hits]
 
     def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
         answer = self._letters(
-            wanted, size=0,
+            wanted,
+            size=0,
             aggs={
                 "reasons": {
                     "terms": {"field": "reason", "size": 1000},
                     "aggs": {"size_bytes": {"sum": {"field": "size_bytes"}}},
                 }
             },
-        )  # fmt: skip
+        )
         buckets = answer.body.get("aggregations", {}).get("reasons", {}).get("buckets", [])
         return {bucket["key"]: Held(bucket["doc_count"], int(bucket["size_bytes"]["value"])) for bucket in buckets}
 
@@ -572,9 +578,12 @@ def _ssl_context(settings: StoreSettings) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
     except OSError as error:  # ssl.SSLError is one too
         raise LogweirError(
-            SETTING_BAD, where="The configuration", name="store.ca_file", value=settings.ca_file,
+            SETTING_BAD,
+            where="The configuration",
+            name="store.ca_file",
+            value=settings.ca_file,
             reason=f"the certificates cannot be read ({error})",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _split(text: str) -> list[SplitResult]:
@@ -586,9 +595,12 @@ def _split(text: str) -> list[SplitResult]:
         good = False
     if not good:
         raise LogweirError(
-            SETTING_BAD, where="The configuration", name="store.url", value=shown_url(text),
+            SETTING_BAD,
+            where="The configuration",
+            name="store.url",
+            value=shown_url(text),
             reason="each part must read http[s]://host:port, with user and password percent-encoded if they are in it",
-        )  # fmt: skip
+        )
     return urls
 
 

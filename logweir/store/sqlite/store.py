@@ -237,9 +237,12 @@ class SqliteStore:
                     query = "SELECT generation, body FROM ledger WHERE id = ?"
                     generation, stored = connection.execute(query, (document.id,)).fetchone()
                     raise LogweirError(
-                        CLAIM_LOST, partition=document.body.get("partition", document.id), generation=generation,
-                        owner=orjson.loads(stored).get("owner", "another worker"), generation_own=document.generation,
-                    )  # fmt: skip
+                        CLAIM_LOST,
+                        partition=document.body.get("partition", document.id),
+                        generation=generation,
+                        owner=orjson.loads(stored).get("owner", "another worker"),
+                        generation_own=document.generation,
+                    )
 
     def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
         rows = [(document.id, document.generation) for document in documents]
@@ -363,9 +366,12 @@ class SqliteStore:
     def _connect(self, path: Path) -> sqlite3.Connection:
         """A connection to a file that is there."""
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw", uri=True, timeout=self._timeout_s, isolation_level=None,
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=self._timeout_s,
+            isolation_level=None,
             check_same_thread=False,
-        )  # fmt: skip
+        )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")

@@ -97,8 +97,11 @@ def test_a_key_is_let_in_from_its_networks_only(door: Door) -> None:
     assert rejected(door, "key_wrong_network") == before + 3
     assert door.log.count("The key 'office'") == 1 and "refused to " in door.log
     assert {batch.source_address for batch in batches_of(door, "office")} == {
-        "10.1.255.1", "2001:db8:1::1", "10.1.0.1", "192.0.2.7",
-    }  # fmt: skip
+        "10.1.255.1",
+        "2001:db8:1::1",
+        "10.1.0.1",
+        "192.0.2.7",
+    }
 
 
 @one_face
@@ -481,8 +484,21 @@ def test_no_key_shows_up_in_an_answer_a_log_line_or_a_metric(door: Door) -> None
         for method in ("GET", "POST", "PUT"):
             answers.append(door.request(method, path, headers={"Content-Length": "0"} | good).body)
     answers.append(door.request(key.replace("_", "-"), "/events", headers=good).body)
-    headers = ("Content-Encoding", "Content-Type", "Log-Emitter", "Log-Epoch", "Log-Seq", "Log-High", "Log-Prev",
-               "Log-Dropped", "Idempotency-Key", "X-Forwarded-For", "Expect", "User-Agent", key)  # fmt: skip
+    headers = (
+        "Content-Encoding",
+        "Content-Type",
+        "Log-Emitter",
+        "Log-Epoch",
+        "Log-Seq",
+        "Log-High",
+        "Log-Prev",
+        "Log-Dropped",
+        "Idempotency-Key",
+        "X-Forwarded-For",
+        "Expect",
+        "User-Agent",
+        key,
+    )
     for header in headers:
         answers.append(door.post(b"{}", {header: key}).body)
         answers.append(door.post(b"{}", {"Log-Epoch": "e", "Log-Seq": "1", header: f"x {key} " * 3}).body)
@@ -491,9 +507,14 @@ def test_no_key_shows_up_in_an_answer_a_log_line_or_a_metric(door: Door) -> None
     for value in (f"{key}x", f"{key},{key}", f"{key} {key}", key[:40]):
         answers.append(door.request("POST", "/events", b"{}", {"X-Log-Key": value}).body)
     answers.append(door.request("POST", "/events", b"{}", {"Authorization": f"Basic {key}"}).body)
-    for request in (f"{key}\r\n\r\n", f"GET {key}\r\n\r\n", f"GET / {key}\r\n\r\n", f"GET / HTTP/1.1\r\n{key}\r\n\r\n",
-                    f"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: {key}\r\n\r\n",
-                    f"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {key}\r\n\r\n"):  # fmt: skip
+    for request in (
+        f"{key}\r\n\r\n",
+        f"GET {key}\r\n\r\n",
+        f"GET / {key}\r\n\r\n",
+        f"GET / HTTP/1.1\r\n{key}\r\n\r\n",
+        f"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: {key}\r\n\r\n",
+        f"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {key}\r\n\r\n",
+    ):
         answers.append(raw(door, request.encode()))
     file_of(door).revoke("spread")
     until(lambda: send(door, key, {}).status == 401)

@@ -82,9 +82,14 @@ NAMES = st.sampled_from(
 )
 TEXTS = st.sampled_from(["web", "WEB", " web ", "5", "secret", "", " ", "-", "web\u0000", "x" * 2000])
 VALUES = st.one_of(
-    TEXTS, st.none(), st.integers(0, 9), st.booleans(), st.just([]), st.lists(TEXTS, max_size=2),
+    TEXTS,
+    st.none(),
+    st.integers(0, 9),
+    st.booleans(),
+    st.just([]),
+    st.lists(TEXTS, max_size=2),
     st.dictionaries(st.sampled_from(["category", "Category", "kind"]), st.one_of(TEXTS, st.integers(0, 9)), max_size=2),
-)  # fmt: skip
+)
 MEMBERS = st.lists(st.tuples(NAMES, VALUES), max_size=4)
 
 

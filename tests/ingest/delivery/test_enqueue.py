@@ -70,8 +70,9 @@ def test_after_an_outage_under_load_records_go_straight_to_the_queue_again(tmp_p
     for name, said in answers.items():
         arrived = [b for _, one in records for batch in one.batches if batch.emitter == name for b in batch.events]
         assert arrived == [event(n) for n in range(1, len(said) + 1)]
-    accepted = {entry.emitter: entry.accepted for _, one in of_kind(records, Kind.MARKER)
-                for entry in marker_of(one).accepted}  # fmt: skip
+    accepted = {
+        entry.emitter: entry.accepted for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted
+    }
     assert accepted == {name: len(said) for name, said in answers.items()}
 
 

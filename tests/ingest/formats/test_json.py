@@ -17,9 +17,14 @@ from logweir_ingest.request.limits import Limits
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "formats" / "json"
 LIMITS = Limits(
-    body_size_bytes_max=10_000, decompressed_size_bytes_max=100_000, decompression_ratio_max=10,
-    event_size_bytes_max=1000, events_per_request_max=20, depth_max=8, refused_size_bytes_max=100,
-)  # fmt: skip
+    body_size_bytes_max=10_000,
+    decompressed_size_bytes_max=100_000,
+    decompression_ratio_max=10,
+    event_size_bytes_max=1000,
+    events_per_request_max=20,
+    depth_max=8,
+    refused_size_bytes_max=100,
+)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.body")))
@@ -136,8 +141,10 @@ _values = st.recursive(
 _objects = st.dictionaries(st.text(max_size=5), _values, max_size=3)
 _written = st.builds(
     lambda value, ascii_only, indent: json.dumps(value, ensure_ascii=ascii_only, indent=indent),
-    _objects, st.booleans(), st.sampled_from([None, 1]),
-)  # fmt: skip
+    _objects,
+    st.booleans(),
+    st.sampled_from([None, 1]),
+)
 _bodies = st.one_of(
     st.builds(
         lambda parts, between: between.join(parts), st.lists(_written, max_size=4), st.sampled_from(["", "\n", " "])
@@ -147,7 +154,7 @@ _bodies = st.one_of(
         st.sampled_from([*'{}[],:"\\ \n\t', "1", "-", ".", "e", "tru", "null", "NaN", "\\u12", "\\ud800", "ä", "x"]),
         max_size=14,
     ).map("".join),
-).map(lambda text: text.encode(errors="surrogatepass"))  # fmt: skip
+).map(lambda text: text.encode(errors="surrogatepass"))
 
 
 @given(body=_bodies)

@@ -309,8 +309,9 @@ def test_a_sender_is_refused_when_neither_queue_nor_spool_answers(tmp_path: Path
     assert sorted(set(events_of(records))) == [b'{"a":1}', b'{"a":2}', b'{"a":5}']
     accepted = [entry for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted]
     assert sorted(accepted, key=lambda entry: entry.emitter or "") == [
-        Accepted("k", "good", 1, 0), Accepted("k", "late", 0, 2),
-    ]  # fmt: skip
+        Accepted("k", "good", 1, 0),
+        Accepted("k", "late", 0, 2),
+    ]
 
 
 def test_a_stuck_partition_does_not_slow_the_bare_batches(tmp_path: Path) -> None:
@@ -334,8 +335,9 @@ def test_a_stuck_partition_does_not_slow_the_bare_batches(tmp_path: Path) -> Non
     assert {result.partition for result in afterwards if isinstance(result, Enqueued)} == {0, 1, 2, 3}
     numbered_without_a_gap(unrepeated(records))
     assert len(events_of(unrepeated(records))) == len(first + while_stuck + afterwards)
-    assert sum(entry.accepted for _, one in of_kind(unrepeated(records), Kind.MARKER)
-               for entry in marker_of(one).accepted) == len(first + while_stuck + afterwards)  # fmt: skip
+    assert sum(
+        entry.accepted for _, one in of_kind(unrepeated(records), Kind.MARKER) for entry in marker_of(one).accepted
+    ) == len(first + while_stuck + afterwards)
 
 
 def test_stopping_with_a_stuck_queue_leaves_everything_in_the_spool_for_the_next_process(tmp_path: Path) -> None:
@@ -409,9 +411,7 @@ def test_a_record_that_fails_refuses_only_whose_events_are_in_it(
     assert 0 < torn < 5
     assert [event for key, event in inside if key == "fine"] == events["fine"]
     markers = [one for _, one in of_kind(records, Kind.MARKER)]
-    said = {
-        entry.key: (entry.accepted, entry.unconfirmed) for one in markers for entry in marker_of(one).accepted
-    }  # fmt: skip
+    said = {entry.key: (entry.accepted, entry.unconfirmed) for one in markers for entry in marker_of(one).accepted}
     assert said == {"before": (1, 0), "whole": (2, 0), "torn": (0, torn), "fine": (2, 0), "beat": (0, 0)}
     voids = [last - first + 1 for one in markers for first, last in marker_of(one).voids]
     assert sum(voids) == 5 - torn + 1

@@ -94,7 +94,7 @@ def test_damage_is_refused_or_harmless(encoding: str, body: bytes, position: int
         ("zstd", b"\x5a\x2a\x4d\x18\x03\0\0\0abc".join([b"", zstandard.compress(b"a"), b""]), b"a"),
     ],
     ids=["gzip", "zstd", "skippable"],
-)  # fmt: skip
+)
 def test_several_parts_are_one_body(encoding: str, body: bytes, expected: bytes) -> None:
     """gzip's members and zstd's frames one after another."""
     assert plain(body, encoding, LIMITS) == expected
@@ -113,7 +113,7 @@ def test_several_parts_are_one_body(encoding: str, body: bytes, expected: bytes)
         ("zstd", b"", "it ends too early"),
         ("gzip", gzip.compress(b"") * 10_001, "it has more than 10000 parts"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_refused_with_the_reason(encoding: str, body: bytes, reason: str) -> None:
     """Damage, something behind the end, a window that RFC 9659 does not allow, more parts than events are."""
     with pytest.raises(LogweirError) as caught:
@@ -195,10 +195,18 @@ def test_empty_blocks_take_no_time() -> None:
 @pytest.mark.parametrize(
     ("header", "encoding"),
     [
-        (b"", ""), (b"identity", ""), (b"gzip", "gzip"), (b"GZip ", "gzip"), (b"x-gzip", "gzip"),
-        (b"Deflate", "deflate"), (b"zstd", "zstd"), (b"identity, zstd", "zstd"), (b" gzip ,", "gzip"), (b",", ""),
+        (b"", ""),
+        (b"identity", ""),
+        (b"gzip", "gzip"),
+        (b"GZip ", "gzip"),
+        (b"x-gzip", "gzip"),
+        (b"Deflate", "deflate"),
+        (b"zstd", "zstd"),
+        (b"identity, zstd", "zstd"),
+        (b" gzip ,", "gzip"),
+        (b",", ""),
     ],
-)  # fmt: skip
+)
 def test_the_encoding_is_read_as_senders_write_it(header: bytes, encoding: str) -> None:
     """Without regard to case, with what stands for nothing left out."""
     assert encoding_of(header) == encoding

@@ -33,9 +33,13 @@ class Partition:
 
     def __init__(self, store: Store, *, partition: int = 0, topic_id: str = "t") -> None:
         self.ledger = PartitionLedger.claim(
-            store=store, group="logweir", topic_id=topic_id, partition=partition, owner="me",
+            store=store,
+            group="logweir",
+            topic_id=topic_id,
+            partition=partition,
+            owner="me",
             settings=AccountingSettings(late_after_s=60),
-        )  # fmt: skip
+        )
         self.offset = self.ledger.next_offset or 0
 
     def data(self, first: int, *events: tuple[str | None, list[Outcome]], window: int = WINDOW, **fields: Any) -> None:
@@ -44,9 +48,15 @@ class Partition:
         self.settle(Record(Kind.DATA, EPOCH, first, len(outcomes), window, batches), outcomes)
 
     def marker(
-        self, first: int, count: int, accepted: dict[str | None, int], *, unconfirmed: int = 0,
-        voids: list[tuple[int, int]] | None = None, window: int = WINDOW,
-    ) -> None:  # fmt: skip
+        self,
+        first: int,
+        count: int,
+        accepted: dict[str | None, int],
+        *,
+        unconfirmed: int = 0,
+        voids: list[tuple[int, int]] | None = None,
+        window: int = WINDOW,
+    ) -> None:
         rows = [Accepted("app", emitter, number, unconfirmed) for emitter, number in accepted.items()]
         self.settle(Record(Kind.MARKER, EPOCH, first, count, window, Marker(rows, voids or [])), [])
 
@@ -70,12 +80,26 @@ class Partition:
 
 def batch(emitter: str | None, count: int, *, window: int = WINDOW, at_us: int | None = None, **fields: Any) -> Batch:
     values = {
-        "epoch": None, "sequence_first": None, "high": None, "previous": None, "dropped": None, "bye": False, **fields
-    }  # fmt: skip
+        "epoch": None,
+        "sequence_first": None,
+        "high": None,
+        "previous": None,
+        "dropped": None,
+        "bye": False,
+        **fields,
+    }
     return Batch(
-        id=b"\x01" * 16, received_us=at_us or window * MINUTE_US, key="app", emitter=emitter, source_address="10.0.0.9",
-        format="json", stamp=None, index_first=0, events=[b"{}"] * count, **values,
-    )  # fmt: skip
+        id=b"\x01" * 16,
+        received_us=at_us or window * MINUTE_US,
+        key="app",
+        emitter=emitter,
+        source_address="10.0.0.9",
+        format="json",
+        stamp=None,
+        index_first=0,
+        events=[b"{}"] * count,
+        **values,
+    )
 
 
 def read(store: Store, span: Span = EVERYTHING, *, now_us: int = START_US + 100_000_000) -> Books:
@@ -686,5 +710,6 @@ def test_emitters_are_listed_with_what_is_unknown_said(
     assert status == 0
     assert "unknown" in next(line for line in text.splitlines() if line.startswith("app "))
     assert [(row["name"], row["class"], row["state"], row["lost"], row["missing"]) for row in rows] == [
-        ("app", "D", "learning", None, None), ("app/web", "A", "retired", 0, 1),
-    ]  # fmt: skip
+        ("app", "D", "learning", None, None),
+        ("app/web", "A", "retired", 0, 1),
+    ]

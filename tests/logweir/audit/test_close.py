@@ -111,7 +111,5 @@ def test_the_command_says_what_it_closes(settings: Settings, store: Store, capsy
     document = orjson.loads(run("audit", "close", "--process", NAME, "--json"))
 
     assert would == f"process {NAME}, partition 0: 2 windows would be closed, 2 numbers that never came would be void\n"
-    assert document["closed"] == [
-        {"ingest_epoch": NAME, "partition": 0, "windows": [WINDOW, WINDOW + 1], "void": 2}
-    ]  # fmt: skip
+    assert document["closed"] == [{"ingest_epoch": NAME, "partition": 0, "windows": [WINDOW, WINDOW + 1], "void": 2}]
     assert "void 2" in run("audit")

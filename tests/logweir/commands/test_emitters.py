@@ -58,13 +58,20 @@ def test_every_emitter_and_source_is_listed_with_its_state(
     assert "Findings of silence: 2. See them: logweir emitters silent" in table
     assert "every 5m" in table
     assert {row["name"]: row["state"] for row in rows} == {
-        "app/a": "silent", "app/b": "silent", "app/c": "silent", "app/d": "silent", "app/steady": "ok",
-    }  # fmt: skip
+        "app/a": "silent",
+        "app/b": "silent",
+        "app/c": "silent",
+        "app/d": "silent",
+        "app/steady": "ok",
+    }
     assert all(row["lost"] is None and row["indexed"] > 0 for row in rows)
     assert {row["name"]: row["state"] for row in sources} == {
-        "syslog@h-a": "silent", "syslog@h-b": "silent", "syslog@h-c": "silent", "syslog@h-d": "silent",
+        "syslog@h-a": "silent",
+        "syslog@h-b": "silent",
+        "syslog@h-c": "silent",
+        "syslog@h-d": "silent",
         "syslog@h0": "ok",
-    }  # fmt: skip
+    }
     assert [row["name"] for row in document(settings, capsys, "--state", "ok")] == ["app/steady"]
     assert "syslog@h-a" not in emitters(settings, capsys, "--sources", "--state", "ok")[1]
 
@@ -80,8 +87,9 @@ def test_those_that_fell_silent_together_are_one_line(
     assert "network 10.1.2.0/24: 4 emitters silent since" in text
     assert "app/a, app/b, app/c, app/d" in text
     assert [(one["of"], one["kind"], one["name"], len(one["members"])) for one in found["findings"]] == [
-        ("emitter", "network", "10.1.2.0/24", 4), ("source", "network", "10.1.2.0/24", 4),
-    ]  # fmt: skip
+        ("emitter", "network", "10.1.2.0/24", 4),
+        ("source", "network", "10.1.2.0/24", 4),
+    ]
     assert [row["name"] for row in found["emitters"]] == ["app/a", "app/b", "app/c", "app/d"]
 
 
@@ -115,9 +123,7 @@ def test_a_source_is_named_as_the_list_names_it(
     assert (states["syslog@h-a"], states["syslog@h-b"]) == ("ok", "silent")
 
 
-def test_nobody_is_silent_exits_with_0(
-    settings: Settings, world: World, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+def test_nobody_is_silent_exits_with_0(settings: Settings, world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Once all that is silent is muted or retired there is nothing left to look at."""
     for name in "abcd":
         emitters(settings, capsys, "retire", f"app/{name}")
@@ -148,7 +154,7 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest(
 
 def test_what_is_beyond_the_limits_is_said(
     settings: Settings, world: World, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+) -> None:
     """Emitters and sources for which there was no room are counted, and the lists say so."""
     ledger = world.ledgers[0]
     ledger.sources.untracked, ledger.emitters.untracked = 3, 1200

@@ -15,10 +15,25 @@ from logweir.keys.file import hash_of, read_keys
 from logweir.keys.usage import note_usage
 
 EVERY_FLAG = [
-    "--expires", "90d", "--network", "10.0.0.0/8", "--network", "2001:db8::1",
-    "--category", "web", "--category", "mail",
-    "--events-per-second", "500", "--bytes-per-second", "1000000", "--stamp", "site=north", "--stamp", "category=web",
-]  # fmt: skip
+    "--expires",
+    "90d",
+    "--network",
+    "10.0.0.0/8",
+    "--network",
+    "2001:db8::1",
+    "--category",
+    "web",
+    "--category",
+    "mail",
+    "--events-per-second",
+    "500",
+    "--bytes-per-second",
+    "1000000",
+    "--stamp",
+    "site=north",
+    "--stamp",
+    "category=web",
+]
 
 
 class Command:
@@ -59,10 +74,18 @@ def test_the_key_is_printed_alone_on_standard_output_and_never_again(command: Co
         assert status == 0 and key.startswith("lw_") and "\n" not in key and key not in error
         keys.append(key)
     id = read_keys(command.path)[0].id
-    shown = [command.run(*words) for words in (
-        ["list"], ["list", "--json"], ["show", "web"], ["show", "web", "--json"],
-        ["set", "web", "--events-per-second", "5"], ["revoke", "web", "--id", id], ["list"],
-    )]  # fmt: skip
+    shown = [
+        command.run(*words)
+        for words in (
+            ["list"],
+            ["list", "--json"],
+            ["show", "web"],
+            ["show", "web", "--json"],
+            ["set", "web", "--events-per-second", "5"],
+            ["revoke", "web", "--id", id],
+            ["list"],
+        )
+    ]
 
     assert all(status == 0 for status, _, _ in shown)
     for _, output, error in shown:
@@ -80,15 +103,25 @@ def test_every_term_is_set_by_a_flag_and_shown(command: Command) -> None:
     until = datetime.fromisoformat(row["expires"])
     assert timedelta(days=89) < until - datetime.now(UTC) < timedelta(days=91)
     assert {name: row[name] for name in ("name", "state", "used", "revoked")} == {
-        "name": "web", "state": "live", "used": None, "revoked": None,
-    }  # fmt: skip
+        "name": "web",
+        "state": "live",
+        "used": None,
+        "revoked": None,
+    }
     assert row["networks"] == ["10.0.0.0/8", "2001:db8::1/128"]
     assert row["categories"] == ["web", "mail"]
     assert (row["events_per_second"], row["bytes_per_second"]) == (500, 1_000_000)
     assert row["stamp"] == {"site": "north", "category": "web"}
     assert text.startswith("web\n")
-    for words in (row["id"], row["expires"], "10.0.0.0/8, 2001:db8::1/128", "web, mail", "500", "1000000",
-                  "site=north, category=web"):  # fmt: skip
+    for words in (
+        row["id"],
+        row["expires"],
+        "10.0.0.0/8, 2001:db8::1/128",
+        "web, mail",
+        "500",
+        "1000000",
+        "site=north, category=web",
+    ):
         assert words in text
 
 
@@ -98,9 +131,13 @@ def test_a_key_without_terms_says_so(command: Command) -> None:
     lines = dict(line.strip().split("  ", 1) for line in command.printed("show", "web").splitlines()[1:])
 
     assert {label: text.strip() for label, text in lines.items()}.items() >= {
-        "expires": "never", "networks": "any", "categories": "any", "events per second": "any number",
-        "bytes per second": "any number", "stamp": "nothing",
-    }.items()  # fmt: skip
+        "expires": "never",
+        "networks": "any",
+        "categories": "any",
+        "events per second": "any number",
+        "bytes per second": "any number",
+        "stamp": "nothing",
+    }.items()
 
 
 def test_set_changes_what_it_is_told_and_clears(command: Command) -> None:

@@ -31,10 +31,12 @@ def run(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: 
             {"details": {"user": "[bold]root[/bold]"}, "severity": "ERROR"},
         ]
         sources = first + [{"summary": f"filler {number} {'long ' * 50}"} for number in range(1200)]
-        store.index([
-            document(f"e{number}", source, number=number, received_us=NOON_US - number * 1_000_000)
-            for number, source in enumerate(sources, start=1)
-        ])  # fmt: skip
+        store.index(
+            [
+                document(f"e{number}", source, number=number, received_us=NOON_US - number * 1_000_000)
+                for number, source in enumerate(sources, start=1)
+            ]
+        )
 
     def run(*words: str) -> tuple[int, str, str]:
         status = cli.main(["--data-dir", str(tmp_path), "search", *words])

@@ -28,9 +28,12 @@ def test_open_files_are_raised_to_what_connections_need_or_these_lowered(
 ) -> None:
     """As far as the system lets the process; where that is not enough, a line of the log says so."""
     answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(soft=soft, hard=hard)], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", PROGRAM.format(soft=soft, hard=hard)],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
 
     assert answer.stdout.split() == [str(connections), str(files)]
     assert ("at most 512 connections" in answer.stderr) == (connections == 512)

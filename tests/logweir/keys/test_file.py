@@ -27,9 +27,12 @@ from logweir.keys.usage import note_usage, read_usage, usage_path
 NOW_US = 1_790_000_000_000_000  # 2026-09-21T14:13:20Z
 HOUR_US = 3_600_000_000
 TERMS = Terms(
-    networks=("10.0.0.0/8", "2001:db8::/32"), categories=("web", "mail log"), events_per_second=500,
-    bytes_per_second=1_000_000, stamp={"category": "web", "site": "north"},
-)  # fmt: skip
+    networks=("10.0.0.0/8", "2001:db8::/32"),
+    categories=("web", "mail log"),
+    events_per_second=500,
+    bytes_per_second=1_000_000,
+    stamp={"category": "web", "site": "north"},
+)
 
 
 @pytest.fixture

@@ -64,11 +64,23 @@ def claimed(store: Store, exceptions_max: int = 10) -> PartitionLedger:
 def settle(ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outcome], reasons: dict[int, str]) -> None:
     body: Body = [
         Batch(
-            id=b"\x01" * 16, received_us=WINDOW * 60_000_000, key="app", emitter=None, epoch=None, sequence_first=None,
-            high=None, previous=None, dropped=None, bye=False, source_address="127.0.0.1", format="json", stamp=None,
-            index_first=0, events=[b"{}"] * len(outcomes),
+            id=b"\x01" * 16,
+            received_us=WINDOW * 60_000_000,
+            key="app",
+            emitter=None,
+            epoch=None,
+            sequence_first=None,
+            high=None,
+            previous=None,
+            dropped=None,
+            bye=False,
+            source_address="127.0.0.1",
+            format="json",
+            stamp=None,
+            index_first=0,
+            events=[b"{}"] * len(outcomes),
         )
-    ]  # fmt: skip
+    ]
     record = Record(Kind.DATA, EPOCH, first, len(outcomes), WINDOW, body)
     ledger.load([record])
     ledger.settle(record, offset, outcomes, reasons)

@@ -80,12 +80,15 @@ def test_present_outcomes_are_those_counted_with_those_revised(store: Store) -> 
     present = read_present(store, "logweir", PLACE, known, 1, 40_000)
 
     assert present.counted(2, 4) == {
-        2: (Outcome.INDEXED, None), 3: (Outcome.DEAD_LETTERED, "event_unfit"), 4: (Outcome.INDEXED, None),
-    }  # fmt: skip
+        2: (Outcome.INDEXED, None),
+        3: (Outcome.DEAD_LETTERED, "event_unfit"),
+        4: (Outcome.INDEXED, None),
+    }
     assert present.counted(30_001, 30_009) == {}
     assert present.revised(1, 40_000) == {
-        3: (Outcome.INDEXED, None), **dict.fromkeys((BLOCK - 1, BLOCK, BLOCK + 1), (Outcome.FILTERED, "noise")),
-    }  # fmt: skip
+        3: (Outcome.INDEXED, None),
+        **dict.fromkeys((BLOCK - 1, BLOCK, BLOCK + 1), (Outcome.FILTERED, "noise")),
+    }
 
 
 def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: Store) -> None:
@@ -99,8 +102,12 @@ def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: St
 
     counted = present.counted(1, 60)
     assert [counted[number] for number in (10, 29, 30, 35, 51)] == [
-        (Outcome.FILTERED, "noise"), (Outcome.INDEXED, None), None, None, (Outcome.INDEXED, None),
-    ]  # fmt: skip
+        (Outcome.FILTERED, "noise"),
+        (Outcome.INDEXED, None),
+        None,
+        None,
+        (Outcome.INDEXED, None),
+    ]
     assert present.outcomes_unkept == [Outcome.FILTERED]
     assert unsure.outcomes_unkept == [Outcome.FILTERED, Outcome.DEAD_LETTERED]
 

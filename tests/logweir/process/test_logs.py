@@ -58,10 +58,12 @@ def test_an_exception_that_nobody_catches_is_one_object_without_keys() -> None:
         ("ERROR", "An error that nobody expected"),
         ("WARNING", "<string>:20: UserWarning: old lw_***\n"),
         ("CRITICAL", "The process ends"),
-    ]  # fmt: skip
+    ]
     assert [line["trace"].splitlines()[-1] for line in lines if "trace" in line] == [
-        "second lw_***", "RuntimeError: destroyed lw_***", "second lw_***",
-    ]  # fmt: skip
+        "second lw_***",
+        "RuntimeError: destroyed lw_***",
+        "second lw_***",
+    ]
 
 
 def test_as_text_every_line_is_one_thing_or_belongs_to_a_trace() -> None:
@@ -92,9 +94,13 @@ log.warning("A request failed, reference %s", "abc", extra={"reference": "abc", 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", lines[0]["time"])
     assert lines[1].pop("time")
     assert lines[1] == {
-        "level": "WARNING", "process": "test", "logger": "logweir.test",
-        "message": "A request failed, reference abc", "reference": "abc", "url": "?lw_***",
-    }  # fmt: skip
+        "level": "WARNING",
+        "process": "test",
+        "logger": "logweir.test",
+        "message": "A request failed, reference abc",
+        "reference": "abc",
+        "url": "?lw_***",
+    }
 
 
 @pytest.mark.parametrize("format", ["json", "text"])

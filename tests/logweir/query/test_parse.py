@@ -216,9 +216,16 @@ def test_operator_that_a_field_cannot_do_is_named(text: str, operator: str) -> N
 
 @pytest.mark.parametrize(
     ("text", "nearest"),
-    [("hostnam:x", " Did you mean 'hostname'?"), ("host.nam:x", " Did you mean 'host.name'?"), ("qqq:x", ""),
-     ("detail.x:y", ""), ("details.:x", ""), ("details.a*:x", ""), ("Hostname:x", " Did you mean 'hostname'?")],
-)  # fmt: skip
+    [
+        ("hostnam:x", " Did you mean 'hostname'?"),
+        ("host.nam:x", " Did you mean 'host.name'?"),
+        ("qqq:x", ""),
+        ("detail.x:y", ""),
+        ("details.:x", ""),
+        ("details.a*:x", ""),
+        ("Hostname:x", " Did you mean 'hostname'?"),
+    ],
+)
 def test_unknown_field_is_named_with_the_nearest(text: str, nearest: str) -> None:
     """A field that there is not is an error, never zero hits."""
     with pytest.raises(LogweirError) as caught:

@@ -308,8 +308,11 @@ def test_sources_are_watched_by_category_and_host_name(world: World) -> None:
     silence = world.read(settings=EVERY_MINUTE)
 
     assert {one.name: one.state for one in silence.sources} == {
-        "-@-": "silent", "cron@web-1": "ok", "sshd@web-1": "silent", "x" * 256 + "@-": "silent",
-    }  # fmt: skip
+        "-@-": "silent",
+        "cron@web-1": "ok",
+        "sshd@web-1": "silent",
+        "x" * 256 + "@-": "silent",
+    }
     assert silence.source_counts() == {"silent": 3, "ok": 1}
 
 
@@ -371,8 +374,9 @@ def test_those_behind_one_network_that_fall_silent_together_are_one_finding(worl
     world.flush(120)
 
     assert found(world) == [
-        ("network", "10.0.0.0/24", ["app/a", "app/b", "app/c", "app/d"]), ("emitter", "app/x", ["app/x"]),
-    ]  # fmt: skip
+        ("network", "10.0.0.0/24", ["app/a", "app/b", "app/c", "app/d"]),
+        ("emitter", "app/x", ["app/x"]),
+    ]
 
 
 def test_those_behind_one_door_are_one_finding_wherever_they_are(world: World) -> None:
@@ -428,10 +432,14 @@ def test_no_two_sources_have_the_same_name() -> None:
 @pytest.mark.parametrize(
     ("address", "network"),
     [
-        ("10.1.2.3", "10.1.2.0/24"), ("::ffff:10.1.2.3", "10.1.2.0/24"), ("fe80::1%eth0", "fe80::/64"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("unix", ""), ("", ""),
+        ("10.1.2.3", "10.1.2.0/24"),
+        ("::ffff:10.1.2.3", "10.1.2.0/24"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("unix", ""),
+        ("", ""),
     ],
-)  # fmt: skip
+)
 def test_networks_are_named_by_their_first_24_or_64_bits(address: str, network: str) -> None:
     """As the address comes with the batch; what is no address has no network."""
     assert network_of(address) == network

@@ -309,8 +309,11 @@ def test_of_more_processes_than_are_kept_a_person_ends_the_books(store: Store, m
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     overrides: dict[str, Any] = {
-        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
-    }  # fmt: skip
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "queue.session_timeout_s": 1,
+    }
     return config.load(environment={}, overrides=overrides)
 
 

@@ -32,14 +32,29 @@ LIMITS = AccountingSettings(late_after_s=60)
 
 
 def batch(
-    first: int | None, count: int, *, at_us: int = START_US, emitter: str | None = "web", epoch: str | None = "e1",
+    first: int | None,
+    count: int,
+    *,
+    at_us: int = START_US,
+    emitter: str | None = "web",
+    epoch: str | None = "e1",
     **fields: Any,
-) -> Batch:  # fmt: skip
+) -> Batch:
     values = {"high": None, "previous": None, "dropped": None, "bye": False, **fields}
     return Batch(
-        id=b"\x01" * 16, received_us=at_us, key="app", emitter=emitter, epoch=epoch, sequence_first=first,
-        source_address="10.0.0.9", format="json", stamp=None, index_first=0, events=[b"{}"] * count, **values,
-    )  # fmt: skip
+        id=b"\x01" * 16,
+        received_us=at_us,
+        key="app",
+        emitter=emitter,
+        epoch=epoch,
+        sequence_first=first,
+        source_address="10.0.0.9",
+        format="json",
+        stamp=None,
+        index_first=0,
+        events=[b"{}"] * count,
+        **values,
+    )
 
 
 @dataclass
@@ -422,8 +437,13 @@ def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
     assert sum(row["indexed"] for row in window.body["outcomes"]) == 8 + 4 + 19
     assert list(book.state("web-0").epochs) == ["run-2", "run-3"]
     assert book.state("web-0").retired == {
-        "epochs": 3, "created": 4, "accepted": 3, "lost": 1, "recovered": 0, "dropped": 0,
-    }  # fmt: skip
+        "epochs": 3,
+        "created": 4,
+        "accepted": 3,
+        "lost": 1,
+        "recovered": 0,
+        "dropped": 0,
+    }
     assert len(book.tracker("gaps", "web-1").gaps) == 3
     assert book.tracker("gaps", "web-1").accepted == 19
 
@@ -448,8 +468,9 @@ class CrashingStore(SqliteStore):
 
 moves = st.lists(
     st.tuples(st.integers(1, 20), st.integers(0, 4), st.integers(0, 2), st.integers(0, 80), st.booleans()),
-    min_size=1, max_size=12,
-)  # fmt: skip
+    min_size=1,
+    max_size=12,
+)
 
 
 @given(moves=moves, crashes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 6)), max_size=4))

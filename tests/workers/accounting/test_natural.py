@@ -32,16 +32,20 @@ def runs(*events: bytes, fields: EventFields = FIELDS) -> list[tuple[str | None,
 def test_events_are_cut_into_runs_by_emitter_epoch_and_number() -> None:
     """Numbers that follow make one run; another host, boot or number begins the next."""
     assert runs(event(7), event("8"), event(10), event(11, "db"), event(12, "db", "b2"), event(13, "db", "b2")) == [
-        ("web", "b1", 7, 2), ("web", "b1", 10, 1), ("db", "b1", 11, 1), ("db", "b2", 12, 2),
-    ]  # fmt: skip
+        ("web", "b1", 7, 2),
+        ("web", "b1", 10, 1),
+        ("db", "b1", 11, 1),
+        ("db", "b2", 12, 2),
+    ]
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, None, "x", "", "12345678901234567890", 2**63, [1], {"a": 1}])
 def test_an_event_without_a_whole_number_from_1_is_not_numbered(number: Any) -> None:
     """It is left out, and so is one that cannot be read; their neighbours are not."""
     assert runs(event(1), event(number), b"{", event(2, boot=None), event(2)) == [
-        ("web", "b1", 1, 1), ("web", "b1", 2, 1),
-    ]  # fmt: skip
+        ("web", "b1", 1, 1),
+        ("web", "b1", 2, 1),
+    ]
 
 
 def test_without_fields_for_them_emitter_and_epoch_are_the_batchs_own() -> None:
@@ -66,9 +70,12 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
     from logweir.audit.books import read_books
 
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "accounting.late_after_s": 1,
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "accounting.late_after_s": 1,
         "accounting.event_fields": "other sequence=a, app sequence=details.seqnum emitter=hostname",
-    }  # fmt: skip
+    }
     settings = config.load(environment={}, overrides=overrides)
     queue, store = open_queue(settings.queue), open_store(settings.store)
     queue.prepare()

@@ -59,9 +59,7 @@ class Partition:
         self.settle(Record(Kind.MARKER, EPOCH, self.number, count, window, Marker(rows, [])), [])
 
     def batch(self, window: int, count: int, first: int) -> Batch:
-        return batch(
-            *[b"{}"] * count, emitter="web", received_us=window * MINUTE_US, epoch="e1", sequence_first=first
-        )  # fmt: skip
+        return batch(*[b"{}"] * count, emitter="web", received_us=window * MINUTE_US, epoch="e1", sequence_first=first)
 
     def settle(self, record: Record, outcomes: list[Outcome], reasons: dict[int, str] | None = None) -> bool:
         self.ledger.expect(record, self.offset)
@@ -404,9 +402,14 @@ def test_what_a_worker_that_is_behind_counts_by_now_is_not_old(store: Store) -> 
     one.window(HOUR, INDEXED)
     late_us = NOW_US + 100 * DAY_US
     deleted = delete_old_books(
-        store, group="g", owner="me", settings=LIMITS, ledgers=[one.ledger], now_us=late_us,
+        store,
+        group="g",
+        owner="me",
+        settings=LIMITS,
+        ledgers=[one.ledger],
+        now_us=late_us,
         books=old_books(store, group="g", settings=LIMITS, now_us=late_us),
-    )  # fmt: skip
+    )
 
     assert deleted == 0
     assert "window" in kinds(store)

@@ -22,10 +22,22 @@ def claimed(store: Store, owner: str = "one") -> PartitionLedger:
 
 def batch(count: int, emitter: str | None = None) -> Batch:
     return Batch(
-        id=b"\x01" * 16, received_us=WINDOW * 60_000_000, key="app", emitter=emitter, epoch=None, sequence_first=None,
-        high=None, previous=None, dropped=None, bye=False, source_address="127.0.0.1", format="json", stamp=None,
-        index_first=0, events=[b"{}"] * count,
-    )  # fmt: skip
+        id=b"\x01" * 16,
+        received_us=WINDOW * 60_000_000,
+        key="app",
+        emitter=emitter,
+        epoch=None,
+        sequence_first=None,
+        high=None,
+        previous=None,
+        dropped=None,
+        bye=False,
+        source_address="127.0.0.1",
+        format="json",
+        stamp=None,
+        index_first=0,
+        events=[b"{}"] * count,
+    )
 
 
 def data(first: int, *counts: int) -> Record:

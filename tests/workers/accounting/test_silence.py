@@ -24,9 +24,12 @@ LEARNED_AT_ONCE = SilenceSettings(learn_s=60)
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 2, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
+        "data_dir": tmp_path,
+        "queue.partitions": 2,
+        "worker.ledger_interval_s": 0.1,
+        "queue.session_timeout_s": 1,
         "accounting.sources_max": 2,
-    }  # fmt: skip
+    }
     return config.load(environment={}, overrides=overrides)
 
 

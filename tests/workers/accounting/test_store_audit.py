@@ -63,12 +63,16 @@ def keep(store: Store, *numbers: int) -> None:
     store.index(
         [
             Document(
-                f"e{number}", day_of(START_US), {"receivedtimestamp": "2025-02-19T13:20:00.000000Z", "summary": "x"},
-                Provenance(stream, number, "0" * 16), "x", "x",
+                f"e{number}",
+                day_of(START_US),
+                {"receivedtimestamp": "2025-02-19T13:20:00.000000Z", "summary": "x"},
+                Provenance(stream, number, "0" * 16),
+                "x",
+                "x",
             )
             for number in numbers
         ]
-    )  # fmt: skip
+    )
     store.refresh()
 
 
@@ -200,8 +204,14 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     assert delete(2) == 3
     assert delete(2) == 0
     assert sorted(document.id.partition(":")[0] for document in store.scan_ledger("")) == [
-        "carried", "emitter", "hearing", "hearing", "position", "position", "window",
-    ]  # fmt: skip
+        "carried",
+        "emitter",
+        "hearing",
+        "hearing",
+        "position",
+        "position",
+        "window",
+    ]
     assert ledger.emitters.count == 0
     close_window(ledger, [Outcome.INDEXED], window=WINDOW + 3 * 1440, offset=2)
     assert read_books(store, group="g", late_us=1, now_us=NOW_US).balanced
@@ -240,8 +250,10 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
     assert kept("sources:g:") == [("gone", ["others"]), ("late", ["new"]), ("t", ["old"])]
     assert ledger.sources.count == 1
     assert sorted(document.id for document in store.scan_ledger("hearing:")) == [
-        "hearing:g:gone:1", "hearing:g:late:0", "hearing:g:t:0",
-    ]  # fmt: skip
+        "hearing:g:gone:1",
+        "hearing:g:late:0",
+        "hearing:g:t:0",
+    ]
 
 
 def test_replays_begun_long_ago_are_forgotten(store: Store) -> None:
@@ -252,9 +264,7 @@ def test_replays_begun_long_ago_are_forgotten(store: Store) -> None:
         store.write_ledger([LedgerDocument(one.id, one.generation, {"owner": "me", "begun_us": begun_us})])
     store.claim("replay:g:claimed", "me")
     store.claim("replay:other:old", "me")
-    deleted = delete_old_books(
-        store, group="g", owner="me", settings=limits, ledgers=[], now_us=NOW_US, books=None
-    )  # fmt: skip
+    deleted = delete_old_books(store, group="g", owner="me", settings=limits, ledgers=[], now_us=NOW_US, books=None)
 
     assert deleted == 1
     assert [one.id for one in store.scan_ledger("replay:")] == ["replay:g:claimed", "replay:g:new", "replay:other:old"]

@@ -25,15 +25,24 @@ def kept(tmp_path: Path) -> Path:
     place = {"partition": 3, "offset": 7, "key": "web", "source_address": "192.0.2.7"}
     with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
         store.prepare()
-        store.put_dead_letters([
-            DeadLetter(f"l{at}", NOON_US + at * 1_000_000, reason, {**place, "reason": reason, "stage": stage,
-                       "error": f"[bold]fault {at}"}, raw)
-            for at, (reason, stage, raw) in enumerate([
-                ("event_unfit", "normalise", b"{}"),
-                ("body_refused", "ingest", TEXT),
-                ("body_refused", "ingest", BYTES),
-            ])
-        ])  # fmt: skip
+        store.put_dead_letters(
+            [
+                DeadLetter(
+                    f"l{at}",
+                    NOON_US + at * 1_000_000,
+                    reason,
+                    {**place, "reason": reason, "stage": stage, "error": f"[bold]fault {at}"},
+                    raw,
+                )
+                for at, (reason, stage, raw) in enumerate(
+                    [
+                        ("event_unfit", "normalise", b"{}"),
+                        ("body_refused", "ingest", TEXT),
+                        ("body_refused", "ingest", BYTES),
+                    ]
+                )
+            ]
+        )
     return tmp_path
 
 

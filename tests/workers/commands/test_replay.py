@@ -51,11 +51,16 @@ def test_what_is_missing_is_counted_and_then_created(
 
     assert (counted, done) == (0, 0)
     assert counted_text.split("\n")[:2] == [
-        "          80  in what was asked for", "           2  that should be in the store and were not",
-    ]  # fmt: skip
+        "          80  in what was asked for",
+        "           2  that should be in the store and were not",
+    ]
     assert {name: result[name] for name in ("done", "events", "missing", "written", "gone")} == {
-        "done": True, "events": 80, "missing": 2, "written": 2, "gone": [],
-    }  # fmt: skip
+        "done": True,
+        "events": 80,
+        "missing": 2,
+        "written": 2,
+        "gone": [],
+    }
     assert len(world.stored()) == 80
 
 

@@ -108,9 +108,12 @@ def test_a_running_worker_waits_at_the_limit_and_loses_nothing(
 ) -> None:
     """Doctor names the fault; once letters are dropped, the rest is kept, and what came behind them is stored."""
     overrides = {
-        "data_dir": tmp_path, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "queue.session_timeout_s": 1,
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "queue.session_timeout_s": 1,
         "store.dead_letters_max": 4,
-    }  # fmt: skip
+    }
     settings = config.load(environment={}, overrides=overrides)
     limits = tmp_path / "logweir.toml"
     limits.write_text("[store]\ndead_letters_max = 4\n")

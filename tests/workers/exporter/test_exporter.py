@@ -338,9 +338,7 @@ def test_only_the_worst_emitters_have_a_series(settings: Settings, queue: Queue,
     found = figures(exporter)
 
     named = {key[1]: value for key, value in found.items() if key[0] == "logweir_emitter_lost_events"}
-    assert named == {
-        "app/e1000": 1000, "app/e999": 999, "app/e998": 998, "(others)": sum(range(1, 998)),
-    }  # fmt: skip
+    assert named == {"app/e1000": 1000, "app/e999": 999, "app/e998": 998, "(others)": sum(range(1, 998))}
     assert found["logweir_events_lost_total", "A"] == sum(named.values())
     assert found["logweir_series_capped", "logweir_emitter_lost_events"] == EMITTERS - 3
 

@@ -383,13 +383,39 @@ def test_time_is_read_from_what_senders_write(sent: Any, expected: str) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        "yesterday", "12:00:00", "Jan 5", "01/02/2026 12:00:00", "2026-13-05T12:00:00Z", "2026-01-05T25:00:00Z",
-        "Feb 30 12:00:00", "Xyz  5 12:00:00", "2026-01-05 12:00:00 XYZ", "0000-00-00 00:00:00",
-        "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1970-01-01T00:00:05Z", "2100-01-01T00:00:00Z",
-        "1.2s", "7", "²0260105", "x" * 100_000, 0, -1, 7, 99_999_999, 4_102_444_800, 50_000_000_000, 2**64 - 1, 1e300,
-        -1e308, -1767614400.5, True, ["a"], {"a": 1},
+        "yesterday",
+        "12:00:00",
+        "Jan 5",
+        "01/02/2026 12:00:00",
+        "2026-13-05T12:00:00Z",
+        "2026-01-05T25:00:00Z",
+        "Feb 30 12:00:00",
+        "Xyz  5 12:00:00",
+        "2026-01-05 12:00:00 XYZ",
+        "0000-00-00 00:00:00",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "1970-01-01T00:00:05Z",
+        "2100-01-01T00:00:00Z",
+        "1.2s",
+        "7",
+        "²0260105",
+        "x" * 100_000,
+        0,
+        -1,
+        7,
+        99_999_999,
+        4_102_444_800,
+        50_000_000_000,
+        2**64 - 1,
+        1e300,
+        -1e308,
+        -1767614400.5,
+        True,
+        ["a"],
+        {"a": 1},
     ],
-)  # fmt: skip
+)
 def test_unreadable_time_keeps_the_event_with_receipt_time_and_a_tag(sent: Any) -> None:
     """A clock that is not set, a date of two readings, a zone of two meanings: nothing is guessed, nothing is lost."""
     assert time_of(sent) is None
@@ -514,7 +540,7 @@ _leaf = (
     | st.sampled_from(["", "-", "warn", "6", "2026-01-05T12:00:00Z", "Jan  5 12:00:00", "1767614400", "\0", BOUNDARY])
     | st.just("x" * 1500)
     | st.integers(0, 2_000_000_000)
-)  # fmt: skip
+)
 _value = st.recursive(
     _leaf,
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
@@ -631,8 +657,10 @@ def test_words_leave_no_field_out_but_times_and_provenance() -> None:
     found = set(words_for(event)[1].split(" ")) - {BOUNDARY}
 
     assert {field.name for field in FIELDS} - {word.removeprefix("word_") for word in found} == PROVENANCE | {
-        "timestamp", "utctimestamp", "receivedtimestamp",
-    }  # fmt: skip
+        "timestamp",
+        "utctimestamp",
+        "receivedtimestamp",
+    }
 
 
 @pytest.mark.parametrize("time_us", [0, 999_999, RECEIVED_US, 4_102_444_799_999_999])

@@ -45,9 +45,14 @@ class World:
         folder.mkdir(exist_ok=True)
         self.rules.write_text("")
         values = {
-            "data_dir": folder, "queue.partitions": 1, "worker.ledger_interval_s": 0.1, "worker.bulk_events_max": 16,
-            "worker.filters_file": self.rules, "queue.session_timeout_s": 1, **overrides,
-        }  # fmt: skip
+            "data_dir": folder,
+            "queue.partitions": 1,
+            "worker.ledger_interval_s": 0.1,
+            "worker.bulk_events_max": 16,
+            "worker.filters_file": self.rules,
+            "queue.session_timeout_s": 1,
+            **overrides,
+        }
         self.settings = config.load(environment={}, overrides=values)
         self.queue: Queue = open_queue(self.settings.queue)
         self.queue.prepare()
@@ -81,9 +86,13 @@ class World:
 
     def begun(self, selection: Selection = EVERYTHING, *, store: Store | None = None, **options: Any) -> Replay:
         return Replay(
-            settings=self.settings, store=store or self.store, queue=self.queue, selection=selection,
-            clock=clock.now_us, **{"stopping": threading.Event(), **options},
-        )  # fmt: skip
+            settings=self.settings,
+            store=store or self.store,
+            queue=self.queue,
+            selection=selection,
+            clock=clock.now_us,
+            **{"stopping": threading.Event(), **options},
+        )
 
     # --- what is there ---------------------------------------------------------------------------------------------
     def stored(self) -> list[dict[str, Any]]:
@@ -153,9 +162,15 @@ def test_replay_of_everything_changes_nothing(world: World) -> None:
     assert (world.stored(), world.outcomes(), world.letters()) == before
     assert world.outcomes() == {"indexed": 41, "duplicate": 1, "filtered": 1, "dead_lettered": 2}
     assert progress.tally.as_json() == {
-        "events": 45, "missing": 0, "changed": 0, "written": 0, "undecided": 0, "uncounted": 0, "expired": 0,
+        "events": 45,
+        "missing": 0,
+        "changed": 0,
+        "written": 0,
+        "undecided": 0,
+        "uncounted": 0,
+        "expired": 0,
         "moved": {},
-    }  # fmt: skip
+    }
     assert world.lines() == {}
 
 
@@ -341,9 +356,7 @@ def test_replays_and_retries_of_one_event_are_lines_from_what_it_was(
     world.replay(reprocess=True)
 
     world.assert_agreed()
-    assert world.lines() == {
-        ("dead_lettered", "indexed"): 1, ("indexed", "filtered"): 1, ("filtered", "indexed"): 1,
-    }  # fmt: skip
+    assert world.lines() == {("dead_lettered", "indexed"): 1, ("indexed", "filtered"): 1, ("filtered", "indexed"): 1}
 
 
 def test_duplicates_and_conflicts_stay_what_they_are(world: World) -> None:

@@ -34,14 +34,21 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
             log.warning(
                 "The ingest process %s is gone; %d windows of partition %d stay open, for %s."
                 " docs/how-to/dead-processes.md says what to do.",
-                epoch, len(left), ledger.partition, doubt, extra=about,
-            )  # fmt: skip
+                epoch,
+                len(left),
+                ledger.partition,
+                doubt,
+                extra=about,
+            )
         elif _is_closed(store, group, stream, Closing(before.windows | left, before.numbers, f"process {by}", now_us)):
             log.info(
                 "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, nothing in"
                 " them is unaccounted for.",
-                epoch, len(left), ledger.partition, extra=about,
-            )  # fmt: skip
+                epoch,
+                len(left),
+                ledger.partition,
+                extra=about,
+            )
         else:
             continue
         ledger.forget_gone(epoch)

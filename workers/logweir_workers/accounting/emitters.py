@@ -164,9 +164,16 @@ class EmitterLedger:
     """
 
     def __init__(
-        self, *, store: Store, name_of: Callable[[Emitter], str], names_before: Callable[[Emitter], list[str]],
-        settings: AccountingSettings, count: int, position_of: Callable[[dict[str, Any]], int], untracked: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        store: Store,
+        name_of: Callable[[Emitter], str],
+        names_before: Callable[[Emitter], list[str]],
+        settings: AccountingSettings,
+        count: int,
+        position_of: Callable[[dict[str, Any]], int],
+        untracked: int = 0,
+    ) -> None:
         self.count = count
         self.untracked = untracked
         self.late_us = settings.late_us
@@ -245,9 +252,15 @@ class EmitterLedger:
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
     def settle(
-        self, batch: Batch, offset: int, outcomes: Sequence[Outcome], watermark_us: int, *, natural: bool = False,
+        self,
+        batch: Batch,
+        offset: int,
+        outcomes: Sequence[Outcome],
+        watermark_us: int,
+        *,
+        natural: bool = False,
         door: str = "",
-    ) -> int:  # fmt: skip
+    ) -> int:
         """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is).
 
         ``natural``: its numbers are the events' own; without an epoch, a number 1 that comes again begins a new run.
@@ -280,9 +293,15 @@ class EmitterLedger:
         return self._track(state, batch, epoch, outcomes, watermark_us, natural=natural)
 
     def _track(
-        self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], watermark_us: int, *,
+        self,
+        state: EmitterState,
+        batch: Batch,
+        epoch: str,
+        outcomes: Sequence[Outcome],
+        watermark_us: int,
+        *,
         natural: bool,
-    ) -> int:  # fmt: skip
+    ) -> int:
         tracker = state.epochs.get(epoch)
         known = tracker is not None
         if tracker is None:
@@ -297,9 +316,13 @@ class EmitterLedger:
         gaps_max = self._settings.gaps_max
         if batch.sequence_first is not None and outcomes:
             tracker.arrive(
-                batch.sequence_first, outcomes, day=day_of(batch.received_us), watermark_us=watermark_us,
-                late_us=self.late_us, ranges_max=gaps_max,
-            )  # fmt: skip
+                batch.sequence_first,
+                outcomes,
+                day=day_of(batch.received_us),
+                watermark_us=watermark_us,
+                late_us=self.late_us,
+                ranges_max=gaps_max,
+            )
         if batch.high is not None and batch.high > tracker.top:
             tracker.reach(batch.high, watermark_us=watermark_us, ranges_max=gaps_max)
         if batch.dropped:
@@ -329,9 +352,13 @@ class EmitterLedger:
             # Nothing of it is waited for any more: what is missing is lost.
             losses = tracker.losses(watermark_us=watermark_us + self.late_us, late_us=self.late_us)
             sums = {
-                "epochs": 1, "created": tracker.created, "accepted": tracker.accepted, "lost": losses.lost,
-                "recovered": losses.recovered, "dropped": losses.dropped,
-            }  # fmt: skip
+                "epochs": 1,
+                "created": tracker.created,
+                "accepted": tracker.accepted,
+                "lost": losses.lost,
+                "recovered": losses.recovered,
+                "dropped": losses.dropped,
+            }
             for name, count in sums.items():
                 state.retired[name] = state.retired.get(name, 0) + count
             state.retired_names = [*state.retired_names, epoch][-_RETIRED_NAMES_MAX:]

@@ -106,9 +106,18 @@ class PartitionLedger:
     """
 
     def __init__(
-        self, *, store: Store, group: str, topic_id: str, owner: str, partition: int, claimed: LedgerDocument,
-        settings: AccountingSettings, hearing: Hearing, before: Mapping[Place, dict[str, Any]],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        store: Store,
+        group: str,
+        topic_id: str,
+        owner: str,
+        partition: int,
+        claimed: LedgerDocument,
+        settings: AccountingSettings,
+        hearing: Hearing,
+        before: Mapping[Place, dict[str, Any]],
+    ) -> None:
         self.partition = partition
         self.dropped = False
         self._store = store
@@ -166,9 +175,15 @@ class PartitionLedger:
 
     @classmethod
     def claim(
-        cls, *, store: Store, group: str, topic_id: str, partition: int, owner: str,
+        cls,
+        *,
+        store: Store,
+        group: str,
+        topic_id: str,
+        partition: int,
+        owner: str,
         settings: AccountingSettings = AccountingSettings(),  # noqa: B008 - it is frozen
-    ) -> PartitionLedger:  # fmt: skip
+    ) -> PartitionLedger:
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.claim(position_id(group, topic_id, partition), owner)
         before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
@@ -177,9 +192,16 @@ class PartitionLedger:
         id = hearing_id(group, topic_id, partition)
         found = store.read_ledger([id]).get(id)
         return cls(
-            store=store, group=group, topic_id=topic_id, owner=owner, partition=partition, claimed=claimed,
-            settings=settings, hearing=Hearing(found.body if found else {}), before=before,
-        )  # fmt: skip
+            store=store,
+            group=group,
+            topic_id=topic_id,
+            owner=owner,
+            partition=partition,
+            claimed=claimed,
+            settings=settings,
+            hearing=Hearing(found.body if found else {}),
+            before=before,
+        )
 
     def _unaudited(self) -> list[tuple[str, int]]:
         """Windows that may have closed and that nobody has asked the store about, the latest CLOSED_LATELY_MAX."""
@@ -208,9 +230,7 @@ class PartitionLedger:
         return found
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
-    def load(
-        self, records: Iterable[Record], natural: Iterable[Batch] = (), sources: Iterable[Source] = ()
-    ) -> None:  # fmt: skip
+    def load(self, records: Iterable[Record], natural: Iterable[Batch] = (), sources: Iterable[Source] = ()) -> None:
         """Have the windows, emitters and sources of these records in memory, as they were written before."""
         self.sources.load(sources)
         records = [record for record in records if record.is_numbered]
@@ -234,9 +254,14 @@ class PartitionLedger:
                 self._windows[id] = Window(id, record.ingest_epoch.hex(), record.window)
 
     def settle(
-        self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str] | None = None,
-        natural: Sequence[Batch] = (), sources: Mapping[Source, Batch] = _NO_SOURCES,
-    ) -> bool:  # fmt: skip
+        self,
+        record: Record,
+        offset: int,
+        outcomes: Sequence[Outcome],
+        reasons: Mapping[int, str] | None = None,
+        natural: Sequence[Batch] = (),
+        sources: Mapping[Source, Batch] = _NO_SOURCES,
+    ) -> bool:
         """Count a record's outcomes, one for each of its events, and move behind it. False: it was counted before.
 
         ``reasons``: why the outcome is not another one, by the event's place in the record; of dead letters, all.
@@ -411,9 +436,13 @@ class PartitionLedger:
         self._dirty = True
 
     def _count(
-        self, record: Record, offset: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str],
+        self,
+        record: Record,
+        offset: int,
+        outcomes: Sequence[Outcome],
+        reasons: Mapping[int, str],
         natural: Sequence[Batch],
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         window = self._windows[self._window_id(record)]
         is_counted = offset < window.position
         if not is_counted:
@@ -461,9 +490,13 @@ class PartitionLedger:
         return new
 
     def _keep_exceptions(
-        self, window: Window, record: Record, ranges: Sequence[tuple[int, int]], outcomes: Sequence[Outcome],
+        self,
+        window: Window,
+        record: Record,
+        ranges: Sequence[tuple[int, int]],
+        outcomes: Sequence[Outcome],
         reasons: Mapping[int, str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         for first, last in ranges:
             place = first - record.first
             unkept = window.exceptions.add(

@@ -60,9 +60,15 @@ def old_books(store: Store, *, group: str, settings: AccountingSettings, now_us:
 
 
 def delete_old_books(
-    store: Store, *, group: str, owner: str, settings: AccountingSettings, ledgers: Collection[PartitionLedger],
-    now_us: int, books: Books | None,
-) -> int:  # fmt: skip
+    store: Store,
+    *,
+    group: str,
+    owner: str,
+    settings: AccountingSettings,
+    ledgers: Collection[PartitionLedger],
+    now_us: int,
+    books: Books | None,
+) -> int:
     """Let go of what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
 
     ``books``: as ``old_books`` gave them, not necessarily just now: what has changed since stays until the next time,

@@ -50,9 +50,12 @@ class SourceState:
 
     def as_body(self) -> dict[str, Any]:
         return {
-            "category": self.source[0], "hostname": self.source[1], "first_us": self.first_us, "last": list(self.last),
+            "category": self.source[0],
+            "hostname": self.source[1],
+            "first_us": self.first_us,
+            "last": list(self.last),
             "rhythm": self.rhythm.as_body(),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> SourceState:

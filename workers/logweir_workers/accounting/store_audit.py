@@ -66,9 +66,14 @@ class StoreAuditor:
         log.error(
             "The store has %d documents of window %d of process %s on partition %d, the ledger says %d were indexed."
             " See them: logweir audit --window %d",
-            stored, window.window, window.ingest_epoch, ledger.partition, expected, window.window,
+            stored,
+            window.window,
+            window.ingest_epoch,
+            ledger.partition,
+            expected,
+            window.window,
             extra={"window": window.window, "ingest_epoch": window.ingest_epoch, "partition": ledger.partition},
-        )  # fmt: skip
+        )
         body = {"kind": "store_difference", "stored": stored, "indexed": expected, "at_us": self._clock()}
         self._store.write_ledger([ledger.document(difference.id, body)])
 

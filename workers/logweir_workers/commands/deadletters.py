@@ -42,9 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="list them, newest first")
     _add_filters(listing, refused=True)
     listing.add_argument(
-        "--size", type=whole_number(least=0), default=_SIZE_DEFAULT, metavar="N",
+        "--size",
+        type=whole_number(least=0),
+        default=_SIZE_DEFAULT,
+        metavar="N",
         help=f"most of them shown ({_SIZE_DEFAULT}); 0 for all",
-    )  # fmt: skip
+    )
     listing.add_argument("--count", action="store_true", help="print how many there are by reason, nothing else")
     listing.add_argument("--json", action="store_true", help="print each as one line of JSON, its bytes as base64")
     show = actions.add_parser("show", help="show one with everything that is known of it")
@@ -220,13 +223,22 @@ def _wanted(arguments: argparse.Namespace, reasons: tuple[str, ...]) -> LetterFi
     if getattr(arguments, "refused", False):
         reasons = (REFUSED,)
     return LetterFilter(
-        ids=tuple(arguments.id or ()), reasons=tuple(arguments.reason or reasons), stage=arguments.stage,
-        key=arguments.key, emitter=arguments.emitter, from_us=from_us, to_us=to_us,
-    )  # fmt: skip
+        ids=tuple(arguments.id or ()),
+        reasons=tuple(arguments.reason or reasons),
+        stage=arguments.stage,
+        key=arguments.key,
+        emitter=arguments.emitter,
+        from_us=from_us,
+        to_us=to_us,
+    )
 
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not sys.stderr.isatty(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )

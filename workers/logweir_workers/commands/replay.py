@@ -69,16 +69,27 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         signal.signal(number, lambda *_: stopping.set())
     with closing(open_store(settings.store)) as store, closing(open_queue(settings.queue)) as queue:
         one = Replay(
-            settings=settings, store=store, queue=queue, selection=_selection(arguments, settings),
-            words=_words(arguments), reprocess=arguments.reprocess, dry_run=arguments.dry_run,
-            rate=arguments.rate, restart=arguments.restart, clock=now_us, stopping=stopping,
-        )  # fmt: skip
+            settings=settings,
+            store=store,
+            queue=queue,
+            selection=_selection(arguments, settings),
+            words=_words(arguments),
+            reprocess=arguments.reprocess,
+            dry_run=arguments.dry_run,
+            rate=arguments.rate,
+            restart=arguments.restart,
+            clock=now_us,
+            stopping=stopping,
+        )
         if one.is_resumed:
             at = f"{one.progress.records_read:,} of {one.progress.records:,} records"
             print(f"Going on with what was begun at {iso_seconds(one.progress.begun_us)}: {at} done.", file=sys.stderr)
         elif one.has_other_rules:
-            print("Filters, categories or logweir's version have changed since it was stopped: beginning anew, with the"
-                  " same range.", file=sys.stderr)  # fmt: skip
+            print(
+                "Filters, categories or logweir's version have changed since it was stopped: beginning anew, with the"
+                " same range.",
+                file=sys.stderr,
+            )
         with _Shown(dry_run=arguments.dry_run) as shown:
             progress = one.run(shown.show)
     return _report(arguments, progress)
@@ -95,9 +106,15 @@ def _selection(arguments: argparse.Namespace, settings: Settings) -> Selection:
         except OSError as error:
             raise LogweirError(FILE_UNREADABLE, path=folder, reason=error.strerror or error) from error
     return Selection(
-        from_us=from_us, to_us=to_us, partition=arguments.partition, from_offset=arguments.first,
-        to_offset=arguments.end, emitter=arguments.emitter, category=arguments.category, receipt=token,
-    )  # fmt: skip
+        from_us=from_us,
+        to_us=to_us,
+        partition=arguments.partition,
+        from_offset=arguments.first,
+        to_offset=arguments.end,
+        emitter=arguments.emitter,
+        category=arguments.category,
+        receipt=token,
+    )
 
 
 def _words(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -114,9 +131,13 @@ class _Shown:
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn(self._verb), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]:,} events"),
-                TimeRemainingColumn(), console=Console(stderr=True),
-            )  # fmt: skip
+                TextColumn(self._verb),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[events]:,} events"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
             self._task = self._bar.add_task(self._verb, events=0)
         self._began_s = self._said_s = time.monotonic()
         self._first: int | None = None
@@ -151,10 +172,15 @@ def _report(arguments: argparse.Namespace, progress: replay.Progress) -> int:
     if arguments.receipt and progress.is_done:
         unfound = progress.selected["receipt"]["count"] - tally.events
     document = {
-        "done": progress.is_done, "dry_run": arguments.dry_run, **tally.as_json(), "not_found": unfound,
-        "gone": [{"partition": one.partition, "first": one.first, "last": one.last, "left_since_us": one.since_us}
-                 for one in progress.gone],
-    }  # fmt: skip
+        "done": progress.is_done,
+        "dry_run": arguments.dry_run,
+        **tally.as_json(),
+        "not_found": unfound,
+        "gone": [
+            {"partition": one.partition, "first": one.first, "last": one.last, "left_since_us": one.since_us}
+            for one in progress.gone
+        ],
+    }
     if arguments.json:
         print(orjson.dumps(document).decode())
     else:

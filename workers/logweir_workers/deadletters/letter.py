@@ -22,9 +22,18 @@ _LOGGED = ("reason", "stage", "key", "emitter", "event_id", "partition", "offset
 
 
 def of_event(
-    *, topic_id: str, delivery: Delivery, record: Record, batch: Batch, index: int, number: int,
-    reason: DeadLetterReason, stage: Stage, error: str, id: str,
-) -> DeadLetter:  # fmt: skip
+    *,
+    topic_id: str,
+    delivery: Delivery,
+    record: Record,
+    batch: Batch,
+    index: int,
+    number: int,
+    reason: DeadLetterReason,
+    stage: Stage,
+    error: str,
+    id: str,
+) -> DeadLetter:
     """The dead letter of one event; ``id`` is the event's, ``index`` its place in ``batch.events``.
 
     The letter's own id is the event's provenance: two events that claim one identity are two letters.
@@ -116,9 +125,12 @@ class LetterLog:
             fields["receipt"] = token
         log.warning(
             "A dead letter, %s at %s%s: logweir deadletters show %s (Said once a minute by reason; all are counted.)",
-            letter.reason, letter.body["stage"], f", of the batch with receipt {token}" if token else "", letter.id,
+            letter.reason,
+            letter.body["stage"],
+            f", of the batch with receipt {token}" if token else "",
+            letter.id,
             extra={"dead_letter": letter.id, **fields},
-        )  # fmt: skip
+        )
 
     def _receipt(self, letter: DeadLetter, delivery: Delivery, record: Record | None) -> str | None:
         secret = receipt.secret_if_any(self._folder) if self._folder else None
@@ -127,9 +139,13 @@ class LetterLog:
             return None
         batch, index = batch_at(record.batches, number - record.first)
         return receipt.encode(
-            secret, ingest_epoch=record.ingest_epoch, partition=delivery.partition,
-            first=number - index, count=len(batch.events), window=record.window,
-        ).decode()  # fmt: skip
+            secret,
+            ingest_epoch=record.ingest_epoch,
+            partition=delivery.partition,
+            first=number - index,
+            count=len(batch.events),
+            window=record.window,
+        ).decode()
 
 
 def _place(topic_id: str, delivery: Delivery) -> dict[str, object]:

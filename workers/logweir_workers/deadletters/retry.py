@@ -230,7 +230,9 @@ def _window_of(letter: DeadLetter) -> WindowPlace:
 def _change(tried: Tried, counted: Why | None) -> Change:
     body = tried.letter.body
     return Change(
-        number=body["ingest_number"], sender=(body["key"], body["emitter"]),
-        counted=counted[0] if counted else Outcome.DEAD_LETTERED, outcome=Outcome(tried.result.value),
+        number=body["ingest_number"],
+        sender=(body["key"], body["emitter"]),
+        counted=counted[0] if counted else Outcome.DEAD_LETTERED,
+        outcome=Outcome(tried.result.value),
         reason=tried.rule,
-    )  # fmt: skip
+    )

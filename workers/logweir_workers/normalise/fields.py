@@ -38,7 +38,15 @@ TIME_UNREADABLE = "time_unreadable"
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "timestamp": (
-        "timestamp", "utctimestamp", "@timestamp", "eventtime", "event_time", "time", "ts", "datetime", "date",
+        "timestamp",
+        "utctimestamp",
+        "@timestamp",
+        "eventtime",
+        "event_time",
+        "time",
+        "ts",
+        "datetime",
+        "date",
         "__realtime_timestamp",
     ),
     "category": ("category", "event.category"),
@@ -46,8 +54,16 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "fqdn": ("fqdn",),
     "processid": ("processid", "pid", "process_id", "procid", "process.pid", "_pid"),
     "processname": (
-        "processname", "program", "programname", "process_name", "appname", "app_name", "process", "process.name",
-        "ident", "syslog_identifier",
+        "processname",
+        "program",
+        "programname",
+        "process_name",
+        "appname",
+        "app_name",
+        "process",
+        "process.name",
+        "ident",
+        "syslog_identifier",
     ),
     "severity": ("severity", "level", "loglevel", "log_level", "levelname", "lvl", "log.level", "PRIORITY"),
     "source": ("source", "logger", "log.logger"),
@@ -56,7 +72,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "type": ("type",),
     "version": ("version",),
     "details": ("details",),
-}  # fmt: skip
+}
 """By field, the names that mean it, the strongest first. Case does not count, but for names in upper case here."""
 
 
@@ -392,9 +408,20 @@ def _cut_name(name: str, digest: str) -> str:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 _FIELDS_OF_ONE_TEXT = (
-    "summary", "category", "hostname", "fqdn", "processid", "processname", "severity", "source", "type", "version",
-    "key", "emitter", "sourceaddress",
-)  # fmt: skip
+    "summary",
+    "category",
+    "hostname",
+    "fqdn",
+    "processid",
+    "processname",
+    "severity",
+    "source",
+    "type",
+    "version",
+    "key",
+    "emitter",
+    "sourceaddress",
+)
 _NO_WORD = "\0"
 _BOUNDARY_BETWEEN = f" {BOUNDARY} ".encode()
 _ASCII_WORDS = bytes(

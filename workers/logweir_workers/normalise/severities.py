@@ -24,10 +24,9 @@ PYTHON_NUMBERS = {50: "CRITICAL", 40: "ERROR", 30: "WARNING", 20: "INFO", 10: "D
 """The levels of Python's logging."""
 
 _BY_NUMBER: dict[float, str] = dict([*enumerate(SEVERITIES), *PYTHON_NUMBERS.items()])
-_BY_TEXT = (
-    {spelling: name for name, spellings in SPELLINGS.items() for spelling in (name, name.lower(), *spellings)}
-    | {str(number): name for number, name in _BY_NUMBER.items()}
-)  # fmt: skip
+_BY_TEXT = {
+    spelling: name for name, spellings in SPELLINGS.items() for spelling in (name, name.lower(), *spellings)
+} | {str(number): name for number, name in _BY_NUMBER.items()}
 _PRI = re.compile(r"<?([0-9]{1,3})>?")
 
 

@@ -12,6 +12,7 @@ import threading
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -138,10 +139,22 @@ class Replayer:
     """
 
     def __init__(
-        self, *, store: Store, group: str, topic_id: str, documents: Documents, letter_room: LetterRoom,
-        reprocess: bool, dry_run: bool, first_day: str, events_max: int, owner: str, clock: Clock,
-        stopping: threading.Event, tally: Tally,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        store: Store,
+        group: str,
+        topic_id: str,
+        documents: Documents,
+        letter_room: LetterRoom,
+        reprocess: bool,
+        dry_run: bool,
+        first_day: str,
+        events_max: int,
+        owner: str,
+        clock: Clock,
+        stopping: threading.Event,
+        tally: Tally,
+    ) -> None:
         self._store = store
         self._group = group
         self._topic_id = topic_id
@@ -344,12 +357,19 @@ class Replayer:
     def _keep_letters(self, unfit: list[tuple[_Case, EventUnfit]]) -> None:
         letters = [
             dead_letter.of_event(
-                topic_id=self._topic_id, delivery=case.event.delivery, record=case.event.record,
-                batch=case.event.batch, index=case.event.at, number=case.event.number, reason=why.reason,
-                stage=why.stage, error=why.error, id=case.event.id,
+                topic_id=self._topic_id,
+                delivery=case.event.delivery,
+                record=case.event.record,
+                batch=case.event.batch,
+                index=case.event.at,
+                number=case.event.number,
+                reason=why.reason,
+                stage=why.stage,
+                error=why.error,
+                id=case.event.id,
             )
             for case, why in unfit
-        ]  # fmt: skip
+        ]
         if letters:
             self._letter_room.keep(letters, self._stopping)
 
@@ -367,13 +387,10 @@ class Replayer:
         for place, change in changes:
             by_place[place].append(change)
         for place, some in by_place.items():
-            until_it_answers(
-                lambda: revise(
-                    self._store, self._group, place, some,  # noqa: B023
-                    cause=CAUSE, at_us=self._clock(), owner=self._owner,
-                ),
-                self._stopping,
-            )  # fmt: skip
+            write = partial(
+                revise, self._store, self._group, place, some, cause=CAUSE, at_us=self._clock(), owner=self._owner
+            )
+            until_it_answers(write, self._stopping)
 
     # --- count -----------------------------------------------------------------------------------------------------
     def _count(self, case: _Case) -> None:

@@ -204,10 +204,20 @@ class Replay:
     """
 
     def __init__(
-        self, *, settings: Settings, store: Store, queue: Queue, selection: Selection, words: tuple[str, ...] = (),
-        reprocess: bool = False, dry_run: bool = False, rate: float | None = None, restart: bool = False,
-        clock: Clock, stopping: threading.Event,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        queue: Queue,
+        selection: Selection,
+        words: tuple[str, ...] = (),
+        reprocess: bool = False,
+        dry_run: bool = False,
+        rate: float | None = None,
+        restart: bool = False,
+        clock: Clock,
+        stopping: threading.Event,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._queue = queue
