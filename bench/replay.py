@@ -33,9 +33,11 @@ from logweir.config import Settings
 from logweir.event import stream_of
 from logweir.ledger.position import position_id
 from logweir.query.parse import parse
-from logweir.queue import Queue, open_queue
+from logweir.queue import open_queue
+from logweir.queue.port import Queue
 from logweir.record import Accepted, Batch, Kind, Marker, encode
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_workers.worker import Worker
 from tests.flow.product import LOGWEIR, environment
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any
 
 from logweir.clock import DAY_US
 
@@ -136,3 +137,20 @@ def batch_id_from_idempotency_key(key: str, idempotency_key: str) -> bytes:
     value = value & ~(0xF << 76) | 0x8 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return uuid.UUID(int=value).bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An event to be stored.
+
+    ``day``: the UTC day of its receipt, YYYYMMDD. ``source`` has the fields of ``event.FIELDS``. ``summary_words`` and
+    ``all_words`` are the words of the summary and of the whole event, cut by ``query/words.py`` and joined with spaces:
+    what searches for words and phrases look at.
+    """
+
+    id: str
+    day: str
+    source: dict[str, Any]
+    provenance: Provenance
+    summary_words: str
+    all_words: str

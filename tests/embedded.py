@@ -9,8 +9,10 @@ import pytest
 
 from logweir import config
 from logweir.config import Settings
-from logweir.queue import Queue, open_queue
-from logweir.store import Store, open_store
+from logweir.queue import open_queue
+from logweir.queue.port import Queue
+from logweir.store import open_store
+from logweir.store.port import Store
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from logweir.config import ConsoleSettings
 from logweir.errors import PARAMETER_BAD, LogweirError
 from logweir.metrics import table as metrics
 from logweir.query.parse import PAGE_MAX, TIME_FIELDS, parse, time_bounds
-from logweir.store import Hits, Store
+from logweir.store.port import Hits, Store
 
 SIZE_DEFAULT = 100
 SINCE_CHOICES = ("15m", "1h", "24h", "7d", "30d")

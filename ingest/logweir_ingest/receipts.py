@@ -28,7 +28,8 @@ from logweir.metrics import table as metrics
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.query.parse import And, Range, Term
 from logweir.receipt import Receipt
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import STREAM_MINUTES_MAX
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import Place, read_positions
 from logweir.ledger.tracker import pairs
 from logweir.ledger.window import window_place
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import Emitter
 
 _READ_AGAIN_S = 1.0

@@ -24,7 +24,7 @@ from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
 from logweir.ledger.closings import Closing, close, window_key
 from logweir.ledger.position import read_positions
-from logweir.store import Store
+from logweir.store.port import Store
 
 _NAMED_MAX = 10
 

@@ -14,7 +14,7 @@ from logweir.audit.span import EVERYTHING, Span, name_of
 from logweir.ledger.equation import Row
 from logweir.ledger.position import Place, partition_place
 from logweir.ledger.tracker import Losses, Tracker, united
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import Emitter, EmitterState, not_taken
 
 TOTALS = ("created", "lost", "recovered", "missing", "dropped")

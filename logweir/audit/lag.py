@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from logweir.errors import OFFSETS_EXPIRED, LogweirError
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 
 _READ_WAIT_S = 5.0
 

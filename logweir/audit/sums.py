@@ -15,7 +15,7 @@ from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import Place
 from logweir.ledger.window import Window, window_place
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import Emitter
 
 RATE_WINDOWS = 5

@@ -36,7 +36,8 @@ from logweir.errors import LogweirError
 from logweir.ledger.equation import OUTCOMES, Row
 from logweir.query.parse import time_bounds, time_of
 from logweir.queue import open_queue
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 
 _WATCH_INTERVAL_S = 2.0
 _WIDTH_MIN = 140

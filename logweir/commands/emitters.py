@@ -34,8 +34,10 @@ from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
 from logweir.ledger.expectations import FOREVER_US, Word, say
 from logweir.process.lifetime import owner_new
-from logweir.silence.states import Silence, State, Watched, read_silence
-from logweir.store import Store, open_store
+from logweir.silence.states import Silence, read_silence
+from logweir.silence.watched import State, Watched
+from logweir.store import open_store
+from logweir.store.port import Store
 
 _EVERY_US_MIN = 60_000_000
 # Silence is known for as long as it is known what was heard: 35 days.

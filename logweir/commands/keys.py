@@ -14,17 +14,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from logweir.clock import duration_us, iso_seconds, now_us
 from logweir.commands.output import whole_number
+from logweir.config import Settings
 from logweir.errors import KEY_TERM_BAD, LogweirError
 from logweir.keys.file import AS_LONG, Key, KeysFile, moment, name_unknown, read_keys
 from logweir.keys.terms import Terms
 from logweir.keys.usage import read_usage
-
-if TYPE_CHECKING:
-    from logweir.config import Settings
 
 NEVER = "never"
 GRACE_DEFAULT = "7d"

@@ -23,7 +23,8 @@ from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
 from logweir.query.parse import PAGE_MAX, TIME_FIELDS, parse, time_bounds
-from logweir.store import Hits, Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Hits, Store
 
 _PAGE = 1000
 # A dash and two characters or more, but neither a long option nor a negative number.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logweir.ledger.equation import Row
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import Emitter
 
 STREAMS_MAX = 10_000

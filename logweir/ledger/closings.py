@@ -14,7 +14,7 @@ from typing import Any
 
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.tracker import pairs
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 
 
 @dataclass(slots=True)

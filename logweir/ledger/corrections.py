@@ -11,7 +11,7 @@ from typing import Any
 
 from logweir.ledger.revisions import lines_of
 from logweir.outcomes import Outcome
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import Emitter
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 
 EMITTER = "emitter"
 SOURCE = "source"

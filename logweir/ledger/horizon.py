@@ -7,7 +7,7 @@ from typing import Any
 
 from logweir.clock import WINDOW_US
 from logweir.ledger.position import Place, partition_place
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.sources import hearing_prefix
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
-from logweir.store import LedgerDocument
+from logweir.store.port import LedgerDocument
 
 
 def is_complete(window: Window) -> bool:

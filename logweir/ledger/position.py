@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from logweir.store import Store
+from logweir.store.port import Store
 
 Place = tuple[str, int]
 """(topic id, partition)."""

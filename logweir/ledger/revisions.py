@@ -17,7 +17,7 @@ from logweir.ledger.exceptions import INDEXED, Why, of_rows, rows_of
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.emitters import Emitter
 
 BLOCK = 10_000

@@ -15,7 +15,7 @@ from logweir.ledger.intervals import Intervals
 from logweir.ledger.tracker import pairs
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Marker, Record
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import Emitter
 
 CONFLICTS = "identity_conflicts"

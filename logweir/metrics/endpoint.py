@@ -7,14 +7,12 @@ import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse
 
 from logweir.metrics import table as metrics
 from logweir.process.lifetime import cannot_listen, family_of
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 _PORTS_TRIED = 100
 _PORT_MAX = 65535

@@ -11,13 +11,11 @@ import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from logweir.config import LogSettings
 from logweir.errors import LogweirError
 from logweir.text import without_keys
-
-if TYPE_CHECKING:
-    from logweir.config import LogSettings
 
 log = logging.getLogger(__name__)
 

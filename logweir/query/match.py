@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from logweir.event import FIELD_BY_NAME, Kind
+from logweir.event import FIELD_BY_NAME, Document, Kind
 from logweir.query.parse import (
     All,
     And,
@@ -31,9 +31,6 @@ from logweir.query.parse import (
     lower,
     searchable,
 )
-
-if TYPE_CHECKING:
-    from logweir.store import Document
 
 Matches = Callable[["Document"], bool]
 

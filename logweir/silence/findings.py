@@ -7,13 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from logweir.config import SilenceSettings
 from logweir.ledger.expectations import EMITTER, SOURCE
-
-if TYPE_CHECKING:
-    from logweir.silence.states import Watched
+from logweir.silence.watched import Watched
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import accumulate, compress
 from typing import Any
 
@@ -22,7 +21,8 @@ from logweir.ledger.horizon import horizons, of_latest_topic, overall, read_hear
 from logweir.ledger.position import Place, partition_place, read_positions
 from logweir.ledger.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
 from logweir.silence.findings import Finding, findings_of
-from logweir.store import Store
+from logweir.silence.watched import State, Watched
+from logweir.store.port import Store
 from logweir_workers.accounting.sources import LastBatch, Source, sources_prefix
 
 _GAPS_MIN = 3
@@ -30,57 +30,6 @@ _FORGIVEN_MAX = 2
 _FORGIVEN_EVERY_US = 14 * DAY_US
 _HOUR_US = 60 * WINDOW_US
 _NEVER = LastBatch(0, "", "", "")
-
-
-class State(StrEnum):
-    LEARNING = "learning"
-    OK = "ok"
-    LATE = "late"
-    SILENT = "silent"
-    RETIRED = "retired"
-    MUTED = "muted"
-
-
-@dataclass(slots=True)
-class Watched:
-    """One emitter or source. ``expected_s``: the longest usual time between two events; None: not learned yet.
-
-    ``silent_s``: so long it was not heard of while we could hear, to the minute; ``unheard_s``: while we could not.
-    ``honesty``: an emitter's class; empty for sources. ``last``: of the batch that was heard last.
-    """
-
-    subject: Subject
-    name: str
-    state: State
-    first_us: int
-    last: LastBatch
-    silent_s: int
-    unheard_s: int
-    expected_s: float | None
-    late_after_s: float
-    word: Word
-    honesty: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        kind, one, other = self.subject
-        names = {"key": one, "emitter": other} if kind == EMITTER else {"category": one, "hostname": other}
-        return {
-            "name": self.name,
-            **names,
-            "state": self.state.value,
-            **({"class": self.honesty} if kind == EMITTER else {}),
-            "first_seen_us": self.first_us,
-            "last_seen_us": self.last.received_us,
-            "silent_s": self.silent_s,
-            "unheard_s": self.unheard_s,
-            "expected_s": self.expected_s,
-            "fixed": self.word.every_s is not None,
-            "muted_until_us": self.word.muted_until_us,
-            "retired_us": self.word.retired_us,
-            "last_key": self.last.key,
-            "source_address": self.last.source_address,
-            "door": self.last.door,
-        }
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from logweir.commands.search import printable
 from logweir.config import StoreSettings
 from logweir.errors import DEAD_LETTERS_FULL, LogweirError
 from logweir.outcomes import DeadLetterReason
-from logweir.store import DeadLetter, Held, LetterFilter, Store
+from logweir.store.port import DeadLetter, Held, LetterFilter, Store
 
 REFUSED = DeadLetterReason.BODY_REFUSED.value
 """The reason of refused bodies: they are no dead letters, as they were never accepted, but are kept beside them."""

@@ -16,7 +16,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from logweir.config import ConsoleSettings, StoreSettings
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_console.app import make_app
 from tests.contract.stores import NOON_US, document, iso
 

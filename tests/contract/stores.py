@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from logweir.config import StoreSettings
-from logweir.event import Provenance, day_of
+from logweir.event import Document, Provenance, day_of
 from logweir.query.words import BOUNDARY, words_of
-from logweir.store import Document, Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from tests.services.own import own_index_prefix
 
 # The newest Elasticsearch in every `make test`, the one before it in `make proof`.

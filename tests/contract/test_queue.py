@@ -20,7 +20,8 @@ from logweir.audit.lag import Lag, lags
 from logweir.clock import now_us
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
-from logweir.queue import Consumer, Delivery, Producer, Queue, Reader, open_queue
+from logweir.queue import open_queue
+from logweir.queue.port import Consumer, Delivery, Producer, Queue, Reader
 from tests import waiting
 
 WAIT_S_MAX = 60.0

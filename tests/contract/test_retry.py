@@ -17,9 +17,11 @@ from logweir.config import Settings
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir.ledger.corrections import read_corrections
 from logweir.query.parse import parse
-from logweir.queue import Queue, open_queue
+from logweir.queue import open_queue
+from logweir.queue.port import Queue
 from logweir.record import Kind, encode
-from logweir.store import DeadLetter, LedgerDocument, LetterFilter, Store, open_store
+from logweir.store import open_store
+from logweir.store.port import DeadLetter, LedgerDocument, LetterFilter, Store
 from logweir_workers import enrich
 from logweir_workers.deadletters.retry import Result, Retrier
 from tests.contract.stores import settings_of

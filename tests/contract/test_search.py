@@ -33,7 +33,7 @@ from logweir.query.parse import (
     parse,
 )
 from logweir.query.words import words_of
-from logweir.store import Store, Written
+from logweir.store.port import Store, Written
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, iso
 from tests.proof import size
 

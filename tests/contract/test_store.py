@@ -12,19 +12,10 @@ from typing import Any
 import pytest
 
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.event import Provenance
+from logweir.event import Document, Provenance
 from logweir.query.parse import And, Range, Term, parse
-from logweir.store import (
-    DeadLetter,
-    Document,
-    Held,
-    Item,
-    LedgerDocument,
-    LetterFilter,
-    Store,
-    Written,
-    open_store,
-)
+from logweir.store import open_store
+from logweir.store.port import DeadLetter, Held, Item, LedgerDocument, LetterFilter, Store, Written
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, settings_of
 
 HUGE = "é" * 40_000

@@ -18,8 +18,9 @@ import pytest
 from logweir.config import StoreSettings
 from logweir.errors import LogweirError
 from logweir.query.parse import parse
-from logweir.store import Item, LedgerDocument, LetterFilter, Store, Written, open_store
+from logweir.store import open_store
 from logweir.store.elasticsearch.store import IndexNames
+from logweir.store.port import Item, LedgerDocument, LetterFilter, Store, Written
 from tests.contract.stores import ELASTICSEARCH, document, settings_of
 from tests.contract.test_store import found, letter, some
 

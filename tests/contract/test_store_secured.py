@@ -13,9 +13,10 @@ from pydantic import SecretStr
 
 from logweir.config import StoreSettings
 from logweir.errors import LogweirError
-from logweir.event import Provenance
+from logweir.event import Document, Provenance
 from logweir.query.parse import parse
-from logweir.store import DeadLetter, Document, LedgerDocument, LetterFilter, Written, open_store
+from logweir.store import open_store
+from logweir.store.port import DeadLetter, LedgerDocument, LetterFilter, Written
 from tests.contract.test_store import found, some
 from tests.contract.test_store_failures import problem_of
 from tests.services.elasticsearch import Elasticsearch

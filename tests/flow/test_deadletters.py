@@ -17,7 +17,8 @@ from logweir.audit.books import Books, read_books
 from logweir.clock import now_us
 from logweir.config import StoreSettings
 from logweir.query.parse import parse
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from tests.flow.product import LOGWEIR, Embedded, Load, environment, ids_found, logweir
 from tests.proof import size
 

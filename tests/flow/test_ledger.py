@@ -35,9 +35,10 @@ from logweir.config import AccountingSettings, EventFields
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger.equation import Row
 from logweir.query.parse import parse
-from logweir.queue import Delivery, open_queue
+from logweir.queue import open_queue
+from logweir.queue.port import Delivery
 from logweir.record import Accepted, Batch, Body, Gone, Kind, Marker, encode
-from logweir.store import LedgerDocument
+from logweir.store.port import LedgerDocument
 from logweir.store.sqlite.store import SqliteStore
 from logweir_workers.accounting.closing import end_books
 from logweir_workers.accounting.hours import HourMerger

@@ -17,7 +17,8 @@ import pytest
 
 from logweir import config
 from logweir.queue import open_queue
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from tests.flow.product import (
     LOGWEIR,
     Embedded,

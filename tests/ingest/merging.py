@@ -15,7 +15,7 @@ from logweir import record
 from logweir.clock import WINDOW_US
 from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import QUEUE_DOWN, LogweirError
-from logweir.queue import Done
+from logweir.queue.port import Done
 from logweir.queue.sqlite.topic import SqliteProducer, SqliteQueue
 from logweir.record import Batch, Kind, Marker, Record
 from logweir_ingest.delivery.enqueue import Enqueuer

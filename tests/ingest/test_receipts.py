@@ -27,7 +27,8 @@ from logweir.ledger.revisions import Change, WindowPlace, revise
 from logweir.ledger.window import window_id
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
-from logweir.store import LedgerDocument, Store, open_store
+from logweir.store import open_store
+from logweir.store.port import LedgerDocument, Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from logweir_workers.accounting.partition import STREAM_MINUTES_MAX, PartitionLedger
 from tests.contract.stores import NOON_US, STORES, document, settings_of

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from logweir.config import AccountingSettings, SilenceSettings
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Kind, Record
-from logweir.silence.states import Silence, Watched, read_silence
-from logweir.store import Store
+from logweir.silence.states import Silence, read_silence
+from logweir.silence.watched import Watched
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.sources import Source
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 from tests.workers.helpers import Door
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from logweir import clock
 from logweir.config import Settings
 from logweir.errors import LogweirError
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 from logweir.record import Batch, Body, Kind, encode
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.worker import Worker
 
 

@@ -12,8 +12,8 @@ import pytest
 from logweir import clock, config
 from logweir.config import Settings
 from logweir.query.parse import parse
-from logweir.queue import Queue
-from logweir.store import Store
+from logweir.queue.port import Queue
+from logweir.store.port import Store
 from logweir_workers.accounting.emitters import EmitterState, document_id
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker

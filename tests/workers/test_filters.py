@@ -13,10 +13,11 @@ from logweir.audit.books import read_books
 from logweir.clock import DAY_US, now_us
 from logweir.config import Settings
 from logweir.errors import LogweirError
+from logweir.event import Document
 from logweir.metrics import table as metrics
 from logweir.query.parse import parse
-from logweir.queue import Queue
-from logweir.store import Document, Store
+from logweir.queue.port import Queue
+from logweir.store.port import Store
 from logweir_workers.filters import RULES_MAX, Filters
 from tests.contract.stores import document
 from tests.waiting import until

@@ -14,9 +14,11 @@ from prometheus_client import REGISTRY
 from logweir import clock, config, receipt
 from logweir.outcomes import Outcome
 from logweir.query.parse import parse
-from logweir.queue import Delivery, open_queue
+from logweir.queue import open_queue
+from logweir.queue.port import Delivery
 from logweir.record import Kind, encode
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.backoff import Stopped
 from logweir_workers.deadletters.letter import LetterLog

@@ -15,9 +15,9 @@ from logweir import clock, config
 from logweir.config import Settings
 from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
 from logweir.query.parse import parse
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 from logweir.record import Accepted, Kind, Marker, Refused
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.worker import Worker
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from logweir.event import Provenance, identity_prefix_bare, identity_prefix_numbered
+from logweir.event import Document, Provenance, identity_prefix_bare, identity_prefix_numbered
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.record import Batch
-from logweir.store import Document
 from logweir_workers.decode import EventUnreadable, event_of
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from logweir.errors import FILTERS_BAD, LogweirError
+from logweir.event import Document
 from logweir.metrics import table as metrics
 from logweir.process.files import fingerprint_of
 from logweir.query.match import Matches, matcher
 from logweir.query.parse import All, parse
-from logweir.store import Document
 
 log = logging.getLogger(__name__)
 

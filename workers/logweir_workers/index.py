@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from logweir.event import Document
 from logweir.metrics import table as metrics
 from logweir.outcomes import DeadLetterReason, Outcome
-from logweir.store import Document, Item, Store, Written
+from logweir.store.port import Item, Store, Written
 from logweir_workers.backoff import pause, until_it_answers
 
 log = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from logweir import event as identity
 from logweir.clock import Clock
 from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
-from logweir.event import Provenance
+from logweir.event import Document, Provenance
 from logweir.metrics import table as metrics
 from logweir.metrics.table import Observations
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
-from logweir.queue import Delivery
+from logweir.queue.port import Delivery
 from logweir.record import Batch, Record, Refused, decode
-from logweir.store import DeadLetter, Document, Store
+from logweir.store.port import DeadLetter, Store
 from logweir_workers.accounting.natural import natural_runs
 from logweir_workers.accounting.partition import FirstDays, PartitionLedger
 from logweir_workers.accounting.sources import Source

@@ -25,8 +25,10 @@ from logweir.metrics import endpoint as exposition
 from logweir.metrics import table as metrics
 from logweir.process.lifetime import owner_new
 from logweir.process.logs import configure_logging
-from logweir.queue import Consumer, Delivery, Queue, open_queue
-from logweir.store import Store, open_store
+from logweir.queue import open_queue
+from logweir.queue.port import Consumer, Delivery, Queue
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_workers import enrich
 from logweir_workers.accounting.closing import end_books
 from logweir_workers.accounting.hours import HourMerger

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from logweir.config import MEBIBYTE
 from logweir.errors import LogweirError
-from logweir.queue import Producer
+from logweir.queue.port import Producer
 from logweir_ingest.delivery.link import QueueLink
 from logweir_ingest.spool.spool import Spool
 

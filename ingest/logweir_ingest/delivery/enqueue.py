@@ -27,24 +27,18 @@ from logweir.clock import WINDOW_US, now_us
 from logweir.config import MEBIBYTE, Settings, shown_url
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, SPOOL_FAILED, LogweirError
 from logweir.metrics import table as metrics
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 from logweir.record import HEADER_SIZE_BYTES, header_of
 from logweir_ingest.delivery.drain import Drain
 from logweir_ingest.delivery.last_words import LastWords
 from logweir_ingest.delivery.link import QueueLink
+from logweir_ingest.delivery.outcome import QUEUE, SPOOL, Result, Settled
 from logweir_ingest.spool.budget import Room
 from logweir_ingest.spool.segment import FRAME_OVERHEAD_BYTES
 from logweir_ingest.spool.spool import SEGMENT_SIZE_BYTES_MAX, Generation, Spool
 
 log = logging.getLogger(__name__)
 
-QUEUE = "queue"
-SPOOL = "spool"
-
-Result = str | LogweirError
-"""Where a record is durable (QUEUE, SPOOL), or why it is nowhere."""
-Settled = Callable[[Result], None]
-"""Called once per send, on a thread of ours."""
 _Told = list[tuple[Settled, Result]]
 
 _GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE

@@ -10,16 +10,13 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from logweir import record
 from logweir.clock import Clock, window_of
 from logweir.errors import LogweirError
 from logweir.metrics import table as metrics
 from logweir.record import Gone
-
-if TYPE_CHECKING:  # It has us say who is gone.
-    from logweir_ingest.delivery.enqueue import Result, Settled
+from logweir_ingest.delivery.outcome import Result, Settled
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from logweir.errors import LogweirError
-from logweir.queue import Producer, Queue
+from logweir.queue.port import Producer, Queue
 
 log = logging.getLogger(__name__)
 

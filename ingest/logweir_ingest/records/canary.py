@@ -13,7 +13,8 @@ from logweir.clock import Clock, window_of
 from logweir.errors import LogweirError
 from logweir.metrics import table as metrics
 from logweir.record import Batch
-from logweir_ingest.delivery.enqueue import QUEUE, Enqueuer, Result
+from logweir_ingest.delivery.enqueue import Enqueuer
+from logweir_ingest.delivery.outcome import QUEUE, Result
 
 
 class Canary:

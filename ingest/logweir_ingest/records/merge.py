@@ -26,8 +26,9 @@ from logweir.config import MEBIBYTE
 from logweir.errors import INTERNAL, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, STOPPING, LogweirError
 from logweir.metrics import table as metrics
 from logweir.record import Batch, Refused
-from logweir_ingest.delivery.enqueue import QUEUE, SPOOL, Enqueuer, Settled
-from logweir_ingest.delivery.enqueue import Result as Where
+from logweir_ingest.delivery.enqueue import Enqueuer
+from logweir_ingest.delivery.outcome import QUEUE, SPOOL, Settled
+from logweir_ingest.delivery.outcome import Result as Where
 from logweir_ingest.records.windows import DueMarker, Emitter, Windows
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import kafka
 import kafka.admin
@@ -22,17 +22,13 @@ from kafka import TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.future import Future as KafkaFuture
 
-from logweir.config import MEBIBYTE
+from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import (
     OFFSETS_EXPIRED,
     LogweirError,
 )
-from logweir.queue import Assigned, Delivery, Revoked
-from logweir.queue.kafka.connection import CONNECT_TIMEOUT_S, ENVELOPE_BYTES, REQUEST_TIMEOUT_S
-
-if TYPE_CHECKING:
-    from logweir.config import QueueSettings
-    from logweir.queue.kafka.topic import KafkaQueue
+from logweir.queue.kafka.connection import CONNECT_TIMEOUT_S, ENVELOPE_BYTES, REQUEST_TIMEOUT_S, Connection
+from logweir.queue.port import Assigned, Delivery, Revoked
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +70,9 @@ class KafkaConsumer:
     """A member of a group; connects and joins at the first ``poll``."""
 
     def __init__(
-        self, queue: KafkaQueue, settings: QueueSettings, *, group: str, assigned: Assigned, revoked: Revoked
+        self, connection: Connection, settings: QueueSettings, *, group: str, assigned: Assigned, revoked: Revoked
     ) -> None:
-        self._queue = queue
+        self._connection = connection
         self._settings = settings
         self._group = group
         self._assigned = assigned
@@ -126,7 +122,7 @@ class KafkaConsumer:
         if not ours:
             return
         request = {self._place(p): kafka.OffsetAndMetadata(offset, "", -1) for p, offset in ours.items()}
-        with self._queue.errors():
+        with self._connection.errors():
             try:
                 self._kafka.commit(request, timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
             except kafka.errors.CommitFailedError as error:
@@ -140,8 +136,8 @@ class KafkaConsumer:
     def unread(self) -> dict[int, int]:
         if not self._ours:
             return {}
-        with self._queue.errors():
-            places = [TopicPartition(self._queue.topic, partition) for partition in sorted(self._ours)]
+        with self._connection.errors():
+            places = [TopicPartition(self._connection.topic, partition) for partition in sorted(self._ours)]
             return self._backlog.unread(self._kafka, places)
 
     def close(self) -> None:
@@ -170,7 +166,7 @@ class KafkaConsumer:
 
     def _connect(self) -> None:
         session_timeout_ms = int(self._settings.session_timeout_s * 1000)
-        library, client = self._queue.opened(
+        library, client = self._connection.opened(
             kafka.KafkaConsumer,
             group_id=self._group,
             enable_auto_commit=False,
@@ -182,18 +178,18 @@ class KafkaConsumer:
             max_poll_interval_ms=300_000,
             **_fetching(self._settings),
         )
-        library.subscribe([self._queue.topic], listener=_Listener(self))
+        library.subscribe([self._connection.topic], listener=_Listener(self))
         # Who joins before it knows the topic is given none of it at first.
         until_s = time.monotonic() + CONNECT_TIMEOUT_S
-        while not client.cluster.partitions_for_topic(self._queue.topic):
+        while not client.cluster.partitions_for_topic(self._connection.topic):
             if time.monotonic() > until_s:
                 library.close()
-                raise self._queue.down(f"it does not know the topic {self._queue.topic}")
+                raise self._connection.down(f"it does not know the topic {self._connection.topic}")
             time.sleep(0.01)
         self._kafka, self._client = library, client
 
     def _fetched(self, *, wait_s: float, records_max: int) -> list[Delivery]:
-        with _fetch_errors(self._queue, self._kafka):
+        with _fetch_errors(self._connection, self._kafka):
             batches = self._on_thread(lambda: _polled(self._kafka, wait_s=wait_s, records_max=records_max))
         # Not of a partition that went while its records were on the way.
         return [delivery for delivery in _deliveries(batches) if delivery.partition in self._ours]
@@ -233,7 +229,7 @@ class KafkaConsumer:
         if not new:
             return
         places = [self._place(partition) for partition in new]
-        with self._queue.errors():
+        with self._connection.errors():
             timeout_ms = int(REQUEST_TIMEOUT_S * 1000)
             committed = {place.partition: self._kafka.committed(place, timeout_ms=timeout_ms) for place in places}
             ends = _ends(self._kafka, places)
@@ -250,35 +246,35 @@ class KafkaConsumer:
         if self._client.reachable():
             self._reached_s = time.monotonic()
         elif time.monotonic() - self._reached_s > _UNREACHABLE_AFTER_S:
-            raise self._queue.down("no broker can be reached")
+            raise self._connection.down("no broker can be reached")
 
     def _kafka_if_any(self, method: str, partitions: Collection[int]) -> None:
         if partitions:
             getattr(self._kafka, method)(*(self._place(partition) for partition in partitions))
 
     def _place(self, partition: int) -> Any:
-        return TopicPartition(self._queue.topic, partition)
+        return TopicPartition(self._connection.topic, partition)
 
 
 class KafkaReader:
     """Reads one partition, in no group; connects at the first ``read``."""
 
-    def __init__(self, queue: KafkaQueue, settings: QueueSettings, partition: int, offset: int) -> None:
-        self._queue = queue
+    def __init__(self, connection: Connection, settings: QueueSettings, partition: int, offset: int) -> None:
+        self._connection = connection
         self._settings = settings
-        self._place = TopicPartition(queue.topic, partition)
+        self._place = TopicPartition(connection.topic, partition)
         self._offset = offset
         self._kafka: Any = None
 
     def read(self, *, wait_s: float, records_max: int) -> list[Delivery]:
         if self._kafka is None:
             options = _fetching(self._settings)
-            self._kafka, _ = self._queue.opened(
+            self._kafka, _ = self._connection.opened(
                 kafka.KafkaConsumer, group_id=None, enable_auto_commit=False, auto_offset_reset="none", **options
             )
             self._kafka.assign([self._place])
             self._kafka.seek(self._place, self._offset)
-        with _fetch_errors(self._queue, self._kafka):
+        with _fetch_errors(self._connection, self._kafka):
             return _deliveries(self._kafka.poll(timeout_ms=int(wait_s * 1000), max_records=records_max))
 
     def close(self) -> None:
@@ -299,24 +295,24 @@ def _fetching(settings: QueueSettings) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _fetch_errors(queue: KafkaQueue, library: Any) -> Iterator[None]:
+def _fetch_errors(connection: Connection, library: Any) -> Iterator[None]:
     """What the library says of a fetch becomes LogweirError: OFFSETS_EXPIRED, QUEUE_DOWN."""
     try:
         yield
     except kafka.errors.OffsetOutOfRangeError as error:
-        raise _expired(queue, library, *next(iter(error.args[0].items()))) from error
+        raise _expired(connection, library, *next(iter(error.args[0].items()))) from error
     except kafka.errors.LogTruncationError as error:
         place = next(iter(error.divergent_offsets))
-        raise _expired(queue, library, place, library.position(place, timeout_ms=1000) or 0) from error
+        raise _expired(connection, library, place, library.position(place, timeout_ms=1000) or 0) from error
     except kafka.errors.KafkaError as error:
-        raise queue.down(f"{type(error).__name__}: {error}") from error
+        raise connection.down(f"{type(error).__name__}: {error}") from error
 
 
-def _expired(queue: KafkaQueue, library: Any, place: Any, offset: int) -> LogweirError:
-    with queue.errors():
+def _expired(connection: Connection, library: Any, place: Any, offset: int) -> LogweirError:
+    with connection.errors():
         earliest, latest = _ends(library, [place])[place]
     numbers = {"partition": place.partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
-    return LogweirError(OFFSETS_EXPIRED, topic=queue.topic, **numbers)
+    return LogweirError(OFFSETS_EXPIRED, topic=connection.topic, **numbers)
 
 
 def _polled(library: Any, *, wait_s: float, records_max: int) -> Any:

@@ -17,23 +17,19 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import kafka
 import kafka.admin
 import kafka.errors
 
-from logweir.config import MEBIBYTE
+from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import (
     QUEUE_RECORD_TOO_LARGE,
     LogweirError,
 )
-from logweir.queue import Done
-from logweir.queue.kafka.connection import CONNECT_TIMEOUT_S, ENVELOPE_BYTES
-
-if TYPE_CHECKING:
-    from logweir.config import QueueSettings
-    from logweir.queue.kafka.topic import KafkaQueue
+from logweir.queue.kafka.connection import CONNECT_TIMEOUT_S, ENVELOPE_BYTES, Connection
+from logweir.queue.port import Done
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +55,8 @@ class _Waiting:
 class KafkaProducer:
     """Writes records, each confirmed by all replicas in sync; Kafka itself drops repeats of the library's retries."""
 
-    def __init__(self, queue: KafkaQueue, settings: QueueSettings) -> None:
-        self._queue = queue
+    def __init__(self, connection: Connection, settings: QueueSettings) -> None:
+        self._connection = connection
         self._settings = settings
         # Held while a record goes to the library, so that its order is ours. Never taken by the library's thread
         # except through a callback that sends.
@@ -87,10 +83,10 @@ class KafkaProducer:
             try:
                 library = self._enter(waiting)
                 try:
-                    future = library.send(self._queue.topic, value=payload, partition=partition)
+                    future = library.send(self._connection.topic, value=payload, partition=partition)
                 except (kafka.errors.KafkaError, ValueError) as error:
                     if self._withdraw(waiting):
-                        raise self._queue.down(f"{type(error).__name__}: {error}") from error
+                        raise self._connection.down(f"{type(error).__name__}: {error}") from error
                     return
                 future.add_callback(self._confirmed, waiting)
                 future.add_errback(self._refused, library)
@@ -106,13 +102,13 @@ class KafkaProducer:
             self._changed.wait_for(lambda: self._size_bytes == 0, timeout_s)
         library, self._kafka = self._kafka, None
         _close_by_force(library)
-        self._fail_all(self._queue.down(f"the producer was closed after {timeout_s} s"))
+        self._fail_all(self._connection.down(f"the producer was closed after {timeout_s} s"))
         self._late.put(None)
         self._keeper.join(CONNECT_TIMEOUT_S + _REOPEN_INTERVAL_S)
 
     def _open(self) -> Any:
         batch_size_bytes = self._settings.record_size_bytes_max + ENVELOPE_BYTES
-        library, self._client = self._queue.opened(
+        library, self._client = self._connection.opened(
             kafka.KafkaProducer,
             acks="all",
             enable_idempotence=True,
@@ -124,11 +120,11 @@ class KafkaProducer:
             metrics_enabled=False,
         )
         try:
-            with self._queue.errors():
-                library.partitions_for(self._queue.topic)
+            with self._connection.errors():
+                library.partitions_for(self._connection.topic)
         except LogweirError as error:
             _close_by_force(library)
-            raise self._queue.down(f"it does not know the topic {self._queue.topic}") from error
+            raise self._connection.down(f"it does not know the topic {self._connection.topic}") from error
         library.config["max_block_ms"] = 0
         return library
 
@@ -136,11 +132,13 @@ class KafkaProducer:
         """Put the record among the pending ones and give the library's producer that is to take it."""
         with self._changed:
             if self._closed.is_set():
-                raise self._queue.down("this producer is closed")
+                raise self._connection.down("this producer is closed")
             if self._kafka is None:
-                raise self._down or self._queue.down("this producer is closed")
+                raise self._down or self._connection.down("this producer is closed")
             if self._size_bytes + waiting.size_bytes > self._settings.buffer_size_bytes_max:
-                raise self._queue.down(f"{self._size_bytes} bytes wait for it already (queue.buffer_size_bytes_max)")
+                raise self._connection.down(
+                    f"{self._size_bytes} bytes wait for it already (queue.buffer_size_bytes_max)"
+                )
             self._size_bytes += waiting.size_bytes
             self._pending[waiting.partition].append(waiting)
             return self._kafka
@@ -212,7 +210,7 @@ class KafkaProducer:
                 if down == self._client.reachable():
                     down = not down
                     say = log.error if down else log.warning
-                    say("%s %s", self._queue.url, "cannot be reached" if down else "is reached again")
+                    say("%s %s", self._connection.url, "cannot be reached" if down else "is reached again")
                 continue
             if action is None:
                 return
@@ -224,7 +222,7 @@ class KafkaProducer:
             if self._kafka is not library:
                 return
             self._kafka = None
-            self._down = self._queue.down(f"{type(error).__name__}: {error}")
+            self._down = self._connection.down(f"{type(error).__name__}: {error}")
             down = self._down
         log.error("The queue's producer is replaced: %s", down)
         _close_by_force(library)

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import ssl
-import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import kafka
 import kafka.admin
 import kafka.errors
 from kafka import OffsetSpec, TopicPartition
 
-from logweir.config import MEBIBYTE, shown_url
+from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import (
-    QUEUE_DOWN,
     QUEUE_RECORD_LIMIT_LOW,
-    SETTING_BAD,
     LogweirError,
 )
-from logweir.queue import Assigned, Revoked
-from logweir.queue.kafka.connection import CONNECT_TIMEOUT_S, ENVELOPE_BYTES, REQUEST_TIMEOUT_S, Client
+from logweir.queue.kafka.connection import ENVELOPE_BYTES, REQUEST_TIMEOUT_S, Connection
 from logweir.queue.kafka.consumer import KafkaConsumer, KafkaReader
 from logweir.queue.kafka.producer import KafkaProducer
-
-if TYPE_CHECKING:
-    from logweir.config import QueueSettings
+from logweir.queue.port import Assigned, Revoked
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_PORT_DEFAULT = 9092
 
 
 class KafkaQueue:
@@ -44,7 +34,8 @@ class KafkaQueue:
 
     def __init__(self, settings: QueueSettings) -> None:
         self._settings = settings
-        self._servers, self.topic = _parsed(settings.url)
+        self._connection = Connection(settings)
+        self.topic = self._connection.topic
         self._lock = threading.Lock()
         self._admin: Any = None
 
@@ -59,7 +50,7 @@ class KafkaQueue:
         if partitions != settings.partitions:
             log.info(
                 "%s has %d partitions; queue.partitions = %d has no effect on it",
-                self.url,
+                self._connection.url,
                 partitions,
                 settings.partitions,
             )
@@ -67,7 +58,7 @@ class KafkaQueue:
     def topic_id(self) -> str:
         found = self._ask(self._topic).get("topic_id")
         if not found or not uuid.UUID(str(found)).int:
-            raise self.down("it does not say the topic's id; Kafka 2.8 or later does")
+            raise self._connection.down("it does not say the topic's id; Kafka 2.8 or later does")
         return str(found)
 
     def partition_count(self) -> int:
@@ -82,7 +73,7 @@ class KafkaQueue:
         return offset if offset >= 0 else self.offsets(partition)[1]
 
     def reader(self, partition: int, offset: int) -> KafkaReader:
-        return KafkaReader(self, self._settings, partition, offset)
+        return KafkaReader(self._connection, self._settings, partition, offset)
 
     def producer(self) -> KafkaProducer:
         """Raises LogweirError: QUEUE_DOWN when no broker answers or the topic is absent, QUEUE_RECORD_LIMIT_LOW."""
@@ -90,92 +81,32 @@ class KafkaQueue:
         self.partition_count()
         # And one record that the broker refuses for its size fails all that wait behind it, again and again.
         self._require_room()
-        return KafkaProducer(self, self._settings)
+        return KafkaProducer(self._connection, self._settings)
 
     def consumer(self, *, group: str, assigned: Assigned, revoked: Revoked) -> KafkaConsumer:
-        return KafkaConsumer(self, self._settings, group=group, assigned=assigned, revoked=revoked)
+        return KafkaConsumer(self._connection, self._settings, group=group, assigned=assigned, revoked=revoked)
 
     def check(self) -> str:
         partitions = self._ask(self._topic)["partitions"]
         leaderless = [p["partition_index"] for p in partitions if p["leader_id"] < 0]
         if leaderless:
-            raise self.down(f"the partitions {leaderless} of {self.topic} have no leader")
+            raise self._connection.down(f"the partitions {leaderless} of {self.topic} have no leader")
         self._require_room()
-        return f"{self.url}: {len(partitions)} partitions, all with a leader"
+        return f"{self._connection.url}: {len(partitions)} partitions, all with a leader"
 
     def close(self) -> None:
         with self._lock:
             self._close_admin()
 
-    @property
-    def url(self) -> str:
-        """Where it is, without credentials."""
-        return f"kafka://{','.join(self._servers)}/{self.topic}"
-
-    def down(self, reason: object) -> LogweirError:
-        return LogweirError(QUEUE_DOWN, url=self.url, reason=reason)
-
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Kafka's errors become LogweirError(QUEUE_DOWN)."""
-        try:
-            yield
-        except (kafka.errors.KafkaError, OSError) as error:
-            raise self.down(self._reason(error)) from error
-
-    def opened(self, make: Callable[..., T], **options: Any) -> tuple[T, Client]:
-        """A part of the library, connected, and its connections.
-
-        Raises LogweirError(QUEUE_DOWN) after CONNECT_TIMEOUT_S at most.
-        """
-        clients: list[Client] = []
-
-        def client(**configs: Any) -> Client:
-            clients.append(Client(**configs))
-            return clients[-1]
-
-        try:
-            return make(**self._connection(), **options, kafka_client=client), clients[0]
-        except (kafka.errors.KafkaError, OSError) as error:
-            reasons = clients[0].failures if clients else {}
-            raise self.down(self._reason(error, reasons)) from error
-        finally:
-            # A constructor that fails leaves its thread and sockets behind.
-            if sys.exc_info()[0] is not None:
-                for left in clients:
-                    left.close()
-
-    def _connection(self) -> dict[str, Any]:
-        settings = self._settings
-        options: dict[str, Any] = {
-            "bootstrap_servers": self._servers,
-            "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
-            "reconnect_backoff_max_ms": 2000,
-            "security_protocol": ("SASL_" if settings.sasl_mechanism else "")
-            + ("SSL" if settings.tls else "PLAINTEXT"),
-        }
-        if settings.tls:
-            context = ssl.create_default_context(cafile=settings.ca_file)
-            if settings.certificate_file:
-                context.load_cert_chain(settings.certificate_file, settings.certificate_key_file)
-            options["ssl_context"] = context
-        if settings.sasl_mechanism:
-            if settings.sasl_mechanism == "PLAIN" and not settings.tls:
-                log.warning("%s: the password goes over the network in the clear; set queue.tls", self.url)
-            options["sasl_mechanism"] = settings.sasl_mechanism
-            options["sasl_plain_username"] = settings.username
-            options["sasl_plain_password"] = settings.password.get_secret_value()
-        return options
-
     def _ask(self, question: Callable[[Any], T]) -> T:
         """The administration client's answer. Raises LogweirError(QUEUE_DOWN)."""
-        with self._lock, self.errors():
+        with self._lock, self._connection.errors():
             if self._admin is not None:
                 # One that was connected before an outage may not know yet that it is over.
                 with contextlib.suppress(kafka.errors.NodeNotReadyError, kafka.errors.KafkaConnectionError):
                     return self._answered(question)
             timeout_ms = int(REQUEST_TIMEOUT_S * 1000)
-            self._admin, _ = self.opened(kafka.KafkaAdminClient, request_timeout_ms=timeout_ms)
+            self._admin, _ = self._connection.opened(kafka.KafkaAdminClient, request_timeout_ms=timeout_ms)
             return self._answered(question)
 
     def _answered(self, question: Callable[[Any], T]) -> T:
@@ -249,30 +180,5 @@ class KafkaQueue:
     def _topic(self, admin: Any) -> dict[str, Any]:
         topic = self._described(admin)
         if topic is None:
-            raise self.down(f"it has no topic {self.topic}")
+            raise self._connection.down(f"it has no topic {self.topic}")
         return topic
-
-    def _reason(self, error: BaseException, failures: Mapping[str, BaseException] = MappingProxyType({})) -> str:
-        for cause in (error, *failures.values()):
-            if isinstance(cause, kafka.errors.SaslAuthenticationFailedError):
-                return f"it refuses user {self._settings.username!r} or the password"
-        if failures:
-            return "; ".join(f"{server}: {failure}" for server, failure in failures.items())
-        return f"{type(error).__name__}: {error}" if isinstance(error, kafka.errors.KafkaError) else str(error)
-
-
-def _parsed(url: str) -> tuple[list[str], str]:
-    """Addresses as host:port, and the topic."""
-    servers, _, topic = url.removeprefix("kafka://").partition("/")
-    reason = ""
-    if "@" in url:
-        reason = "user and password go into queue.username and queue.password"
-    elif not servers or not topic or "/" in topic:
-        reason = "it is not kafka://host:port[,host:port]/topic"
-    if reason:
-        raise LogweirError(
-            SETTING_BAD, where="The configuration", name="queue.url", value=shown_url(url), reason=reason
-        )
-    # A colon that is not inside [an IPv6 address].
-    with_port = [s if ":" in s.rpartition("]")[2] else f"{s}:{_PORT_DEFAULT}" for s in servers.split(",")]
-    return with_port, topic

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from logweir.config import MEBIBYTE
 from logweir.errors import OFFSETS_EXPIRED, QUEUE_DOWN, LogweirError
-from logweir.queue import Delivery
+from logweir.queue.port import Delivery
 
 SCHEMA_VERSION = 1
 OFFSET_BITS = 48

@@ -10,16 +10,13 @@ import sqlite3
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from logweir.clock import now_us
+from logweir.config import QueueSettings
 from logweir.errors import LogweirError
 from logweir.process import lifetime as process
-from logweir.queue import Assigned, Delivery, Revoked
+from logweir.queue.port import Assigned, Delivery, Revoked
 from logweir.queue.sqlite.database import POLL_SIZE_BYTES_MAX, Database, bounds, records_from
-
-if TYPE_CHECKING:
-    from logweir.config import QueueSettings
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from logweir.clock import now_us
-from logweir.config import MEBIBYTE, sqlite_path
+from logweir.config import MEBIBYTE, QueueSettings, sqlite_path
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, LogweirError
 from logweir.process.files import make_folder, sync_folder
-from logweir.queue import Assigned, Delivery, Done, Revoked
+from logweir.queue.port import Assigned, Delivery, Done, Revoked
 from logweir.queue.sqlite.database import (
     OFFSET_BITS,
     Database,
@@ -32,9 +32,6 @@ from logweir.queue.sqlite.database import (
     used_bytes,
 )
 from logweir.queue.sqlite.group import SqliteConsumer
-
-if TYPE_CHECKING:
-    from logweir.config import QueueSettings
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from logweir.config import StoreSettings, shown_url
 from logweir.errors import CLAIM_LOST, SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
-from logweir.event import FIELDS, Kind, Provenance, day_of
+from logweir.event import FIELDS, Document, Kind, Provenance, day_of
 from logweir.query.parse import (
     IGNORE_ABOVE,
     PAGE_MAX,
@@ -44,7 +44,7 @@ from logweir.query.parse import (
     time_range,
     within_years,
 )
-from logweir.store import EVERY_LETTER, DeadLetter, Document, Held, Hits, Item, LedgerDocument, LetterFilter, Written
+from logweir.store.port import EVERY_LETTER, DeadLetter, Held, Hits, Item, LedgerDocument, LetterFilter, Written
 
 _DETAILS_DEPTH_LIMIT = 40
 _TEMPLATE_PRIORITY = 500

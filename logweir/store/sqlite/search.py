@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import orjson
 
-from logweir.event import FIELDS, Kind
+from logweir.event import FIELDS, Document, Kind
 from logweir.query.match import leaves_of, milliseconds_of, pattern_of, text_of
 from logweir.query.parse import (
     All,
@@ -33,7 +33,6 @@ from logweir.query.parse import (
     searchable,
 )
 from logweir.query.words import BOUNDARY, words_of
-from logweir.store import Document
 
 _PROVENANCE = ("ingest_stream", "ingest_number", "content_hash")
 _KEYWORDS = tuple(field.name for field in FIELDS if field.kind is Kind.KEYWORD and field.name not in _PROVENANCE)

@@ -18,8 +18,8 @@ import pytest
 from logweir.errors import QUEUE_UNAVAILABLE, LogweirError
 from logweir.process.files import locked
 from logweir.record import Gone, Kind, Record, decode
-from logweir_ingest.delivery.enqueue import Result
 from logweir_ingest.delivery.last_words import LastWords
+from logweir_ingest.delivery.outcome import Result
 from logweir_ingest.spool.spool import Spool
 from tests.ingest.helpers import of_kind
 from tests.ingest.merging import PARTITIONS, Bench, started, unrepeated

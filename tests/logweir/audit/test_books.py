@@ -16,7 +16,7 @@ from logweir.config import AccountingSettings, Settings
 from logweir.ledger.revisions import Change, WindowPlace, revise
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 EPOCH = b"\x07" * 16

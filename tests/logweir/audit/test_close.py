@@ -11,7 +11,7 @@ from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError, Problem
 from logweir.outcomes import Outcome
-from logweir.store import Store
+from logweir.store.port import Store
 from tests.logweir.audit.test_books import EPOCH, MINUTE_US, START_US, WINDOW, Partition, read
 
 INDEXED = Outcome.INDEXED

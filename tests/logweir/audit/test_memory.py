@@ -8,7 +8,7 @@ from logweir.audit.books import Books, read_books
 from logweir.audit.sums import every_window
 from logweir.ledger.window import Window, window_id
 from logweir.outcomes import Outcome
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 EPOCH = b"\x07" * 16

@@ -10,7 +10,7 @@ import pytest
 from logweir import cli
 from logweir.clock import now_us
 from logweir.config import Settings
-from logweir.store import Store
+from logweir.store.port import Store
 from tests.logweir.silence_world import START, World, batch
 
 NOW = now_us() // 60_000_000 - START

@@ -13,7 +13,7 @@ from logweir.ledger.exceptions import Exceptions
 from logweir.ledger.window import window_id
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 EPOCH = b"\x07" * 16

@@ -12,7 +12,7 @@ from logweir.ledger.intervals import Intervals
 from logweir.ledger.revisions import BLOCK, Change, WindowPlace, read_present, revise
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
-from logweir.store import Store
+from logweir.store.port import Store
 
 PLACE = WindowPlace("topic", 0, "07" * 16, 29_000_000)
 SENDER = ("app", None)

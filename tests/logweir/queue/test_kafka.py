@@ -16,8 +16,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
-from logweir.queue import Delivery
+from logweir.queue.kafka.connection import Connection
 from logweir.queue.kafka.topic import KafkaQueue
+from logweir.queue.port import Delivery
 from tests.contract.test_queue import Member, member, payloads, send, wait_until
 from tests.services.kafka import Kafka
 
@@ -334,7 +335,7 @@ def test_password_in_the_address_is_refused_and_not_shown() -> None:
 )
 def test_port_is_9092_unless_given(servers: str, shown: str) -> None:
     """Of each address."""
-    assert KafkaQueue(QueueSettings(url=f"kafka://{servers}/events")).url == f"kafka://{shown}/events"
+    assert Connection(QueueSettings(url=f"kafka://{servers}/events")).url == f"kafka://{shown}/events"
 
 
 def test_ca_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

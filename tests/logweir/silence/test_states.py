@@ -13,8 +13,9 @@ from logweir.config import AccountingSettings, SilenceSettings
 from logweir.ledger.expectations import EMITTER, FOREVER_US, SOURCE, Word, read_words, say
 from logweir.ledger.rhythm import Bits, Rhythm
 from logweir.silence.findings import network_of
-from logweir.silence.states import Ear, State, source_name
-from logweir.store import Store
+from logweir.silence.states import Ear, source_name
+from logweir.silence.watched import State
+from logweir.store.port import Store
 from tests.logweir.silence_world import DAY, HOUR, OTHER_DOOR, START, World, batch
 
 EVERY_MINUTE = SilenceSettings(learn_s=60)

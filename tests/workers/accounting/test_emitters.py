@@ -18,7 +18,7 @@ from logweir.event import day_of
 from logweir.ledger.tracker import Losses, Tracker
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir.store.sqlite.store import SqliteStore
 from logweir_workers.accounting.emitters import EmitterState, document_id
 from logweir_workers.accounting.partition import FirstDays, PartitionLedger

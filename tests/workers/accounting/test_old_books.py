@@ -14,7 +14,7 @@ from logweir.ledger.revisions import Change, WindowPlace, revise
 from logweir.ledger.window import hour_id, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.emitters import document_id
 from logweir_workers.accounting.hours import HourMerger
 from logweir_workers.accounting.partition import PartitionLedger

@@ -7,7 +7,7 @@ import pytest
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 EPOCH = b"\x07" * 16

@@ -9,10 +9,10 @@ import pytest
 
 from logweir import clock, config
 from logweir.config import Settings, SilenceSettings
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 from logweir.record import Batch, Kind, encode
 from logweir.silence.states import Silence, read_silence
-from logweir.store import Store
+from logweir.store.port import Store
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
 

@@ -9,12 +9,12 @@ import pytest
 
 from logweir.audit.books import read_books
 from logweir.config import AccountingSettings
-from logweir.event import Provenance, day_of, stream_of
+from logweir.event import Document, Provenance, day_of, stream_of
 from logweir.ledger.revisions import Change, WindowPlace, revise
 from logweir.metrics import table as metrics
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
-from logweir.store import Document, LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
 from logweir_workers.accounting.store_audit import StoreAuditor

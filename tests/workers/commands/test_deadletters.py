@@ -12,7 +12,8 @@ import pytest
 
 from logweir import cli
 from logweir.config import StoreSettings
-from logweir.store import DeadLetter, LetterFilter, open_store
+from logweir.store import open_store
+from logweir.store.port import DeadLetter, LetterFilter
 from tests.contract.stores import NOON_US
 
 TEXT = b'{"a":"say "hi""}\x1b[2J\nnext'

@@ -15,8 +15,9 @@ from logweir.config import StoreSettings
 from logweir.metrics import table as metrics
 from logweir.query.parse import parse
 from logweir.queue import open_queue
-from logweir.store import DeadLetter, LetterFilter, Store, open_store
+from logweir.store import open_store
 from logweir.store.letters import REFUSED
+from logweir.store.port import DeadLetter, LetterFilter, Store
 from logweir_workers.backoff import Stopped
 from logweir_workers.deadletters import keeper as letter_room
 from logweir_workers.deadletters.keeper import LetterRoom

@@ -23,9 +23,9 @@ from logweir.ledger.tracker import Tracker
 from logweir.metrics import table as metrics
 from logweir.metrics.table import Kind as MetricKind
 from logweir.outcomes import Outcome
-from logweir.queue import Queue
+from logweir.queue.port import Queue
 from logweir.record import Accepted, Kind, Marker, Record
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.emitters import EmitterState, document_id
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books

@@ -20,10 +20,12 @@ from logweir.errors import LogweirError
 from logweir.ledger.corrections import read_corrections
 from logweir.ledger.position import position_id
 from logweir.query.parse import parse
-from logweir.queue import Queue, open_queue
+from logweir.queue import open_queue
+from logweir.queue.port import Queue
 from logweir.receipt import Receipt
 from logweir.record import Accepted, Kind, Marker
-from logweir.store import Store, open_store
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_workers import document as documents
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.store_audit import StoreAuditor

@@ -9,7 +9,7 @@ from itertools import islice
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger.closings import Closing, close, read_closing, window_key
 from logweir.ledger.intervals import Intervals
-from logweir.store import Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from logweir.ledger.tracker import Tracker, united
 from logweir.metrics import table as metrics
 from logweir.outcomes import Outcome
 from logweir.record import Batch
-from logweir.store import Store
+from logweir.store.port import Store
 
 Emitter = tuple[str, str | None]
 """Key name, and the emitter's own name where it sent one."""

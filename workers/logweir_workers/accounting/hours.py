@@ -16,7 +16,7 @@ from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger import hours
 from logweir.ledger.position import read_positions
 from logweir.ledger.window import HOUR_WINDOWS, Window, hour_id, window_place
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 log = logging.getLogger(__name__)

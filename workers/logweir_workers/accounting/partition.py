@@ -32,7 +32,7 @@ from logweir.ledger.window import Window, hour_id, window_id, window_of_hour
 from logweir.metrics import table as metrics
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Gone, Kind, Marker, Record, Void
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.awaited import Awaited
 from logweir_workers.accounting.emitters import Earlier, EmitterLedger, document_id
 from logweir_workers.accounting.sources import Hearing, Source, SourceLedger, hearing_prefix, sources_prefix

@@ -27,7 +27,7 @@ from logweir.ledger.equation import Row
 from logweir.ledger.hours import has
 from logweir.ledger.position import partition_place
 from logweir.ledger.window import Window
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.emitters import Emitter, EmitterState
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.sources import hearing_prefix, sources_prefix

@@ -18,7 +18,7 @@ from logweir.config import AccountingSettings
 from logweir.ledger.rhythm import MINUTES_HEARD, Bits, Rhythm
 from logweir.metrics import table as metrics
 from logweir.record import Batch
-from logweir.store import Store
+from logweir.store.port import Store
 
 BUCKETS = 1024
 """Documents that the sources of one partition share."""

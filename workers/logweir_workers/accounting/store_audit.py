@@ -14,7 +14,7 @@ from logweir.ledger.window import Window, read_window, window_place
 from logweir.metrics import table as metrics
 from logweir.outcomes import Outcome
 from logweir.query.parse import And, Range, Term
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 log = logging.getLogger(__name__)

@@ -29,8 +29,9 @@ from logweir.errors import LETTER_UNKNOWN, LogweirError
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.query.parse import time_bounds
 from logweir.queue import open_queue
-from logweir.store import Held, LetterFilter, Store, open_store
+from logweir.store import open_store
 from logweir.store.letters import OF_EVENTS, REFUSED, as_event, as_json, as_page, as_text, pages
+from logweir.store.port import Held, LetterFilter, Store
 from logweir_workers.deadletters.retry import REMOVED, Result, Retrier, Tried
 
 _SIZE_DEFAULT = 20

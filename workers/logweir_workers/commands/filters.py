@@ -15,8 +15,7 @@ from logweir.clock import now_us
 from logweir.commands.search import print_json, printable
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, LogweirError
-from logweir.event import Provenance, day_of
-from logweir.store import Document
+from logweir.event import Document, Provenance, day_of
 from logweir_workers import enrich
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters, Rule

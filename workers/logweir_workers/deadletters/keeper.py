@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from logweir.clock import DAY_US
 from logweir.config import StoreSettings
 from logweir.metrics import table as metrics
-from logweir.store import DeadLetter, Held, LetterFilter, Store
 from logweir.store.letters import OF_EVENTS, REFUSED, divided, full
+from logweir.store.port import DeadLetter, Held, LetterFilter, Store
 from logweir_workers.backoff import pause, until_it_answers
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from logweir import receipt
 from logweir.errors import LogweirError
 from logweir.event import letter_id, stream_of
 from logweir.outcomes import DeadLetterReason, Stage
-from logweir.queue import Delivery
+from logweir.queue.port import Delivery
 from logweir.record import Batch, Record, Refused
-from logweir.store import DeadLetter
+from logweir.store.port import DeadLetter
 
 log = logging.getLogger(__name__)
 

@@ -20,15 +20,15 @@ from enum import StrEnum
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import QUEUE_DOWN, LogweirError
-from logweir.event import Provenance, content_hash_of, day_of
+from logweir.event import Document, Provenance, content_hash_of, day_of
 from logweir.ledger.exceptions import Why
 from logweir.ledger.position import position_id
 from logweir.ledger.revisions import Change, Present, WindowPlace, revise
 from logweir.ledger.window import read_window
 from logweir.outcomes import DeadLetterReason, Outcome
-from logweir.queue import Producer, Queue
+from logweir.queue.port import Producer, Queue
 from logweir.record import decode
-from logweir.store import DeadLetter, Document, LetterFilter, Store
+from logweir.store.port import DeadLetter, LetterFilter, Store
 from logweir_workers import enrich
 from logweir_workers.accounting.store_audit import recheck_differences
 from logweir_workers.document import Documents, EventUnfit, Filtered

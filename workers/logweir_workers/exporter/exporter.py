@@ -25,8 +25,10 @@ from logweir.errors import QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import table as metrics
 from logweir.process.logs import configure_logging
-from logweir.queue import Queue, open_queue
-from logweir.store import Store, open_store
+from logweir.queue import open_queue
+from logweir.queue.port import Queue
+from logweir.store import open_store
+from logweir.store.port import Store
 from logweir_workers.exporter.figures import published
 
 log = logging.getLogger(__name__)

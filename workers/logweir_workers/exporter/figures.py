@@ -25,9 +25,10 @@ from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import read_positions
 from logweir.metrics import table as metrics
 from logweir.outcomes import DeadLetterReason
-from logweir.queue import Queue
-from logweir.silence.states import Silence, State, read_silence
-from logweir.store import Held, Store
+from logweir.queue.port import Queue
+from logweir.silence.states import Silence, read_silence
+from logweir.silence.watched import State
+from logweir.store.port import Held, Store
 
 NUMBERED = ("A", "B")
 """The classes of emitters of which what is lost is known; of the others it is never shown as 0."""

@@ -19,14 +19,14 @@ import orjson
 
 from logweir import event as identity
 from logweir.clock import Clock
-from logweir.event import Provenance
+from logweir.event import Document, Provenance
 from logweir.ledger.exceptions import INDEXED, Why
 from logweir.ledger.revisions import Change, Present, WindowPlace, read_present, revise
 from logweir.ledger.window import Window, read_window
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
-from logweir.queue import Delivery
+from logweir.queue.port import Delivery
 from logweir.record import Batch, Record
-from logweir.store import Document, LetterFilter, Store
+from logweir.store.port import LetterFilter, Store
 from logweir_workers.accounting.store_audit import count_documents
 from logweir_workers.backoff import until_it_answers
 from logweir_workers.deadletters import letter as dead_letter

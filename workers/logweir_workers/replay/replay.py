@@ -33,10 +33,10 @@ from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import position_id
 from logweir.ledger.tracker import pairs
 from logweir.process.lifetime import owner_new
-from logweir.queue import Delivery, Queue
+from logweir.queue.port import Delivery, Queue
 from logweir.receipt import Receipt
 from logweir.record import Batch, Record, decode, header_of
-from logweir.store import LedgerDocument, Store
+from logweir.store.port import LedgerDocument, Store
 from logweir_workers import enrich
 from logweir_workers.accounting.store_audit import recheck_differences
 from logweir_workers.backoff import Stopped, until_it_answers

@@ -1,0 +1,61 @@
+"""One emitter or source, and the state that it is judged to be in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from logweir.ledger.expectations import EMITTER, Subject, Word
+from logweir_workers.accounting.sources import LastBatch
+
+
+class State(StrEnum):
+    LEARNING = "learning"
+    OK = "ok"
+    LATE = "late"
+    SILENT = "silent"
+    RETIRED = "retired"
+    MUTED = "muted"
+
+
+@dataclass(slots=True)
+class Watched:
+    """One emitter or source. ``expected_s``: the longest usual time between two events; None: not learned yet.
+
+    ``silent_s``: so long it was not heard of while we could hear, to the minute; ``unheard_s``: while we could not.
+    ``honesty``: an emitter's class; empty for sources. ``last``: of the batch that was heard last.
+    """
+
+    subject: Subject
+    name: str
+    state: State
+    first_us: int
+    last: LastBatch
+    silent_s: int
+    unheard_s: int
+    expected_s: float | None
+    late_after_s: float
+    word: Word
+    honesty: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        kind, one, other = self.subject
+        names = {"key": one, "emitter": other} if kind == EMITTER else {"category": one, "hostname": other}
+        return {
+            "name": self.name,
+            **names,
+            "state": self.state.value,
+            **({"class": self.honesty} if kind == EMITTER else {}),
+            "first_seen_us": self.first_us,
+            "last_seen_us": self.last.received_us,
+            "silent_s": self.silent_s,
+            "unheard_s": self.unheard_s,
+            "expected_s": self.expected_s,
+            "fixed": self.word.every_s is not None,
+            "muted_until_us": self.word.muted_until_us,
+            "retired_us": self.word.retired_us,
+            "last_key": self.last.key,
+            "source_address": self.last.source_address,
+            "door": self.last.door,
+        }

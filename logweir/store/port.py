@@ -1,0 +1,202 @@
+"""The store's port: what workers and console may ask of Elasticsearch or of the embedded store, and nothing more.
+
+Three kinds of things are kept: events (by the UTC day of their receipt), ledger documents, dead letters.
+Adapters: ``elasticsearch/`` and ``sqlite/``. One contract suite, tests/contract/test_store.py, runs over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from logweir.event import Document, Provenance
+from logweir.query.parse import Node
+
+
+class Written(Enum):
+    """What became of one document of a bulk."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    REFUSED = "refused"
+    AGAIN = "again"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The result for one document. ``stored``: the provenance found under its id, when EXISTS.
+
+    ``error``: the store's own words, when REFUSED (this document will never be taken) or AGAIN (try it later).
+    """
+
+    written: Written
+    stored: Provenance | None = None
+    error: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the document is not there as it was given."""
+        return self.error or f"stored is {self.stored}"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDocument:
+    """One document of the ledger: absolute values, true for the position that its body names.
+
+    Written only if no document of that id with a higher generation is there: the latest claim wins, always.
+    """
+
+    id: str
+    generation: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event (or a record, or a refused body) that could not be indexed, kept with everything needed to try again.
+
+    ``id`` is a pure function of what it holds, so that keeping it twice leaves one. ``body`` is JSON-able: reason,
+    stage, error, topic, topic_id, partition, offset, batch, index, key, emitter, received, stream, number;
+    ``raw`` the bytes as they were sent.
+    """
+
+    id: str
+    received_us: int
+    reason: str
+    body: dict[str, Any]
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LetterFilter:
+    """Which dead letters are meant; whatever is left empty or None does not matter.
+
+    ``from_us`` is included, ``to_us`` is not: microseconds of receipt. ``stage``, ``key`` and ``emitter`` are compared
+    whole, with the letter's body.
+    """
+
+    ids: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    stage: str | None = None
+    key: str | None = None
+    emitter: str | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+EVERY_LETTER = LetterFilter()
+
+
+class Held(NamedTuple):
+    """How many dead letters are kept, and the bytes of what was sent in them."""
+
+    letters: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``, the name of its day's index.
+
+    ``total`` is exact. ``after`` continues behind the last event; None when there are no more.
+    """
+
+    total: int
+    events: list[dict[str, Any]]
+    after: tuple[Any, ...] | None
+
+
+class Store(Protocol):
+    """Safe to use from several threads. Every method raises LogweirError(STORE_DOWN) when the store does not answer."""
+
+    def prepare(self) -> None:
+        """Make or bring up to date templates, indices and tables. Harmless when repeated or run by two at once."""
+
+    def index(self, documents: Sequence[Document]) -> list[Item]:
+        """Create each document under its id unless that id is there; one item each, in order.
+
+        What is answered CREATED or EXISTS is durable.
+        """
+
+    def provenances(self, places: Sequence[tuple[str, str]]) -> list[Provenance | None]:
+        """What is stored under each (day, id), never stale; None where there is nothing."""
+
+    def sources(self, places: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
+        """The events stored under each (day, id), with their provenance, never stale; None where there is nothing."""
+
+    def replace(self, documents: Sequence[Document]) -> list[Item]:
+        """As ``index``, but over what an earlier try of the same event left there; that is CREATED, too.
+
+        EXISTS is only what another event has left. An event comes at most once.
+        """
+
+    def delete(self, documents: Sequence[tuple[str, str, Provenance]]) -> None:
+        """Delete durably what is stored under each (day, id), if it is of that provenance."""
+
+    def search(
+        self,
+        query: Node,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        after: tuple[Any, ...] | None = None,
+    ) -> Hits:
+        """Newest first by ``time_field``, then by provenance; ``from_us`` is included, ``to_us`` is not (microseconds).
+
+        ``size`` 0 only counts. Raises LogweirError(QUERY_OPERATOR_UNFIT), (QUERY_FIELD_UNKNOWN).
+        """
+
+    def claim(self, id: str, owner: str) -> LedgerDocument:
+        """Take over a ledger document: its body as it was, under a generation higher than any before.
+
+        The stored document gets ``owner`` in its body. A new one has the body {"owner": owner}. After this, every
+        write under an older generation fails.
+        """
+
+    def read_ledger(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
+        """Those of the documents that exist, as last written (never stale)."""
+
+    def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
+        """All whose ids begin with ``prefix``, in the order of their ids, as last written before the scan or later."""
+
+    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        """Write durably, the last one only when all before it are written.
+
+        Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already. Of those before the last,
+        any may be written then: each is right for the position in its body.
+        """
+
+    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
+        """Delete those by id whose stored generation is not higher than theirs; harmless when they are not there."""
+
+    def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep them durably."""
+
+    def dead_letters(
+        self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        """Newest first, then by id; those that come ``behind`` the given one. Never stale. At most PAGE_MAX."""
+
+    def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
+        """How many, and how large, by reason; reasons without any are absent. Never stale."""
+
+    def delete_dead_letters(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
+        """Delete them durably, at most so many, the oldest first; how many were there, by reason."""
+
+    def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
+        """Delete the oldest of one reason, until what is left is within both limits; gives how many."""
+
+    def refresh(self) -> None:
+        """Make what was written visible to searches now (they see it within a second anyway)."""
+
+    def delete_expired(self, before_day: str) -> list[str]:
+        """Remove the events of all days before ``before_day`` (YYYYMMDD); gives the days that there were."""
+
+    def check(self) -> str:
+        """One line about the store's state, for `logweir doctor`."""
+
+    def close(self) -> None: ...
