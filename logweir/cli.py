@@ -12,14 +12,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from logweir import __version__
 from logweir.errors import SERVER_EXTRA_MISSING, LogweirError
 from logweir.process import logs
-
-if TYPE_CHECKING:
-    from logweir.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     try:
         module = importlib.import_module(command.module)
-        importlib.import_module("logweir.config")
+        config = importlib.import_module("logweir.config")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("logweir"):
             raise
@@ -102,22 +98,8 @@ def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     if hasattr(module, "unambiguous"):
         words = module.unambiguous(words)
     arguments = parser.parse_args(words, namespace=common)
-    status: int = module.run(arguments, settings_of(arguments))
+    status: int = module.run(arguments, config.settings_of(arguments))
     return status
-
-
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The settings in force for a command that was called with these arguments. Raises LogweirError as config.load."""
-    from logweir import config
-
-    overrides = {
-        name.removeprefix("set:"): value
-        for name, value in vars(arguments).items()
-        if name.startswith("set:") and value is not None
-    }
-    if arguments.data_dir is not None:
-        overrides["data_dir"] = arguments.data_dir
-    return config.load(config_file=arguments.config, overrides=overrides)
 
 
 def _common_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
@@ -493,3 +494,15 @@ def _without_credentials(url: str) -> str:
 def sqlite_path(url: str) -> Path:
     """The path in ``sqlite:///relative`` or ``sqlite:////absolute``."""
     return Path(url.removeprefix("sqlite:///"))
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """The settings in force for a command that was called with these arguments. Raises LogweirError as config.load."""
+    overrides = {
+        name.removeprefix("set:"): value
+        for name, value in vars(arguments).items()
+        if name.startswith("set:") and value is not None
+    }
+    if arguments.data_dir is not None:
+        overrides["data_dir"] = arguments.data_dir
+    return load(config_file=arguments.config, overrides=overrides)

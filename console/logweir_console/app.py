@@ -23,8 +23,10 @@ from logweir import __version__
 from logweir.clock import Clock, now_us
 from logweir.config import ConsoleSettings
 from logweir.errors import PARAMETER_BAD, LogweirError
-from logweir.metrics import table as metrics
-from logweir.query.parse import PAGE_MAX, TIME_FIELDS, parse, time_bounds
+from logweir.metrics import registry
+from logweir.query.parse import parse
+from logweir.query.times import time_bounds
+from logweir.query.tree import PAGE_MAX, TIME_FIELDS
 from logweir.store.port import Hits, Store
 
 SIZE_DEFAULT = 100
@@ -128,7 +130,7 @@ def make_app(settings: ConsoleSettings, store: Store, *, clock: Clock = now_us) 
 
     @app.get("/metrics")
     def metrics_of_this_process() -> Response:
-        text, content_type = metrics.exposition()
+        text, content_type = registry.exposition()
         return Response(text, content_type=content_type)
 
     @app.errorhandler(LogweirError)

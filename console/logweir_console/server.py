@@ -15,7 +15,7 @@ from logweir.config import Settings
 from logweir.http.server import HttpServer
 from logweir.http.worker import HttpLog, HttpWorker, limit
 from logweir.http.wsgi import WsgiFace
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.process.lifetime import die_with_parent, listener
 from logweir.process.logs import configure_logging
 from logweir.store import open_store
@@ -74,8 +74,8 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The application of the worker process; made after the fork, for no connection may cross it."""
-        metrics.prepare(("logweir_console",))
-        rejected = metrics.get("logweir_console_rejected_requests_total")
+        registry.prepare(("logweir_console",))
+        rejected = registry.get("logweir_console_rejected_requests_total")
         spared = (b"/healthz", b"/metrics")
         limit(
             self._settings.console, section="console", spared=spared, refused=lambda code: rejected.labels(code).inc()

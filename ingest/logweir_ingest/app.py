@@ -34,7 +34,7 @@ from logweir.errors import (
     UTF8_BAD,
     LogweirError,
 )
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.record import Batch, Refused
 from logweir_ingest.access.auth import Guard, KeyReader
 from logweir_ingest.access.proxies import SourceAddress
@@ -306,7 +306,7 @@ class Door:
     def metrics(self) -> Reply:
         """The metrics of all processes of this port, for Prometheus."""
         self._tally.flush()
-        body, content_type = metrics.exposition()
+        body, content_type = registry.exposition()
         return Reply(200, ((b"content-type", content_type.encode()),), body)
 
     def receipt(self, token: str) -> Reply:

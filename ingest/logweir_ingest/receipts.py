@@ -21,16 +21,15 @@ from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
 from logweir.ledger.exceptions import Why
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import position_id, position_prefix
+from logweir.ledger.position import STREAM_MINUTES_MAX, position_id, position_prefix
 from logweir.ledger.revisions import WindowPlace, read_present
 from logweir.ledger.window import Window, read_window
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason, Outcome
-from logweir.query.parse import And, Range, Term
+from logweir.query.tree import And, Range, Term
 from logweir.receipt import Receipt
 from logweir.store import open_store
 from logweir.store.port import Store
-from logweir_workers.accounting.partition import STREAM_MINUTES_MAX
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ class Receipts:
 
 
 def _unanswered(cause: str, reason: str) -> LogweirError:
-    metrics.get("logweir_ingest_receipts_unanswered_total").labels(cause).inc()
+    registry.get("logweir_ingest_receipts_unanswered_total").labels(cause).inc()
     return LogweirError(RECEIPT_UNANSWERED, cause=cause, reason=reason)
 
 

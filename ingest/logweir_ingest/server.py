@@ -8,26 +8,27 @@ import shutil
 import signal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from logweir.cli import settings_of
-from logweir.config import MEBIBYTE, Settings
+from logweir.clock import now_us
+from logweir.config import MEBIBYTE, Settings, settings_of
 from logweir.errors import FILE_UNREADABLE, SETTING_BAD, LogweirError
 from logweir.keys.file import read_keys
+from logweir.metrics import registry
 from logweir.process.lifetime import die_with_parent, listener
 from logweir.process.logs import configure_logging
+from logweir.queue import open_queue
 from logweir.receipt import secret_of
+from logweir_ingest.access.auth import KeyReader
 from logweir_ingest.access.proxies import SourceAddress
+from logweir_ingest.app import Door
+from logweir_ingest.delivery.enqueue import open_enqueuer
+from logweir_ingest.records.canary import Canary
+from logweir_ingest.records.merge import Merger, Post
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.serving.master import BACKLOG, Application
 from logweir_ingest.serving.process import Served, certificate_of
 from logweir_ingest.spool.spool import Generation
-
-# Nothing that imports logweir.metrics.table may be imported up here: the folder of PROMETHEUS_MULTIPROC_DIR is made in
-# ``run``, and prometheus-client looks at it once, when it is imported.
-if TYPE_CHECKING:
-    from logweir_ingest.app import Door
-    from logweir_ingest.records.merge import Post
+from logweir_ingest.tally import Tally
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,20 +127,11 @@ def _prepare_metrics(data_dir: Path, port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LogweirError(FILE_UNREADABLE, path=folder, reason=error.strerror or error) from error
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    registry.share(folder)
 
 
 def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) -> Door:
     """A door that works: keys read, queue connecting in the background, deadlines and markers looked after."""
-    from logweir.clock import now_us
-    from logweir.queue import open_queue
-    from logweir_ingest.access.auth import KeyReader
-    from logweir_ingest.app import Door
-    from logweir_ingest.delivery.enqueue import open_enqueuer
-    from logweir_ingest.records.canary import Canary
-    from logweir_ingest.records.merge import Merger
-    from logweir_ingest.tally import Tally
-
     settings = served.settings
     tally = Tally()
     ingest_epoch = os.urandom(16)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import threading
 
-from logweir.metrics import table as metrics
-from logweir.metrics.table import Observations
+from logweir.metrics import registry
+from logweir.metrics.registry import Observations
 
 
 class Tally:
     """Safe to use from several threads. What was counted is in the metrics after the next ``flush``."""
 
     def __init__(self) -> None:
-        self._requests = metrics.get("logweir_ingest_requests_total")
-        self._rejected = metrics.get("logweir_ingest_rejected_requests_total")
+        self._requests = registry.get("logweir_ingest_requests_total")
+        self._rejected = registry.get("logweir_ingest_rejected_requests_total")
         self._lock = threading.Lock()
         self._answers: dict[tuple[str, int], int] = {}
         self._by_request, self._by_event = _durations()

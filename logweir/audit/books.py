@@ -20,13 +20,14 @@ from typing import Any
 
 from logweir.audit.between import Between
 from logweir.audit.emitters import TOTALS, EmitterBooks, read_emitters
-from logweir.audit.span import EVERYTHING, Span, name_of
+from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, Stream, WindowBooks, WindowOf
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.ledger.carried import UNKNOWN, Carried, read_carried
 from logweir.ledger.closings import read_closings
 from logweir.ledger.corrections import Correction, read_corrections
+from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.equation import Row
 from logweir.ledger.horizon import horizons, of_latest_topic, overall, read_hearings
 from logweir.ledger.intervals import Intervals
@@ -34,7 +35,6 @@ from logweir.ledger.position import Place, read_positions
 from logweir.ledger.tracker import pairs
 from logweir.ledger.window import window_place
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import Emitter
 
 _READ_AGAIN_S = 1.0
 

@@ -7,24 +7,16 @@ then on, with who said it and when. Should its spool turn up after all, what com
 
 from __future__ import annotations
 
-import argparse
-import getpass
-import os
-import socket
 from collections import Counter
 from dataclasses import dataclass
 
-import orjson
-
-from logweir.audit.books import Books, read_books
+from logweir.audit.books import Books
 from logweir.audit.windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
-from logweir.clock import now_us as clock_us
-from logweir.commands.output import some_of
-from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
 from logweir.ledger.closings import Closing, close, window_key
 from logweir.ledger.position import read_positions
 from logweir.store.port import Store
+from logweir.text import some_of
 
 _NAMED_MAX = 10
 
@@ -37,24 +29,6 @@ class Closed:
     partition: int
     windows: list[int]
     void: int
-
-
-def run(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
-    now, group = clock_us(), settings.worker.group
-    books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now)
-    closed = close_process(
-        store, group, books, arguments.process or "", who=_who(), now_us=now, dry_run=arguments.dry_run
-    )
-    if arguments.json:
-        print(orjson.dumps({"dry_run": arguments.dry_run, "closed": closed}).decode())
-        return 0
-    would = "would be " if arguments.dry_run else ""
-    for one in closed:
-        print(
-            f"process {one.ingest_epoch}, partition {one.partition}: {len(one.windows)} windows {would}closed,"
-            f" {one.void} numbers that never came {would}void"
-        )
-    return 0
 
 
 def close_process(
@@ -100,11 +74,3 @@ def _is_heard(store: Store, group: str, epoch: str, now_us: int) -> bool:
     """Whether a canary of it has come lately: a process may live without taking any events."""
     canaries = (body.get("canaries", {}).get(epoch, (0, 0)) for body in read_positions(store, group).values())
     return any(now_us - sent_us <= GONE_AFTER_US for _, sent_us in canaries)
-
-
-def _who() -> str:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = str(os.getuid())  # A container's user need not have a name.
-    return f"{name}@{socket.gethostname()}"

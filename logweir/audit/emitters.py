@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.audit.span import EVERYTHING, Span, name_of
+from logweir.audit.span import EVERYTHING, Span
+from logweir.ledger.emitter import Emitter, EmitterState, name_of, not_taken
 from logweir.ledger.equation import Row
 from logweir.ledger.position import Place, partition_place
 from logweir.ledger.tracker import Losses, Tracker, united
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import Emitter, EmitterState, not_taken
 
 TOTALS = ("created", "lost", "recovered", "missing", "dropped")
 _UNTIMED = frozenset(

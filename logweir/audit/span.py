@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from logweir.clock import WINDOW_US
-from logweir_workers.accounting.emitters import Emitter
+from logweir.ledger.emitter import Emitter, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,6 @@ class Span:
 
     def has_emitter(self, emitter: Emitter) -> bool:
         return self.emitter in (None, emitter[0], emitter[1], name_of(emitter))
-
-
-def name_of(emitter: Emitter) -> str:
-    """An emitter in one word: its key's name, and its own behind a slash."""
-    key, name = emitter
-    return key if name is None else f"{key}/{name}"
 
 
 EVERYTHING = Span()

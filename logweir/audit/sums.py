@@ -11,12 +11,12 @@ from logweir.audit.span import Span
 from logweir.audit.windows import Context, Stream, WindowBooks, WindowOf, joined, places_of, reconciled, state_of_open
 from logweir.clock import WINDOW_US
 from logweir.ledger import hours
+from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import Place
 from logweir.ledger.window import Window, window_place
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import Emitter
 
 RATE_WINDOWS = 5
 """Over how many whole minutes, and the current one, an emitter's rate is taken."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from logweir.clock import WINDOW_US
 from logweir.ledger.closings import Closing
 from logweir.ledger.corrections import Correction
+from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import OUTCOMES, Row
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.window import Window
-from logweir_workers.accounting.emitters import Emitter
 
 PROCESS_GONE = "open: process gone"
 CLOSED_AFTERWARDS = "closed afterwards"

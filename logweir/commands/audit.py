@@ -11,10 +11,12 @@ process that is gone: what never came of it is void.
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import re
+import socket
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -23,25 +25,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from logweir.audit import close as audit_close
 from logweir.audit.books import Books, explain, read_books
-from logweir.audit.emitters import EmitterBooks
-from logweir.audit.span import Span, name_of
+from logweir.audit.close import close_process
+from logweir.audit.span import Span
 from logweir.audit.sums import every_window, no_window
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
-from logweir.commands.output import some_of
-from logweir.commands.search import printable
+from logweir.commands.output import console, count_text, ranges_text, some_ranges, whole
 from logweir.config import Settings
 from logweir.errors import LogweirError
+from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES, Row
-from logweir.query.parse import time_bounds, time_of
+from logweir.query.times import time_bounds, time_of
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir.store.port import Store
+from logweir.text import printable
 
 _WATCH_INTERVAL_S = 2.0
-_WIDTH_MIN = 140
-_RANGES_SHOWN = 5
 _OF_FIRST_EQUATION = ("accepted", *OUTCOMES, "in_flight")
 
 
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     with closing(open_store(settings.store)) as store:
         if arguments.action == "close":
-            return audit_close.run(arguments, settings, store)
+            return _close(arguments, settings, store)
         while True:
             status = _once(arguments, settings, store)
             if not arguments.watch:
@@ -71,6 +71,32 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             time.sleep(_WATCH_INTERVAL_S)
             if not arguments.json and sys.stdout.isatty():
                 print("\033[H\033[2J", end="")
+
+
+def _close(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
+    now, group = now_us(), settings.worker.group
+    books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now)
+    closed = close_process(
+        store, group, books, arguments.process or "", who=_who(), now_us=now, dry_run=arguments.dry_run
+    )
+    if arguments.json:
+        print(orjson.dumps({"dry_run": arguments.dry_run, "closed": closed}).decode())
+        return 0
+    would = "would be " if arguments.dry_run else ""
+    for one in closed:
+        print(
+            f"process {one.ingest_epoch}, partition {one.partition}: {len(one.windows)} windows {would}closed,"
+            f" {one.void} numbers that never came {would}void"
+        )
+    return 0
+
+
+def _who() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())  # A container's user need not have a name.
+    return f"{name}@{socket.gethostname()}"
 
 
 def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
@@ -119,36 +145,7 @@ def unread_records(settings: Settings, books: Books) -> int | None:
     return sum(end - max(first, books.positions.get((topic_id, at), 0)) for at, (first, end) in ends.items())
 
 
-def whole(value: Any) -> Any:
-    """The document with numbers beyond 64 bits as text: senders choose their numbers, and sums may outgrow JSON's."""
-    if isinstance(value, dict):
-        return {name: whole(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [whole(inner) for inner in value]
-    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
-
-
 # --- for people ---------------------------------------------------------------------------------------------------
-def console() -> Console:
-    """Where tables go: as wide as the terminal; wide enough for all columns where there is none."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDTH_MIN)
-
-
-def count_text(count: int | None) -> str:
-    """A count for people; what is unknown says so and is never 0."""
-    return "unknown" if count is None else f"{count:,}"
-
-
-def ranges_text(books: EmitterBooks) -> str:
-    """The first of an emitter's lost ranges, and how many more there are."""
-    return some_ranges([pair for run in books.runs for pair in run.lost_ranges])
-
-
-def some_ranges(ranges: Sequence[tuple[int, int]]) -> str:
-    """The first of them, and how many more there are."""
-    return some_of([f"{first}" if first == last else f"{first}-{last}" for first, last in ranges], _RANGES_SHOWN)
-
-
 def _print_books(books: Books, unread: int | None) -> None:
     out = console()
     verdict = Text("The books balance", "bold green")

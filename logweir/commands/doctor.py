@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from logweir.clock import DAY_US, now_us
-from logweir.commands.search import printable
 from logweir.config import Settings, shown_url
 from logweir.errors import LogweirError
 from logweir.http.tls import Pair, load
@@ -31,6 +30,7 @@ from logweir.keys.file import live_keys
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir.store.letters import divided, full, received
+from logweir.text import printable
 
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1

@@ -26,18 +26,18 @@ from rich.table import Table
 
 from logweir.audit.books import read_books
 from logweir.audit.emitters import EmitterBooks
-from logweir.audit.span import name_of
 from logweir.clock import DAY_US, duration_us, iso_seconds, now_us
-from logweir.commands.audit import console, count_text, ranges_text, whole
-from logweir.commands.search import printable
+from logweir.commands.output import console, count_text, ranges_text, whole
 from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
+from logweir.ledger.emitter import name_of
 from logweir.ledger.expectations import FOREVER_US, Word, say
 from logweir.process.lifetime import owner_new
 from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import State, Watched
 from logweir.store import open_store
 from logweir.store.port import Store
+from logweir.text import printable
 
 _EVERY_US_MIN = 60_000_000
 # Silence is known for as long as it is known what was heard: 35 days.

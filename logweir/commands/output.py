@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+from logweir.audit.emitters import EmitterBooks
+from logweir.text import some_of
 
 
 def whole_number(*, least: int) -> Callable[[str], int]:
@@ -17,13 +25,45 @@ def whole_number(*, least: int) -> Callable[[str], int]:
     return read
 
 
-def some_of(texts: Sequence[str], most: int) -> str:
-    """The first ``most`` of them, and how many more there are."""
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
-
-
 def reachable(listening: str) -> str:
     """How a client on this machine writes in a URL the address that something listens on."""
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening, listening)  # noqa: S104
     return f"[{address}]" if ":" in address else address
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """On standard output, in one line."""
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+
+
+_WIDTH_MIN = 140
+_RANGES_SHOWN = 5
+
+
+def whole(value: Any) -> Any:
+    """The document with numbers beyond 64 bits as text: senders choose their numbers, and sums may outgrow JSON's."""
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal; wide enough for all columns where there is none."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDTH_MIN)
+
+
+def count_text(count: int | None) -> str:
+    """A count for people; what is unknown says so and is never 0."""
+    return "unknown" if count is None else f"{count:,}"
+
+
+def ranges_text(books: EmitterBooks) -> str:
+    """The first of an emitter's lost ranges, and how many more there are."""
+    return some_ranges([pair for run in books.runs for pair in run.lost_ranges])
+
+
+def some_ranges(ranges: Sequence[tuple[int, int]]) -> str:
+    """The first of them, and how many more there are."""
+    return some_of([f"{first}" if first == last else f"{first}-{last}" for first, last in ranges], _RANGES_SHOWN)

@@ -19,10 +19,10 @@ from urllib.parse import quote
 
 import urllib3
 
-from logweir.commands.search import printable
-from logweir.commands.send import check_trust, door_url, trusted
+from logweir.commands.door import check_trust, door_url, trusted
 from logweir.config import Settings
 from logweir.errors import RECEIPT_BAD, RECEIPT_UNANSWERED, LogweirError
+from logweir.text import printable
 
 _WAIT_S_FIRST = 0.1
 _WAIT_S_MAX = 2.0

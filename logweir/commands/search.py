@@ -20,11 +20,15 @@ from rich.console import Console
 from rich.text import Text
 
 from logweir.clock import now_us
+from logweir.commands.output import print_json
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
-from logweir.query.parse import PAGE_MAX, TIME_FIELDS, parse, time_bounds
+from logweir.query.parse import parse
+from logweir.query.times import time_bounds
+from logweir.query.tree import PAGE_MAX, TIME_FIELDS
 from logweir.store import open_store
 from logweir.store.port import Hits, Store
+from logweir.text import printable
 
 _PAGE = 1000
 # A dash and two characters or more, but neither a long option nor a negative number.
@@ -103,11 +107,6 @@ def _pages(store: Store, search: dict[str, Any], *, size: int) -> Iterator[Hits]
             return
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """On standard output, in one line."""
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
-
-
 class _Lines:
     """One line an event: time, host, category, severity, summary. In colours on a terminal."""
 
@@ -124,15 +123,3 @@ class _Lines:
         line.append(f" {printable(event.get('severity')):<9}", style)
         line.append(f" {printable(summary)}", style)
         self._console.print(line)
-
-
-def printable(value: object) -> str:
-    """A value on one line, safe for a terminal: what a log carries must not move the cursor or set colours."""
-    if value is None:
-        return "-"
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )

@@ -29,13 +29,13 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from logweir.commands.output import reachable, whole_number
+from logweir.commands.door import check_trust, door_url, trusted
+from logweir.commands.output import whole_number
 from logweir.config import Settings
 from logweir.errors import (
     DOOR_DOWN,
     DOOR_REFUSED,
     DOOR_REFUSED_KEY,
-    DOOR_UNTRUSTED,
     FILE_UNREADABLE,
     KEY_NOT_GIVEN,
     KEY_UNSENDABLE,
@@ -98,12 +98,6 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def door_url(settings: Settings) -> str:
-    """Where the door of these settings is reached from this machine: scheme, host and port."""
-    scheme = "https" if settings.ingest.tls_cert_file else "http"
-    return f"{scheme}://{reachable(settings.ingest.address)}:{settings.ingest.port}"
-
-
 def _readable(key: str) -> str:
     """The key without the white space around it. Raises LogweirError(KEY_NOT_GIVEN), (KEY_UNSENDABLE)."""
     key = key.strip()
@@ -113,22 +107,6 @@ def _readable(key: str) -> str:
         if not "!" <= character <= "~":  # visible ASCII: nothing else may stand in a header
             raise LogweirError(KEY_UNSENDABLE, place=place, length=len(key))
     return key
-
-
-def trusted(ca_file: Path | None) -> ssl.SSLContext:
-    """Whose certificates are: those that authorities in the file have signed, else the system's. FILE_UNREADABLE."""
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        reason = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-        raise LogweirError(FILE_UNREADABLE, path=ca_file, reason=reason) from error
-
-
-def check_trust(url: str, error: urllib3.exceptions.HTTPError) -> None:
-    """Raises LogweirError(DOOR_UNTRUSTED) when the error is that the door's certificate is not believed."""
-    refused = error.args[0] if isinstance(error, urllib3.exceptions.SSLError) and error.args else None
-    if isinstance(refused, ssl.SSLCertVerificationError):
-        raise LogweirError(DOOR_UNTRUSTED, url=url, reason=refused.verify_message.rstrip(".")) from error
 
 
 @dataclass(slots=True)

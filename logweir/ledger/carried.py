@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import Emitter
 
 STREAMS_MAX = 10_000
 """Ingest processes whose boundary is known, on one partition; of the others, those that sent last are kept."""

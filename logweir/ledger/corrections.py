@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from logweir.ledger.emitter import Emitter
 from logweir.ledger.revisions import lines_of
 from logweir.outcomes import Outcome
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import Emitter
 
 
 @dataclass(frozen=True, slots=True)

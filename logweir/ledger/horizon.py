@@ -7,8 +7,8 @@ from typing import Any
 
 from logweir.clock import WINDOW_US
 from logweir.ledger.position import Place, partition_place
+from logweir.ledger.source import hearing_prefix
 from logweir.store.port import Store
-from logweir_workers.accounting.sources import hearing_prefix
 
 
 def read_hearings(store: Store, group: str) -> dict[Place, dict[str, Any]]:

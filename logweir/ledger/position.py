@@ -43,3 +43,6 @@ def inherited(before: Mapping[Place, dict[str, Any]], partition: int) -> dict[st
 def _how_far(position: dict[str, Any]) -> tuple[int, int]:
     """Grows from a topic to the one made in its place: an empty one, or one with old records, has the same time."""
     return position["watermark_us"], sum(last for last, _, _ in position["streams"].values())
+
+
+STREAM_MINUTES_MAX = 7 * 24 * 60

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.emitter import Emitter
 from logweir.ledger.exceptions import INDEXED, Why, of_rows, rows_of
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
 from logweir.store.port import LedgerDocument, Store
-from logweir_workers.accounting.emitters import Emitter
 
 BLOCK = 10_000
 """Numbers of one document: even when every other one of them is revised, it stays below a few hundred kilobytes."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.ledger.emitter import Emitter
 from logweir.ledger.exceptions import Exceptions
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.tracker import pairs
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Marker, Record
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import Emitter
 
 CONFLICTS = "identity_conflicts"
 """How many of the dead letters are identity conflicts, beside the four outcomes."""

@@ -11,7 +11,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse
 
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.process.lifetime import cannot_listen, family_of
 
 _PORTS_TRIED = 100
@@ -43,7 +43,7 @@ def serve(what: str, address: str, port: int, unhealthy: Callable[[], str | None
 
     def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":
-            body, content_type = metrics.exposition()
+            body, content_type = registry.exposition()
             start_response("200 OK", [("Content-Type", content_type)])
             return [body]
         if environ["PATH_INFO"] == "/healthz":

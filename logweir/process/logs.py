@@ -11,11 +11,13 @@ import logging
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logweir.config import LogSettings
 from logweir.errors import LogweirError
 from logweir.text import without_keys
+
+if TYPE_CHECKING:  # The command line logs, and works without the server's extra, which the settings need.
+    from logweir.config import LogSettings
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from logweir.event import FIELD_BY_NAME, Document, Kind
-from logweir.query.parse import (
+from logweir.query.tree import (
     All,
     And,
     Exists,

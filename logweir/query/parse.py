@@ -9,113 +9,22 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from luqum import tree
 from luqum.exceptions import IllegalCharacterError, ParseSyntaxError
 from luqum.parser import parser as _luqum
 
-from logweir.clock import DAY_US, duration_us
 from logweir.errors import (
-    PARAMETER_BAD,
     QUERY_BAD,
     QUERY_FIELD_UNKNOWN,
     QUERY_OPERATOR_UNFIT,
-    TIME_BAD,
     LogweirError,
 )
 from logweir.event import FIELD_BY_NAME, FIELDS, Kind
+from logweir.query.times import _interval_us
+from logweir.query.tree import All, And, Exists, Node, Not, Or, Prefix, Range, Term, Wildcard, WordPrefix, Words, lower
 from logweir.query.words import words_of
-
-
-@dataclass(frozen=True, slots=True)
-class All:
-    """Every event."""
-
-
-@dataclass(frozen=True, slots=True)
-class And:
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Or:
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    node: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """These words (as ``words_of`` cuts them), one directly after the other inside one value; at least one."""
-
-    words: tuple[str, ...]
-    summary_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WordPrefix:
-    """A word that begins like this."""
-
-    prefix: str
-    summary_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A KEYWORD field with this value (``lower``-cased), or a leaf of details with exactly this text.
-
-    ``field``: a name of event.FIELDS; ``details.a.b`` is the leaf at that path, ``details`` alone any leaf.
-    """
-
-    field: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Like Term, for a value that begins like this."""
-
-    field: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wildcard:
-    """A KEYWORD field: ``*`` is any run of characters, ``?`` one; a backslash makes the next character itself."""
-
-    field: str
-    pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exists:
-    """The field has a value that can be searched."""
-
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A DATE (milliseconds since 1970) or NUMBER field from ``low`` to below ``high``; None is open."""
-
-    field: str
-    low: int | None
-    high: int | None
-
-
-Node = All | And | Or | Not | Words | WordPrefix | Term | Prefix | Wildcard | Exists | Range
-
-TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
-"""What a search can be bounded and sorted by."""
-
-IGNORE_ABOVE = 8000
-"""Keywords and leaves of details with more UTF-16 units than this are kept but not searchable, in both stores."""
 
 QUERY_LENGTH_MAX = 10_000
 NESTING_MAX = 25
@@ -127,9 +36,6 @@ FIELD_SIZE_BYTES_MAX = 500
 wildcards: wildcards (each may double the work), bytes of UTF-8; of a field's name. For what begins in a given way,
 Elasticsearch 8 takes 1,000 bytes, the name of the field below details among them."""
 
-PAGE_MAX = 10_000
-"""Most events of one page of a search."""
-
 OPERATORS = {
     Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, field:*',
     Kind.TEXT: 'words, "phrases", a * at the end of a word, field:*',
@@ -140,34 +46,6 @@ OPERATORS = {
 """What each kind of field can do, in words."""
 
 _ANYWHERE = "(none given: all words)"
-
-
-def lower(text: str) -> str:
-    """Lower case one character for one, as Lucene's filter does it: no final sigma, no dot above a small i."""
-    if text.isascii():
-        return text.lower()
-    return "".join([character.lower() for character in text.replace("\u0130", "i")])
-
-
-def searchable(text: str) -> bool:
-    """Whether a keyword or leaf is short enough to be searched (see IGNORE_ABOVE)."""
-    return len(text) <= IGNORE_ABOVE // 2 or len(text.encode("utf-16-le")) // 2 <= IGNORE_ABOVE
-
-
-def time_range(time_field: str, from_us: int | None, to_us: int | None) -> All | Range:
-    """The range of a search's time bounds: whole milliseconds, none of the asked-for microseconds left out."""
-    if time_field not in TIME_FIELDS:
-        raise LogweirError(PARAMETER_BAD, name="time_field", value=time_field, expected=f"one of {TIME_FIELDS}")
-    if from_us is None and to_us is None:
-        return All()
-    low = None if from_us is None else from_us // 1000
-    high = None if to_us is None else -(-to_us // 1000)
-    return Range(time_field, low, high)
-
-
-def within_years(time_us: int) -> int:
-    """The nearest time that is in the years 1970 to 9999, of which there are daily indices."""
-    return max(0, min(time_us, _END_US - 1))
 
 
 # --- from text to tree --------------------------------------------------------------------------------------------
@@ -403,70 +281,3 @@ def _unfit(field: str | None, operator: str) -> LogweirError:
 
 
 # --- times --------------------------------------------------------------------------------------------------------
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_END_US = 253_402_300_800_000_000  # the year 10000
-_TIME = re.compile(
-    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
-    r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
-    r"(?P<zone>Z|[+-]\d\d:?\d\d)?)?)?)?",
-    re.ASCII,
-)
-_EPOCH_SECONDS = re.compile(r"\d{9,11}(\.\d{1,9})?", re.ASCII)
-
-
-def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | None, int | None]:
-    """Both ends of a time range in microseconds, None for one that is not given.
-
-    Raises LogweirError(TIME_BAD), and (PARAMETER_BAD) for a range that ends before it begins.
-    """
-    from_us = time_of(start, now_us) if start else None
-    to_us = time_of(end, now_us) if end else None
-    if from_us is not None and to_us is not None and from_us > to_us:
-        raise LogweirError(
-            PARAMETER_BAD, name="to", value=end, expected=f"a time after {start!r}, where the range begins"
-        )
-    return from_us, to_us
-
-
-def time_of(text: str, now_us: int) -> int:
-    """Microseconds since 1970 of an ISO time (its first moment), epoch seconds, or an age such as 15m.
-
-    Raises LogweirError(TIME_BAD).
-    """
-    age_us = duration_us(text.strip())
-    if age_us is not None:
-        return max(0, now_us - age_us)
-    interval = _interval_us(text.strip())
-    if interval is None:
-        raise LogweirError(TIME_BAD, value=text)
-    return interval[0]
-
-
-def _interval_us(text: str) -> tuple[int, int] | None:
-    """From and to (not included) in microseconds: a day for 2026-01-31, a second for 2026-01-31T12:00:00, …"""
-    if _EPOCH_SECONDS.fullmatch(text):
-        seconds, _, fraction = text.partition(".")
-        start = int(seconds) * 1_000_000 + int(f"{fraction:0<6}"[:6])
-        return start, start + (1000 if fraction else 1_000_000)
-    match = _TIME.fullmatch(text)
-    if match is None:
-        return None
-    parts = [int(value) for name in ("year", "month", "day", "hour", "minute", "second") if (value := match[name])]
-    try:
-        zone = datetime.strptime(match["zone"], "%z").tzinfo if match["zone"] else UTC
-        moment = datetime(*[*parts, 1, 1][: max(3, len(parts))], tzinfo=zone)  # type: ignore[misc,arg-type]
-    except ValueError:
-        return None
-    start = (moment - _EPOCH) // timedelta(microseconds=1) + int(f"{match['fraction'] or '':0<6}"[:6])
-    return start, _end_us(start, moment, len(parts), fraction=match["fraction"] is not None)
-
-
-def _end_us(start: int, moment: datetime, parts: int, *, fraction: bool) -> int:
-    if fraction:
-        return start + 1000
-    if parts >= 3:
-        return start + (DAY_US, 3_600_000_000, 60_000_000, 1_000_000)[parts - 3]
-    months = moment.year * 12 + moment.month - 1 + (12 if parts == 1 else 1)
-    if months >= 120_000:
-        return _END_US
-    return (datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from logweir.ledger.expectations import EMITTER, Subject, Word
-from logweir_workers.accounting.sources import LastBatch
+from logweir.ledger.source import LastBatch
 
 
 class State(StrEnum):

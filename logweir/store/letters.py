@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from logweir.clock import iso_seconds
-from logweir.commands.search import printable
 from logweir.config import StoreSettings
 from logweir.errors import DEAD_LETTERS_FULL, LogweirError
 from logweir.outcomes import DeadLetterReason
 from logweir.store.port import DeadLetter, Held, LetterFilter, Store
+from logweir.text import printable
 
 REFUSED = DeadLetterReason.BODY_REFUSED.value
 """The reason of refused bodies: they are no dead letters, as they were never accepted, but are kept beside them."""

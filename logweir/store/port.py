@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from logweir.event import Document, Provenance
-from logweir.query.parse import Node
+from logweir.query.tree import Node
 
 
 class Written(Enum):

@@ -17,21 +17,9 @@ from logweir.query.parse import (
     NESTING_MAX,
     PATTERN_SIZE_BYTES_MAX,
     WILDCARDS_MAX,
-    All,
-    And,
-    Exists,
-    Node,
-    Not,
-    Or,
-    Prefix,
-    Range,
-    Term,
-    Wildcard,
-    WordPrefix,
-    Words,
-    lower,
     parse,
 )
+from logweir.query.tree import All, And, Exists, Node, Not, Or, Prefix, Range, Term, Wildcard, WordPrefix, Words, lower
 from logweir.query.words import words_of
 from logweir.store.port import Store, Written
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, iso

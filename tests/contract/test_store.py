@@ -13,7 +13,8 @@ import pytest
 
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.event import Document, Provenance
-from logweir.query.parse import And, Range, Term, parse
+from logweir.query.parse import parse
+from logweir.query.tree import And, Range, Term
 from logweir.store import open_store
 from logweir.store.port import DeadLetter, Held, Item, LedgerDocument, LetterFilter, Store, Written
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, settings_of

@@ -146,14 +146,15 @@ def test_event_posted_in_the_clear_is_accepted(front: Front) -> None:
 
 def test_requests_reach_every_door(front: Front) -> None:
     """The name stands for two addresses: both of them get a share."""
+    # nginx draws one for each request: that 40 go to one of the two is one chance in 10^11.
     before = {address: front.accepted(address) for address in DOORS}
 
-    for _ in range(20):
+    for _ in range(40):
         assert front.post(b'{"summary":"spread"}').status == 202
 
     gained = [front.accepted(address) - before[address] for address in DOORS]
-    assert sum(gained) == 20
-    assert min(gained) >= 5
+    assert sum(gained) == 40
+    assert min(gained) >= 1
 
 
 def test_dead_door_costs_no_event(front: Front) -> None:

@@ -31,7 +31,7 @@ from logweir import config
 from logweir.audit.windows import CLOSED_AFTERWARDS
 from logweir.event import stream_of
 from logweir.ledger.window import Window
-from logweir.query.parse import And, Range, Term
+from logweir.query.tree import And, Range, Term
 from logweir.store import open_store
 from tests import waiting
 from tests.flow.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims

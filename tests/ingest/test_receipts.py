@@ -22,7 +22,7 @@ from logweir import cli, config, receipt
 from logweir.config import AccountingSettings, Settings, StoreSettings
 from logweir.errors import LogweirError
 from logweir.event import Provenance, stream_of
-from logweir.ledger.position import position_id
+from logweir.ledger.position import STREAM_MINUTES_MAX, position_id
 from logweir.ledger.revisions import Change, WindowPlace, revise
 from logweir.ledger.window import window_id
 from logweir.outcomes import Outcome
@@ -30,7 +30,7 @@ from logweir.record import Batch, Body, Kind, Record
 from logweir.store import open_store
 from logweir.store.port import LedgerDocument, Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
-from logweir_workers.accounting.partition import STREAM_MINUTES_MAX, PartitionLedger
+from logweir_workers.accounting.partition import PartitionLedger
 from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.flow.product import LOGWEIR
 from tests.ingest.helpers import FACES, SOURCES, Answer, Door, running

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from logweir.config import AccountingSettings, SilenceSettings
+from logweir.ledger.source import Source
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Kind, Record
 from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import Watched
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
-from logweir_workers.accounting.sources import Source
 
 DOOR = b"\x07" * 16
 OTHER_DOOR = b"\x08" * 16

@@ -11,10 +11,10 @@ import pytest
 
 from logweir import clock, config
 from logweir.config import Settings
+from logweir.ledger.emitter import EmitterState, document_id
 from logweir.query.parse import parse
 from logweir.queue.port import Queue
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import EmitterState, document_id
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
 

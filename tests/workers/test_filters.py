@@ -14,7 +14,7 @@ from logweir.clock import DAY_US, now_us
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.event import Document
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.queue.port import Queue
 from logweir.store.port import Store
@@ -114,7 +114,7 @@ def test_a_change_counts_and_a_bad_one_leaves_the_rules_as_they_were(
     """Read again when it changes; while it is broken or gone, it is logged once and shown, and nothing changes."""
     filters = filters_of(tmp_path, RULES)
     path = tmp_path / "filters.toml"
-    stale = metrics.get("logweir_worker_filters_stale")
+    stale = registry.get("logweir_worker_filters_stale")
 
     def rule_after(text: str | None) -> tuple[str | None, float]:
         if text is None:
@@ -154,7 +154,7 @@ def test_what_a_worker_leaves_out_is_an_outcome_with_its_rules_name(
     settings: Settings, queue: Queue, store: Store
 ) -> None:
     """Counted in the books as filtered, by rule in the metrics; a change of the file counts within seconds."""
-    counted = metrics.get("logweir_worker_filtered_events_total").labels("debug")
+    counted = registry.get("logweir_worker_filtered_events_total").labels("debug")
     before = counted._value.get()
     door = Door(queue)
     with running_worker(settings, queue, store):

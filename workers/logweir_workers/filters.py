@@ -17,10 +17,11 @@ from typing import Any
 
 from logweir.errors import FILTERS_BAD, LogweirError
 from logweir.event import Document
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.process.files import fingerprint_of
 from logweir.query.match import Matches, matcher
-from logweir.query.parse import All, parse
+from logweir.query.parse import parse
+from logweir.query.tree import All
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +83,9 @@ class Filters:
             self.rules = _rules_in(self._path)
         except LogweirError as error:
             log.error("%s Until then, the filters stay as they were.", error)
-            metrics.get("logweir_worker_filters_stale").set(1)
+            registry.get("logweir_worker_filters_stale").set(1)
             return
-        metrics.get("logweir_worker_filters_stale").set(0)
+        registry.get("logweir_worker_filters_stale").set(0)
         log.info("Filters are read again from %s: %d rules.", self._path, len(self.rules))
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from logweir.event import Document
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.store.port import Item, Store, Written
 from logweir_workers.backoff import pause, until_it_answers
@@ -52,7 +52,7 @@ def _until_taken(
     wait_s = 0.0
     while True:
         batch = [documents[at] for at in waiting]
-        with metrics.get("logweir_store_bulk_duration_seconds").time():
+        with registry.get("logweir_store_bulk_duration_seconds").time():
             answers = until_it_answers(lambda: write(batch), stopping)  # noqa: B023
         items.update(zip(waiting, answers, strict=True))
         waiting = [at for at in waiting if items[at].written is Written.AGAIN]
@@ -61,5 +61,5 @@ def _until_taken(
         if not wait_s:
             error = items[waiting[0]].error
             log.warning("The store cannot take %d events now (%s). Trying again.", len(waiting), error)
-        metrics.get("logweir_store_bulk_retries_total").inc()
+        registry.get("logweir_store_bulk_retries_total").inc()
         wait_s = pause(wait_s, stopping)

@@ -19,15 +19,15 @@ from logweir.clock import Clock
 from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
 from logweir.event import Document, Provenance
-from logweir.metrics import table as metrics
-from logweir.metrics.table import Observations
+from logweir.ledger.source import Source
+from logweir.metrics import registry
+from logweir.metrics.registry import Observations
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue.port import Delivery
 from logweir.record import Batch, Record, Refused, decode
 from logweir.store.port import DeadLetter, Store
 from logweir_workers.accounting.natural import natural_runs
 from logweir_workers.accounting.partition import FirstDays, PartitionLedger
-from logweir_workers.accounting.sources import Source
 from logweir_workers.backoff import until_it_answers
 from logweir_workers.deadletters import letter as dead_letter
 from logweir_workers.deadletters.keeper import LetterRoom
@@ -125,7 +125,7 @@ class Pipeline:
             place += len(batch.events)
             if batch.key in self._event_fields and batch.epoch is None:
                 work.natural += natural_runs(batch, self._event_fields[batch.key])
-        metrics.get("logweir_worker_records_total").labels(record.kind.name.lower()).inc()
+        registry.get("logweir_worker_records_total").labels(record.kind.name.lower()).inc()
         return work
 
     def index(self, works: list[Work], stopping: threading.Event) -> None:
@@ -196,23 +196,23 @@ class Pipeline:
             first, last = work.expired
             work.ledger.expire(first, last)
             partition = str(work.delivery.partition)
-            metrics.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
+            registry.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
         elif work.record is None:
             work.ledger.pass_over(offset)
         elif not work.ledger.settle(
             work.record, offset, _known(work.outcomes), work.reasons, work.natural, work.sources
         ):
-            metrics.get("logweir_worker_records_repeated_total").inc()
+            registry.get("logweir_worker_records_repeated_total").inc()
             return
         for outcome in Outcome:
             if count := work.outcomes.count(outcome):
-                metrics.get("logweir_worker_events_total").labels(outcome.value).inc(count)
+                registry.get("logweir_worker_events_total").labels(outcome.value).inc(count)
         for place, reason in work.reasons.items():
             if work.outcomes[place] is Outcome.FILTERED:
-                metrics.get("logweir_worker_filtered_events_total").labels(reason).inc()
+                registry.get("logweir_worker_filtered_events_total").labels(reason).inc()
         for letter in work.letters:
             self._letter_log.kept(letter, work.delivery, work.record)
-            metrics.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
+            registry.get("logweir_worker_dead_letters_total").labels(letter.reason, letter.body["stage"]).inc()
 
     def _prepare_batch(self, work: Work, record: Record, batch: Batch, place: int, first_days: FirstDays) -> None:
         context = context_of(batch)

@@ -22,7 +22,7 @@ from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
 from logweir.metrics import endpoint as exposition
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.process.lifetime import owner_new
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
@@ -86,7 +86,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
         signal.signal(number, lambda *_: stopping.set())
     store, queue = open_store(settings.store), open_queue(settings.queue)
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
-    metrics.prepare(("logweir_worker_", "logweir_event_", "logweir_store_", "logweir_canary_r"))
+    registry.prepare(("logweir_worker_", "logweir_event_", "logweir_store_", "logweir_canary_r"))
     port = exposition.serve(
         "The worker's /metrics", settings.worker.metrics_address, settings.worker.metrics_port, worker.stalled
     )
@@ -326,8 +326,8 @@ class Worker:
 
     def _observe_canaries(self, ledger: PartitionLedger) -> None:
         for sent_us in ledger.take_canaries():
-            metrics.get("logweir_canary_returned_total").inc()
-            metrics.get("logweir_canary_roundtrip_seconds").observe(max(0.0, (self._clock() - sent_us) / 1e6))
+            registry.get("logweir_canary_returned_total").inc()
+            registry.get("logweir_canary_roundtrip_seconds").observe(max(0.0, (self._clock() - sent_us) / 1e6))
 
     def _commit(self) -> None:
         try:
@@ -344,7 +344,7 @@ class Worker:
         for partition in partitions:
             self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
         self._paused -= set(partitions)
-        metrics.get("logweir_worker_partitions").set(len(self._ledgers))
+        registry.get("logweir_worker_partitions").set(len(self._ledgers))
         return {partition: self._ledgers[partition].next_offset for partition in partitions}
 
     def _claim(self, partition: int) -> PartitionLedger:
@@ -392,12 +392,12 @@ class Worker:
         for work in waiting:
             if not work.ledger.dropped:
                 self._bulk.add(work)
-        metrics.get("logweir_worker_partitions").set(len(self._ledgers))
+        registry.get("logweir_worker_partitions").set(len(self._ledgers))
 
     def _lose_claim(self, error: LogweirError) -> None:
         """Another worker has claimed a partition of ours: write nothing more about it, and join the group anew."""
         log.warning("%s", error)
-        metrics.get("logweir_worker_claims_lost_total").inc()
+        registry.get("logweir_worker_claims_lost_total").inc()
         self._drop([int(error.numbers["partition"])])
 
     def _expire(self, error: LogweirError) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from logweir.errors import FAILED_ATTEMPTS_EXCEEDED, QUOTA_EXCEEDED, LogweirError
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 
 Seconds = Callable[[], float]
 """A steady clock, as time.monotonic."""
@@ -180,7 +180,7 @@ class FailedAttempts:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
-        self._forgotten = metrics.get("logweir_ingest_failed_addresses_forgotten_total")
+        self._forgotten = registry.get("logweir_ingest_failed_addresses_forgotten_total")
 
     def count(self, address: str) -> None:
         """Count one. Raises LogweirError(FAILED_ATTEMPTS_EXCEEDED), with ``retry_after_s``, when there are too many."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from logweir.clock import WINDOW_US, now_us
 from logweir.config import MEBIBYTE, Settings, shown_url
 from logweir.errors import QUEUE_DOWN, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, SPOOL_FAILED, LogweirError
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.queue.port import Queue
 from logweir.record import HEADER_SIZE_BYTES, header_of
 from logweir_ingest.delivery.drain import Drain
@@ -604,16 +604,16 @@ class _Meters:
     """The metrics of this file."""
 
     def __init__(self) -> None:
-        self._confirm_seconds = metrics.get("logweir_ingest_record_confirm_seconds")
-        self._fill_ratio = metrics.get("logweir_ingest_queue_fill_ratio")
-        self._spool_bytes = metrics.get("logweir_ingest_spool_size_bytes")
-        self._spool_fill_ratio = metrics.get("logweir_ingest_spool_fill_ratio")
-        self._spool_oldest_seconds = metrics.get("logweir_ingest_spool_oldest_seconds")
-        records = metrics.get("logweir_ingest_spool_records_total")
+        self._confirm_seconds = registry.get("logweir_ingest_record_confirm_seconds")
+        self._fill_ratio = registry.get("logweir_ingest_queue_fill_ratio")
+        self._spool_bytes = registry.get("logweir_ingest_spool_size_bytes")
+        self._spool_fill_ratio = registry.get("logweir_ingest_spool_fill_ratio")
+        self._spool_oldest_seconds = registry.get("logweir_ingest_spool_oldest_seconds")
+        records = registry.get("logweir_ingest_spool_records_total")
         self.written = records.labels("written")
         self.forwarded = records.labels("forwarded")
-        self.failures = metrics.get("logweir_ingest_spool_failures_total")
-        self._damaged = metrics.get("logweir_ingest_spool_damaged_bytes_total")
+        self.failures = registry.get("logweir_ingest_spool_failures_total")
+        self._damaged = registry.get("logweir_ingest_spool_damaged_bytes_total")
         self._damaged_bytes = 0
 
     def confirmed(self, duration_s: float) -> None:

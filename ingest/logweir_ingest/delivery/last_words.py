@@ -14,7 +14,7 @@ from functools import partial
 from logweir import record
 from logweir.clock import Clock, window_of
 from logweir.errors import LogweirError
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.record import Gone
 from logweir_ingest.delivery.outcome import Result, Settled
 
@@ -31,7 +31,7 @@ class LastWords:
         self._lock = threading.Lock()
         self._under_way: set[tuple[bytes, int]] = set()
         self._said: set[tuple[bytes, int]] = set()
-        self._records = metrics.get("logweir_ingest_records_total").labels("gone")
+        self._records = registry.get("logweir_ingest_records_total").labels("gone")
 
     def say(self, ingest_epoch: bytes, partitions: int) -> bool:
         """Say of that process that it is gone, where that is not said yet; True when it is in every partition.

@@ -11,7 +11,7 @@ import time
 from logweir import record
 from logweir.clock import Clock, window_of
 from logweir.errors import LogweirError
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.record import Batch
 from logweir_ingest.delivery.enqueue import Enqueuer
 from logweir_ingest.delivery.outcome import QUEUE, Result
@@ -27,9 +27,9 @@ class Canary:
         self._interval_s = interval_s
         self._due_s = time.monotonic() + interval_s
         self._number = 0
-        self._sent = metrics.get("logweir_canary_sent_total")
-        self._sent_at = metrics.get("logweir_canary_sent_timestamp_seconds")
-        self._in_queue = metrics.get("logweir_ingest_records_total").labels("canary")
+        self._sent = registry.get("logweir_canary_sent_total")
+        self._sent_at = registry.get("logweir_canary_sent_timestamp_seconds")
+        self._in_queue = registry.get("logweir_ingest_records_total").labels("canary")
 
     def tick(self) -> None:
         """Send the next one if it is due; one that cannot be sent is counted as sent, and does not come back."""

@@ -24,7 +24,7 @@ from logweir import record
 from logweir.clock import Clock
 from logweir.config import MEBIBYTE
 from logweir.errors import INTERNAL, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, STOPPING, LogweirError
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.record import Batch, Refused
 from logweir_ingest.delivery.enqueue import Enqueuer
 from logweir_ingest.delivery.outcome import QUEUE, SPOOL, Settled
@@ -545,12 +545,12 @@ class _Meters:
     """The metrics of this file."""
 
     def __init__(self) -> None:
-        accepted_events = metrics.get("logweir_ingest_accepted_events_total")
+        accepted_events = registry.get("logweir_ingest_accepted_events_total")
         self._accepted_events = {durable: accepted_events.labels(durable) for durable in (QUEUE, SPOOL)}
-        self._accepted_bytes = metrics.get("logweir_ingest_accepted_bytes_total")
-        self._unconfirmed_events = metrics.get("logweir_ingest_unconfirmed_events_total")
-        self._records = metrics.get("logweir_ingest_records_total")
-        self._refused_bodies = metrics.get("logweir_ingest_refused_bodies_total")
+        self._accepted_bytes = registry.get("logweir_ingest_accepted_bytes_total")
+        self._unconfirmed_events = registry.get("logweir_ingest_unconfirmed_events_total")
+        self._records = registry.get("logweir_ingest_records_total")
+        self._refused_bodies = registry.get("logweir_ingest_refused_bodies_total")
         self._data_records = self._records.labels("data")
 
     def landed(self, flight: _Flight, by_record: Sequence[dict[Emitter, list[int]]]) -> None:

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gunicorn.app.base
 from gunicorn.arbiter import Arbiter
@@ -18,13 +18,11 @@ from gunicorn.errors import HaltServer
 from logweir.errors import LogweirError
 from logweir.http.server import HttpServer
 from logweir.http.worker import RETIRE, HttpLog, HttpWorker
+from logweir.metrics import registry
 from logweir.process.lifetime import Terminal, die_with_parent
+from logweir_ingest.app import Door
+from logweir_ingest.records.merge import Post
 from logweir_ingest.serving.process import Served, make_lane, make_server
-
-# Nothing that imports logweir.metrics.table may be imported up here: see server.py.
-if TYPE_CHECKING:
-    from logweir_ingest.app import Door
-    from logweir_ingest.records.merge import Post
 
 log = logging.getLogger(__name__)
 
@@ -265,8 +263,6 @@ class Master(Arbiter):  # type: ignore[misc]
 
 def _book(pid: int, *, is_died: bool) -> None:
     """Keep what a process that is gone has counted."""
-    from logweir.metrics import table as metrics
-
-    metrics.process_gone(pid)
+    registry.process_gone(pid)
     if is_died:
-        metrics.get("logweir_ingest_processes_died_total").inc()
+        registry.get("logweir_ingest_processes_died_total").inc()

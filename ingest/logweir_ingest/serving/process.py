@@ -13,14 +13,15 @@ from uvicorn.config import Config
 from logweir.config import IngestSettings, Settings
 from logweir.http.server import HttpServer, Tls
 from logweir.http.worker import limit
+from logweir.metrics import registry
+from logweir_ingest.app import Door
+from logweir_ingest.asgi import FastLane
+from logweir_ingest.records.merge import Post
 from logweir_ingest.spool.spool import Generation
+from logweir_ingest.wsgi import make_app
 
-# Nothing that imports logweir.metrics.table may be imported up here: see server.py.
 if TYPE_CHECKING:
     from logweir.http.tls import ServedCertificate
-    from logweir_ingest.app import Door
-    from logweir_ingest.asgi import FastLane
-    from logweir_ingest.records.merge import Post
 
 _LOOK_EVERY_S = 1.0
 _SPARED = (b"/healthz", b"/readyz", b"/metrics")
@@ -47,13 +48,9 @@ def certificate_of(settings: IngestSettings) -> ServedCertificate | None:
 
 def make_lane(settings: Settings, open_door: Callable[[Post, Post], Door], *, face: str) -> FastLane:
     """The ASGI application. Call once in a process: it sets the process's limits."""
-    from logweir.metrics import table as metrics
-    from logweir_ingest.asgi import FastLane
-    from logweir_ingest.wsgi import make_app
-
-    metrics.prepare(("logweir_ingest", "logweir_canary_sent"))
+    registry.prepare(("logweir_ingest", "logweir_canary_sent"))
     ingest = settings.ingest
-    rejected = metrics.get("logweir_ingest_rejected_requests_total")
+    rejected = registry.get("logweir_ingest_rejected_requests_total")
     limit(ingest, section="ingest", spared=_SPARED, refused=lambda code: rejected.labels(code).inc())
     answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
     return FastLane(
@@ -70,9 +67,7 @@ def make_server(served: Served, config: Config, *, wait_s_max: float, now_servin
     ingest = served.settings.ingest
     tls = None
     if served.certificate is not None:
-        from logweir.metrics import table as metrics
-
-        failed = metrics.get("logweir_ingest_tls_handshakes_failed_total")
+        failed = registry.get("logweir_ingest_tls_handshakes_failed_total")
         tls = Tls(
             served.certificate.context,
             ingest.tls_handshake_timeout_s,
@@ -93,9 +88,7 @@ def make_server(served: Served, config: Config, *, wait_s_max: float, now_servin
 
 def _follow(certificate: ServedCertificate) -> None:
     """Take what the files hold, and say how long it is good. What there is to say in the log, the master says."""
-    from logweir.metrics import table as metrics
-
-    expires_s = metrics.get("logweir_ingest_tls_certificate_expires_seconds").labels(str(certificate.pair.certificate))
+    expires_s = registry.get("logweir_ingest_tls_certificate_expires_seconds").labels(str(certificate.pair.certificate))
     while True:
         certificate.refresh(says=False)
         expires_s.set(certificate.expires_s())

@@ -26,7 +26,8 @@ from elasticsearch import ApiError, Elasticsearch
 from logweir.config import StoreSettings, shown_url
 from logweir.errors import CLAIM_LOST, SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.event import FIELDS, Document, Kind, Provenance, day_of
-from logweir.query.parse import (
+from logweir.query.times import within_years
+from logweir.query.tree import (
     IGNORE_ABOVE,
     PAGE_MAX,
     All,
@@ -42,7 +43,6 @@ from logweir.query.parse import (
     WordPrefix,
     Words,
     time_range,
-    within_years,
 )
 from logweir.store.port import EVERY_LETTER, DeadLetter, Held, Hits, Item, LedgerDocument, LetterFilter, Written
 

@@ -16,7 +16,7 @@ import orjson
 
 from logweir.event import FIELDS, Document, Kind
 from logweir.query.match import leaves_of, milliseconds_of, pattern_of, text_of
-from logweir.query.parse import (
+from logweir.query.tree import (
     All,
     And,
     Exists,

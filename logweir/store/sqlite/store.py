@@ -23,7 +23,8 @@ from logweir.config import StoreSettings, sqlite_path
 from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.event import Document, Provenance, day_of
 from logweir.process.files import make_folder, sync_folder
-from logweir.query.parse import PAGE_MAX, And, Node, time_range, within_years
+from logweir.query.times import within_years
+from logweir.query.tree import PAGE_MAX, And, Node, time_range
 from logweir.store.port import EVERY_LETTER, DeadLetter, Held, Hits, Item, LedgerDocument, LetterFilter, Written
 from logweir.store.sqlite import search as sql
 

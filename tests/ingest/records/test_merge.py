@@ -15,7 +15,7 @@ import pytest
 from logweir import record
 from logweir.clock import WINDOW_US
 from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, STOPPING, LogweirError
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir_ingest.delivery import enqueue
 from logweir_ingest.records.merge import Enqueued
@@ -46,7 +46,7 @@ COUNTERS = ("logweir_ingest_accepted_events_total", "logweir_ingest_unconfirmed_
 
 
 def value_of(name: str) -> float:
-    samples = [sample for metric in metrics.get(name).collect() for sample in metric.samples]
+    samples = [sample for metric in registry.get(name).collect() for sample in metric.samples]
     return float(sum(sample.value for sample in samples if sample.name == name))
 
 

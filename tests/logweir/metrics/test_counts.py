@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import prometheus_client
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.metrics.counts import CountsFile
 
 
@@ -107,15 +107,33 @@ def test_counts_of_a_process_that_is_gone_stay_whether_the_disk_is_full_or_not(
         with closing(CountsFile(str(tmp_path / f"counter_{number}.db"))) as counts:
             counts.write_value(key, number, 0)
     with full_disk(10):
-        metrics.process_gone(11)
-        shown = counted(metrics.exposition()[0].decode())
-    metrics.process_gone(11)
-    metrics.process_gone(12)
+        registry.process_gone(11)
+        shown = counted(registry.exposition()[0].decode())
+    registry.process_gone(11)
+    registry.process_gone(12)
 
-    assert shown == counted(metrics.exposition()[0].decode()) == {"a_total": 23}
+    assert shown == counted(registry.exposition()[0].decode()) == {"a_total": 23}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_0.db", "lock"]
 
 
-def test_processes_that_share_a_port_count_in_such_files() -> None:
-    """The library takes what it opens from there."""
-    assert prometheus_client.values.MmapedDict is CountsFile  # type: ignore[attr-defined]
+_SHARING = """
+import os, sys
+from pathlib import Path
+import logweir_ingest.server  # With all that it brings along: none of it makes a metric before it is run.
+from logweir.metrics import registry
+
+registry.share(Path(sys.argv[1]))
+child = os.fork()
+registry.get("logweir_ingest_accepted_bytes_total").inc(2 if child else 3)
+if child:
+    os.waitpid(child, 0)
+    print(registry.exposition()[0].decode())
+"""
+
+
+def test_processes_that_share_a_port_count_in_such_files(tmp_path: Path) -> None:
+    """What each has counted is in one sum, and no file of theirs ends a process on a full disk (``CountsFile``)."""
+    done = subprocess.run([sys.executable, "-c", _SHARING, tmp_path], capture_output=True, text=True, check=True)
+
+    assert "logweir_ingest_accepted_bytes_total 5.0" in done.stdout.splitlines()
+    assert len(list(tmp_path.glob("counter_*.db"))) == 2

@@ -12,7 +12,8 @@ import pytest
 from logweir import errors
 from logweir.errors import PORT_TAKEN, LogweirError
 from logweir.metrics import endpoint as exposition
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
+from logweir.metrics.table import METRICS
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +27,7 @@ def get(port: int, path: str, *, address: str = "127.0.0.1") -> tuple[int, bytes
 
 def test_metrics_and_health_are_served_on_the_next_free_port() -> None:
     """A second process on the machine takes the next port; health is what the process says of itself."""
-    metrics.prepare(("logweir_worker_",))
+    registry.prepare(("logweir_worker_",))
     wrong: list[str] = []
     first = exposition.serve("one", "127.0.0.1", 0, lambda: wrong[0] if wrong else None)
     second = exposition.serve("two", "127.0.0.1", first, lambda: None)
@@ -94,8 +95,8 @@ def test_the_last_port_of_all_is_tried_and_none_behind_it() -> None:
 
 def test_what_a_door_may_refuse_has_its_series_from_the_start() -> None:
     """So that the first burst is an increase, too: each code and its status, and why a key was refused."""
-    metrics.prepare(("logweir_ingest_requests", "logweir_ingest_rejected"))
-    text = metrics.exposition()[0].decode()
+    registry.prepare(("logweir_ingest_requests", "logweir_ingest_rejected"))
+    text = registry.exposition()[0].decode()
 
     for problem in (errors.KEY_MISSING, errors.BODY_TOO_LARGE, errors.SPOOL_FULL, errors.INTERNAL):
         assert f'logweir_ingest_rejected_requests_total{{reason="{problem.code}"}} ' in text
@@ -107,15 +108,15 @@ def test_what_a_door_may_refuse_has_its_series_from_the_start() -> None:
 
 def test_every_metric_of_the_table_can_be_made() -> None:
     """Names, labels and starting values of every row are such that prometheus-client takes them."""
-    for row in metrics.METRICS:
-        assert metrics.get(row.name) is metrics.get(row.name)
+    for row in METRICS:
+        assert registry.get(row.name) is registry.get(row.name)
 
 
 def test_every_metric_of_the_table_is_used_by_the_code() -> None:
     """By its name, or by one that a file puts together of words that it has: the table alone publishes nothing."""
     used = {name for folder in CODE for file in folder.rglob("*.py") for name in names_in(file)}
 
-    assert {row.name for row in metrics.METRICS} - used == set()
+    assert {row.name for row in METRICS} - used == set()
 
 
 CODE = [ROOT / "logweir", ROOT / "ingest", ROOT / "workers", ROOT / "console"]

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from logweir.errors import LogweirError
 from logweir.query import parse as query
-from logweir.query.parse import (
+from logweir.query.parse import parse
+from logweir.query.times import time_of
+from logweir.query.tree import (
     All,
     And,
     Exists,
@@ -22,9 +24,7 @@ from logweir.query.parse import (
     WordPrefix,
     Words,
     lower,
-    parse,
     searchable,
-    time_of,
     time_range,
 )
 

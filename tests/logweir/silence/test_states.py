@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from logweir.config import AccountingSettings, SilenceSettings
 from logweir.ledger.expectations import EMITTER, FOREVER_US, SOURCE, Word, read_words, say
 from logweir.ledger.rhythm import Bits, Rhythm
+from logweir.silence.ear import Ear
 from logweir.silence.findings import network_of
-from logweir.silence.states import Ear, source_name
+from logweir.silence.states import source_name
 from logweir.silence.watched import State
 from logweir.store.port import Store
 from tests.logweir.silence_world import DAY, HOUR, OTHER_DOOR, START, World, batch

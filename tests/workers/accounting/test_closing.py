@@ -13,11 +13,11 @@ from logweir.audit.close import close_process
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, PROCESS_UNKNOWN, LogweirError
+from logweir.ledger.position import STREAM_MINUTES_MAX
 from logweir.queue.port import Queue
 from logweir.record import Gone, Kind, Record, encode
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.closing import end_books
-from logweir_workers.accounting.partition import STREAM_MINUTES_MAX
 from tests.logweir.audit.test_books import EPOCH, INDEXED, LATER_US, MINUTE_US, START_US, WINDOW, Partition, batch, read
 from tests.waiting import until
 from tests.workers import helpers

@@ -15,12 +15,12 @@ from logweir.audit.books import read_books
 from logweir.audit.emitters import EmitterBooks
 from logweir.config import AccountingSettings
 from logweir.event import day_of
+from logweir.ledger.emitter import EmitterState, document_id
 from logweir.ledger.tracker import Losses, Tracker
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
 from logweir.store.port import LedgerDocument, Store
 from logweir.store.sqlite.store import SqliteStore
-from logweir_workers.accounting.emitters import EmitterState, document_id
 from logweir_workers.accounting.partition import FirstDays, PartitionLedger
 
 EPOCH = b"\x07" * 16

@@ -10,12 +10,12 @@ from logweir.audit.books import Books, explain, read_books
 from logweir.audit.span import Span
 from logweir.audit.sums import every_window
 from logweir.config import AccountingSettings
+from logweir.ledger.emitter import document_id
 from logweir.ledger.revisions import Change, WindowPlace, revise
 from logweir.ledger.window import hour_id, read_window
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record
 from logweir.store.port import LedgerDocument, Store
-from logweir_workers.accounting.emitters import document_id
 from logweir_workers.accounting.hours import HourMerger
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books

@@ -11,7 +11,7 @@ from logweir.audit.books import read_books
 from logweir.config import AccountingSettings
 from logweir.event import Document, Provenance, day_of, stream_of
 from logweir.ledger.revisions import Change, WindowPlace, revise
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store.port import LedgerDocument, Store
@@ -172,7 +172,7 @@ def test_windows_that_nobody_will_ask_for_are_counted(store: Store, monkeypatch:
     """Where more wait than there is room for, the latest do."""
     monkeypatch.setattr("logweir_workers.accounting.partition.CLOSED_LATELY_MAX", 2)
     name = "logweir_worker_windows_unaudited_total"
-    metrics.get(name)
+    registry.get(name)
     before = prometheus_client.REGISTRY.get_sample_value(name) or 0.0
     ledger = claimed(store)
     for minute in range(5):

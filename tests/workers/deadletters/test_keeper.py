@@ -12,7 +12,7 @@ from logweir import cli, config
 from logweir.audit.books import read_books
 from logweir.clock import now_us
 from logweir.config import StoreSettings
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.store import open_store
@@ -53,7 +53,7 @@ def test_a_full_store_makes_the_worker_wait_and_drops_nothing(
     room = LetterRoom(store, StoreSettings(**limits))
     waiting = kept_in_background(room, letters("abcde"))
     until(lambda: "the store holds 3 dead letters of 30 bytes" in caplog.text.lower())
-    paused = metrics.get("logweir_worker_paused").labels("dead_letters_full")
+    paused = registry.get("logweir_worker_paused").labels("dead_letters_full")
     before, was_paused = ids_in(store), paused._value.get()
     store.delete_dead_letters(LetterFilter(ids=("a", "b")))
     waiting.join(15)
@@ -79,7 +79,7 @@ def test_a_worker_that_waits_for_room_stops_when_told_to(store: Store) -> None:
 @pytest.mark.parametrize("limits", [{"refused_bodies_max": 3}, {"refused_bodies_size_bytes_max": 30}])
 def test_the_oldest_refused_bodies_make_room_and_dead_letters_never_do(store: Store, limits: dict[str, int]) -> None:
     """Whatever unreadable bodies somebody sends, they push out nothing but each other; how many is counted."""
-    deleted = metrics.get("logweir_worker_dead_letters_deleted_total").labels(REFUSED, "limit")
+    deleted = registry.get("logweir_worker_dead_letters_deleted_total").labels(REFUSED, "limit")
     before = deleted._value.get()
     room = LetterRoom(store, StoreSettings(dead_letters_max=2, **limits))
     room.keep([*letters("ab"), *letters("pqrs", REFUSED)], threading.Event())
@@ -92,7 +92,7 @@ def test_the_oldest_refused_bodies_make_room_and_dead_letters_never_do(store: St
 def test_what_is_past_its_retention_is_deleted_and_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead letters and refused bodies each after their own days; by any worker, in slices, and only once."""
     monkeypatch.setattr(letter_room, "_EXPIRED_AT_ONCE", 2)
-    deleted = metrics.get("logweir_worker_dead_letters_deleted_total").labels("event_unfit", "retention")
+    deleted = registry.get("logweir_worker_dead_letters_deleted_total").labels("event_unfit", "retention")
     before = deleted._value.get()
     for some in (letters("abcde", age_days=11), letters("f", age_days=9), letters("pq", REFUSED, age_days=3)):
         store.put_dead_letters(some)

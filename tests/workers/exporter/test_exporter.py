@@ -18,15 +18,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from logweir import clock, config
 from logweir.config import Settings
+from logweir.ledger.emitter import EmitterState, document_id
 from logweir.ledger.position import read_positions
 from logweir.ledger.tracker import Tracker
-from logweir.metrics import table as metrics
+from logweir.metrics.table import METRICS
 from logweir.metrics.table import Kind as MetricKind
 from logweir.outcomes import Outcome
 from logweir.queue.port import Queue
 from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store.port import LedgerDocument, Store
-from logweir_workers.accounting.emitters import EmitterState, document_id
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
 from logweir_workers.exporter.exporter import Exporter
@@ -286,7 +286,7 @@ def test_no_counter_falls_when_everything_restarts(settings: Settings, queue: Qu
     after = refreshed(settings, queue, store)
     door.close()
 
-    counters = {row.name for row in metrics.METRICS if row.kind is MetricKind.COUNTER}
+    counters = {row.name for row in METRICS if row.kind is MetricKind.COUNTER}
     assert {key for key in before if key[0] in counters and after[key] < before[key]} == set()
     assert after["logweir_events_total", "indexed"] == before["logweir_events_total", "indexed"]
 

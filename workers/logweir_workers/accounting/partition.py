@@ -25,22 +25,23 @@ from typing import Any, NamedTuple
 
 from logweir.clock import WINDOW_US, window_of
 from logweir.config import AccountingSettings
+from logweir.ledger.emitter import document_id
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import Place, inherited, position_id, read_positions
+from logweir.ledger.position import STREAM_MINUTES_MAX, Place, inherited, position_id, read_positions
+from logweir.ledger.source import Hearing, Source, hearing_id, sources_prefix
 from logweir.ledger.tracker import pairs
 from logweir.ledger.window import Window, hour_id, window_id, window_of_hour
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Gone, Kind, Marker, Record, Void
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.awaited import Awaited
-from logweir_workers.accounting.emitters import Earlier, EmitterLedger, document_id
-from logweir_workers.accounting.sources import Hearing, Source, SourceLedger, hearing_prefix, sources_prefix
+from logweir_workers.accounting.emitters import Earlier, EmitterLedger
+from logweir_workers.accounting.sources import SourceLedger
 
 _NO_SOURCES: Mapping[Source, Batch] = {}
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
-STREAM_MINUTES_MAX = 7 * 24 * 60
 CLOSED_LATELY_MAX = 1000
 """Windows that wait to be compared with the store's own count; of more, only the latest are, and the others counted."""
 CANARIES_MAX = 1000
@@ -56,10 +57,6 @@ LOST_EPOCHS_MAX = 1000
 """Ingest processes of which it is kept what the queue lost; of the first beyond that, only the count is."""
 REWINDS_MAX = 1000
 """Times that the queue went back; the first beyond that are kept as one, to the lowest of their offsets."""
-
-
-def hearing_id(group: str, topic_id: str, partition: int) -> str:
-    return f"{hearing_prefix(group)}{topic_id}:{partition}"
 
 
 @dataclass(slots=True)
@@ -503,7 +500,7 @@ class PartitionLedger:
                 first, outcomes[place : last - record.first + 1], reasons, place=place, ranges_max=self._exceptions_max
             )
             if unkept:
-                metrics.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
+                registry.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
 
     def _count_emitter(
         self, batch: Batch, offset: int, outcomes: Sequence[Outcome], door: str, *, natural: bool = False
@@ -586,7 +583,7 @@ class PartitionLedger:
         closed = [id for id, window in self._windows.items() if window.closed]
         surplus = list(self._windows)[: max(0, len(self._windows) - WINDOWS_IN_MEMORY_MAX)]
         surplus_closed = len(self.closed_lately) + len(closed) - CLOSED_LATELY_MAX
-        metrics.get("logweir_worker_windows_unaudited_total").inc(max(0, surplus_closed))
+        registry.get("logweir_worker_windows_unaudited_total").inc(max(0, surplus_closed))
         self.closed_lately.extend((id, self._windows[id].window) for id in closed)
         for id in {*closed, *surplus}:
             del self._windows[id]

@@ -23,14 +23,14 @@ from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, carried_id
 from logweir.ledger.corrections import Correction, corrections_of
+from logweir.ledger.emitter import Emitter, EmitterState
 from logweir.ledger.equation import Row
 from logweir.ledger.hours import has
 from logweir.ledger.position import partition_place
+from logweir.ledger.source import hearing_prefix, sources_prefix
 from logweir.ledger.window import Window
 from logweir.store.port import LedgerDocument, Store
-from logweir_workers.accounting.emitters import Emitter, EmitterState
 from logweir_workers.accounting.partition import PartitionLedger
-from logweir_workers.accounting.sources import hearing_prefix, sources_prefix
 
 log = logging.getLogger(__name__)
 

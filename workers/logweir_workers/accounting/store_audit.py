@@ -11,9 +11,9 @@ from logweir.clock import DAY_US, WINDOW_US, Clock
 from logweir.event import stream_of
 from logweir.ledger.corrections import read_corrections
 from logweir.ledger.window import Window, read_window, window_place
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.outcomes import Outcome
-from logweir.query.parse import And, Range, Term
+from logweir.query.tree import And, Range, Term
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 
@@ -59,7 +59,7 @@ class StoreAuditor:
             return  # It was thought that there might be one; when it closes, it waits again.
         stored, expected = count_documents(self._store, self._group, ledger.partition, window)
         difference = LedgerDocument(id.replace("window:", "store_difference:", 1), ledger.generation, {})
-        metrics.get("logweir_worker_windows_audited_total").inc()
+        registry.get("logweir_worker_windows_audited_total").inc()
         if stored == expected:
             self._store.delete_ledger([difference])
             return

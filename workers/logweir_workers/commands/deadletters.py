@@ -22,16 +22,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from logweir.clock import now_us
-from logweir.commands.output import whole_number
-from logweir.commands.search import print_json, printable
+from logweir.commands.output import print_json, whole_number
 from logweir.config import Settings
 from logweir.errors import LETTER_UNKNOWN, LogweirError
 from logweir.outcomes import DeadLetterReason, Stage
-from logweir.query.parse import time_bounds
+from logweir.query.times import time_bounds
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir.store.letters import OF_EVENTS, REFUSED, as_event, as_json, as_page, as_text, pages
 from logweir.store.port import Held, LetterFilter, Store
+from logweir.text import printable
 from logweir_workers.deadletters.retry import REMOVED, Result, Retrier, Tried
 
 _SIZE_DEFAULT = 20

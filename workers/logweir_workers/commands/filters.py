@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from logweir.clock import now_us
-from logweir.commands.search import print_json, printable
+from logweir.commands.output import print_json
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, LogweirError
 from logweir.event import Document, Provenance, day_of
+from logweir.text import printable
 from logweir_workers import enrich
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters, Rule

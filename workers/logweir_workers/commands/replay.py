@@ -34,7 +34,7 @@ from logweir.commands.output import whole_number
 from logweir.config import Settings
 from logweir.errors import FILE_UNREADABLE, LogweirError
 from logweir.process.logs import configure_logging
-from logweir.query.parse import time_bounds
+from logweir.query.times import time_bounds
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir_workers.replay import replay

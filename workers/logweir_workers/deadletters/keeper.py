@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from logweir.clock import DAY_US
 from logweir.config import StoreSettings
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.store.letters import OF_EVENTS, REFUSED, divided, full
 from logweir.store.port import DeadLetter, Held, LetterFilter, Store
 from logweir_workers.backoff import pause, until_it_answers
@@ -69,13 +69,13 @@ class LetterRoom:
             while deleted := self._store.delete_dead_letters(wanted, letters_max=_EXPIRED_AT_ONCE):
                 for reason, count in deleted.items():
                     log.warning("Deleted %d %s (%s) older than %d days.", count, what, reason, days)
-                    metrics.get("logweir_worker_dead_letters_deleted_total").labels(reason, "retention").inc(count)
+                    registry.get("logweir_worker_dead_letters_deleted_total").labels(reason, "retention").inc(count)
                 if time.monotonic() > deadline:
                     break
 
     def _with_room(self, letters: Sequence[DeadLetter], stopping: threading.Event) -> list[DeadLetter]:
         """The first of ``letters`` for which there is room, at least one; waits until there is."""
-        paused = metrics.get("logweir_worker_paused").labels("dead_letters_full")
+        paused = registry.get("logweir_worker_paused").labels("dead_letters_full")
         wait_s = 0.0
         while True:
             with self._lock:
@@ -130,7 +130,7 @@ class LetterRoom:
                 return
             self._measured = -_MEASURE_S
         deleted = until_it_answers(lambda: self._store.trim_dead_letters(REFUSED, **limits), stopping)
-        metrics.get("logweir_worker_dead_letters_deleted_total").labels(REFUSED, "limit").inc(deleted)
+        registry.get("logweir_worker_dead_letters_deleted_total").labels(REFUSED, "limit").inc(deleted)
 
 
 def _with(held: Held, letters: Sequence[DeadLetter]) -> Held:

@@ -23,7 +23,7 @@ from logweir.clock import Clock, iso_seconds, now_us
 from logweir.config import Settings, shown_url
 from logweir.errors import QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.metrics import endpoint as exposition
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -51,7 +51,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    metrics.prepare(())
+    registry.prepare(())
     with closing(open_store(settings.store)) as store, closing(open_queue(settings.queue)) as queue:
         exporter = Exporter(settings, store=store, queue=queue, clock=now_us)
         prometheus_client.REGISTRY.register(exporter)

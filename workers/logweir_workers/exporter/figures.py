@@ -14,16 +14,16 @@ from prometheus_client.core import Metric
 
 from logweir.audit.books import Books, read_books
 from logweir.audit.lag import Lag, lags
-from logweir.audit.span import name_of
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
 from logweir.ledger.carried import UNKNOWN
+from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES
 from logweir.ledger.expectations import EMITTER, SOURCE
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import read_positions
-from logweir.metrics import table as metrics
+from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason
 from logweir.queue.port import Queue
 from logweir.silence.states import Silence, read_silence
@@ -65,7 +65,7 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
 
 
 def _family(name: str, samples: Samples) -> Metric:
-    family = metrics.family(name)
+    family = registry.family(name)
     for labels, value in samples.items():
         family.add_metric(labels, value)
     return family

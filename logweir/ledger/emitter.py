@@ -1,0 +1,136 @@
+"""An emitter's document on one partition: who sends, and a tracker for each run of one that numbers its events.
+
+What an emitter's run is to have sent lies in its tracker (``tracker.py``). In a topic that was made anew, a document
+begins with what those of the topics before it said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from logweir.ledger.rhythm import Rhythm
+from logweir.ledger.tracker import Tracker, united
+
+Emitter = tuple[str, str | None]
+"""Key name, and the emitter's own name where it sent one."""
+_RETIRED_NAMES_MAX = 256
+
+
+def document_id(group: str, emitter: Emitter, topic_id: str = "", partition: int | None = None) -> str:
+    """The id of an emitter's document; without a partition, what the ids of all of its documents begin with."""
+    key, name = emitter
+    digest = hashlib.blake2b((key + ("\0" if name is None else "\0=" + name)).encode(), digest_size=12).hexdigest()
+    return f"emitter:{group}:{digest}:" + ("" if partition is None else f"{topic_id}:{partition}")
+
+
+class _Expected(NamedTuple):
+    """Numbers in a record that is on its way and not settled yet."""
+
+    offset: int
+    epoch: str
+    first: int
+    last: int
+    day: str
+
+
+@dataclass(slots=True)
+class EmitterState:
+    """One emitter on one partition. ``epochs``: its runs, the one that sent last at the end.
+
+    ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
+    ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``logweir/silence/``.
+    ``taken``: the documents that it began with, of topics that are gone, each with the position that it was true for.
+    ``is_tracked``: False when there is no room for it in the ledger.
+    """
+
+    id: str
+    emitter: Emitter
+    position: int = 0
+    first_us: int = 0
+    last_us: int = 0
+    source_address: str = ""
+    door: str = ""
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
+    retired: dict[str, int] = field(default_factory=dict)
+    retired_names: list[str] = field(default_factory=list)
+    taken: dict[str, int] = field(default_factory=dict)
+    is_tracked: bool = True
+    expected: deque[_Expected] = field(default_factory=deque)
+    expected_top: int = 0
+    dirty: bool = False
+
+    def has_retired(self, epoch: str) -> bool:
+        """Whether the run may be one that is no longer tracked."""
+        return epoch in self.retired_names or len(self.retired_names) >= _RETIRED_NAMES_MAX
+
+    def begin_with(self, states: Sequence[EmitterState]) -> None:
+        """Go on where the emitter's documents of topics that are gone ended."""
+        counted = sorted(not_taken(states), key=lambda state: state.last_us)
+        trackers: dict[str, list[Tracker]] = {}
+        for state in counted:
+            self.first_us = min(self.first_us or state.first_us, state.first_us)
+            self.last_us, self.source_address, self.door = state.last_us, state.source_address, state.door
+            self.retired_names = [*self.retired_names, *state.retired_names][-_RETIRED_NAMES_MAX:]
+            for name, count in state.retired.items():
+                self.retired[name] = self.retired.get(name, 0) + count
+            for epoch, tracker in state.epochs.items():
+                trackers.setdefault(epoch, []).append(tracker)
+        self.epochs = OrderedDict((epoch, united(parts)) for epoch, parts in trackers.items())
+        self.taken = {state.id: state.position for state in states}
+
+    def as_body(self) -> dict[str, Any]:
+        return {
+            "kind": "emitter",
+            "key": self.emitter[0],
+            "emitter": self.emitter[1],
+            "position": self.position,
+            "first_us": self.first_us,
+            "last_us": self.last_us,
+            "source_address": self.source_address,
+            "door": self.door,
+            "rhythm": self.rhythm.as_body(),
+            "epochs": [tracker.as_body() for tracker in self.epochs.values()],
+            # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
+            "retired": {name: str(count) for name, count in self.retired.items()},
+            "retired_names": self.retired_names,
+            "taken": self.taken,
+        }
+
+    @classmethod
+    def from_body(cls, id: str, body: dict[str, Any]) -> EmitterState:
+        trackers = [Tracker.from_body(row) for row in body["epochs"]]
+        return cls(
+            id=id,
+            emitter=(body["key"], body["emitter"]),
+            position=body["position"],
+            first_us=body["first_us"],
+            last_us=body["last_us"],
+            source_address=body["source_address"],
+            door=body.get("door", ""),
+            rhythm=Rhythm.from_body(body.get("rhythm")),
+            epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
+            retired={name: int(count) for name, count in body["retired"].items()},
+            retired_names=body["retired_names"],
+            taken=body.get("taken", {}),
+        )
+
+
+def not_taken(states: Sequence[EmitterState]) -> list[EmitterState]:
+    """Of an emitter's documents, those of which another one did not take over what they count."""
+    taken: dict[str, int] = {}
+    for state in states:
+        for id, position in state.taken.items():
+            taken[id] = max(position, taken.get(id, 0))
+    # One that was written to since counts by itself, too: what came is not missing, whoever saw it.
+    return [state for state in states if state.id not in taken or state.position > taken[state.id]]
+
+
+def name_of(emitter: Emitter) -> str:
+    """An emitter in one word: its key's name, and its own behind a slash."""
+    key, name = emitter
+    return key if name is None else f"{key}/{name}"

@@ -1,0 +1,121 @@
+"""What a query asks, as a small tree: Lucene text becomes one, and each store turns it into its own query.
+
+Whatever the tree can say, both stores can do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from logweir.errors import PARAMETER_BAD, LogweirError
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """These words (as ``words_of`` cuts them), one directly after the other inside one value; at least one."""
+
+    words: tuple[str, ...]
+    summary_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WordPrefix:
+    """A word that begins like this."""
+
+    prefix: str
+    summary_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A KEYWORD field with this value (``lower``-cased), or a leaf of details with exactly this text.
+
+    ``field``: a name of event.FIELDS; ``details.a.b`` is the leaf at that path, ``details`` alone any leaf.
+    """
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Like Term, for a value that begins like this."""
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """A KEYWORD field: ``*`` is any run of characters, ``?`` one; a backslash makes the next character itself."""
+
+    field: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field has a value that can be searched."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A DATE (milliseconds since 1970) or NUMBER field from ``low`` to below ``high``; None is open."""
+
+    field: str
+    low: int | None
+    high: int | None
+
+
+Node = All | And | Or | Not | Words | WordPrefix | Term | Prefix | Wildcard | Exists | Range
+TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
+"""What a search can be bounded and sorted by."""
+IGNORE_ABOVE = 8000
+"""Keywords and leaves of details with more UTF-16 units than this are kept but not searchable, in both stores."""
+PAGE_MAX = 10_000
+"""Most events of one page of a search."""
+
+
+def lower(text: str) -> str:
+    """Lower case one character for one, as Lucene's filter does it: no final sigma, no dot above a small i."""
+    if text.isascii():
+        return text.lower()
+    return "".join([character.lower() for character in text.replace("\u0130", "i")])
+
+
+def searchable(text: str) -> bool:
+    """Whether a keyword or leaf is short enough to be searched (see IGNORE_ABOVE)."""
+    return len(text) <= IGNORE_ABOVE // 2 or len(text.encode("utf-16-le")) // 2 <= IGNORE_ABOVE
+
+
+def time_range(time_field: str, from_us: int | None, to_us: int | None) -> All | Range:
+    """The range of a search's time bounds: whole milliseconds, none of the asked-for microseconds left out."""
+    if time_field not in TIME_FIELDS:
+        raise LogweirError(PARAMETER_BAD, name="time_field", value=time_field, expected=f"one of {TIME_FIELDS}")
+    if from_us is None and to_us is None:
+        return All()
+    low = None if from_us is None else from_us // 1000
+    high = None if to_us is None else -(-to_us // 1000)
+    return Range(time_field, low, high)
