@@ -181,7 +181,7 @@ def work_off(settings: Settings, queue: Queue, store: Store) -> None:
     thread = threading.Thread(target=worker.run)
     thread.start()
     id, end = position_id(settings.worker.group, queue.topic_id(), 0), queue.offsets(0)[1]
-    while not (found := store.read_ledger([id])) or found[id].body.get("next_offset") != end:
+    while not (found := store.ledger.read([id])) or found[id].body.get("next_offset") != end:
         time.sleep(0.1)
     stopping.set()
     thread.join()
@@ -226,7 +226,7 @@ def killed(env: dict[str, str], store: Store, events: int) -> int:
 
 def share_done(store: Store) -> float:
     """Of the replay that is not done."""
-    bodies = [document.body for document in store.scan_ledger("replay:")]
+    bodies = [document.body for document in store.ledger.scan("replay:")]
     return max(
         (one["following"][0][1] / one["bounds"][0][2] for one in bodies if not one.get("is_done", True)), default=0
     )

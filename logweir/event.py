@@ -1,6 +1,6 @@
-"""The event as it is stored: its field table, its identity, and the name of the index that it goes to.
+"""The event as it is stored: its field table, its identity, and the day that it is kept by.
 
-The field names are MozDef's, so that its users' dashboards and rules keep working. Identity and index are pure
+The field names are MozDef's, so that its users' dashboards and rules keep working. Identity and day are pure
 functions of what was accepted: indexing any record any number of times leaves one document.
 """
 

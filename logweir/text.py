@@ -1,11 +1,10 @@
-"""Keys taken out of what is printed, logged and answered: whoever puts one in a wrong place does not spread it."""
+"""Text as it is shown: keys taken out, nothing unprintable, the first of many. Needs the standard library alone."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-
-import orjson
 
 KEY_PREFIX = "lw_"
 """How every key that `logweir keys` makes begins."""
@@ -29,7 +28,7 @@ def printable(value: object) -> str:
     """A value on one line, safe for a terminal: what a log carries must not move the cursor or set colours."""
     if value is None:
         return "-"
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if text.isprintable():
         return text
     return "".join(

@@ -164,7 +164,7 @@ class _Ledger:
         self, store: Store, asked: Receipt, topics: Collection[str]
     ) -> tuple[dict[str, Window], list[dict[str, Any]]]:
         # Positions first: they are written last, so what they have seen is in the windows that are read after them.
-        positions = store.read_ledger([position_id(self._group, topic, asked.partition) for topic in topics])
+        positions = store.ledger.read([position_id(self._group, topic, asked.partition) for topic in topics])
         epoch = asked.ingest_epoch.hex()
         found = {
             topic: read_window(store, self._group, topic, asked.partition, epoch, asked.window) for topic in topics
@@ -178,7 +178,7 @@ class _Ledger:
             if time.monotonic() - self._topics_at_s >= known_s:
                 topics: dict[int, list[str]] = {}
                 prefix = position_prefix(self._group)
-                for document in store.scan_ledger(prefix):
+                for document in store.ledger.scan(prefix):
                     topic, _, number = document.id.removeprefix(prefix).rpartition(":")
                     if ":" not in topic:  # else it is of a group whose name begins with ours
                         topics.setdefault(int(number), []).append(topic)

@@ -266,7 +266,7 @@ def _watermarks(
 def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[str, Any]]:
     """Windows of which the store itself counted another number of documents than the ledger says were indexed."""
     prefix = f"store_difference:{group}:"
-    for document in store.scan_ledger(prefix):
+    for document in store.ledger.scan(prefix):
         topic_id, partition, epoch, window = window_place(document.id, prefix)
         if span.has_window(window):
             body = document.body

@@ -145,7 +145,7 @@ def read_emitters(
     store: Store, group: str, watermarks: dict[Place, int], late_us: int, span: Span, taken: Collection[str]
 ) -> dict[Emitter, EmitterBooks]:
     parts: dict[Emitter, list[tuple[int, EmitterState]]] = defaultdict(list)
-    for document in store.scan_ledger(f"emitter:{group}:"):
+    for document in store.ledger.scan(f"emitter:{group}:"):
         state = EmitterState.from_body(document.id, document.body)
         if document.id in taken:
             continue

@@ -137,7 +137,7 @@ def windows_in_parts(store: Store, group: str, places: Iterable[Place] | None = 
     """
     prefix = f"window:{group}:"
     within = [""] if places is None else [f"{topic_id}:{partition}:" for topic_id, partition in places]
-    found = (document for one in within for document in store.scan_ledger(prefix + one))
+    found = (document for one in within for document in store.ledger.scan(prefix + one))
     counts = Counter(window_place(document.id, prefix)[1:] for document in found)
     return frozenset(place for place, count in counts.items() if count > 1)
 
@@ -149,7 +149,7 @@ def _add_windows(
     seen: dict[_Place, tuple[tuple[int, int], ...]] = {}
     parts = []
     prefix = f"window:{group}:"
-    for document in store.scan_ledger(prefix):
+    for document in store.ledger.scan(prefix):
         place = window_place(document.id, prefix)
         topic_id, partition, epoch, minute = place
         sums.active_us[epoch] = max(sums.active_us[epoch], (minute + 1) * WINDOW_US)
@@ -171,7 +171,7 @@ def _add_hours(sums: Sums, store: Store, group: str, seen: dict[_Place, tuple[tu
     """Add what is merged; gives which of it was seen as a window, too."""
     twice: set[_Place] = set()
     prefix = f"hour:{group}:"
-    for document in store.scan_ledger(prefix):
+    for document in store.ledger.scan(prefix):
         if "minutes" not in document.body or document.id in sums.wanted.taken:
             continue  # It is only claimed so far, or being deleted.
         topic_id, partition, epoch, _ = window_place(document.id, prefix)

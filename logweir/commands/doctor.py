@@ -179,8 +179,8 @@ def _store(settings: Settings) -> Finding:
 
 def _dead_letters(settings: Settings) -> Finding:
     with closing(open_store(settings.store)) as store:
-        counts = store.count_dead_letters()
-        newest = store.dead_letters(size=1) if counts else []
+        counts = store.dead_letters.count()
+        newest = store.dead_letters.page(size=1) if counts else []
     held, _ = divided(counts)
     limits = settings.store
     if held.letters >= limits.dead_letters_max or held.size_bytes >= limits.dead_letters_size_bytes_max:

@@ -144,7 +144,7 @@ def read_carried(store: Store, group: str) -> Carried:
     """Of all partitions together. Raises LogweirError(STORE_DOWN)."""
     prefix = f"carried:{group}:"
     whole = Carried()
-    for document in store.scan_ledger(prefix):
+    for document in store.ledger.scan(prefix):
         partition = int(document.id.removeprefix(prefix))
         one = Carried.from_body(document.body, partition)
         whole.add(one)

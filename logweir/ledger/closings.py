@@ -46,7 +46,7 @@ def read_closing(store: Store, group: str, stream: tuple[str, int]) -> Closing:
     """Of one stream; an empty one where nothing was said. Raises LogweirError(STORE_DOWN)."""
     epoch, partition = stream
     id = closing_id(group, partition, epoch)
-    found = store.read_ledger([id])
+    found = store.ledger.read([id])
     return _of_body(found[id].body) if id in found else Closing()
 
 
@@ -60,7 +60,7 @@ def _of_body(body: Mapping[str, Any]) -> Closing:
 def read_closings(store: Store, group: str) -> dict[tuple[str, int], Closing]:
     """By ingest epoch and partition. Raises LogweirError(STORE_DOWN)."""
     found = {}
-    for document in store.scan_ledger(f"closing:{group}:"):
+    for document in store.ledger.scan(f"closing:{group}:"):
         partition, epoch = document.id.rsplit(":", 2)[1:]
         found[epoch, int(partition)] = _of_body(document.body)
     return found
@@ -69,7 +69,7 @@ def read_closings(store: Store, group: str) -> dict[tuple[str, int], Closing]:
 def close(store: Store, group: str, stream: tuple[str, int], closing: Closing) -> None:
     """Write it down, over what was said before. Raises LogweirError: STORE_DOWN, CLAIM_LOST."""
     epoch, partition = stream
-    claimed = store.claim(closing_id(group, partition, epoch), closing.who)
+    claimed = store.ledger.claim(closing_id(group, partition, epoch), closing.who)
     body: dict[str, Any] = {
         "kind": "closing",
         "owner": closing.who,
@@ -80,4 +80,4 @@ def close(store: Store, group: str, stream: tuple[str, int], closing: Closing) -
         "windows": closing.windows,
         "numbers": pairs(closing.numbers),
     }
-    store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
+    store.ledger.write([LedgerDocument(claimed.id, claimed.generation, body)])

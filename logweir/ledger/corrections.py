@@ -47,7 +47,7 @@ def read_corrections(
     store: Store, group: str, *, window: int | None = None, without: Collection[str] = ()
 ) -> Iterator[Correction]:
     """All lines, or those of one window, in the order of their windows; ``without`` those of documents of these ids."""
-    for document in store.scan_ledger(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
+    for document in store.ledger.scan(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
         if document.id not in without:
             yield from corrections_of(document.body)
 

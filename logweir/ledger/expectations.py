@@ -43,7 +43,7 @@ NOTHING_SAID = Word()
 def read_words(store: Store, group: str) -> dict[Subject, Word]:
     """All that was said. Raises LogweirError(STORE_DOWN)."""
     found = {}
-    for document in store.scan_ledger(_prefix(group)):
+    for document in store.ledger.scan(_prefix(group)):
         # One that is only claimed so far has nothing in it yet.
         if (subject := document.body.get("subject")) is not None:
             kind, one, other = subject
@@ -55,14 +55,14 @@ def say(store: Store, group: str, subject: Subject, change: Callable[[Word], Wor
     """Change what is said of it, and write it durably; gives what is said now. Raises LogweirError(STORE_DOWN)."""
     id = f"{_prefix(group)}{hashlib.blake2b(repr(subject).encode(), digest_size=12).hexdigest()}"
     while True:
-        claimed = store.claim(id, owner)
+        claimed = store.ledger.claim(id, owner)
         word = change(Word(**claimed.body.get("word", {})))
         body: dict[str, Any] = {"kind": "expectation", "owner": owner, "subject": subject, "word": asdict(word)}
         try:
             if word == NOTHING_SAID:
-                store.delete_ledger([claimed])
+                store.ledger.delete([claimed])
             else:
-                store.write_ledger([LedgerDocument(id, claimed.generation, body)])
+                store.ledger.write([LedgerDocument(id, claimed.generation, body)])
         except LogweirError as error:
             if error.problem is CLAIM_LOST:
                 continue  # Somebody has said something in between: change that.

@@ -13,7 +13,7 @@ from logweir.store.port import Store
 
 def read_hearings(store: Store, group: str) -> dict[Place, dict[str, Any]]:
     """The bodies of the documents that say what each partition heard. Raises LogweirError(STORE_DOWN)."""
-    return {partition_place(document.id): document.body for document in store.scan_ledger(hearing_prefix(group))}
+    return {partition_place(document.id): document.body for document in store.ledger.scan(hearing_prefix(group))}
 
 
 def horizons(

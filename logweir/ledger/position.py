@@ -28,7 +28,7 @@ def partition_place(id: str) -> Place:
 
 def read_positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
     """The bodies of all position documents, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
-    return {partition_place(document.id): document.body for document in store.scan_ledger(position_prefix(group))}
+    return {partition_place(document.id): document.body for document in store.ledger.scan(position_prefix(group))}
 
 
 def inherited(before: Mapping[Place, dict[str, Any]], partition: int) -> dict[str, Any]:

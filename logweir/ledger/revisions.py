@@ -123,12 +123,12 @@ def _revise_block(
     store: Store, id: str, place: WindowPlace, changes: list[Change], *, cause: str, at_us: int, owner: str
 ) -> int:
     while True:
-        claimed = store.claim(id, owner)
+        claimed = store.ledger.claim(id, owner)
         revision = Revision.from_body(claimed.body)
         changed = sum(revision.change(one, cause=cause, at_us=at_us) for one in changes)
         body = {"owner": owner, **revision.as_body(place)}
         try:
-            store.write_ledger([LedgerDocument(id, claimed.generation, body)])
+            store.ledger.write([LedgerDocument(id, claimed.generation, body)])
         except LogweirError as error:
             if error.problem is not CLAIM_LOST:
                 raise
@@ -181,7 +181,7 @@ class Present:
 def read_present(store: Store, group: str, place: WindowPlace, window: Window, first: int, last: int) -> Present:
     """For the numbers ``first`` to ``last``. Raises LogweirError(STORE_DOWN)."""
     ids = {_id(group, place, block): block for block in range(first // BLOCK, last // BLOCK + 1)}
-    found = store.read_ledger(list(ids))
+    found = store.ledger.read(list(ids))
     return Present(window, {ids[id]: Revision.from_body(document.body) for id, document in found.items()})
 
 

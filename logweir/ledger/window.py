@@ -222,6 +222,6 @@ def read_window(
     place = group, topic_id, partition, bytes.fromhex(ingest_epoch), window
     id, of_hour = window_id(*place), hour_id(*place)
     # The window first: when it is deleted already, its hour has it.
-    found = store.read_ledger([id, of_hour])
+    found = store.ledger.read([id, of_hour])
     merged = window_of_hour(id, found[of_hour].body, window) if of_hour in found else None
     return merged or (Window.from_body(id, found[id].body) if id in found else None)

@@ -129,7 +129,7 @@ class _Heard:
 def _emitters(store: Store, group: str, minutes: Mapping[Place, int]) -> Iterable[_Heard]:
     found: dict[Subject, _Heard] = {}
     prefix = f"emitter:{group}:"
-    for document in store.scan_ledger(prefix):
+    for document in store.ledger.scan(prefix):
         body = document.body
         place = partition_place(document.id)
         subject = EMITTER, body["key"], body["emitter"]
@@ -160,7 +160,7 @@ def _add_runs(one: _Heard, body: Mapping[str, Any], horizon: int | None) -> None
 
 def _sources(store: Store, group: str) -> Iterable[_Heard]:
     found: dict[Source, _Heard] = {}
-    for document in store.scan_ledger(sources_prefix(group)):
+    for document in store.ledger.scan(sources_prefix(group)):
         for row in document.body["sources"]:
             source = row["category"], row["hostname"]
             one = found.get(source)

@@ -48,7 +48,7 @@ def pages(store: Store, wanted: LetterFilter, *, size: int | None = None) -> Ite
     behind: DeadLetter | None = None
     left = size
     while left is None or left > 0:
-        page = store.dead_letters(size=_PAGE if left is None else min(left, _PAGE), wanted=wanted, behind=behind)
+        page = store.dead_letters.page(size=_PAGE if left is None else min(left, _PAGE), wanted=wanted, behind=behind)
         if not page:
             return
         yield page

@@ -108,8 +108,62 @@ class Hits:
     after: tuple[Any, ...] | None
 
 
+class Ledger(Protocol):
+    """Ledger documents. Safe to use from several threads; raises STORE_DOWN as the store."""
+
+    def claim(self, id: str, owner: str) -> LedgerDocument:
+        """Take over a ledger document: its body as it was, under a generation higher than any before.
+
+        The stored document gets ``owner`` in its body. A new one has the body {"owner": owner}. After this, every
+        write under an older generation fails.
+        """
+
+    def read(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
+        """Those of the documents that exist, as last written (never stale)."""
+
+    def scan(self, prefix: str) -> Iterator[LedgerDocument]:
+        """All whose ids begin with ``prefix``, in the order of their ids, as last written before the scan or later."""
+
+    def write(self, documents: Sequence[LedgerDocument]) -> None:
+        """Write durably, the last one only when all before it are written.
+
+        Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already. Of those before the last,
+        any may be written then: each is right for the position in its body.
+        """
+
+    def delete(self, documents: Sequence[LedgerDocument]) -> None:
+        """Delete those by id whose stored generation is not higher than theirs; harmless when they are not there."""
+
+
+class DeadLetters(Protocol):
+    """Dead letters and refused bodies. Safe to use from several threads; raises STORE_DOWN as the store."""
+
+    def put(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep them durably."""
+
+    def page(
+        self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        """Newest first, then by id; those that come ``behind`` the given one. Never stale. At most PAGE_MAX."""
+
+    def count(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
+        """How many, and how large, by reason; reasons without any are absent. Never stale."""
+
+    def delete(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
+        """Delete them durably, at most so many, the oldest first; how many were there, by reason."""
+
+    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
+        """Delete the oldest of one reason, until what is left is within both limits; gives how many."""
+
+
 class Store(Protocol):
     """Safe to use from several threads. Every method raises LogweirError(STORE_DOWN) when the store does not answer."""
+
+    @property
+    def ledger(self) -> Ledger: ...
+
+    @property
+    def dead_letters(self) -> DeadLetters: ...
 
     def prepare(self) -> None:
         """Make or bring up to date templates, indices and tables. Harmless when repeated or run by two at once."""
@@ -149,46 +203,6 @@ class Store(Protocol):
 
         ``size`` 0 only counts. Raises LogweirError(QUERY_OPERATOR_UNFIT), (QUERY_FIELD_UNKNOWN).
         """
-
-    def claim(self, id: str, owner: str) -> LedgerDocument:
-        """Take over a ledger document: its body as it was, under a generation higher than any before.
-
-        The stored document gets ``owner`` in its body. A new one has the body {"owner": owner}. After this, every
-        write under an older generation fails.
-        """
-
-    def read_ledger(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
-        """Those of the documents that exist, as last written (never stale)."""
-
-    def scan_ledger(self, prefix: str) -> Iterator[LedgerDocument]:
-        """All whose ids begin with ``prefix``, in the order of their ids, as last written before the scan or later."""
-
-    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        """Write durably, the last one only when all before it are written.
-
-        Raises LogweirError(CLAIM_LOST) when one of them has a higher generation already. Of those before the last,
-        any may be written then: each is right for the position in its body.
-        """
-
-    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        """Delete those by id whose stored generation is not higher than theirs; harmless when they are not there."""
-
-    def put_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep them durably."""
-
-    def dead_letters(
-        self, *, size: int, wanted: LetterFilter = EVERY_LETTER, behind: DeadLetter | None = None
-    ) -> list[DeadLetter]:
-        """Newest first, then by id; those that come ``behind`` the given one. Never stale. At most PAGE_MAX."""
-
-    def count_dead_letters(self, wanted: LetterFilter = EVERY_LETTER) -> dict[str, Held]:
-        """How many, and how large, by reason; reasons without any are absent. Never stale."""
-
-    def delete_dead_letters(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
-        """Delete them durably, at most so many, the oldest first; how many were there, by reason."""
-
-    def trim_dead_letters(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
-        """Delete the oldest of one reason, until what is left is within both limits; gives how many."""
 
     def refresh(self) -> None:
         """Make what was written visible to searches now (they see it within a second anyway)."""

@@ -47,7 +47,7 @@ class Fixture:
             end = self.queue.offsets(0)[1]
             until(
                 lambda: (
-                    (one := self.store.read_ledger([position]).get(position)) is not None
+                    (one := self.store.ledger.read([position]).get(position)) is not None
                     and one.body.get("next_offset") == end
                 ),
                 wait_s=30,
@@ -61,7 +61,7 @@ class Fixture:
         monkeypatch.setattr(enrich, "load", lambda _settings: enrich.Enricher((broken,)))
 
     def letters(self) -> list[DeadLetter]:
-        return self.store.dead_letters(size=100)
+        return self.store.dead_letters.page(size=100)
 
     def retry(self, letters: list[DeadLetter] | None = None) -> list[str]:
         retrier = Retrier(settings=self.settings, store=self.store, queue=self.queue)
@@ -150,9 +150,9 @@ def test_what_it_mends_is_no_difference_of_the_store_any_more(
 ) -> None:
     """The store was asked between a retry's document and its correction line: the books balance when it is through."""
     letters = broken_events(product, monkeypatch)
-    (window,) = product.store.scan_ledger("window:")
+    (window,) = product.store.ledger.scan("window:")
     body = {"kind": "store_difference", "partition": 0, "stored": 2, "indexed": 1, "at_us": 0}
-    product.store.write_ledger([LedgerDocument(window.id.replace("window", "store_difference"), 1, body)])
+    product.store.ledger.write([LedgerDocument(window.id.replace("window", "store_difference"), 1, body)])
 
     def imbalance() -> int:
         return read_books(product.store, group="logweir", late_us=60_000_000, now_us=now_us()).imbalance
@@ -164,20 +164,22 @@ def test_what_it_mends_is_no_difference_of_the_store_any_more(
     assert imbalance() == 0
 
 
-@pytest.mark.parametrize("step", ["index", "write_ledger", "delete_dead_letters"])
+@pytest.mark.parametrize("step", ["index", "ledger.write", "dead_letters.delete"])
 def test_broken_off_at_any_step_it_is_done_again_and_counts_once(
     product: Fixture, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Right before and right behind each of its writes, the store is gone; the next try sets everything right."""
     broken_events(product, monkeypatch)
-    call = getattr(product.store, step)
+    *path, name = step.split(".")
+    part: Any = getattr(product.store, path[0]) if path else product.store
+    call = getattr(part, name)
     for done_first in (False, True):
         with monkeypatch.context() as patch:
-            patch.setattr(product.store, step, breaking(call, done_first))
+            patch.setattr(part, name, breaking(call, done_first))
             with pytest.raises((LogweirError, RuntimeError)):
                 product.retry()
         left = len(product.letters())
-        assert left == (0 if step == "delete_dead_letters" and done_first else 3)
+        assert left == (0 if step == "dead_letters.delete" and done_first else 3)
     product.retry()
 
     assert product.outcomes() == {"indexed": 4}
@@ -296,7 +298,7 @@ def test_a_record_that_can_be_read_now_goes_through_the_queue_again(product: Fix
     product.work_off()
     (damaged,) = product.letters()
     readable = DeadLetter("readable", damaged.received_us, damaged.reason, damaged.body, good)
-    product.store.put_dead_letters([readable])
+    product.store.dead_letters.put([readable])
 
     assert product.retry() == ["failed", "queued"]
     assert product.retry([readable]) == ["queued"]
@@ -314,7 +316,7 @@ def test_a_store_that_goes_away_in_the_middle_is_said(product: Fixture, monkeypa
         raise LogweirError(STORE_DOWN, url="x", reason="gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(product.store, "delete_dead_letters", away)
+        patch.setattr(product.store.dead_letters, "delete", away)
         with pytest.raises(LogweirError, match="gone"):
             product.retry()
 

@@ -263,62 +263,62 @@ def test_stored_events_outlive_the_store_object(kind: str, request: pytest.Fixtu
     first = open_store(settings)
     first.prepare()
     first.index(some(3))
-    first.claim("p", "one")
+    first.ledger.claim("p", "one")
     first.close()
     second = open_store(settings)
     second.prepare()
 
     assert found(second) == ["e3", "e2", "e1"]
-    assert second.claim("p", "two").generation == 2
+    assert second.ledger.claim("p", "two").generation == 2
     second.close()
 
 
 # --- ledger -------------------------------------------------------------------------------------------------------
 def test_claim_makes_the_document_then_takes_it_over(store: Store) -> None:
     """The first claim makes the document; each later one gets the body as it was and a higher generation."""
-    assert store.claim("events/0", "one") == LedgerDocument("events/0", 1, {"owner": "one"})
-    store.write_ledger([LedgerDocument("events/0", 1, {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}})])
-    taken = store.claim("events/0", "two")
+    assert store.ledger.claim("events/0", "one") == LedgerDocument("events/0", 1, {"owner": "one"})
+    store.ledger.write([LedgerDocument("events/0", 1, {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}})])
+    taken = store.ledger.claim("events/0", "two")
 
     assert taken.generation == 2
     assert taken.body == {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}}
-    assert store.read_ledger(["events/0"])["events/0"].body == {**taken.body, "owner": "two"}
+    assert store.ledger.read(["events/0"])["events/0"].body == {**taken.body, "owner": "two"}
 
 
 def test_writing_under_a_lost_claim_is_refused(store: Store) -> None:
     """After another's claim, the older generation can write nothing more to that document, and is told by whom."""
-    old = store.claim("p3", "zombie")
-    new = store.claim("p3", "successor")
-    store.write_ledger([replace(new, body={"owner": "successor", "partition": 3, "next": 10})])
+    old = store.ledger.claim("p3", "zombie")
+    new = store.ledger.claim("p3", "successor")
+    store.ledger.write([replace(new, body={"owner": "successor", "partition": 3, "next": 10})])
 
     with pytest.raises(LogweirError) as caught:
-        store.write_ledger([replace(old, body={"owner": "zombie", "partition": 3, "next": 5})])
+        store.ledger.write([replace(old, body={"owner": "zombie", "partition": 3, "next": 5})])
 
     assert caught.value.problem.code == "claim_lost"
     assert caught.value.numbers == {"partition": 3, "owner": "successor", "generation": 2, "generation_own": 1}
-    assert store.read_ledger(["p3"])["p3"].body["next"] == 10
+    assert store.ledger.read(["p3"])["p3"].body["next"] == 10
 
 
 def test_last_ledger_document_is_written_only_when_all_before_it_are(store: Store) -> None:
     """The position comes last: it must never be ahead of a window that could not be written."""
-    window, position = store.claim("window", "one"), store.claim("position", "one")
-    store.claim("window", "two")
+    window, position = store.ledger.claim("window", "one"), store.ledger.claim("position", "one")
+    store.ledger.claim("window", "two")
 
     with pytest.raises(LogweirError) as caught:
-        store.write_ledger([replace(document, body={"next": 9}) for document in (window, position)])
+        store.ledger.write([replace(document, body={"next": 9}) for document in (window, position)])
 
     assert caught.value.problem.code == "claim_lost"
-    assert store.read_ledger(["position"])["position"].body == {"owner": "one"}
+    assert store.ledger.read(["position"])["position"].body == {"owner": "one"}
 
 
 def test_own_generation_writes_again_and_again(store: Store) -> None:
     """Under a claim that holds, every write replaces the last, new documents included."""
-    claim = store.claim("p", "one")
+    claim = store.ledger.claim("p", "one")
     for position in range(3):
         documents = [LedgerDocument(id, claim.generation, {"owner": "one", "next": position}) for id in ("p", "p/w1")]
-        store.write_ledger(documents)
+        store.ledger.write(documents)
 
-    assert {id: document.body["next"] for id, document in store.read_ledger(["p", "p/w1", "none"]).items()} == {
+    assert {id: document.body["next"] for id, document in store.ledger.read(["p", "p/w1", "none"]).items()} == {
         "p": 2,
         "p/w1": 2,
     }
@@ -326,12 +326,12 @@ def test_own_generation_writes_again_and_again(store: Store) -> None:
 
 def test_ledger_reads_are_never_stale_and_may_be_empty(store: Store) -> None:
     """Reading needs no refresh, and asking for nothing or for unknown documents gives nothing."""
-    assert store.read_ledger([]) == {}
-    assert store.read_ledger(["p"]) == {}
-    store.write_ledger([LedgerDocument("p", 5, {"n": 2**62})])
+    assert store.ledger.read([]) == {}
+    assert store.ledger.read(["p"]) == {}
+    store.ledger.write([LedgerDocument("p", 5, {"n": 2**62})])
 
-    assert store.read_ledger(["p"]) == {"p": LedgerDocument("p", 5, {"n": 2**62})}
-    assert store.claim("p", "one").generation == 6
+    assert store.ledger.read(["p"]) == {"p": LedgerDocument("p", 5, {"n": 2**62})}
+    assert store.ledger.claim("p", "one").generation == 6
 
 
 def test_who_only_reads_makes_nothing(request: pytest.FixtureRequest, tmp_path: Path, store: Store) -> None:
@@ -340,8 +340,8 @@ def test_who_only_reads_makes_nothing(request: pytest.FixtureRequest, tmp_path: 
     settings = settings_of(kind, request, tmp_path / "another")
     with closing(open_store(settings)) as reader:
         found = [
-            list(reader.scan_ledger("position:")),
-            reader.read_ledger(["a"]),
+            list(reader.ledger.scan("position:")),
+            reader.ledger.read(["a"]),
             reader.search(parse("*"), size=1).total,
         ]
 
@@ -355,33 +355,33 @@ def test_who_only_reads_makes_nothing(request: pytest.FixtureRequest, tmp_path: 
 def test_a_scan_gives_the_ledger_documents_of_a_prefix_in_order(store: Store) -> None:
     """More of them than one page holds, none of a neighbour, each with its generation, as last written."""
     ids = [f"scan:a:{number:04}" for number in range(1200)]
-    store.write_ledger([LedgerDocument(id, 3, {"n": number}) for number, id in enumerate(ids)])
-    store.write_ledger(
+    store.ledger.write([LedgerDocument(id, 3, {"n": number}) for number, id in enumerate(ids)])
+    store.ledger.write(
         [LedgerDocument("scan:", 1, {}), LedgerDocument("scan:b:1", 1, {}), LedgerDocument("scan", 1, {})]
     )
-    store.write_ledger([LedgerDocument(ids[7], 4, {"n": "new"})])
-    found = list(store.scan_ledger("scan:a:"))
+    store.ledger.write([LedgerDocument(ids[7], 4, {"n": "new"})])
+    found = list(store.ledger.scan("scan:a:"))
 
     assert [document.id for document in found] == ids
     assert found[7] == LedgerDocument(ids[7], 4, {"n": "new"})
     assert found[8] == LedgerDocument(ids[8], 3, {"n": 8})
-    assert list(store.scan_ledger("scan:c")) == []
+    assert list(store.ledger.scan("scan:c")) == []
 
 
 def test_ledger_documents_are_deleted_unless_a_later_claim_has_written_them(store: Store) -> None:
     """Deleting takes away what is as old or older, leaves what a successor wrote, and may be repeated."""
-    store.write_ledger(
+    store.ledger.write(
         [LedgerDocument("d:own", 3, {}), LedgerDocument("d:older", 2, {}), LedgerDocument("d:newer", 4, {})]
     )
     gone = [LedgerDocument(f"d:{name}", 3, {}) for name in ("own", "older", "newer", "never")]
-    store.delete_ledger(gone)
-    store.delete_ledger(gone)
-    store.delete_ledger([])
+    store.ledger.delete(gone)
+    store.ledger.delete(gone)
+    store.ledger.delete([])
 
-    assert list(store.read_ledger([document.id for document in gone])) == ["d:newer"]
-    assert [document.id for document in store.scan_ledger("d:")] == ["d:newer"]
-    store.write_ledger([LedgerDocument("d:own", 3, {"back": 1})])
-    assert store.read_ledger(["d:own"])["d:own"].body == {"back": 1}
+    assert list(store.ledger.read([document.id for document in gone])) == ["d:newer"]
+    assert [document.id for document in store.ledger.scan("d:")] == ["d:newer"]
+    store.ledger.write([LedgerDocument("d:own", 3, {"back": 1})])
+    assert store.ledger.read(["d:own"])["d:own"].body == {"back": 1}
 
 
 def test_a_claim_takes_over_all_that_was_written_before_it(store: Store) -> None:
@@ -390,10 +390,10 @@ def test_a_claim_takes_over_all_that_was_written_before_it(store: Store) -> None
     def add_one() -> None:
         for _ in range(8):
             while True:
-                claimed = store.claim("counter", "me")
+                claimed = store.ledger.claim("counter", "me")
                 body = {"owner": "me", "count": claimed.body.get("count", 0) + 1}
                 try:
-                    store.write_ledger([LedgerDocument("counter", claimed.generation, body)])
+                    store.ledger.write([LedgerDocument("counter", claimed.generation, body)])
                 except LogweirError as error:
                     assert error.problem is CLAIM_LOST
                     continue
@@ -405,7 +405,7 @@ def test_a_claim_takes_over_all_that_was_written_before_it(store: Store) -> None
     for thread in threads:
         thread.join()
 
-    assert store.read_ledger(["counter"])["counter"].body["count"] == 24
+    assert store.ledger.read(["counter"])["counter"].body["count"] == 24
 
 
 def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:
@@ -413,7 +413,7 @@ def test_claims_at_once_get_generations_of_their_own(store: Store) -> None:
     generations: list[int] = []
 
     def run() -> None:
-        generations.extend(store.claim("p", threading.current_thread().name).generation for _ in range(5))
+        generations.extend(store.ledger.claim("p", threading.current_thread().name).generation for _ in range(5))
 
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
@@ -444,16 +444,16 @@ def test_dead_letters_are_kept_whole_newest_first(store: Store) -> None:
         letter("c", 2, raw=b""),
         letter("d", 3, raw=b"x" * 300_000),
     ]
-    store.put_dead_letters(letters)
+    store.dead_letters.put(letters)
 
-    assert store.dead_letters(size=10) == [letters[3], letters[1], letters[2], letters[0]]
-    assert store.dead_letters(size=1) == [letters[3]]
-    assert store.count_dead_letters() == {"event_unreadable": Held(3, 300_003), "store_refused": Held(1, 3)}
+    assert store.dead_letters.page(size=10) == [letters[3], letters[1], letters[2], letters[0]]
+    assert store.dead_letters.page(size=1) == [letters[3]]
+    assert store.dead_letters.count() == {"event_unreadable": Held(3, 300_003), "store_refused": Held(1, 3)}
 
 
 def test_dead_letters_are_found_by_what_is_known_of_them(store: Store) -> None:
     """By id, reason, stage, key, emitter and time of receipt, each by itself and together; counted likewise."""
-    store.put_dead_letters(
+    store.dead_letters.put(
         [
             letter("a", 1, "event_unfit", stage="enrich", key="web", emitter="w1"),
             letter("b", 2, "event_unfit", stage="normalise", key="web", emitter="w 2"),
@@ -464,10 +464,10 @@ def test_dead_letters_are_found_by_what_is_known_of_them(store: Store) -> None:
 
     def found(**wanted: Any) -> str:
         one = LetterFilter(**wanted)
-        assert sum(held.letters for held in store.count_dead_letters(one).values()) == len(
-            store.dead_letters(size=10, wanted=one)
+        assert sum(held.letters for held in store.dead_letters.count(one).values()) == len(
+            store.dead_letters.page(size=10, wanted=one)
         )
-        return ids_of(store.dead_letters(size=10, wanted=one))
+        return ids_of(store.dead_letters.page(size=10, wanted=one))
 
     assert found() == "dcba"
     assert found(ids=("a", "c", "absent")) == "ca"
@@ -482,11 +482,11 @@ def test_dead_letters_are_found_by_what_is_known_of_them(store: Store) -> None:
 
 def test_dead_letters_come_page_by_page(store: Store) -> None:
     """Behind the last one of a page comes the next, none twice, equal times in the order of their ids."""
-    store.put_dead_letters(
+    store.dead_letters.put(
         [letter(id, received_us) for id, received_us in zip("abcdef", (5, 5, 5, 1, 9, 5), strict=True)]
     )
     seen, behind = "", None
-    while page := store.dead_letters(size=2, behind=behind):
+    while page := store.dead_letters.page(size=2, behind=behind):
         seen, behind = seen + ids_of(page), page[-1]
 
     assert seen == "efcbad"
@@ -494,26 +494,26 @@ def test_dead_letters_come_page_by_page(store: Store) -> None:
 
 def test_deleted_dead_letters_are_gone_and_counted_once(store: Store) -> None:
     """Only those that are meant; deleting again finds none."""
-    store.put_dead_letters([letter(f"l{at}", at, "event_unfit" if at % 3 else "store_refused") for at in range(1200)])
-    few = store.delete_dead_letters(LetterFilter(ids=("l1", "l3", "absent")))
-    oldest = store.delete_dead_letters(LetterFilter(to_us=1100), letters_max=4)
-    old = store.delete_dead_letters(LetterFilter(to_us=1100))
+    store.dead_letters.put([letter(f"l{at}", at, "event_unfit" if at % 3 else "store_refused") for at in range(1200)])
+    few = store.dead_letters.delete(LetterFilter(ids=("l1", "l3", "absent")))
+    oldest = store.dead_letters.delete(LetterFilter(to_us=1100), letters_max=4)
+    old = store.dead_letters.delete(LetterFilter(to_us=1100))
 
     assert few == {"event_unfit": 1, "store_refused": 1}
     assert oldest == {"event_unfit": 3, "store_refused": 1}
     assert old == {"event_unfit": 729, "store_refused": 365}
-    assert store.delete_dead_letters(LetterFilter(to_us=1100)) == {}
-    assert sum(held.letters for held in store.count_dead_letters().values()) == 100
+    assert store.dead_letters.delete(LetterFilter(to_us=1100)) == {}
+    assert sum(held.letters for held in store.dead_letters.count().values()) == 100
 
 
 def test_oldest_dead_letters_of_a_reason_make_room(store: Store) -> None:
     """Until both limits hold; other reasons stay, and within the limits nothing goes."""
-    store.put_dead_letters([letter("a", 0)])
-    store.put_dead_letters([letter(id, at, "body_refused", b"x" * at) for at, id in enumerate("bcdefg", start=1)])
+    store.dead_letters.put([letter("a", 0)])
+    store.dead_letters.put([letter(id, at, "body_refused", b"x" * at) for at, id in enumerate("bcdefg", start=1)])
 
     def trim(letters_max: int, size_bytes_max: int) -> tuple[int, str]:
-        count = store.trim_dead_letters("body_refused", letters_max=letters_max, size_bytes_max=size_bytes_max)
-        return count, ids_of(store.dead_letters(size=10))
+        count = store.dead_letters.trim("body_refused", letters_max=letters_max, size_bytes_max=size_bytes_max)
+        return count, ids_of(store.dead_letters.page(size=10))
 
     assert trim(6, 21) == (0, "gfedcba")
     assert trim(5, 21) == (1, "gfedca")
@@ -523,19 +523,19 @@ def test_oldest_dead_letters_of_a_reason_make_room(store: Store) -> None:
 
 def test_dead_letter_kept_twice_is_kept_once(store: Store) -> None:
     """Keeping a letter again changes nothing."""
-    store.put_dead_letters([letter("a", 1), letter("a", 1)])
-    store.put_dead_letters([letter("a", 1)])
+    store.dead_letters.put([letter("a", 1), letter("a", 1)])
+    store.dead_letters.put([letter("a", 1)])
 
-    assert store.count_dead_letters() == {"event_unreadable": Held(1, 3)}
+    assert store.dead_letters.count() == {"event_unreadable": Held(1, 3)}
 
 
 def test_no_dead_letters(store: Store) -> None:
     """A new store has none, and keeping none is nothing."""
-    store.put_dead_letters([])
+    store.dead_letters.put([])
 
-    assert store.dead_letters(size=5) == []
-    assert store.count_dead_letters() == {}
-    assert store.delete_dead_letters(LetterFilter(key="web")) == {}
+    assert store.dead_letters.page(size=5) == []
+    assert store.dead_letters.count() == {}
+    assert store.dead_letters.delete(LetterFilter(key="web")) == {}
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------

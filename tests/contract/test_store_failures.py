@@ -19,7 +19,7 @@ from logweir.config import StoreSettings
 from logweir.errors import LogweirError
 from logweir.query.parse import parse
 from logweir.store import open_store
-from logweir.store.elasticsearch.store import IndexNames
+from logweir.store.elasticsearch.mapping import IndexNames
 from logweir.store.port import Item, LedgerDocument, LetterFilter, Store, Written
 from tests.contract.stores import ELASTICSEARCH, document, settings_of
 from tests.contract.test_store import found, letter, some
@@ -43,7 +43,8 @@ HEAD = """
 import resource, sys
 from logweir.config import StoreSettings
 from logweir.errors import LogweirError
-from logweir.store import LedgerDocument, open_store
+from logweir.store import open_store
+from logweir.store.port import LedgerDocument
 from tests.contract.test_store import some
 store = open_store(StoreSettings(url=sys.argv[1], timeout_s=5))
 """
@@ -63,8 +64,8 @@ def test_search_of_no_store_makes_no_files(tmp_path: Path) -> None:
     """Reading where no store is yet finds nothing and leaves nothing behind."""
     with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
         assert store.search(parse("foo"), size=1).total == 0
-        assert store.read_ledger(["p"]) == {}
-        assert store.dead_letters(size=1) == []
+        assert store.ledger.read(["p"]) == {}
+        assert store.dead_letters.page(size=1) == []
 
     assert list(tmp_path.iterdir()) == []
 
@@ -73,7 +74,7 @@ def test_writing_before_prepare_is_an_error(tmp_path: Path) -> None:
     """Without prepare there is no store to write to, and none comes about by accident."""
     with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
         assert problem_of(lambda: store.index(some(1))).problem.code == "store_down"
-        assert problem_of(lambda: store.claim("p", "one")).problem.code == "store_down"
+        assert problem_of(lambda: store.ledger.claim("p", "one")).problem.code == "store_down"
 
     assert list(tmp_path.iterdir()) == []
 
@@ -82,7 +83,8 @@ def test_files_locked_by_another_process_are_store_down_and_then_work(embedded: 
     """Who waits longer than store.timeout_s for another's write gets STORE_DOWN, with nothing written."""
     embedded.index(some(1))
     code = """
-        with store._writing(store._day_path("20260131")), store._writing(store._main_path):
+        folder = store._folder
+        with folder.writing(folder.day_path("20260131")), folder.writing(folder.main):
             print("locked", flush=True)
             sys.stdin.readline()
     """
@@ -90,7 +92,7 @@ def test_files_locked_by_another_process_are_store_down_and_then_work(embedded: 
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
         error = problem_of(lambda: embedded.index(some(2)))
-        assert problem_of(lambda: embedded.write_ledger([LedgerDocument("p", 1, {})])).problem.code == "store_down"
+        assert problem_of(lambda: embedded.ledger.write([LedgerDocument("p", 1, {})])).problem.code == "store_down"
         assert embedded.search(parse("*"), size=5).total == 1
         process.communicate("go\n")
 
@@ -136,7 +138,7 @@ def test_killed_writer_leaves_whole_bulks(tmp_path: Path) -> None:
         store.prepare()
         for bulk in range(int(sys.stdin.readline()), 10_000):
             store.index(some(50, first=bulk * 50 + 1))
-            store.write_ledger([LedgerDocument("p", 1, {"bulks": bulk + 1})])
+            store.ledger.write([LedgerDocument("p", 1, {"bulks": bulk + 1})])
             print(bulk + 1, flush=True)
     """
     answered = 0
@@ -152,7 +154,7 @@ def test_killed_writer_leaves_whole_bulks(tmp_path: Path) -> None:
         with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
             total = store.search(parse("summary:event"), size=0).total
 
-            assert store.read_ledger(["p"])["p"].body["bulks"] in (answered, answered + 1)
+            assert store.ledger.read(["p"])["p"].body["bulks"] in (answered, answered + 1)
             assert total in (answered * 50, answered * 50 + 50)
             assert total == store.search(parse("*"), size=0).total
 
@@ -271,8 +273,8 @@ def test_cluster_that_makes_no_indices_by_itself_is_served(remote: tuple[Store, 
         assert [item.written for item in store.index(some(2))] == [Written.AGAIN] * 2
         assert store.index(some(2)) == [Item(Written.CREATED)] * 2
         assert found(store, "summary:event") == ["e2", "e1"]
-        store.claim("p", "one")
-        store.put_dead_letters([letter("a", 1)])
+        store.ledger.claim("p", "one")
+        store.dead_letters.put([letter("a", 1)])
     finally:
         server.request("PUT", "/_cluster/settings", {"persistent": {"action.auto_create_index": None}})
 
@@ -324,26 +326,26 @@ def test_installations_with_other_prefixes_share_a_cluster(
     with closing(open_store(ours)) as one, closing(open_store(theirs)) as other:
         for store, count in ((one, 2), (other, 3)):
             store.index(some(count))
-            store.write_ledger([LedgerDocument("p", count, {"n": count})])
-            store.put_dead_letters([letter(f"l{count}", 1)])
+            store.ledger.write([LedgerDocument("p", count, {"n": count})])
+            store.dead_letters.put([letter(f"l{count}", 1)])
         removed = one.delete_expired("20270101")
-        one.delete_dead_letters(LetterFilter())
+        one.dead_letters.delete(LetterFilter())
 
         assert removed == ["20260131"]
         assert (found(one), found(other)) == ([], ["e3", "e2", "e1"])
-        assert [[document.body for document in store.scan_ledger("")] for store in (one, other)] == [
+        assert [[document.body for document in store.ledger.scan("")] for store in (one, other)] == [
             [{"n": 2}],
             [{"n": 3}],
         ]
-        assert [held.letters for held in other.count_dead_letters().values()] == [1]
+        assert [held.letters for held in other.dead_letters.count().values()] == [1]
 
 
 def test_refused_ledger_write_names_the_store(remote: tuple[Store, Any, IndexNames]) -> None:
     """A ledger that cannot be written is an error, never silence."""
     store, server, names = remote
-    store.claim("p", "one")
+    store.ledger.claim("p", "one")
     server.request("PUT", f"/{names.ledger}/_settings", {"index.blocks.write": True})
-    error = problem_of(lambda: store.write_ledger([LedgerDocument("p", 1, {})]))
+    error = problem_of(lambda: store.ledger.write([LedgerDocument("p", 1, {})]))
     server.request("PUT", f"/{names.ledger}/_settings", {"index.blocks.write": None})
 
     assert error.problem.code == "store_down"

@@ -39,7 +39,7 @@ def test_password_and_api_key_work_over_tls(elasticsearch_secured: Any) -> None:
 
             assert all(item.written in (Written.CREATED, Written.EXISTS) for item in store.index(some(2)))
             assert sorted(found(store)) == ["e1", "e2"]
-            assert store.claim("p", "one").generation > 0
+            assert store.ledger.claim("p", "one").generation > 0
             assert "cluster" in store.check()
 
 
@@ -88,11 +88,11 @@ def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elastic
     (item,) = store.index([Document("rights", DAY, source, provenance, "by rights", "by rights")])
     store.refresh()
     hits = store.search(parse("rights"), size=1)
-    claimed = store.claim("position:rights", "tests")
-    store.write_ledger([LedgerDocument("window:rights", claimed.generation, {"kind": "window"})])
-    store.put_dead_letters([DeadLetter("rights", 0, "event_unfit", {}, b"{}")])
-    store.trim_dead_letters("event_unfit", letters_max=9, size_bytes_max=9)
-    dropped = store.delete_dead_letters(LetterFilter(ids=("rights",)))
+    claimed = store.ledger.claim("position:rights", "tests")
+    store.ledger.write([LedgerDocument("window:rights", claimed.generation, {"kind": "window"})])
+    store.dead_letters.put([DeadLetter("rights", 0, "event_unfit", {}, b"{}")])
+    store.dead_letters.trim("event_unfit", letters_max=9, size_bytes_max=9)
+    dropped = store.dead_letters.delete(LetterFilter(ids=("rights",)))
     checked = store.check()
     removed = store.delete_expired("19700102")
     store.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logweir.event import FIELD_BY_NAME
-from logweir.store.elasticsearch.store import IndexNames
+from logweir.store.elasticsearch.mapping import IndexNames
 from tests.deploy.compose import ROOT
 from tests.deploy.kibana import Kibana
 

@@ -14,8 +14,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,6 @@ from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.queue.port import Delivery
 from logweir.record import Accepted, Batch, Body, Gone, Kind, Marker, encode
-from logweir.store.port import LedgerDocument
-from logweir.store.sqlite.store import SqliteStore
 from logweir_workers.accounting.closing import end_books
 from logweir_workers.accounting.hours import HourMerger
 from logweir_workers.accounting.partition import PartitionLedger
@@ -49,6 +46,7 @@ from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
 from logweir_workers.normalise.fields import Context
 from logweir_workers.pipeline import Pipeline, Work
+from tests.crashing import Crash, CrashingStore
 from tests.proof import size
 
 GROUP = "logweir"
@@ -62,10 +60,6 @@ TINY = USUAL.model_copy(update={"gaps_max": 1, "epochs_max": 2, "exceptions_max"
 CROWDED = USUAL.model_copy(update={"emitters_max": 1})
 NATURAL = "nat"
 EVENT_FIELDS = {NATURAL: EventFields(("n",))}
-
-
-class Crash(Exception):
-    pass
 
 
 FILTERS = """
@@ -82,38 +76,6 @@ def number_of(summary: str) -> int:
 def event(sender: str, number: int) -> bytes:
     """Every seventh is to be left out on purpose."""
     return json.dumps({"summary": f"{sender} {'event' if number % 7 else 'noise'} {number}"}).encode()
-
-
-class CrashingStore(SqliteStore):
-    """Dies when so many more documents of the ledger are written or deleted."""
-
-    left = 10**9
-
-    def claim(self, id: str, owner: str) -> LedgerDocument:
-        self._count([None], lambda _: None)
-        return super().claim(id, owner)
-
-    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        self._count(documents, super().write_ledger)
-
-    def delete_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        self._count(documents, super().delete_ledger)
-
-    def _count(self, items: Sequence[Any], do: Callable[[Sequence[Any]], None]) -> None:
-        done = items[: self.left]
-        if done:
-            do(done)
-        self.left -= len(done)
-        if len(done) < len(items):
-            raise Crash
-
-    @contextmanager
-    def dying(self, after: int | None) -> Iterator[None]:
-        self.left = 10**9 if after is None else after
-        try:
-            yield
-        finally:
-            self.left = 10**9
 
 
 @dataclass
@@ -631,9 +593,9 @@ class Product(RuleBasedStateMachine):
         before = self.books().row
         try:
             with self.store.dying(crashes_after):
-                retrier.retry(self.store.dead_letters(size=1000))
+                retrier.retry(self.store.dead_letters.page(size=1000))
         except Crash:
-            retrier.retry(self.store.dead_letters(size=1000))
+            retrier.retry(self.store.dead_letters.page(size=1000))
         after = self.books().row
 
         assert after.settled == before.settled
@@ -814,7 +776,7 @@ class Product(RuleBasedStateMachine):
         self.compare_counts(books)
 
         assert books.row.outcomes["dead_lettered"] == 0
-        assert not self.store.dead_letters(size=1)
+        assert not self.store.dead_letters.page(size=1)
 
     def read_all_there_is(self) -> None:
         for partition in range(PARTITIONS):
@@ -930,7 +892,7 @@ class Product(RuleBasedStateMachine):
         stored = [one["summary"] for one in self.store.search(parse("*"), size=10_000).events]
         row: dict[str, Any] = books.row.outcomes
 
-        dead = {json.loads(one.raw)["summary"] for one in self.store.dead_letters(size=1000)}
+        dead = {json.loads(one.raw)["summary"] for one in self.store.dead_letters.page(size=1000)}
         wanted = {summary for summary in summaries if number_of(summary) % 7}
 
         assert books.imbalance == 0

@@ -116,7 +116,7 @@ class Product:
         deadline = time.monotonic() + 60
         with closing(self.store()) as store:
             while popen.poll() is None and not any(
-                f".{popen.pid}." in document.body["owner"] for document in store.scan_ledger("replay:")
+                f".{popen.pid}." in document.body["owner"] for document in store.ledger.scan("replay:")
             ):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

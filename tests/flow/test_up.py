@@ -32,7 +32,7 @@ def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path
         curl = next(line.strip() for line in text.splitlines() if "curl -H" in line)
         answer = json.loads(subprocess.run(curl, shell=True, capture_output=True, text=True, check=True).stdout)
         with closing(open_store(StoreSettings(url=f"sqlite:///{product.data_dir}/store"))) as store:
-            letters = store.count_dead_letters()
+            letters = store.dead_letters.count()
     finally:
         product.process.kill_family()
 

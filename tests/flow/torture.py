@@ -310,7 +310,7 @@ def differences(system: System) -> list[str]:
     found = []
     try:
         store.refresh()
-        for document in store.scan_ledger(f"window:{settings.worker.group}:"):
+        for document in store.ledger.scan(f"window:{settings.worker.group}:"):
             window = Window.from_body(document.id, document.body)
             indexed = sum(counts[0] for counts in window.outcomes.values())
             stream = stream_of(bytes.fromhex(window.ingest_epoch), document.body["partition"])

@@ -215,7 +215,7 @@ def test_a_pruned_ledger_says_that_it_does_not_know(embedded: Books) -> None:
     settle(ledger, 0, 1, [INDEXED] * 3)
     ledger.flush()
     id = window_id("logweir", "t", PARTITION, EPOCH, WINDOW)
-    embedded.store.delete_ledger(list(embedded.store.read_ledger([id]).values()))
+    embedded.store.ledger.delete(list(embedded.store.ledger.read([id]).values()))
     pruned, next_ones = embedded.of(1, 3), embedded.of(4, 5)
     forgotten = embedded.of(1, 3, epoch=b"\x08" * 16, window=WINDOW - STREAM_MINUTES_MAX - 1)
 
@@ -263,7 +263,7 @@ def test_an_old_ledger_without_exceptions_is_read(embedded: Books) -> None:
         "marker": None,
         "voids": [],
     }
-    embedded.store.write_ledger([LedgerDocument(id, 1, body), LedgerDocument(place, 1, {"next_offset": 1})])
+    embedded.store.ledger.write([LedgerDocument(id, 1, body), LedgerDocument(place, 1, {"next_offset": 1})])
 
     assert adds_up(embedded.of(1, 4)) == {"indexed": 3, "in_flight": 1}
 
@@ -377,7 +377,7 @@ def test_a_batch_sent_again_is_duplicate_and_other_content_a_dead_letter(door: D
         answers = [settled(door, token) for token in (first, again, other)]
     indexed = [adds_up(answer).get("indexed", 0) for answer in answers]
     with closing(open_store(StoreSettings(url=f"sqlite:///{door.data_dir}/store"))) as store:
-        kept = {letter.id for letter in store.dead_letters(size=100)}
+        kept = {letter.id for letter in store.dead_letters.page(size=100)}
 
     # Which partition is read first decides who is first: a duplicate or conflict is whoever comes behind.
     assert sorted(indexed[:2]) in ([0, 2], [0, 0])

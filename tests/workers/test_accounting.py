@@ -41,12 +41,12 @@ def work_off(settings: Settings, queue: Queue, store: Store) -> None:
 
 def position(store: Store, queue: Queue) -> dict[str, Any]:
     id = f"position:logweir:{queue.topic_id()}:0"
-    found = store.read_ledger([id])
+    found = store.ledger.read([id])
     return found[id].body if found else {}
 
 
 def outcomes(store: Store) -> dict[str, int]:
-    rows = [row for document in store.scan_ledger("window:") for row in document.body["outcomes"]]
+    rows = [row for document in store.ledger.scan("window:") for row in document.body["outcomes"]]
     return {
         name: sum(row[name] for row in rows)
         for name in ("indexed", "duplicate", "filtered", "dead_lettered", "identity_conflicts")
@@ -75,7 +75,7 @@ def test_a_retry_after_midnight_is_a_duplicate_and_other_content_a_conflict(
     assert sorted(one["summary"] for one in found) == ["one", "three", "two"]
     assert outcomes(store)["indexed"] == 3
     assert outcomes(store)["duplicate"] + outcomes(store)["dead_lettered"] == 2
-    assert conflicts == outcomes(store)["dead_lettered"] == len(store.dead_letters(size=9))
+    assert conflicts == outcomes(store)["dead_lettered"] == len(store.dead_letters.page(size=9))
     assert runs == 1 or conflicts == 1
 
 
@@ -117,7 +117,7 @@ def test_a_number_that_never_came_is_lost_although_the_queue_is_silent(
     with running_worker(settings, queue, store):
 
         def lost() -> list[tuple[int, int]]:
-            found = store.read_ledger([id])
+            found = store.ledger.read([id])
             if not found:
                 return []
             tracker = EmitterState.from_body(id, found[id].body).epochs["e1"]

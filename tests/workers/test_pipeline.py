@@ -42,7 +42,7 @@ def test_a_fault_of_ours_costs_one_event_its_index_and_nothing_else(
     payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=1, count=3, window=9, body=[batch(*events)])
     work = pipeline.prepare(Delivery(0, 0, 0, payload), ledger)
     pipeline.index([work], threading.Event())
-    (letter,) = store.dead_letters(size=10)
+    (letter,) = store.dead_letters.page(size=10)
 
     assert work.outcomes == [Outcome.INDEXED, Outcome.DEAD_LETTERED, Outcome.INDEXED]
     assert (letter.raw, letter.reason, letter.body["stage"]) == (events[1], "event_unfit", "enrich")
@@ -104,7 +104,9 @@ def test_a_dead_letter_is_a_log_line_with_the_receipt_of_its_batch(
         given,
     ]
     assert given in caplog.messages[0] and f"deadletters show {unreadable['dead_letter']}" in caplog.messages[0]
-    assert {unreadable["dead_letter"], corrupt["dead_letter"]} <= {letter.id for letter in store.dead_letters(size=10)}
+    assert {unreadable["dead_letter"], corrupt["dead_letter"]} <= {
+        letter.id for letter in store.dead_letters.page(size=10)
+    }
     assert (corrupt["reason"], corrupt["offset"], "receipt" in corrupt) == ("record_corrupt", 1, False)
 
 

@@ -38,7 +38,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def position(store: Store, queue: Queue, group: str = "logweir") -> int:
     id = f"position:{group}:{queue.topic_id()}:0"
-    found = store.read_ledger([id])
+    found = store.ledger.read([id])
     return int(found[id].body.get("next_offset") or 0) if found else 0
 
 
@@ -54,7 +54,7 @@ def outcomes(store: Store, queue: Queue, group: str = "logweir") -> dict[str, in
 
 def windows(store: Store, queue: Queue, group: str = "logweir") -> list[dict[str, Any]]:
     prefix = f"window:{group}:{queue.topic_id()}:0:{EPOCH.hex()}:"
-    return [document.body for document in store.scan_ledger(prefix)]
+    return [document.body for document in store.ledger.scan(prefix)]
 
 
 def found(store: Store, query: str = "*") -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def test_a_numbered_event_sent_again_is_a_duplicate_and_other_content_a_conflict
     door.write(batch(event(summary="same"), **numbered))
     door.write(batch(event(summary="other"), **numbered))
     work_off(settings, queue, store)
-    letters = store.dead_letters(size=10)
+    letters = store.dead_letters.page(size=10)
 
     assert [one["summary"] for one in found(store)] == ["same"]
     assert outcomes(store, queue) == {"indexed": 1, "duplicate": 1, "filtered": 0, "dead_lettered": 1}
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_holds_nothing_up(
     door.write_bytes(b"not ours")
     door.write(batch(b'{"summary": tru}', event(summary="good")))
     work_off(settings, queue, store)
-    letters = {letter.reason: letter for letter in store.dead_letters(size=10)}
+    letters = {letter.reason: letter for letter in store.dead_letters.page(size=10)}
 
     assert [one["summary"] for one in found(store)] == ["good"]
     assert letters["record_corrupt"].raw == b"not ours"
@@ -156,7 +156,7 @@ def test_a_refused_body_is_kept_and_has_no_outcome(settings: Settings, queue: Qu
     )
     door.write_as(Kind.REFUSED, refused)
     work_off(settings, queue, store)
-    letters = store.dead_letters(size=10)
+    letters = store.dead_letters.page(size=10)
 
     assert [(letter.reason, letter.raw, letter.body["key"]) for letter in letters] == [
         ("body_refused", b'{"a":"b"c', "rsyslog")
@@ -228,7 +228,7 @@ def test_expired_offsets_are_counted_behind_what_was_read_before(
         file.execute("DELETE FROM record WHERE id <= 2")
     file.close()
     work_off(settings, queue, store)
-    body = store.read_ledger([f"position:logweir:{queue.topic_id()}:0"]).popitem()[1].body
+    body = store.ledger.read([f"position:logweir:{queue.topic_id()}:0"]).popitem()[1].body
 
     assert sorted(one["summary"] for one in found(store)) == ["0", "3", "4"]
     assert body["next_offset"] == 5
@@ -240,7 +240,7 @@ def test_looking_for_old_windows_keeps_no_worker_from_reading(
 ) -> None:
     """A store may take minutes to say which windows there are; the worker goes on meanwhile."""
     monkeypatch.setattr("logweir_workers.worker._BOOKS_DELAY_S", 0.0)
-    scan, looked, said = store.scan_ledger, Event(), Event()
+    scan, looked, said = store.ledger.scan, Event(), Event()
 
     def slow(prefix: str) -> Any:
         if prefix.startswith(f"window:logweir:{queue.topic_id()}:0:"):
@@ -248,7 +248,7 @@ def test_looking_for_old_windows_keeps_no_worker_from_reading(
             said.wait(60)
         return scan(prefix)
 
-    monkeypatch.setattr(store, "scan_ledger", slow)
+    monkeypatch.setattr(store.ledger, "scan", slow)
     with running_worker(settings, queue, store):
         until(looked.is_set)
         door.write(batch(event(summary="meanwhile")))

@@ -560,7 +560,7 @@ def test_a_correction_moves_events_between_outcomes_and_is_counted_once(store: S
     assert (document["indexed"], document["dead_lettered"]) == (3, 0)
     assert document["emitters"][0]["indexed"] == 3
     assert [line["count"] for line in document["corrections"]] == [2]
-    (window,) = store.scan_ledger("window:")
+    (window,) = store.ledger.scan("window:")
     assert window.body["outcomes"][0]["dead_lettered"] == 2
 
 

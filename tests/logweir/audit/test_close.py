@@ -47,7 +47,7 @@ def test_what_never_came_of_a_process_that_is_gone_is_void(store: Store) -> None
     untouched = read(store, now_us=LATER_US)
     closed = close(store, NAME[:6])
     after = read(store, now_us=LATER_US)
-    (document,) = store.scan_ledger("closing:")
+    (document,) = store.ledger.scan("closing:")
 
     assert closed == would == [Closed(NAME, 0, [WINDOW, WINDOW + 1], 2)]
     assert untouched.states == before.states == {PROCESS_GONE: 2}
@@ -93,10 +93,10 @@ def test_a_living_process_and_an_unknown_one_are_refused(store: Store) -> None:
         close_process(store, "logweir", read(store), "ffff", who="me", now_us=LATER_US)
 
     position = book.ledger.document(f"position:logweir:t:{book.ledger.partition}", {"canaries": {NAME: [1, LATER_US]}})
-    store.write_ledger([position])
+    store.ledger.write([position])
 
     assert refused(store) is PROCESS_ALIVE
-    assert list(store.scan_ledger("closing:")) == []
+    assert list(store.ledger.scan("closing:")) == []
 
 
 def test_the_command_says_what_it_closes(settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def fill(store: Store, first: int, count: int) -> None:
             window.count(("app", name), [Outcome.INDEXED] * EVENTS, 0, 0)
         accepted = [{"key": "app", "emitter": name, "accepted": EVENTS, "unconfirmed": 0} for name in names]
         window.marker = {"first": low, "last": high, "accepted": accepted}
-        store.write_ledger([ledger.document(window.id, window.as_body())])
+        store.ledger.write([ledger.document(window.id, window.as_body())])
 
 
 def peak_of(store: Store) -> tuple[int, Books]:

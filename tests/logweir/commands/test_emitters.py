@@ -149,7 +149,7 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest(
     ):
         with pytest.raises(SystemExit):
             emitters(settings, capsys, *words)
-    assert list(world.store.scan_ledger("expectation:")) == []
+    assert list(world.store.ledger.scan("expectation:")) == []
 
 
 def test_what_is_beyond_the_limits_is_said(

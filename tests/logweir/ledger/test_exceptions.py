@@ -88,7 +88,7 @@ def settle(ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outc
 
 def kept(store: Store) -> list[tuple[str, str | None, list[list[int]]]]:
     id = window_id("g", "t", 3, EPOCH, WINDOW)
-    body = store.read_ledger([id])[id].body["exceptions"]
+    body = store.ledger.read([id])[id].body["exceptions"]
     return [(row["outcome"], row["reason"], row["numbers"]) for row in body["kept"]]
 
 
@@ -113,7 +113,7 @@ def test_what_there_is_no_room_for_is_counted_in_a_metric(store: Store) -> None:
     settle(ledger, 0, 1, [DEAD, INDEXED, DEAD], {0: "store_refused", 2: "store_refused"})
     ledger.flush()
     id = window_id("g", "t", 3, EPOCH, WINDOW)
-    body = store.read_ledger([id])[id].body
+    body = store.ledger.read([id])[id].body
 
     assert kept(store) == [("dead_lettered", "store_refused", [[1, 1]])]
     assert body["exceptions"]["beyond"] == [3, 3]

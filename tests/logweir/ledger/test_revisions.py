@@ -131,7 +131,7 @@ def test_a_claim_that_was_never_written_is_no_line(store: Store, monkeypatch: py
         raise LogweirError(STORE_DOWN, url="here", reason="killed")
 
     with monkeypatch.context() as patched, pytest.raises(LogweirError):
-        patched.setattr(store, "write_ledger", die)
+        patched.setattr(store.ledger, "write", die)
         written(store, change(1, Outcome.FILTERED))
 
     assert lines(store) == []

@@ -62,7 +62,7 @@ def test_its_windows_are_closed_when_nothing_is_missing(store: Store, caplog: py
     book = Partition(store)
     counts = [end(store, book), end(store, book), end(store, Partition(store))]
     after = read(store)
-    (document,) = store.scan_ledger("closing:")
+    (document,) = store.ledger.scan("closing:")
 
     assert counts == [1, 0, 0]
     assert before.states == {"open": 2}
@@ -117,7 +117,7 @@ def left_to_a_person(store: Store, book: Partition, caplog: pytest.LogCaptureFix
     caplog.clear()
     assert end(store, book) == 1
     assert end(store, book) == 0
-    assert list(store.scan_ledger("closing:")) == []
+    assert list(store.ledger.scan("closing:")) == []
     book.idle(LATER_US)
     assert PROCESS_GONE in read(store, now_us=LATER_US).states
     (line,) = caplog.messages
@@ -226,7 +226,7 @@ def test_of_a_process_that_ended_its_books_there_is_nothing_to_say(store: Store)
     book.settle(Record(Kind.GONE, OTHER, 1, 0, WINDOW, Gone(BY, SAID_US)), [])
 
     assert [end(store, book), end(store, book)] == [2, 0]
-    assert list(store.scan_ledger("closing:")) == []
+    assert list(store.ledger.scan("closing:")) == []
     assert read(store).states == {"balanced": 1}
 
 
@@ -265,7 +265,7 @@ def test_what_a_person_closed_before_stays_theirs(store: Store) -> None:
     close_process(store, "logweir", read(store, now_us=LATER_US), NAME, who="anna@host", now_us=LATER_US)
     say(book)
     ended = end(store, book, idle_us=LATER_US)
-    (document,) = store.scan_ledger("closing:")
+    (document,) = store.ledger.scan("closing:")
     with pytest.raises(LogweirError, match="are: none") as caught:
         close_process(store, "logweir", read(store, now_us=LATER_US), "zz", who="anna", now_us=LATER_US)
 
@@ -286,7 +286,7 @@ def test_what_somebody_else_closes_at_this_moment_is_looked_at_again(
         raise LogweirError(CLAIM_LOST, partition=0, owner=documents[0].id, generation=2, generation_own=1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "write_ledger", lose)
+        patched.setattr(store.ledger, "write", lose)
         end_books(store, group="logweir", ledgers=[book.ledger], now_us=AFTER_US)
 
     assert end(store, book) == 1
@@ -325,7 +325,7 @@ def test_a_worker_does_so_beside_its_reading(settings: Settings, queue: Queue, s
     door.write_bytes(encode(Kind.GONE, ingest_epoch=EPOCH, first=1, count=0, window=1, body=Gone(BY, said_us)))
     with running_worker(settings, queue, store):
         until(lambda: read(store).states == {CLOSED_AFTERWARDS: 1})
-        until(lambda: [one.body["gone"] for one in store.scan_ledger("position:")] == [{}])
+        until(lambda: [one.body["gone"] for one in store.ledger.scan("position:")] == [{}])
     door.close()
 
     assert read(store).row.settled == 1

@@ -19,9 +19,9 @@ from logweir.ledger.emitter import EmitterState, document_id
 from logweir.ledger.tracker import Losses, Tracker
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
-from logweir.store.port import LedgerDocument, Store
-from logweir.store.sqlite.store import SqliteStore
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import FirstDays, PartitionLedger
+from tests.crashing import Crash, CrashingStore
 
 EPOCH = b"\x07" * 16
 MINUTE_US = 60_000_000
@@ -115,7 +115,7 @@ class Book:
 
     def state(self, emitter: str | None = "web") -> EmitterState:
         id = document_id("g", ("app", emitter), self.topic_id, 0)
-        return EmitterState.from_body(id, self.store.read_ledger([id])[id].body)
+        return EmitterState.from_body(id, self.store.ledger.read([id])[id].body)
 
     def losses(self, epoch: str = "e1") -> Losses:
         return self.tracker(epoch).losses(watermark_us=self.ledger.watermark_us, late_us=60_000_000)
@@ -362,7 +362,7 @@ def test_a_repeated_record_and_a_partly_known_one_count_only_what_is_new(store: 
         settle(book.ledger, Record(Kind.DATA, EPOCH, 3, 4, WINDOW, [batch(3, 4)]), 3, [Outcome.INDEXED] * 4),
     ]
     book.ledger.flush()
-    (window,) = store.scan_ledger("window:")
+    (window,) = store.ledger.scan("window:")
 
     assert settled == [True, True, False, True]
     assert window.body["numbers"] == [[1, 6]]
@@ -383,7 +383,7 @@ def test_numbers_that_fell_into_a_hole_of_the_queue_are_known_exactly(store: Sto
     settle(book.ledger, Record(Kind.MARKER, EPOCH, 1, 12, WINDOW, Marker([], [])), 8, [])
     settle(book.ledger, Record(Kind.DATA, EPOCH, 15, 1, WINDOW + 1, [batch(15, 1)]), 9, [Outcome.INDEXED])
     book.ledger.flush()
-    body = store.read_ledger(["position:g:t:0"])["position:g:t:0"].body
+    body = store.ledger.read(["position:g:t:0"])["position:g:t:0"].body
 
     assert body["lost"] == {EPOCH.hex(): [[4, 8], [10, 14]]}
     assert body["expired"] == [[1, 4]]
@@ -402,7 +402,7 @@ def test_a_record_that_came_out_of_order_and_expired_is_lost_by_the_marker(store
     settle(book.ledger, Record(Kind.MARKER, EPOCH, 8, 3, WINDOW + 2, Marker([], [])), 6, [])
     book.ledger.flush()
 
-    assert store.read_ledger(["position:g:t:0"])["position:g:t:0"].body["lost"] == {EPOCH.hex(): [[4, 4]]}
+    assert store.ledger.read(["position:g:t:0"])["position:g:t:0"].body["lost"] == {EPOCH.hex(): [[4, 4]]}
 
 
 def test_a_hole_may_have_numbers_of_the_window_after_the_marker_that_came_first(store: Store) -> None:
@@ -414,7 +414,7 @@ def test_a_hole_may_have_numbers_of_the_window_after_the_marker_that_came_first(
     settle(book.ledger, Record(Kind.MARKER, EPOCH, 4, 2, WINDOW + 2, Marker([], [(4, 5)])), 6, [])
     book.ledger.flush()
 
-    assert store.read_ledger(["position:g:t:0"])["position:g:t:0"].body["lost"] == {EPOCH.hex(): [[1, 5]]}
+    assert store.ledger.read(["position:g:t:0"])["position:g:t:0"].body["lost"] == {EPOCH.hex(): [[1, 5]]}
 
 
 def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
@@ -430,9 +430,9 @@ def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
     for number in range(2, 40, 2):
         book.take(batch(number, 1, emitter="web-1", epoch="gaps"))
     book.ledger.flush()
-    (window,) = store.scan_ledger("window:")
+    (window,) = store.ledger.scan("window:")
 
-    assert len(list(store.scan_ledger("emitter:g:"))) == 5
+    assert len(list(store.ledger.scan("emitter:g:"))) == 5
     assert len(book.ledger.emitters._states) <= 2
     assert sum(row["indexed"] for row in window.body["outcomes"]) == 8 + 4 + 19
     assert list(book.state("web-0").epochs) == ["run-2", "run-3"]
@@ -449,23 +449,6 @@ def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------
-class Crash(Exception):
-    pass
-
-
-class CrashingStore(SqliteStore):
-    """Dies after so many more documents of the ledger."""
-
-    left = 10**9
-
-    def write_ledger(self, documents: Sequence[LedgerDocument]) -> None:
-        for document in documents:
-            if self.left == 0:
-                raise Crash
-            self.left -= 1
-            super().write_ledger([document])
-
-
 moves = st.lists(
     st.tuples(st.integers(1, 20), st.integers(0, 4), st.integers(0, 2), st.integers(0, 80), st.booleans()),
     min_size=1,
@@ -514,8 +497,8 @@ def run(store: CrashingStore, records: Sequence[Record], crashes: list[tuple[int
                 settle(ledger, record, offset, [Outcome.INDEXED] * record.count)
                 since_flush += 1
             if crashes and since_flush >= crashes[0][0]:
-                store.left = crashes.pop(0)[1]
-                ledger.flush()
+                with store.dying(crashes.pop(0)[1]):
+                    ledger.flush()
                 since_flush = 0
             elif offset + 1 >= len(records):
                 ledger.flush()
@@ -525,7 +508,6 @@ def run(store: CrashingStore, records: Sequence[Record], crashes: list[tuple[int
             ledger = PartitionLedger.claim(
                 store=store, group="g", topic_id="t", partition=0, owner="2", settings=LIMITS
             )
-        store.left = 10**9
 
 
 def documents_of(store: Store) -> dict[str, dict[str, Any]]:
@@ -533,5 +515,5 @@ def documents_of(store: Store) -> dict[str, dict[str, Any]]:
     personal = ("owner", "position", "due_us", "emitters")
     return {
         document.id: {name: value for name, value in document.body.items() if name not in personal}
-        for document in store.scan_ledger("")
+        for document in store.ledger.scan("")
     }

@@ -88,7 +88,7 @@ def read(store: Store, span: Span | None = None) -> Books:
 
 
 def kinds(store: Store) -> list[str]:
-    return sorted(document.id.partition(":")[0] for document in store.scan_ledger(""))
+    return sorted(document.id.partition(":")[0] for document in store.ledger.scan(""))
 
 
 def sums(books: Books) -> tuple[Any, ...]:
@@ -128,13 +128,13 @@ def test_only_windows_of_the_own_partitions_are_read(store: Store, monkeypatch: 
     one, gone, others = Partition(store), Partition(store, topic_id="gone"), Partition(store, partition=1)
     for at, partition in enumerate((one, gone, others)):
         partition.window(HOUR + at, INDEXED)
-    scan, prefixes = store.scan_ledger, []
+    scan, prefixes = store.ledger.scan, []
 
     def noted(prefix: str) -> Any:
         prefixes.append(prefix)
         return scan(prefix)
 
-    monkeypatch.setattr(store, "scan_ledger", noted)
+    monkeypatch.setattr(store.ledger, "scan", noted)
 
     assert one.merge() == 2
     # Once for the windows that both have a part of, and once to find what to merge.
@@ -194,7 +194,7 @@ def test_corrections_receipts_and_the_auditor_find_a_merged_window(store: Store)
     place = WindowPlace("t", 0, EPOCH.hex(), HOUR + 1)
     difference = f"store_difference:g:t:0:{EPOCH.hex()}:{HOUR + 1}"
     body = {"kind": "store_difference", "partition": 0, "stored": 1, "indexed": 2, "at_us": 0}
-    store.write_ledger([LedgerDocument(difference, 1, body)])
+    store.ledger.write([LedgerDocument(difference, 1, body)])
     one.merge()
     change = Change(3, ("app", "web"), DEAD, INDEXED)
     revise(store, "g", place, [change], cause="retry 1", at_us=1, owner="me")
@@ -215,10 +215,10 @@ def test_a_window_left_behind_by_a_crash_does_not_count_beside_its_hour(store: S
     """Written to its hour, and not deleted; the next merge clears it away."""
     one = Partition(store)
     one.window(HOUR, INDEXED, DEAD)
-    (document,) = store.scan_ledger("window:")
+    (document,) = store.ledger.scan("window:")
     before = sums(read(store))
     one.merge()
-    store.write_ledger([document])
+    store.ledger.write([document])
 
     assert sums(read(store)) == before
     assert one.merge() == 1
@@ -229,10 +229,10 @@ def test_a_window_left_behind_by_a_crash_goes_with_its_hour(store: Store) -> Non
     """Nobody has merged since; what is let go of does not count once more by what was left."""
     one = Partition(store)
     one.window(HOUR, INDEXED, DEAD)
-    (document,) = store.scan_ledger("window:")
+    (document,) = store.ledger.scan("window:")
     before = sums(read(store))
     one.merge()
-    store.write_ledger([document])
+    store.ledger.write([document])
     one.let_go()
 
     assert sums(read(store)) == before
@@ -440,14 +440,14 @@ def test_an_emitter_on_partitions_of_two_workers_is_kept(store: Store) -> None:
     other.let_go()
 
     assert sums(read(store)) == before
-    assert len(list(store.scan_ledger(document_id("g", ("app", "web"))))) == 2
+    assert len(list(store.ledger.scan(document_id("g", ("app", "web"))))) == 2
 
 
 def test_a_merge_that_was_killed_right_behind_its_claim_stands_in_nobodys_way(store: Store) -> None:
     """The hour's document says nothing yet; its windows are read, and added to, as ever."""
     one = Partition(store)
     record = one.window(HOUR, INDEXED)
-    store.claim(hour_id("g", "t", 0, EPOCH, HOUR), "somebody")
+    store.ledger.claim(hour_id("g", "t", 0, EPOCH, HOUR), "somebody")
     counted = one.settle(record, [INDEXED])
     window = read_window(store, "g", "t", 0, EPOCH.hex(), HOUR)
 

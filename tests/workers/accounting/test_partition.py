@@ -51,7 +51,7 @@ def settle(ledger: PartitionLedger, offset: int, record: Record, outcomes: list[
 
 
 def outcomes_of(store: Store) -> dict[str | None, tuple[int, int, int, int]]:
-    body = store.read_ledger([WINDOW_ID])[WINDOW_ID].body
+    body = store.ledger.read([WINDOW_ID])[WINDOW_ID].body
     return {
         row["emitter"]: (row["indexed"], row["duplicate"], row["filtered"], row["dead_lettered"])
         for row in body["outcomes"]
@@ -66,7 +66,7 @@ def test_outcomes_are_counted_by_emitter(store: Store) -> None:
 
     assert offset == 1
     assert outcomes_of(store) == {None: (1, 0, 0, 1), "emitter-1": (1, 1, 0, 0)}
-    assert store.read_ledger([WINDOW_ID])[WINDOW_ID].body["numbers"] == [[1, 4]]
+    assert store.ledger.read([WINDOW_ID])[WINDOW_ID].body["numbers"] == [[1, 4]]
 
 
 def test_the_next_owner_goes_on_where_the_position_is(store: Store) -> None:
@@ -89,10 +89,10 @@ def test_a_window_written_ahead_of_the_position_is_not_counted_twice(store: Stor
     first = claimed(store)
     settle(first, 0, data(1, 3))
     first.flush()
-    position = store.read_ledger([POSITION_ID])[POSITION_ID]
+    position = store.ledger.read([POSITION_ID])[POSITION_ID]
     settle(first, 1, data(4, 3))
     first.flush()
-    store.write_ledger([position])
+    store.ledger.write([position])
     second = claimed(store, "two")
     resumed_at = second.next_offset
     settle(second, 1, data(4, 3))
@@ -113,7 +113,7 @@ def test_a_repeated_record_has_no_outcome(store: Store) -> None:
     assert settled
     assert not repeated
     assert outcomes_of(store) == {None: (3, 0, 0, 0)}
-    assert store.read_ledger([POSITION_ID])[POSITION_ID].body["next_offset"] == 2
+    assert store.ledger.read([POSITION_ID])[POSITION_ID].body["next_offset"] == 2
 
 
 def test_a_marker_closes_its_window_and_a_repeat_after_it_is_still_known(store: Store) -> None:
@@ -126,7 +126,7 @@ def test_a_marker_closes_its_window_and_a_repeat_after_it_is_still_known(store: 
     ledger.flush()
     repeated = settle(ledger, 3, data(1, 3))
     ledger.flush()
-    body = store.read_ledger([WINDOW_ID])[WINDOW_ID].body
+    body = store.ledger.read([WINDOW_ID])[WINDOW_ID].body
 
     assert body["closed"]
     assert body["voids"] == [[9, 9]]
@@ -154,7 +154,7 @@ def test_a_zombie_writes_nothing_over_its_successor(store: Store) -> None:
     assert caught.value.numbers["partition"] == 3
     assert caught.value.numbers["owner"] == "two"
     assert outcomes_of(store) == {None: (6, 0, 0, 0)}
-    assert store.read_ledger([POSITION_ID])[POSITION_ID].body["next_offset"] == 2
+    assert store.ledger.read([POSITION_ID])[POSITION_ID].body["next_offset"] == 2
 
 
 def test_expired_offsets_are_noted_and_passed_over(store: Store) -> None:
@@ -162,7 +162,7 @@ def test_expired_offsets_are_noted_and_passed_over(store: Store) -> None:
     ledger = claimed(store)
     ledger.expire(0, 41)
     offset = ledger.flush()
-    body = store.read_ledger([POSITION_ID])[POSITION_ID].body
+    body = store.ledger.read([POSITION_ID])[POSITION_ID].body
 
     assert offset == 42
     assert body["expired"] == [[0, 41]]
@@ -191,12 +191,12 @@ def test_a_queue_that_goes_back_again_and_again_is_remembered_to_a_limit(
     for offset in range(4):
         settle(ledger, offset, data(offset + 1, 1))
     ledger.flush()
-    old = store.read_ledger([WINDOW_ID])
+    old = store.ledger.read([WINDOW_ID])
     for offset in (3, 1, 2, 2):
         ledger.rewind(offset)
     ledger.flush()
-    store.write_ledger(list(old.values()))
-    body = store.read_ledger([POSITION_ID])[POSITION_ID].body
+    store.ledger.write(list(old.values()))
+    body = store.ledger.read([POSITION_ID])[POSITION_ID].body
     after = claimed(store, "two")
     after.load([data(9, 1)])
     written = after.document("x", {})
@@ -217,10 +217,10 @@ def test_what_the_queue_lost_is_kept_of_so_many_processes_and_until_it_is_carrie
             settle(ledger, offset, Record(Kind.DATA, epoch, first, 1, WINDOW, [batch(1)]))
             ledger.expire(offset + 1, offset + 1)
     ledger.flush()
-    kept = store.read_ledger([POSITION_ID])[POSITION_ID].body
+    kept = store.ledger.read([POSITION_ID])[POSITION_ID].body
     ledger.forget_lost({("02" * 16, 3): 5, ("03" * 16, 3): 4, ("02" * 16, 4): 9})
     ledger.flush()
-    left = store.read_ledger([POSITION_ID])[POSITION_ID].body
+    left = store.ledger.read([POSITION_ID])[POSITION_ID].body
 
     assert (kept["lost"], kept["lost_before"]) == ({"02" * 16: [[2, 4]], "03" * 16: [[2, 4]]}, 3)
     assert (left["lost"], left["lost_before"]) == ({"03" * 16: [[2, 4]]}, 6)

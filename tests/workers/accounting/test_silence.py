@@ -75,7 +75,7 @@ def work_off(settings: Settings, queue: Queue, store: Store) -> None:
 
 
 def positions(store: Store) -> list[int]:
-    return [document.body.get("next_offset") or 0 for document in store.scan_ledger("position:")]
+    return [document.body.get("next_offset") or 0 for document in store.ledger.scan("position:")]
 
 
 def test_silence_is_what_workers_could_hear_over_partitions_and_restarts(

@@ -160,7 +160,7 @@ def test_windows_that_closed_before_a_restart_are_asked_for_behind_it(store: Sto
     second = claimed(store)
     waiting = [window for _, window in second.closed_lately]
     StoreAuditor(store=store, group="g", clock=lambda: NOW_US).audit_some([second])
-    differences = [one.id.rsplit(":", 1)[1] for one in store.scan_ledger("store_difference:")]
+    differences = [one.id.rsplit(":", 1)[1] for one in store.ledger.scan("store_difference:")]
 
     assert asked == 1
     assert waiting == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
@@ -203,7 +203,7 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     assert delete(1) == 0
     assert delete(2) == 3
     assert delete(2) == 0
-    assert sorted(document.id.partition(":")[0] for document in store.scan_ledger("")) == [
+    assert sorted(document.id.partition(":")[0] for document in store.ledger.scan("")) == [
         "carried",
         "emitter",
         "hearing",
@@ -231,7 +231,7 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
         return ledger
 
     def kept(prefix: str) -> list[tuple[str, list[str]]]:
-        rows = [(document.id.split(":")[2], document.body["sources"]) for document in store.scan_ledger(prefix)]
+        rows = [(document.id.split(":")[2], document.body["sources"]) for document in store.ledger.scan(prefix)]
         return sorted((topic, [row["hostname"] for row in found]) for topic, found in rows if found)
 
     heard("gone", 0, "old")
@@ -249,7 +249,7 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
 
     assert kept("sources:g:") == [("gone", ["others"]), ("late", ["new"]), ("t", ["old"])]
     assert ledger.sources.count == 1
-    assert sorted(document.id for document in store.scan_ledger("hearing:")) == [
+    assert sorted(document.id for document in store.ledger.scan("hearing:")) == [
         "hearing:g:gone:1",
         "hearing:g:late:0",
         "hearing:g:t:0",
@@ -260,11 +260,11 @@ def test_replays_begun_long_ago_are_forgotten(store: Store) -> None:
     """Done, or stopped and never gone on with; one that has just been claimed is about to begin."""
     limits = AccountingSettings(retention_days=2)
     for name, begun_us in (("old", NOW_US - 3 * DAY_US), ("new", NOW_US - DAY_US)):
-        one = store.claim(f"replay:g:{name}", "me")
-        store.write_ledger([LedgerDocument(one.id, one.generation, {"owner": "me", "begun_us": begun_us})])
-    store.claim("replay:g:claimed", "me")
-    store.claim("replay:other:old", "me")
+        one = store.ledger.claim(f"replay:g:{name}", "me")
+        store.ledger.write([LedgerDocument(one.id, one.generation, {"owner": "me", "begun_us": begun_us})])
+    store.ledger.claim("replay:g:claimed", "me")
+    store.ledger.claim("replay:other:old", "me")
     deleted = delete_old_books(store, group="g", owner="me", settings=limits, ledgers=[], now_us=NOW_US, books=None)
 
     assert deleted == 1
-    assert [one.id for one in store.scan_ledger("replay:")] == ["replay:g:claimed", "replay:g:new", "replay:other:old"]
+    assert [one.id for one in store.ledger.scan("replay:")] == ["replay:g:claimed", "replay:g:new", "replay:other:old"]

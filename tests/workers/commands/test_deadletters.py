@@ -26,7 +26,7 @@ def kept(tmp_path: Path) -> Path:
     place = {"partition": 3, "offset": 7, "key": "web", "source_address": "192.0.2.7"}
     with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
         store.prepare()
-        store.put_dead_letters(
+        store.dead_letters.put(
             [
                 DeadLetter(
                     f"l{at}",
@@ -105,7 +105,7 @@ def test_doctor_warns_of_dead_letters_and_names_the_newest(kept: Path, capsys: p
 # --- show, export, drop, retry ------------------------------------------------------------------------------------
 def left_in(folder: Path) -> list[str]:
     with closing(open_store(StoreSettings(url=f"sqlite:///{folder}/store"))) as store:
-        return [letter.id for letter in store.dead_letters(size=100)]
+        return [letter.id for letter in store.dead_letters.page(size=100)]
 
 
 def run(kept: Path, *words: str) -> int:
@@ -165,7 +165,7 @@ def test_export_gives_events_that_a_door_takes(kept: Path, capfd: pytest.Capture
     """An event as it was sent, on one line; text and bytes that are none, inside of one. Nothing is removed."""
     with closing(open_store(StoreSettings(url=f"sqlite:///{kept}/store"))) as store:
         body = {"reason": "store_refused", "error": "too long"}
-        store.put_dead_letters([DeadLetter("l3", NOON_US, "store_refused", body, b'{"a":\n "b\\n"}\r\n')])
+        store.dead_letters.put([DeadLetter("l3", NOON_US, "store_refused", body, b'{"a":\n "b\\n"}\r\n')])
     run(kept, "export")
     events = capfd.readouterr()
     run(kept, "export", "--refused")
@@ -203,8 +203,8 @@ def test_retry_says_what_became_of_them(kept: Path, capfd: pytest.CaptureFixture
     """Status 1 while some are left, with the reason in words; refused bodies are none of its business."""
     with closing(open_store(StoreSettings(url=f"sqlite:///{kept}/store"))) as store:
         body = {"reason": "event_unfit", "error": "x", "topic_id": "t", "partition": 0, "offset": 5}
-        store.delete_dead_letters(LetterFilter(ids=("l0",)))
-        store.put_dead_letters([DeadLetter("l4", NOON_US, "event_unfit", body, b"{}")])
+        store.dead_letters.delete(LetterFilter(ids=("l0",)))
+        store.dead_letters.put([DeadLetter("l4", NOON_US, "event_unfit", body, b"{}")])
     words = run(kept, "retry")
     said = capfd.readouterr().out
     as_json = run(kept, "retry", "--json")

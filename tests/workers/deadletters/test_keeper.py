@@ -36,7 +36,7 @@ def letters(ids: str, reason: str = "event_unfit", *, size_bytes: int = 10, age_
 
 
 def ids_in(store: Store) -> str:
-    return "".join(sorted(letter.id for letter in store.dead_letters(size=100)))
+    return "".join(sorted(letter.id for letter in store.dead_letters.page(size=100)))
 
 
 def kept_in_background(room: LetterRoom, some: list[DeadLetter]) -> threading.Thread:
@@ -55,7 +55,7 @@ def test_a_full_store_makes_the_worker_wait_and_drops_nothing(
     until(lambda: "the store holds 3 dead letters of 30 bytes" in caplog.text.lower())
     paused = registry.get("logweir_worker_paused").labels("dead_letters_full")
     before, was_paused = ids_in(store), paused._value.get()
-    store.delete_dead_letters(LetterFilter(ids=("a", "b")))
+    store.dead_letters.delete(LetterFilter(ids=("a", "b")))
     waiting.join(15)
 
     assert (before, was_paused) == ("abc", 1)
@@ -95,7 +95,7 @@ def test_what_is_past_its_retention_is_deleted_and_counted(store: Store, monkeyp
     deleted = registry.get("logweir_worker_dead_letters_deleted_total").labels("event_unfit", "retention")
     before = deleted._value.get()
     for some in (letters("abcde", age_days=11), letters("f", age_days=9), letters("pq", REFUSED, age_days=3)):
-        store.put_dead_letters(some)
+        store.dead_letters.put(some)
     settings = StoreSettings(dead_letters_retention_days=10, refused_bodies_retention_days=2)
     for room in (LetterRoom(store, settings), LetterRoom(store, settings)):
         room.expire(now_us())
@@ -125,7 +125,7 @@ def test_a_running_worker_waits_at_the_limit_and_loses_nothing(
     with running_worker(settings, queue, store):
         door.write(batch(*[b'{"bad' for _ in range(6)], b'{"summary":"good"}', id=b"\x01" * 16))
         door.write(batch(b'{"summary":"behind"}', id=b"\x02" * 16))
-        until(lambda: len(store.dead_letters(size=9)) == 4)
+        until(lambda: len(store.dead_letters.page(size=9)) == 4)
         cli.main(["doctor", "--json", *command])
         rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
         at_limit = read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
@@ -139,7 +139,7 @@ def test_a_running_worker_waits_at_the_limit_and_loses_nothing(
     assert finding["state"] == "fault"
     assert "holds 4 dead letters of 20 bytes; it may hold 4" in finding["found"]
     assert (row.outcomes["indexed"], row.outcomes["dead_lettered"]) == (2, 6)
-    assert len(store.dead_letters(size=9)) == 2
+    assert len(store.dead_letters.page(size=9)) == 2
     assert store.search(parse("good OR behind"), size=0).total == 2
     queue.close()
     store.close()

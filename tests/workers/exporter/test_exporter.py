@@ -327,12 +327,12 @@ def test_what_was_read_last_stays_while_the_queue_is_away(settings: Settings, qu
 
 def test_only_the_worst_emitters_have_a_series(settings: Settings, queue: Queue, store: Store) -> None:
     """Of 1,000 emitters with losses three are named, the others are one sum."""
-    claimed = store.claim("position:logweir:" + queue.topic_id() + ":0", "test")
+    claimed = store.ledger.claim("position:logweir:" + queue.topic_id() + ":0", "test")
     documents = [
         _losing(settings.worker.group, queue.topic_id(), number, claimed.generation)
         for number in range(1, EMITTERS + 1)
     ]
-    store.write_ledger(documents)
+    store.ledger.write(documents)
     exporter = Exporter(settings, store=store, queue=queue, clock=clock.now_us)
     exporter.refresh()
     found = figures(exporter)

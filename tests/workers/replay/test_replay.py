@@ -8,7 +8,8 @@ import random
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class World:
         with running_worker(self.settings, self.queue, self.store):
             until(
                 lambda: (
-                    (found := self.store.read_ledger([id])) != {}
+                    (found := self.store.ledger.read([id])) != {}
                     and found[id].body.get("next_offset") == self.queue.offsets(0)[1]
                 )
             )
@@ -117,7 +118,7 @@ class World:
         return {name: count for name, count in books.row.outcomes.items() if count}
 
     def letters(self) -> int:
-        return sum(held.letters for held in self.store.count_dead_letters().values())
+        return sum(held.letters for held in self.store.dead_letters.count().values())
 
     def assert_agreed(self) -> None:
         """The third witness: the store has as many documents as the books say are indexed, letters likewise."""
@@ -202,7 +203,7 @@ def test_a_difference_that_the_auditor_found_is_gone_once_the_store_is_mended(wo
     ledger = PartitionLedger.claim(
         store=world.store, group="logweir", topic_id=world.queue.topic_id(), partition=0, owner="test"
     )
-    (window,) = world.store.scan_ledger("window:logweir:")
+    (window,) = world.store.ledger.scan("window:logweir:")
     ledger.closed_lately.append((window.id, window.body["window"]))
     later_us = clock.now_us() + 600_000_000
     StoreAuditor(store=world.store, group="logweir", clock=lambda: later_us).audit_some([ledger])
@@ -212,7 +213,7 @@ def test_a_difference_that_the_auditor_found_is_gone_once_the_store_is_mended(wo
     world.replay()
 
     assert (before.imbalance, still.imbalance) == (2, 2)
-    assert world.store.read_ledger([place])[place].body["next_offset"] == 2
+    assert world.store.ledger.read([place])[place].body["next_offset"] == 2
     world.assert_agreed()
 
 
@@ -328,7 +329,7 @@ def test_an_event_that_becomes_unfit_is_a_dead_letter_and_comes_back_when_mended
         patched.setattr(documents, "normalise", broken)
         world.replay(reprocess=True)
         world.assert_agreed()
-        (letter,) = world.store.dead_letters(size=9)
+        (letter,) = world.store.dead_letters.page(size=9)
         assert len(world.stored()) == 6
     world.replay(reprocess=True)
 
@@ -348,7 +349,7 @@ def test_replays_and_retries_of_one_event_are_lines_from_what_it_was(
         world.work_off()
     world.assert_agreed()
     retrier = Retrier(settings=world.settings, store=world.store, queue=world.queue)
-    retrier.retry(world.store.dead_letters(size=9))
+    retrier.retry(world.store.dead_letters.page(size=9))
     retrier.close()
     world.assert_agreed()
     world.filter("noise")
@@ -541,33 +542,33 @@ class Mortal:
     """A store that dies at its n-th write: before it, or after it was done but not answered."""
 
     def __init__(self, store: Store, writes: int, *, after: bool) -> None:
-        self._store = store
         self._left = writes
         self._after = after
+        self._store = _MortalPart(store, self._write, {"index", "replace", "delete"})
+        self.ledger = _MortalPart(store.ledger, self._write, {"claim", "write", "delete"})
+        self.dead_letters = _MortalPart(store.dead_letters, self._write, {"put", "delete"})
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(self._store, name)
-        if name not in (
-            "index",
-            "replace",
-            "delete",
-            "claim",
-            "write_ledger",
-            "put_dead_letters",
-            "delete_dead_letters",
-        ):
-            return real
+        return getattr(self._store, name)
 
-        def write(*arguments: Any, **options: Any) -> Any:
-            self._left -= 1
-            if self._left < 0 and not self._after:
-                raise Killed
-            result = real(*arguments, **options)
-            if self._left < 0:
-                raise Killed
-            return result
+    def _write(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        self._left -= 1
+        if self._left < 0 and not self._after:
+            raise Killed
+        result = call(*arguments, **options)
+        if self._left < 0:
+            raise Killed
+        return result
 
-        return write
+
+class _MortalPart:
+    def __init__(self, part: object, write: Callable[..., Any], names: set[str]) -> None:
+        self._part, self._write, self._names = part, write, names
+        assert all(hasattr(part, name) for name in names)
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._part, name)
+        return partial(self._write, call) if name in self._names else call
 
 
 def mixed(world: World) -> None:
@@ -773,7 +774,7 @@ def test_a_replay_beside_a_working_worker_changes_no_count(world: World) -> None
             if number % 4 == 0:
                 world.replay(reprocess=True, words=(str(number),))
         id = position_id("logweir", world.queue.topic_id(), 0)
-        until(lambda: world.store.read_ledger([id])[id].body["next_offset"] == 24)
+        until(lambda: world.store.ledger.read([id])[id].body["next_offset"] == 24)
     accepted = [Accepted("app", None, 480, 0)]
     world.door.write_as(Kind.MARKER, Marker(accepted, []), first=1, count=480)
     world.work_off()

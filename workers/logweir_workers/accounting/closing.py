@@ -67,7 +67,7 @@ def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closi
 
 def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[str, int]:
     """How many numbers have come in each, as ``Closing`` has it; of one with a part in an earlier topic, only here."""
-    found = store.scan_ledger(f"window:{group}:{ledger.topic_id}:{ledger.partition}:{epoch}:")
+    found = store.ledger.scan(f"window:{group}:{ledger.topic_id}:{ledger.partition}:{epoch}:")
     return {
         window_key(ledger.topic_id, document.body["window"]): len(Intervals(document.body["numbers"]))
         for document in found

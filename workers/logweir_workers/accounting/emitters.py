@@ -79,10 +79,10 @@ class EmitterLedger:
         }
         if not absent:
             return
-        stored = self._store.read_ledger(list(absent.values()))
+        stored = self._store.ledger.read(list(absent.values()))
         before = {emitter: self._names_before(emitter) for emitter, id in absent.items() if id not in stored}
         ids = [id for names in before.values() for id in names]
-        stored_before = self._store.read_ledger(ids) if ids else {}
+        stored_before = self._store.ledger.read(ids) if ids else {}
         for emitter, id in absent.items():
             if id in stored:
                 body = stored[id].body

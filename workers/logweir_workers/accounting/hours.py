@@ -82,7 +82,7 @@ class HourMerger:
         self, topic_id: str, ledger: PartitionLedger, before: int, in_parts: Collection[WindowOf]
     ) -> Iterator[tuple[_Place, str]]:
         prefix = f"window:{self._group}:"
-        for document in self._store.scan_ledger(f"{prefix}{topic_id}:{ledger.partition}:"):
+        for document in self._store.ledger.scan(f"{prefix}{topic_id}:{ledger.partition}:"):
             _, partition, epoch, minute = window_place(document.id, prefix)
             if minute // HOUR_WINDOWS >= before or not document.body["closed"]:
                 continue
@@ -96,10 +96,12 @@ class HourMerger:
     def _merge(self, place: _Place, ids: list[str]) -> int:
         topic_id, partition, epoch, at = place
         first = at * HOUR_WINDOWS
-        found = self._store.read_ledger(ids)
+        found = self._store.ledger.read(ids)
         if not found:
             return 0  # Whoever had the partition before has merged them since.
-        claimed = self._store.claim(hour_id(self._group, topic_id, partition, bytes.fromhex(epoch), first), self._owner)
+        claimed = self._store.ledger.claim(
+            hour_id(self._group, topic_id, partition, bytes.fromhex(epoch), first), self._owner
+        )
         hour = hours.of_document(claimed, ingest_epoch=epoch, window=first)
         merged: list[LedgerDocument] = []
         for document in found.values():
@@ -111,11 +113,11 @@ class HourMerger:
             merged.append(document)
         body = {"owner": self._owner, "partition": partition, **hours.as_body(hour)}
         try:
-            self._store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
+            self._store.ledger.write([LedgerDocument(claimed.id, claimed.generation, body)])
         except LogweirError as error:
             if error.problem is not CLAIM_LOST:
                 raise
             log.info("Another worker merges the windows of partition %d.", partition)
             return 0
-        self._store.delete_ledger(merged)
+        self._store.ledger.delete(merged)
         return len(merged)

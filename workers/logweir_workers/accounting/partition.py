@@ -182,12 +182,12 @@ class PartitionLedger:
         settings: AccountingSettings = AccountingSettings(),  # noqa: B008 - it is frozen
     ) -> PartitionLedger:
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
-        claimed = store.claim(position_id(group, topic_id, partition), owner)
+        claimed = store.ledger.claim(position_id(group, topic_id, partition), owner)
         before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
         if claimed.body.get("next_offset") is None:
             claimed = replace(claimed, body={**claimed.body, **inherited(before, partition)})
         id = hearing_id(group, topic_id, partition)
-        found = store.read_ledger([id]).get(id)
+        found = store.ledger.read([id]).get(id)
         return cls(
             store=store,
             group=group,
@@ -237,7 +237,7 @@ class PartitionLedger:
         if not absent:
             return
         hours = {id: self._hour_id(wanted[id]) for id in absent}
-        stored = self._store.read_ledger([*absent, *set(hours.values())])
+        stored = self._store.ledger.read([*absent, *set(hours.values())])
         for id in absent:
             record = wanted[id]
             hour = stored.get(hours[id])
@@ -338,7 +338,7 @@ class PartitionLedger:
         windows = [window for window in self._windows.values() if window.dirty]
         emitters = self.emitters.touched()
         # The position last: a crash in between leaves it behind the others, which know what they have counted.
-        self._store.write_ledger(
+        self._store.ledger.write(
             [
                 *(self.document(window.id, window.as_body()) for window in windows),
                 *(self.document(state.id, state.as_body()) for state in emitters),
@@ -363,7 +363,7 @@ class PartitionLedger:
     def _write_hearing(self) -> None:
         """Say up to when the queue is worked off, although nothing has come."""
         if self._hearing.dirty:
-            self._store.write_ledger(self._hearing_documents())
+            self._store.ledger.write(self._hearing_documents())
             self._hearing.dirty = False
 
     def _hearing_documents(self) -> list[LedgerDocument]:

@@ -82,7 +82,7 @@ def delete_old_books(
     by_partition = {ledger.partition: ledger for ledger in ledgers}
     others = chain(_of_topics_gone(store, group, by_partition, before_us), _replays(store, group, before_us))
     for documents in _chunks(others, _OTHERS_AT_ONCE):
-        store.delete_ledger(documents)
+        store.ledger.delete(documents)
         deleted += len(documents)
     if not ledgers or books is None:
         return deleted
@@ -101,14 +101,14 @@ def _has_old(store: Store, group: str, before_us: int) -> bool:
     before = before_us // WINDOW_US
     for kind in ("window", "hour"):
         prefix = f"{kind}:{group}:"
-        for document in store.scan_ledger(prefix):
+        for document in store.ledger.scan(prefix):
             if document.body.get("window", before) < before:
                 return True
-    if any(document.body.get("taken") for document in store.scan_ledger(f"carried:{group}:")):
+    if any(document.body.get("taken") for document in store.ledger.scan(f"carried:{group}:")):
         return True
-    if any(one.body["last_us"] < before_us for one in store.scan_ledger(f"emitter:{group}:")):
+    if any(one.body["last_us"] < before_us for one in store.ledger.scan(f"emitter:{group}:")):
         return True
-    found = (one.body.get("window", before) for one in store.scan_ledger(f"correction:{group}:"))
+    found = (one.body.get("window", before) for one in store.ledger.scan(f"correction:{group}:"))
     return any(window < before for window in found)
 
 
@@ -119,7 +119,7 @@ def _carry(
     first = next(portions, None)
     if first is None and not known.taken:
         return 0
-    claimed = store.claim(carried_id(group, partition), owner)
+    claimed = store.ledger.claim(carried_id(group, partition), owner)
     total = Carried.from_body(claimed.body, partition)
     if total.step[partition] != known.step.get(partition, 0):
         return 0  # Another worker was here since the books were read.
@@ -129,7 +129,7 @@ def _carry(
         total.before = max(total.before, before)
         total.step[partition] += 1
         body = {"owner": owner, **total.as_body(partition)}
-        store.write_ledger([LedgerDocument(claimed.id, claimed.generation, body)])
+        store.ledger.write([LedgerDocument(claimed.id, claimed.generation, body)])
 
     try:
         if total.taken:
@@ -151,7 +151,7 @@ def _carry(
 
 
 def _delete(store: Store, taken: dict[str, int]) -> int:
-    store.delete_ledger([LedgerDocument(id, generation, {}) for id, generation in taken.items()])
+    store.ledger.delete([LedgerDocument(id, generation, {}) for id, generation in taken.items()])
     return len(taken)
 
 
@@ -247,7 +247,7 @@ class _Old:
     def _of_windows(
         self, ledger: PartitionLedger, windows: list[WindowBooks], corrections: dict[_Place, list[LedgerDocument]]
     ) -> Carried | None:
-        documents = self.store.read_ledger([id for one in windows for id in _ids(one)])
+        documents = self.store.ledger.read([id for one in windows for id in _ids(one)])
         portion = Carried()
         for one in windows:
             found = [documents[id] for id in _ids(one) if id in documents]
@@ -267,7 +267,7 @@ class _Old:
         for stream in {one.stream for one in windows}:
             self._add_between(portion, stream, [one for one in windows if one.stream == stream])
         differences = [id for one in windows for id in self._ids_of_minutes("store_difference", one)]
-        documents |= self.store.read_ledger(differences)
+        documents |= self.store.ledger.read(differences)
         portion.taken |= {id: document.generation for id, document in documents.items()}
         return portion
 
@@ -275,7 +275,7 @@ class _Old:
         """Windows that are in one of these hours, and still there because whoever merged them was killed."""
         merged = [one for one in windows if one.window.minutes]
         hour_of = {id: one.window for one in merged for id in self._ids_of_minutes("window", one)}
-        found = self.store.read_ledger(hour_of)
+        found = self.store.ledger.read(hour_of)
         return {id: document for id, document in found.items() if has(hour_of[id], Window.from_body(id, document.body))}
 
     def _ids_of_minutes(self, kind: str, one: WindowBooks) -> list[str]:
@@ -320,7 +320,7 @@ class _Old:
     def _corrections(self, partition: int) -> dict[_Place, list[LedgerDocument]]:
         """Their documents, by the window that they speak of."""
         found: dict[_Place, list[LedgerDocument]] = defaultdict(list)
-        for document in self.store.scan_ledger(f"correction:{self.group}:"):
+        for document in self.store.ledger.scan(f"correction:{self.group}:"):
             body = document.body
             # One that is only claimed so far has nothing in it yet.
             is_ours = body.get("partition") == partition and document.id not in self.books.carried.taken
@@ -345,7 +345,7 @@ class _Old:
         What is lost of it shows in all its documents together: only who has all of its partitions can say.
         """
         documents: dict[Emitter, list[LedgerDocument]] = defaultdict(list)
-        for document in self.store.scan_ledger(f"emitter:{self.group}:"):
+        for document in self.store.ledger.scan(f"emitter:{self.group}:"):
             if document.id not in self.books.carried.taken:
                 documents[document.body["key"], document.body["emitter"]].append(document)
         found = []
@@ -394,13 +394,13 @@ class _Old:
         old = Counter(one.stream for one in self._windows())
         gone = []
         prefix = f"closing:{self.group}:"
-        for document in self.store.scan_ledger(prefix):
+        for document in self.store.ledger.scan(prefix):
             number, epoch = document.id.removeprefix(prefix).split(":")
             is_old = document.body.get("at_us", 0) < self.before_us
             if is_old and int(number) == partition and self.books.held[epoch, partition] <= old[epoch, partition]:
                 gone.append(document)
         if gone:
-            self.store.delete_ledger(gone)
+            self.store.ledger.delete(gone)
         return len(gone)
 
 
@@ -439,7 +439,7 @@ def _of_topics_gone(
 ) -> Iterator[LedgerDocument]:
     """Sources, and minutes heard, of topics that nobody has read since then."""
     for prefix in (sources_prefix(group), hearing_prefix(group)):
-        for document in store.scan_ledger(prefix):
+        for document in store.ledger.scan(prefix):
             ledger = ledgers.get(document.body["partition"])
             is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
             if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
@@ -448,7 +448,7 @@ def _of_topics_gone(
 
 def _replays(store: Store, group: str, before_us: int) -> Iterator[LedgerDocument]:
     """Replays begun before then: done, or stopped and never gone on with."""
-    for document in store.scan_ledger(f"replay:{group}:"):
+    for document in store.ledger.scan(f"replay:{group}:"):
         # One that is only claimed so far is about to begin.
         if document.body.get("begun_us", before_us) < before_us:
             yield document

@@ -40,7 +40,7 @@ class SourceLedger:
         absent = {bucket for source in new if (bucket := bucket_of(bounded(source))) not in self._buckets}
         if not absent:
             return
-        stored = self._store.read_ledger([self._id(bucket) for bucket in absent])
+        stored = self._store.ledger.read([self._id(bucket) for bucket in absent])
         for bucket in absent:
             found = stored.get(self._id(bucket))
             self._keep(bucket, found.body["sources"] if found else ())
@@ -112,7 +112,7 @@ class SourceLedger:
         return len(old)
 
     def _load_all(self) -> None:
-        for document in self._store.scan_ledger(self._prefix):
+        for document in self._store.ledger.scan(self._prefix):
             bucket = int(document.id.removeprefix(self._prefix))
             if bucket not in self._buckets:
                 self._keep(bucket, document.body["sources"])

@@ -61,7 +61,7 @@ class StoreAuditor:
         difference = LedgerDocument(id.replace("window:", "store_difference:", 1), ledger.generation, {})
         registry.get("logweir_worker_windows_audited_total").inc()
         if stored == expected:
-            self._store.delete_ledger([difference])
+            self._store.ledger.delete([difference])
             return
         log.error(
             "The store has %d documents of window %d of process %s on partition %d, the ledger says %d were indexed."
@@ -75,7 +75,7 @@ class StoreAuditor:
             extra={"window": window.window, "ingest_epoch": window.ingest_epoch, "partition": ledger.partition},
         )
         body = {"kind": "store_difference", "stored": stored, "indexed": expected, "at_us": self._clock()}
-        self._store.write_ledger([ledger.document(difference.id, body)])
+        self._store.ledger.write([ledger.document(difference.id, body)])
 
 
 def _has_closed(ledger: PartitionLedger, before: int) -> bool:
@@ -91,7 +91,7 @@ def recheck_differences(store: Store, group: str) -> int:
     store.refresh()
     mended = []
     prefix = f"store_difference:{group}:"
-    for difference in store.scan_ledger(prefix):
+    for difference in store.ledger.scan(prefix):
         place = window_place(difference.id, prefix)
         window = read_window(store, group, *place)
         if window is None:
@@ -99,7 +99,7 @@ def recheck_differences(store: Store, group: str) -> int:
         stored, expected = count_documents(store, group, place[1], window)
         if stored == expected:
             mended.append(difference)
-    store.delete_ledger(mended)
+    store.ledger.delete(mended)
     return len(mended)
 
 

@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 # --- looking at them ----------------------------------------------------------------------------------------------
 def _list(arguments: argparse.Namespace, _settings: Settings, store: Store) -> int:
     wanted = _wanted(arguments, (*OF_EVENTS, REFUSED))
-    counts = store.count_dead_letters(wanted)
+    counts = store.dead_letters.count(wanted)
     total = sum(held.letters for held in counts.values())
     if arguments.count:
         _print_counts(counts, as_json=arguments.json)
@@ -116,7 +116,7 @@ def _print_counts(counts: dict[str, Held], *, as_json: bool) -> None:
 
 
 def _show(arguments: argparse.Namespace, _settings: Settings, store: Store) -> int:
-    found = store.dead_letters(size=1, wanted=LetterFilter(ids=(arguments.id,)))
+    found = store.dead_letters.page(size=1, wanted=LetterFilter(ids=(arguments.id,)))
     if not found:
         raise LogweirError(LETTER_UNKNOWN, id=arguments.id)
     if arguments.raw:
@@ -146,7 +146,7 @@ def _export(arguments: argparse.Namespace, settings: Settings, store: Store) -> 
 # --- doing something about them -----------------------------------------------------------------------------------
 def _retry(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
     wanted = _wanted(arguments, OF_EVENTS)
-    total = sum(held.letters for held in store.count_dead_letters(wanted).values())
+    total = sum(held.letters for held in store.dead_letters.count(wanted).values())
     counts: Counter[Result] = Counter()
     failed: Tried | None = None
     with closing(open_queue(settings.queue)) as queue, _progress() as progress:
@@ -189,7 +189,7 @@ def _print_tried(counts: Counter[Result], failed: Tried | None) -> None:
 
 def _drop(arguments: argparse.Namespace, _settings: Settings, store: Store) -> int:
     wanted = _wanted(arguments, OF_EVENTS)
-    counts = store.count_dead_letters(wanted)
+    counts = store.dead_letters.count(wanted)
     total = sum(held.letters for held in counts.values())
     listed = ", ".join(f"{held.letters} {reason}" for reason, held in sorted(counts.items()))
     if total and not arguments.yes and not _agreed(f"Drop {total} for good ({listed})?"):
@@ -200,7 +200,7 @@ def _drop(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
         bar = progress.add_task("dropping", total=total)
         # No more than was agreed to, should others have come since: the oldest go first.
         while left := total - dropped.total():
-            gone = store.delete_dead_letters(wanted, letters_max=min(left, _DROPPED_AT_ONCE))
+            gone = store.dead_letters.delete(wanted, letters_max=min(left, _DROPPED_AT_ONCE))
             if not gone:
                 break
             dropped.update(gone)

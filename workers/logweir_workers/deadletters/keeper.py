@@ -46,11 +46,11 @@ class LetterRoom:
         waiting = [letter for letter in letters if letter.reason != REFUSED]
         while waiting:
             taken = self._with_room(waiting, stopping)
-            until_it_answers(lambda: self._store.put_dead_letters(taken), stopping)  # noqa: B023
+            until_it_answers(lambda: self._store.dead_letters.put(taken), stopping)  # noqa: B023
             del waiting[: len(taken)]
         refused = [letter for letter in letters if letter.reason == REFUSED]
         if refused:
-            until_it_answers(lambda: self._store.put_dead_letters(refused), stopping)
+            until_it_answers(lambda: self._store.dead_letters.put(refused), stopping)
             self._trim(refused, stopping)
 
     def expire(self, now_us: int) -> None:
@@ -66,7 +66,7 @@ class LetterRoom:
         ):
             wanted = LetterFilter(reasons=reasons, to_us=now_us - days * DAY_US)
             deadline = time.monotonic() + _EXPIRE_S_MAX
-            while deleted := self._store.delete_dead_letters(wanted, letters_max=_EXPIRED_AT_ONCE):
+            while deleted := self._store.dead_letters.delete(wanted, letters_max=_EXPIRED_AT_ONCE):
                 for reason, count in deleted.items():
                     log.warning("Deleted %d %s (%s) older than %d days.", count, what, reason, days)
                     registry.get("logweir_worker_dead_letters_deleted_total").labels(reason, "retention").inc(count)
@@ -96,7 +96,7 @@ class LetterRoom:
     def _measure(self, stopping: threading.Event) -> None:
         if time.monotonic() - self._measured < _MEASURE_S:
             return
-        self._held, self._refused = divided(until_it_answers(self._store.count_dead_letters, stopping))
+        self._held, self._refused = divided(until_it_answers(self._store.dead_letters.count, stopping))
         self._measured = time.monotonic()
 
     def _fitting(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
@@ -129,7 +129,7 @@ class LetterRoom:
             if self._refused.letters <= limits["letters_max"] and self._refused.size_bytes <= limits["size_bytes_max"]:
                 return
             self._measured = -_MEASURE_S
-        deleted = until_it_answers(lambda: self._store.trim_dead_letters(REFUSED, **limits), stopping)
+        deleted = until_it_answers(lambda: self._store.dead_letters.trim(REFUSED, **limits), stopping)
         registry.get("logweir_worker_dead_letters_deleted_total").labels(REFUSED, "limit").inc(deleted)
 
 

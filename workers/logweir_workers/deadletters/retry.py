@@ -90,7 +90,7 @@ class Retrier:
         tried += [self._queue_again(letter) for letter in records]
         removed = tuple(one.letter.id for one in tried if one.result in REMOVED)
         if removed:
-            self._store.delete_dead_letters(LetterFilter(ids=removed))
+            self._store.dead_letters.delete(LetterFilter(ids=removed))
         return tried
 
     def recheck(self) -> None:
@@ -127,7 +127,7 @@ class Retrier:
     def _positions(self, letters: Iterable[DeadLetter]) -> dict[tuple[str, int], int]:
         places = {(letter.body["topic_id"], letter.body["partition"]) for letter in letters}
         ids = {position_id(self._group, *place): place for place in places}
-        found = self._store.read_ledger(list(ids))
+        found = self._store.ledger.read(list(ids))
         return {ids[id]: document.body.get("next_offset") or 0 for id, document in found.items()}
 
     # --- events ----------------------------------------------------------------------------------------------------

@@ -208,6 +208,6 @@ def _expired(position: dict[str, Any]) -> int:
 
 
 def _dead_letters(store: Store) -> Iterator[Metric]:
-    held = {**{reason.value: Held(0, 0) for reason in DeadLetterReason}, **store.count_dead_letters()}
+    held = {**{reason.value: Held(0, 0) for reason in DeadLetterReason}, **store.dead_letters.count()}
     yield _family("logweir_dead_letters_held", {(reason,): one.letters for reason, one in held.items()})
     yield _family("logweir_dead_letters_held_bytes", {(reason,): one.size_bytes for reason, one in held.items()})

@@ -257,7 +257,7 @@ class Replayer:
         if not cases:
             return
         wanted = LetterFilter(ids=tuple(case.event.letter_id for case in cases))
-        page = until_it_answers(lambda: self._store.dead_letters(size=len(cases), wanted=wanted), self._stopping)
+        page = until_it_answers(lambda: self._store.dead_letters.page(size=len(cases), wanted=wanted), self._stopping)
         letters = {letter.id: letter.reason for letter in page}
         for case in cases:
             case.is_told = True
@@ -335,7 +335,7 @@ class Replayer:
         mended = [case for case in cases if case.was is Outcome.DEAD_LETTERED and not _is_dead(case.outcome)]
         if mended:
             letters = LetterFilter(ids=tuple(case.event.letter_id for case in mended))
-            until_it_answers(lambda: self._store.delete_dead_letters(letters), self._stopping)
+            until_it_answers(lambda: self._store.dead_letters.delete(letters), self._stopping)
         self._revise(cases)
 
     def _write(self, cases: list[_Case]) -> None:

@@ -263,7 +263,7 @@ class Replay:
         self._generation = 0
         self.is_resumed = self.has_other_rules = False
         if not self._dry_run:
-            claimed = self._store.claim(self._id, self._owner)
+            claimed = self._store.ledger.claim(self._id, self._owner)
             self._generation = claimed.generation
             body = claimed.body
             if body.get("topic_id") == topic_id and not body["is_done"] and not restart:
@@ -284,7 +284,7 @@ class Replay:
             raise LogweirError(PARTITION_UNKNOWN, topic=self._queue.topic, partition=wanted, partitions=count)
         progress = Progress(topic_id, self._clock(), {}, {}, selected=_as_json(selection), rules=self._rules)
         ids = {position_id(self._settings.worker.group, topic_id, partition): partition for partition in range(count)}
-        positions = self._store.read_ledger(list(ids))
+        positions = self._store.ledger.read(list(ids))
         for id, partition in ids.items():
             if wanted not in (None, partition) or id not in positions:
                 continue
@@ -467,7 +467,7 @@ class Replay:
             return
         document = LedgerDocument(self._id, self._generation, {"owner": self._owner, **self.progress.as_body()})
         try:
-            until_it_answers(lambda: self._store.write_ledger([document]), self._stopping)
+            until_it_answers(lambda: self._store.ledger.write([document]), self._stopping)
         except LogweirError as error:
             if error.problem is CLAIM_LOST:
                 raise LogweirError(REPLAY_TAKEN_OVER, owner=error.numbers["owner"]) from error

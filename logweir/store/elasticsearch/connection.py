@@ -1,0 +1,241 @@
+"""One installation's indices on an Elasticsearch cluster: connected, made ready once, and what its answers mean."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from elastic_transport import ObjectApiResponse, TransportError
+from elasticsearch import ApiError, Elasticsearch
+
+from logweir.config import StoreSettings, shown_url
+from logweir.errors import SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
+from logweir.store.elasticsearch.mapping import IndexNames, templates
+from logweir.store.port import Item, Written
+
+_CONNECTIONS = 20
+_BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_SHARDS_WAIT_S_MAX = 5.0
+_AGAIN = (429, 500, 502, 503, 504)
+# What the bulk says of a document although the index or the cluster is at fault: somebody will mend it.
+_NOT_THE_DOCUMENT = (
+    "cluster_block_exception",
+    "index_closed_exception",
+    "index_not_found_exception",
+    "invalid_alias_name_exception",
+    "invalid_index_template_exception",
+    "validation_exception",
+)
+
+
+class Connection:
+    """The client, the names of the installation's indices, and its errors as ours.
+
+    It asks for nothing beyond the server's core: no data streams, ILM, ingest pipelines or scripts. Daily indices are
+    made by the first document of a day, from the index template that ``prepare`` puts there.
+    """
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self.names = IndexNames(settings.index_prefix)
+        urls = _split(settings.url)
+        self.url = ",".join(_address(url) for url in urls)
+        self.client = _client(settings, urls)
+        self._prepared = False
+        self._prepare_lock = threading.Lock()
+
+    def prepare(self) -> None:
+        with self.problems("its index templates"):
+            for name, body in templates(self._settings, self.names).items():
+                self.client.indices.put_index_template(name=name, **body)
+        self.make_indices({self.names.ledger, self.names.dead_letters})
+        self._prepared = True
+
+    def ensure_prepared(self) -> None:
+        # An index that Elasticsearch makes before our template is there would get guessed mappings.
+        with self._prepare_lock:
+            if not self._prepared:
+                self.prepare()
+
+    def make_indices(self, indices: set[str]) -> None:
+        """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""
+        with self.problems("new indices"):
+            for index in sorted(indices):
+                self.client.options(ignore_status=400).indices.create(index=index)
+
+    def bulk(self, operations: list[bytes], what: str) -> list[dict[str, Any]]:
+        """Send operations in one request; gives what became of each: status and, if any, error."""
+        if not operations:
+            return []
+        params = {"filter_path": _BULK_FILTER, "timeout": f"{max(1, int(self._settings.timeout_s * 800))}ms"}
+        headers = {"content-type": "application/x-ndjson", "accept": "application/json"}
+        try:
+            with self.problems(what, passing=_is_too_large):
+                body = self.client.perform_request(
+                    "POST", "/_bulk", params=params, headers=headers, body=b"".join(operations)
+                ).body
+        except ApiError as error:
+            if len(operations) == 1:
+                return [{"status": 413, "error": {"type": "too_large", "reason": str(error)}}]
+            half = len(operations) // 2
+            return self.bulk(operations[:half], what) + self.bulk(operations[half:], what)
+        return [next(iter(item.values())) for item in body["items"]]
+
+    def item(self, answer: dict[str, Any]) -> Item:
+        status, error = answer["status"], answer.get("error", {})
+        if status < 300:
+            return Item(Written.CREATED)
+        reason = ": ".join(filter(None, [error.get("type"), error.get("reason")]))
+        cause = error.get("caused_by", {}).get("reason")
+        text = f"{reason} ({cause})" if cause else reason
+        if error.get("type") == "security_exception":
+            raise LogweirError(STORE_REFUSES, url=self.url, what="events", reason=text)
+        if status in _AGAIN or error.get("type") in _NOT_THE_DOCUMENT:
+            return Item(Written.AGAIN, error=text)
+        return Item(Written.REFUSED, error=text)
+
+    def done(self, operations: list[bytes], what: str, *, passing: tuple[int, ...]) -> list[dict[str, Any]]:
+        """A bulk's answers, all of them successes or of a status that passes. Raises LogweirError as ``unwritten``."""
+        answers = self.bulk(operations, what)
+        for answer in answers:
+            if answer["status"] >= 300 and answer["status"] not in passing:
+                raise self.unwritten(answer, what)
+        return answers
+
+    def unwritten(self, answer: dict[str, Any], what: str) -> LogweirError:
+        item = self.item(answer)
+        if item.written is Written.AGAIN:
+            return LogweirError(STORE_DOWN, url=self.url, reason=item.error)
+        return LogweirError(STORE_REFUSES, url=self.url, what=what, reason=item.error)
+
+    def got(self, what: str, **wanted: Any) -> list[dict[str, Any]]:
+        """What an mget answers, for each document. Raises LogweirError(STORE_DOWN) for one that cannot be read."""
+        with self.problems(what):
+            documents: list[dict[str, Any]] = self.client.mget(**wanted)["docs"]
+        for document in documents:
+            error = document.get("error")
+            if error and error["type"] != "index_not_found_exception":
+                raise LogweirError(STORE_DOWN, url=self.url, reason=error["reason"])
+        return documents
+
+    def searched(self, **parameters: Any) -> ObjectApiResponse[Any]:
+        """The whole answer; waits a little for shards that are not there yet, as those of an index just made."""
+        deadline_s = time.monotonic() + _SHARDS_WAIT_S_MAX
+        while True:
+            try:
+                return self.client.search(
+                    **parameters, allow_partial_search_results=False, ignore_unavailable=True, allow_no_indices=True
+                )
+            except ApiError as error:
+                if error.status_code != 503 or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        self.client.close()
+
+    @contextmanager
+    def problems(self, what: str, passing: Callable[[ApiError], bool] | None = None) -> Iterator[None]:
+        """STORE_DOWN when nobody answers or the server is overloaded, STORE_REFUSES when it will not do ``what``.
+
+        An error for which ``passing`` is true is left to the caller.
+        """
+        try:
+            yield
+        except TransportError as error:
+            raise LogweirError(STORE_DOWN, url=self.url, reason=_reason(error)) from error
+        except ApiError as error:
+            if passing is not None and passing(error):
+                raise
+            if error.status_code in _AGAIN:
+                raise LogweirError(STORE_DOWN, url=self.url, reason=_api_reason(error)) from error
+            raise LogweirError(STORE_REFUSES, url=self.url, what=what, reason=_api_reason(error)) from error
+
+
+def _client(settings: StoreSettings, urls: list[SplitResult]) -> Elasticsearch:
+    # What it logs (retries, dead nodes), our own errors say.
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)
+    secure = any(url.scheme == "https" for url in urls)
+    options: dict[str, Any] = {"ssl_context": _ssl_context(settings)} if secure else {}
+    username = settings.username or unquote(urls[0].username or "")
+    if settings.api_key.get_secret_value():
+        options["api_key"] = settings.api_key.get_secret_value()
+    elif username:
+        password = settings.password.get_secret_value() or unquote(urls[0].password or "")
+        options["basic_auth"] = (username, password)
+    return Elasticsearch(
+        [_address(url) for url in urls],
+        request_timeout=settings.timeout_s,
+        connections_per_node=_CONNECTIONS,
+        max_retries=len(urls),
+        retry_on_status=(),
+        retry_on_timeout=False,
+        **options,
+    )
+
+
+def _ssl_context(settings: StoreSettings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except OSError as error:  # ssl.SSLError is one too
+        raise LogweirError(
+            SETTING_BAD,
+            where="The configuration",
+            name="store.ca_file",
+            value=settings.ca_file,
+            reason=f"the certificates cannot be read ({error})",
+        ) from error
+
+
+def _split(text: str) -> list[SplitResult]:
+    """The URLs of ``store.url``. Raises LogweirError(SETTING_BAD)."""
+    try:
+        urls = [urlsplit(url.strip()) for url in text.split(",")]
+        good = all(url.hostname and url.port != 0 and url.scheme in ("http", "https") for url in urls)
+    except ValueError:  # such as a port that is no number
+        good = False
+    if not good:
+        raise LogweirError(
+            SETTING_BAD,
+            where="The configuration",
+            name="store.url",
+            value=shown_url(text),
+            reason="each part must read http[s]://host:port, with user and password percent-encoded if they are in it",
+        )
+    return urls
+
+
+def _address(url: SplitResult) -> str:
+    """The URL without credentials, with its port."""
+    host = url.hostname or ""
+    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{url.port or 9200}{url.path.rstrip('/')}"
+
+
+def _reason(error: TransportError) -> str:
+    """The innermost cause in few words: "connection refused" rather than the layers around it."""
+    text = str(error.errors[-1] if error.errors else error.message)
+    found = re.search(r"(\[Errno [^]]*\] [^')]+|certificate verify failed[^)(]*|timed out)", text)
+    return found[1].strip() if found else text
+
+
+def _is_too_large(error: ApiError) -> bool:
+    """Whether the request is beyond what the server will ever take: by HTTP, or by its memory for requests."""
+    if error.status_code == 413:
+        return True
+    sizes = re.search(r"coordinating_operation_bytes=(\d+), max_coordinating_bytes=(\d+)", str(error.body))
+    return error.status_code == 429 and sizes is not None and int(sizes[1]) > int(sizes[2])
+
+
+def _api_reason(error: ApiError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    detail = body.get("error")
+    causes = [*detail.get("root_cause", []), detail] if isinstance(detail, dict) else [{}]
+    reason = causes[0].get("reason")
+    return f"{error.status_code} {reason or error.message}"
