@@ -45,7 +45,7 @@ WORKER = {
         "logweir_workers.accounting.partition:PartitionLedger.idle",
         "logweir_workers.accounting.partition:PartitionLedger.claim",
         "logweir_workers.accounting.store_audit:StoreAuditor.audit_some",
-        "logweir_workers.worker:delete_old_books",
+        "logweir_workers.chores:delete_old_books",
     ),
 }
 """Per part of the accounting, its functions as module:name; what stands here already counts all that it calls."""

@@ -205,7 +205,8 @@ def test_a_backlog_of_full_records_is_worked_off_within_the_limits(
 
         def is_done() -> bool:
             nonlocal largest
-            largest = max(largest, worker._bulk.events)
+            if hasattr(worker, "_bulks"):
+                largest = max(largest, worker._bulks._filling.events)
             return position(store, queue) == records
 
         until(is_done, wait_s=120)
@@ -239,7 +240,7 @@ def test_looking_for_old_windows_keeps_no_worker_from_reading(
     settings: Settings, queue: Queue, store: Store, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store may take minutes to say which windows there are; the worker goes on meanwhile."""
-    monkeypatch.setattr("logweir_workers.worker._BOOKS_DELAY_S", 0.0)
+    monkeypatch.setattr("logweir_workers.chores._BOOKS_DELAY_S", 0.0)
     scan, looked, said = store.ledger.scan, Event(), Event()
 
     def slow(prefix: str) -> Any:

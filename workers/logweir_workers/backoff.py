@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from logweir.errors import QUEUE_DOWN, STORE_DOWN, LogweirError
+from logweir.errors import QUEUE_DOWN, STORE_DOWN, LogweirError, Problem
 
 log = logging.getLogger(__name__)
 
@@ -48,3 +48,10 @@ def pause(wait_s: float, stopping: threading.Event) -> float:
     if stopping.wait(wait_s):
         raise Stopped
     return wait_s
+
+
+def tolerate(error: LogweirError, *tolerated: Problem) -> None:
+    """Say in the log that the queue or the store is away for now, when it is that; raises everything else."""
+    if error.problem not in tolerated:
+        raise error
+    log.warning("%s Trying again.", error)

@@ -11,16 +11,13 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from logweir.audit.books import Books
-from logweir.clock import DAY_US, Clock, now_us
+from logweir.clock import Clock, now_us
 from logweir.config import Settings, shown_url
-from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
-from logweir.event import day_of
+from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, LogweirError
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
 from logweir.process.lifetime import owner_new
@@ -30,12 +27,10 @@ from logweir.queue.port import Consumer, Delivery, Queue
 from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_workers import enrich
-from logweir_workers.accounting.closing import end_books
-from logweir_workers.accounting.hours import HourMerger
 from logweir_workers.accounting.partition import PartitionLedger
-from logweir_workers.accounting.retention import delete_old_books, old_books
-from logweir_workers.accounting.store_audit import StoreAuditor
-from logweir_workers.backoff import Stopped, until_it_answers
+from logweir_workers.backoff import Stopped, tolerate, until_it_answers
+from logweir_workers.bulks import Bulks
+from logweir_workers.chores import Chores, PeriodicTask
 from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.filters import Filters
@@ -44,23 +39,12 @@ from logweir_workers.pipeline import Pipeline, Work
 log = logging.getLogger(__name__)
 
 _RECORDS_PER_POLL = 64
-_BULK_WAIT_S = 0.05
 _BUSY_WAIT_S = 0.02
 _TURN_S_MAX = 0.5
 _POLL_INTERVAL_S_MAX = 0.25
 _IDLE_WAIT_S = 0.2
 _IDLE_INTERVAL_S = 2.0
-_RETENTION_INTERVAL_S = 3600.0
-_READ_INTERVAL_S = 1.0
-_LETTERS_INTERVAL_S = 60.0
-_MERGE_INTERVAL_S = 1.0
-_CLOSE_INTERVAL_S = 2.0
-_FILTERS_INTERVAL_S = 2.0
-_BOOKS_DELAY_S = 60.0
-_DRAIN_S_MAX = 5.0
 _STALLED_S = 120.0
-
-_T = TypeVar("_T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,23 +97,6 @@ class _Hole:
     last: int
 
 
-@dataclass(slots=True)
-class _Bulk:
-    """Records that are indexed together. ``since``: when the first one was prepared, monotonic seconds."""
-
-    works: list[Work] = field(default_factory=list)
-    events: int = 0
-    size_bytes: int = 0
-    since: float = 0.0
-    indexed: Future[None] | None = None
-
-    def add(self, work: Work) -> None:
-        self.since = self.since or time.monotonic()
-        self.works.append(work)
-        self.events += len(work.documents)
-        self.size_bytes += work.size_bytes
-
-
 class Worker:
     """One member of the consumer group. ``run`` returns when ``stopping`` is set."""
 
@@ -138,7 +105,6 @@ class Worker:
     ) -> None:
         self._settings = settings.worker
         self._accounting = settings.accounting
-        self._retention_days = settings.store.retention_days
         self._queue = queue
         self._store = store
         self._stopping = stopping
@@ -150,30 +116,23 @@ class Worker:
         self._letter_log = LetterLog(settings.keys_path.parent)
         self._ledgers: dict[int, PartitionLedger] = {}
         self._fetched: deque[Delivery | _Hole] = deque()
-        self._bulk = _Bulk()
-        self._under_way: deque[_Bulk] = deque()
         self._uncommitted: dict[int, int] = {}
         self._paused: set[int] = set()
-        self._old_books: _Reading[Books | None] = _Reading("books")
-        self._mergeable: _Reading[None] = _Reading("merging")
         self._turned = time.monotonic()
         self._polled = 0.0
-        self._auditor = StoreAuditor(store=store, group=settings.worker.group, clock=clock)
-        self._merger = HourMerger(
-            store=store, group=settings.worker.group, owner=self._owner, settings=settings.accounting, clock=clock
+        self._tasks = (
+            PeriodicTask(self._settings.ledger_interval_s, self._flush),
+            PeriodicTask(_IDLE_INTERVAL_S, self._note_idle, (QUEUE_DOWN,)),
         )
-        self._chores = [
-            _Chore(self._settings.ledger_interval_s, self._flush),
-            _Chore(_IDLE_INTERVAL_S, self._note_idle),
-            _Chore(_RETENTION_INTERVAL_S, self._delete_expired),
-            _Chore(_RETENTION_INTERVAL_S, self._read_old_books, due=time.monotonic() + _BOOKS_DELAY_S),
-            _Chore(_READ_INTERVAL_S, self._delete_old_books),
-            _Chore(_MERGE_INTERVAL_S, self._merge_windows, due=time.monotonic() + _BOOKS_DELAY_S),
-            _Chore(_CLOSE_INTERVAL_S, self._close_gone),
-            _Chore(self._accounting.store_audit_interval_s, self._audit_store),
-            _Chore(_LETTERS_INTERVAL_S, self._expire_letters),
-            _Chore(_FILTERS_INTERVAL_S, self._filters.reload),
-        ]
+        self._chores = Chores(
+            settings,
+            store=store,
+            ledgers=self._ledgers,
+            owner=self._owner,
+            clock=clock,
+            filters=self._filters,
+            letter_room=self._letter_room,
+        )
 
     def stalled(self) -> str | None:
         """What /healthz complains of: the reading loop has not turned for two minutes."""
@@ -204,7 +163,8 @@ class Worker:
 
     def _read(self) -> None:
         """Be a member of the group until told to stop, a claim is lost or the topic is made anew; then leave it."""
-        with ThreadPoolExecutor(self._settings.bulks_in_flight, thread_name_prefix="bulk") as self._executor:
+        with ThreadPoolExecutor(self._settings.bulks_in_flight, thread_name_prefix="bulk") as executor:
+            self._bulks = Bulks(self._pipeline, executor, self._settings, self._stopping)
             self._consumer: Consumer = until_it_answers(self._join, self._stopping)
             try:
                 while not self._stopping.is_set():
@@ -226,54 +186,49 @@ class Worker:
         """Poll, prepare, index, settle, flush: a little of each. A member that does not poll is taken for dead."""
         self._turned = time.monotonic()
         self._poll()
-        while self._fetched and not self._bulk_is_full() and time.monotonic() - self._turned < _TURN_S_MAX:
+        while self._fetched and not self._bulks.is_full and time.monotonic() - self._turned < _TURN_S_MAX:
             try:
                 self._prepare(self._fetched[0])
             except LogweirError as error:
-                self._bear(error, STORE_DOWN)
+                tolerate(error, STORE_DOWN)
                 self._stopping.wait(1.0)
                 break
             self._fetched.popleft()
-            self._settle_indexed()
-            self._send_bulk_when_due()
-        self._settle_indexed()
-        self._send_bulk_when_due()
-        for chore in self._chores:
-            chore.when_due()
+            self._bulks.settle_indexed()
+            self._bulks.send_when_due()
+        self._bulks.settle_indexed()
+        self._bulks.send_when_due()
+        for task in self._tasks:
+            task.run_when_due()
+        self._chores.run_due()
 
     def _prepare(self, fetched: Delivery | _Hole) -> None:
         ledger = self._ledgers[fetched.partition]
         if isinstance(fetched, Delivery):
-            self._bulk.add(self._pipeline.prepare(fetched, ledger))
+            self._bulks.add(self._pipeline.prepare(fetched, ledger))
         else:
             delivery = Delivery(fetched.partition, fetched.last, 0, b"")
-            self._bulk.add(Work(delivery, ledger, None, expired=(fetched.first, fetched.last)))
+            self._bulks.add(Work(delivery, ledger, None, expired=(fetched.first, fetched.last)))
 
     def _poll(self) -> None:
         """Fetch the next records. While some are not prepared yet, only show the group that we live."""
         if self._fetched and time.monotonic() - self._polled < _POLL_INTERVAL_S_MAX:
-            if self._bulk_is_full():
+            if self._bulks.is_full:
                 self._stopping.wait(_BUSY_WAIT_S)
             return
         self._polled = time.monotonic()
         self._pause_all_or_none(bool(self._fetched))
-        wait_s = _BUSY_WAIT_S if self._fetched or self._under_way or self._bulk.works else _IDLE_WAIT_S
+        wait_s = _BUSY_WAIT_S if self._fetched or not self._bulks.is_empty else _IDLE_WAIT_S
         try:
             deliveries = self._consumer.poll(wait_s=wait_s, records_max=_RECORDS_PER_POLL)
         except LogweirError as error:
             if error.problem is OFFSETS_EXPIRED:
                 self._expire(error)
             else:
-                self._bear(error, QUEUE_DOWN)
+                tolerate(error, QUEUE_DOWN)
                 self._stopping.wait(1.0)
             return
         self._fetched += [delivery for delivery in deliveries if delivery.partition in self._ledgers]
-
-    def _bear(self, error: LogweirError, *bearable: Problem) -> None:
-        """Go on although the queue or the store is away for now; raises everything else."""
-        if error.problem not in bearable:
-            raise error
-        log.warning("%s Trying again.", error)
 
     def _pause_all_or_none(self, full: bool) -> None:
         """By partition, not by a flag: some may have come or gone since the last time."""
@@ -284,31 +239,6 @@ class Worker:
             self._consumer.resume(end)
         self._paused = wanted
 
-    def _bulk_is_full(self) -> bool:
-        bulk = self._bulk
-        return bulk.events >= self._settings.bulk_events_max or bulk.size_bytes >= self._settings.bulk_size_bytes_max
-
-    def _send_bulk_when_due(self) -> None:
-        """Have the bulk indexed when it is full or has waited, if fewer than the allowed number are under way."""
-        bulk = self._bulk
-        due = self._bulk_is_full() or (bulk.works and time.monotonic() - bulk.since >= _BULK_WAIT_S)
-        if not due or len(self._under_way) >= self._settings.bulks_in_flight:
-            return
-        self._bulk = _Bulk()
-        bulk.indexed = self._executor.submit(self._pipeline.index, bulk.works, self._stopping)
-        self._under_way.append(bulk)
-
-    def _settle_indexed(self) -> None:
-        """Count the bulks that are indexed, oldest first. Raises Stopped, and what went wrong in the bulk's thread."""
-        while self._under_way and (indexed := self._under_way[0].indexed) and indexed.done():
-            indexed.result()
-            try:
-                self._pipeline.settle(self._under_way[0].works)
-            except LogweirError as error:
-                self._bear(error, STORE_DOWN)
-                return
-            self._under_way.popleft()
-
     def _flush(self) -> None:
         """Write the ledgers, then commit. Raises LogweirError(CLAIM_LOST)."""
         for partition, ledger in self._ledgers.items():
@@ -316,7 +246,7 @@ class Worker:
                 offset = ledger.flush()
             except LogweirError as error:
                 # The next flush writes all of it; until then nothing is committed.
-                self._bear(error, STORE_DOWN)
+                tolerate(error, STORE_DOWN)
                 break
             if offset is not None:
                 self._uncommitted[partition] = offset
@@ -361,23 +291,12 @@ class Worker:
         """Finish what is under way and write it down, unless it is no longer ours to write."""
         if not lost:
             try:
-                self._drain()
+                self._bulks.drain()
                 self._flush()
             except LogweirError as error:
                 # Whoever gets the partitions repeats what was not written down.
                 log.warning("Partitions %s are handed over without a last flush: %s", sorted(partitions), error)
         self._drop(partitions)
-
-    def _drain(self) -> None:
-        """Wait a little for what is under way, and count it."""
-        deadline = time.monotonic() + _DRAIN_S_MAX
-        try:
-            for bulk in list(self._under_way):
-                assert bulk.indexed is not None
-                bulk.indexed.result(timeout=max(0.0, deadline - time.monotonic()))
-            self._settle_indexed()
-        except (TimeoutError, Stopped):
-            log.info("Some bulks are not finished; whoever reads on indexes them again.")
 
     def _drop(self, partitions: Collection[int]) -> None:
         """Forget partitions: what is under way for them is not counted, what waits for them is not sent."""
@@ -388,10 +307,7 @@ class Worker:
             if ledger is not None:
                 ledger.dropped = True
         self._fetched = deque(fetched for fetched in self._fetched if fetched.partition in self._ledgers)
-        waiting, self._bulk = self._bulk.works, _Bulk()
-        for work in waiting:
-            if not work.ledger.dropped:
-                self._bulk.add(work)
+        self._bulks.drop()
         registry.get("logweir_worker_partitions").set(len(self._ledgers))
 
     def _lose_claim(self, error: LogweirError) -> None:
@@ -421,122 +337,6 @@ class Worker:
 
     def _note_idle(self) -> None:
         before_us = self._clock()
-        try:
-            unread = self._consumer.unread()
-        except LogweirError as error:
-            self._bear(error, QUEUE_DOWN)
-            return
-        for partition, records in unread.items():
+        for partition, records in self._consumer.unread().items():
             if not records and partition in self._ledgers:
                 self._ledgers[partition].idle(before_us)
-
-    def _delete_expired(self) -> None:
-        before = day_of(self._clock() - self._retention_days * DAY_US)
-        try:
-            deleted = self._store.delete_expired(before)
-        except LogweirError as error:
-            self._bear(error, STORE_DOWN, STORE_REFUSES)
-            return
-        for index in deleted:
-            log.info("Deleted %s: store.retention_days is %d.", index, self._retention_days)
-
-    def _read_old_books(self) -> None:
-        group, now_us = self._settings.group, self._clock()
-        self._old_books.begin(lambda: old_books(self._store, group=group, settings=self._accounting, now_us=now_us))
-
-    def _delete_old_books(self) -> None:
-        if not self._old_books.is_done:
-            return
-        try:
-            deleted = delete_old_books(
-                self._store,
-                group=self._settings.group,
-                owner=self._owner,
-                settings=self._accounting,
-                ledgers=self._ledgers.values(),
-                now_us=self._clock(),
-                books=self._old_books.take(),
-            )
-        except LogweirError as error:
-            self._bear(error, STORE_DOWN, STORE_REFUSES)
-            return
-        if deleted:
-            days = self._accounting.retention_days
-            log.info("Deleted %d documents of the ledger: accounting.retention_days is %d.", deleted, days)
-
-    def _merge_windows(self) -> None:
-        try:
-            if self._mergeable.is_done:
-                self._mergeable.take()
-            self._merger.merge_some()
-        except LogweirError as error:
-            self._bear(error, STORE_DOWN, STORE_REFUSES)
-        if self._ledgers and self._merger.is_look_due:
-            ledgers = list(self._ledgers.values())
-            self._mergeable.begin(lambda: self._merger.look(ledgers))
-
-    def _close_gone(self) -> None:
-        try:
-            end_books(self._store, group=self._settings.group, ledgers=self._ledgers.values(), now_us=self._clock())
-        except LogweirError as error:
-            self._bear(error, STORE_DOWN, STORE_REFUSES)
-
-    def _audit_store(self) -> None:
-        try:
-            self._auditor.audit_some(self._ledgers.values())
-        except LogweirError as error:
-            self._bear(error, STORE_DOWN, STORE_REFUSES)
-
-    def _expire_letters(self) -> None:
-        try:
-            self._letter_room.expire(self._clock())
-        except LogweirError as error:
-            self._bear(error, STORE_DOWN, STORE_REFUSES)
-
-
-class _Reading(Generic[_T]):
-    """One thing at a time read on a thread of its own: it may take minutes, and who does not poll is taken for dead."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._result: Future[_T] | None = None
-
-    def begin(self, read: Callable[[], _T]) -> None:
-        """Begin, unless it is under way. A stop does not wait for it: it must only read."""
-        if self._result is not None:
-            return
-        result = self._result = Future()
-
-        def run() -> None:
-            try:
-                result.set_result(read())
-            except Exception as error:  # noqa: BLE001 - whoever takes the result gets it
-                result.set_exception(error)
-
-        threading.Thread(target=run, name=self._name, daemon=True).start()
-
-    @property
-    def is_done(self) -> bool:
-        """There is something to take."""
-        return self._result is not None and self._result.done()
-
-    def take(self) -> _T:
-        """What was read; raises what went wrong. The next one may begin."""
-        assert self._result is not None
-        result, self._result = self._result, None
-        return result.result()
-
-
-@dataclass(slots=True)
-class _Chore:
-    """Something to do every ``interval_s`` seconds, beside reading."""
-
-    interval_s: float
-    call: Callable[[], None]
-    due: float = 0.0
-
-    def when_due(self) -> None:
-        now = time.monotonic()
-        if now >= self.due:
-            self.due = now + self.interval_s
-            self.call()

@@ -1,0 +1,105 @@
+"""Records that are prepared, gathered to bulks: indexed on threads beside the reading one, settled in their order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+
+from logweir.config import WorkerSettings
+from logweir.errors import STORE_DOWN, LogweirError
+from logweir_workers.backoff import Stopped, tolerate
+from logweir_workers.pipeline import Pipeline, Work
+
+log = logging.getLogger(__name__)
+
+_WAIT_S_MAX = 0.05
+_DRAIN_S_MAX = 5.0
+
+
+@dataclass(slots=True)
+class _Bulk:
+    works: list[Work] = field(default_factory=list)
+    """Its records, in the order in which they were prepared."""
+    events: int = 0
+    """How many documents it has."""
+    size_bytes: int = 0
+    since_s: float = 0.0
+    """When the first one was prepared, monotonic."""
+    indexed: Future[None] | None = None
+    """Set while it is in flight."""
+
+    def add(self, work: Work) -> None:
+        self.since_s = self.since_s or time.monotonic()
+        self.works.append(work)
+        self.events += len(work.documents)
+        self.size_bytes += work.size_bytes
+
+
+class Bulks:
+    """The bulk that is being filled, and those in flight. For the reading thread alone."""
+
+    def __init__(
+        self, pipeline: Pipeline, executor: Executor, settings: WorkerSettings, stopping: threading.Event
+    ) -> None:
+        self._pipeline = pipeline
+        self._executor = executor
+        self._settings = settings
+        self._stopping = stopping
+        self._filling = _Bulk()
+        self._in_flight: deque[_Bulk] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing more should be prepared until some of it is sent."""
+        bulk = self._filling
+        return bulk.events >= self._settings.bulk_events_max or bulk.size_bytes >= self._settings.bulk_size_bytes_max
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._filling.works and not self._in_flight
+
+    def add(self, work: Work) -> None:
+        self._filling.add(work)
+
+    def send_when_due(self) -> None:
+        """Have the bulk indexed when it is full or has waited, if fewer than the allowed number are in flight."""
+        bulk = self._filling
+        is_due = self.is_full or (bulk.works and time.monotonic() - bulk.since_s >= _WAIT_S_MAX)
+        if not is_due or len(self._in_flight) >= self._settings.bulks_in_flight:
+            return
+        self._filling = _Bulk()
+        bulk.indexed = self._executor.submit(self._pipeline.index, bulk.works, self._stopping)
+        self._in_flight.append(bulk)
+
+    def settle_indexed(self) -> None:
+        """Count the bulks that are indexed, oldest first. Raises Stopped, and what went wrong in the bulk's thread."""
+        while self._in_flight and (indexed := self._in_flight[0].indexed) and indexed.done():
+            indexed.result()
+            try:
+                self._pipeline.settle(self._in_flight[0].works)
+            except LogweirError as error:
+                tolerate(error, STORE_DOWN)
+                return
+            self._in_flight.popleft()
+
+    def drain(self) -> None:
+        """Wait a little for what is in flight, and count it."""
+        deadline_s = time.monotonic() + _DRAIN_S_MAX
+        try:
+            for bulk in list(self._in_flight):
+                assert bulk.indexed is not None
+                bulk.indexed.result(timeout=max(0.0, deadline_s - time.monotonic()))
+            self.settle_indexed()
+        except (TimeoutError, Stopped):
+            log.info("Some bulks are not finished; whoever reads on indexes them again.")
+
+    def drop(self) -> None:
+        """Send nothing of partitions that are dropped; what is in flight for them is not counted."""
+        waiting, self._filling = self._filling.works, _Bulk()
+        for work in waiting:
+            if not work.ledger.dropped:
+                self._filling.add(work)

@@ -1,0 +1,184 @@
+"""What a worker does beside reading, every so often: expiry, hours, the books of processes that are gone, audits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from logweir.audit.books import Books
+from logweir.clock import DAY_US, Clock
+from logweir.config import Settings
+from logweir.errors import STORE_DOWN, STORE_REFUSES, LogweirError, Problem
+from logweir.event import day_of
+from logweir.store.port import Store
+from logweir_workers.accounting.closing import end_books
+from logweir_workers.accounting.hours import HourMerger
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.retention import delete_old_books, old_books
+from logweir_workers.accounting.store_audit import StoreAuditor
+from logweir_workers.backoff import tolerate
+from logweir_workers.deadletters.keeper import LetterRoom
+from logweir_workers.filters import Filters
+
+log = logging.getLogger(__name__)
+
+_RETENTION_INTERVAL_S = 3600.0
+_READ_INTERVAL_S = 1.0
+_LETTERS_INTERVAL_S = 60.0
+_MERGE_INTERVAL_S = 1.0
+_CLOSE_INTERVAL_S = 2.0
+_FILTERS_INTERVAL_S = 2.0
+# A worker that has just begun has the backlog to read first.
+_BOOKS_DELAY_S = 60.0
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class PeriodicTask:
+    """Something to do every ``interval_s`` seconds, beside reading."""
+
+    interval_s: float
+    call: Callable[[], None]
+    tolerated: tuple[Problem, ...] = ()
+    """Problems that are said in the log, and otherwise left to the next time."""
+    due_s: float = 0.0
+    """When it is due, monotonic; at once in the beginning."""
+
+    def run_when_due(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self.due_s:
+            self.due_s = now_s + self.interval_s
+            try:
+                self.call()
+            except LogweirError as error:
+                tolerate(error, *self.tolerated)
+
+
+class Chores:
+    """``ledgers``: those of the partitions that are claimed at the moment, as they come and go."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        ledgers: Mapping[int, PartitionLedger],
+        owner: str,
+        clock: Clock,
+        filters: Filters,
+        letter_room: LetterRoom,
+    ) -> None:
+        self._group = settings.worker.group
+        self._accounting = settings.accounting
+        self._retention_days = settings.store.retention_days
+        self._store = store
+        self._ledgers = ledgers
+        self._owner = owner
+        self._clock = clock
+        self._letter_room = letter_room
+        self._old_books: BackgroundRead[Books | None] = BackgroundRead("books")
+        self._mergeable: BackgroundRead[None] = BackgroundRead("merging")
+        self._auditor = StoreAuditor(store=store, group=self._group, clock=clock)
+        self._merger = HourMerger(store=store, group=self._group, owner=owner, settings=self._accounting, clock=clock)
+        of_store = STORE_DOWN, STORE_REFUSES
+        later_s = time.monotonic() + _BOOKS_DELAY_S
+        self._tasks = (
+            PeriodicTask(_RETENTION_INTERVAL_S, self._delete_expired, of_store),
+            PeriodicTask(_RETENTION_INTERVAL_S, self._read_old_books, due_s=later_s),
+            PeriodicTask(_READ_INTERVAL_S, self._delete_old_books, of_store),
+            PeriodicTask(_MERGE_INTERVAL_S, self._merge_windows, of_store, due_s=later_s),
+            PeriodicTask(_CLOSE_INTERVAL_S, self._close_gone, of_store),
+            PeriodicTask(self._accounting.store_audit_interval_s, self._audit_store, of_store),
+            PeriodicTask(_LETTERS_INTERVAL_S, self._expire_letters, of_store),
+            PeriodicTask(_FILTERS_INTERVAL_S, filters.reload),
+        )
+
+    def run_due(self) -> None:
+        """Do what is due. A store that is away or refuses ends nothing; raises LogweirError(CLAIM_LOST)."""
+        for task in self._tasks:
+            task.run_when_due()
+
+    def _delete_expired(self) -> None:
+        for day in self._store.delete_expired(day_of(self._clock() - self._retention_days * DAY_US)):
+            log.info("Deleted the events of %s: store.retention_days is %d.", day, self._retention_days)
+
+    def _read_old_books(self) -> None:
+        now_us = self._clock()
+        self._old_books.begin(
+            lambda: old_books(self._store, group=self._group, settings=self._accounting, now_us=now_us)
+        )
+
+    def _delete_old_books(self) -> None:
+        if not self._old_books.is_done:
+            return
+        deleted = delete_old_books(
+            self._store,
+            group=self._group,
+            owner=self._owner,
+            settings=self._accounting,
+            ledgers=self._ledgers.values(),
+            now_us=self._clock(),
+            books=self._old_books.take(),
+        )
+        if deleted:
+            days = self._accounting.retention_days
+            log.info("Deleted %d documents of the ledger: accounting.retention_days is %d.", deleted, days)
+
+    def _merge_windows(self) -> None:
+        if self._mergeable.is_done:
+            self._mergeable.take()
+        if self._ledgers and self._merger.is_look_due:
+            ledgers = list(self._ledgers.values())
+            self._mergeable.begin(lambda: self._merger.look(ledgers))
+        self._merger.merge_some()
+
+    def _close_gone(self) -> None:
+        end_books(self._store, group=self._group, ledgers=self._ledgers.values(), now_us=self._clock())
+
+    def _audit_store(self) -> None:
+        self._auditor.audit_some(self._ledgers.values())
+
+    def _expire_letters(self) -> None:
+        self._letter_room.expire(self._clock())
+
+
+class BackgroundRead(Generic[T]):
+    """One thing at a time read on a thread of its own: it may take minutes, and who does not poll is taken for dead.
+
+    Not on an executor's thread, which would hold up the end of the process: it only reads, and is left behind.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._result: Future[T] | None = None
+
+    def begin(self, read: Callable[[], T]) -> None:
+        """Begin, unless it is under way."""
+        if self._result is not None:
+            return
+        result = self._result = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(read())
+            except Exception as error:  # noqa: BLE001 - whoever takes the result gets it
+                result.set_exception(error)
+
+        threading.Thread(target=run, name=self._name, daemon=True).start()
+
+    @property
+    def is_done(self) -> bool:
+        """There is something to take."""
+        return self._result is not None and self._result.done()
+
+    def take(self) -> T:
+        """What was read; raises what went wrong. The next one may begin."""
+        assert self._result is not None
+        result, self._result = self._result, None
+        return result.result()
