@@ -48,8 +48,7 @@ _durations: collections.Counter[str] = collections.Counter()
 def pytest_configure() -> None:
     # Before anything is started, and inherited by the other processes of the run.
     os.environ.setdefault("LOGWEIR_TEST_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
-    if STRICT or IS_PROOF:
-        hypothesis.settings.load_profile("proof" if IS_PROOF else "test")
+    hypothesis.settings.load_profile("proof" if IS_PROOF else "test")
 
 
 @pytest.hookimpl(tryfirst=True)
