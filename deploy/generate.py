@@ -112,7 +112,9 @@ def settings_page() -> str:
     ]
     for section, model in config.SECTIONS.items():
         parts.append(f"\n## {section}\n\n{inspect.getdoc(model)}\n")
-        parts.append(_settings_table(section, model.model_fields))
+        parts.append(_settings_table(section, config.fields_of(model, advanced=False)))
+        if advanced := config.fields_of(model, advanced=True):
+            parts.append(f"\nAdvanced: right as they are for almost everybody.\n\n{_settings_table(section, advanced)}")
     return "\n".join(parts)
 
 

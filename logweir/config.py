@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
 
@@ -26,10 +27,17 @@ _NOT_SETTINGS = ("LOGWEIR_CONFIG", "LOGWEIR_KEY", "LOGWEIR_CACHE_DIR", "LOGWEIR_
 
 MEBIBYTE = 1024 * 1024
 
+_ADVANCED = "advanced"
+
 CommaList = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: [part.strip() for part in value.split(",")] if isinstance(value, str) else value),
 ]
+
+
+def _advanced(default: Any, **limits: Any) -> Any:
+    """A setting that works as it is for almost everybody: it stands below the others."""
+    return Field(default, json_schema_extra={_ADVANCED: True}, **limits)
 
 
 class _Section(BaseModel):
@@ -43,23 +51,23 @@ class HttpSettings(_Section):
     """Address to listen on; 0.0.0.0 or :: for all networks."""
     port: int = Field(0, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
-    header_size_bytes_max: int = Field(16 * 1024, ge=1024)
+    header_size_bytes_max: int = _advanced(16 * 1024, ge=1024)
     """Largest request line and headers together."""
-    headers_max: int = Field(100, ge=16)
+    headers_max: int = _advanced(100, ge=16)
     """Most headers of one request."""
-    header_timeout_s: float = Field(10.0, gt=0)
+    header_timeout_s: float = _advanced(10.0, gt=0)
     """Longest time that a request's headers may take to arrive."""
-    body_timeout_s: float = Field(60.0, gt=0)
+    body_timeout_s: float = _advanced(60.0, gt=0)
     """Longest time that a request's body may take to arrive."""
-    read_timeout_s: float = Field(30.0, gt=0)
+    read_timeout_s: float = _advanced(30.0, gt=0)
     """Longest time that a client may leave an answer unread that does not fit into the connection's buffers."""
-    idle_timeout_s: float = Field(75.0, gt=0)
+    idle_timeout_s: float = _advanced(75.0, gt=0)
     """How long a connection stays open between two requests."""
-    connections_max: int = Field(8192, ge=1)
+    connections_max: int = _advanced(8192, ge=1)
     """Most connections at once, per process; the system's limit of open files may lower it."""
-    requests_max: int = Field(4096, ge=1)
+    requests_max: int = _advanced(4096, ge=1)
     """Most requests at once, per process, from their headers to their answers."""
-    pipelined_requests_max: int = Field(64, ge=1)
+    pipelined_requests_max: int = _advanced(64, ge=1)
     """Most requests of one connection that may wait for the answer to an earlier one."""
 
 
@@ -74,47 +82,47 @@ class IngestSettings(HttpSettings):
     """The file of hashed keys; by default keys.toml in the data folder. All doors share its folder, writable."""
     key_headers: CommaList = ("X-My-Log-Input-Key", "X-Log-Key")
     """Headers that may carry a key, beside Authorization: Bearer."""
-    failed_attempts_per_minute_max: int = Field(60, ge=1)
+    failed_attempts_per_minute_max: int = _advanced(60, ge=1)
     """Most requests without a good key from one address (of IPv6: one /64); more are answered 429, good keys never."""
-    failed_addresses_max: int = Field(10_000, ge=1)
+    failed_addresses_max: int = _advanced(10_000, ge=1)
     """Most addresses whose failed attempts are remembered, per process; beyond that the oldest is forgotten."""
     body_size_bytes_max: int = Field(10 * MEBIBYTE, ge=1024)
     """Largest request body, as sent."""
     decompressed_size_bytes_max: int = Field(64 * MEBIBYTE, ge=1024)
     """Largest request body after decompression."""
-    decompression_ratio_max: int = Field(200, ge=2)
+    decompression_ratio_max: int = _advanced(200, ge=2)
     """How many times larger than sent a body may become."""
     event_size_bytes_max: int = Field(256 * 1024, ge=256)
     """Largest single event."""
     events_per_request_max: int = Field(10_000, ge=1)
     """Most events in one request."""
-    depth_max: int = Field(32, ge=1, le=39)
+    depth_max: int = _advanced(32, ge=1, le=39)
     """Deepest nesting of an event; the store's own limit of 40 stays above it."""
-    bodies_size_bytes_max: int = Field(128 * MEBIBYTE, ge=1024)
+    bodies_size_bytes_max: int = _advanced(128 * MEBIBYTE, ge=1024)
     """Most bytes of all request bodies under way together, per process; one is always let in."""
-    queue_timeout_s: float = Field(0.2, gt=0)
+    queue_timeout_s: float = _advanced(0.2, gt=0)
     """How long a record waits for the queue before it goes to the spool."""
     spool_dir: Path | None = None
     """Folder of the spool, on a disk that outlives a restart; by default spool in the data folder."""
-    spool_timeout_s: float = Field(5.0, gt=0)
+    spool_timeout_s: float = _advanced(5.0, gt=0)
     """How long a request waits for the spool's disk before it is answered 503."""
     spool_size_bytes_max: int = Field(1024 * MEBIBYTE, ge=MEBIBYTE)
     """Most bytes in the spool while the queue is away: of all processes that share its folder together."""
-    refused_size_bytes_max: int = Field(64 * 1024, ge=0)
+    refused_size_bytes_max: int = _advanced(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""
-    receipts_at_once_max: int = Field(4, ge=1, le=64)
+    receipts_at_once_max: int = _advanced(4, ge=1, le=64)
     """Most receipts that a process looks up in the store at once; who asks beyond that is told to ask again."""
-    receipts_timeout_s: float = Field(5.0, gt=0)
+    receipts_timeout_s: float = _advanced(5.0, gt=0)
     """How long the store may take to say what became of a receipt's batch."""
     canary_interval_s: float = Field(10.0, ge=0, le=3600)
     """How often a process sends a canary through queue, worker and store; 0 sends none, and silence is not known then."""
-    stop_timeout_s: float = Field(12.0, gt=0, le=3600)
+    stop_timeout_s: float = _advanced(12.0, gt=0, le=3600)
     """How long a stop may take: requests under way have half of it to end, what they brought the other half to be safe."""
     tls_cert_file: Path | None = None
     """Certificate in PEM, its chain behind it: then HTTPS is served. A change of the file counts within seconds."""
     tls_key_file: Path | None = None
     """Key of the certificate, not encrypted; by default it is in the certificate's file."""
-    tls_handshake_timeout_s: float = Field(10.0, gt=0)
+    tls_handshake_timeout_s: float = _advanced(10.0, gt=0)
     """Longest time that a TLS handshake may take."""
     trusted_proxies: CommaList = ()
     """Networks (10.0.0.0/8) whose X-Forwarded-For is believed."""
@@ -129,11 +137,11 @@ class QueueSettings(_Section):
     """Partitions of the topic when it is made: at most so many workers share the load."""
     replication: int = Field(1, ge=1, le=32)
     """Kafka: copies of each partition when the topic is made; of three or more, two have a record that is confirmed."""
-    record_size_bytes_max: int = Field(900_000, ge=4096)
+    record_size_bytes_max: int = _advanced(900_000, ge=4096)
     """Largest record; keep it below the topic's max.message.bytes."""
-    buffer_size_bytes_max: int = Field(64 * MEBIBYTE, ge=MEBIBYTE)
+    buffer_size_bytes_max: int = _advanced(64 * MEBIBYTE, ge=MEBIBYTE)
     """Most bytes that may wait for the queue's confirmation, per process."""
-    session_timeout_s: float = Field(10.0, ge=1)
+    session_timeout_s: float = _advanced(10.0, ge=1)
     """How long a worker may be silent before others take its partitions over."""
     retention_hours: float = Field(168.0, gt=0)
     """How long records are kept (for a topic that logweir makes)."""
@@ -186,11 +194,11 @@ class StoreSettings(_Section):
     """Most bytes of dead letters, as sent; when they are so large, workers wait until there is room. None is dropped."""
     dead_letters_retention_days: int = Field(90, ge=1)
     """Days that dead letters are kept, from the event's receipt."""
-    refused_bodies_max: int = Field(10_000, ge=0)
+    refused_bodies_max: int = _advanced(10_000, ge=0)
     """Most refused bodies kept; the oldest make room for the newest."""
-    refused_bodies_size_bytes_max: int = Field(256 * MEBIBYTE, ge=0)
+    refused_bodies_size_bytes_max: int = _advanced(256 * MEBIBYTE, ge=0)
     """Most bytes of refused bodies; the oldest make room for the newest."""
-    refused_bodies_retention_days: int = Field(30, ge=1)
+    refused_bodies_retention_days: int = _advanced(30, ge=1)
     """Days that refused bodies are kept."""
 
     @field_validator("index_prefix")
@@ -209,13 +217,13 @@ class WorkerSettings(_Section):
 
     group: str = Field("logweir", pattern=r"^[A-Za-z0-9._-]{1,128}$")
     """Consumer group: all workers of one group share the partitions."""
-    bulk_events_max: int = Field(2000, ge=1, le=100_000)
+    bulk_events_max: int = _advanced(2000, ge=1, le=100_000)
     """Most events in one bulk."""
-    bulk_size_bytes_max: int = Field(8 * MEBIBYTE, ge=64 * 1024, le=32 * MEBIBYTE)
+    bulk_size_bytes_max: int = _advanced(8 * MEBIBYTE, ge=64 * 1024, le=32 * MEBIBYTE)
     """Most raw bytes of events in one bulk."""
-    bulks_in_flight: int = Field(2, ge=1, le=16)
+    bulks_in_flight: int = _advanced(2, ge=1, le=16)
     """Bulks that may be under way at once."""
-    ledger_interval_s: float = Field(1.0, gt=0, le=60)
+    ledger_interval_s: float = _advanced(1.0, gt=0, le=60)
     """How often the ledger is written and the position committed."""
     categories_file: Path | None = None
     """TOML file with rules that give events a category; see docs/how-to/categories.md."""
@@ -253,25 +261,25 @@ class AccountingSettings(_Section):
     """How long a number may be missing before it counts as lost; if it comes after all it is recovered."""
     event_fields: CommaList = ()
     """Keys whose events bring numbers of their own, and the fields: syslog sequence=details.seqnum emitter=hostname epoch=details.boot"""
-    emitters_max: int = Field(20_000, ge=1)
-    """Most emitters that are tracked on one partition; the batches of others are counted, not their numbers."""
-    emitters_in_memory_max: int = Field(10_000, ge=1)
+    emitters_max: int = _advanced(20_000, ge=1)
+    """Emitters tracked on one partition. Beyond that, batches are counted but gaps are not detected."""
+    emitters_in_memory_max: int = _advanced(10_000, ge=1)
     """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
-    sources_max: int = Field(10_000, ge=1)
-    """Most sources (pairs of category and host name) of one partition whose silence is watched; of others it is said that they are."""
-    sources_in_memory_max: int = Field(10_000, ge=1)
+    sources_max: int = _advanced(10_000, ge=1)
+    """Sources (pairs of category and host name) of one partition whose silence is detected. Beyond that, they are only counted."""
+    sources_in_memory_max: int = _advanced(10_000, ge=1)
     """Most sources of one partition in a worker's memory; others are read from the store when they send."""
-    epochs_max: int = Field(64, ge=2)
+    epochs_max: int = _advanced(64, ge=2)
     """Runs of one emitter that are tracked in full; of the oldest beyond that, only sums are kept."""
     retention_days: int = Field(100, ge=1)
     """Days of which the books are kept; longer than store.retention_days, so that no stored event is without them."""
-    merge_after_s: float = Field(86_400.0, ge=600)
+    merge_after_s: float = _advanced(86_400.0, ge=600)
     """How old complete windows are when they are merged to hours; the books tell minutes apart for so long."""
-    store_audit_interval_s: float = Field(10.0, gt=0)
+    store_audit_interval_s: float = _advanced(10.0, gt=0)
     """How often a worker has the store count the documents of closed windows, for a tenth of a second, one at least."""
-    gaps_max: int = Field(1_000, ge=1)
+    gaps_max: int = _advanced(1_000, ge=1)
     """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
-    exceptions_max: int = Field(5_000, ge=1)
+    exceptions_max: int = _advanced(5_000, ge=1)
     """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, for receipts."""
 
     @field_validator("event_fields")
@@ -299,11 +307,11 @@ class SilenceSettings(_Section):
     """How long something must have been heard of before its rhythm counts as learned."""
     floor_s: float = Field(300.0, ge=60)
     """Shortest learned rhythm: what sends more often is expected once in this time."""
-    late_factor: float = Field(1.5, ge=1)
+    late_factor: float = _advanced(1.5, ge=1)
     """Late after so many times the expected time between two events."""
-    silent_factor: float = Field(2.5, ge=1)
+    silent_factor: float = _advanced(2.5, ge=1)
     """Silent after so many times the expected time between two events; never before it is late."""
-    together_min: int = Field(3, ge=2)
+    together_min: int = _advanced(3, ge=2)
     """How many must fall silent together behind one network, door or key to be one finding."""
 
 
@@ -312,9 +320,9 @@ class ConsoleSettings(HttpSettings):
 
     port: int = Field(8081, ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
-    connections_max: int = Field(1024, ge=1)
+    connections_max: int = _advanced(1024, ge=1)
     """Most connections at once; the system's limit of open files may lower it."""
-    requests_max: int = Field(64, ge=1)
+    requests_max: int = _advanced(64, ge=1)
     """Most requests at once; eight are worked on, the others wait."""
     hosts: CommaList = ()
     """Host names, without ports, that it answers to (.example.org: all below); by default its own on loopback, else all."""
@@ -327,9 +335,9 @@ class ExporterSettings(_Section):
     """Address of the exporter's /metrics and /healthz."""
     port: int = Field(8090, ge=0, le=65535)
     """Port of them; when it is taken, the next free one above."""
-    interval_s: float = Field(10.0, gt=0, le=600)
+    interval_s: float = _advanced(10.0, gt=0, le=600)
     """How often the ledger is read; less often where a reading takes longer than a fifth of it."""
-    emitters_max: int = Field(200, ge=1, le=10_000)
+    emitters_max: int = _advanced(200, ge=1, le=10_000)
     """Emitters that have a series of their own: those with the highest figures. All others are in one, (others)."""
 
 
@@ -376,6 +384,15 @@ def names() -> Iterator[str]:
     yield "data_dir"
     for section, model in SECTIONS.items():
         yield from (f"{section}.{name}" for name in model.model_fields)
+
+
+def fields_of(model: type[BaseModel], *, advanced: bool) -> dict[str, FieldInfo]:
+    """The settings of a section by name: those that people set, or the advanced ones."""
+    return {name: field for name, field in model.model_fields.items() if _is_advanced(field) == advanced}
+
+
+def _is_advanced(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get(_ADVANCED))
 
 
 def environment_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel, SecretStr
 
-from logweir.config import SECTIONS, Settings, environment_name, require_known, shown_url
+from logweir.config import SECTIONS, Settings, environment_name, fields_of, require_known, shown_url
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +32,22 @@ def value_of(settings: Settings, name: str) -> str:
 
 
 def as_toml(settings: Settings) -> str:
-    """All settings, ready to be saved as logweir.toml; those without a value, and with secrets, are commented out."""
+    """All settings, ready to be saved as logweir.toml; those without a value, and with secrets, are commented out.
+
+    The advanced ones of each section stand below the others.
+    """
     document = tomlkit.document()
     _add(document, settings, "data_dir")
     for section in SECTIONS:
         table = tomlkit.table()
         model: BaseModel = getattr(settings, section)
-        for name in type(model).model_fields:
+        for name in fields_of(type(model), advanced=False):
+            _add(table, model, name, section)
+        advanced = fields_of(type(model), advanced=True)
+        if advanced:
+            table.add(tomlkit.nl())
+            table.add(tomlkit.comment("Advanced: right as they are for almost everybody."))
+        for name in advanced:
             _add(table, model, name, section)
         document.add(section, table)
     return tomlkit.dumps(document)

@@ -147,3 +147,18 @@ def test_passwords_in_addresses_are_printed_by_no_command(tmp_path: Path) -> Non
         assert all("127.0.0.1:1" in text for text in printed)
         assert "hunter2" not in "".join(printed)
         assert config.load(config_file=written(tmp_path, printed[0]), environment={}).store.url.startswith("sqlite:")
+
+
+def test_advanced_settings_stand_below_the_others() -> None:
+    """In each section, under a line that says what they are; none is left out."""
+    lines = as_toml(config.load(environment={})).splitlines()
+    section = lines[lines.index("[ingest]") : lines.index("[queue]")]
+    names = [
+        name
+        for line in section
+        if (name := line.lstrip("# ").partition(" = ")[0]) in config.IngestSettings.model_fields
+    ]
+    split = next(at for at, line in enumerate(section) if line.startswith("# Advanced"))
+
+    assert sorted(names) == sorted(config.IngestSettings.model_fields)
+    assert section.index("port = 8080") < split < section.index("headers_max = 100")
