@@ -51,7 +51,7 @@ lock: ## make requirements/*.lock anew from pyproject.toml
 	@python=$$(bash tests/services/python.sh); "$$python" -m venv $(VENV)-lock
 	@$(VENV)-lock/bin/pip install --quiet uv
 	@compile() { $(VENV)-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
-		--no-header --no-annotate "$$@" pyproject.toml; }; \
+		--no-header --no-annotate --generate-hashes "$$@" pyproject.toml; }; \
 	{ echo '# What `make run` installs, exactly. Made by `make lock` from pyproject.toml.'; compile --extra server; } \
 		> requirements/server.lock.new; mv requirements/server.lock.new requirements/server.lock; \
 	{ echo '# What `make test` installs, exactly. Made by `make lock` from pyproject.toml.'; \
@@ -70,12 +70,12 @@ $(VENV)/bin/python:
 # The lock says what is installed; the project itself comes last, editable, and brings nothing of its own.
 $(VENV)/.server: requirements/server.lock pyproject.toml | $(VENV)/bin/python
 	@echo "  installing requirements/server.lock into $(VENV)" >&2
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements/server.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/server.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
 	@echo "  installing requirements/dev.lock into $(VENV)" >&2
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

@@ -58,6 +58,8 @@ _FIELDS_HEAD = """\
 Every top-level field of a stored event. Whatever else an event brings along moves under `details`. The names in the
 last column, from the Elastic Common Schema, mean the same field in a search.
 """
+_COMPOSE_BEGIN = "# --- every setting, by section: made by deploy/generate.py from logweir/config.py ---\n"
+_COMPOSE_END = "# --- end of what deploy/generate.py makes ---"
 _CLI_HEAD = """\
 Every command also takes `--data-dir DIR`, `--config FILE` and the `LOGWEIR_…` variables of [the settings](settings.md).
 It ends with 0, with 2 for a mistake of its user's (one line on standard error says which), with 130 after Ctrl-C.
@@ -101,7 +103,22 @@ def pages() -> dict[Path, str]:
         for name, (source, make) in makers.items()
     }
     shown = {_root() / "deploy/grafana/dashboards" / name: text for name, text in dashboards.pages().items()}
-    return {**reference, **shown}
+    compose = _root() / "docker-compose.yml"
+    return {**reference, **shown, compose: compose_file(compose.read_text(encoding="utf-8"))}
+
+
+def compose_file(text: str) -> str:
+    """docker-compose.yml with every setting in the block that is made here: .env may set it, for those who need it."""
+    begin, end = _COMPOSE_BEGIN, _COMPOSE_END
+    parts = [begin, *(_compose_settings(section) for section in config.SECTIONS), end]
+    head, _, rest = text.partition(begin)
+    return head + "\n".join(parts) + rest.partition(end)[2]
+
+
+def _compose_settings(section: str) -> str:
+    names = (name for name in config.names() if name.startswith(f"{section}."))
+    variables = (config.environment_name(name) for name in names)
+    return f"x-{section}: &{section}\n" + "".join(f"  {variable}: ${{{variable}:-}}\n" for variable in variables)
 
 
 def settings_page() -> str:

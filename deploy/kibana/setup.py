@@ -4,6 +4,7 @@
 
 KIBANA_URL says where (empty: there is no Kibana, nothing is done). KIBANA_API_KEY, or KIBANA_USERNAME and
 KIBANA_PASSWORD, when it asks for them; KIBANA_CA_FILE for a certificate of one's own authority.
+LOGWEIR_STORE_INDEX_PREFIX is the setting: what the names of the installation's indices begin with.
 Waits up to KIBANA_WAIT_S (600) seconds for Kibana. Standard library only.
 """
 
@@ -59,6 +60,17 @@ class Kibana:
             time.sleep(min(2.0, wait_s_max / 10))
 
 
+def prefixed(objects: bytes, prefix: str) -> bytes:
+    """The saved objects with the data view on the events whose alias begins with ``prefix``."""
+    if not prefix:
+        return objects
+    rows = [json.loads(line) for line in objects.splitlines()]
+    for row in rows:
+        if row["id"] == DATA_VIEW:
+            row["attributes"]["title"] = prefix + row["attributes"]["title"]
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
 def set_up(kibana: Kibana, objects: bytes) -> None:
     """Import the objects over what is there, and make ours the default data view unless there is one."""
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="saved-objects.ndjson"\r\n'
@@ -83,7 +95,8 @@ def main(arguments: list[str], environment: dict[str, str]) -> int:
     kibana = Kibana(url, environment)
     try:
         kibana.wait(float(environment.get("KIBANA_WAIT_S") or 600))
-        set_up(kibana, Path(arguments[0]).read_bytes())
+        objects = prefixed(Path(arguments[0]).read_bytes(), environment.get("LOGWEIR_STORE_INDEX_PREFIX", ""))
+        set_up(kibana, objects)
     except urllib.error.HTTPError as error:
         print(f"{url} answers {error.code}: {error.read(2000).decode(errors='replace')}", file=sys.stderr)
         return 1

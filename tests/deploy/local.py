@@ -104,7 +104,7 @@ class Service(ServerProcess):
     def _all_variables(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LOGWEIR_")}
         # A test that posts once is not to fail for a slow disk of the machine that runs it.
-        return {**inherited, "LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "5", **self.environment()}
+        return {**inherited, **self.environment(), "LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "5"}
 
     def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

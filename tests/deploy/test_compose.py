@@ -8,7 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from logweir.config import environment_name, names
+from logweir.commands.config import value_of
+from logweir.config import Settings, environment_name, names
 from tests.deploy.compose import COMPOSE_FILE, ROOT, load, own_services, variables_of
 from tests.services.fetch import ELASTICSEARCH_9, KAFKA_VERSION
 
@@ -71,9 +72,9 @@ def test_own_services_run_restricted() -> None:
 
 
 def test_every_service_that_stays_is_watched_restarted_and_logs_within_bounds() -> None:
-    """All but the two that end by themselves have a health check and come back; no log fills the disk."""
+    """All but those that end by themselves have a health check and come back; no log fills the disk."""
     services = load()["services"]
-    one_shot = {"certificate", "kibana-setup"}
+    one_shot = {"settings", "certificate", "kibana-setup"}
 
     for name, row in services.items():
         assert row["logging"]["options"] == {"max-size": "10m", "max-file": "5"}, name
@@ -115,6 +116,34 @@ def test_env_file_points_at_ones_own_servers() -> None:
     assert services["kibana-setup"]["environment"]["KIBANA_URL"] == "https://kibana.example.com"
 
 
+def test_each_service_is_given_what_it_needs_and_no_more() -> None:
+    """Every setting of the sections that it works by, wherever .env sets it; no password of others."""
+    secrets = {"LOGWEIR_QUEUE_PASSWORD": "queue", "LOGWEIR_STORE_PASSWORD": "store", "KIBANA_PASSWORD": "kibana"}
+    services = load({**secrets, "LOGWEIR_LOG_FORMAT": "json"})["services"]
+    sections = {
+        "ingest": {"ingest", "queue", "store", "worker", "accounting", "log"},
+        "worker": {"worker", "queue", "store", "accounting", "silence", "log"},
+        "console": {"console", "store", "log"},
+        "exporter": {"exporter", "worker", "queue", "store", "accounting", "silence", "log"},
+    }
+    for name, wanted in sections.items():
+        given = services[name]["environment"]
+        assert {environment_name(setting) for setting in names() if setting.partition(".")[0] in wanted} <= set(given)
+        assert given["LOGWEIR_LOG_FORMAT"] == "json"
+    holders = {
+        secret: {name for name, row in services.items() if secret in row.get("environment", {}).values()}
+        for secret in secrets.values()
+    }
+
+    assert holders == {
+        "queue": {"ingest", "worker", "exporter"},
+        "store": {"ingest", "worker", "console", "exporter"},
+        "kibana": {"kibana-setup"},
+    }
+    assert {name for name, row in services.items() if "env_file" in row} == {"settings"}
+    assert services["settings"]["network_mode"] == "none"
+
+
 def test_own_services_are_given_settings_that_exist() -> None:
     """An unknown LOGWEIR_… name would stop the service at its start: the file and the example have none."""
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -126,15 +155,16 @@ def test_own_services_are_given_settings_that_exist() -> None:
 
 
 def test_example_lists_every_variable_with_its_default() -> None:
-    """What the file can be given is what .env.example shows; a default shown there is the file's."""
+    """What the file can be given beside the settings is in .env.example; a default shown there is the true one."""
     text = COMPOSE_FILE.read_text(encoding="utf-8")
     example = dict(re.findall(r"^#(\w+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    defaults = {environment_name(name): value_of(Settings(), name) for name in names()}
     plain_defaults = dict(re.findall(r"\$\{(\w+):?-([^}]*)\}", text))
 
-    assert variables_of(text) - {"ENV_FILE"} <= set(example)
+    assert variables_of(text) - {"ENV_FILE"} - SETTINGS <= set(example)
     for name, shown in example.items():
         if name in plain_defaults and not _is_for_ones_own(name):
-            assert shown == plain_defaults[name], name
+            assert shown == (plain_defaults[name] or defaults.get(name)), name
 
 
 def test_tests_run_the_versions_that_the_file_runs() -> None:

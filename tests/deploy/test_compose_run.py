@@ -22,7 +22,7 @@ from tests.deploy.local import ENTRYPOINT, Stack
 
 FOUND_S_MAX = 30.0
 STAYING = ("ingest", "worker", "console", "exporter")
-ENDING = ("certificate", "kibana-setup")
+ENDING = ("settings", "certificate", "kibana-setup")
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,21 @@ def test_prometheus_asks_where_the_services_answer(stack: Stack) -> None:
     assert set(asked) == set(STAYING)
 
 
+def test_settings_service_says_what_of_the_env_file_is_no_setting(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is given the whole file as Compose would give it, and ends with the name that is wrong; else well."""
+    service = Stack(load(), tmp_path).service("settings")
+    environment = service.environment()
+    monkeypatch.setattr(service, "environment", lambda: {**environment, **given})
+    given = {"LOGWEIR_INGEST_PROCESSES": "2", "KIBANA_PASSWORD": "secret"}
+    good = service.run()
+    given = {"LOGWEIR_INGEST_PROCESS": "2"}
+    bad = service.run()
+
+    assert good.returncode == 0, good.stderr
+    assert bad.returncode == 2
+    assert "LOGWEIR_INGEST_PROCESSES" in bad.stderr
+
+
 def test_certificate_service_makes_the_fronts_certificate(tmp_path: Path) -> None:
     """Run as it stands in the file, it leaves what the front reads, and ends well."""
     done = Stack(load({"TLS_NAME": "logs.example.com"}), tmp_path).service("certificate").run()
@@ -97,13 +112,15 @@ def test_certificate_service_makes_the_fronts_certificate(tmp_path: Path) -> Non
 
 def test_kibana_setup_service_brings_the_objects(tmp_path: Path, kibana: Kibana) -> None:
     """Run as it stands in the file, it gives Kibana the data view and the saved search, and ends well."""
-    done = Stack(load(), tmp_path, {"http://kibana:5601": kibana.url}).service("kibana-setup").run()
+    compose = load({"LOGWEIR_STORE_INDEX_PREFIX": "site-"})
+    done = Stack(compose, tmp_path, {"http://kibana:5601": kibana.url}).service("kibana-setup").run()
 
     assert done.returncode == 0, done.stderr
     assert [path for path, _, _ in kibana.posted] == [
         "/api/saved_objects/_import?overwrite=true",
         "/api/data_views/default",
     ]
+    assert b'"title": "site-events"' in kibana.posted[0][2]
 
 
 @pytest.mark.parametrize("name", STAYING)
