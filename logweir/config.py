@@ -144,9 +144,9 @@ class QueueSettings(_Section):
     session_timeout_s: float = _advanced(10.0, ge=1)
     """How long a worker may be silent before others take its partitions over."""
     retention_hours: float = Field(168.0, gt=0)
-    """How long records are kept (for a topic that logweir makes)."""
+    """How long records are kept (for a topic that logweir makes); the embedded queue keeps what no worker has read."""
     retention_size_bytes_max: int = Field(20 * 1024 * MEBIBYTE, ge=MEBIBYTE)
-    """Most bytes that are kept: of the embedded queue together, of a Kafka topic per partition."""
+    """Most bytes that are kept: of a Kafka topic per partition; of the embedded queue together: when workers have not read so much, it takes no more, and the door spools."""
     tls: bool = False
     """Kafka: encrypt the connection."""
     ca_file: Path | None = None

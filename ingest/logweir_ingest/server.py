@@ -135,7 +135,7 @@ def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) 
     settings = served.settings
     tally = Tally()
     ingest_epoch = os.urandom(16)
-    queue = open_queue(settings.queue)
+    queue = open_queue(settings.queue, group=settings.worker.group)
     enqueuer = open_enqueuer(settings, queue, ingest_epoch=ingest_epoch, generation=served.generation)
     canary = Canary(enqueuer, ingest_epoch=ingest_epoch, clock=now_us, interval_s=settings.ingest.canary_interval_s)
 

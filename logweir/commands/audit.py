@@ -134,7 +134,7 @@ def _span(arguments: argparse.Namespace, now: int) -> Span:
 
 def unread_records(settings: Settings, books: Books) -> int | None:
     """How many records of the queue no worker has accounted for yet; None when the queue does not say."""
-    queue = open_queue(settings.queue)
+    queue = open_queue(settings.queue, group=settings.worker.group)
     try:
         topic_id = queue.topic_id()
         ends = {partition: queue.offsets(partition) for partition in range(queue.partition_count())}

@@ -162,7 +162,7 @@ def _fsync_s(folder: Path) -> float:
 
 
 def _queue(settings: Settings) -> Finding:
-    queue = open_queue(settings.queue)
+    queue = open_queue(settings.queue, group=settings.worker.group)
     try:
         return Finding("queue", "ok", queue.check())
     finally:

@@ -7,9 +7,11 @@ from logweir.errors import SETTING_BAD, LogweirError
 from logweir.queue.port import Queue
 
 
-def open_queue(settings: QueueSettings) -> Queue:
+def open_queue(settings: QueueSettings, *, group: str | None = None) -> Queue:
     """The queue that ``settings.url`` names: ``kafka://host:port[,host:port…]/topic`` or ``sqlite:///path``.
 
+    ``group``: the consumer group whose unread records the embedded queue's retention never removes: it takes no more
+    instead. (Kafka's retention is the broker's own, whatever anybody has read.)
     Connects lazily: an absent server is an error of the first use.
     """
     scheme = settings.url.partition(":")[0]
@@ -20,7 +22,7 @@ def open_queue(settings: QueueSettings) -> Queue:
     if scheme == "sqlite":
         from logweir.queue.sqlite.topic import SqliteQueue
 
-        return SqliteQueue(settings)
+        return SqliteQueue(settings, group)
     raise LogweirError(
         SETTING_BAD,
         where="The configuration",

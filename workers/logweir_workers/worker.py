@@ -68,7 +68,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    store, queue = open_store(settings.store), open_queue(settings.queue)
+    store, queue = open_store(settings.store), open_queue(settings.queue, group=settings.worker.group)
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
     registry.prepare(("logweir_worker_", "logweir_event_", "logweir_store_", "logweir_canary_r"))
     port = exposition.serve(

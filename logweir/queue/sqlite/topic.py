@@ -45,8 +45,9 @@ _RECORD_OVERHEAD_BYTES = 200
 class SqliteQueue:
     """The topic in the file that ``settings.url`` (``sqlite:///path``) names."""
 
-    def __init__(self, settings: QueueSettings) -> None:
+    def __init__(self, settings: QueueSettings, group: str | None = None) -> None:
         self._settings = settings
+        self._group = group
         self._path = sqlite_path(settings.url)
         self.topic = self._path.stem
         self._database = Database(settings.url, self._path)
@@ -92,7 +93,7 @@ class SqliteQueue:
 
     def producer(self) -> SqliteProducer:
         """Raises LogweirError(QUEUE_DOWN) when ``prepare`` never made the file."""
-        return SqliteProducer(self._settings, self._path, partitions=self.partition_count())
+        return SqliteProducer(self._settings, self._path, partitions=self.partition_count(), group=self._group)
 
     def consumer(self, *, group: str, assigned: Assigned, revoked: Revoked) -> SqliteConsumer:
         return SqliteConsumer(
@@ -158,9 +159,12 @@ class _Waiting:
 
 
 class SqliteProducer:
-    """Writes records, many in one transaction; one thread does all of it, retention included."""
+    """Writes records, many in one transaction; one thread does all of it, retention included.
 
-    def __init__(self, settings: QueueSettings, path: Path, *, partitions: int) -> None:
+    While the queue is full of records that ``group`` has not read, none is taken: QUEUE_DOWN says so.
+    """
+
+    def __init__(self, settings: QueueSettings, path: Path, *, partitions: int, group: str | None) -> None:
         self._settings = settings
         self._partitions = partitions
         self._database = Database(settings.url, path)
@@ -171,7 +175,7 @@ class SqliteProducer:
         self._is_failing = False
         self._size_bytes = 0
         self._closing = False
-        self._retention = _Retention(settings)
+        self._retention = _Retention(settings, group)
         self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
         self._thread.start()
 
@@ -242,6 +246,7 @@ class SqliteProducer:
     def _write(self, group: list[_Waiting]) -> LogweirError | None:
         timestamp_ms = now_us() // 1000
         try:
+            self._make_room()
             with self._database.writing() as connection:
                 following = dict(connection.execute("SELECT partition, next_offset FROM partition"))
                 rows = []
@@ -265,6 +270,16 @@ class SqliteProducer:
             self._failing = ""
         self._retention.written(sum(len(record.payload) for record in group))
         return None
+
+    def _make_room(self) -> None:
+        """Raises LogweirError(QUEUE_DOWN) when there is none. In a transaction of its own: what it removes is gone."""
+        with self._database.reading() as connection:
+            is_over = self._retention.is_over(connection)
+        if is_over:
+            with self._database.writing() as connection:
+                reason = self._retention.full(connection)
+            if reason:
+                raise self._down(reason)
 
     def _settle(self, group: Iterable[_Waiting], error: LogweirError | None) -> None:
         for record in group:
@@ -290,10 +305,13 @@ class SqliteProducer:
 class _Retention:
     """Removes what is too old or too much, oldest first, a bounded piece at a time so that no send waits long.
 
+    What ``group`` has not committed yet stays, however old and however much: whoever sent it was told that it is safe.
+
     The pages of removed records are used again: the file stays as large as the most that it ever held.
     """
 
-    def __init__(self, settings: QueueSettings) -> None:
+    def __init__(self, settings: QueueSettings, group: str | None) -> None:
+        self._group = group
         self._age_ms_max = int(settings.retention_hours * 3_600_000)
         self._size_bytes_max = settings.retention_size_bytes_max
         self._interval_s = min(30.0, max(0.2, self._age_ms_max / 10_000))
@@ -321,7 +339,8 @@ class _Retention:
         excess_bytes = used_bytes(connection) - self._size_bytes_max
         removed_bytes = 0
         last: dict[int, int] = {}
-        for removed, (timestamp_ms, record_id, size_bytes) in enumerate(heapq.merge(*_fronts(connection))):
+        fronts = self._fronts(connection)
+        for removed, (timestamp_ms, record_id, size_bytes) in enumerate(heapq.merge(*fronts)):
             if timestamp_ms >= oldest_ms and removed_bytes >= excess_bytes:
                 self.postpone()
                 break
@@ -334,13 +353,34 @@ class _Retention:
         for partition, record_id in last.items():
             connection.execute("DELETE FROM record WHERE id BETWEEN ? AND ?", (row_id(partition, 0), record_id))
 
+    def is_over(self, connection: sqlite3.Connection) -> bool:
+        """Whether records may be added only if others go first."""
+        return self._group is not None and used_bytes(connection) > self._size_bytes_max
 
-def _fronts(connection: sqlite3.Connection) -> list[Iterator[tuple[int, int, int]]]:
-    """Of each partition the records from the earliest on: (timestamp, rowid, bytes)."""
-    return [
-        connection.execute(
-            "SELECT timestamp_ms, id, length(payload) FROM record WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-            (row_id(partition, 0), row_id(partition + 1, 0) - 1, _EXPIRE_RECORDS_MAX),
+    def full(self, connection: sqlite3.Connection) -> str:
+        """Remove what may go; why no record may be added all the same, or ""."""
+        self.expire(connection)
+        held_bytes = used_bytes(connection)
+        if held_bytes <= self._size_bytes_max:
+            return ""
+        return (
+            f"it is full: of {held_bytes / MEBIBYTE:.0f} MiB, the group {self._group} has to read what is oldest before"
+            f" more is taken (queue.retention_size_bytes_max is {self._size_bytes_max / MEBIBYTE:.0f} MiB); see that a"
+            " worker runs and keeps up"
         )
-        for (partition,) in connection.execute("SELECT partition FROM partition").fetchall()
-    ]
+
+    def _fronts(self, connection: sqlite3.Connection) -> list[Iterator[tuple[int, int, int]]]:
+        """Of each partition the records that may be removed, from the earliest on: (timestamp, rowid, bytes)."""
+        ends = connection.execute(
+            "SELECT partition, coalesce((SELECT next_offset FROM committed WHERE group_name = ?"
+            " AND committed.partition = partition.partition), CASE WHEN ? IS NULL THEN next_offset ELSE 0 END)"
+            " FROM partition",
+            (self._group, self._group),
+        ).fetchall()
+        return [
+            connection.execute(
+                "SELECT timestamp_ms, id, length(payload) FROM record WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+                (row_id(partition, 0), row_id(partition, end), _EXPIRE_RECORDS_MAX),
+            )
+            for partition, end in ends
+        ]

@@ -23,8 +23,8 @@ def settings_for(tmp_path: Path, **changed) -> QueueSettings:
     return QueueSettings(**{"url": f"sqlite:///{tmp_path}/queue.sqlite", "partitions": 4, **changed})
 
 
-def prepared(tmp_path: Path, **changed) -> SqliteQueue:
-    queue = SqliteQueue(settings_for(tmp_path, **changed))
+def prepared(tmp_path: Path, *, group: str | None = None, **changed) -> SqliteQueue:
+    queue = SqliteQueue(settings_for(tmp_path, **changed), group)
     queue.prepare()
     return queue
 
@@ -149,6 +149,30 @@ def test_age_limit_removes_only_what_is_older(tmp_path: Path) -> None:
     producer.close(5)
 
     assert bounds == (2, 3)
+
+
+def test_records_that_the_group_has_not_read_are_never_removed(tmp_path: Path) -> None:
+    """Neither by size nor by age: when it is full of them it takes no more, and says so, until some are read."""
+    queue = prepared(tmp_path, group="g", partitions=1, retention_size_bytes_max=MEBIBYTE, retention_hours=0.01 / 3600)
+    producer = queue.producer()
+    sent, outcomes = 0, []
+    while not outcomes or outcomes[-1] is None:
+        called = threading.Event()
+        producer.send(0, os.urandom(100_000), lambda error, called=called: (outcomes.append(error), called.set()))
+        assert called.wait(20)
+        sent += 1
+    full = outcomes[-1]
+    with member(queue, group="g") as one:
+        held = one.read(sent - 1)
+        read = [delivery.offset for delivery in held]
+        one.consumer.commit({0: held[-1].offset + 1})
+    send(producer, b"next")
+    wait_until(lambda: queue.offsets(0)[0] > 0)
+    producer.close(5)
+
+    assert read == list(range(sent - 1)) and sent > 5
+    assert full.problem.code == "queue_down"
+    assert "the group g has to read" in str(full)
 
 
 def test_replaced_file_is_refused(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _retry(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
     total = sum(held.letters for held in store.dead_letters.count(wanted).values())
     counts: Counter[Result] = Counter()
     failed: Tried | None = None
-    with closing(open_queue(settings.queue)) as queue, _progress() as progress:
+    with closing(open_queue(settings.queue, group=settings.worker.group)) as queue, _progress() as progress:
         bar = progress.add_task("trying again", total=total)
         with closing(Retrier(settings=settings, store=store, queue=queue)) as retrier:
             for page in pages(store, wanted):

@@ -67,7 +67,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with closing(open_store(settings.store)) as store, closing(open_queue(settings.queue)) as queue:
+    with (
+        closing(open_store(settings.store)) as store,
+        closing(open_queue(settings.queue, group=settings.worker.group)) as queue,
+    ):
         one = Replay(
             settings=settings,
             store=store,

@@ -52,7 +52,10 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     registry.prepare(())
-    with closing(open_store(settings.store)) as store, closing(open_queue(settings.queue)) as queue:
+    with (
+        closing(open_store(settings.store)) as store,
+        closing(open_queue(settings.queue, group=settings.worker.group)) as queue,
+    ):
         exporter = Exporter(settings, store=store, queue=queue, clock=now_us)
         prometheus_client.REGISTRY.register(exporter)
         where = settings.exporter
