@@ -26,7 +26,7 @@ class Problem:
 class LogweirError(Exception):
     """A problem that happened, with its numbers.
 
-    ``str(error)`` is the text and then the advice. ``error.numbers`` holds what the templates were filled with; a key
+    A number ``advice`` stands in place of the row's: where what to do depends on why it happened. ``str(error)`` is the text and then the advice. ``error.numbers`` holds what the templates were filled with; a key
     that stands in one of them is shown nowhere.
     """
 
@@ -46,7 +46,7 @@ class LogweirError(Exception):
 
     @property
     def advice(self) -> str:
-        return without_keys(self.problem.advice.format(**self.numbers))
+        return without_keys(self.numbers.get("advice") or self.problem.advice.format(**self.numbers))
 
     def as_dict(self) -> dict[str, Any]:
         """The members of the problem answer: type, title, status, detail, advice, code, and the numbers by name."""

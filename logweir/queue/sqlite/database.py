@@ -20,6 +20,8 @@ POLL_SIZE_BYTES_MAX = 16 * MEBIBYTE
 """About how much is read at a time."""
 _PAGE_SIZE_BYTES = 8192
 _BUSY_TIMEOUT_S = 10.0
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_DAMAGE_ADVICE = "docs/how-to/damaged-files.md says how to save what can be read, and how to go on without the rest."
 
 _SCHEMA = """
 CREATE TABLE topic (id TEXT NOT NULL, partitions INTEGER NOT NULL);
@@ -41,11 +43,16 @@ CREATE TABLE committed (
 
 
 class Database:
-    """A connection that is opened when needed, and anew after an error; never to another file than at first."""
+    """A connection that is opened when needed, and anew after an error; never to another file than at first.
+
+    A file that SQLite finds damaged, in whichever process, is used by none any more: a door would go on to accept
+    events into a file that nobody can read them from.
+    """
 
     def __init__(self, url: str, path: Path) -> None:
         self._url = url
         self._path = path
+        self._damaged_path = path.with_name(f"{path.name}.damaged")
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
         self.reopened = False
@@ -71,6 +78,15 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
+    def check(self) -> None:
+        """Read the whole file. Raises LogweirError(QUEUE_DOWN) when it is damaged."""
+        with self.reading() as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                error = sqlite3.DatabaseError(found)
+                self._note_damage(error)
+                raise error
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -84,9 +100,28 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 self.close()
             self._connection = None
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                self._note_damage(error)
+            if self._damage():
+                reason = f"its file is damaged ({error})"
+                raise LogweirError(QUEUE_DOWN, url=self._url, reason=reason, advice=_DAMAGE_ADVICE) from error
             raise LogweirError(QUEUE_DOWN, url=self._url, reason=error) from error
 
+    def _note_damage(self, error: BaseException) -> None:
+        with contextlib.suppress(OSError):
+            self._damaged_path.write_text(f"{self._path.stat().st_ino} {error}\n")
+
+    def _damage(self) -> str:
+        """What was found in the file that is there now, by any process; "": nothing."""
+        try:
+            inode, _, found = self._damaged_path.read_text().strip().partition(" ")
+            return found if inode == str(self._path.stat().st_ino) else ""
+        except OSError:
+            return ""
+
     def _open(self) -> sqlite3.Connection:
+        if found := self._damage():
+            raise OSError(found)
         # A file removed under us could still be written, and all of it would be lost.
         inode = self._path.stat().st_ino
         if self._inode not in (-1, inode):

@@ -101,6 +101,8 @@ class SqliteQueue:
         )
 
     def check(self) -> str:
+        with self._lock:
+            self._database.check()
         with self._lock, self._database.writing() as connection:
             partitions, written = connection.execute("SELECT count(*), sum(next_offset) FROM partition").fetchone()
             size_bytes = used_bytes(connection)

@@ -191,6 +191,44 @@ def test_replaced_file_is_refused(tmp_path: Path) -> None:
     assert outcomes[0].problem.code == "queue_down"
 
 
+def test_a_damaged_file_is_used_by_nobody_until_it_is_another(tmp_path: Path) -> None:
+    """What one process finds (here a zeroed page, by reading) keeps the door from accepting events into it, too."""
+    queue = prepared(tmp_path, partitions=1)
+    producer = queue.producer()
+    send(producer, *(os.urandom(3000) for _ in range(100)))
+    path = tmp_path / "queue.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    page = 8192
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // page // 2 * page)
+        file.write(bytes(page))
+    outcomes: list[LogweirError | None] = []
+    producer.send(0, b"unnoticed", outcomes.append)
+    wait_until(lambda: outcomes)
+    with pytest.raises(LogweirError) as found:
+        SqliteQueue(settings_for(tmp_path, partitions=1)).check()
+    producer.send(0, b"refused", outcomes.append)
+    wait_until(lambda: len(outcomes) == 2)
+    with pytest.raises(LogweirError) as read:
+        queue.reader(0, 0).read(wait_s=0, records_max=1)
+    producer.close(5)
+    for file in tmp_path.glob("queue.sqlite*"):
+        if not file.name.endswith(".damaged"):
+            file.rename(tmp_path / f"aside-{file.name}")
+    anew = prepared(tmp_path, partitions=1)
+    fresh = anew.producer()
+    send(fresh, b"again")
+    fresh.close(5)
+
+    assert outcomes[0] is None
+    for error in (outcomes[1], found.value, read.value):
+        assert error.problem.code == "queue_down"
+        assert "damaged" in str(error) and "docs/how-to/damaged-files.md" in str(error)
+    assert anew.offsets(0) == (0, 1)
+    assert "written" in anew.check()
+
+
 def test_unwritable_place_is_a_clear_error(tmp_path: Path) -> None:
     """A path that cannot be a folder, or a file that is no database, is QUEUE_DOWN with the reason."""
     (tmp_path / "file").write_text("this is no database, and long enough to be seen as none" * 20)
