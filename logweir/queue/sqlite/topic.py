@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _GROUP_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _EXPIRE_SIZE_BYTES_MAX = 8 * MEBIBYTE
 _EXPIRE_RECORDS_MAX = 512
+_AGING_DELAY_S_MAX = 600.0
 # What a waiting record costs beside its payload.
 _RECORD_OVERHEAD_BYTES = 200
 
@@ -319,7 +320,10 @@ class _Retention:
         self._interval_s = min(30.0, max(0.2, self._age_ms_max / 10_000))
         self._written_bytes_max = min(64 * MEBIBYTE, max(MEBIBYTE, self._size_bytes_max // 16))
         self._written_bytes = 0
-        self._next_s = time.monotonic()
+        self._next_s = self._started_s = time.monotonic()
+        self._aging_s = self._started_s + min(_AGING_DELAY_S_MAX, self._age_ms_max / 10_000)
+        self._newest_ms: int | None = None
+        """When the newest record was taken that was there at the start; 0: none was; None: not looked at yet."""
 
     def written(self, size_bytes: int) -> None:
         self._written_bytes += size_bytes
@@ -337,7 +341,7 @@ class _Retention:
 
     def expire(self, connection: sqlite3.Connection) -> None:
         """Remove one piece; it is due again at once when that piece was full."""
-        oldest_ms = now_us() // 1000 - self._age_ms_max
+        oldest_ms = self._oldest_ms(connection)
         excess_bytes = used_bytes(connection) - self._size_bytes_max
         removed_bytes = 0
         last: dict[int, int] = {}
@@ -354,6 +358,24 @@ class _Retention:
             self.postpone()
         for partition, record_id in last.items():
             connection.execute("DELETE FROM record WHERE id BETWEEN ? AND ?", (row_id(partition, 0), record_id))
+
+    def _oldest_ms(self, connection: sqlite3.Connection) -> int:
+        """What was taken before then is too old.
+
+        A machine whose clock is ahead for a while must not remove everything: time goes on from the newest record that
+        was there at the start, as fast as it really passes, and nothing grows too old in the first minutes.
+        """
+        if self._newest_ms is None:
+            ends = (row_id(partition + 1, 0) for (partition,) in connection.execute("SELECT partition FROM partition"))
+            query = "SELECT timestamp_ms FROM record WHERE id < ? ORDER BY id DESC LIMIT 1"
+            found = [row for end in list(ends) if (row := connection.execute(query, (end,)).fetchone())]
+            self._newest_ms = max((timestamp_ms for (timestamp_ms,) in found), default=0)
+        now_ms, now_s = now_us() // 1000, time.monotonic()
+        if now_s < self._aging_s:
+            return 0
+        if self._newest_ms:
+            now_ms = min(now_ms, self._newest_ms + int((now_s - self._started_s) * 1000))
+        return now_ms - self._age_ms_max
 
     def is_over(self, connection: sqlite3.Connection) -> bool:
         """Whether records may be added only if others go first."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from logweir import clock
 from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import LogweirError
 from logweir.queue.sqlite.group import share_of
@@ -149,6 +150,29 @@ def test_age_limit_removes_only_what_is_older(tmp_path: Path) -> None:
     producer.close(5)
 
     assert bounds == (2, 3)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 600.0], ids=["known before", "in the first minutes"])
+def test_a_clock_that_runs_ahead_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_s: float
+) -> None:
+    """A machine that starts 400 days ahead keeps what it has; in the first minutes also if that knows the wrong time."""
+    queue = prepared(tmp_path, retention_hours=24 * 7)
+    producer = queue.producer()
+    send(producer, b"kept")
+    producer.close(5)
+    ahead_us = clock.now_us() + 400 * clock.DAY_US
+    monkeypatch.setattr("logweir.queue.sqlite.topic.now_us", lambda: ahead_us)
+    monkeypatch.setattr("logweir.queue.sqlite.topic._AGING_DELAY_S_MAX", delay_s)
+    for _ in range(2 if delay_s else 1):
+        producer = queue.producer()
+        producer._retention._interval_s = 0.01
+        send(producer, b"ahead", partition=1)
+        wait_until(lambda producer=producer: producer._retention._newest_ms is not None)
+        send(producer, b"ahead", partition=2)
+        producer.close(5)
+
+    assert [queue.offsets(partition)[0] for partition in range(3)] == [0, 0, 0]
 
 
 def test_records_that_the_group_has_not_read_are_never_removed(tmp_path: Path) -> None:
