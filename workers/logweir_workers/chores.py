@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from logweir.audit.books import Books
-from logweir.clock import DAY_US, Clock
+from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
 from logweir.errors import STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
@@ -35,6 +35,11 @@ _CLOSE_INTERVAL_S = 2.0
 _FILTERS_INTERVAL_S = 2.0
 # A worker that has just begun has the backlog to read first.
 _BOOKS_DELAY_S = 60.0
+# Whoever started a machine with a wrong clock has some minutes to notice it.
+_DELETION_DELAY_S = 600.0
+# How many times faster than time itself ages catch up with a clock that is ahead of all that is known: a day an hour.
+_CATCH_UP = 24
+_AHEAD_US_MAX = 2 * DAY_US
 
 T = TypeVar("T")
 
@@ -86,16 +91,18 @@ class Chores:
         self._mergeable: BackgroundRead[None] = BackgroundRead("merging")
         self._auditor = StoreAuditor(store=store, group=self._group, clock=clock)
         self._merger = HourMerger(store=store, group=self._group, owner=owner, settings=self._accounting, clock=clock)
+        self._retention_clock = RetentionClock(clock)
         of_store = STORE_DOWN, STORE_REFUSES
-        later_s = time.monotonic() + _BOOKS_DELAY_S
+        begun_s = time.monotonic()
+        later_s, deletion_s = begun_s + _BOOKS_DELAY_S, begun_s + _DELETION_DELAY_S
         self._tasks = (
-            PeriodicTask(_RETENTION_INTERVAL_S, self._delete_expired, of_store),
-            PeriodicTask(_RETENTION_INTERVAL_S, self._read_old_books, due_s=later_s),
+            PeriodicTask(_RETENTION_INTERVAL_S, self._delete_expired, of_store, due_s=deletion_s),
+            PeriodicTask(_RETENTION_INTERVAL_S, self._read_old_books, due_s=deletion_s),
             PeriodicTask(_READ_INTERVAL_S, self._delete_old_books, of_store),
             PeriodicTask(_MERGE_INTERVAL_S, self._merge_windows, of_store, due_s=later_s),
             PeriodicTask(_CLOSE_INTERVAL_S, self._close_gone, of_store),
             PeriodicTask(self._accounting.store_audit_interval_s, self._audit_store, of_store),
-            PeriodicTask(_LETTERS_INTERVAL_S, self._expire_letters, of_store),
+            PeriodicTask(_LETTERS_INTERVAL_S, self._expire_letters, of_store, due_s=deletion_s),
             PeriodicTask(_FILTERS_INTERVAL_S, filters.reload),
         )
 
@@ -104,12 +111,19 @@ class Chores:
         for task in self._tasks:
             task.run_when_due()
 
+    def _aged_us(self) -> int:
+        """The time that ages are measured by; 0 while nothing is known to have been received."""
+        return self._retention_clock.now_us(max((one.watermark_us for one in self._ledgers.values()), default=0))
+
     def _delete_expired(self) -> None:
-        for day in self._store.delete_expired(day_of(self._clock() - self._retention_days * DAY_US)):
+        if not (now_us := self._aged_us()):
+            return
+        for day in self._store.delete_expired(day_of(now_us - self._retention_days * DAY_US)):
             log.info("Deleted the events of %s: store.retention_days is %d.", day, self._retention_days)
 
     def _read_old_books(self) -> None:
-        now_us = self._clock()
+        if not (now_us := self._aged_us()):
+            return
         self._old_books.begin(
             lambda: old_books(self._store, group=self._group, settings=self._accounting, now_us=now_us)
         )
@@ -123,7 +137,7 @@ class Chores:
             owner=self._owner,
             settings=self._accounting,
             ledgers=self._ledgers.values(),
-            now_us=self._clock(),
+            now_us=self._aged_us(),
             books=self._old_books.take(),
         )
         if deleted:
@@ -145,7 +159,38 @@ class Chores:
         self._auditor.audit_some(self._ledgers.values())
 
     def _expire_letters(self) -> None:
-        self._letter_room.expire(self._clock())
+        if now_us := self._aged_us():
+            self._letter_room.expire(now_us)
+
+
+class RetentionClock:
+    """The time that ages are measured by, so that a machine whose clock is ahead does not delete everything.
+
+    It begins with the newest receipt that is known, and follows the clock from there, a day an hour at most.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._us = 0
+        self._looked_s = 0.0
+
+    def now_us(self, known_us: int) -> int:
+        """Never later than the clock; 0 until there is a ``known_us``, the time of the newest receipt."""
+        now_us, now_s = self._clock(), time.monotonic()
+        if self._us:
+            self._us += int((now_s - self._looked_s) * 1_000_000 * _CATCH_UP)
+        elif known_us:
+            self._us = known_us
+            if now_us - known_us > _AHEAD_US_MAX:
+                log.warning(
+                    "The clock says %s, and the newest event that is known was received at %s. Old events, dead letters"
+                    " and books are deleted a day further each hour until the two agree: set the clock if it is wrong.",
+                    iso_seconds(now_us),
+                    iso_seconds(known_us),
+                )
+        self._looked_s = now_s
+        self._us = min(self._us, now_us)
+        return self._us
 
 
 class BackgroundRead(Generic[T]):

@@ -156,7 +156,7 @@ def test_age_limit_removes_only_what_is_older(tmp_path: Path) -> None:
 def test_a_clock_that_runs_ahead_removes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delay_s: float
 ) -> None:
-    """A machine that starts 400 days ahead keeps what it has; in the first minutes also if that knows the wrong time."""
+    """A machine that starts 400 days ahead keeps what it has; in the first minutes also where it has wrong times."""
     queue = prepared(tmp_path, retention_hours=24 * 7)
     producer = queue.producer()
     send(producer, b"kept")
