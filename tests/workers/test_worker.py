@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -103,6 +104,27 @@ def test_a_numbered_event_sent_again_is_a_duplicate_and_other_content_a_conflict
     assert [one["summary"] for one in found(store)] == ["same"]
     assert outcomes(store, queue) == {"indexed": 1, "duplicate": 1, "filtered": 0, "dead_lettered": 1}
     assert [(letter.reason, letter.raw) for letter in letters] == [("identity_conflict", event(summary="other"))]
+
+
+@pytest.mark.parametrize("lost", ["ledger", "store"])
+def test_a_lost_ledger_is_made_again_from_the_queue(
+    settings: Settings, queue: Queue, store: Store, door: Door, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Alone, or with all that was stored: the committed offset outlives it, and is not where the worker reads on."""
+    door.write(batch(event(summary="one"), event(summary="two")))
+    work_off(settings, queue, store)
+    before = outcomes(store, queue)
+    caplog.clear()
+    if lost == "ledger":
+        store.ledger.delete(list(store.ledger.scan("")))
+    else:
+        store.close()
+        shutil.rmtree(config.sqlite_path(settings.store.url))
+    work_off(settings, queue, store)
+
+    assert sorted(one["summary"] for one in found(store)) == ["one", "two"]
+    assert outcomes(store, queue) == before == {"indexed": 2, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
+    assert "knows no position of partition 0: it is read from its earliest record, offset 0 of" in caplog.text
 
 
 def test_a_record_sent_twice_is_counted_once(settings: Settings, queue: Queue, store: Store, door: Door) -> None:

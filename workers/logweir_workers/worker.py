@@ -275,7 +275,23 @@ class Worker:
             self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
         self._paused -= set(partitions)
         registry.get("logweir_worker_partitions").set(len(self._ledgers))
-        return {partition: self._ledgers[partition].next_offset for partition in partitions}
+        return {partition: self._start(partition) for partition in partitions}
+
+    def _start(self, partition: int) -> int:
+        """Where to read on from. Never from the group's committed offset: it may outlive the ledger that it follows."""
+        position = self._ledgers[partition].next_offset
+        if position is not None:
+            return position
+        earliest, end = until_it_answers(lambda: self._queue.offsets(partition), self._stopping)
+        if earliest < end:
+            # What is stored already is recognised: only the books are made again.
+            log.warning(
+                "The ledger knows no position of partition %d: it is read from its earliest record, offset %d of %d.",
+                partition,
+                earliest,
+                end,
+            )
+        return earliest
 
     def _claim(self, partition: int) -> PartitionLedger:
         return PartitionLedger.claim(
