@@ -28,7 +28,7 @@ proof: $(VENV)/.dev ## what takes an hour: 200 kills, three brokers, thousands o
 	@bash tests/services/proof.sh $(ARGS)
 
 torture: $(VENV)/.dev ## kill parts at random under load and audit; ARGS="--minutes 30 --kafka"
-	@$(PYTHON) -m tests.flow.torture $(ARGS)
+	@$(PYTHON) -m tests.tools.torture $(ARGS)
 
 services: $(VENV)/.dev ## start a real Kafka and Elasticsearch that stay; eval "$(make services)" sets their addresses
 	@$(PYTHON) -m tests.services up

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from bench.load import event
 from bench.servers import started_servers
-from tests.flow.product import environment, free_port, logweir, wait_for_http
+from tests.tools.product import environment, free_port, logweir, wait_for_http
 
 GOALS = {"ingest": 0.10, "worker": 0.15}
 _WARM_UP_S = 1.5

@@ -23,7 +23,7 @@ from logweir.config import QueueSettings
 from logweir.keys.file import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Kind
-from tests.flow.product import ROOT, free_port
+from tests.tools.product import ROOT, free_port
 
 _START_S_MAX = 30.0
 _THREADS = 32

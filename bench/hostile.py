@@ -3,7 +3,7 @@
     python -m bench.hostile --minutes 10
     python -m bench.hostile --seed 7 --face flask
 
-The cases and what must hold are in tests/flow/hostile.py and tests/flow/siege.py. One JSON line a minute: the seed,
+The cases and what must hold are in tests/tools/hostile.py and tests/tools/siege.py. One JSON line a minute: the seed,
 what the door answered to each kind of case, its peak memory, how long its health took to be told, and what was wrong.
 Each minute is a door of its own, with the next seed. Exit status 1 when anything was wrong.
 """
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.flow.siege import besiege
+from tests.tools.siege import besiege
 
 _ROUND_S = 60.0
 

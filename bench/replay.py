@@ -39,7 +39,7 @@ from logweir.record import Accepted, Batch, Kind, Marker, encode
 from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_workers.worker import Worker
-from tests.flow.product import LOGWEIR, environment
+from tests.tools.product import LOGWEIR, environment
 
 EPOCH = b"\x07" * 16
 RECORD_EVENTS = 500

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.flow.product import Embedded, Process, environment, free_port, logweir, wait_for_http
+from tests.tools.product import Embedded, Process, environment, free_port, logweir, wait_for_http
 
 RATIO_MAX = 1.1
 _BATCH = 19

@@ -19,8 +19,8 @@ from logweir.config import StoreSettings
 from logweir.query.parse import parse
 from logweir.store import open_store
 from logweir.store.port import Store
-from tests.flow.product import LOGWEIR, Embedded, Load, environment, ids_found, logweir
 from tests.proof import size
+from tests.tools.product import LOGWEIR, Embedded, Load, environment, ids_found, logweir
 
 BUG = """
 import sys

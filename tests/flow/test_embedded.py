@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.flow.product import (
+from tests.tools.product import (
     LOGWEIR,
     Embedded,
     Load,

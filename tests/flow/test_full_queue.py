@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from logweir.config import MEBIBYTE
-from tests.flow.product import Process, environment, logweir, stopped_at_the_end, wait_for_http
 from tests.services.process import free_port
+from tests.tools.product import Process, environment, logweir, stopped_at_the_end, wait_for_http
 from tests.waiting import until
 
 EVENTS_A_REQUEST = 10

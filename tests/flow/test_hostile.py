@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow import hostile
-from tests.flow.siege import besiege
 from tests.proof import SEED, size
+from tests.tools import hostile
+from tests.tools.siege import besiege
 
 # Some hundred take seconds on two cores that have nothing else to do.
 SECONDS_MAX = size(150.0, 1200.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.torture import assert_books, system, torture
 from tests.proof import size
+from tests.tools.torture import assert_books, system, torture
 
 PARTS = {
     "embedded": {"ingest", "worker", "everything"},

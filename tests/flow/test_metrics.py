@@ -13,7 +13,7 @@ import pytest
 
 from logweir.metrics.table import METRICS, Kind
 from tests import waiting
-from tests.flow.product import Embedded, environment, free_port, status_of
+from tests.tools.product import Embedded, environment, free_port, status_of
 
 # What may be 0, or not there, while nothing fails, nothing is full and nobody acts; all else the traffic gives a value.
 QUIET = {

@@ -34,8 +34,8 @@ from logweir.record import Accepted, Kind, Marker
 from tests.deploy.compose import ROOT
 from tests.deploy.promql import filled, selectors
 from tests.deploy.rules import alerts, recorded, rules
-from tests.flow.product import Process, environment, free_port, logweir, wait_for_http
 from tests.services.prometheus import Prometheus, Sample, total
+from tests.tools.product import Process, environment, free_port, logweir, wait_for_http
 from tests.waiting import until
 from tests.workers import helpers
 

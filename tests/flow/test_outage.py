@@ -15,10 +15,10 @@ import pytest
 from logweir import config, record
 from logweir.queue import open_queue
 from logweir.record import Record
-from tests.flow.emitters import Emitter
-from tests.flow.product import Process, environment, free_port, logweir, wait_for_http
 from tests.proof import size
 from tests.services.kafka import Kafka
+from tests.tools.emitters import Emitter
+from tests.tools.product import Process, environment, free_port, logweir, wait_for_http
 
 OUTAGE_S = size(6.0, 120.0)
 KILLS = size(2, 5)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.flow.cluster import ClusterSystem
-from tests.flow.torture import assert_books, torture
 from tests.proof import size
+from tests.tools.cluster import ClusterSystem
+from tests.tools.torture import assert_books, torture
 
 REBALANCE_S = size(10.0, 300.0)
 # A zombie, beside which visitors come and go, and a visitor in quiet; in the long one, another zombie at the end.

@@ -19,7 +19,9 @@ from logweir import config
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir.store.port import Store
-from tests.flow.product import (
+from tests.proof import size
+from tests.services.own import own_index_prefix
+from tests.tools.product import (
     LOGWEIR,
     Embedded,
     Load,
@@ -31,8 +33,6 @@ from tests.flow.product import (
     logweir,
     wait_for_http,
 )
-from tests.proof import size
-from tests.services.own import own_index_prefix
 
 KILLS = {"embedded": size(1, 5), "servers": size(2, 5)}
 EVERY_OTHER = '[[rule]]\nname = "half"\nquery = "*"\nkeep = 0.5\n'

@@ -11,9 +11,9 @@ import kafka as kafka_library
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from tests.flow.cluster import PARTITIONS, ClusterSystem
-from tests.flow.emitters import Emitter
-from tests.flow.torture import audited, lost_numbers, settled
+from tests.tools.cluster import PARTITIONS, ClusterSystem
+from tests.tools.emitters import Emitter
+from tests.tools.torture import audited, lost_numbers, settled
 from tests.waiting import until
 
 BATCHES = 40

@@ -11,9 +11,9 @@ import kafka as kafka_library
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from tests.flow.cluster import ClusterSystem, broker_victims
-from tests.flow.torture import assert_books, torture
 from tests.services.kafka import Kafka
+from tests.tools.cluster import ClusterSystem, broker_victims
+from tests.tools.torture import assert_books, torture
 
 PARTS = ("coordinator", "leader", "controller")
 KILLS = 20

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.torture import Outcome, faults
+from tests.tools.torture import Outcome, faults
 
 
 def outcome(**audit: Any) -> Outcome:

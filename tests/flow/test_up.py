@@ -18,7 +18,7 @@ import pytest
 from logweir.config import StoreSettings
 from logweir.keys.file import read_keys
 from logweir.store import open_store
-from tests.flow.product import LOGWEIR, Embedded, Process, environment, free_port, logweir
+from tests.tools.product import LOGWEIR, Embedded, Process, environment, free_port, logweir
 
 # Each starts the whole product.
 pytestmark = pytest.mark.timeout(180)

@@ -32,8 +32,8 @@ from logweir.store.port import LedgerDocument, Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from logweir_workers.accounting.partition import PartitionLedger
 from tests.contract.stores import NOON_US, STORES, document, settings_of
-from tests.flow.product import LOGWEIR
 from tests.ingest.helpers import FACES, SOURCES, Answer, Door, running
+from tests.tools.product import LOGWEIR
 from tests.waiting import until
 
 EPOCH = b"\x07" * 16

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from logweir import cli
-from tests.flow.product import free_port
+from tests.tools.product import free_port
 
 
 @pytest.fixture

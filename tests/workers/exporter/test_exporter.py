@@ -30,9 +30,9 @@ from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
 from logweir_workers.exporter.exporter import Exporter
-from tests.flow.product import Process, environment, free_port
 from tests.logweir import silence_world
 from tests.logweir.silence_world import World
+from tests.tools.product import Process, environment, free_port
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
 

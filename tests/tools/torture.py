@@ -1,9 +1,9 @@
 """Kill whatever can be killed, at random moments under load, and see that nothing acknowledged is lost or doubled.
 
-python -m tests.flow.torture --minutes 30                   everything embedded
-python -m tests.flow.torture --minutes 30 --kafka           Kafka and Elasticsearch, two doors, two workers
-python -m tests.flow.torture --minutes 30 --brokers 3       with three brokers, of which one at a time is killed
-python -m tests.flow.torture --minutes 5 --kafka --only rebalance --only zombie
+python -m tests.tools.torture --minutes 30                   everything embedded
+python -m tests.tools.torture --minutes 30 --kafka           Kafka and Elasticsearch, two doors, two workers
+python -m tests.tools.torture --minutes 30 --brokers 3       with three brokers, of which one at a time is killed
+python -m tests.tools.torture --minutes 5 --kafka --only rebalance --only zombie
                                                             workers that come, go and stand still, and nothing else
 """
 
@@ -34,13 +34,13 @@ from logweir.ledger.window import Window
 from logweir.query.tree import And, Range, Term
 from logweir.store import open_store
 from tests import waiting
-from tests.flow.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
-from tests.flow.emitters import Emitter
-from tests.flow.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.fetch import newest_elasticsearch
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
+from tests.tools.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
+from tests.tools.emitters import Emitter
+from tests.tools.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http
 
 EMITTERS = 6
 SETTLED_S_MAX = 180

@@ -26,9 +26,9 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from tests.flow import hostile
-from tests.flow.hostile import Case, Verdict
 from tests.ingest.helpers import ROOT, Door, events_of, running
+from tests.tools import hostile
+from tests.tools.hostile import Case, Verdict
 
 RSS_MIB_MAX = {"fast": 128, "flask": 192}
 """Of the process that serves, by its face: what it needs idle (50), and as many of the largest bodies, decompressed and
@@ -120,7 +120,7 @@ def besiege(
 @contextlib.contextmanager
 def _pulse(port: int, report: Report) -> Iterator[None]:
     """Watch the door's health meanwhile; the report has infinity when it was not told at all."""
-    command = [sys.executable, "-m", "tests.flow.pulse", str(port)]
+    command = [sys.executable, "-m", "tests.tools.pulse", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as pulse:
         yield
         said, _ = pulse.communicate()

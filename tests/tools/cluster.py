@@ -12,9 +12,9 @@ from typing import Any
 
 import kafka as kafka_library
 
-from tests.flow.product import Process, environment, free_port, logweir, wait_for_http
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.kafka import Kafka
+from tests.tools.product import Process, environment, free_port, logweir, wait_for_http
 from tests.waiting import until
 
 LATE_AFTER_S = 5

@@ -1,6 +1,6 @@
 """How long a server takes to tell its health, as a process of its own sees it: the siege's is too busy to tell.
 
-    python -m tests.flow.pulse PORT
+    python -m tests.tools.pulse PORT
 
 Asks again and again until its standard input ends; then prints the longest time, in seconds.
 """
