@@ -42,6 +42,7 @@ COMMANDS = (
         "logweir_workers.commands.deadletters",
     ),
     Command("filters", "check the rules that leave events out on purpose", "logweir_workers.commands.filters"),
+    Command("queue", "save what can be read of a damaged embedded queue", "logweir.commands.queue"),
     Command("receipt", "ask a door what became of a batch", "logweir.commands.receipt"),
     Command("send", "post events from a file or standard input", "logweir.commands.send"),
     Command("doctor", "check configuration, certificate, queue, store, disk and clock", "logweir.commands.doctor"),

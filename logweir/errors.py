@@ -526,6 +526,12 @@ OFFSETS_EXPIRED = Problem(
     "Partition {partition} of {topic}: offset {offset} is gone; the queue holds {offset_earliest} to {offset_latest}.",
     "Retention passed the worker or the topic was made anew; what is missing is reported as lost.",
 )
+QUEUE_UNSALVAGEABLE = Problem(
+    "queue_unsalvageable",
+    500,
+    "Nothing of the queue {url} can be saved: {reason}.",
+    "docs/how-to/damaged-files.md says how to go on without it.",
+)
 RECORD_VERSION_UNKNOWN = Problem(
     "record_version_unknown",
     500,

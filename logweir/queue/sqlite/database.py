@@ -127,7 +127,7 @@ class Database:
         if self._inode not in (-1, inode):
             raise OSError(f"{self._path} was replaced by another file; start this process again")
         if self._connection is None:
-            self._connection = _connect(self._path, mode="rw")
+            self._connection = connect(self._path, mode="rw")
             self._inode = inode
             self.reopened = True
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -136,7 +136,8 @@ class Database:
         return self._connection
 
 
-def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
+def connect(path: Path, *, mode: str) -> sqlite3.Connection:
+    """A connection of SQLite's ``mode`` rw or rwc, used by one thread at a time."""
     # Used by one thread at a time, not always by the one that opened it.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
@@ -152,7 +153,7 @@ def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
 
 def make_tables(path: Path, *, partitions: int) -> bool:
     """Whether they were absent."""
-    with contextlib.closing(_connect(path, mode="rwc")) as connection:
+    with contextlib.closing(connect(path, mode="rwc")) as connection:
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE_BYTES}")
         _switch_to_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
@@ -197,7 +198,10 @@ def bounds(connection: sqlite3.Connection, partition: int) -> tuple[int, int]:
 def records_from(
     connection: sqlite3.Connection, *, topic: str, partition: int, offset: int, records_max: int
 ) -> list[Delivery]:
-    """The records from ``offset`` on, of which there must be one. Raises LogweirError(OFFSETS_EXPIRED)."""
+    """The records from ``offset`` on, of which there must be one. Raises LogweirError(OFFSETS_EXPIRED).
+
+    Behind a hole that a damaged file has left, ``offset_earliest`` is the first offset behind it.
+    """
     rows = connection.execute(
         "SELECT id, timestamp_ms, payload FROM record WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
         (row_id(partition, offset), row_id(partition + 1, 0) - 1, records_max),
@@ -205,12 +209,16 @@ def records_from(
     deliveries: list[Delivery] = []
     size_bytes = 0
     for record_id, timestamp_ms, payload in rows:
+        if deliveries and record_id != row_id(partition, deliveries[-1].offset + 1):
+            break  # The next one to ask is told of the hole.
         deliveries.append(Delivery(partition, record_id - row_id(partition, 0), timestamp_ms, payload))
         size_bytes += len(payload)
         if size_bytes >= POLL_SIZE_BYTES_MAX:
             break
     if not deliveries or deliveries[0].offset != offset:
         earliest, latest = bounds(connection, partition)
+        if deliveries:
+            earliest = deliveries[0].offset
         numbers = {"partition": partition, "offset": offset, "offset_earliest": earliest, "offset_latest": latest}
         raise LogweirError(OFFSETS_EXPIRED, topic=topic, **numbers)
     return deliveries
