@@ -27,7 +27,7 @@ from logweir_ingest.records.merge import Merger, Post
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.serving.master import BACKLOG, Application
 from logweir_ingest.serving.process import Served, certificate_of
-from logweir_ingest.spool.spool import Generation
+from logweir_ingest.spool.generation import Generation
 from logweir_ingest.tally import Tally
 
 

@@ -21,8 +21,10 @@ from logweir.record import Batch, Kind, Marker, Record
 from logweir_ingest.delivery.enqueue import Enqueuer
 from logweir_ingest.delivery.link import QueueLink
 from logweir_ingest.records.merge import Merger, Result
-from logweir_ingest.spool.budget import Room
-from logweir_ingest.spool.spool import Generation, Spool
+from logweir_ingest.spool.budget import SpoolBudget
+from logweir_ingest.spool.generation import Generation
+from logweir_ingest.spool.partition_count import PartitionCount
+from logweir_ingest.spool.spool import Spool
 from tests.ingest.helpers import of_kind, records_of
 from tests.waiting import until
 
@@ -104,7 +106,7 @@ class Bench:
         )
         self.queue = FaultyQueue(settings)
         self.link = QueueLink(self.queue)
-        self.room = Room(spool_size_bytes_max)
+        self.budget = SpoolBudget(spool_size_bytes_max)
         self.spool = folder / "spool"
         ingest_epoch = os.urandom(16)
         self.disk = Spool(
@@ -113,9 +115,9 @@ class Bench:
         self.enqueuer = Enqueuer(
             self.link,
             self.disk,
-            self.room,
+            self.budget,
             ingest_epoch=ingest_epoch,
-            queue=settings.url,
+            partition_count=PartitionCount(self.spool, settings.url),
             queue_timeout_s=queue_timeout_s,
         )
         self.merger = Merger(

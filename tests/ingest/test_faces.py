@@ -27,7 +27,7 @@ from logweir_ingest.app import Door, Intake, Request
 from logweir_ingest.asgi import FastLane
 from logweir_ingest.delivery.enqueue import open_enqueuer
 from logweir_ingest.records.merge import Merger
-from logweir_ingest.spool.spool import Generation
+from logweir_ingest.spool.generation import Generation
 from logweir_ingest.tally import Tally
 from logweir_ingest.wsgi import make_app
 from tests.ingest.helpers import Answer, connected_to_each, epoch_of, running

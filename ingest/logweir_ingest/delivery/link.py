@@ -45,7 +45,7 @@ class QueueLink:
         wait_s, said = _RETRY_S_MIN, ""
         while self._wanted.wait() and not self._stopped.is_set():
             try:
-                producer = self._connected()
+                producer = self._connect()
             except Exception as error:  # noqa: BLE001  The thread outlives it: nobody else would connect.
                 self.reason = error.detail if isinstance(error, LogweirError) else repr(error)
                 if self.reason != said:
@@ -55,18 +55,18 @@ class QueueLink:
                 wait_s = min(wait_s * 2, _RETRY_S_MAX)
                 continue
             self._wanted.clear()
-            self._hand_over(producer)
+            self._install(producer)
             if said:
                 log.info("The queue answers.")
             wait_s, said = _RETRY_S_MIN, ""
             connected()
 
-    def _connected(self) -> Producer:
+    def _connect(self) -> Producer:
         self._queue.prepare()
         self.partitions = self._queue.partition_count()
         return self._queue.producer()
 
-    def _hand_over(self, producer: Producer) -> None:
+    def _install(self, producer: Producer) -> None:
         with self._lock:
             former, self.producer = self.producer, None
         # First: what the former still holds must have failed before anything goes to the next, or it is overtaken.

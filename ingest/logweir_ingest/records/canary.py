@@ -14,7 +14,7 @@ from logweir.errors import LogweirError
 from logweir.metrics import registry
 from logweir.record import Batch
 from logweir_ingest.delivery.enqueue import Enqueuer
-from logweir_ingest.delivery.outcome import QUEUE, Result
+from logweir_ingest.delivery.report import QUEUE, DeliveryReport
 
 
 class Canary:
@@ -67,6 +67,6 @@ class Canary:
             body=[batch],
         )
 
-    def _settled(self, result: Result) -> None:
+    def _settled(self, result: DeliveryReport) -> None:
         if result == QUEUE:
             self._in_queue.inc()

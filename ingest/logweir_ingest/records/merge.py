@@ -27,8 +27,8 @@ from logweir.errors import INTERNAL, QUEUE_RECORD_TOO_LARGE, QUEUE_UNAVAILABLE, 
 from logweir.metrics import registry
 from logweir.record import Batch, Refused
 from logweir_ingest.delivery.enqueue import Enqueuer
-from logweir_ingest.delivery.outcome import QUEUE, SPOOL, Settled
-from logweir_ingest.delivery.outcome import Result as Where
+from logweir_ingest.delivery.report import QUEUE, SPOOL, Confirmed
+from logweir_ingest.delivery.report import DeliveryReport as Where
 from logweir_ingest.records.windows import DueMarker, Emitter, Windows
 
 log = logging.getLogger(__name__)
@@ -318,7 +318,7 @@ class Merger:
             log.exception("A record could not be sent, reference %s", reference, extra=about)
         return flight
 
-    def _landing(self, flight: _Flight, sent: _Sent) -> Settled:
+    def _landing(self, flight: _Flight, sent: _Sent) -> Confirmed:
         def settled(result: Where) -> None:
             self._post(self._landed, flight, sent, result)
 
@@ -486,7 +486,7 @@ class Merger:
             except LogweirError:
                 self._windows.unmarked(due)
 
-    def _marking(self, due: DueMarker) -> Settled:
+    def _marking(self, due: DueMarker) -> Confirmed:
         def settled(result: Where) -> None:
             with self._lock:
                 if isinstance(result, LogweirError):

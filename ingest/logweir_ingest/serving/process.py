@@ -17,7 +17,7 @@ from logweir.metrics import registry
 from logweir_ingest.app import Door
 from logweir_ingest.asgi import FastLane
 from logweir_ingest.records.merge import Post
-from logweir_ingest.spool.spool import Generation
+from logweir_ingest.spool.generation import Generation
 from logweir_ingest.wsgi import make_app
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ _SEGMENT = re.compile(r"\d{5,}-\d{8}\.log")
 
 
 class Folders:
-    """For one thread alone. ``own``: this process's folder, from ``begin`` on."""
+    """For one thread alone. ``own``: this process's folder, from ``ensure_own`` on."""
 
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
@@ -34,8 +34,8 @@ class Folders:
         self._unmarked: set[Path] = set()
 
     # --- this process's own ----------------------------------------------------------------------------------------
-    def begin(self, *, wait_s_max: float = math.inf) -> None:
-        """Have it, durably and locked. Raises OSError.
+    def ensure_own(self, *, wait_s_max: float = math.inf) -> None:
+        """Have this process's folder, durably and locked; nothing is done where that is so. Raises OSError.
 
         BlockingIOError, when another process makes or adopts a folder for so long.
         """

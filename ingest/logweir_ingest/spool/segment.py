@@ -33,18 +33,19 @@ def framed(payload: bytes) -> bytes:
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """``size_bytes``: how much of it is on disk for sure. ``forwarded``: up to where it is in the queue.
-
-    ``damage``: where bytes begin that are no records and are counted already, and where the next record begins.
-    ``descriptor``: open for reading, -1 while it is not. Offsets are in bytes. What reads raises OSError.
-    """
+    """One file. Sizes and offsets are in bytes; what reads raises OSError."""
 
     path: Path
     size_bytes: int
+    """How much of it is on disk for sure."""
     is_sealed: bool = True
+    """Whether nothing is written to it any more."""
     forwarded: int = 0
+    """Up to where it is in the queue."""
     damage: dict[int, int] = field(default_factory=dict)
+    """Where bytes begin that are no records and are counted already, and where the next record begins."""
     descriptor: int = -1
+    """Open for reading; -1 while it is not."""
 
     def read(self, size_bytes: int, offset: int) -> bytes:
         if self.descriptor < 0:

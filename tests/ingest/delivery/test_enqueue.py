@@ -17,7 +17,7 @@ from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, SPOOL_FULL, LogweirE
 from logweir.process.files import locked
 from logweir.queue.sqlite import database as sqlite_file
 from logweir.record import Kind
-from logweir_ingest.delivery import enqueue
+from logweir_ingest.delivery import queue_health, spool_disk
 from logweir_ingest.records.merge import Enqueued
 from logweir_ingest.spool.spool import Spool
 from tests.ingest.helpers import events_of, of_kind
@@ -42,7 +42,7 @@ def durable_of(result: object) -> str:
     return result.durable
 
 
-def is_direct(bench: Bench) -> bool:
+def goes_straight(bench: Bench) -> bool:
     return not any(map(bench.enqueuer.is_spooling, range(PARTITIONS)))
 
 
@@ -86,7 +86,7 @@ def test_a_queue_that_confirms_nothing_slows_only_the_first(tmp_path: Path) -> N
             for n in range(3 * PARTITIONS):
                 assert durable_of(bench.send(event(n + 2))) == "spool"
             took_s = time.monotonic() - sent_s
-        until(lambda: is_direct(bench) and not bench.room.held_bytes)
+        until(lambda: goes_straight(bench) and not bench.budget.held_bytes)
         bench.merger.stop(5)
         records = unrepeated(bench.records())
 
@@ -105,7 +105,7 @@ def test_a_door_that_knows_its_queue_starts_without_it(tmp_path: Path) -> None:
         assert following.merger.unready() is None
         away = [durable_of(following.send(event(n), emitter="e", sequence_first=n)) for n in (2, 3)]
     try:
-        until(lambda: following.link.producer is not None and is_direct(following))
+        until(lambda: following.link.producer is not None and goes_straight(following))
         back = durable_of(following.send(event(4), emitter="e", sequence_first=4))
     finally:
         following.merger.stop(5)
@@ -125,7 +125,7 @@ def test_after_a_reload_what_the_processes_before_it_spooled_goes_first(tmp_path
             durable += [durable_of(after.send(event(n), emitter="e", sequence_first=n)) for n in (4, 5)]
             before.merger.stop(0.2)
             durable += [durable_of(after.send(event(n), emitter="e", sequence_first=n)) for n in (6, 7)]
-        until(lambda: is_direct(after) and not after.room.held_bytes)
+        until(lambda: goes_straight(after) and not after.budget.held_bytes)
         durable.append(durable_of(after.send(event(8), emitter="e", sequence_first=8)))
         after.merger.stop(5)
         records = unrepeated(after.records())
@@ -143,7 +143,7 @@ def test_only_the_partitions_of_the_processes_before_are_waited_for(tmp_path: Pa
             spooling = [after.enqueuer.is_spooling(partition) for partition in range(PARTITIONS)]
             assert durable_of(after.send(event(2), emitter="e", sequence_first=2)) == "spool"
             before.queue.faulty.free()
-            until(lambda: is_direct(after) and not after.room.held_bytes)
+            until(lambda: goes_straight(after) and not after.budget.held_bytes)
         records = unrepeated(after.records())
 
     assert spooling.count(True) == 1
@@ -166,7 +166,7 @@ def test_a_full_spool_refuses_with_the_time_to_wait_and_keeps_what_it_has(tmp_pa
             refusals.append(bench.send(refused[0]))
             unready = bench.merger.unready()
             answers.append(durable_of(bench.send(event(1))))
-        until(lambda: is_direct(bench) and not bench.room.held_bytes)
+        until(lambda: goes_straight(bench) and not bench.budget.held_bytes)
         assert durable_of(bench.send(*later)) == "queue"
         bench.merger.stop(5)
         records = unrepeated(bench.records())
@@ -188,18 +188,18 @@ def test_a_fault_while_the_spool_is_written_refuses_its_senders_and_nobody_after
             refused = [bench.send(event(n)) for n in (2, 3)]
             bench.disk_fails = lambda _: False
             assert durable_of(bench.send(event(4))) == "spool"
-        until(lambda: is_direct(bench) and not bench.room.held_bytes)
+        until(lambda: goes_straight(bench) and not bench.budget.held_bytes)
         bench.merger.stop(5)
         records = unrepeated(bench.records())
 
     assert all(isinstance(one, LogweirError) and one.problem is SPOOL_FAILED for one in refused)
     assert sorted(events_of(records)) == [event(1), event(4)]
-    assert bench.room._taken_bytes == 0
+    assert bench.budget._reserved_bytes == 0
 
 
 def test_a_disk_that_failed_is_doubted_until_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The door is not ready all that time, refuses with the time to the next try, and finds out without a request."""
-    monkeypatch.setattr(enqueue, "_FAILURE_S", 0.3)
+    monkeypatch.setattr(spool_disk, "_PROBE_EVERY_S", 0.3)
     reasons: list[str | None] = []
     with started(tmp_path, queue_timeout_s=0.2) as bench, bench.slow():
         assert durable_of(bench.send(event(1))) == "spool"
@@ -246,18 +246,18 @@ def test_a_large_batch_reserves_room_for_all_of_it_before_its_first_record(tmp_p
 
     assert isinstance(refused, LogweirError) and refused.problem is SPOOL_FULL
     assert events_of(records) == batch[:40]
-    assert bench.room._taken_bytes == 0
+    assert bench.budget._reserved_bytes == 0
 
 
 def test_a_producer_that_is_stuck_for_good_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It neither confirms nor fails, while its queue is well: another one takes what is in the spool."""
-    monkeypatch.setattr(enqueue, "_STUCK_S_MIN", 0.5)
+    monkeypatch.setattr(queue_health, "_STUCK_S_MIN", 0.5)
     with started(tmp_path, queue_timeout_s=0.2) as bench:
         wedged = bench.queue.faulty
         wedged.stuck = set(range(PARTITIONS))
         answers = [durable_of(bench.send(event(n), emitter="e", sequence_first=n)) for n in range(1, 4)]
         until(lambda: bench.queue.faulty is not wedged)
-        until(lambda: is_direct(bench))
+        until(lambda: goes_straight(bench))
         answers.append(durable_of(bench.send(event(4), emitter="e", sequence_first=4)))
         bench.merger.stop(5)
         records = unrepeated(bench.records())
@@ -306,7 +306,7 @@ def test_a_record_sent_while_the_stuck_producer_ends_overtakes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next producer gets nothing before the former has failed what it held."""
-    monkeypatch.setattr(enqueue, "_STUCK_S_MIN", 0.5)
+    monkeypatch.setattr(queue_health, "_STUCK_S_MIN", 0.5)
     close, closing = FaultyProducer.close, threading.Event()
 
     def slow_close(self: FaultyProducer, timeout_s: float) -> None:
@@ -321,7 +321,7 @@ def test_a_record_sent_while_the_stuck_producer_ends_overtakes_nothing(
         answers = [bench.send(event(n), emitter="e", sequence_first=n) for n in range(1, 4)]
         assert closing.wait(10)
         answers.append(bench.send(event(4), emitter="e", sequence_first=4))
-        until(lambda: bench.link.producer is not None and not bench.room.held_bytes)
+        until(lambda: bench.link.producer is not None and not bench.budget.held_bytes)
         answers.append(bench.send(event(5), emitter="e", sequence_first=5))
         bench.merger.stop(5)
         records = unrepeated(bench.records())
@@ -340,7 +340,7 @@ def test_a_transaction_that_fails_is_overtaken_by_nothing(tmp_path: Path, monkey
             while time.monotonic() < end_s:
                 sent += 1
                 assert durable_of(bench.send(event(sent), emitter="e", sequence_first=sent)) == "spool"
-        until(lambda: not bench.room.held_bytes)
+        until(lambda: not bench.budget.held_bytes)
         bench.merger.stop(5)
         records = unrepeated(bench.records())
 
@@ -370,8 +370,8 @@ def test_a_segment_that_cannot_be_read_stops_only_its_partition(tmp_path: Path) 
         with bench.slow():
             assert durable_of(bench.send(event(1), emitter="e", sequence_first=1)) == "spool"
             (segment,) = bench.spool.rglob("*.log")
-            (chain,) = [chain for chain in bench.disk._chains.values() if chain.segments]
-            chain.segments[0].close()
+            (partition,) = bench.disk.partitions()
+            bench.disk.partition(partition).segments[0].close()
             segment.rename(segment.with_suffix(".away"))
             segment.mkdir()
         time.sleep(1.5)

@@ -17,7 +17,7 @@ from logweir.clock import WINDOW_US
 from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, STOPPING, LogweirError
 from logweir.metrics import registry
 from logweir.record import Accepted, Kind, Marker, Refused
-from logweir_ingest.delivery import enqueue
+from logweir_ingest.delivery import spool_disk
 from logweir_ingest.records.merge import Enqueued
 from tests.ingest.helpers import events_of, of_kind
 from tests.ingest.merging import (
@@ -277,7 +277,7 @@ def test_what_a_slow_queue_does_not_take_in_time_is_accepted_by_the_spool(tmp_pa
             late = [bench.send(b'{"a":%d}' % n, emitter="late", sequence_first=n) for n in (1, 2, 3)]
             took_s = time.monotonic() - sent_s
             assert bench.merger.unready() is None
-        until(lambda: not bench.room.held_bytes)
+        until(lambda: not bench.budget.held_bytes)
         good = bench.send(b'{"a":4}', emitter="late", sequence_first=4)
         bench.merger.stop(5)
         records = bench.records()
@@ -299,7 +299,7 @@ def test_a_sender_is_refused_when_neither_queue_nor_spool_answers(tmp_path: Path
             results = [sent.result(2), waiting.result(2)]
             with pytest.raises(LogweirError) as caught:
                 bench.submit(bench.batch(b'{"a":4}', emitter="late", sequence_first=4))
-        until(lambda: not bench.room.held_bytes and not bench.enqueuer.is_spooling(0))
+        until(lambda: not bench.budget.held_bytes and not bench.enqueuer.is_spooling(0))
         until(lambda: isinstance(bench.send(b'{"a":5}', emitter="good"), Enqueued))
         bench.merger.stop(5)
         records = bench.records()
@@ -350,7 +350,7 @@ def test_stopping_with_a_stuck_queue_leaves_everything_in_the_spool_for_the_next
     assert bench.records() == []
     with started(tmp_path, name="2") as following:
         more = following.send(b'{"a":6}', emitter="e", sequence_first=6)
-        until(lambda: not following.room.held_bytes)
+        until(lambda: not following.budget.held_bytes)
         following.merger.stop(5)
         records = following.records()
 
@@ -383,7 +383,7 @@ def test_a_record_that_fails_refuses_only_whose_events_are_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several senders in one flight, or of one in several records; what a torn batch left there is unconfirmed."""
-    monkeypatch.setattr(enqueue, "_FAILURE_S", 0.0)
+    monkeypatch.setattr(spool_disk, "_PROBE_EVERY_S", 0.0)
     names = ("whole", "torn", "lost", "fine")
     before = {name: value_of(name) for name in COUNTERS}
     with started(tmp_path, record_size_bytes_max=8_000) as bench:

@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 
 from logweir.config import MEBIBYTE
 from logweir.errors import SPOOL_FULL, LogweirError
-from logweir_ingest.spool import budget as room_module
-from logweir_ingest.spool.budget import Room
+from logweir_ingest.spool import budget as budget_module
+from logweir_ingest.spool.budget import SpoolBudget
+from logweir_ingest.spool.generation import Generation
 from logweir_ingest.spool.segment import FRAME_OVERHEAD_BYTES
-from logweir_ingest.spool.spool import SEGMENT_SIZE_BYTES_MAX, Generation, Spool
+from logweir_ingest.spool.spool import SEGMENT_SIZE_BYTES_MAX, Spool
 
 
 def rest_of(spool: Spool, partition: int = 0) -> list[bytes]:
     """Everything that can be read, forwarded at once."""
     found = []
-    while (payload := spool.read(partition)) is not None:
+    while (payload := spool.partition(partition).read()) is not None:
         found.append(payload)
-        spool.forwarded(partition)
+        spool.partition(partition).forwarded()
     return found
 
 
@@ -71,7 +72,7 @@ def test_records_come_back_in_order_per_partition_and_nothing_is_left(tmp_path: 
 
         assert (rest_of(spool, 3), rest_of(spool, 0)) == (sent[3], sent[0])
         assert segments(tmp_path) == []
-        assert spool.size_bytes == 0 and not spool.has_unread(0)
+        assert spool.size_bytes == 0 and not spool.partition(0).has_unread()
     assert list(tmp_path.iterdir()) == [tmp_path / "lock"]
 
 
@@ -80,8 +81,8 @@ def test_heads_are_how_the_oldest_records_begin(tmp_path: Path) -> None:
     with opened(tmp_path) as spool:
         spool.write([(0, b"first"), (0, b"second"), (3, b"x")])
         before = spool.heads(3)
-        spool.read(0)
-        spool.forwarded(0)
+        spool.partition(0).read()
+        spool.partition(0).forwarded()
         after = spool.heads(3)
         with segments(tmp_path)[0].open("r+b") as file:
             file.truncate(20)
@@ -99,14 +100,14 @@ def test_reading_and_writing_may_alternate(tmp_path: Path) -> None:
     with opened(tmp_path) as spool:
         for turn in range(50):
             spool.write([(1, b"a%d" % turn), (1, b"b%d" % turn)])
-            assert spool.read(1) == b"a%d" % turn
+            assert spool.partition(1).read() == b"a%d" % turn
             if turn % 3:
-                spool.forwarded(1)
+                spool.partition(1).forwarded()
                 assert rest_of(spool, 1) == [b"b%d" % turn]
             else:
-                spool.rewind(1)
+                spool.partition(1).rewind()
                 assert rest_of(spool, 1) == [b"a%d" % turn, b"b%d" % turn]
-            assert spool.read(1) is None
+            assert spool.partition(1).read() is None
 
 
 def test_what_was_read_and_not_forwarded_is_read_again_after_a_rewind(tmp_path: Path) -> None:
@@ -116,9 +117,9 @@ def test_what_was_read_and_not_forwarded_is_read_again_after_a_rewind(tmp_path: 
         for one in records:
             spool.write([(0, one)])
         for _ in range(7):
-            spool.read(0)
-        spool.forwarded(0)
-        spool.rewind(0)
+            spool.partition(0).read()
+        spool.partition(0).forwarded()
+        spool.partition(0).rewind()
 
         assert rest_of(spool) == records[1:]
         assert segments(tmp_path) == []
@@ -170,11 +171,11 @@ def test_what_is_adopted_later_comes_in_front_of_what_was_written_since(tmp_path
     """Half forwarded or not; but not while a record is on its way, which what is adopted would come behind."""
     with opened(tmp_path, "2") as spool:
         spool.write([(0, b"2-a"), (0, b"2-b"), (0, b"2-c"), (1, b"2-d")])
-        spool.read(0)
+        spool.partition(0).read()
         with opened(tmp_path, "1") as left:
             left.write([(0, b"1-a"), (0, b"1-b")])
         on_its_way = spool.adopt()
-        spool.forwarded(0)
+        spool.partition(0).forwarded()
         adopted = spool.adopt()
         spool.write([(0, b"2-e")])
         with opened(tmp_path, "3") as left:
@@ -197,12 +198,12 @@ def test_what_processes_before_a_reload_left_is_awaited_until_it_is_forwarded(tm
     for partition, one in enumerate(held):
         one.write([(partition, b"x")])
     mine, sibling = (Spool(tmp_path, name=name, generation=now) for name in ("8", "9"))
-    while_it_lives = mine.awaited()
+    while_it_lives = mine.held_by_predecessors()
     held[0].close(is_complete=True)
     sibling.adopt()
-    adopted_by_another = mine.awaited()
+    adopted_by_another = mine.held_by_predecessors()
     assert rest_of(sibling) == [b"x"]
-    forwarded = mine.awaited()
+    forwarded = mine.held_by_predecessors()
     for one in (*held, mine, sibling):
         one.close(is_complete=True)
 
@@ -278,8 +279,8 @@ def test_damage_that_is_read_again_is_counted_once(tmp_path: Path) -> None:
     with opened(tmp_path, "2") as spool:
         spool.adopt()
         for _ in range(3):
-            assert [spool.read(0) for _ in range(5)] == [records[n] for n in (0, 1, 3, 4, 7)]
-            spool.rewind(0)
+            assert [spool.partition(0).read() for _ in range(5)] == [records[n] for n in (0, 1, 3, 4, 7)]
+            spool.partition(0).rewind()
 
         assert spool.damaged_bytes == 3 * size_bytes
         assert rest_of(spool) == [records[n] for n in (0, 1, 3, 4, 7)]
@@ -291,10 +292,10 @@ def test_damage_at_the_end_of_a_segment_in_use_costs_nothing_that_is_written_aft
         spool.write([(0, b"first"), (0, b"second")])
         (path,) = segments(tmp_path)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-        assert (spool.read(0), spool.read(0)) == (b"first", None)
+        assert (spool.partition(0).read(), spool.partition(0).read()) == (b"first", None)
         spool.write([(0, b"third"), (0, b"fourth")])
 
-        assert (spool.read(0), spool.read(0)) == (b"third", b"fourth")
+        assert (spool.partition(0).read(), spool.partition(0).read()) == (b"third", b"fourth")
         assert spool.damaged_bytes == len(b"second") + FRAME_OVERHEAD_BYTES
 
 
@@ -341,58 +342,58 @@ def test_a_folder_that_cannot_be_made_fails_each_record_and_works_again_when_it_
         assert rest_of(spool) == [b"c"]
 
 
-# --- room ---------------------------------------------------------------------------------------------------------
+# --- budget -------------------------------------------------------------------------------------------------------
 def test_each_process_fills_its_share_and_none_what_the_others_hold() -> None:
     """The bound holds for the machine, whoever fills it."""
-    room = Room(4 * MEBIBYTE, processes=2)
-    room.take(2 * MEBIBYTE)
+    budget = SpoolBudget(4 * MEBIBYTE, processes=2)
+    budget.reserve(2 * MEBIBYTE)
     with pytest.raises(LogweirError) as share:
-        room.take(1)
-    room.give(2 * MEBIBYTE)
-    room.others_bytes = 3 * MEBIBYTE
-    room.take(MEBIBYTE)
+        budget.reserve(1)
+    budget.release(2 * MEBIBYTE)
+    budget.others_bytes = 3 * MEBIBYTE
+    budget.reserve(MEBIBYTE)
     with pytest.raises(LogweirError) as others:
-        room.take(1)
+        budget.reserve(1)
 
     assert share.value.problem is others.value.problem is SPOOL_FULL
     assert others.value.numbers["held_bytes"] == 3 * MEBIBYTE
 
 
-def test_the_room_is_full_when_it_takes_no_more_whoever_has_filled_it() -> None:
+def test_the_budget_is_used_up_when_it_takes_no_more_whoever_has_filled_it() -> None:
     """The ratio is of the process's share: 1 when that is taken, or when the others have left nothing of it."""
-    room = Room(1000, processes=4)
-    empty = room.fill_ratio
-    room.holds(200)
-    own = room.fill_ratio
-    room.others_bytes = 760
-    shared = room.fill_ratio
-    room.take(40)
+    budget = SpoolBudget(1000, processes=4)
+    empty = budget.fill_ratio
+    budget.held_bytes = 200
+    own = budget.fill_ratio
+    budget.others_bytes = 760
+    shared = budget.fill_ratio
+    budget.reserve(40)
 
-    assert (empty, own, shared, room.fill_ratio) == (0, 0.8, pytest.approx(0.84), 1)
+    assert (empty, own, shared, budget.fill_ratio) == (0, 0.8, pytest.approx(0.84), 1)
     with pytest.raises(LogweirError):
-        room.take(1)
+        budget.reserve(1)
 
 
 def test_retry_after_follows_from_the_rate_at_which_the_spool_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing, divided by what was forwarded a second; 30 seconds when nothing is."""
     now_s = [100.0]
-    monkeypatch.setattr(room_module.time, "monotonic", lambda: now_s[0])
-    room = Room(10_000_000)
-    room.holds(10_000_000)
+    monkeypatch.setattr(budget_module.time, "monotonic", lambda: now_s[0])
+    budget = SpoolBudget(10_000_000)
+    budget.held_bytes = 10_000_000
 
     def retry_after_s(size_bytes: int) -> object:
         with pytest.raises(LogweirError) as caught:
-            room.take(size_bytes)
+            budget.reserve(size_bytes)
         return caught.value.numbers["retry_after_s"]
 
     unknown = retry_after_s(1000)
     for _ in range(100):
         now_s[0] += 0.9
-        room.forwarded(1000)
+        budget.forwarded(1000)
 
     assert unknown == 30
     assert [retry_after_s(size) for size in (500, 1000, 5000, 10**6)] == [1, 1, 5, 60]
-    assert len(room._forwarded) < 15
+    assert len(budget._forwarded) < 15
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -401,37 +402,37 @@ def test_the_time_to_wait_for_room_is_the_time_after_which_there_is_room(
 ) -> None:
     """A full spool, emptied at ten records a second: whenever it refuses, it says when it will not."""
     now_s = [100.0]
-    monkeypatch.setattr(room_module.time, "monotonic", lambda: now_s[0])
-    room = Room(6_000_000)
+    monkeypatch.setattr(budget_module.time, "monotonic", lambda: now_s[0])
+    budget = SpoolBudget(6_000_000)
     size_bytes = 10_000
-    spool = Spool(tmp_path, name="1", segment_size_bytes=room.share_bytes // 16)
+    spool = Spool(tmp_path, name="1", segment_size_bytes=budget.share_bytes // 16)
 
     def refused() -> int | None:
         try:
-            room.take(size_bytes)
+            budget.reserve(size_bytes)
         except LogweirError as error:
             return int(error.numbers["retry_after_s"])  # type: ignore[call-overload]
-        room.give(size_bytes)
+        budget.release(size_bytes)
         return None
 
     written = itertools.cycle(range(partitions))
     while refused() is None:
         spool.write([(next(written), bytes(size_bytes - FRAME_OVERHEAD_BYTES))])
-        room.holds(spool.size_bytes)
+        budget.held_bytes = spool.size_bytes
     forwarded = itertools.cycle(range(partitions))
     said: list[tuple[float, int]] = []
     while True:
-        room.frees = spool.frees()
+        budget.frees = spool.frees()
         retry_after_s = refused()
         if retry_after_s is None:
             break
         said.append((now_s[0], retry_after_s))
         now_s[0] += 0.1
         partition = next(forwarded)
-        spool.read(partition)
-        spool.forwarded(partition)
-        room.holds(spool.size_bytes)
-        room.forwarded(size_bytes)
+        spool.partition(partition).read()
+        spool.partition(partition).forwarded()
+        budget.held_bytes = spool.size_bytes
+        budget.forwarded(size_bytes)
     spool.close(is_complete=True)
 
     assert said[0] == (100.0, 30)

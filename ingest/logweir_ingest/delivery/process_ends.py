@@ -1,7 +1,7 @@
-"""The last word of a process that did not live to say it: that nothing more of it comes.
+"""The end of a process that was killed, announced in its place: that nothing more of it comes.
 
 A door ends each of its minutes with a marker. One that is killed leaves its last minute without. Its successor finds
-its spool, brings what is in there into the queue, and then says in every partition that this was all.
+its spool, brings what is in there into the queue, and then announces in every partition that this was all.
 """
 
 from __future__ import annotations
@@ -16,42 +16,46 @@ from logweir.clock import Clock, window_of
 from logweir.errors import LogweirError
 from logweir.metrics import registry
 from logweir.record import Gone
-from logweir_ingest.delivery.outcome import Result, Settled
+from logweir_ingest.delivery.report import Confirmed, DeliveryReport
 
 log = logging.getLogger(__name__)
 
 
-class LastWords:
-    """``send`` takes a partition, a record and whom to tell of it, and may raise LogweirError."""
+class ProcessEnds:
+    """``send`` takes a partition, a record and whom to tell of it, and may raise LogweirError.
 
-    def __init__(self, send: Callable[[int, bytes, Settled], None], *, by: bytes, clock: Clock) -> None:
+    ``by`` is the ingest epoch of the process that announces.
+    """
+
+    def __init__(self, send: Callable[[int, bytes, Confirmed], None], *, by: bytes, clock: Clock) -> None:
         self._send = send
         self._by = by
         self._clock = clock
         self._lock = threading.Lock()
-        self._under_way: set[tuple[bytes, int]] = set()
-        self._said: set[tuple[bytes, int]] = set()
+        # (ingest epoch, partition) of the records that were sent and not confirmed yet, and of those that are durable.
+        self._sent: set[tuple[bytes, int]] = set()
+        self._durable: set[tuple[bytes, int]] = set()
         self._records = registry.get("logweir_ingest_records_total").labels("gone")
 
-    def say(self, ingest_epoch: bytes, partitions: int) -> bool:
-        """Say of that process that it is gone, where that is not said yet; True when it is in every partition.
+    def announce(self, ingest_epoch: bytes, partitions: int) -> bool:
+        """Announce the end of that process where it is not announced yet; True when that is in every partition.
 
         To be called again until then, by one thread.
         """
         places = {(ingest_epoch, partition) for partition in range(partitions)}
         with self._lock:
-            if places <= self._said:
-                self._said -= places
+            if places <= self._durable:
+                self._durable -= places
                 log.info("The process %s is gone; all that it had accepted is in the queue.", ingest_epoch.hex())
                 return True
-            due = sorted(places - self._said - self._under_way)
-            self._under_way.update(due)
+            due = sorted(places - self._durable - self._sent)
+            self._sent.update(due)
         for at, place in enumerate(due):
             try:
-                self._send(place[1], self._payload(ingest_epoch), partial(self._settled, place))
+                self._send(place[1], self._payload(ingest_epoch), partial(self._confirmed, place))
             except LogweirError:
                 with self._lock:
-                    self._under_way.difference_update(due[at:])
+                    self._sent.difference_update(due[at:])
                 break
         return False
 
@@ -66,9 +70,9 @@ class LastWords:
             body=Gone(self._by, now_us),
         )
 
-    def _settled(self, place: tuple[bytes, int], result: Result) -> None:
+    def _confirmed(self, place: tuple[bytes, int], report: DeliveryReport) -> None:
         with self._lock:
-            self._under_way.discard(place)
-            if not isinstance(result, LogweirError):
-                self._said.add(place)
+            self._sent.discard(place)
+            if not isinstance(report, LogweirError):
+                self._durable.add(place)
                 self._records.inc()

@@ -1,4 +1,4 @@
-"""The last word of a process that did not live to say it: its successor says it, when nothing of it waits any more."""
+"""The end of a process that was killed: its successor announces it, when nothing of it waits any more."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from logweir.errors import QUEUE_UNAVAILABLE, LogweirError
 from logweir.process.files import locked
 from logweir.record import Gone, Kind, Record, decode
-from logweir_ingest.delivery.last_words import LastWords
-from logweir_ingest.delivery.outcome import Result
+from logweir_ingest.delivery.process_ends import ProcessEnds
+from logweir_ingest.delivery.report import DeliveryReport
 from logweir_ingest.spool.spool import Spool
 from tests.ingest.helpers import of_kind
 from tests.ingest.merging import PARTITIONS, Bench, started, unrepeated
@@ -140,38 +140,38 @@ def test_what_is_damaged_holds_up_nothing_where_that_cannot_be_noted(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "touch", failing(Path.touch, "damaged"))
         between.adopt()
-        got = between.read(0)
-        between.forwarded(0)
-        finished = between.finished()
+        got = between.partition(0).read()
+        between.partition(0).forwarded()
+        finished = between.ended()
         between.adopt()
-        again = between.read(0)
+        again = between.partition(0).read()
         between.close(is_complete=True)
     after.adopt()
 
     assert (got, again, finished) == (b"second", None, [])
-    assert after.read(0) == b"second"
-    after.forwarded(0)
-    assert (after.finished(), folders_in(tmp_path)) == ([], [])
+    assert after.partition(0).read() == b"second"
+    after.partition(0).forwarded()
+    assert (after.ended(), folders_in(tmp_path)) == ([], [])
 
 
 def test_a_folder_that_cannot_be_removed_is_spoken_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is held, so that it is not adopted again; the next process speaks for it once more."""
     before, between, after = (spool_of(tmp_path, n) for n in (1, 2, 3))
-    before.begin(wait_s_max=0)
+    before.ensure_folder(wait_s_max=0)
     before.close(is_complete=False)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", failing(Path.unlink, "lock"))
         between.adopt()
-        epochs = between.finished()
+        epochs = between.ended()
         between.forget(epochs[0])
         between.adopt()
-        again = between.finished()
+        again = between.ended()
         after.adopt()
-        meanwhile = after.finished()
+        meanwhile = after.ended()
         between.close(is_complete=True)
     after.adopt()
 
-    assert (again, meanwhile, after.finished()) == ([], [], epochs)
+    assert (again, meanwhile, after.ended()) == ([], [], epochs)
 
 
 def test_a_folder_that_cannot_be_looked_into_hides_no_other(
@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_looked_into_hides_no_other(
     after.adopt()
     after.adopt()
 
-    assert after.read(0) == b"acknowledged"
+    assert after.partition(0).read() == b"acknowledged"
     assert sum("lost+found cannot be looked into" in line for line in caplog.messages) == 1
 
 
@@ -219,12 +219,12 @@ def test_what_a_process_found_damaged_in_its_own_spool_is_known_to_its_successor
     own.write([(0, b"acknowledged")])
     (segment,) = tmp_path.rglob("*.log")
     segment.write_bytes(bytes(segment.stat().st_size))
-    assert own.read(0) is None
+    assert own.partition(0).read() is None
     own.close(is_complete=False)
     after = spool_of(tmp_path, 2)
     after.adopt()
 
-    assert (segment.exists(), after.partitions(), after.finished()) == (False, [], [])
+    assert (segment.exists(), after.partitions(), after.ended()) == (False, [], [])
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
@@ -248,14 +248,14 @@ def test_it_is_said_again_when_who_says_it_is_killed(tmp_path: Path) -> None:
 def test_a_folder_of_which_nothing_is_known_is_removed(tmp_path: Path) -> None:
     """Its name does not say whose it was."""
     nobody = Spool(tmp_path, name="nobody")
-    nobody.begin(wait_s_max=0)
+    nobody.ensure_folder(wait_s_max=0)
     nobody.close(is_complete=False)
     found = folders_in(tmp_path)
     mine = Spool(tmp_path, name="9")
     mine.adopt()
 
     assert len(found) == 1
-    assert mine.finished() == folders_in(tmp_path) == []
+    assert mine.ended() == folders_in(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,17 +269,17 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch
         with pytest.raises(OSError, match="Too many"):
             after.adopt()
         ending.close(is_complete=True)
-    assert after.finished() == []
+    assert after.ended() == []
     after.adopt()
 
-    assert [after.read(0), after.read(1)] == [b"first", b"second"]
+    assert [after.partition(0).read(), after.partition(1).read()] == [b"first", b"second"]
 
 
 def test_a_process_that_lives_is_not_gone_when_its_folder_was_away(tmp_path: Path) -> None:
     """A mount that comes back: its lock was held all the time."""
     root = tmp_path / "spool"
     lives = spool_of(root, 1)
-    lives.begin(wait_s_max=0)
+    lives.ensure_folder(wait_s_max=0)
     root.rename(tmp_path / "away")
     root.write_text("")
     with pytest.raises(OSError):
@@ -290,7 +290,7 @@ def test_a_process_that_lives_is_not_gone_when_its_folder_was_away(tmp_path: Pat
     other.adopt()
     lives.probe()
 
-    assert other.finished() == []
+    assert other.ended() == []
 
 
 @pytest.mark.parametrize("how", ["its mount point stays", "a copy takes its place"])
@@ -298,32 +298,32 @@ def test_a_process_stays_locked_in_whatever_comes_back(tmp_path: Path, how: str)
     """In what was there meanwhile it has made its folder, too; and it looks whether the one that is there is locked."""
     root = tmp_path / "spool"
     lives = spool_of(root, 1)
-    lives.begin(wait_s_max=0)
+    lives.ensure_folder(wait_s_max=0)
     root.rename(tmp_path / "away")
     if how == "its mount point stays":
         root.mkdir()
-        lives.begin(wait_s_max=0)
+        lives.ensure_folder(wait_s_max=0)
         root.rename(tmp_path / "hidden")
         (tmp_path / "away").rename(root)
     else:
         shutil.copytree(tmp_path / "away", root)
-    lives.begin(wait_s_max=0)
+    lives.ensure_folder(wait_s_max=0)
     other = spool_of(root, 2)
     other.adopt()
 
-    assert other.finished() == []
+    assert other.ended() == []
 
 
 def test_a_folder_that_somebody_removed_is_made_again_and_locked(tmp_path: Path) -> None:
     """Else its process would count as gone while it lives."""
     lives = spool_of(tmp_path, 1)
-    lives.begin(wait_s_max=0)
+    lives.ensure_folder(wait_s_max=0)
     shutil.rmtree(next(path for path in tmp_path.iterdir() if path.is_dir()))
-    lives.begin(wait_s_max=0)
+    lives.ensure_folder(wait_s_max=0)
     other = spool_of(tmp_path, 2)
     other.adopt()
 
-    assert (len(folders_in(tmp_path)), other.finished()) == (1, [])
+    assert (len(folders_in(tmp_path)), other.ended()) == (1, [])
 
 
 def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
@@ -331,7 +331,7 @@ def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
 ) -> None:
     """The lock that was opened is of a file that is removed by the time it is held."""
     ending = spool_of(tmp_path, 1)
-    ending.begin(wait_s_max=0)
+    ending.ensure_folder(wait_s_max=0)
     other = spool_of(tmp_path, 2)
     flock = fcntl.flock
 
@@ -344,7 +344,7 @@ def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
     monkeypatch.setattr("logweir.process.files.fcntl.flock", slow_flock)
     other.adopt()
 
-    assert other.finished() == []
+    assert other.ended() == []
 
 
 def test_a_process_has_its_folder_before_it_takes_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +355,7 @@ def test_a_process_has_its_folder_before_it_takes_anything(tmp_path: Path, monke
             without = len(folders(bench))
         with monkeypatch.context() as patched:
             # The other one is at the lock for a moment, once a second: as long as that takes here.
-            patched.setattr("logweir_ingest.delivery.enqueue._BEGIN_S_MAX", 10.0)
+            patched.setattr("logweir_ingest.delivery.other_processes._START_S_MAX", 10.0)
             with started(tmp_path, name="3"):
                 assert len(folders(bench)) == 2
         with locked(bench.spool / "lock"):
@@ -396,15 +396,15 @@ class Sending:
     def __init__(self) -> None:
         self.taken: list[tuple[int, Record]] = []
         self.refuses: set[int] = set()
-        self.told: list[Callable[[Result], None]] = []
+        self.told: list[Callable[[DeliveryReport], None]] = []
 
-    def __call__(self, partition: int, payload: bytes, settled: Callable[[Result], None]) -> None:
+    def __call__(self, partition: int, payload: bytes, settled: Callable[[DeliveryReport], None]) -> None:
         if partition in self.refuses:
             raise LogweirError(QUEUE_UNAVAILABLE, reason="a test")
         self.taken.append((partition, decode(payload)))
         self.told.append(settled)
 
-    def settle(self, result: Result) -> None:
+    def settle(self, result: DeliveryReport) -> None:
         told, self.told = self.told, []
         for settled in told:
             thread = threading.Thread(target=settled, args=(result,))
@@ -415,26 +415,26 @@ class Sending:
 def test_what_is_refused_or_fails_is_said_again_and_nothing_else(tmp_path: Path) -> None:
     """True only when it is in every partition."""
     sending = Sending()
-    words = LastWords(sending, by=b"\2" * 16, clock=lambda: 60_000_000)
+    ends = ProcessEnds(sending, by=b"\2" * 16, clock=lambda: 60_000_000)
     sending.refuses = {1}
 
-    assert not words.say(b"\1" * 16, 3)
-    assert not words.say(b"\1" * 16, 3)
+    assert not ends.announce(b"\1" * 16, 3)
+    assert not ends.announce(b"\1" * 16, 3)
     assert [partition for partition, _ in sending.taken] == [0]
 
     sending.settle("queue")
     sending.refuses = set()
 
-    assert not words.say(b"\1" * 16, 3)
+    assert not ends.announce(b"\1" * 16, 3)
     assert [partition for partition, _ in sending.taken] == [0, 1, 2]
 
     sending.settle(LogweirError(QUEUE_UNAVAILABLE, reason="a test"))
 
-    assert not words.say(b"\1" * 16, 3)
+    assert not ends.announce(b"\1" * 16, 3)
     assert [partition for partition, _ in sending.taken] == [0, 1, 2, 1, 2]
 
     sending.settle("spool")
 
-    assert words.say(b"\1" * 16, 3)
+    assert ends.announce(b"\1" * 16, 3)
     assert {one.body for _, one in sending.taken} == {Gone(b"\2" * 16, 60_000_000)}
     assert len(sending.taken) == 5
