@@ -398,16 +398,16 @@ class Sending:
         self.refuses: set[int] = set()
         self.told: list[Callable[[DeliveryReport], None]] = []
 
-    def __call__(self, partition: int, payload: bytes, settled: Callable[[DeliveryReport], None]) -> None:
+    def __call__(self, partition: int, payload: bytes, confirmed: Callable[[DeliveryReport], None]) -> None:
         if partition in self.refuses:
             raise LogweirError(QUEUE_UNAVAILABLE, reason="a test")
         self.taken.append((partition, decode(payload)))
-        self.told.append(settled)
+        self.told.append(confirmed)
 
-    def settle(self, result: DeliveryReport) -> None:
+    def confirm(self, report: DeliveryReport) -> None:
         told, self.told = self.told, []
-        for settled in told:
-            thread = threading.Thread(target=settled, args=(result,))
+        for confirmed in told:
+            thread = threading.Thread(target=confirmed, args=(report,))
             thread.start()
             thread.join()
 
@@ -422,18 +422,18 @@ def test_what_is_refused_or_fails_is_said_again_and_nothing_else(tmp_path: Path)
     assert not ends.announce(b"\1" * 16, 3)
     assert [partition for partition, _ in sending.taken] == [0]
 
-    sending.settle("queue")
+    sending.confirm("queue")
     sending.refuses = set()
 
     assert not ends.announce(b"\1" * 16, 3)
     assert [partition for partition, _ in sending.taken] == [0, 1, 2]
 
-    sending.settle(LogweirError(QUEUE_UNAVAILABLE, reason="a test"))
+    sending.confirm(LogweirError(QUEUE_UNAVAILABLE, reason="a test"))
 
     assert not ends.announce(b"\1" * 16, 3)
     assert [partition for partition, _ in sending.taken] == [0, 1, 2, 1, 2]
 
-    sending.settle("spool")
+    sending.confirm("spool")
 
     assert ends.announce(b"\1" * 16, 3)
     assert {one.body for _, one in sending.taken} == {Gone(b"\2" * 16, 60_000_000)}
