@@ -23,7 +23,7 @@ from logweir_ingest.delivery.link import QueueLink
 from logweir_ingest.records.merge import Merger, Result
 from logweir_ingest.spool.budget import SpoolBudget
 from logweir_ingest.spool.generation import Generation
-from logweir_ingest.spool.partition_count import PartitionCount
+from logweir_ingest.spool.known_partitions import KnownPartitions
 from logweir_ingest.spool.spool import Spool
 from tests.ingest.helpers import of_kind, records_of
 from tests.waiting import until
@@ -117,7 +117,7 @@ class Bench:
             self.disk,
             self.budget,
             ingest_epoch=ingest_epoch,
-            partition_count=PartitionCount(self.spool, settings.url),
+            known_partitions=KnownPartitions(self.spool, settings.url),
             queue_timeout_s=queue_timeout_s,
         )
         self.merger = Merger(

@@ -32,7 +32,7 @@ from logweir_ingest.delivery.spool_writer import SpoolWriter
 from logweir_ingest.delivery.telemetry import Telemetry
 from logweir_ingest.spool.budget import SpoolBudget
 from logweir_ingest.spool.generation import Generation
-from logweir_ingest.spool.partition_count import PartitionCount
+from logweir_ingest.spool.known_partitions import KnownPartitions
 from logweir_ingest.spool.spool import SEGMENT_SIZE_BYTES_MAX, Spool
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Enqueuer:
         budget: SpoolBudget,
         *,
         ingest_epoch: bytes,
-        partition_count: PartitionCount,
+        known_partitions: KnownPartitions,
         queue_timeout_s: float,
     ) -> None:
         self.is_open = False
@@ -64,7 +64,7 @@ class Enqueuer:
         self._spool = spool
         self._budget = budget
         self._ingest_epoch = ingest_epoch
-        self._partition_count = partition_count
+        self._known_partitions = known_partitions
         self._queue_timeout_s = queue_timeout_s
         # Its lock is around the state of all partitions. Notified when the spool's thread has something to do.
         self._changed = threading.Condition(threading.RLock())
@@ -81,7 +81,7 @@ class Enqueuer:
     def start(self, opened: Callable[[int], None]) -> None:
         """Connect in the background. ``opened`` gets the number of partitions as soon as it is known: then send."""
         self._opened = opened
-        partitions = self._partition_count.read()
+        partitions = self._known_partitions.count()
         if partitions is not None:
             self._open(partitions)
         self._link.start(self._connected)
@@ -94,7 +94,7 @@ class Enqueuer:
             self._disk,
             self._routes,
             ends=ProcessEnds(self.send, by=self._ingest_epoch, clock=now_us),
-            partition_count=self._partition_count,
+            known_partitions=self._known_partitions,
         )
         self._spool_thread = SpoolThread(
             self._spool,
@@ -128,9 +128,9 @@ class Enqueuer:
 
     def _connected(self) -> None:
         partitions = self._link.partitions
-        if self._partition_count.read() != partitions:
+        if self._known_partitions.count() != partitions:
             try:
-                self._partition_count.remember(partitions)
+                self._known_partitions.remember(partitions)
             except OSError as error:
                 self._disk.failed(error)
         if not self.is_open:
@@ -259,6 +259,6 @@ def open_enqueuer(settings: Settings, queue: Queue, *, ingest_epoch: bytes, gene
         spool,
         budget,
         ingest_epoch=ingest_epoch,
-        partition_count=PartitionCount(settings.spool_path, shown_url(settings.queue.url)),
+        known_partitions=KnownPartitions(settings.spool_path, shown_url(settings.queue.url)),
         queue_timeout_s=ingest.queue_timeout_s,
     )

@@ -14,7 +14,7 @@ from logweir_ingest.delivery.process_ends import ProcessEnds
 from logweir_ingest.delivery.route import PartitionRoute
 from logweir_ingest.delivery.spool_disk import SpoolDisk
 from logweir_ingest.spool.budget import SpoolBudget
-from logweir_ingest.spool.partition_count import PartitionCount
+from logweir_ingest.spool.known_partitions import KnownPartitions
 from logweir_ingest.spool.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class OtherProcesses:
         routes: Sequence[PartitionRoute],
         *,
         ends: ProcessEnds,
-        partition_count: PartitionCount,
+        known_partitions: KnownPartitions,
     ) -> None:
         self._spool = spool
         self._budget = budget
         self._disk = disk
         self._routes = routes
         self._ends = ends
-        self._partition_count = partition_count
+        self._known_partitions = known_partitions
         self._look_s = 0.0
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class OtherProcesses:
             return
         # Doors that were started since may have used more partitions than this one knows: then they have to do it.
         partitions = len(self._routes)
-        if (self._partition_count.read() or 0) > partitions or not all(route.is_reachable for route in self._routes):
+        if (self._known_partitions.count() or 0) > partitions or not all(route.is_reachable for route in self._routes):
             return
         for ingest_epoch in ended:
             if self._ends.announce(ingest_epoch, partitions):

@@ -8,14 +8,14 @@ from pathlib import Path
 from logweir.process.files import make_folder, write_whole
 
 
-class PartitionCount:
+class KnownPartitions:
     """The number of partitions of ``queue``, remembered in the spool's folder ``root`` for all doors that share it."""
 
     def __init__(self, root: Path, queue: str) -> None:
         self._root = root
         self._queue = queue
 
-    def read(self) -> int | None:
+    def count(self) -> int | None:
         """The number that was last remembered of this queue; None when there is none that can be read."""
         try:
             known = json.loads((self._root / "queue.json").read_text())
