@@ -76,9 +76,9 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         """The application of the worker process; made after the fork, for no connection may cross it."""
         registry.prepare(("logweir_console",))
         rejected = registry.get("logweir_console_rejected_requests_total")
-        spared = (b"/healthz", b"/metrics")
+        exempt = (b"/healthz", b"/metrics")
         limit(
-            self._settings.console, section="console", spared=spared, refused=lambda code: rejected.labels(code).inc()
+            self._settings.console, section="console", exempt=exempt, refused=lambda code: rejected.labels(code).inc()
         )
         return WsgiFace(make_app(self._settings.console, open_store(self._settings.store)), threads=_THREADS)
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from logweir.errors import BODY_TOO_LARGE, LogweirError
-from logweir.http.exchange import Exchange
-from logweir.http.protocol import WRITER
+from logweir.http.cycle import WRITER
+from logweir.http.inline import InlineRequest as Exchange
 from logweir.http.wsgi import Message, Receive, Scope, Send, WsgiFace, expects_100
 from logweir.record import Batch
 from logweir_ingest.app import BY_ROUTE, Door, Intake, Reply, Request

@@ -17,7 +17,8 @@ from gunicorn.arbiter import Arbiter
 from uvicorn_worker import UvicornWorker
 
 from logweir.config import HttpSettings
-from logweir.http.protocol import LimitedProtocol
+from logweir.http.limits import Limits
+from logweir.http.protocol import HttpProtocol
 from logweir.process.lifetime import give_large_memory_back
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class HttpWorker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: dict[str, Any] = {  # noqa: RUF012  (as the class that it overrides has it)
         "loop": "uvloop",
-        "http": LimitedProtocol,
+        "http": HttpProtocol,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,
@@ -100,9 +101,9 @@ class HttpLog(gunicorn.glogging.Logger):  # type: ignore[misc]
 
 
 def limit(
-    settings: HttpSettings, *, section: str, spared: Collection[bytes] = (), refused: Callable[[str], object]
+    settings: HttpSettings, *, section: str, exempt: Collection[bytes] = (), refused: Callable[[str], object]
 ) -> None:
-    """Have this process's server keep to the settings, as ``LimitedProtocol.configure``.
+    """Have this process's server keep to the settings. The other arguments are those of ``Limits``.
 
     Raises the process's own limit of open files as far as the system lets it. Where that is not enough for
     ``connections_max``, it is lowered, and said so in the log.
@@ -117,4 +118,4 @@ def limit(
     if soft < connections_max + _OTHER_FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, connections_max + _OTHER_FILES), hard))
     settings = settings.model_copy(update={"connections_max": connections_max})
-    LimitedProtocol.configure(settings, section=section, spared=spared, refused=refused)
+    HttpProtocol.limits = Limits(settings, section, frozenset(exempt), refused)

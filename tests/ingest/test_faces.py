@@ -18,7 +18,8 @@ import zstandard
 from logweir import config
 from logweir.clock import now_us
 from logweir.errors import LogweirError
-from logweir.http.exchange import Exchange, Reply
+from logweir.http.inline import InlineRequest
+from logweir.http.reader import Head
 from logweir.keys.file import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Batch
@@ -156,16 +157,9 @@ def test_others_wait_only_for_bodies_that_take_a_moment(name: str, tmp_path: Pat
 
 
 class _Connection:
-    """One on which a request for events has come whole."""
+    """One that is not there any more."""
 
-    url = b"/events"
     client = ("127.0.0.1", 1)
-
-    def __init__(self, key: str) -> None:
-        self.headers = [(b"x-log-key", key.encode())]
-
-    def finish_exchange(self, _: Exchange, reply: Reply) -> None:
-        raise AssertionError(reply)
 
 
 def test_a_body_that_takes_long_is_not_answered_at_once(tmp_path: Path) -> None:
@@ -173,10 +167,10 @@ def test_a_body_that_takes_long_is_not_answered_at_once(tmp_path: Path) -> None:
     door, key = door_of(Door, tmp_path)
     lane = FastLane(lambda _, __: door, lambda _: None, stop_timeout_s=1.0)
     lane._door = door
-    exchange = Exchange(_Connection(key), keep_alive=True)
-    exchange.body = TOKENS[:60_000] + b",}"
+    head = Head(b"POST", b"/events", "1.1", [(b"x-log-key", key.encode())], keep_alive=True, expects_100=False)
+    connection: Any = _Connection()
 
-    assert not lane.at_once(exchange)
+    assert not lane.at_once(InlineRequest(connection, head, TOKENS[:60_000] + b",}"))
 
 
 def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:

@@ -51,7 +51,7 @@ def make_lane(settings: Settings, open_door: Callable[[Post, Post], Door], *, fa
     registry.prepare(("logweir_ingest", "logweir_canary_sent"))
     ingest = settings.ingest
     rejected = registry.get("logweir_ingest_rejected_requests_total")
-    limit(ingest, section="ingest", spared=_SPARED, refused=lambda code: rejected.labels(code).inc())
+    limit(ingest, section="ingest", exempt=_SPARED, refused=lambda code: rejected.labels(code).inc())
     answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
     return FastLane(
         open_door,

@@ -11,11 +11,11 @@ import pytest
 PROGRAM = """
 import resource, sys
 from logweir.config import HttpSettings
-from logweir.http.protocol import LimitedProtocol
+from logweir.http.protocol import HttpProtocol
 from logweir.http.worker import limit
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 limit(HttpSettings(connections_max=2000), section="ingest", refused=print)
-print(LimitedProtocol.settings.connections_max, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print(HttpProtocol.limits.settings.connections_max, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 
