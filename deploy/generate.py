@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from logweir import cli, config, errors, event, limits, outcomes
 from logweir.metrics.table import METRICS
+from logweir_workers.normalise import time_forms
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 _BY_HAND = "<!-- Made by deploy/generate.py from {source}: change that, not this page. -->\n"
@@ -60,6 +61,38 @@ last column, from the Elastic Common Schema, mean the same field in a search.
 """
 _COMPOSE_BEGIN = "# --- every setting, by section: made by deploy/generate.py from logweir/config.py ---\n"
 _COMPOSE_END = "# --- end of what deploy/generate.py makes ---"
+_TIMES_HEAD = """\
+How the time of an event may be written, in any of the names that [an event](event.md#names) has for it. Nothing is
+guessed: a text that is none of these, or that could be two times, leaves the event with the time of its receipt and the
+tag `time_unreadable`, and is kept under `details`.
+
+Each example is noon of 31 January 2026 in UTC, a quarter of a second later, or that day. Upper and lower case are the
+same. A zone may follow the time in almost all of them: `Z`, `+01:00`, `+0100`, `+01`, `UTC+1`, `GMT+01:00` (east of
+Greenwich, all of these), or a name of the table below.
+"""
+_TIMES_RULES = """\
+* Without a zone it is UTC. A day alone is its midnight.
+* Without a year it is the latest that is at most seven days after the receipt: logs are late, seldom early.
+* Digits beyond microseconds are cut, and the sent time is then kept under `details`.
+* `24:00:00` is the midnight that ends the day. A leap second, `23:59:60` in UTC at the end of a month, is the last
+  microsecond before it; anywhere else, second 60 is no time.
+* Cisco's `*` and `.`, which say that the device's clock is not synchronised, are read over; what was sent is kept under
+  `details`.
+* `-`, RFC 5424's "not known", says no time: the event has that of its receipt, without a tag.
+* `date` and `time` in one event (IIS, CloudFront), a day and a time of day, are read as one.
+* A day of the week must be that of the date. 12-hour times have an hour from 1 to 12.
+* A time before 1973-03-03 or after 2099 is not read: a device without a clock says 1970.
+"""
+_TIMES_NOT = """\
+| Sent | Could be |
+| --- | --- |
+| `01/02/2026` | January or February |
+| `26/11/13`, `26-11-13`, `261113 05:20:00` (Hadoop, MySQL 5.6) | 2026 or 2013; `11/30/26` is read |
+| `202601311200`, twelve digits | a date, milliseconds before 2001, seconds after 2100 |
+| eighteen digits | nanoseconds before 2001, Windows' 100 nanoseconds since 1601 |
+| `2026-01-31T12:00:00Z+01:00`, `12:00:00 CET+0100` | two zones |
+| `2026-01-31T12-00-00`, `2026-01-31T12.5` | hours with an offset, hours with a fraction |
+"""
 _CLI_HEAD = """\
 Every command also takes `--data-dir DIR`, `--config FILE` and the `LOGWEIR_…` variables of [the settings](settings.md).
 It ends with 0, with 2 for a mistake of its user's (one line on standard error says which), with 130 after Ctrl-C.
@@ -96,6 +129,7 @@ def pages() -> dict[Path, str]:
         "metrics": ("logweir/metrics/table.py", metrics_page),
         "outcomes": ("logweir/outcomes.py", outcomes_page),
         "fields": ("logweir/event.py", fields_page),
+        "times": ("workers/logweir_workers/normalise/time_forms.py", times_page),
         "cli": ("the commands' own parsers", cli_page),
     }
     reference = {
@@ -225,6 +259,39 @@ def _docstring_of(kind: event.Kind) -> str:
     """The string below the member's line in the source: Python itself keeps none for members of an enumeration."""
     found = re.search(rf"\b{kind.name} = .*?\n\s+\"\"\"(.*?)\"\"\"", inspect.getsource(event.Kind), re.DOTALL)
     return _prose(" ".join(found.group(1).split())) if found else ""
+
+
+def times_page() -> str:
+    forms = [(form.name, ", ".join(map(_code, form.examples)), form.source) for form in time_forms.FORMS]
+    numbers = [
+        ("seconds since 1970", "`1769860800`, `1769860800.25`, `1.7698608E9`", "POSIX; 9 or 10 digits"),
+        (
+            "milli-, micro- and nanoseconds since 1970",
+            "`1769860800250`",
+            "Java, ECMAScript and others; 13, 16, 19 digits",
+        ),
+    ]
+    offsets: dict[float, list[str]] = {}
+    for name, hours in time_forms.ZONES_H.items():
+        offsets.setdefault(hours, []).append(_code(name))
+    read = [(f"{hours:+g}" if hours else "0", ", ".join(names)) for hours, names in offsets.items()]
+    several = [(_code(name), places) for name, places in time_forms.ZONES_OF_SEVERAL.items()]
+    return "\n".join(
+        (
+            "# Times\n",
+            _TIMES_HEAD,
+            _table(("Form", "Examples", "Source"), [*forms[:1], *numbers, *forms[1:]]),
+            "\nNumbers may be sent as numbers or as text.\n\n## Rules\n",
+            _TIMES_RULES,
+            "\n## Names of zones\n",
+            "Read are names that stand for one offset wherever they are in use, by the tz database since 2019:\n",
+            _table(("Hours east of UTC", "Names"), read),
+            "\nAll others are not read, among them these. Behind an offset, `+0800 CST`, any name may stand.\n",
+            _table(("Name", "Used in"), several),
+            "\n## What could be two times\n",
+            _TIMES_NOT,
+        )
+    )
 
 
 def cli_page() -> str:

@@ -92,6 +92,9 @@ class Provenance:
         """Whether both are of the same accepted event."""
         return (self.stream, self.number) == (other.stream, other.number)
 
+    def __str__(self) -> str:
+        return f"number {self.number} of {self.stream}, content {self.content_hash}"
+
 
 def stream_of(ingest_epoch: bytes, partition: int) -> str:
     """The name of an ingest process's numbering on one partition.

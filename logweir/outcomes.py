@@ -46,7 +46,7 @@ _DEAD_LETTER_HELP = {
     DeadLetterReason.EVENT_UNREADABLE: "The event's bytes are not a JSON object that the worker can read.",
     DeadLetterReason.EVENT_UNFIT: "Normalising, enriching or filtering failed on the event: a fault of ours, kept until it is mended.",
     DeadLetterReason.STORE_REFUSED: "The store refused the document; the dead letter has the store's own words.",
-    DeadLetterReason.IDENTITY_CONFLICT: "Another event with the same emitter, epoch and number but other content came first.",
+    DeadLetterReason.IDENTITY_CONFLICT: "Another event with the same emitter, epoch and number, or the same Idempotency-Key and place in the request, but other content came first.",
     DeadLetterReason.BODY_REFUSED: "An authenticated body that the door could not read; it was never accepted.",
 }
 

@@ -13,11 +13,12 @@ from logweir_workers import decode
 from logweir_workers.enrich import category, enrichments, load
 from logweir_workers.normalise import fields as normalise
 from logweir_workers.normalise.fields import Context
-from logweir_workers.normalise.severities import PYTHON_NUMBERS, SEVERITIES, SPELLINGS
-from logweir_workers.normalise.times import time_us_of
+from logweir_workers.normalise.severities import SCALES, SEVERITIES, SPELLINGS
+from logweir_workers.normalise.times import time_of
 
 ROOT = Path(__file__).parents[2]
 EVENT = (ROOT / "docs" / "reference" / "event.md").read_text(encoding="utf-8")
+TIMES = (ROOT / "docs" / "reference" / "times.md").read_text(encoding="utf-8")
 CATEGORIES = (ROOT / "docs" / "how-to" / "categories.md").read_text(encoding="utf-8")
 README = Path(load.__globals__["__file__"]).with_name("README.md").read_text(encoding="utf-8")
 
@@ -39,9 +40,10 @@ def test_reference_lists_every_name_of_every_field_in_order() -> None:
 
 def test_reference_lists_every_spelling_of_every_severity() -> None:
     """Digits and spellings, with nothing more and nothing less."""
-    numbers = {name: [number] for number, name in enumerate(SEVERITIES)}
-    for number, name in PYTHON_NUMBERS.items():
-        numbers[name].append(number)
+    numbers: dict[str, list[int]] = {name: [] for name in SEVERITIES}
+    for scale in SCALES:
+        for number, name in {} if scale.told_by else scale.severities.items():
+            numbers[name].append(number)
 
     for severity, digits, spellings in _table(EVENT, "Severity"):
         (name,) = _code(severity)
@@ -50,15 +52,18 @@ def test_reference_lists_every_spelling_of_every_severity() -> None:
     assert numbers == {}
 
 
-@pytest.mark.parametrize("example", [example for row in _table(EVENT, "Sent") for example in _code(row[0])])
-def test_time_in_the_reference_is_read(example: str) -> None:
-    """Every example of a time lies on the day that the page is about."""
-    received_us = 1_769_900_000_000_000
+def test_reference_lists_every_scale_with_what_tells_it() -> None:
+    """Names and numbers, in the order in which they are tried."""
+    listed = [
+        (
+            name,
+            tuple(" ".join(_code(names)) for names in told_by.split(", ")),
+            {int(number): severity for number, severity in re.findall(r"(\d+) ([A-Z]+)", numbers)},
+        )
+        for name, told_by, numbers in _table(EVENT, "Scale")
+    ]
 
-    time_us = time_us_of(example.strip('"'), received_us)
-
-    assert time_us is not None
-    assert time_us // 1_000_000 in (1_769_860_800, 1_769_860_800 - 3600)
+    assert listed == [(scale.name, scale.told_by, scale.severities) for scale in SCALES if scale.told_by]
 
 
 def test_limits_in_the_reference_are_those_in_force() -> None:
@@ -74,9 +79,26 @@ def test_limits_in_the_reference_are_those_in_force() -> None:
         normalise.WORDS_MAX,
     ]
     assert f"deeper than {decode.DEPTH_MAX} levels" in EVENT
-    assert f"{decode.DIGITS_MAX + 1} or more digits" in EVENT
     assert f"`details.{normalise.RENAMED}`" in EVENT
     assert f"`{normalise.TIME_UNREADABLE}`" in EVENT
+    assert f"`{normalise.PARTLY_SEARCHABLE}`" in EVENT
+
+
+@pytest.mark.parametrize("sent", [sent for row in _table(TIMES, "Sent") for sent in _code(row[0])])
+def test_time_that_the_reference_calls_ambiguous_is_not_read(sent: str) -> None:
+    """Nothing is guessed."""
+    assert time_of(sent, 1_769_900_000_000_000) is None
+
+
+def test_numbers_in_the_reference_are_read() -> None:
+    """The forms' own examples are tested with their table."""
+    numbers = [_code(row[1]) for row in _table(TIMES, "Form") if "since 1970" in row[0] and "/Date" not in row[1]]
+
+    assert len(numbers) == 2
+    assert {time_of(text, 0) for text in (*numbers[0], *numbers[1])} == {
+        (1_769_860_800_000_000, True),
+        (1_769_860_800_250_000, True),
+    }
 
 
 def test_rules_in_the_how_to_work(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The bytes of one accepted event as a dict: quickly where the bytes are plain, with care where they are odd.
 
-What comes out always fits into both stores: whole numbers within 64 bits, finite floats, no lone surrogates, at most
-DEPTH_MAX levels. A number that does not fit is kept as its text.
+What comes out fits into both stores: whole numbers within 64 bits, finite floats, no lone surrogates in values, at most
+DEPTH_MAX levels. A number that would be written otherwise than it was sent is kept as its text.
 """
 
 from __future__ import annotations
@@ -17,15 +17,9 @@ import orjson
 DEPTH_MAX = 250
 """Deepest nesting that is read: orjson can write no more than 254 levels. The door's own limit is far below."""
 
-DIGITS_MAX = 18
-"""A longer run of digits is looked at again: orjson would round it to the nearest float without a word."""
-
 _INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1
 _INTEGER_LENGTH_MAX = len(str(_INTEGER_MAX))
 
-_DIGITS_TO_ZERO = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
-_LONG_RUN = b"0" * (DIGITS_MAX + 1)
-_LONG_RUN_TEXT = re.compile(rf"[0-9]{{{DIGITS_MAX + 1}}}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
 
@@ -37,16 +31,17 @@ class EventUnreadable(ValueError):
 def event_of(raw: bytes) -> dict[str, Any]:
     """The event in ``raw``, the bytes of one JSON object. Raises EventUnreadable.
 
-    The same bytes always give the same dict. Of a key that comes twice the last one counts. Whole numbers beyond 64
-    bits, numbers beyond a float's range and fractions with a run of more than DIGITS_MAX digits become their text.
-    A lone surrogate escape becomes U+FFFD. NUL stays: both stores take it in values.
+    The same bytes always give the same dict. Of a key that comes twice the last one counts. A number whose digits would
+    not come back as they were sent (19.90, 1e2, 123456789012345678901) becomes its text: all digits are kept, and
+    it is found as it was sent. A lone surrogate escape becomes U+FFFD in values, and stays in names. NUL stays: both
+    stores take it in values.
     """
-    if _LONG_RUN in raw.translate(_DIGITS_TO_ZERO):
+    try:
+        event = orjson.loads(raw)
+    except orjson.JSONDecodeError:
         event = _parsed_with_care(raw)
     else:
-        try:
-            event = orjson.loads(raw)
-        except orjson.JSONDecodeError:
+        if _has_fraction(event):
             event = _parsed_with_care(raw)
     if type(event) is not dict:
         raise EventUnreadable(f"it is {_kind_of(event)}, not an object")
@@ -54,6 +49,25 @@ def event_of(raw: bytes) -> dict[str, Any]:
     if len(raw) > 2 * DEPTH_MAX and raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
         _check_depth(event)
     return event
+
+
+def _has_fraction(event: Any) -> bool:
+    """Whether ``event`` has a float: orjson makes one of a fraction, an exponent, or a whole number beyond 64 bits."""
+    if type(event) is not dict:
+        return type(event) is float
+    kinds = set(map(type, event.values()))
+    if float in kinds or (dict not in kinds and list not in kinds):
+        return float in kinds
+    waiting = [value for value in event.values() if type(value) is dict or type(value) is list]
+    while waiting:
+        container = waiting.pop()
+        for value in container.values() if type(container) is dict else container:
+            kind = type(value)
+            if kind is float:
+                return True
+            if kind is dict or kind is list:
+                waiting.append(value)
+    return False
 
 
 def free_name(name: str, taken: Container[str], *, sent: str) -> str:
@@ -79,10 +93,10 @@ def name_hash(name: str) -> str:
 
 
 def _parsed_with_care(raw: bytes) -> Any:
-    """As orjson.loads, for what it refuses or would round; several times slower."""
+    """As orjson.loads, for what it refuses or whose digits it would not keep; several times slower."""
     try:
         text = raw.decode()
-        value = json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_constant)
+        value = _careful.decode(text)
     except UnicodeDecodeError as error:
         raise EventUnreadable(f"byte {error.start} is not UTF-8") from error
     except RecursionError as error:
@@ -102,8 +116,9 @@ def _integer(text: str) -> int | str:
 
 
 def _fraction(text: str) -> float | str:
+    # orjson writes a float with the fewest digits that make it, as the stores get it; and null for what is infinite.
     value = float(text)
-    return text if value in (float("inf"), float("-inf")) or _LONG_RUN_TEXT.search(text) else value
+    return value if orjson.dumps(value).decode() == text else text
 
 
 def _constant(text: str) -> NoReturn:
@@ -111,16 +126,17 @@ def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON value")
 
 
+_careful = json.JSONDecoder(parse_int=_integer, parse_float=_fraction, parse_constant=_constant)
+
+
 def _without_surrogates(value: Any) -> Any:
+    """``value`` without lone surrogates in texts; in names they stay, for whoever has to list the changed ones."""
     if type(value) is str:
         return _SURROGATE.sub(_REPLACEMENT, value)
     if type(value) is list:
         return [_without_surrogates(item) for item in value]
     if type(value) is dict:
-        clean: dict[str, Any] = {}
-        for name, item in value.items():
-            clean[free_name(_SURROGATE.sub(_REPLACEMENT, name), clean, sent=name)] = _without_surrogates(item)
-        return clean
+        return {name: _without_surrogates(item) for name, item in value.items()}
     return value
 
 

@@ -15,7 +15,7 @@ from logweir.record import Batch
 from logweir_workers.decode import EventUnreadable, event_of
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
-from logweir_workers.normalise.fields import Context, normalise, words_for
+from logweir_workers.normalise.fields import PARTLY_SEARCHABLE, WORDS_MAX, Context, normalise, words_for
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Documents:
             stage = Stage.ENRICH
             self._enrich(source, context)
             words = words_for(source)
+            if _may_be_cut(words[1]):
+                source["tags"] = [*source.get("tags", ()), PARTLY_SEARCHABLE]
             source["ingest_stream"] = provenance.stream
             source["ingest_number"] = provenance.number
             source["content_hash"] = provenance.content_hash
@@ -78,6 +80,11 @@ class Documents:
             return None
         category = source.get("category")
         return category.lower() if isinstance(category, str) else None
+
+
+def _may_be_cut(words: str) -> bool:
+    # The length first: a word takes a character and a space at least.
+    return len(words) >= 2 * WORDS_MAX - 1 and words.count(" ") >= WORDS_MAX - 1
 
 
 def context_of(batch: Batch) -> Context:

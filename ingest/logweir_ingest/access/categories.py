@@ -56,9 +56,14 @@ def _categories_in(event: bytes) -> Iterator[Any]:
     sent: dict[str, Any] = json.loads(event, parse_int=float)
     for name, value in sent.items():
         if name.lower() in SYNONYMS and not _says_nothing(value):
-            yield value
+            yield _one(value)
         elif name == "event" and isinstance(value, dict) and not _says_nothing(value.get("category")):
-            yield value["category"]
+            yield _one(value["category"])
+
+
+def _one(value: Any) -> Any:
+    """The element of a list of one, as a worker takes it: ECS defines event.category as a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _says_nothing(value: object) -> bool:

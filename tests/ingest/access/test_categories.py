@@ -33,6 +33,7 @@ def test_an_event_of_each_allowed_category_is_let_through() -> None:
 
     assert refusal(*events) is None
     assert refusal(b'{"Category":"web"}', b'{"event":{"category":"web"}}', b'{"event.category":"web"}') is None
+    assert refusal(b'{"category":["web"]}', b'{"event":{"category":["WEB"]}}', b'{"event.category":["web"]}') is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,11 @@ def test_an_event_of_each_allowed_category_is_let_through() -> None:
         (b'{"category":"web","category":"secret"}', CATEGORY_REFUSED),
         (b'{"event.category":"secret"}', CATEGORY_REFUSED),
         (b'{"event":{"category":"secret"}}', CATEGORY_REFUSED),
-        (b'{"category":["web"]}', CATEGORY_REFUSED),
+        (b'{"category":["secret"]}', CATEGORY_REFUSED),
+        (b'{"category":["web","web"]}', CATEGORY_REFUSED),
+        (b'{"category":[["web"]]}', CATEGORY_REFUSED),
+        (b'{"category":[null]}', CATEGORY_REFUSED),
+        (b'{"category":[119,101,98]}', CATEGORY_REFUSED),
         (b'{"category":5}', CATEGORY_REFUSED),
         (b'{"category":true}', CATEGORY_REFUSED),
         (b'{"category":"web\\ud800"}', CATEGORY_REFUSED),

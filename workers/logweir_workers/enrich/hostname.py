@@ -8,7 +8,8 @@ from logweir_workers.enrich import Event, enrichment
 from logweir_workers.normalise.fields import Context
 
 # The last label begins with a letter or "_": 192.0.2.7 has no labels to cut, and no top-level domain is a number.
-_FULL_NAME = re.compile(r"([\w-]+)(?:\.[\w-]+)*\.[^\W\d][\w-]*\.?")
+_FULL_NAME = re.compile(r"([\w-]+)(?:\.[\w-]+)*\.[^\W\d][\w-]*")
+_ABSOLUTE_NAME = re.compile(r"[\w-]+(?:\.[\w-]+)*\.")
 
 
 @enrichment(
@@ -17,6 +18,9 @@ _FULL_NAME = re.compile(r"([\w-]+)(?:\.[\w-]+)*\.[^\W\d][\w-]*\.?")
         ({"hostname": "web1.example.org"}, {"hostname": "web1", "fqdn": "web1.example.org"}),
         ({"hostname": "WEB1.Example.org."}, {"hostname": "web1", "fqdn": "web1.example.org"}),
         ({"hostname": "Web1"}, {"hostname": "web1"}),
+        ({"hostname": "WEB1."}, {"hostname": "web1"}),
+        ({"hostname": "web1.", "fqdn": "Web1.example.org."}, {"hostname": "web1", "fqdn": "web1.example.org"}),
+        ({"fqdn": "web1.example.org."}, {"hostname": "web1", "fqdn": "web1.example.org"}),
         ({"hostname": "192.0.2.7"}, {}),
         ({"hostname": "2001:DB8::7"}, {"hostname": "2001:db8::7"}),
         ({"hostname": "web1.example.org:8080"}, {}),
@@ -35,14 +39,20 @@ def hostname(event: Event, _context: Context) -> None:
     name = event.get("hostname") or event.get("fqdn") or event.get("sourceaddress")
     if name is None:
         return
-    name = name.lower()
+    name = _spelled(name)
     full = event.get("fqdn")
     if full is not None:
-        full = event["fqdn"] = full.lower()
+        full = event["fqdn"] = _spelled(full)
     match = _FULL_NAME.fullmatch(name) if "." in name else None
-    if match is None or (full is not None and full.rstrip(".") != name.rstrip(".")):
+    if match is None or (full is not None and full != name):
         event["hostname"] = name
         return
     event["hostname"] = match[1]
     if full is None:
-        event["fqdn"] = name.rstrip(".")
+        event["fqdn"] = name
+
+
+def _spelled(name: str) -> str:
+    """In lower case, and without the final dot of an absolute name (RFC 1034 section 3.1)."""
+    name = name.lower()
+    return name[:-1] if _ABSOLUTE_NAME.fullmatch(name) else name

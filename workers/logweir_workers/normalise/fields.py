@@ -6,7 +6,9 @@ docs/reference/event.md says the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ import orjson
 from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import free_name, name_hash
 from logweir_workers.normalise.severities import severity_of, severity_of_pri
-from logweir_workers.normalise.times import is_finer, iso_of, time_us_of
+from logweir_workers.normalise.times import iso_of, time_of
 
 KEYWORD_LENGTH_MAX = 1000
 """Longest text of a field other than summary, in characters. Longer texts move under details."""
@@ -35,6 +37,9 @@ WORDS_MAX = 10_000
 
 TIME_UNREADABLE = "time_unreadable"
 """The tag of an event that was sent with a time which could not be read."""
+
+PARTLY_SEARCHABLE = "partly_searchable"
+"""The tag of an event of WORDS_MAX words or more: not all of it may be found."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "timestamp": (
@@ -67,7 +72,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     ),
     "severity": ("severity", "level", "loglevel", "log_level", "levelname", "lvl", "log.level", "PRIORITY"),
     "source": ("source", "logger", "log.logger"),
-    "summary": ("summary", "message", "msg", "short_message", "event", "log"),
+    "summary": ("summary", "message", "msg", "short_message", "full_message", "event", "log"),
     "tags": ("tags", "tag"),
     "type": ("type",),
     "version": ("version",),
@@ -106,15 +111,17 @@ def normalise(event: dict[str, Any], context: Context) -> dict[str, Any]:
     A pure function, which never raises for what ``decode.event_of`` gives. The result has fields of ``event.FIELDS``
     only; fields about which nothing was said are absent, but for timestamp, utctimestamp, receivedtimestamp and key.
     """
+    event = _in_common_form(event)
     stored = context.base.copy()
     left: dict[str, Any] = {}
-    if not _fill_fields(stored, event.items(), left, context):
+    if not _fill_fields(stored, event, left, context):
         # Rare: two names mean one field and say different things, or there are objects of the Elastic Common Schema.
         stored, left = context.base.copy(), {}
-        _fill_fields(stored, sorted(_unfolded(event).items(), key=_weakness), left, context, sorted_by_strength=True)
+        event = dict(sorted(_unfolded(event).items(), key=_weakness))
+        _fill_fields(stored, event, left, context, sorted_by_strength=True)
     if "severity" not in stored:
         _severity_from_pri(stored, left)
-    _stamp(stored, left, context)
+    _stamp(stored, left, context, event)
     if "timestamp" not in stored:
         _time_from_receipt(stored, left)
     stored["utctimestamp"] = stored["timestamp"]
@@ -140,6 +147,45 @@ def words_for(event: Mapping[str, Any]) -> tuple[str, str]:
     return words if end < 0 else words[: max(0, end - 1)], words
 
 
+# --- forms that some senders have for whole events ------------------------------------------------------------------
+
+_JOURNALD = frozenset(
+    ("__CURSOR", "__REALTIME_TIMESTAMP", "_BOOT_ID", "_HOSTNAME", "_MACHINE_ID", "_TRANSPORT", "SYSLOG_IDENTIFIER")
+)
+_TIME_OF_DAY = re.compile("[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}.{0,20})?")
+
+
+def _in_common_form(event: dict[str, Any]) -> dict[str, Any]:
+    if "date" in event and "time" in event:
+        event = _with_one_time(event)
+    if ("MESSAGE" in event or "__CURSOR" in event) and not _JOURNALD.isdisjoint(event):
+        # systemd, Journal JSON Format: what is not printable UTF-8 is an array of the bytes.
+        return {name: _text_of_bytes(value) if type(value) is list else value for name, value in event.items()}
+    return event
+
+
+def _with_one_time(event: dict[str, Any]) -> dict[str, Any]:
+    """W3C's extended log format (IIS, CloudFront) and Fortinet say the day and the time of day under two names.
+
+    Of the day alone, midnight would be read. Fortinet says its zone beside them.
+    """
+    day, clock, zone = event["date"], event["time"], event.get("tz")
+    if type(day) is not str or type(clock) is not str or not _TIME_OF_DAY.fullmatch(clock.strip()):
+        return event
+    time = f"{day} {clock} {zone}" if type(zone) is str else f"{day} {clock}"
+    return {name: time if name == "time" else value for name, value in event.items() if name != "date"}
+
+
+def _text_of_bytes(value: list[Any]) -> Any:
+    """The text in an array of bytes, ``\\xff`` for what is not UTF-8; several values of one name stay an array."""
+    if value and type(value[0]) is list:
+        return [_text_of_bytes(item) if type(item) is list else item for item in value]
+    try:
+        return bytes(value).decode(errors="backslashreplace") if value else value
+    except (TypeError, ValueError):  # no numbers, or none of a byte
+        return value
+
+
 # --- which field ---------------------------------------------------------------------------------------------------
 
 _FIELD_OF = {name: known for known, names in SYNONYMS.items() for name in names}
@@ -149,14 +195,14 @@ _OBJECTS = {name.partition(".")[0] for name in _FIELD_OF if "." in name}
 
 def _fill_fields(
     stored: dict[str, Any],
-    items: Iterable[tuple[str, Any]],
+    event: Mapping[str, Any],
     left: dict[str, Any],
     context: Context,
     *,
     sorted_by_strength: bool = False,
 ) -> bool:
-    """Sort ``items`` into ``stored`` by field, and into ``left``; False when it has to be done in order of strength."""
-    for name, value in items:
+    """Sort ``event`` into ``stored`` by field, and into ``left``; False when it has to be done in order of strength."""
+    for name, value in event.items():
         known = _FIELD_OF.get(name) or _FIELD_OF.get(name.lower())
         if known is None:
             left[name] = value
@@ -173,7 +219,7 @@ def _fill_fields(
             if value:
                 left[name] = value
             continue
-        fitting, unfit = _FITS[known](value, context)
+        fitting, unfit = _fit(known, value, context, event)
         if unfit is not None:
             left[name] = unfit
         if fitting is None:
@@ -220,7 +266,15 @@ _Fit = tuple[Any, Any]
 _SCALARS = (str, int, float, bool)
 
 
-def _text(value: Any, _context: Context) -> _Fit:
+def _fit(known: str, value: Any, context: Context, event: Mapping[str, Any]) -> _Fit:
+    # ECS defines some fields as lists (event.category), and some senders make a list of everything.
+    if type(value) is list and len(value) == 1 and known != "tags" and type(value[0]) in _SCALARS:
+        fitting, unfit = _FITS[known](value[0], context, event)
+        return fitting, None if unfit is None else value
+    return _FITS[known](value, context, event)
+
+
+def _text(value: Any, _context: Context, _event: Mapping[str, Any]) -> _Fit:
     if type(value) is str:
         if len(value) > KEYWORD_LENGTH_MAX:
             return None, value
@@ -230,12 +284,17 @@ def _text(value: Any, _context: Context) -> _Fit:
     return None, value or None
 
 
-def _text_or_nil(value: Any, context: Context) -> _Fit:
-    # RFC 5424 section 6: "-" is how syslog says that a header field is not known.
-    return (None, None) if value == "-" else _text(value, context)
+def _text_or_nil(value: Any, context: Context, event: Mapping[str, Any]) -> _Fit:
+    return (None, None) if _is_nil(value) else _text(value, context, event)
 
 
-def _summary(value: Any, _context: Context) -> _Fit:
+def _process_id(value: Any, context: Context, event: Mapping[str, Any]) -> _Fit:
+    # A column with gaps makes floats of whole numbers.
+    whole = int(value) if type(value) is float and value.is_integer() and abs(value) < 1e15 else value
+    return _text_or_nil(whole, context, event)
+
+
+def _summary(value: Any, _context: Context, _event: Mapping[str, Any]) -> _Fit:
     if type(value) is str:
         return value.strip() or None, None
     if type(value) in _SCALARS:
@@ -243,26 +302,28 @@ def _summary(value: Any, _context: Context) -> _Fit:
     return (_json(value) if value else None), None
 
 
-def _severity(value: Any, _context: Context) -> _Fit:
-    severity = severity_of(value)
+def _severity(value: Any, _context: Context, event: Mapping[str, Any]) -> _Fit:
+    inner = event.get("details")
+    severity = severity_of(value, (*event, *inner) if type(inner) is dict else event)
     if severity is None:
         return None, None if _says_nothing(value) else value
     kept = type(value) is str and (value == severity or value.strip().upper() == severity)
     return severity, None if kept else value
 
 
-def _time(value: Any, context: Context) -> _Fit:
-    time_us = time_us_of(value, context.received_us)
-    if time_us is None:
-        return None, None if _says_nothing(value) else value
-    return iso_of(time_us), value if is_finer(value) else None
+def _time(value: Any, context: Context, _event: Mapping[str, Any]) -> _Fit:
+    time = time_of(value, context.received_us)
+    if time is None:
+        return None, None if _says_nothing(value) or _is_nil(value) else value
+    time_us, is_whole = time
+    return iso_of(time_us), None if is_whole else value
 
 
-def _tags(value: Any, context: Context) -> _Fit:
+def _tags(value: Any, context: Context, event: Mapping[str, Any]) -> _Fit:
     tags: list[str] = []
     unfit: list[Any] = []
     for item in value if type(value) is list else (value,):
-        tag, left = _text(item, context) if len(tags) < TAGS_MAX else (None, item)
+        tag, left = _text(item, context, event) if len(tags) < TAGS_MAX else (None, item)
         if tag is not None:
             tags.append(tag)
         elif left is not None:
@@ -270,16 +331,16 @@ def _tags(value: Any, context: Context) -> _Fit:
     return tags or None, (unfit if type(value) is list else value) if unfit else None
 
 
-def _details(value: Any, _context: Context) -> _Fit:
+def _details(value: Any, _context: Context, _event: Mapping[str, Any]) -> _Fit:
     return (value or None, None) if type(value) is dict else (None, None if _says_nothing(value) else value)
 
 
-_FITS: dict[str, Callable[[Any, Context], _Fit]] = {
+_FITS: dict[str, Callable[[Any, Context, Mapping[str, Any]], _Fit]] = {
     "timestamp": _time,
     "category": _text,
     "hostname": _text_or_nil,
     "fqdn": _text_or_nil,
-    "processid": _text_or_nil,
+    "processid": _process_id,
     "processname": _text_or_nil,
     "severity": _severity,
     "source": _text,
@@ -291,24 +352,28 @@ _FITS: dict[str, Callable[[Any, Context], _Fit]] = {
 }
 
 
-_TEXT_FIELDS = frozenset(known for known, fit in _FITS.items() if fit in (_text, _text_or_nil, _summary))
+_TEXT_FIELDS = frozenset(known for known, fit in _FITS.items() if fit in (_text, _text_or_nil, _process_id, _summary))
 
 
 def _says_nothing(value: Any) -> bool:
     return value is None or (type(value) is str and not value.strip()) or value == [] or value == {}
 
 
+def _is_nil(value: Any) -> bool:
+    # RFC 5424 section 6: "-" is how syslog says that a header field is not known.
+    return type(value) is str and value.strip() == "-"
+
+
 def _spelled(value: Any) -> str:
-    """A scalar as text: true and false as in JSON, whole floats without their fraction."""
-    if type(value) is bool:
-        return "true" if value else "false"
-    if type(value) is float and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    return str(value)
+    """A scalar as text: a string itself, anything else as in JSON."""
+    return value if type(value) is str else orjson.dumps(value).decode()
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate in a name
+        return _sent_name(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def _severity_from_pri(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
@@ -325,18 +390,24 @@ def _time_from_receipt(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
         stored["tags"] = [*stored.get("tags", ()), TIME_UNREADABLE]
 
 
-def _stamp(stored: dict[str, Any], left: dict[str, Any], context: Context) -> None:
-    """Fill fields about which the event says nothing; names without a field go under details."""
+def _stamp(stored: dict[str, Any], left: dict[str, Any], context: Context, event: Mapping[str, Any]) -> None:
+    """Fill fields about which the event says nothing; names without a field go under details, if none is there."""
     for name, text in (context.stamp or {}).items():
         unfit: Any = text
         if name in _FITS and name != "details":
             if name in stored:
                 continue
-            fitting, unfit = _FITS[name](text, context)
+            fitting, unfit = _FITS[name](text, context, event)
             if fitting is not None:
                 stored[name] = fitting
-        if unfit is not None:
-            left[free_name(name, left, sent=name)] = unfit
+        if unfit is None or not _says_nothing(left.get(name)):
+            continue
+        details = stored.get("details", {})
+        if name not in details:
+            left[name] = unfit
+        elif _says_nothing(details[name]):
+            stored["details"] = {**details, name: unfit}
+            left.pop(name, None)
 
 
 # --- details -------------------------------------------------------------------------------------------------------
@@ -389,14 +460,23 @@ def _is_safe(name: str) -> bool:
 
 def _put(target: dict[str, Any], name: str, value: Any, renamed: dict[str, Any]) -> None:
     """Put ``value`` into ``target`` under a name that is free and that both stores take."""
-    safe = name.replace("\0", "\N{SYMBOL FOR NULL}")
+    # A lone surrogate, which UTF-8 cannot spell, comes from an escape such as \ud800.
+    safe = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", name.replace("\0", "\N{SYMBOL FOR NULL}"))
     if len(safe.encode()) > NAME_SIZE_BYTES_MAX:
         safe = _cut_name(safe, name_hash(name))
     if safe in target:
         safe = free_name(safe, target, sent=name)
     if safe != name:
-        renamed[safe] = name
+        renamed[safe] = _sent_name(name)
     target[safe] = value
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _sent_name(name: str) -> str:
+    """``name`` with its lone surrogates as the escapes that they were sent as."""
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", name)
 
 
 def _cut_name(name: str, digest: str) -> str:
@@ -442,13 +522,13 @@ def _collect(value: Any, values: list[str]) -> None:
         elif kind is dict or kind is list:
             _collect(item, values)
         elif item is not None:
-            values.append(_spelled(item) if kind is bool else str(item))
+            values.append(_spelled(item))
 
 
 def _words_of_values(values: list[str]) -> str:
     text = _NO_WORD.join(values)
     # NUL stands between the values only if no value has one.
-    if not text.isascii() or len(text) > WORDS_MAX or text.count(_NO_WORD) >= max(1, len(values)):
+    if not text.isascii() or len(text) > WORDS_MAX or "\x1b" in text or text.count(_NO_WORD) >= max(1, len(values)):
         return _words_of_odd_values(values)
     words = text.encode().translate(_ASCII_WORDS)
     if _LONG_WORD in words.translate(_ASCII_RUNS):
