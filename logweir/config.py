@@ -180,6 +180,8 @@ class StoreSettings(_Section):
     """Elasticsearch: what all names of indices and templates begin with ("test-"): one cluster for several installations."""
     timeout_s: float = Field(30.0, gt=0)
     """How long one request to the store may take."""
+    search_timeout_s: float = _advanced(10.0, gt=0, le=3600)
+    """How long one page of a search may take; then it is stopped, in the store, too."""
     shards: int = Field(1, ge=1, le=1024)
     """Elasticsearch: primary shards of each daily index."""
     replicas: int = Field(0, ge=0, le=16)
@@ -324,6 +326,8 @@ class ConsoleSettings(HttpSettings):
     """Most connections at once; the system's limit of open files may lower it."""
     requests_max: int = _advanced(64, ge=1)
     """Most requests at once; eight are worked on, the others wait."""
+    page_size_bytes_max: int = _advanced(8 * MEBIBYTE, ge=64 * 1024, le=256 * MEBIBYTE)
+    """Most bytes of one page's events, as JSON; it ends there and says how to go on."""
     hosts: CommaList = ()
     """Host names, without ports, that it answers to (.example.org: all below); by default its own on loopback, else all."""
 

@@ -551,6 +551,14 @@ STORE_DOWN = Problem(
     "Check that it runs and that store.url, credentials and CA file are right.",
     retry=True,
 )
+STORE_ABSENT = Problem(
+    "store_absent",
+    503,
+    "There is no store at {url}.",
+    "Check --data-dir, store.url and store.index_prefix. A store that is not there yet, `logweir up` or a worker makes when"
+    " it starts.",
+    retry=True,
+)
 STORE_REFUSES = Problem(
     "store_refuses",
     500,
@@ -602,7 +610,7 @@ QUERY_FIELD_UNKNOWN = Problem(
     "query_field_unknown",
     400,
     "{field!r} is not a field.{nearest}",
-    "Fields that events bring along are below details, such as details.user.",
+    "Fields that events bring along are below details, such as details.user; text that has a colon needs quotes.",
 )
 QUERY_OPERATOR_UNFIT = Problem(
     "query_operator_unfit",
@@ -610,10 +618,22 @@ QUERY_OPERATOR_UNFIT = Problem(
     "The field {field} cannot do {operator}.",
     "{field} can do: {operators}.",
 )
+SEARCH_TOO_SLOW = Problem(
+    "search_too_slow",
+    503,
+    "The search took longer than {timeout_s} seconds and was stopped.",
+    "Narrow its time range, or ask for fewer words, values and wildcards. Operator: raise store.search_timeout_s.",
+)
+SEARCH_ABANDONED = Problem(
+    "search_abandoned",
+    499,
+    "The search was stopped, as nobody waits for it any more.",
+    "Ask again.",
+)
 TIME_BAD = Problem(
     "time_bad",
     400,
-    "{value!r} is not a time.",
+    "{value!r} is not a time.{hint}",
     "Write 2026-01-31T12:00:00Z, epoch seconds, or an age such as 15m, 1h or 7d.",
 )
 PARTITION_UNKNOWN = Problem(

@@ -22,6 +22,7 @@ from logweir.errors import (
     QUEUE_UNAVAILABLE,
     RECEIPT_UNANSWERED,
     REQUESTS_TOO_MANY,
+    SEARCH_TOO_SLOW,
     SPOOL_FULL,
     STOPPING,
     Problem,
@@ -67,4 +68,6 @@ LIMITS = (
     Limit("ingest.receipts_timeout_s", RECEIPT_UNANSWERED),
     Limit("ingest.stop_timeout_s", STOPPING),
     Limit("queue.buffer_size_bytes_max", QUEUE_UNAVAILABLE),
+    Limit("console.page_size_bytes_max", "the page ends there, and `after` continues behind it"),
+    Limit("store.search_timeout_s", SEARCH_TOO_SLOW),
 )

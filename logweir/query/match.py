@@ -28,6 +28,7 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    forms_of,
     lower,
     searchable,
 )
@@ -93,6 +94,22 @@ def leaves_of(details: object) -> Iterator[tuple[str, str]]:
             yield path, text
 
 
+def paths_of(details: object) -> set[str]:
+    """The path of each leaf of details that has a value, however long, and of each object that holds one."""
+    paths: set[str] = set()
+    for path, value in _walk("", details):
+        if value is not None and path not in paths:
+            paths.add(path)
+            while (path := path.rpartition(".")[0]) and path not in paths:
+                paths.add(path)
+    return paths
+
+
+def holds(paths: set[str], path: str | None) -> bool:
+    """Whether ``path`` (None: any) is among the ``paths_of`` some details."""
+    return bool(paths) if path is None else path in paths
+
+
 def _walk(path: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -134,19 +151,17 @@ def _word_prefix(query: WordPrefix) -> Matches:
     return lambda document: begin in f" {document.all_words}"
 
 
-def _term(query: Term) -> Matches:
-    value = query.value
-    return _any_value(query.field, lambda text: text == value)
+def text_matcher(query: Term | Prefix | Wildcard) -> Callable[[str], bool]:
+    """Whether a text, lower-cased where the field is a keyword's, is among those that the query finds."""
+    if isinstance(query, Wildcard):
+        patterns = [pattern_of(form) for form in forms_of(query.pattern)]
+        return lambda text: any(pattern.match(text) for pattern in patterns)
+    forms = forms_of(query.value)
+    return forms.__contains__ if isinstance(query, Term) else lambda text: text.startswith(forms)
 
 
-def _prefix(query: Prefix) -> Matches:
-    value = query.value
-    return _any_value(query.field, lambda text: text.startswith(value))
-
-
-def _wildcard(query: Wildcard) -> Matches:
-    pattern = pattern_of(query.pattern)
-    return _any_value(query.field, lambda text: pattern.match(text) is not None)
+def _text(query: Term | Prefix | Wildcard) -> Matches:
+    return _any_value(query.field, text_matcher(query))
 
 
 def _exists(query: Exists) -> Matches:
@@ -156,6 +171,9 @@ def _exists(query: Exists) -> Matches:
         return lambda document: _value(document, field) is not None
     if kind is Kind.DATE:
         return lambda document: milliseconds_of(_value(document, field)) is not None
+    if kind is Kind.FLATTENED:
+        path = field.partition(".")[2] or None
+        return lambda document: holds(paths_of(document.source.get("details")), path)
     return _any_value(field, lambda _: True)
 
 
@@ -199,9 +217,9 @@ _MATCHERS: dict[type, Callable[[Any], Matches]] = {
     Not: _not,
     Words: _words,
     WordPrefix: _word_prefix,
-    Term: _term,
-    Prefix: _prefix,
-    Wildcard: _wildcard,
+    Term: _text,
+    Prefix: _text,
+    Wildcard: _text,
     Exists: _exists,
     Range: _range,
 }

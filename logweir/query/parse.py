@@ -6,7 +6,6 @@ and a query that asks for more is an error that names what it asks for.
 
 from __future__ import annotations
 
-import difflib
 import re
 import threading
 from typing import NoReturn
@@ -15,6 +14,7 @@ from luqum import tree
 from luqum.exceptions import IllegalCharacterError, ParseSyntaxError
 from luqum.parser import parser as _luqum
 
+from logweir.clock import duration_us
 from logweir.errors import (
     QUERY_BAD,
     QUERY_FIELD_UNKNOWN,
@@ -22,9 +22,11 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.event import FIELD_BY_NAME, FIELDS, Kind
-from logweir.query.times import _interval_us
+from logweir.query import hints
+from logweir.query.match import text_matcher
+from logweir.query.times import interval_us
 from logweir.query.tree import All, And, Exists, Node, Not, Or, Prefix, Range, Term, Wildcard, WordPrefix, Words, lower
-from logweir.query.words import words_of
+from logweir.query.words import is_one_character, words_of
 
 QUERY_LENGTH_MAX = 10_000
 NESTING_MAX = 25
@@ -71,7 +73,7 @@ def parse(text: str) -> Node:
         raise _syntax_error(str(error), spelled, columns) from error
     except (ValueError, ArithmeticError) as error:  # luqum's own reading of the numbers in a~1.2.3 or a^x
         raise LogweirError(QUERY_BAD, column=1, reason="a number after ~ or ^ cannot be read") from error
-    return _Translation(columns).node(item, None, 0)
+    return _Translation(text, columns).node(item, None, 0)
 
 
 def _with_word_operators(text: str) -> tuple[str, list[int]]:
@@ -96,6 +98,15 @@ def _syntax_error(message: str, spelled: str, columns: list[int]) -> LogweirErro
         reason = "it ends too early, perhaps inside of a parenthesis"
     elif message.startswith("Illegal") and rest[0] in '"/':
         reason = f"the {rest[0]} is never closed; put a backslash before it to search for it"
+        if rest.rstrip().endswith('\\"'):
+            reason = (
+                'the " is never closed: a backslash makes the last one part of the value; write \\\\ for a backslash'
+            )
+    elif rest[0] == ":":
+        reason = (
+            "a colon cannot stand here; a value that has one needs quotes, such as an IPv6 address, or a time with an"
+            " offset"
+        )
     else:
         reason = f"{rest.split()[0][:20]!r} cannot stand here; quote it, or put a backslash before it, to search for it"
     return LogweirError(QUERY_BAD, column=columns[position], reason=reason)
@@ -110,9 +121,10 @@ _UNSUPPORTED = {
 
 
 class _Translation:
-    """One query's way from luqum's tree to ours."""
+    """One query's way from luqum's tree to ours. ``columns``: of each of luqum's positions, where it is in ``text``."""
 
-    def __init__(self, columns: list[int]) -> None:
+    def __init__(self, text: str, columns: list[int]) -> None:
+        self._text = text
         self._columns = columns
         self._clauses = 0
 
@@ -120,6 +132,7 @@ class _Translation:
         if depth > NESTING_MAX:
             self._bad(item, f"it is nested deeper than {NESTING_MAX} levels")
         if isinstance(item, tree.UnknownOperation | tree.AndOperation):
+            self._require_no_small_operator(item, field)
             return And(tuple(self.node(operand, field, depth + 1) for operand in item.operands))
         if isinstance(item, tree.OrOperation):
             return Or(tuple(self.node(operand, field, depth + 1) for operand in item.operands))
@@ -133,16 +146,35 @@ class _Translation:
             return self._search_field(item, field, depth)
         return self._leaf(item, field)
 
+    def _require_no_small_operator(self, item: tree.Item, field: str | None) -> None:
+        """Refuse ``a:b and c:d`` and ``a:(b or c)``, which is Kibana's language: here the operator would be a word."""
+        fields = [isinstance(operand, tree.SearchField | tree.BaseGroup) for operand in item.operands]
+        for place, operand in enumerate(item.operands):
+            if (
+                isinstance(operand, tree.Word)
+                and operand.value.lower() in ("and", "or", "not")
+                and (field is not None or any(fields[max(0, place - 1) : place + 2]))
+            ):
+                capitals = operand.value.upper()
+                self._bad(operand, f'{capitals} is written in capitals; to look for the word, write "{operand.value}"')
+
     def _search_field(self, item: tree.SearchField, outer: str | None, depth: int) -> Node:
         if outer is not None:
-            self._bad(item, f"the field {item.name} stands inside of the field {outer}")
+            reason = f"the field {item.name} stands inside of the field {outer}"
+            self._bad(item, f'{reason}; a value that has a colon needs quotes: "{self._typed(item)}"')
+        if item.name == "*" and isinstance(item.expr, tree.Word) and item.expr.value == "*":
+            return All()
+        field = self._resolved(item)
+        if isinstance(item.expr, tree.SearchField):
+            what = "a time with an offset" if _kind(field) is Kind.DATE else "a value that has a colon"
+            self._bad(item.expr, f'{what} needs quotes: {item.name}:"{self._typed(item.expr)}"')
         if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
             self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
-        return self.node(item.expr, self._resolved(item), depth + 1)
+        return self.node(item.expr, field, depth + 1)
 
     def _resolved(self, item: tree.SearchField) -> str:
         """The field's own name; other names of it (ECS) are resolved."""
-        pieces = _pieces(item.name)
+        pieces = self._pieces(item, item.name)
         name = "".join(character for character, _ in pieces)
         if len(name.encode()) > FIELD_SIZE_BYTES_MAX:
             self._bad(item, f"a field's name is longer than {FIELD_SIZE_BYTES_MAX} bytes")
@@ -152,8 +184,13 @@ class _Translation:
             return name
         if name in _BY_ALIAS:
             return _BY_ALIAS[name]
-        nearest = difflib.get_close_matches(name, [*FIELD_BY_NAME, *_BY_ALIAS], n=1)
-        raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
+        value = self._typed(item)[len(item.name) + 1 :]
+        raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=hints.for_field(name, value))
+
+    def _typed(self, item: tree.Item) -> str:
+        """What was typed from there on, up to the next space."""
+        rest = self._text[self._columns[item.pos or 0] - 1 :].split(maxsplit=1)
+        return rest[0].rstrip(")]}") if rest else ""
 
     def _leaf(self, item: tree.Item, field: str | None) -> Node:
         self._count(item, 1)
@@ -163,22 +200,28 @@ class _Translation:
             return self._range(item, field)
         if item.value == "*":
             return Exists(field) if field else All()
-        pieces = _pieces(item.value[1:-1], wild=False) if isinstance(item, tree.Phrase) else _pieces(item.value)
+        is_phrase = isinstance(item, tree.Phrase)
+        pieces = self._pieces(item, item.value[1:-1], quoted=True) if is_phrase else self._pieces(item, item.value)
         wildcards = sum(wild for _, wild in pieces)
         if wildcards > WILDCARDS_MAX:
             self._bad(item, f"a value has more than {WILDCARDS_MAX} wildcards")
         if wildcards and len(item.value.encode()) > PATTERN_SIZE_BYTES_MAX:
             self._bad(item, f"a value with wildcards is longer than {PATTERN_SIZE_BYTES_MAX} bytes")
         kind = _kind(field)
+        text = "".join(character for character, _ in pieces)
+        if (not is_phrase or field == "sourceaddress") and hints.is_network(text):
+            raise _unfit(field, f"the range of addresses {text}", hint=_of_network(field, text))
         if kind is Kind.TEXT:
             return self._words(item, field, pieces)
+        if kind in (Kind.KEYWORD, Kind.FLATTENED) and not is_phrase and text[:1] in _OTHER_QUOTES:
+            self._bad(item, f'{text[0]} is not a quote here; write "…"')
         if kind is Kind.KEYWORD:
-            return _keyword(field or "", pieces)
+            return self._possible(item, _keyword(field or "", pieces), text)
         if kind is Kind.FLATTENED:
             return _detail(field or "", pieces)
         if any(wild for _, wild in pieces):
             raise _unfit(field, "wildcards")
-        low, high = self._bounds(item, field, "".join(character for character, _ in pieces))
+        low, high = self._bounds(item, field, text)
         return Range(field or "", low, high)
 
     def _words(self, item: tree.Item, field: str | None, pieces: _Pieces) -> Node:
@@ -191,9 +234,27 @@ class _Translation:
         self._count(item, len(words) - 1)
         if not stars:
             return Words(tuple(words), summary_only=field is not None)
+        if is_one_character(words[-1]):
+            return Words(tuple(words), summary_only=field is not None)  # Whatever follows it is another word.
         if len(words) > 1 or not words_of(text[-1]):
             raise _unfit(field, f"a * behind {text[:40]!r}, which is not one word")
         return WordPrefix(words[0], summary_only=field is not None)
+
+    def _possible(self, item: tree.Item, node: Node, text: str) -> Node:
+        """The node, if the field can have such a value at all: some take only what is known beforehand."""
+        if not isinstance(node, Term | Prefix | Wildcard):
+            return node
+        if node.field == "severity":
+            matches = text_matcher(node)
+            if not any(matches(name.lower()) for name in hints.SEVERITIES):
+                known = ", ".join(hints.SEVERITIES)
+                self._bad(item, f"{text[:40]!r} is no severity{hints.for_severity(text)}; there are {known}")
+        if node.field == "sourceaddress" and isinstance(node, Term):
+            address = hints.address_of(text)
+            if address is None:
+                self._bad(item, f"{text[:40]!r} is no address, and neither a beginning of some, such as 10.1.*")
+            return Term(node.field, lower(address))
+        return node
 
     def _count(self, item: tree.Item, clauses: int) -> None:
         self._clauses += clauses
@@ -217,24 +278,38 @@ class _Translation:
     def _bound_text(self, item: tree.Item) -> str:
         if isinstance(item, tree.Prohibit):
             return "-" + self._bound_text(item.a)
-        value = item.value[1:-1] if isinstance(item, tree.Phrase) else item.value
-        return "".join(character for character, _ in _pieces(value))
+        is_phrase = isinstance(item, tree.Phrase)
+        pieces = self._pieces(item, item.value[1:-1], quoted=True) if is_phrase else self._pieces(item, item.value)
+        return "".join(character for character, _ in pieces)
 
     def _bounds(self, item: tree.Item, field: str | None, text: str) -> tuple[int | None, int | None]:
         """The first value that ``text`` stands for and the first behind it; ``*`` is open to both sides."""
         if text == "*":
             return None, None
         if _kind(field) is Kind.DATE:
-            interval = _interval_us(text)
+            interval = interval_us(text)
             if interval is None:
-                self._bad(item, f"{text[:40]!r} is not a time such as 2026-01-31 or 2026-01-31T12:00:00Z")
+                is_age = text.startswith("now") or duration_us(text) is not None
+                age = "; ages such as 15m go into --since and from" if is_age else ""
+                self._bad(item, f"{text[:40]!r} is not a time such as 2026-01-31 or 2026-01-31T12:00:00Z{age}")
             return interval[0] // 1000, -(-interval[1] // 1000)
         if not re.fullmatch(r"-?[0-9]{1,18}", text):
             self._bad(item, f"{text[:40]!r} is not a whole number of at most 18 digits")
         return int(text), int(text) + 1
 
-    def _bad(self, item: tree.Item, reason: str) -> NoReturn:
-        raise LogweirError(QUERY_BAD, column=self._columns[item.pos or 0], reason=reason)
+    def _pieces(self, item: tree.Item, text: str, *, quoted: bool = False) -> _Pieces:
+        """The characters of ``text``, with which ``item`` begins (behind its quote), without backslashes."""
+        pieces: _Pieces = []
+        for found in re.finditer(r"\\.|.", text, re.DOTALL):
+            character = found[0][-1]
+            if len(found[0]) > 1 and (character.isalnum() or (quoted and character not in _SPECIAL)):
+                reason = f"a backslash before {character} means nothing; write \\\\ for a backslash"
+                self._bad(item, reason, behind=found.start() + quoted)
+            pieces.append((character, not quoted and found[0] in "*?"))
+        return pieces
+
+    def _bad(self, item: tree.Item, reason: str, *, behind: int = 0) -> NoReturn:
+        raise LogweirError(QUERY_BAD, column=self._columns[(item.pos or 0) + behind], reason=reason)
 
 
 _BY_ALIAS = {field.ecs: field.name for field in FIELDS if field.ecs}
@@ -243,8 +318,9 @@ _Pieces = list[tuple[str, bool]]
 """Characters, and whether each is a wildcard."""
 
 
-def _pieces(text: str, *, wild: bool = True) -> _Pieces:
-    return [(piece[-1], wild and piece in "*?") for piece in re.findall(r"\\.|.", text, re.DOTALL)]
+_SPECIAL = '+-&|!(){}[]^"~*?:\\/<>= \t'
+"""What is special somewhere in Lucene's syntax: many programs put a backslash before each of these, in quotes too."""
+_OTHER_QUOTES = tuple("“”„«»‘’‚‹›")
 
 
 def _split_stars(pieces: _Pieces) -> tuple[str | None, bool]:
@@ -273,11 +349,15 @@ def _kind(field: str | None) -> Kind:
     return Kind.TEXT if field is None else FIELD_BY_NAME[field.partition(".")[0]].kind
 
 
-def _unfit(field: str | None, operator: str) -> LogweirError:
-    operators = OPERATORS[_kind(field)]
+def _unfit(field: str | None, operator: str, *, hint: str = "") -> LogweirError:
+    operators = OPERATORS[_kind(field)] + hint
     if field is None:
         field, operators = _ANYWHERE, operators.replace("field:*", "*")
     return LogweirError(QUERY_OPERATOR_UNFIT, field=field, operator=operator, operators=operators)
 
 
-# --- times --------------------------------------------------------------------------------------------------------
+def _of_network(field: str | None, network: str) -> str:
+    """What there is instead of a range of addresses, for the advice."""
+    beginning = hints.beginning_of(network)
+    some = f"; for this range, {field}:{beginning}" if field and beginning else ""
+    return some if field == "sourceaddress" else f"{some}; in quotes, the range is looked for as it is written"

@@ -28,11 +28,15 @@ _EPOCH_SECONDS = re.compile(r"\d{9,11}(\.\d{1,9})?", re.ASCII)
 def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | None, int | None]:
     """Both ends of a time range in microseconds, None for one that is not given.
 
-    Raises LogweirError(TIME_BAD), and (PARAMETER_BAD) for a range that ends before it begins.
+    The same time for both is all of what it names: the day of 2026-01-31, the second of 2026-01-31T12:00:00.
+    Raises LogweirError(TIME_BAD), and (PARAMETER_BAD) for a range that ends before it begins, or where it begins.
     """
     from_us = time_of(start, now_us) if start else None
     to_us = time_of(end, now_us) if end else None
-    if from_us is not None and to_us is not None and from_us > to_us:
+    if start and end and start.strip() == end.strip():
+        named = interval_us(end.strip())
+        to_us = to_us if named is None else named[1]
+    if from_us is not None and to_us is not None and from_us >= to_us:
         raise LogweirError(
             PARAMETER_BAD, name="to", value=end, expected=f"a time after {start!r}, where the range begins"
         )
@@ -47,13 +51,16 @@ def time_of(text: str, now_us: int) -> int:
     age_us = duration_us(text.strip())
     if age_us is not None:
         return max(0, now_us - age_us)
-    interval = _interval_us(text.strip())
+    interval = interval_us(text.strip())
     if interval is None:
-        raise LogweirError(TIME_BAD, value=text)
+        # In a URL, a plus stands for a space.
+        plus = re.fullmatch(r"(\d{4}-.*) (\d\d:?\d\d)", text.strip(), re.ASCII)
+        hint = f" Is it {plus[1]}+{plus[2]}? In a URL, + is written %2B." if plus else ""
+        raise LogweirError(TIME_BAD, value=text, hint=hint)
     return interval[0]
 
 
-def _interval_us(text: str) -> tuple[int, int] | None:
+def interval_us(text: str) -> tuple[int, int] | None:
     """From and to (not included) in microseconds: a day for 2026-01-31, a second for 2026-01-31T12:00:00, …"""
     if _EPOCH_SECONDS.fullmatch(text):
         seconds, _, fraction = text.partition(".")

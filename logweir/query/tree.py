@@ -5,6 +5,7 @@ Whatever the tree can say, both stores can do.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from logweir.errors import PARAMETER_BAD, LogweirError
@@ -48,7 +49,7 @@ class WordPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A KEYWORD field with this value (``lower``-cased), or a leaf of details with exactly this text.
+    """A KEYWORD field with this value (``lower``-cased), or a leaf of details with this text; in any of its forms.
 
     ``field``: a name of event.FIELDS; ``details.a.b`` is the leaf at that path, ``details`` alone any leaf.
     """
@@ -75,7 +76,7 @@ class Wildcard:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field has a value that can be searched."""
+    """The field has a value that can be searched; of details, one at that path or below it, however long it is."""
 
     field: str
 
@@ -96,6 +97,8 @@ IGNORE_ABOVE = 8000
 """Keywords and leaves of details with more UTF-16 units than this are kept but not searchable, in both stores."""
 PAGE_MAX = 10_000
 """Most events of one page of a search."""
+PAGE_SIZE_BYTES_MAX = 8 * 1024 * 1024
+"""Most bytes of one page's events, as JSON, unless it is told otherwise."""
 
 
 def lower(text: str) -> str:
@@ -103,6 +106,16 @@ def lower(text: str) -> str:
     if text.isascii():
         return text.lower()
     return "".join([character.lower() for character in text.replace("\u0130", "i")])
+
+
+def forms_of(text: str) -> tuple[str, ...]:
+    """The text as it is, and as it would be with all its letters composed, or decomposed (é: one character, or two).
+
+    Values are kept and compared as they were sent; who searches cannot see in which form that was.
+    """
+    if text.isascii():
+        return (text,)
+    return tuple(dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))))
 
 
 def searchable(text: str) -> bool:
@@ -113,7 +126,9 @@ def searchable(text: str) -> bool:
 def time_range(time_field: str, from_us: int | None, to_us: int | None) -> All | Range:
     """The range of a search's time bounds: whole milliseconds, none of the asked-for microseconds left out."""
     if time_field not in TIME_FIELDS:
-        raise LogweirError(PARAMETER_BAD, name="time_field", value=time_field, expected=f"one of {TIME_FIELDS}")
+        raise LogweirError(
+            PARAMETER_BAD, name="time_field", value=time_field, expected=f"one of {', '.join(TIME_FIELDS)}"
+        )
     if from_us is None and to_us is None:
         return All()
     low = None if from_us is None else from_us // 1000

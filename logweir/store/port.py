@@ -6,13 +6,15 @@ Adapters: ``elasticsearch/`` and ``sqlite/``. One contract suite, tests/contract
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from logweir.event import Document, Provenance
-from logweir.query.tree import Node
+from logweir.query.tree import PAGE_SIZE_BYTES_MAX, Node
 
 
 class Written(Enum):
@@ -100,12 +102,41 @@ class Held(NamedTuple):
 class Hits:
     """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``, the name of its day's index.
 
-    ``total`` is exact. ``after`` continues behind the last event; None when there are no more.
+    ``total`` is exact. ``after`` continues behind the last event; None when there are no more. With it, a page that is
+    shorter than was asked for was cut at its size in bytes.
     """
 
     total: int
     events: list[dict[str, Any]]
     after: tuple[Any, ...] | None
+
+
+class Cancellation:
+    """Says to a search that nobody waits for it any more. Safe to use from several threads, and in a signal handler."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+        # A signal handler may cancel in the middle of ``stopping`` of its own thread.
+        self._lock = threading.RLock()
+        self._stop: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        """Stop the search that runs, and those that would follow."""
+        with self._lock:
+            self.is_cancelled = True
+            if self._stop is not None:
+                self._stop()
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Have ``cancel`` call ``stop``, from any thread, while the block runs; never afterwards."""
+        with self._lock:
+            self._stop = stop
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stop = None
 
 
 class Ledger(Protocol):
@@ -198,11 +229,18 @@ class Store(Protocol):
         to_us: int | None = None,
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
+        size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
+        cancellation: Cancellation | None = None,
     ) -> Hits:
         """Newest first by ``time_field``, then by provenance; ``from_us`` is included, ``to_us`` is not (microseconds).
 
-        ``size`` 0 only counts. Raises LogweirError(QUERY_OPERATOR_UNFIT), (QUERY_FIELD_UNKNOWN).
+        At most ``size`` events and ``size_bytes_max`` bytes of them as JSON, but one at least; ``size`` 0 only counts.
+        Raises LogweirError: PARAMETER_BAD; SEARCH_TOO_SLOW after store.search_timeout_s; SEARCH_ABANDONED once
+        ``cancellation`` says so. Both end the work in the store, too.
         """
+
+    def require_prepared(self) -> None:
+        """Raises LogweirError(STORE_ABSENT) where nobody has ever called ``prepare``. Makes nothing."""
 
     def refresh(self) -> None:
         """Make what was written visible to searches now (they see it within a second anyway)."""

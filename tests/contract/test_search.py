@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,12 @@ QUERIES = (
     ("ışık", ""),
     ("IŞIK", "e"),
     ("日本語", "f"),
-    ("日本", ""),
+    ("日本", "f"),
+    ("本語", "f"),
+    ("語本", ""),
     ("日本*", "f"),
+    ('"日本語 ログ"', "f"),
+    ('"ログ 日本語"', ""),
     ("ログ", "f"),
     ("sshd", "a"),
     ("22", "a"),
@@ -202,7 +207,11 @@ QUERIES = (
     ("details.a.b:x", "d"),
     ("details.a.c:y", "d"),
     ("details.d.e.f:z", "d"),
-    ("details.a:*", ""),
+    ("details.a:*", "d"),
+    ("details.a:x", ""),
+    ("details.d:*", "d"),
+    ("details.b:*", ""),
+    ("details.list:*", "i"),
     ("details.a.b:*", "d"),
     ("details.list:1", "i"),
     ("details.list:two", "i"),
@@ -214,7 +223,8 @@ QUERIES = (
     ('details.text:"two words, three"', "i"),
     ('details.text:"two words three"', ""),
     (f"details.long:{'v' * 8000}", "j"),
-    ("details.long:*", "j"),
+    ("details.long:*", "jk"),
+    ("details.long:v*", "j"),
     ("details.city:İstanbul", "e"),
     ("details.e:😀*", "p"),
     ("details:root", "a"),
@@ -274,6 +284,92 @@ QUERIES = (
     ("* AND foo", "bd"),
     ("NOT *", ""),
 )
+
+
+SUMMARIES = {
+    "a": "nfd Fore\u0302t",
+    "b": "nfc Forêt",
+    "c": "日本語テスト エラー発生",
+    "d": "ภาษาไทยทดสอบ กำลัง",
+    "e": "हिन्दी में",
+    "f": "العَرَبِيَّة",
+    "g": "오류가 발생했습니다",
+    "h": "Ver\u00adbindung ﬁle ＡＢＣ",
+    "i": "ﾊﾟｽﾜｰﾄﾞ 500ms",
+    "j": "中文日志：服务器错误",
+    "k": "שָׁלוֹם",
+    "l": "می\u200cخواهم",
+    "m": "ខ្មែរ",
+    "n": "plain foo",
+}
+"""By id; the text is in the summary, in details.text and among the tags."""
+
+SUBSTRINGS = (
+    *((summary, id) for id, summary in SUMMARIES.items() if id not in "ab"),
+    *((unicodedata.normalize(form, summary), id) for form in ("NFC", "NFD") for id, summary in SUMMARIES.items()),
+    ("Forêt", "ab"),
+    ("Fore\u0302t", "ab"),
+    ("forêt", "ab"),
+    ("Forê*", "ab"),
+    ("foret", ""),
+    ("t", ""),
+    ("エラー", "c"),
+    ("日", "cj"),
+    ("ラー", "c"),
+    ("ーラ", ""),
+    ("テストエラー", "c"),
+    ("ทดสอบ", "d"),
+    ("ไทย", "d"),
+    ("กำลัง", "d"),
+    ("हिन्दी", "e"),
+    ("हिन्द*", "e"),
+    ("العربية", "f"),
+    ("오류", "g"),
+    ("발생", "g"),
+    ("verbindung", "h"),
+    ("file", "h"),
+    ("abc", "h"),
+    ("ａｂｃ", "h"),
+    ("パスワード", "i"),
+    ("500ms", "i"),
+    ("服务器错误", "j"),
+    ("错误服务器", ""),
+    ("שלום", "k"),
+    ("ខ្មែ", "m"),
+    ("tags:Forêt OR tags:zz", ""),
+    ('tags:"nfc Forêt"', "b"),
+    ('tags:"nfd Forêt"', "a"),
+    ('tags:"nfc Fore\u0302t"', "b"),
+    ("tags:nf?\\ Forê*", "ab"),
+    ("tags:nfd\\ Forê*", "a"),
+    ('details.text:"nfd Forêt"', "a"),
+    ('details.text:"nfc Fore\u0302t"', "b"),
+    ("details.text:nfc\\ Fore\u0302*", "b"),
+    ("details.text:nfd\\ Fore*", "a"),
+    ("details.text:日本*", "c"),
+)
+"""In each of these scripts, what people type finds what contains it, however it is composed."""
+
+
+@pytest.fixture(scope="module", params=STORES)
+def store_of_scripts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with empty_store(request.param, request, tmp_path_factory.mktemp(request.param)) as store:
+        store.index(
+            [
+                document(id, {"summary": text, "tags": [text], "details": {"text": text}}, number=number)
+                for number, (id, text) in enumerate(SUMMARIES.items(), start=1)
+            ]
+        )
+        store.refresh()
+        yield store
+
+
+@pytest.mark.parametrize(("query", "ids"), SUBSTRINGS)
+def test_scripts_are_found_as_they_are_typed(store_of_scripts: Store, query: str, ids: str) -> None:
+    """Accents composed or not, scripts without spaces by any of their characters in a row, vowels left out."""
+    hits = store_of_scripts.search(parse(query), size=100)
+
+    assert "".join(event["_id"] for event in hits.events) == ids[::-1]
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -426,7 +522,22 @@ def test_search_before_the_first_event_finds_nothing(kind: str, request: pytest.
 
 
 # --- any query over any events ------------------------------------------------------------------------------------
-WORDS = ["foo", "Foo", "bar", "foo_bar", "straße", "STRASSE", "İx", "日本", "a1", "x", "10.0.0.7", "ΑΣ"]
+WORDS = [
+    "foo",
+    "Foo",
+    "bar",
+    "foo_bar",
+    "straße",
+    "STRASSE",
+    "İx",
+    "日本",
+    "a1",
+    "x",
+    "10.0.0.7",
+    "ΑΣ",
+    "ê",
+    "e\u0302x",
+]
 VALUES = [
     "web1",
     "WEB1",
@@ -444,8 +555,29 @@ VALUES = [
     "x" * 8001,
     "-5",
     "\x1e1",
+    "Forêt",
+    "Fore\u0302t",
+    "กำ",
 ]
-LEAVES = [*VALUES, *WORDS, "1", "1.0", 1, 0, -5, 1.5, 1e22, True, False, None, "true", "web1 foo", "web1.foo", "{}"]
+LEAVES = [
+    *VALUES,
+    *WORDS,
+    "1",
+    "1.0",
+    1,
+    0,
+    -5,
+    1.5,
+    1e22,
+    True,
+    False,
+    None,
+    "true",
+    "web1 foo",
+    "web1.foo",
+    "{}",
+    "x" * 9000,
+]
 NAMES = ["u", "v", "a b", "a.b", "ü"]
 PATHS = ["details", *(f"details.{name}" for name in NAMES), "details.u.v", "details.a.b.u", "details.u.u", "details.zz"]
 KEYWORDS = ["hostname", "category", "tags", "source"]
@@ -473,16 +605,18 @@ some_words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
     lambda parts: tuple(words_of(" ".join(parts)))
 )
 texts = st.sampled_from([text for text in LEAVES if isinstance(text, str)] + ["1.5", "1e22", "false"])
-beginnings = texts.filter(lambda text: 0 < len(text) <= 400) | st.sampled_from(["w", "web1 f", "1.", "-", "日", "a?"])
+beginnings = texts.filter(lambda text: 0 < len(text) <= 400) | st.sampled_from(
+    ["w", "web1 f", "1.", "-", "日", "a?", "Fore", "e"]
+)
 bounds = st.none() | st.sampled_from(MILLISECONDS)
 keyword_values = st.sampled_from([*VALUES, "we", "a", "\x1f"]).map(lower)
 keyword_beginnings = keyword_values.filter(lambda text: 0 < len(text) <= 400)
-pieces = st.sampled_from(["*", "?", "a", "b", "web", "1", "\\*", "\\?", "\\\\", "i", "ß", "東"])
+pieces = st.sampled_from(["*", "?", "a", "b", "web", "1", "\\*", "\\?", "\\\\", "i", "ß", "東", "ê", "fore\u0302t"])
 queries: st.SearchStrategy[Node] = st.recursive(
     st.one_of(
         st.just(All()),
         st.builds(Words, some_words, st.booleans()),
-        st.builds(WordPrefix, st.sampled_from(["f", "foo", "foo_", "s", "str", "日", "a", "1"]), st.booleans()),
+        st.builds(WordPrefix, st.sampled_from(["f", "foo", "foo_", "s", "str", "日", "a", "1", "e"]), st.booleans()),
         st.builds(Term, st.sampled_from(KEYWORDS), keyword_values),
         st.builds(Prefix, st.sampled_from(KEYWORDS), keyword_beginnings),
         st.builds(Wildcard, st.sampled_from(KEYWORDS), st.lists(pieces, min_size=1, max_size=4).map("".join)),

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from elastic_transport import ObjectApiResponse, TransportError
+from elastic_transport import ConnectionTimeout, NodeConfig, ObjectApiResponse, TransportError, Urllib3HttpNode
 from elasticsearch import ApiError, Elasticsearch
 
 from logweir.config import StoreSettings, shown_url
-from logweir.errors import SETTING_BAD, STORE_DOWN, STORE_REFUSES, LogweirError
+from logweir.errors import (
+    SEARCH_ABANDONED,
+    SEARCH_TOO_SLOW,
+    SETTING_BAD,
+    STORE_ABSENT,
+    STORE_DOWN,
+    STORE_REFUSES,
+    LogweirError,
+)
 from logweir.store.elasticsearch.mapping import IndexNames, templates
-from logweir.store.port import Item, Written
+from logweir.store.port import Cancellation, Item, Written
 
 _CONNECTIONS = 20
 _BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _SHARDS_WAIT_S_MAX = 5.0
+# A search that runs out of time says so itself, if it can: we wait so much longer.
+_ANSWER_S = 1.0
 _AGAIN = (429, 500, 502, 503, 504)
 # What the bulk says of a document although the index or the cluster is at fault: somebody will mend it.
 _NOT_THE_DOCUMENT = (
@@ -49,6 +61,7 @@ class Connection:
         self.url = ",".join(_address(url) for url in urls)
         self.client = _client(settings, urls)
         self._prepared = False
+        self._is_there = False
         self._prepare_lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -125,18 +138,65 @@ class Connection:
                 raise LogweirError(STORE_DOWN, url=self.url, reason=error["reason"])
         return documents
 
-    def searched(self, **parameters: Any) -> ObjectApiResponse[Any]:
+    def searched(self, *, request_timeout_s: float | None = None, **parameters: Any) -> ObjectApiResponse[Any]:
         """The whole answer; waits a little for shards that are not there yet, as those of an index just made."""
+        client = self.client if request_timeout_s is None else self.client.options(request_timeout=request_timeout_s)
         deadline_s = time.monotonic() + _SHARDS_WAIT_S_MAX
         while True:
             try:
-                return self.client.search(
+                return client.search(
                     **parameters, allow_partial_search_results=False, ignore_unavailable=True, allow_no_indices=True
                 )
             except ApiError as error:
                 if error.status_code != 503 or time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.1)
+
+    @contextmanager
+    def searching(self, cancellation: Cancellation | None) -> Iterator[Callable[..., ObjectApiResponse[Any]]]:
+        """``searched``, within store.search_timeout_s for all calls together, and only until it is cancelled.
+
+        Raises LogweirError: SEARCH_TOO_SLOW, SEARCH_ABANDONED.
+        """
+        timeout_s = self._settings.search_timeout_s
+        end_s = time.monotonic() + timeout_s
+
+        def search(**parameters: Any) -> ObjectApiResponse[Any]:
+            left_s = end_s - time.monotonic()
+            with suppress(ConnectionTimeout):
+                # The server looks at its clock while it collects hits, but not while it prepares a query; when nobody
+                # listens any more, it stops in either case.
+                timeout = f"{int(left_s * 1000)}ms"
+                if left_s > 0.001:
+                    answer = self.searched(request_timeout_s=left_s + _ANSWER_S, timeout=timeout, **parameters)
+                    if not answer["timed_out"]:
+                        return answer
+            raise LogweirError(SEARCH_TOO_SLOW, timeout_s=timeout_s)
+
+        _Node.waiting.cancellation = cancellation
+        try:
+            yield search
+        except ApiError as error:
+            if not _is_out_of_time(error):
+                raise
+            raise LogweirError(SEARCH_TOO_SLOW, timeout_s=timeout_s) from error
+        finally:
+            _Node.waiting.cancellation = None
+
+    def require_prepared(self) -> None:
+        if self._is_there:
+            return
+        with self.problems("its ledger"):
+            try:
+                self.client.search(index=self.names.ledger, size=0, track_total_hits=False)
+            except ApiError as error:
+                if error.status_code not in (403, 404):
+                    raise
+                # 403: who may read events alone cannot know.
+                if error.status_code == 404:
+                    where = f"{self.url}, with names that begin with {self.names.ledger}"
+                    raise LogweirError(STORE_ABSENT, url=where) from error
+        self._is_there = True
 
     def close(self) -> None:
         self.client.close()
@@ -159,6 +219,57 @@ class Connection:
             raise LogweirError(STORE_REFUSES, url=self.url, what=what, reason=_api_reason(error)) from error
 
 
+class _Waiting(threading.local):
+    """On whose word the search of this thread stops."""
+
+    cancellation: Cancellation | None = None
+
+
+class _Node(Urllib3HttpNode):
+    """A server, whose answer is waited for until the thread's search is cancelled.
+
+    Then the connection is closed, which is how Elasticsearch learns that it may stop.
+    """
+
+    waiting = _Waiting()
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        plain: Any = self.pool.ConnectionCls
+
+        class Connection(plain):  # type: ignore[misc]
+            def getresponse(self) -> Any:
+                cancellation = _Node.waiting.cancellation
+                if cancellation is None:
+                    return super().getresponse()
+                with cancellation.stopping(partial(_shut, self.sock)):
+                    if cancellation.is_cancelled:
+                        raise LogweirError(SEARCH_ABANDONED)
+                    return super().getresponse()
+
+        self.pool.ConnectionCls = Connection
+
+    def perform_request(self, *arguments: Any, **named: Any) -> Any:
+        cancellation = self.waiting.cancellation
+        if cancellation is None:
+            return super().perform_request(*arguments, **named)
+        try:
+            if not cancellation.is_cancelled:
+                return super().perform_request(*arguments, **named)
+        except TransportError:
+            if not cancellation.is_cancelled:
+                raise
+        # Not an error of the transport's, or it would take the server for dead.
+        raise LogweirError(SEARCH_ABANDONED)
+
+
+def _shut(sock: socket.socket) -> None:
+    """End the connection under whoever reads from it."""
+    with suppress(OSError):  # It has just ended by itself.
+        # Not a TLS socket's own, which would first take apart what the reader is using.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
 def _client(settings: StoreSettings, urls: list[SplitResult]) -> Elasticsearch:
     # What it logs (retries, dead nodes), our own errors say.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
@@ -172,6 +283,7 @@ def _client(settings: StoreSettings, urls: list[SplitResult]) -> Elasticsearch:
         options["basic_auth"] = (username, password)
     return Elasticsearch(
         [_address(url) for url in urls],
+        node_class=_Node,
         request_timeout=settings.timeout_s,
         connections_per_node=_CONNECTIONS,
         max_retries=len(urls),
@@ -231,6 +343,11 @@ def _is_too_large(error: ApiError) -> bool:
         return True
     sizes = re.search(r"coordinating_operation_bytes=(\d+), max_coordinating_bytes=(\d+)", str(error.body))
     return error.status_code == 429 and sizes is not None and int(sizes[1]) > int(sizes[2])
+
+
+def _is_out_of_time(error: ApiError) -> bool:
+    """Whether a search was stopped by its own ``timeout``: without partial results, that is an error."""
+    return any(text in str(error.body) for text in ("Time exceeded", "search_timeout", "task_cancelled"))
 
 
 def _api_reason(error: ApiError) -> str:

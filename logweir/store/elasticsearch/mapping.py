@@ -67,6 +67,8 @@ _OWN_MAPPINGS = {
     "content_hash": {"type": "keyword", "index": False, "doc_values": True},
     "summary_words": _WORDS_MAPPING,
     "all_words": _WORDS_MAPPING,
+    # flattened knows neither objects nor values beyond ignore_above when it is asked what exists.
+    "details_paths": {"type": "keyword"},
 }
 
 
@@ -87,7 +89,7 @@ def templates(settings: StoreSettings, names: IndexNames) -> dict[str, dict[str,
     mappings = {
         "dynamic": False,
         "date_detection": False,
-        "_source": {"excludes": ["summary_words", "all_words"]},
+        "_source": {"excludes": ["summary_words", "all_words", "details_paths"]},
         "properties": {**fields, **_OWN_MAPPINGS, **aliases},
     }
     letters = {

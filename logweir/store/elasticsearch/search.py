@@ -21,6 +21,7 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    forms_of,
 )
 from logweir.store.elasticsearch.mapping import IndexNames
 
@@ -69,16 +70,27 @@ def _iso(milliseconds: int) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _any(queries: list[dict[str, Any]]) -> dict[str, Any]:
+    return queries[0] if len(queries) == 1 else {"bool": {"should": queries, "minimum_should_match": 1}}
+
+
+def _exists(query: Exists) -> dict[str, Any]:
+    name, _, path = query.field.partition(".")
+    if name != "details":
+        return {"exists": {"field": query.field}}
+    return {"term": {"details_paths": path}} if path else {"exists": {"field": "details_paths"}}
+
+
 _DSL: dict[type, Callable[[Any], dict[str, Any]]] = {
     All: lambda _: {"match_all": {}},
     And: lambda query: {"bool": {"filter": [dsl(node) for node in query.nodes]}},
-    Or: lambda query: {"bool": {"should": [dsl(node) for node in query.nodes], "minimum_should_match": 1}},
+    Or: lambda query: _any([dsl(node) for node in query.nodes]),
     Not: lambda query: {"bool": {"must_not": [dsl(query.node)]}},
     Words: lambda query: {"match_phrase": {_words_field(query): " ".join(query.words)}},
     WordPrefix: lambda query: {"prefix": {_words_field(query): query.prefix}},
-    Term: lambda query: {"term": {query.field: query.value}},
-    Prefix: lambda query: {"prefix": {query.field: query.value}},
-    Wildcard: lambda query: {"wildcard": {query.field: query.pattern}},
-    Exists: lambda query: {"exists": {"field": query.field}},
+    Term: lambda query: _any([{"term": {query.field: form}} for form in forms_of(query.value)]),
+    Prefix: lambda query: _any([{"prefix": {query.field: form}} for form in forms_of(query.value)]),
+    Wildcard: lambda query: _any([{"wildcard": {query.field: form}} for form in forms_of(query.pattern)]),
+    Exists: _exists,
     Range: _range,
 }

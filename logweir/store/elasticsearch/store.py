@@ -9,8 +9,10 @@ import orjson
 
 from logweir.config import StoreSettings
 from logweir.event import Document, Provenance
+from logweir.query.match import paths_of
 from logweir.query.tree import (
     PAGE_MAX,
+    PAGE_SIZE_BYTES_MAX,
     And,
     Node,
     time_range,
@@ -19,11 +21,12 @@ from logweir.store.elasticsearch.connection import Connection
 from logweir.store.elasticsearch.ledger import ElasticsearchLedger
 from logweir.store.elasticsearch.letters import ElasticsearchDeadLetters
 from logweir.store.elasticsearch.search import dsl, indices
-from logweir.store.port import Hits, Item, Written
+from logweir.store.port import Cancellation, Hits, Item, Written
 
 # Not "_last", which means the same: with it, Elasticsearch leaves out indices in which no event has the time, and their
 # events are missing from a page whose last event has none either.
 _NO_TIME = -(2**63)
+_HITS_AT_ONCE = 200
 
 
 class ElasticsearchStore:
@@ -143,26 +146,47 @@ class ElasticsearchStore:
         to_us: int | None = None,
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
+        size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
+        cancellation: Cancellation | None = None,
     ) -> Hits:
-        bounds = time_range(time_field, from_us, to_us)
-        size = min(size, PAGE_MAX)
-        with self._connection.problems("the search"):
-            answer = self._connection.searched(
-                index=indices(self._names, time_field, from_us, to_us),
-                query=dsl(And((bounds, query))),
-                size=size + 1 if size else 0,
-                sort=[
-                    {time_field: {"order": "desc", "missing": _NO_TIME, "unmapped_type": "date"}},
-                    {"ingest_stream": {"order": "desc", "unmapped_type": "keyword"}},
-                    {"ingest_number": {"order": "desc", "unmapped_type": "long"}},
-                ],
-                search_after=list(after) if after is not None and size else None,
-                track_total_hits=True,
-            )
-        hits = answer["hits"]["hits"]
-        events = [{"_id": hit["_id"], "_index": hit["_index"], **hit["_source"]} for hit in hits[:size]]
-        more = tuple(hits[size - 1]["sort"]) if size and len(hits) > size else None
-        return Hits(answer["hits"]["total"]["value"], events, more)
+        left = min(size, PAGE_MAX)
+        asked: dict[str, Any] = {
+            "index": indices(self._names, time_field, from_us, to_us),
+            "query": dsl(And((time_range(time_field, from_us, to_us), query))),
+            "sort": [
+                {time_field: {"order": "desc", "missing": _NO_TIME, "unmapped_type": "date"}},
+                {"ingest_stream": {"order": "desc", "unmapped_type": "keyword"}},
+                {"ingest_number": {"order": "desc", "unmapped_type": "long"}},
+            ],
+        }
+        total: int | None = None
+        events: list[dict[str, Any]] = []
+        last, size_bytes = after, 0
+        with self._connection.problems("the search"), self._connection.searching(cancellation) as searched:
+            # The server cannot bound an answer's bytes. So it is asked for few at a time, behind those that are known.
+            while True:
+                wanted = min(left + 1, _HITS_AT_ONCE) if size else 0
+                answer = searched(
+                    **asked,
+                    size=wanted,
+                    search_after=list(last) if last is not None and wanted else None,
+                    track_total_hits=total is None,
+                )
+                hits = answer["hits"]["hits"]
+                if total is None:
+                    total = answer["hits"]["total"]["value"]
+                for hit in hits:
+                    size_bytes += len(orjson.dumps(hit["_source"]))
+                    if not left or (events and size_bytes > size_bytes_max):
+                        return Hits(total, events, last)
+                    events.append({"_id": hit["_id"], "_index": hit["_index"], **hit["_source"]})
+                    last = tuple(hit["sort"])
+                    left -= 1
+                if len(hits) < wanted or not wanted:
+                    return Hits(total, events, None)
+
+    def require_prepared(self) -> None:
+        self._connection.require_prepared()
 
     def refresh(self) -> None:
         with self._connection.problems("a refresh"):
@@ -206,6 +230,7 @@ def _create_operation(document: Document, action: dict[str, Any]) -> bytes:
         "content_hash": provenance.content_hash,
         "summary_words": document.summary_words,
         "all_words": document.all_words,
+        "details_paths": list(paths_of(document.source.get("details"))),
     }
     return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
 

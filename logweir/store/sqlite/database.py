@@ -13,15 +13,19 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from logweir.config import StoreSettings, sqlite_path
-from logweir.errors import STORE_DOWN, LogweirError
+from logweir.errors import SEARCH_ABANDONED, SEARCH_TOO_SLOW, STORE_ABSENT, STORE_DOWN, LogweirError
 from logweir.process.files import make_folder, sync_folder
+from logweir.store.port import Cancellation
 from logweir.store.sqlite import search
 
-_SUFFIX = ".sqlite"
+SUFFIX = ".sqlite"
+"""What the names of all its files end with."""
 _DAYS_OPEN_MAX = 4
 _CACHE_KIBIBYTES = 32 * 1024
 _CHECKPOINT_PAGES = 4000
 _LEFTOVER_AGE_S = 60
+# How often a search looks whether it is to stop, in SQLite's own steps: some hundred microseconds.
+_STEPS = 2000
 # Of the names of a day's file, as of a daily index.
 DAY_PREFIX = "events-"
 
@@ -33,6 +37,36 @@ class _Open(NamedTuple):
     inode: int
 
 
+class SearchLimit:
+    """When a search has to stop: SQLite asks it again and again.
+
+    ``check`` raises LogweirError: SEARCH_TOO_SLOW, SEARCH_ABANDONED.
+    """
+
+    def __init__(self, timeout_s: float, cancellation: Cancellation | None) -> None:
+        self._timeout_s = timeout_s
+        self._end_s = time.monotonic() + timeout_s
+        self._cancellation = cancellation
+        self._interrupted: BaseException | None = None
+
+    def check(self) -> None:
+        if self._interrupted is not None:
+            raise self._interrupted
+        if self._cancellation is not None and self._cancellation.is_cancelled:
+            raise LogweirError(SEARCH_ABANDONED)
+        if time.monotonic() > self._end_s:
+            raise LogweirError(SEARCH_TOO_SLOW, timeout_s=self._timeout_s)
+
+    def is_over(self) -> bool:
+        """For ``set_progress_handler``: whether SQLite is to stop."""
+        try:
+            self.check()
+        except BaseException as error:  # noqa: BLE001 - SQLite swallows it, Ctrl-C too; ``check`` raises it again
+            self._interrupted = error
+            return True
+        return False
+
+
 class Folder:
     """``main`` has the tables of ``main_schema``; beside it lies one file of events for each day.
 
@@ -42,9 +76,10 @@ class Folder:
     def __init__(self, settings: StoreSettings, *, main_schema: str) -> None:
         self._url = settings.url
         self.path = sqlite_path(settings.url)
-        self.main = self.path / f"main{_SUFFIX}"
+        self.main = self.path / f"main{SUFFIX}"
         self._main_schema = main_schema
         self._timeout_s = settings.timeout_s
+        self._search_timeout_s = settings.search_timeout_s
         self._lock = threading.RLock()
         self._open: dict[Path, _Open] = {}
 
@@ -56,12 +91,18 @@ class Folder:
                     leftover.unlink(missing_ok=True)
             self._make(self.main, self._main_schema)
 
+    def require_prepared(self) -> None:
+        with self.problems():
+            is_there = self.main.is_file()
+        if not is_there:
+            raise LogweirError(STORE_ABSENT, url=self._url)
+
     def day_path(self, day: str) -> Path:
-        return self.path / f"{DAY_PREFIX}{day}{_SUFFIX}"
+        return self.path / f"{DAY_PREFIX}{day}{SUFFIX}"
 
     def day_paths(self) -> list[Path]:
         """The files of events, oldest day first."""
-        return sorted(self.path.glob(f"{DAY_PREFIX}*{_SUFFIX}"))
+        return sorted(self.path.glob(f"{DAY_PREFIX}*{SUFFIX}"))
 
     def remove(self, path: Path) -> None:
         """Remove a day's file for good."""
@@ -75,6 +116,18 @@ class Folder:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             sync_folder(self.path)
             day.execute("ROLLBACK")
+
+    @contextmanager
+    def searching(self, cancellation: Cancellation | None) -> Iterator[SearchLimit]:
+        """As ``problems``, for a search; what stopped it is raised instead of what SQLite makes of that."""
+        limit = SearchLimit(self._search_timeout_s, cancellation)
+        with self.problems():
+            limit.check()
+            try:
+                yield limit
+            except sqlite3.DatabaseError:
+                limit.check()
+                raise
 
     @contextmanager
     def problems(self) -> Iterator[None]:
@@ -140,7 +193,7 @@ class Folder:
         return connection
 
     @contextmanager
-    def reading(self, path: Path) -> Iterator[sqlite3.Connection]:
+    def reading(self, path: Path, limit: SearchLimit | None = None) -> Iterator[sqlite3.Connection]:
         """A connection for one reader; where the file is not there yet, an empty database instead."""
         if path.exists():
             connection = self._connect(path)
@@ -150,6 +203,8 @@ class Folder:
         with closing(connection):
             search.register(connection)
             connection.execute("PRAGMA query_only = ON")
+            if limit is not None:
+                connection.set_progress_handler(limit.is_over, _STEPS)
             yield connection
 
     def _make(self, path: Path, schema: str) -> None:

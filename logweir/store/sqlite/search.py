@@ -15,7 +15,7 @@ from typing import Any, cast
 import orjson
 
 from logweir.event import FIELDS, Document, Kind
-from logweir.query.match import leaves_of, milliseconds_of, pattern_of, text_of
+from logweir.query.match import holds, leaves_of, milliseconds_of, paths_of, pattern_of, text_of
 from logweir.query.tree import (
     All,
     And,
@@ -29,10 +29,11 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    forms_of,
     lower,
     searchable,
 )
-from logweir.query.words import BOUNDARY, words_of
+from logweir.query.words import BOUNDARY, beginning_of, words_of
 
 _PROVENANCE = ("ingest_stream", "ingest_number", "content_hash")
 _KEYWORDS = tuple(field.name for field in FIELDS if field.kind is Kind.KEYWORD and field.name not in _PROVENANCE)
@@ -167,31 +168,33 @@ def _not(query: Not) -> tuple[str, list[Any]]:
     return f"(({part}) IS NOT TRUE)", values
 
 
-def _term(query: Term) -> tuple[str, list[Any]]:
-    if query.field.startswith("details"):
-        return _leaf(query.field, query.value, whole=True)
-    if query.field in _PROVENANCE:
-        return f"{query.field} = ?", [query.value]
-    value = _value(query.value)
+def _text(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
+    is_of_details = query.field.startswith("details")
+    if isinstance(query, Wildcard):
+        parts = [(f"keyword_like({_quoted(query.field)}, ?)", [form]) for form in forms_of(query.pattern)]
+    elif is_of_details:
+        parts = [_leaf(query.field, form, whole=isinstance(query, Term)) for form in forms_of(query.value)]
+    else:
+        parts = [(_term if isinstance(query, Term) else _prefix)(query.field, form) for form in forms_of(query.value)]
+    return f"({' OR '.join(part for part, _ in parts)})", [value for _, values in parts for value in values]
+
+
+def _term(field: str, text: str) -> tuple[str, list[Any]]:
+    if field in _PROVENANCE:
+        return f"{field} = ?", [text]
+    value = _value(text)
     if value is None:
         return "0", []
-    listed = f"{_LIST_MARK}{value}{_LIST_MARK}"
-    return f"({_quoted(query.field)} = ? OR {_in_list(query.field)})", [value, listed]
+    return f"({_quoted(field)} = ? OR {_in_list(field)})", [value, f"{_LIST_MARK}{value}{_LIST_MARK}"]
 
 
-def _prefix(query: Prefix) -> tuple[str, list[Any]]:
-    if query.field.startswith("details"):
-        return _leaf(query.field, query.value, whole=False)
-    value, column = _value(query.value), _quoted(query.field)
+def _prefix(field: str, text: str) -> tuple[str, list[Any]]:
+    value, column = _value(text), _quoted(field)
     if value is None:
         return "0", []
     # U+10FFFF is no character: nothing that begins with value comes after value and it.
     bounds = [value, value + "\U0010ffff"]
-    return f"({column} BETWEEN ? AND ? OR {_in_list(query.field)})", [*bounds, f"{_LIST_MARK}{value}"]
-
-
-def _wildcard(query: Wildcard) -> tuple[str, list[Any]]:
-    return f"keyword_like({_quoted(query.field)}, ?)", [query.pattern]
+    return f"({column} BETWEEN ? AND ? OR {_in_list(field)})", [*bounds, f"{_LIST_MARK}{value}"]
 
 
 def _exists(query: Exists) -> tuple[str, list[Any]]:
@@ -214,11 +217,11 @@ def _leaf(field: str, value: str, *, whole: bool) -> tuple[str, list[Any]]:
     """A leaf of details: its words first, which an index finds; then the event itself, which decides."""
     exact = "details_equal" if whole else "details_begin"
     part, values = f"{exact}(document, ?, ?)", [_path(field), value]
-    words = words_of(value)
+    words = words_of(value) if whole else beginning_of(value)
     # A fraction or exponent may be spelled otherwise among the words (1e22, 1e+22).
     if not words or re.fullmatch(r"-?\d+[.eE][-+.\deE]*", value):
         return part, values
-    star = "*" if not whole and words_of(value[-1]) else ""
+    star = "" if whole else "*"
     found = f'"{" ".join(words)}"{star} OR "{_LONG_MARK}"'
     return f"(rowid IN (SELECT rowid FROM words WHERE words MATCH ?) AND {part})", [found, *values]  # noqa: S608
 
@@ -241,9 +244,9 @@ _CONDITIONS = {
     And: _joined,
     Or: _joined,
     Not: _not,
-    Term: _term,
-    Prefix: _prefix,
-    Wildcard: _wildcard,
+    Term: _text,
+    Prefix: _text,
+    Wildcard: _text,
     Exists: _exists,
     Range: _range,
 }
@@ -263,7 +266,7 @@ def _keyword_like(column: str | None, pattern: str) -> bool:
 
 
 def _details_has(document: str, path: str | None) -> bool:
-    return any(path in (None, found) for found, _ in _leaves(document))
+    return holds(_paths(document), path)
 
 
 def _details_equal(document: str, path: str | None, value: str) -> bool:
@@ -274,6 +277,12 @@ def _details_begin(document: str, path: str | None, value: str) -> bool:
     return any(text.startswith(value) and path in (None, found) for found, text in _leaves(document))
 
 
+# A query that asks several things of details asks them of one event after the other.
 @lru_cache(maxsize=2)
 def _leaves(document: str) -> tuple[tuple[str, str], ...]:
     return tuple(leaves_of(orjson.loads(document).get("details")))
+
+
+@lru_cache(maxsize=2)
+def _paths(document: str) -> set[str]:
+    return paths_of(orjson.loads(document).get("details"))

@@ -7,25 +7,27 @@ Any number of processes may read and write; writers wait for each other.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from logweir.config import StoreSettings
 from logweir.event import Document, Provenance, day_of
 from logweir.query.times import within_years
-from logweir.query.tree import PAGE_MAX, And, Node, time_range
-from logweir.store.port import Hits, Item, Written
+from logweir.query.tree import PAGE_MAX, PAGE_SIZE_BYTES_MAX, And, Node, time_range
+from logweir.store.port import Cancellation, Hits, Item, Written
 from logweir.store.sqlite import ledger, letters
 from logweir.store.sqlite import search as sql
-from logweir.store.sqlite.database import DAY_PREFIX, Folder
+from logweir.store.sqlite.database import DAY_PREFIX, SUFFIX, Folder, SearchLimit
 
 _NO_TIME = -(2**63)
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
     ", ".join(f'"{name}"' for name in sql.COLUMNS), ", ".join("?" * (len(sql.COLUMNS) + 1))
 )
+_SELECT_EVENT = "SELECT ingest_stream, ingest_number, content_hash, CAST(document AS BLOB) FROM events WHERE id = ?"
 
 
 class SqliteStore:
@@ -111,18 +113,44 @@ class SqliteStore:
         to_us: int | None = None,
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
+        size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
+        cancellation: Cancellation | None = None,
     ) -> Hits:
         bounds = time_range(time_field, from_us, to_us)
         where, values = sql.condition(And((bounds, query)))
         page = _Page(time_field, where, values, min(size, PAGE_MAX), after)
         total = 0
-        with self._folder.problems():
+        with self._folder.searching(cancellation) as limit:
             # Newest day first. By receipt time, the days that the bounds leave out are not opened.
             for path in reversed(self._folder.day_paths()):
                 if time_field != "receivedtimestamp" or _day_in(path.stem, from_us, to_us):
-                    with self._folder.reading(path) as connection:
+                    with self._folder.reading(path, limit) as connection:
                         total += page.read(connection, path.stem)
-        return page.hits(total)
+            return self._hits(page, total, size_bytes_max, limit)
+
+    def _hits(self, page: _Page, total: int, size_bytes_max: int, limit: SearchLimit) -> Hits:
+        """The events of the page, read one by one until it is full: no more than they are in memory at once."""
+        events: list[dict[str, Any]] = []
+        size_bytes = 0
+        last = None
+        for day, keys in itertools.groupby(page.keys, lambda key: key.day):
+            with self._folder.reading(self._folder.path / f"{day}{SUFFIX}", limit) as connection:
+                for key in keys:
+                    if len(events) == page.size:
+                        return Hits(total, events, last)
+                    row = connection.execute(_SELECT_EVENT, (key.id,)).fetchone()
+                    if row is None:
+                        continue  # Deleted since a moment ago.
+                    size_bytes += len(row[3])
+                    if events and size_bytes > size_bytes_max:
+                        return Hits(total, events, last)
+                    events.append({"_id": key.id, "_index": day, **_source(*row)})
+                    last = key.order
+        # With one key more than events were asked for, there are others, even if some are gone since.
+        return Hits(total, events, last if len(page.keys) > page.size else None)
+
+    def require_prepared(self) -> None:
+        self._folder.require_prepared()
 
     def refresh(self) -> None:
         """Nothing to do: what is committed is found."""
@@ -185,54 +213,51 @@ def _rowid_max(connection: sqlite3.Connection) -> int:
     return max(highest, deleted)
 
 
+class _Key(NamedTuple):
+    """Of an event that is found."""
+
+    order: tuple[Any, ...]
+    """Time, stream and number: the highest come first."""
+    id: str
+    day: str
+    """The name of its day's file, without the suffix."""
+
+
 class _Page:
-    """The ``size`` newest events behind ``after``, gathered day by day."""
+    """The keys of the ``size`` newest events behind ``after``, and of the one behind them, gathered day by day."""
 
     def __init__(
         self, time_field: str, where: str, values: list[Any], size: int, after: tuple[Any, ...] | None
     ) -> None:
-        self._where, self._values, self._size, self._after = where, values, size, after
+        self.size = size
+        self.keys: list[_Key] = []
+        self._where, self._values, self._after = where, values, after
+        # An event without the time comes last, as in ORDER BY.
+        self._columns = f'coalesce("{time_field}", {_NO_TIME}), ingest_stream, ingest_number'
         self._order = f'"{time_field}" DESC, ingest_stream DESC, ingest_number DESC'
-        self._columns = f'"{time_field}", ingest_stream, ingest_number, content_hash, id, document'
-        # Row values compare from the left; an event without the time comes last, as in ORDER BY.
-        self._behind = f'(coalesce("{time_field}", {_NO_TIME}), ingest_stream, ingest_number) < (?, ?, ?)'
         self._days_are_ordered = time_field == "receivedtimestamp"
-        self._rows: list[tuple[tuple[Any, ...], str]] = []
 
-    def read(self, connection: sqlite3.Connection, index: str) -> int:
+    def read(self, connection: sqlite3.Connection, day: str) -> int:
         """Take in one day; gives how many of its events the query finds."""
-        wanted = self._size + 1 - (len(self._rows) if self._days_are_ordered else 0)
+        wanted = self.size + 1 - (len(self.keys) if self._days_are_ordered else 0)
         where, values = self._where, self._values
         if self._after is not None:
-            where, values = f"{where} AND {self._behind}", [*values, *self._after]
+            # Row values compare from the left.
+            where, values = f"{where} AND ({self._columns}) < (?, ?, ?)", [*values, *self._after]
         rows: list[Any] = []
-        if self._size and wanted > 0:
-            query = f"SELECT {self._columns} FROM events WHERE {where} ORDER BY {self._order} LIMIT ?"  # noqa: S608
+        if self.size and wanted > 0:
+            query = f"SELECT {self._columns}, id FROM events WHERE {where} ORDER BY {self._order} LIMIT ?"  # noqa: S608
             rows = connection.execute(query, (*values, wanted)).fetchall()
-            self._rows.extend((row, index) for row in rows)
-            self._rows.sort(key=lambda found: _key(found[0]), reverse=True)
-            del self._rows[self._size + 1 :]
+            self.keys.extend(_Key(tuple(order), id, day) for *order, id in rows)
+            self.keys.sort(key=lambda key: key.order, reverse=True)
+            del self.keys[self.size + 1 :]
         if self._after is None and 0 < len(rows) < wanted:
             return len(rows)
         count = f"SELECT count(*) FROM events WHERE {self._where}"  # noqa: S608
         return int(connection.execute(count, self._values).fetchone()[0])
 
-    def hits(self, total: int) -> Hits:
-        shown = self._rows[: self._size]
-        after = _key(shown[-1][0]) if shown and len(self._rows) > self._size else None
-        return Hits(total, [_event(row, index) for row, index in shown], after)
 
-
-def _key(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (_NO_TIME if row[0] is None else row[0], row[1], row[2])
-
-
-def _event(row: tuple[Any, ...], index: str) -> dict[str, Any]:
-    _, stream, number, content_hash, id, document = row
-    return {"_id": id, "_index": index, **_source(stream, number, content_hash, document)}
-
-
-def _source(stream: str, number: int, content_hash: str, document: str) -> dict[str, Any]:
+def _source(stream: str, number: int, content_hash: str, document: str | bytes) -> dict[str, Any]:
     provenance = {"ingest_stream": stream, "ingest_number": number, "content_hash": content_hash}
     return {**orjson.loads(document), **provenance}
 

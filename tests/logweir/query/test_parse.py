@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from logweir.errors import LogweirError
 from logweir.query import parse as query
+from logweir.query.hints import SENT_AS, SEVERITIES
 from logweir.query.parse import parse
-from logweir.query.times import time_of
+from logweir.query.times import time_bounds, time_of
 from logweir.query.tree import (
     All,
     And,
@@ -27,6 +28,8 @@ from logweir.query.tree import (
     searchable,
     time_range,
 )
+from logweir_workers.normalise.fields import SYNONYMS
+from logweir_workers.normalise.severities import SEVERITIES as NORMALISED
 
 NOON_US = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
 DAY_MS = 86_400_000
@@ -83,6 +86,24 @@ MEANINGS: tuple[tuple[str, Node], ...] = (
     ("ingest_number:<5", Range("ingest_number", None, 5)),
     ("ingest_number:<=5", Range("ingest_number", None, 6)),
     ("timestamp:[* TO *]", Range("timestamp", None, None)),
+    ("*:*", All()),
+    ("NOT *:*", Not(All())),
+    ("Fore\u0302t", Words(("forêt",))),
+    ("日本", Words(("日", "本"))),
+    ("日本*", Words(("日", "本"))),
+    ("foo日*", Words(("foo", "日"))),
+    ("हिन्दी*", WordPrefix("हिन्दी")),
+    ('"C:\\\\Windows"', Words(("c", "windows"))),
+    ('"10.0.0.0/8"', Words(("10", "0", "0", "0", "8"))),
+    ('details.net:"10.0.0.0/8"', Term("details.net", "10.0.0.0/8")),
+    ("source:a/8", Term("source", "a/8")),
+    ('sourceaddress:"2001:DB8:0::1"', Term("sourceaddress", "2001:db8::1")),
+    ('sourceaddress:"::ffff:10.0.0.1"', Term("sourceaddress", "10.0.0.1")),
+    ("sourceaddress:10.*", Prefix("sourceaddress", "10.")),
+    ("severity:Warning", Term("severity", "warning")),
+    ("severity:w*", Prefix("severity", "w")),
+    ("severity:?arn*", Wildcard("severity", "?arn*")),
+    ('hostname:(a OR "or")', Or((Term("hostname", "a"), Term("hostname", "or")))),
 )
 
 
@@ -171,6 +192,41 @@ SYNTAX = (
     ("ingest_number:1234567890123456789", 15, "18 digits"),
     ("ingest_number:[1 TO x]", 21, "whole number"),
     ("é " * 3 + "(", 8, "ends too early"),
+    # a backslash that means nothing
+    ('"C:\\Windows\\System32"', 4, "a backslash before W means nothing; write \\\\"),
+    ('"\\\\\\\\server\\share"', 12, "a backslash before s means nothing"),
+    ("source:C\\:\\temp", 11, "a backslash before t means nothing"),
+    ("source:C\\:\\temp", 11, "a backslash before t means nothing"),
+    ("x \\u0041", 3, "a backslash before u means nothing"),
+    ('details.x:"a\\_b"', 13, "a backslash before _ means nothing"),
+    ("details.a\\b:x", 10, "a backslash before b means nothing"),
+    ('"C:\\temp\\"', 1, "a backslash makes the last one part of the value"),
+    # what has a colon, and no quotes
+    ("timestamp:2026-11-30T05:20:00+01:00", 11, 'needs quotes: timestamp:"2026-11-30T05:20:00+01:00"'),
+    ("timestamp:>2026-11-30T05:20:00+01:00", 34, "a time with an offset"),
+    ("details.url:https://ex.org/a b", 13, 'needs quotes: details.url:"https://ex.org/a"'),
+    ("(hostname:web:80)", 11, 'needs quotes: hostname:"web:80"'),
+    ("details.mac:00:11:22", 13, 'needs quotes: details.mac:"00:11:22"'),
+    ("sourceaddress:2001:db8::1", 24, "an IPv6 address"),
+    ("::1", 1, "an IPv6 address"),
+    # what no event has
+    ("severity:warn", 10, "'warn' is no severity (perhaps WARNING is meant); there are EMERGENCY, ALERT, CRITICAL"),
+    ("severity:(ERROR OR err)", 20, "perhaps ERROR"),
+    ("severity:3", 10, "perhaps ERROR"),
+    ("log.level:fatal", 11, "perhaps CRITICAL"),
+    ("severity:x*", 10, "'x*' is no severity; there are"),
+    ("severity:*z*", 10, "'*z*' is no severity"),
+    ("sourceaddress:localhost", 15, "'localhost' is no address"),
+    ("sourceaddress:10.1", 15, "such as 10.1.*"),
+    ('sourceaddress:""', 15, "is no address"),
+    # other search languages
+    ("hostname:a and severity:ERROR", 12, 'AND is written in capitals; to look for the word, write "and"'),
+    ("a (b c) or d", 9, "OR is written in capitals"),
+    ("hostname:(a or b)", 13, "OR is written in capitals"),
+    ("not hostname:a", 1, "NOT is written in capitals"),
+    ("hostname:“web1”", 10, '“ is not a quote here; write "…"'),
+    ("timestamp:now-1h", 11, "ages such as 15m go into --since and from"),
+    ("timestamp:>15m", 12, "ages such as 15m go into --since and from"),
 )
 
 
@@ -200,6 +256,14 @@ UNFIT = (
     ("details.x:a?", "one * at the end"),
     ("timestamp:2026*", "wildcards"),
     ("ingest_number:5?", "wildcards"),
+    ("sourceaddress:127.0.0.0/8", "range of addresses 127.0.0.0/8"),
+    ('sourceaddress:"127.0.0.0/8"', "range of addresses"),
+    ("client.address:(10.0.0.0/8 OR 10.1.0.0/255.255.0.0)", "range of addresses 10.0.0.0/8"),
+    ("details.ip:10.1.2.3/16", "range of addresses 10.1.2.3/16"),
+    ("source:2001\\:db8\\:\\:/32", "range of addresses 2001:db8::/32"),
+    ("hostname:192.168.0.0/24", "range of addresses"),
+    ("10.0.0.0/8", "range of addresses"),
+    ("sourceaddress:[10.0.0.1 TO 10.0.0.9]", "ranges"),
 )
 
 
@@ -219,11 +283,28 @@ def test_operator_that_a_field_cannot_do_is_named(text: str, operator: str) -> N
     [
         ("hostnam:x", " Did you mean 'hostname'?"),
         ("host.nam:x", " Did you mean 'host.name'?"),
-        ("qqq:x", ""),
-        ("detail.x:y", ""),
-        ("details.:x", ""),
-        ("details.a*:x", ""),
+        ("qqq:x", " Did you mean 'details.qqq'?"),
+        ("detail.x:y", " Did you mean 'details.x'?"),
+        ("Details.User:y", " Did you mean 'details.User'?"),
+        ("details.:x", " Did you mean 'details'?"),
+        ("details.a*:x", " The name of a field takes no wildcards."),
         ("Hostname:x", " Did you mean 'hostname'?"),
+        ("CATEGORY:q", " Did you mean 'category'?"),
+        ("Host.Name:q", " Did you mean 'host.name'?"),
+        ("ThreatID:x", " Did you mean 'details.ThreatID'?"),
+        ("user.name:x", " Did you mean 'details.user.name'?"),
+        ("username:x", " Did you mean 'details.username'?"),
+        ("pid:1", " Did you mean 'processid'?"),
+        ("Level:1", " Did you mean 'severity'?"),
+        ("_exists_:hostname", " To ask whether a field is there, write hostname:*."),
+        ('_exists_:"details.a"', " To ask whether a field is there, write details.a:*."),
+        ("_missing_:hostname", " To ask whether a field is absent, write NOT hostname:*."),
+        ("_id:x", " An id cannot be searched for; ingest_stream and ingest_number together find one event."),
+        ("*:x", " To look in all fields, write the word alone."),
+        ("https://ex.org/a", ' An address needs quotes: "https://ex.org/a".'),
+        ("12:30:45", ' Text with a colon in it needs quotes: "12:30:45".'),
+        ("10.0.0.1:80 x", ' Text with a colon in it needs quotes: "10.0.0.1:80".'),
+        ("C:\\Windows", ' A path needs quotes, and two backslashes for each: "C:\\\\Windows".'),
     ],
 )
 def test_unknown_field_is_named_with_the_nearest(text: str, nearest: str) -> None:
@@ -232,8 +313,14 @@ def test_unknown_field_is_named_with_the_nearest(text: str, nearest: str) -> Non
         parse(text)
 
     assert caught.value.problem.code == "query_field_unknown"
-    if nearest:
-        assert caught.value.numbers["nearest"] == nearest
+    assert caught.value.numbers["nearest"] == nearest
+    assert "below details" in caught.value.advice
+
+
+def test_names_that_events_are_sent_with_lead_to_their_fields() -> None:
+    """What normalisation moves into a field is not looked for below details."""
+    assert {name: field for name, field in SENT_AS.items() if name not in SYNONYMS[field]} == {"priority": "severity"}
+    assert SEVERITIES == NORMALISED
 
 
 def test_limits_hold_and_are_named() -> None:
@@ -320,6 +407,40 @@ def test_time_of_refuses_the_rest(text: str) -> None:
         time_of(text, NOON_US)
 
     assert caught.value.problem.code == "time_bad"
+
+
+@pytest.mark.parametrize(
+    ("text", "length_us"),
+    [
+        ("2026-01-31", DAY_MS * 1000),
+        ("2026-01-31T12", 3_600_000_000),
+        ("2026-01-31T12:00:00", 1_000_000),
+        ("1769860800", 1_000_000),
+        ("2026", 365 * DAY_MS * 1000),
+    ],
+)
+def test_from_a_time_to_the_same_is_all_that_it_names(text: str, length_us: int) -> None:
+    """As in the query language: a day is from its beginning to its end."""
+    start, end = time_bounds(text, f" {text}", 0)
+
+    assert (start, end) == (time_of(text, 0), time_of(text, 0) + length_us)
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("1h", "1h"), ("2026-01-31", "2026-01-31T00:00:00"), ("2026-01-31", "2026-01-30"), ("1h", "2h")]
+)
+def test_a_range_without_a_moment_in_it_is_refused(start: str, end: str) -> None:
+    """It would find nothing, whatever is stored."""
+    with pytest.raises(LogweirError) as caught:
+        time_bounds(start, end, NOON_US)
+
+    assert caught.value.problem.code == "parameter_bad"
+
+
+def test_a_plus_that_a_url_took_is_named() -> None:
+    """A + in a URL stands for a space."""
+    with pytest.raises(LogweirError, match=r"Is it 2026-11-30T05:00:00\+01:00\? In a URL, \+ is written %2B"):
+        time_of("2026-11-30T05:00:00 01:00", NOON_US)
 
 
 def test_time_range_loses_no_microsecond() -> None:
