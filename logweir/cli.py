@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from logweir import __version__
-from logweir.errors import SERVER_EXTRA_MISSING, LogweirError
+from logweir.errors import FILE_FAILED, PARAMETER_BAD, SERVER_EXTRA_MISSING, LogweirError
 from logweir.process import logs
+from logweir.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     # What a command writes (events, keys, locks) is its owner's alone.
     umask_before = os.umask(0o077)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A terminal need not know every letter.
     try:
+        _require_text(words[1:])
         return _run(command, words[1:], common)
     except LogweirError as error:
         if not logs.last_words(error):
-            print(f"logweir {command.name}: {error}", file=sys.stderr)
+            print(f"logweir {command.name}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -99,8 +104,22 @@ def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     if hasattr(module, "unambiguous"):
         words = module.unambiguous(words)
     arguments = parser.parse_args(words, namespace=common)
-    status: int = module.run(arguments, config.settings_of(arguments))
+    try:
+        status: int = module.run(arguments, config.settings_of(arguments))
+    except OSError as error:
+        # A file or folder that is in the way, such as a data folder that cannot be written.
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        raise LogweirError(FILE_FAILED, path=os.fsdecode(error.filename), reason=error) from error
     return status
+
+
+def _require_text(words: list[str]) -> None:
+    """Raises LogweirError(PARAMETER_BAD) for what is not UTF-8, and no file's name either: nothing is called so."""
+    for number, word in enumerate(words, start=1):
+        is_text = word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
+        if not is_text and not os.path.lexists(word):
+            raise LogweirError(PARAMETER_BAD, name=f"number {number}", value=word, expected="UTF-8")
 
 
 def _common_parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from logweir.errors import CONFIG_UNREADABLE, SETTING_BAD, SETTING_UNKNOWN, LogweirError
+from logweir.errors import CONFIG_UNREADABLE, CONSOLE_HOSTS_MISSING, SETTING_BAD, SETTING_UNKNOWN, LogweirError
 
 ENVIRONMENT_PREFIX = "LOGWEIR_"
 CONFIG_FILE_DEFAULT = Path("logweir.toml")
@@ -41,7 +42,7 @@ def _advanced(default: Any, **limits: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class HttpSettings(_Section):
@@ -329,7 +330,20 @@ class ConsoleSettings(HttpSettings):
     page_size_bytes_max: int = _advanced(8 * MEBIBYTE, ge=64 * 1024, le=256 * MEBIBYTE)
     """Most bytes of one page's events, as JSON; it ends there and says how to go on."""
     hosts: CommaList = ()
-    """Host names, without ports, that it answers to (.example.org: all below); by default its own on loopback, else all."""
+    """Host names, without ports, that it answers to (.example.org: all below). Demanded beyond loopback; there, its own names."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it listens where others than the users of this machine may reach it. It asks nobody for a password."""
+        try:
+            return not ipaddress.ip_address(self.address.strip("[]")).is_loopback
+        except ValueError:
+            return self.address != "localhost"
+
+    def require_hosts(self) -> None:
+        """Raises LogweirError(CONSOLE_HOSTS_MISSING) when it is open, and nothing says by which names it is called."""
+        if self.is_open and not self.hosts:
+            raise LogweirError(CONSOLE_HOSTS_MISSING, address=self.address)
 
 
 class ExporterSettings(_Section):
@@ -471,6 +485,29 @@ def _unknown(name: str, *, where: str, nearest: list[str]) -> LogweirError:
     )
 
 
+# pydantic's words, in ours.
+_REASONS = {
+    "int_parsing": "it is not a whole number",
+    "int_from_float": "it is not a whole number",
+    "int_type": "it is not a whole number",
+    "float_parsing": "it is not a number",
+    "float_type": "it is not a number",
+    "bool_parsing": "it is neither true nor false",
+    "bool_type": "it is neither true nor false",
+    "string_type": "it is not text",
+    "path_type": "it is not a path",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "greater_than": "it must be more than {gt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "less_than": "it must be less than {lt:g}",
+    "finite_number": "it is not a number",
+    "tuple_type": "it is not a list",
+    "model_type": "it is not a table",
+    "literal_error": "it must be {expected}",
+    "string_pattern_mismatch": "it has a character that it may not have, or is too long",
+}
+
+
 def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
     nested: dict[str, Any] = {}
     for name, (value, _) in values.items():
@@ -485,7 +522,10 @@ def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
         shown = "***" if "password" in name or "api_key" in name else value
         if name.endswith(".url"):
             shown = shown_url(str(value))
-        reason = first["msg"][:1].lower() + first["msg"][1:]
+        if template := _REASONS.get(first["type"]):
+            reason = template.format(**first.get("ctx", {}))
+        else:
+            reason = (first["msg"][:1].lower() + first["msg"][1:]).removeprefix("value error, ")
         raise LogweirError(SETTING_BAD, where=where, name=name, value=shown, reason=reason) from error
 
 

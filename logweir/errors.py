@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from logweir.text import without_keys
+from logweir.text import in_words, without_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,14 @@ class LogweirError(Exception):
 
     @property
     def detail(self) -> str:
-        return without_keys(self.problem.text.format(**self.numbers))
+        return without_keys(self._filled(self.problem.text))
 
     @property
     def advice(self) -> str:
-        return without_keys(self.numbers.get("advice") or self.problem.advice.format(**self.numbers))
+        return without_keys(self.numbers.get("advice") or self._filled(self.problem.advice))
+
+    def _filled(self, template: str) -> str:
+        return template.format(**{name: in_words(value) for name, value in self.numbers.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """The members of the problem answer: type, title, status, detail, advice, code, and the numbers by name."""
@@ -357,6 +360,13 @@ CONFIG_UNREADABLE = Problem(
     "The configuration {path} cannot be read: {reason}.",
     "Correct the file, or name another with --config.",
 )
+CONSOLE_HOSTS_MISSING = Problem(
+    "console_hosts_missing",
+    500,
+    "The console is to listen on {address}, beyond this machine, and console.hosts does not say by which names it is called.",
+    "It asks nobody for a password: whoever reaches it reads every event. Leave console.address at 127.0.0.1; or put"
+    " something in front that asks who they are, and set console.hosts to the names and addresses that browsers use.",
+)
 SERVER_EXTRA_MISSING = Problem(
     "server_extra_missing",
     500,
@@ -497,6 +507,12 @@ FILE_UNREADABLE = Problem(
     500,
     "{path} cannot be read: {reason}.",
     "Check the path and its permissions.",
+)
+FILE_FAILED = Problem(
+    "file_failed",
+    500,
+    "{path}: {reason}.",
+    "Check the path, its permissions, and the disk.",
 )
 
 # --- queue and store ----------------------------------------------------------------------------------------------

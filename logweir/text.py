@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from os import PathLike
 
 KEY_PREFIX = "lw_"
 """How every key that `logweir keys` makes begins."""
@@ -34,6 +35,46 @@ def printable(value: object) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+# What orjson leaves as it is: DEL and C1, with which terminals begin commands, and what turns the direction of text.
+_MOVING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def safe_json(text: str) -> str:
+    """The same JSON, safe for a terminal: characters that could move its cursor are written as \\uXXXX."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _MOVING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 event``, ``2000 events``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def in_words(value: object) -> object:
+    """A value as an error shows it: as its user would write it, not as Python does."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | PathLike):
+        return _Quoted(value)
+    if isinstance(value, tuple | list):
+        return _Quoted(", ".join(str(in_words(item)) for item in value))
+    if isinstance(value, UnicodeDecodeError):
+        return f"byte {value.start} is not UTF-8"
+    if isinstance(value, OSError) and value.strerror:
+        return f"{value.strerror[:1].lower()}{value.strerror[1:]}"
+    return value
+
+
+class _Quoted(str):
+    """A text that a template may quote (``!r``), without escapes that its user never typed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{printable(str(self))}'"
 
 
 def some_of(texts: Sequence[str], most: int) -> str:

@@ -14,16 +14,15 @@ import gunicorn.app.base
 from logweir.config import Settings
 from logweir.http.server import HttpServer
 from logweir.http.worker import HttpLog, HttpWorker, limit
-from logweir.http.wsgi import WsgiFace
 from logweir.metrics import registry
 from logweir.process.lifetime import die_with_parent, listener
 from logweir.process.logs import configure_logging
 from logweir.store import open_store
 from logweir_console.app import make_app
+from logweir_console.asgi import ConsoleFace
 
 log = logging.getLogger(__name__)
 
-_THREADS = 8
 _BACKLOG = 256
 # A stop takes so long at most; gunicorn kills a little later.
 _STOP_S = 6.0
@@ -33,6 +32,8 @@ _GRACEFUL_S = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", dest="set:console.address", metavar="ADDRESS", help="listen here (127.0.0.1)")
     parser.add_argument("--port", dest="set:console.port", metavar="PORT", help="listen here (8081); 0: any free port")
+    hosts_help = "answer to these names and addresses, with commas between them; needed beyond this machine"
+    parser.add_argument("--hosts", dest="set:console.hosts", metavar="NAMES", help=hosts_help)
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started this one ends"
     )
@@ -42,6 +43,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent(signal.SIGTERM)
     configure_logging("console", settings.log)
+    settings.console.require_hosts()
+    if settings.console.is_open:
+        log.warning(
+            "The console listens on %s, beyond this machine, and asks nobody for a password: whoever reaches it as %s"
+            " reads every event.",
+            settings.console.address,
+            ", ".join(settings.console.hosts),
+        )
     _Application(
         settings, listener("The console", settings.console.address, settings.console.port, backlog=_BACKLOG)
     ).run()
@@ -76,11 +85,13 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
         """The application of the worker process; made after the fork, for no connection may cross it."""
         registry.prepare(("logweir_console",))
         rejected = registry.get("logweir_console_rejected_requests_total")
-        exempt = (b"/healthz", b"/metrics")
-        limit(
-            self._settings.console, section="console", exempt=exempt, refused=lambda code: rejected.labels(code).inc()
-        )
-        return WsgiFace(make_app(self._settings.console, open_store(self._settings.store)), threads=_THREADS)
+
+        def refused(code: str) -> None:
+            rejected.labels(code).inc()
+
+        settings = self._settings
+        limit(settings.console, section="console", exempt=(b"/healthz", b"/metrics"), refused=refused)
+        return ConsoleFace(make_app(settings.console, open_store(settings.store), refused=refused))
 
     def server(self, config: Any, *, now_serving: Callable[[], object]) -> HttpServer:
         return HttpServer(config, stop_timeout_s=_STOP_S, now_serving=now_serving)

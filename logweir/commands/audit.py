@@ -17,10 +17,8 @@ import re
 import socket
 import sys
 import time
-from contextlib import closing
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,14 +28,14 @@ from logweir.audit.close import close_process
 from logweir.audit.span import Span
 from logweir.audit.sums import every_window, no_window
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
-from logweir.commands.output import console, count_text, ranges_text, some_ranges, whole
+from logweir.commands.output import console, count_text, print_json, ranges_text, some_ranges, whole
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES, Row
 from logweir.query.times import time_bounds, time_of
 from logweir.queue import open_queue
-from logweir.store import open_store
+from logweir.store import existing_store
 from logweir.store.port import Store
 from logweir.text import printable
 
@@ -60,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    with closing(open_store(settings.store)) as store:
+    with existing_store(settings.store) as store:
         if arguments.action == "close":
             return _close(arguments, settings, store)
         while True:
@@ -80,7 +78,7 @@ def _close(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
         store, group, books, arguments.process or "", who=_who(), now_us=now, dry_run=arguments.dry_run
     )
     if arguments.json:
-        print(orjson.dumps({"dry_run": arguments.dry_run, "closed": closed}).decode())
+        print_json({"dry_run": arguments.dry_run, "closed": closed})
         return 0
     would = "would be " if arguments.dry_run else ""
     for one in closed:
@@ -116,7 +114,7 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
     else:
         document = {**books.as_json(), "unread_records": unread_records(settings, books)}
     if arguments.json:
-        print(orjson.dumps(whole(document)).decode())
+        print_json(whole(document))
     elif arguments.window:
         _print_window(document)
     else:

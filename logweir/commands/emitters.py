@@ -17,17 +17,15 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from rich.table import Table
 
 from logweir.audit.books import read_books
 from logweir.audit.emitters import EmitterBooks
 from logweir.clock import DAY_US, duration_us, iso_seconds, now_us
-from logweir.commands.output import console, count_text, ranges_text, whole
+from logweir.commands.output import console, count_text, print_json, ranges_text, whole
 from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
 from logweir.ledger.emitter import name_of
@@ -35,7 +33,7 @@ from logweir.ledger.expectations import FOREVER_US, Word, say
 from logweir.process.lifetime import owner_new
 from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import State, Watched
-from logweir.store import open_store
+from logweir.store import existing_store
 from logweir.store.port import Store
 from logweir.text import printable
 
@@ -92,7 +90,7 @@ def _duration(least_us: int, most_us: int) -> Callable[[str], int]:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     now = now_us()
-    with closing(open_store(settings.store)) as store:
+    with existing_store(settings.store) as store:
         if arguments.action == "silent":
             return _print_findings(_read(store, settings, now), as_json=arguments.json)
         if arguments.action is not None:
@@ -126,7 +124,7 @@ def _change(arguments: argparse.Namespace, settings: Settings, store: Store, now
     say(store, settings.worker.group, one.subject, changes[arguments.action], owner=owner_new())
     changed = _named(_read(store, settings, now), arguments.name, is_source=is_source)
     if arguments.json:
-        print(orjson.dumps(whole(changed.as_json())).decode())
+        print_json(whole(changed.as_json()))
     else:
         console().print(f"{printable(changed.name)}: {changed.state.value}, expected {_every(changed)}", markup=False)
     return 0
@@ -154,7 +152,7 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
     if arguments.state is not None:
         rows = [(one, found) for one, found in rows if found is not None and found.state == arguments.state]
     if arguments.json:
-        print(orjson.dumps([whole(_document(one, found)) for one, found in rows]).decode())
+        print_json([whole(_document(one, found)) for one, found in rows])
         return
     table = _table(
         "EMITTER",
@@ -194,7 +192,7 @@ def _document(one: EmitterBooks, found: Watched | None) -> dict[str, Any]:
 def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
     rows = [one for one in silence.sources if arguments.state in (None, one.state)]
     if arguments.json:
-        print(orjson.dumps([whole(one.as_json()) for one in rows]).decode())
+        print_json([whole(one.as_json()) for one in rows])
         return
     table = _table("SOURCE", "STATE", "EXPECTED", "LAST SEEN", "SILENT FOR", "LAST KEY", "FROM")
     for one in rows:
@@ -215,7 +213,7 @@ def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
 
 def _print_findings(silence: Silence, *, as_json: bool) -> int:
     if as_json:
-        print(orjson.dumps(whole({**silence.as_json(), **_only_silent(silence)})).decode())
+        print_json(whole({**silence.as_json(), **_only_silent(silence)}))
     else:
         for finding in silence.findings:
             names = [printable(one.name) for one in finding.members[:_MEMBERS_SHOWN_MAX]]

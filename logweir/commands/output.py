@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import orjson
 from rich.console import Console
 
 from logweir.audit.emitters import EmitterBooks
-from logweir.text import some_of
+from logweir.text import safe_json, some_of
 
 
 def whole_number(*, least: int) -> Callable[[str], int]:
@@ -25,15 +26,31 @@ def whole_number(*, least: int) -> Callable[[str], int]:
     return read
 
 
+def integer(text: str) -> int:
+    """For ``add_argument(type=…)``: a whole number, perhaps a negative one, which is for the command to refuse."""
+    return -whole_number(least=0)(text[1:]) if text.startswith("-") else whole_number(least=0)(text)
+
+
+def seconds(text: str) -> float:
+    """For ``add_argument(type=…)``: a number of seconds, 0 or more."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
+
+
 def reachable(listening: str) -> str:
     """How a client on this machine writes in a URL the address that something listens on."""
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listening, listening)  # noqa: S104
     return f"[{address}]" if ":" in address else address
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """On standard output, in one line."""
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+def print_json(document: Any) -> None:
+    """On standard output, in one line, which moves no terminal's cursor whatever stands in it."""
+    sys.stdout.buffer.write(f"{safe_json(orjson.dumps(document).decode())}\n".encode())
 
 
 _WIDTH_MIN = 140

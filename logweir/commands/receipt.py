@@ -20,6 +20,7 @@ from urllib.parse import quote
 import urllib3
 
 from logweir.commands.door import check_trust, door_url, trusted
+from logweir.commands.output import seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_BAD, RECEIPT_UNANSWERED, LogweirError
 from logweir.text import printable
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("token", metavar="TOKEN", help="the receipt")
     parser.add_argument("--url", help="the door (ingest of this machine)")
     wait_help = "ask again until nothing is in flight, at most so long (0)"
-    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help=wait_help)
+    parser.add_argument("--wait", type=seconds, default=0.0, metavar="SECONDS", help=wait_help)
     parser.add_argument("--json", action="store_true", help="print the door's answer as one line of JSON")
     parser.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="certificates of the authorities to trust, for https"

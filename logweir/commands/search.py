@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -20,15 +21,15 @@ from rich.console import Console
 from rich.text import Text
 
 from logweir.clock import now_us
-from logweir.commands.output import print_json
+from logweir.commands.output import integer, print_json
 from logweir.config import Settings
-from logweir.errors import PARAMETER_BAD, LogweirError
+from logweir.errors import PARAMETER_BAD, SEARCH_ABANDONED, LogweirError
 from logweir.query.parse import parse
 from logweir.query.times import time_bounds
 from logweir.query.tree import PAGE_MAX, TIME_FIELDS
-from logweir.store import open_store
-from logweir.store.port import Hits, Store
-from logweir.text import printable
+from logweir.store import existing_store
+from logweir.store.port import Cancellation, Hits, Store
+from logweir.text import counted, printable
 
 _PAGE = 1000
 # A dash and two characters or more, but neither a long option nor a negative number.
@@ -48,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--since", metavar="AGE", help="only the last 15m, 1h, 7d, …")
     start.add_argument("--from", dest="from_", metavar="TIME", help="only from then on: ISO 8601, epoch seconds or age")
-    parser.add_argument("--to", metavar="TIME", help="only before then")
-    parser.add_argument("--size", type=int, default=100, metavar="N", help="most events shown (100); 0 for all")
+    to_help = "only before then; the same as --from: that day, hour, second, as it is written"
+    parser.add_argument("--to", metavar="TIME", help=to_help)
+    parser.add_argument("--size", type=integer, default=100, metavar="N", help="most events shown (100); 0 for all")
     parser.add_argument(
         "--time-field",
         choices=TIME_FIELDS,
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         "to_us": to_us,
         "time_field": arguments.time_field,
     }
-    with closing(open_store(settings.store)) as store:
+    with existing_store(settings.store) as store, _interruptible() as search["cancellation"]:
         if arguments.count:
             print(store.search(size=0, **search).total)
             return 0
@@ -88,9 +90,35 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             shown += len(hits.events)
             for event in hits.events:
                 show(event)
-    if shown < total:
-        print(f"The newest {shown} of {total} events are shown; --size 0 shows all.", file=sys.stderr)
+    if not total:
+        print("0 events found.", file=sys.stderr)
+    elif shown < total:
+        verb = "is" if shown == 1 else "are"
+        print(f"The newest {shown} of {counted(total, 'event')} {verb} shown; --size 0 shows all.", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[Cancellation]:
+    """Have Ctrl-C stop a search in the store, too: SQLite would take an exception in its callbacks for an error."""
+    cancellation = Cancellation()
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield cancellation  # Whoever started us wants no Ctrl-C.
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        cancellation.cancel()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancellation
+    except LogweirError as error:
+        if error.problem is SEARCH_ABANDONED:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _pages(store: Store, search: dict[str, Any], *, size: int) -> Iterator[Hits]:

@@ -258,7 +258,7 @@ METRICS = (
     Metric(
         "logweir_console_rejected_requests_total",
         Kind.COUNTER,
-        "Requests and connections that the console refused by its limits, by the problem's code.",
+        "Requests and connections that the console refused or ended by its limits, by the problem's code.",
         ("reason",),
     ),
     Metric("logweir_store_bulk_duration_seconds", Kind.HISTOGRAM, "How long one bulk took.", (), _SECONDS),

@@ -11,11 +11,12 @@ from logweir.errors import PARAMETER_BAD, TIME_BAD, LogweirError
 
 def within_years(time_us: int) -> int:
     """The nearest time that is in the years 1970 to 9999, of which there are daily indices."""
-    return max(0, min(time_us, _END_US - 1))
+    return max(0, min(time_us, END_US - 1))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_END_US = 253_402_300_800_000_000  # the year 10000
+END_US = 253_402_300_800_000_000
+"""The beginning of the year 10000, which no event knows."""
 _TIME = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
     r"(?:[T ](?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
@@ -86,5 +87,5 @@ def _end_us(start: int, moment: datetime, parts: int, *, fraction: bool) -> int:
         return start + (DAY_US, 3_600_000_000, 60_000_000, 1_000_000)[parts - 3]
     months = moment.year * 12 + moment.month - 1 + (12 if parts == 1 else 1)
     if months >= 120_000:
-        return _END_US
+        return END_US
     return (datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
 from logweir.config import StoreSettings, shown_url
 from logweir.errors import SETTING_BAD, LogweirError
 from logweir.store.port import Store
@@ -28,3 +31,14 @@ def open_store(settings: StoreSettings) -> Store:
         value=shown_url(settings.url),
         reason="it begins neither with http://, https:// nor sqlite:///",
     )
+
+
+@contextmanager
+def existing_store(settings: StoreSettings) -> Iterator[Store]:
+    """``open_store``, closed at the end, for commands that look at what is there: it makes nothing.
+
+    Raises LogweirError(STORE_ABSENT), where a command would find nothing and say that all is well.
+    """
+    with closing(open_store(settings)) as store:
+        store.require_prepared()
+        yield store

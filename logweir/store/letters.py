@@ -14,7 +14,7 @@ from logweir.config import StoreSettings
 from logweir.errors import DEAD_LETTERS_FULL, LogweirError
 from logweir.outcomes import DeadLetterReason
 from logweir.store.port import DeadLetter, Held, LetterFilter, Store
-from logweir.text import printable
+from logweir.text import printable, safe_json
 
 REFUSED = DeadLetterReason.BODY_REFUSED.value
 """The reason of refused bodies: they are no dead letters, as they were never accepted, but are kept beside them."""
@@ -92,7 +92,8 @@ def as_event(letter: DeadLetter) -> bytes:
     try:
         if isinstance(orjson.loads(letter.raw), dict):
             # Only white space between the tokens of valid JSON can be a line break.
-            return letter.raw.replace(b"\r", b" ").replace(b"\n", b" ").strip() + b"\n"
+            line = letter.raw.replace(b"\r", b" ").replace(b"\n", b" ").strip() + b"\n"
+            return safe_json(line.decode()).encode()
     except orjson.JSONDecodeError:
         pass
     known = {"id": letter.id, "reason": letter.reason, "error": str(letter.body.get("error"))}
@@ -101,7 +102,7 @@ def as_event(letter: DeadLetter) -> bytes:
         event["summary"] = letter.raw.decode()
     except UnicodeDecodeError:
         known["raw"] = base64.b64encode(letter.raw).decode()
-    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+    return safe_json(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE).decode()).encode()
 
 
 def received(letter: DeadLetter) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from flask.testing import FlaskClient
 
@@ -127,6 +131,24 @@ def test_api_bounds_size_and_pages(client: FlaskClient) -> None:
         ({"after": '["1","s",2]'}, "parameter_bad"),
         ({"after": "x"}, "parameter_bad"),
         ({"after": "7"}, "parameter_bad"),
+        ({"after": '[18446744073709551615,"s",1]'}, "parameter_bad"),
+        ({"after": '[9223372036854775807,"s",1]'}, "parameter_bad"),
+        ({"after": '[-9223372036854775809,"s",1]'}, "parameter_bad"),
+        ({"after": '[1,"s",9223372036854775808]'}, "parameter_bad"),
+        ({"after": '[1,"s",-1]'}, "parameter_bad"),
+        ({"after": '[true,"s",1]'}, "parameter_bad"),
+        ({"after": '[1,"' + "s" * 1000 + '",1]'}, "parameter_bad"),
+        ({"after": "[1e400,1,1]"}, "parameter_bad"),
+        ({"size": "0000000001000000"}, "parameter_bad"),
+        ({"size": "١٠"}, "parameter_bad"),
+        ({"from": "1h", "to": "1h"}, "parameter_bad"),
+        ({"endpoint": "x"}, "parameter_bad"),
+        ({"_external": "1"}, "parameter_bad"),
+        ({"_scheme": "javascript"}, "parameter_bad"),
+        ({"_anchor": "x"}, "parameter_bad"),
+        ({"filename": "x"}, "parameter_bad"),
+        ({"sourceaddress": "x"}, "parameter_bad"),
+        ({"q": "sourceaddress:127.0.0.0/8"}, "query_operator_unfit"),
     ],
 )
 def test_what_cannot_be_read_is_a_problem_answer(client: FlaskClient, parameters: dict[str, str], code: str) -> None:
@@ -139,6 +161,165 @@ def test_what_cannot_be_read_is_a_problem_answer(client: FlaskClient, parameters
     assert page.status_code == 400
     assert 'role="alert"' in page.text
     assert "<table>" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (b"q=a&q=b", "The parameter q, which reads 'b', is not one that may be given twice."),
+        (b"size=1&size=1", "The parameter size"),
+        (b"q=caf%E9", "is not UTF-8"),
+        (b"q=caf\xe9", "is not UTF-8"),
+        (b"q=%ED%A0%80", "is not UTF-8"),
+        (b"caf%E9=1", "is not UTF-8"),
+        (b"from=2026-11-30T05:00:00+01:00", "Is it 2026-11-30T05:00:00+01:00? In a URL, + is written %2B."),
+        (b"time_field=hostname", "is not one of receivedtimestamp, timestamp, utctimestamp."),
+        (b"since=1y", "'1y' is not a time"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/api/search"])
+def test_what_is_sent_is_taken_as_it_is_meant_or_refused(
+    client: FlaskClient, path: str, query: bytes, said: str
+) -> None:
+    """Twice the same, bytes that are no text, a + that is a space: never hits for something else."""
+    answer = client.get(path, environ_overrides={"QUERY_STRING": query.decode("latin-1")})
+
+    assert answer.status_code == 400
+    if (path, query) != ("/api/search", b"since=1y"):  # The page's own.
+        assert said in html.unescape(answer.text)
+
+
+def test_the_same_day_as_from_and_to_is_that_day(client: FlaskClient) -> None:
+    """As the same time in a query is."""
+    assert client.get("/api/search?from=2026-01-31&to=2026-01-31").get_json()["total"] == 203
+    assert client.get("/api/search?from=2026-01-30&to=2026-01-30").get_json()["total"] == 0
+
+
+def links(text: str) -> dict[str, str]:
+    """Where the page's links lead, by their text."""
+    found: dict[str, str] = {}
+
+    class Links(HTMLParser):
+        href = ""
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.href = str(dict(attrs).get("href", "")) if tag == "a" else ""
+
+        def handle_data(self, data: str) -> None:
+            if self.href:
+                found[data.strip()] = self.href
+
+    Links().feed(text)
+    return found
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"q": "*", "since": "15m", "time_field": "timestamp"},
+        {"q": "filler", "since": "30s"},
+        {"q": "filler", "from": "1m", "to": "10s"},
+        {"from": "2026-01-31", "to": "2026-01-31", "size": "7"},
+        {"since": ""},
+        {"q": 'filler OR "a+b & c"', "from": "2026-01-31T12:00:00+01:00"},
+        {},
+    ],
+)
+def test_as_json_leads_to_the_events_of_the_page(store: Store, query: dict[str, str]) -> None:
+    """Today's and, when it is opened later, still those; of the second page, those of the second page."""
+    now_us = [NOON_US + 1]
+    client = make_app(ConsoleSettings(), store, clock=lambda: now_us[0]).test_client()
+    page = client.get("/", query_string=query).text
+    now_us[0] += 5_000_000
+    answer = client.get(links(page)["as JSON"]).get_json()
+
+    assert page.count("<details>") == len(answer["hits"])
+    assert f"{answer['total']:,} event" in page
+    if "Older events" in links(page):
+        now_us[0] -= 5_000_000
+        second = client.get(links(page)["Older events"]).text
+        hits = client.get(links(second)["as JSON"]).get_json()["hits"]
+        assert [hit["_id"] for hit in hits] == re.findall(r"&#34;_id&#34;: &#34;(\w+)&#34;", second)
+        assert hits != answer["hits"]
+
+
+@pytest.mark.parametrize(
+    ("query", "selected"),
+    [
+        ("", "24h"),
+        ("since=3h", "3h"),
+        ("since=90m&q=x", "90m"),
+        ("since=", "any time"),
+        ("since=24h&from=2026-01-31", "any time"),
+        ("from=2026-01-31", "any time"),
+    ],
+)
+def test_page_shows_the_time_that_counts(client: FlaskClient, query: str, selected: str) -> None:
+    """Also one that is not on the list; and none when from counts instead."""
+    text = client.get(f"/?{query}").text
+    found = re.findall(r"<option[^>]*\bvalue=\"([^\"]*)\" selected", text)
+
+    assert (found or ["any time"])[0] == selected
+
+
+def test_large_events_end_the_page_which_says_so(tmp_path: Path) -> None:
+    """At console.page_size_bytes_max; the next page goes on, until all are seen, and then none says that it is cut."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/large"))) as store:
+        store.prepare()
+        events = [document(f"e{n}", {"summary": "x" * 30_000}, number=n, received_us=NOON_US - n) for n in range(9)]
+        store.index(events)
+        client = make_app(ConsoleSettings(page_size_bytes_max=100_000), store).test_client()
+        answers = [client.get("/api/search").get_json()]
+        while answers[-1]["after"]:
+            after = orjson.dumps(answers[-1]["after"]).decode()
+            answers.append(client.get("/api/search", query_string={"after": after}).get_json())
+        page = client.get("/?since=").text
+        next_page = client.get(links(page)["Older events"]).text
+        small = client.get("/api/search?size=2").get_json()
+
+    assert [len(answer["hits"]) for answer in answers] == [3, 3, 3]
+    assert [answer["cut"] for answer in answers] == [True, True, False]
+    assert "9 events, 3 shown" in page
+    assert "console.page_size_bytes_max" in page
+    assert next_page.count("<details>") == 3
+    assert (len(small["hits"]), small["cut"]) == (2, False)
+
+
+FETCHES = (
+    ({}, 200),
+    ({"Sec-Fetch-Site": "none"}, 200),
+    ({"Sec-Fetch-Site": "same-origin"}, 200),
+    ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Sec-Fetch-Site": "same-site"}, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+)
+
+
+@pytest.mark.parametrize(("headers", "status"), FETCHES)
+def test_no_other_site_has_the_console_search(client: FlaskClient, headers: dict[str, str], status: int) -> None:
+    """Neither by an image nor in a frame; by hand, by curl and by its own pages, it is searched."""
+    assert client.get("/api/search", headers=headers).status_code == status
+    assert client.get("/", headers=headers).status_code == status
+
+
+def test_a_link_to_a_page_may_be_followed_from_anywhere(client: FlaskClient) -> None:
+    """From a runbook or a mail; to the page, not to the API."""
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+    assert client.get("/?q=x", headers=headers).status_code == 200
+    assert client.get("/api/search?q=x", headers=headers).status_code == 403
+    assert client.post("/", headers=headers).status_code == 403
+
+
+def test_json_moves_no_cursor(client: FlaskClient, store: Store) -> None:
+    """Whoever calls it with curl in a terminal."""
+    source = {"summary": "evil \x1b[31m\x7f\x9b31m\u202e"}
+    store.index([document("evil", source, number=999, received_us=NOON_US)])
+    answer = client.get("/api/search?q=evil")
+
+    assert not [character for character in answer.text if not character.isprintable()]
+    assert answer.get_json()["hits"][0]["summary"] == source["summary"]
 
 
 def test_store_that_is_away_is_503_in_place(tmp_path: Path) -> None:
@@ -204,13 +385,13 @@ def test_nothing_from_a_log_becomes_markup(client: FlaskClient) -> None:
 
 
 def test_loopback_console_answers_to_its_own_names_only(client: FlaskClient, store: Store) -> None:
-    """A foreign host name that resolves to this machine gets nothing; bound to a network, any name does."""
+    """A foreign host name that resolves to this machine gets nothing, and no other one where console.hosts is empty."""
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/", headers={"Host": "[::1"}).status_code == 400
     for own in ("127.0.0.1:8081", "LOCALHOST", "[::1]:8081"):
         assert client.get("/api/search", headers={"Host": own}).status_code == 200
     open_client = make_app(ConsoleSettings(address="0.0.0.0"), store).test_client()
-    assert open_client.get("/", headers={"Host": "logs.example.org"}).status_code == 200
+    assert open_client.get("/", headers={"Host": "logs.example.org"}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -256,8 +437,10 @@ def test_console_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None
         line = process.stderr.readline()
         assert "INFO console: Listening on http://127.0.0.1:" in line
         url = line.split()[-1]
-        with urllib.request.urlopen(f"{url}/api/search", timeout=10) as answer:
-            assert b'"total":0' in answer.read()
+        with urllib.request.urlopen(f"{url}/healthz", timeout=10) as answer:
+            assert answer.read() == b"ok\n"
+        with pytest.raises(urllib.error.HTTPError) as absent:
+            urllib.request.urlopen(f"{url}/api/search", timeout=10)
         taken = subprocess.run(
             [sys.executable, "-m", "logweir.cli", "console", "--port", url.rpartition(":")[2]],
             stderr=subprocess.PIPE,
@@ -268,6 +451,8 @@ def test_console_says_where_it_listens_and_stops_cleanly(tmp_path: Path) -> None
         process.terminate()
         rest = process.communicate(timeout=15)[1]
 
+    assert absent.value.code == 503
+    assert b'"code":"store_absent"' in absent.value.read()
     assert taken.returncode == 2
     assert "Address already in use" in taken.stderr
     assert taken.stderr.count("\n") == 1

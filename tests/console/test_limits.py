@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
+
+from logweir.config import StoreSettings
+from logweir.store import open_store
 
 LIMITS = {
     "LOGWEIR_CONSOLE_HEADER_TIMEOUT_S": "1.5",
@@ -23,7 +26,10 @@ LIMITS = {
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    words = ["console", "--data-dir", str(tmp_path_factory.mktemp("data")), "--port", "0"]
+    folder = tmp_path_factory.mktemp("data")
+    with closing(open_store(StoreSettings(url=f"sqlite:///{folder}/store"))) as store:
+        store.prepare()
+    words = ["console", "--data-dir", str(folder), "--port", "0"]
     with subprocess.Popen(
         [sys.executable, "-m", "logweir.cli", *words], stderr=subprocess.PIPE, text=True, env={**os.environ, **LIMITS}
     ) as process:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +17,7 @@ from logweir.commands import search
 from logweir.config import StoreSettings
 from logweir.store import open_store
 from tests.contract.stores import NOON_US, document
+from tests.flow.product import LOGWEIR, environment
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -131,8 +135,111 @@ def test_a_query_may_begin_with_a_dash(run: Run, words: list[str]) -> None:
     assert (status, out, err) == (0, "1202\n", "")
 
 
-def test_store_that_is_not_there_yet_has_no_hits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Before the first event a search finds nothing, and makes no files."""
-    assert cli.main(["search", "--data-dir", str(tmp_path / "data")]) == 0
-    assert capfd.readouterr().out == ""
-    assert list(tmp_path.iterdir()) == []
+def test_no_hits_are_said_beside_the_output(run: Run) -> None:
+    """What reads standard output gets nothing; who looks at the terminal knows that it was searched."""
+    assert run("nothinghere") == (0, "", "0 events found.\n")
+    assert run("nothinghere", "--json") == (0, "", "0 events found.\n")
+
+
+def test_one_event_is_called_so(run: Run) -> None:
+    """The singular where there is one."""
+    assert run("--size", "1")[2] == "The newest 1 of 1203 events is shown; --size 0 shows all.\n"
+
+
+def test_the_same_day_as_from_and_to_is_that_day(run: Run) -> None:
+    """As the same time in a query is."""
+    assert run("--count", "--from", "2026-01-31", "--to", "2026-01-31")[1] == "1203\n"
+    assert run("--count", "--from", "2026-01-30", "--to", "2026-01-30")[1] == "0\n"
+
+
+CONTROLS = "\x1b[31m\x07\x7f\x85\x9b31m\u202e\u2066\u2028"
+
+
+def test_nothing_in_an_event_reaches_the_terminal_as_a_command(
+    run: Run, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Not ESC and not the eight-bit CSI, as text and as JSON, in values and in names; the JSON says the same."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        source = {"summary": f"evil {CONTROLS}", "hostname": CONTROLS, "details": {f"name{CONTROLS}": CONTROLS}}
+        store.index([document("evil", source, number=5000, received_us=NOON_US)])
+    _, text, _ = run("evil")
+    _, line, _ = run("evil", "--json")
+
+    for shown in (text, line):
+        assert not [character for character in shown.rstrip("\n") if not character.isprintable()]
+    assert json.loads(line)["details"] == source["details"]
+
+
+@pytest.mark.parametrize("query", ["caf\udce9", "hostname:caf\udce9", '"\udce9"'])
+def test_bytes_that_are_no_utf8_are_refused(run: Run, query: str) -> None:
+    """What the shell passes on as it is, no event has."""
+    status, out, err = run(query)
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "is not UTF-8" in err
+
+
+def test_ctrl_c_stops_the_search(tmp_path: Path) -> None:
+    """In the middle of its work in the store, as one that was interrupted, without a word about the store."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        store.prepare()
+        store.index(
+            [document(f"e{number}", {"source": f"{number} {'ab' * 450}"}, number=number) for number in range(3000)]
+        )
+    slow = " OR ".join(f"source:*a*b*a*b*{number}?c" for number in range(300))
+    with subprocess.Popen(
+        [*LOGWEIR, "search", slow, "--data-dir", str(tmp_path)],
+        env=environment(LOGWEIR_STORE_SEARCH_TIMEOUT_S="60"),
+        stderr=subprocess.PIPE,
+    ) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_slow_search_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends at store.search_timeout_s."""
+    monkeypatch.setenv("LOGWEIR_STORE_SEARCH_TIMEOUT_S", "0.001")
+    status, out, err = run(" OR ".join(f"details.u{number}:*" for number in range(400)))
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "took longer than 0.001 seconds and was stopped" in err
+
+
+READERS = (
+    ["search"],
+    ["search", "x", "--count"],
+    ["audit"],
+    ["audit", "--json"],
+    ["audit", "--window", "1"],
+    ["audit", "close", "--process", "ab"],
+    ["emitters"],
+    ["emitters", "--sources"],
+    ["emitters", "silent"],
+    ["emitters", "mute", "x"],
+    ["deadletters", "list"],
+    ["deadletters", "list", "--count"],
+    ["deadletters", "show", "x"],
+    ["deadletters", "export"],
+    ["deadletters", "retry"],
+    ["deadletters", "drop", "--yes"],
+    ["replay", "--dry-run"],
+)
+
+
+@pytest.mark.parametrize("folder", ["data", "there"])
+@pytest.mark.parametrize("words", READERS, ids=" ".join)
+def test_data_folder_without_a_store_is_an_error(
+    words: list[str], folder: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is not there, or another one: no command says that all is well, and none makes anything."""
+    (tmp_path / "there").mkdir()
+    status = cli.main([*words, "--data-dir", str(tmp_path / folder)])
+    captured = capfd.readouterr()
+
+    assert (status, captured.out) == (2, "")
+    assert f"There is no store at sqlite:///{tmp_path}/{folder}/store" in captured.err
+    assert "Check --data-dir" in captured.err
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]

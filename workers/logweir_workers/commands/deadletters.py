@@ -28,7 +28,7 @@ from logweir.errors import LETTER_UNKNOWN, LogweirError
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.query.times import time_bounds
 from logweir.queue import open_queue
-from logweir.store import open_store
+from logweir.store import existing_store
 from logweir.store.letters import OF_EVENTS, REFUSED, as_event, as_json, as_page, as_text, pages
 from logweir.store.port import Held, LetterFilter, Store
 from logweir.text import printable
@@ -82,7 +82,7 @@ def _add_filters(parser: argparse.ArgumentParser, *, refused: bool) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     action = {"list": _list, "show": _show, "export": _export, "retry": _retry, "drop": _drop}[arguments.action]
-    with closing(open_store(settings.store)) as store:
+    with existing_store(settings.store) as store:
         return action(arguments, settings, store)
 
 

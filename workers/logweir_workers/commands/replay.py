@@ -24,19 +24,18 @@ import time
 from contextlib import closing
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from logweir import receipt
 from logweir.clock import iso_seconds, now_us
-from logweir.commands.output import whole_number
+from logweir.commands.output import print_json, whole_number
 from logweir.config import Settings
 from logweir.errors import FILE_UNREADABLE, LogweirError
 from logweir.process.logs import configure_logging
 from logweir.query.times import time_bounds
 from logweir.queue import open_queue
-from logweir.store import open_store
+from logweir.store import existing_store
 from logweir_workers.replay import replay
 from logweir_workers.replay.replay import Replay, Selection
 
@@ -68,7 +67,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with (
-        closing(open_store(settings.store)) as store,
+        existing_store(settings.store) as store,
         closing(open_queue(settings.queue, group=settings.worker.group)) as queue,
     ):
         one = Replay(
@@ -185,7 +184,7 @@ def _report(arguments: argparse.Namespace, progress: replay.Progress) -> int:
         ],
     }
     if arguments.json:
-        print(orjson.dumps(document).decode())
+        print_json(document)
     else:
         _print(document, reprocess=arguments.reprocess)
     for one in progress.gone:
