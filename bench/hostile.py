@@ -1,7 +1,7 @@
 """Besiege the door, for as long as told, with good, careless, slow, greedy and hostile requests that hypothesis makes.
 
     python -m bench.hostile --minutes 10
-    python -m bench.hostile --seed 7 --face flask
+    python -m bench.hostile --seed 7 --interface wsgi
 
 The cases and what must hold are in tests/tools/hostile.py and tests/tools/siege.py. One JSON line a minute: the seed,
 what the door answered to each kind of case, its peak memory, how long its health took to be told, and what was wrong.
@@ -27,19 +27,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (1)")
     parser.add_argument("--seed", type=int, default=None, help="begin with this one; by default a random one")
-    parser.add_argument("--face", choices=("fast", "flask"), default="fast", help="as of `logweir ingest` (fast)")
+    parser.add_argument("--interface", choices=("asgi", "wsgi"), default="asgi", help="as of `logweir ingest` (asgi)")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
     end_s = time.monotonic() + arguments.minutes * 60
     faults = 0
     while (left_s := end_s - time.monotonic()) > 0:
         with tempfile.TemporaryDirectory(prefix="logweir-hostile-") as folder:
-            report = besiege(Path(folder), seed=seed, seconds=min(left_s, _ROUND_S), face=arguments.face)
+            report = besiege(Path(folder), seed=seed, seconds=min(left_s, _ROUND_S), interface=arguments.interface)
         print(
             json.dumps(
                 {
                     "figure": "hostile",
-                    "face": arguments.face,
+                    "interface": arguments.interface,
                     "seed": seed,
                     "cases": report.cases.total(),
                     "outcomes": report.outcomes(),

@@ -25,13 +25,13 @@ from logweir import cli
 INGEST = {
     "headers": ("logweir_ingest.request.emitter_headers:read",),
     "numbers": (
-        "logweir_ingest.records.merge:Merger._lane_of",
-        "logweir_ingest.records.merge:Merger._account",
+        "logweir_ingest.records.batcher:RecordBatcher._queue_of",
+        "logweir_ingest.records.batcher:RecordBatcher._account",
         "logweir_ingest.records.windows:Windows.window",
         "logweir_ingest.records.windows:Windows.next_number",
         "logweir_ingest.records.windows:Windows.give",
     ),
-    "markers": ("logweir_ingest.records.merge:Merger._write_markers",),
+    "markers": ("logweir_ingest.records.batcher:RecordBatcher._write_markers",),
     "receipts": ("logweir.receipt:encode",),
     "canaries": ("logweir_ingest.records.canary:Canary.tick",),
 }

@@ -1,7 +1,8 @@
 """The endpoints as a table, and what each answers: the one place that decides an answer.
 
-Two faces serve it: ``asgi.py`` (ASGI, the hot endpoints) and ``wsgi.py`` (Flask, all of them). Both make a Request,
-call the same functions, and write the Reply out.
+Two interfaces serve it: ``asgi.py`` (ASGI, the hot endpoints) and ``wsgi.py`` (Flask, all of them). They move bytes: a
+request for events goes to ``IngestApp.take``, any other to ``IngestApp.answer``, and neither raises. What events look
+like on the wire, and what their senders are answered, is said by ``formats/``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -21,187 +24,403 @@ from logweir.clock import Clock
 from logweir.config import Settings
 from logweir.errors import (
     BODY_EMPTY,
-    DECOMPRESSED_TOO_LARGE,
-    DEPTH_EXCEEDED,
-    ENCODING_BAD,
-    EVENT_NOT_OBJECT,
-    EVENT_TOO_LARGE,
-    EVENTS_TOO_MANY,
+    BODY_TOO_LARGE,
+    HTTP_BAD,
     INTERNAL,
-    JSON_BAD,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
-    UTF8_BAD,
     LogweirError,
 )
 from logweir.metrics import registry
 from logweir.record import Batch, Refused
-from logweir_ingest.access.auth import Guard, KeyReader
+from logweir_ingest.access.auth import Authenticator, KeyPolicy
 from logweir_ingest.access.proxies import SourceAddress
 from logweir_ingest.access.quota import Charge
-from logweir_ingest.formats import json as json_format
+from logweir_ingest.formats import FORMATS
+from logweir_ingest.formats.port import RETRY_AFTER_S, Accepted, Format, Parsed, Route, problem_reply
 from logweir_ingest.receipts import Receipts
-from logweir_ingest.records.merge import Enqueued, Future, Merger, Result
-from logweir_ingest.request import emitter_headers as emitter
-from logweir_ingest.request.compression import ENCODINGS, encoding_of, plain
+from logweir_ingest.records.batcher import BatchResult, Post, RecordBatcher, call_now
+from logweir_ingest.request import emitter_headers
+from logweir_ingest.request.compression import encoding_of, plain
 from logweir_ingest.request.emitter_headers import EmitterHeaders
-from logweir_ingest.request.limits import SMALL_SIZE_BYTES_MAX, Bodies, Limits
+from logweir_ingest.request.limits import COUNTED_FROM_BYTES, LONG_AT_ONCE, SMALL_SIZE_BYTES_MAX, BodyBudget, Limits
+from logweir_ingest.request.message import Reply, Request
 from logweir_ingest.tally import Tally
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 2
 IDEMPOTENCY_KEY_SIZE_BYTES_MAX = 256
+_JSON = ((b"content-type", b"application/json"),)
 
-# A body with one of these is kept for the operator, who can then see what the emitter believes it sent.
-_UNREADABLE = frozenset(
-    problem.code
-    for problem in (
-        JSON_BAD,
-        UTF8_BAD,
-        ENCODING_BAD,
-        EVENT_NOT_OBJECT,
-        DEPTH_EXCEEDED,
-        EVENT_TOO_LARGE,
-        EVENTS_TOO_MANY,
-        DECOMPRESSED_TOO_LARGE,
+
+class IngestApp:
+    """Everything that answers need. One a process; safe to use from several threads.
+
+    ``post`` brings a call to the thread that may answer, as the batcher's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keys: Authenticator,
+        batcher: RecordBatcher,
+        clock: Clock,
+        receipt_secret: bytes,
+        tally: Tally,
+        post: Post = call_now,
+    ) -> None:
+        self.limits = Limits.of(settings)
+        self.small_limits = self.limits.small()
+        self.bodies = BodyBudget(settings.ingest.bodies_size_bytes_max)
+        self.batcher = batcher
+        self.clock = clock
+        self.receipt_secret = receipt_secret
+        self.tally = tally
+        self.random = _Random()
+        self.post = post
+        # What takes long is done on other threads, so that no other request waits.
+        self.long = futures.ThreadPoolExecutor(LONG_AT_ONCE, "long-body")
+        self._keys = keys
+        self._receipts = Receipts(settings, secret=receipt_secret)
+        self._source_address = SourceAddress(settings.ingest.trusted_proxies)
+        self._is_stopping = False
+
+    def take(self, request: Request, format: Format, answer: Callable[[Reply], object]) -> EventsRequest:
+        """Begin with a request for events, by its headers alone; it is to be handed its body while it ``wants_body``.
+
+        ``answer`` gets the reply, at once or later, on the thread that may answer.
+        """
+        return EventsRequest(self, request, format, answer)
+
+    def answer(self, request: Request) -> Reply:
+        """The answer to any request but one for events."""
+        endpoint = endpoint_of(request.path, request.method)
+        if endpoint is None or endpoint.answer is None:
+            return self.refused("other", request, _no_endpoint(request))
+        try:
+            reply = endpoint.answer(self, request)
+        except LogweirError as error:
+            return self.refused(endpoint.name, request, error, endpoint.format)
+        except Exception as error:  # noqa: BLE001  A bug of ours must not end the process, nor show itself.
+            return self.refused(endpoint.name, request, self.fault(error), endpoint.format)
+        self.tally.answered(endpoint.name, reply.status)
+        return reply
+
+    # --- by the headers --------------------------------------------------------------------------------------------
+    def admit(self, request: Request, format: Format) -> Admitted:
+        """Decide by the headers alone whether a request for events may send its body.
+
+        Raises LogweirError as Authenticator.authenticate, or CONTENT_ENCODING_UNKNOWN, BODY_TOO_LARGE,
+        EMITTER_HEADER_BAD.
+        """
+        headers = request.headers
+        source_address = self._source_address.of(request.peer, headers.get(b"x-forwarded-for"))
+        known = self._keys.authenticate(format.key_of(headers), headers, source_address)
+        sent_encoding = headers.get(b"content-encoding")
+        encoding = encoding_of(sent_encoding) if sent_encoding else ""
+        announced_bytes = int(headers.get(b"content-length", b"0") or 0)
+        self.limits.check_announced(announced_bytes)
+        return Admitted(
+            self,
+            request,
+            format,
+            known.name,
+            known.policy,
+            encoding,
+            announced_bytes,
+            emitter_headers.read(headers),
+            _idempotency_key(headers),
+            source_address,
+        )
+
+    # --- what the other endpoints answer ---------------------------------------------------------------------------
+    def healthz(self, _: Request) -> Reply:
+        """200 as long as this process lives; asks nobody."""
+        return Reply(200, _JSON, b'{"status":"ok"}')
+
+    def readyz(self, _: Request) -> Reply:
+        """200 when the queue can take events, else 503 with the reason."""
+        reason = "this door is stopping" if self._is_stopping else self.batcher.unready()
+        if reason is None:
+            return Reply(200, _JSON, b'{"status":"ready"}')
+        body = json.dumps({"status": "not ready", "reason": reason}, separators=(",", ":")).encode()
+        return Reply(503, (*_JSON, (b"retry-after", b"%d" % RETRY_AFTER_S)), body)
+
+    def metrics(self, _: Request) -> Reply:
+        """The metrics of all processes of this port, for Prometheus."""
+        self.tally.flush()
+        body, content_type = registry.exposition()
+        return Reply(200, ((b"content-type", content_type.encode()),), body)
+
+    def receipt(self, request: Request) -> Reply:
+        """What became of the batch that was answered with this receipt; asks the store. docs/how-to/receipts.md
+
+        Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED.
+        """
+        token = request.path.rpartition("/")[2]
+        body = json.dumps(self._receipts.of(token), separators=(",", ":")).encode()
+        return Reply(200, (*_JSON, (b"cache-control", b"no-store")), body)
+
+    # --- refusals --------------------------------------------------------------------------------------------------
+    def refused(self, endpoint: str, request: Request, error: LogweirError, format: Format | None = None) -> Reply:
+        """The answer to ``error``, counted: as the format has it, if the request is for one."""
+        try:
+            reply = problem_reply(error) if format is None else format.refused(request, error)
+        except Exception:
+            log.exception("The format %s could not answer with a refusal", format and format.name)
+            reply = problem_reply(error)
+        self.tally.answered(endpoint, reply.status)
+        if endpoint == EVENTS:
+            self.tally.rejected(error.reason)
+        return reply
+
+    def fault(self, error: BaseException) -> LogweirError:
+        """What to answer an unexpected exception with, whose trace goes to the log."""
+        reference = secrets.token_hex(6)
+        log.error("A request failed, reference %s", reference, exc_info=error, extra={"reference": reference})
+        return LogweirError(INTERNAL, reference=reference)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+    @property
+    def is_connected(self) -> bool:
+        """Whether the queue has been reached."""
+        return self.batcher.is_connected
+
+    def become_unready(self) -> None:
+        """Say so from now on: the process stops, and whoever balances shall go elsewhere."""
+        self._is_stopping = True
+
+    def stop(self, timeout_s: float) -> None:
+        """Answer what is under way, write the last markers, let go of the queue; takes at most that long."""
+        self.batcher.stop(timeout_s)
+        self._keys.stop()
+        self.tally.flush()
+
+
+class EventsRequest:
+    """A request for events, on its way from its headers to its answer.
+
+    It is admitted by its headers; it receives its body; its events go to the batcher, which calls ``set_result``. What
+    goes wrong is answered, and ends the way: none of the public methods raises. For one thread at a time.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_answer",
+        "_app",
+        "_format",
+        "_held_bytes",
+        "_is_over",
+        "_pieces",
+        "_received_s",
+        "_request",
+        "_size_bytes",
     )
-)
+
+    def __init__(self, app: IngestApp, request: Request, format: Format, answer: Callable[[Reply], object]) -> None:
+        self._app = app
+        self._request = request
+        self._format = format
+        self._answer = answer
+        self._admitted: Admitted | None = None
+        self._pieces: list[bytes] = []
+        self._size_bytes = self._held_bytes = 0
+        self._received_s = 0.0
+        self._is_over = False
+        try:
+            self._admitted = admitted = app.admit(request, format)
+            if admitted.announced_bytes > COUNTED_FROM_BYTES:
+                self._held_bytes = app.bodies.hold(admitted.announced_bytes)
+        except Exception as error:  # noqa: BLE001  Whatever goes wrong is answered.
+            self._fail(error)
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether more of the body is to be received: not after its end, nor after a refusal."""
+        return not self._received_s and not self._is_over
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the body was received to its end."""
+        return self._received_s > 0
+
+    @property
+    def size_bytes_left(self) -> int:
+        """How much of a body may still come, and one byte more, with which it is too large."""
+        return self._app.limits.body_size_bytes_max + 1 - self._size_bytes
+
+    def receive(self, piece: bytes, *, is_last: bool) -> None:
+        """Take a piece of the body; behind the last one everything else happens by itself."""
+        app, admitted = self._app, self._admitted
+        if self._is_over or admitted is None:
+            return
+        try:
+            self._size_bytes += len(piece)
+            if self._size_bytes > app.limits.body_size_bytes_max:
+                raise LogweirError(BODY_TOO_LARGE, size_bytes_max=app.limits.body_size_bytes_max)
+            if self._size_bytes > COUNTED_FROM_BYTES:
+                self._held_bytes = app.bodies.hold(self._size_bytes, held_bytes=self._held_bytes)
+            self._pieces.append(piece)
+            if not is_last:
+                return
+            body = piece if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            self._received_s = time.perf_counter()
+            batch = admitted.parse_small(body)
+            if batch is not None:
+                self._submit(batch)
+            else:
+                app.long.submit(admitted.parse, body).add_done_callback(self._on_parsed)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    def cut_short(self) -> None:
+        """Answer: the body ended before its end."""
+        self._refuse(LogweirError(HTTP_BAD, reason="its body ends too early"))
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more. What the batcher has already stays there."""
+        self._is_over = True
+        self._release()
+
+    # --- behind the body -------------------------------------------------------------------------------------------
+    def _on_parsed(self, parsed: futures.Future[Batch]) -> None:
+        """Called on the thread that parsed: what follows belongs to the thread that may answer."""
+        self._app.post(self._take_parsed, parsed)
+
+    def _take_parsed(self, parsed: futures.Future[Batch]) -> None:
+        # Not raised again here: an error refers to the calls it passed, and those to the error. All that was unpacked
+        # would stay in memory with them.
+        error = parsed.exception()
+        if error is None:
+            self._submit(parsed.result())
+        else:
+            self._fail(error)
+
+    def _submit(self, batch: Batch) -> None:
+        if self._held_bytes:
+            self._release()
+        try:
+            self._app.batcher.submit(batch, self)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    def done(self) -> bool:
+        return self._is_over
+
+    def set_result(self, result: BatchResult, /) -> None:
+        """Called by the batcher: the batch is durable, or is nowhere."""
+        app, admitted = self._app, self._admitted
+        if isinstance(result, LogweirError):
+            self._refuse(result)
+            return
+        try:
+            assert admitted is not None
+            token = receipt.encode(
+                app.receipt_secret,
+                ingest_epoch=app.batcher.ingest_epoch,
+                partition=result.partition,
+                first=result.first,
+                count=result.count,
+                window=result.window,
+            )
+            accepted = Accepted(result.count, result.durable, token, admitted.about)
+            reply = self._format.accepted(self._request, accepted)
+            if admitted.charge is not None:
+                reply = Reply(reply.status, reply.headers + admitted.charge.quota.headers(), reply.body)
+            app.tally.accepted(reply.status, events=result.count, took_s=time.perf_counter() - self._received_s)
+            self._is_over = True
+            self._answer(reply)
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    # --- refusals --------------------------------------------------------------------------------------------------
+    def _fail(self, error: BaseException) -> None:
+        """Answer what was raised. A bug of ours must not show itself to the sender."""
+        self._refuse(error if isinstance(error, LogweirError) else self._app.fault(error))
+
+    def _refuse(self, error: LogweirError) -> None:
+        if self._is_over:
+            return
+        if self._admitted is not None and self._admitted.charge is not None:
+            self._admitted.charge.give_back()
+        reply = self._app.refused(EVENTS, self._request, error, self._format)
+        self.abandon()
+        self._answer(reply)
+
+    def _release(self) -> None:
+        self._app.bodies.release(self._held_bytes)
+        self._held_bytes = 0
 
 
-class Request(msgspec.Struct):
-    """A request without its body. Header names are in lower case; a header sent twice has both values, with a comma.
+class Admitted(msgspec.Struct):
+    """A request that may send its body: what its headers say, and how that and the body become a batch."""
 
-    ``peer`` is the address at the other end of the connection.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[bytes, bytes]
-    peer: str
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """An answer, ready to be written. ``headers`` are all of them but Content-Length."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-
-class Intake(msgspec.Struct):
-    """A request for events that may send its body: let in, and within the limits as far as its headers say.
-
-    ``started_s``: when the body was there as a whole; 0 before.
-    """
-
+    app: IngestApp
+    request: Request
+    format: Format
     key: str
+    policy: KeyPolicy | None
     encoding: str
     announced_bytes: int
     emitter: EmitterHeaders
     idempotency_key: str | None
     source_address: str
-    guard: Guard | None
     charge: Charge | None = None
-    started_s: float = 0.0
+    """What the batch has taken from its key's quota."""
+    about: Any = None
+    """What the format wants to know of the body when it answers."""
 
-
-class Door:
-    """Everything that answers need. One a process; safe to use from several threads.
-
-    The way of events: ``let_in`` (headers) -> ``brief_batch_of`` (body; where that gives none, ``batch_of``) ->
-    ``enqueue`` -> ``accepted`` with the result. Each step raises the LogweirError to answer with; ``refused`` makes the
-    answer of it.
-    """
-
-    def __init__(
-        self, settings: Settings, *, keys: KeyReader, merger: Merger, clock: Clock, receipt_secret: bytes, tally: Tally
-    ) -> None:
-        self._limits = Limits.of(settings)
-        self._brief = self._limits.brief()
-        self.bodies = Bodies(settings.ingest.bodies_size_bytes_max)
-        self._keys = keys
-        self._merger = merger
-        self._clock = clock
-        self._receipt_secret = receipt_secret
-        self._receipts = Receipts(settings, secret=receipt_secret)
-        self._source_address = SourceAddress(settings.ingest.trusted_proxies)
-        self._random = _Random()
-        self._tally = tally
-        self._is_stopping = False
-
-    @property
-    def body_size_bytes_max(self) -> int:
-        return self._limits.body_size_bytes_max
-
-    # --- events ----------------------------------------------------------------------------------------------------
-    def let_in(self, request: Request) -> Intake:
-        """Decide by the headers alone, before any of the body is read.
-
-        Raises LogweirError: as KeyReader.authenticated; CONTENT_ENCODING_UNKNOWN, BODY_TOO_LARGE, EMITTER_HEADER_BAD.
-        """
-        headers = request.headers
-        source_address = self._source_address.of(request.peer, headers.get(b"x-forwarded-for"))
-        known = self._keys.authenticated(headers, source_address)
-        sent_encoding = headers.get(b"content-encoding")
-        encoding = encoding_of(sent_encoding) if sent_encoding else ""
-        announced_bytes = int(headers.get(b"content-length", b"0") or 0)
-        self._limits.check_announced(announced_bytes)
-        return Intake(
-            key=known.name,
-            encoding=encoding,
-            announced_bytes=announced_bytes,
-            emitter=emitter.read(headers),
-            idempotency_key=_idempotency_key(headers),
-            source_address=source_address,
-            guard=known.guard,
-        )
-
-    def brief_batch_of(self, intake: Intake, body: bytes) -> Batch | None:
-        """``batch_of`` for a body that takes milliseconds; None, and nothing has happened, for one that takes longer.
+    def parse_small(self, body: bytes) -> Batch | None:
+        """``parse`` for a body that takes milliseconds; None, and nothing has happened, for one that takes longer.
 
         How long says nothing that is known before: a few KB may be MiB unpacked, or be wrong at their very end.
         """
-        if len(body) <= SMALL_SIZE_BYTES_MAX and not intake.encoding:
-            return self.batch_of(intake, body)
-        limits = self._brief
+        if len(body) <= SMALL_SIZE_BYTES_MAX and not self.encoding:
+            return self.parse(body)
+        limits = self.app.small_limits
         if len(body) > limits.decompressed_size_bytes_max:
             return None
-        intake.started_s = time.perf_counter()
         try:
-            events = json_format.split_fast(plain(body, intake.encoding, limits), limits)
+            parsed = self.format.split_fast(self.request, plain(body, self.encoding, limits), limits)
         except LogweirError:
             return None
-        return None if events is None else self._batch(intake, events)
+        return None if parsed is None else self._batch(parsed)
 
-    def batch_of(self, intake: Intake, body: bytes) -> Batch:
-        """The events of the whole body. Raises LogweirError; a body that cannot be read is kept for the operator."""
-        intake.started_s = intake.started_s or time.perf_counter()
+    def parse(self, body: bytes) -> Batch:
+        """The batch of the whole body; takes what it costs from the key's quota.
+
+        Raises LogweirError; a body that cannot be read is kept for the operator.
+        """
         try:
-            body = plain(body, intake.encoding, self._limits)
-            events = json_format.split(body, self._limits)
+            body = plain(body, self.encoding, self.app.limits)
+            parsed = self.format.split(self.request, body, self.app.limits)
         except LogweirError as error:
-            # An empty body with Log-High is a heartbeat: it says how far the emitter is, and brings nothing.
-            if error.problem is not BODY_EMPTY or intake.emitter.high is None:
-                if error.problem.code in _UNREADABLE:
-                    self._keep(intake, body, error)
+            if error.problem is not BODY_EMPTY:
+                self._keep(body, error)
                 raise
-            events = []
-        return self._batch(intake, events)
+            # An empty body with Log-High is a heartbeat: it says how far the emitter is, and brings nothing.
+            if self.emitter.high is None:
+                raise
+            parsed = Parsed([])
+        return self._batch(parsed)
 
-    def _batch(self, intake: Intake, events: list[bytes]) -> Batch:
-        sent = intake.emitter
+    def _batch(self, parsed: Parsed) -> Batch:
+        events = parsed.events
+        sent = self.emitter if parsed.emitter is None else parsed.emitter
         if events and sent.epoch is not None and sent.sequence_first is None:
-            raise emitter.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")
+            raise emitter_headers.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")
         stamp = None
-        if intake.guard is not None:
-            intake.charge = intake.guard.admit(events)
-            stamp = intake.guard.stamp
-        received_us = self._clock()
+        if self.policy is not None:
+            self.charge = self.policy.charge(events)
+            stamp = self.policy.stamp
+        self.about = parsed.about
+        received_us = self.app.clock()
         return Batch(
-            self._batch_id(intake, received_us),
+            self._batch_id(received_us),
             received_us,
-            intake.key,
+            self.key,
             sent.emitter,
             sent.epoch,
             sent.sequence_first,
@@ -209,193 +428,113 @@ class Door:
             sent.previous,
             sent.dropped,
             sent.bye,
-            intake.source_address,
-            json_format.NAME,
+            self.source_address,
+            self.format.name,
             stamp,
             0,
             events,
         )
 
-    def _batch_id(self, intake: Intake, received_us: int) -> bytes:
-        if intake.idempotency_key is not None:
-            return event.batch_id_from_idempotency_key(intake.key, intake.idempotency_key)
-        return event.batch_id_new(received_us, self._random.ten_bytes())
+    def _batch_id(self, received_us: int) -> bytes:
+        if self.idempotency_key is not None:
+            return event.batch_id_from_idempotency_key(self.key, self.idempotency_key)
+        return event.batch_id_new(received_us, self.app.random.ten_bytes())
 
-    def _keep(self, intake: Intake, body: bytes, error: LogweirError) -> None:
-        size_bytes_max = self._limits.refused_size_bytes_max
+    def _keep(self, body: bytes, error: LogweirError) -> None:
+        """Keep an unreadable body for the operator, who can then see what the emitter believes it sent."""
+        app = self.app
+        size_bytes_max = app.limits.refused_size_bytes_max
         if not size_bytes_max:
             return
-        if intake.guard is not None:
-            intake.guard.charge_kept(min(len(body), size_bytes_max))
-        received_us = self._clock()
+        if self.policy is not None:
+            self.policy.charge_kept(min(len(body), size_bytes_max))
+        received_us = app.clock()
         refused = Refused(
-            id=event.batch_id_new(received_us, self._random.ten_bytes()),
+            id=event.batch_id_new(received_us, app.random.ten_bytes()),
             received_us=received_us,
-            key=intake.key,
-            emitter=intake.emitter.emitter,
-            source_address=intake.source_address,
-            format=json_format.NAME,
+            key=self.key,
+            emitter=self.emitter.emitter,
+            source_address=self.source_address,
+            format=self.format.name,
             code=error.problem.code,
             detail=error.detail,
             size_bytes=len(body),
             body=body[:size_bytes_max],
         )
         try:
-            self._merger.keep(refused)
+            app.batcher.keep(refused)
         except Exception:  # Keeping is a courtesy: it must not change the answer.
             log.exception("An unreadable body could not be kept")
 
-    def enqueue(self, intake: Intake, batch: Batch, future: Future) -> None:
-        """Hand the batch over; ``future`` gets the Result for ``accepted``. Raises LogweirError as Merger.submit."""
-        try:
-            self._merger.submit(batch, future)
-        except LogweirError:
-            if intake.charge is not None:
-                intake.charge.give_back()
-            raise
 
-    def accepted(self, intake: Intake, result: Result) -> Reply:
-        """The answer to a batch that queue or spool has (202), or neither (503)."""
-        if not isinstance(result, Enqueued):
-            if intake.charge is not None:
-                intake.charge.give_back()
-            return self.refused("events", result)
-        token = receipt.encode(
-            self._receipt_secret,
-            ingest_epoch=self._merger.ingest_epoch,
-            partition=result.partition,
-            first=result.first,
-            count=result.count,
-            window=result.window,
-        )
-        body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (result.count, result.durable.encode(), token)
-        self._tally.accepted(events=result.count, took_s=time.perf_counter() - intake.started_s)
-        return Reply(202, _JSON if intake.charge is None else _JSON + intake.charge.quota.headers(), body)
-
-    # --- everything else -------------------------------------------------------------------------------------------
-    def answer(self, request: Request) -> Reply:
-        """The answer to any request but one for events."""
-        endpoint, parameters = _row_of(request.path, "GET" if request.method == "HEAD" else request.method)
-        if endpoint is None or endpoint.answer is None:
-            return self.refused("other", _no_endpoint(request))
-        reply = endpoint.answer(self, *parameters)
-        self._tally.answered(endpoint.name, reply.status)
-        return reply
-
-    def healthz(self) -> Reply:
-        """200 as long as this process lives; asks nobody."""
-        return Reply(200, _JSON, b'{"status":"ok"}')
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the queue has been reached."""
-        return self._merger.is_connected
-
-    def refuse(self) -> None:
-        """Be not ready from now on: the process stops, and whoever balances shall go elsewhere."""
-        self._is_stopping = True
-
-    def readyz(self) -> Reply:
-        """200 when the queue can take events, else 503 with the reason."""
-        reason = "this door is stopping" if self._is_stopping else self._merger.unready()
-        if reason is None:
-            return Reply(200, _JSON, b'{"status":"ready"}')
-        body = json.dumps({"status": "not ready", "reason": reason}, separators=(",", ":")).encode()
-        return Reply(503, (*_JSON, (b"retry-after", b"%d" % RETRY_AFTER_S)), body)
-
-    def metrics(self) -> Reply:
-        """The metrics of all processes of this port, for Prometheus."""
-        self._tally.flush()
-        body, content_type = registry.exposition()
-        return Reply(200, ((b"content-type", content_type.encode()),), body)
-
-    def receipt(self, token: str) -> Reply:
-        """What became of the batch that was answered with this receipt; asks the store. docs/how-to/receipts.md
-
-        Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED.
-        """
-        body = json.dumps(self._receipts.of(token), separators=(",", ":")).encode()
-        return Reply(200, (*_JSON, (b"cache-control", b"no-store")), body)
-
-    # --- refusals --------------------------------------------------------------------------------------------------
-    def refused(self, endpoint: str, error: LogweirError) -> Reply:
-        """The problem answer to ``error``, counted."""
-        self._tally.answered(endpoint, error.problem.status)
-        if endpoint == "events":
-            self._tally.rejected(error.reason)
-        return problem_reply(error)
-
-    def failed(self, endpoint: str) -> Reply:
-        """The answer to an unexpected exception; call it where the exception is handled: its trace goes to the log."""
-        reference = secrets.token_hex(6)
-        log.exception("A request failed, reference %s", reference, extra={"reference": reference})
-        return self.refused(endpoint, LogweirError(INTERNAL, reference=reference))
-
-    def stop(self, timeout_s: float) -> None:
-        """Settle what is under way, write the last markers, let go of the queue; takes at most that long."""
-        self._merger.stop(timeout_s)
-        self._keys.stop()
-        self._tally.flush()
+# --- endpoints ------------------------------------------------------------------------------------------------------
+EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One row. ``answer`` is None for events, whose body is read and whose answer waits for the queue.
-
-    ``hot``: the fast lane serves it; everything else falls through to Flask. The last part of a path may be a <name>:
-    what stands there is the second argument of ``answer``.
-    """
+    """One row."""
 
     path: str
+    """A segment that is written <name> stands for any that is not empty."""
     method: str
     name: str
-    answer: Callable[..., Reply] | None
+    """In the metrics."""
+    answer: Callable[[IngestApp, Request], Reply] | None
+    """None for events, whose body is read and whose answer waits for the queue."""
+    format: Format | None = None
     hot: bool = False
+    """Served by ``asgi.py``; everything else goes on to Flask."""
+
+
+def _endpoints_of(format: Format) -> Iterator[Endpoint]:
+    for route in format.routes:
+        if route.answer is None:
+            yield Endpoint(route.path, route.method, EVENTS, None, format, hot=True)
+        else:
+            yield Endpoint(route.path, route.method, "handshakes", _handshake(format, route), format)
+
+
+def _handshake(format: Format, route: Route) -> Callable[[IngestApp, Request], Reply]:
+    def answer(app: IngestApp, request: Request) -> Reply:
+        assert route.answer is not None
+        if route.needs_key:
+            app.admit(request, format)
+        return route.answer(request)
+
+    return answer
 
 
 ENDPOINTS = (
-    Endpoint("/events", "POST", "events", None, hot=True),
-    Endpoint("/", "POST", "events", None, hot=True),
-    Endpoint("/healthz", "GET", "healthz", Door.healthz, hot=True),
-    Endpoint("/readyz", "GET", "readyz", Door.readyz, hot=True),
-    Endpoint("/metrics", "GET", "metrics", Door.metrics),
-    Endpoint("/receipts/<token>", "GET", "receipts", Door.receipt),
+    *(endpoint for format in FORMATS for endpoint in _endpoints_of(format)),
+    Endpoint("/healthz", "GET", "healthz", IngestApp.healthz, hot=True),
+    Endpoint("/readyz", "GET", "readyz", IngestApp.readyz, hot=True),
+    Endpoint("/metrics", "GET", "metrics", IngestApp.metrics),
+    Endpoint("/receipts/<token>", "GET", "receipts", IngestApp.receipt),
 )
-BY_ROUTE = {(endpoint.path, endpoint.method): endpoint for endpoint in ENDPOINTS if "<" not in endpoint.path}
-_BY_FOLDER = {
-    (endpoint.path.rpartition("/")[0], endpoint.method): endpoint for endpoint in ENDPOINTS if "<" in endpoint.path
-}
-
-_JSON = ((b"content-type", b"application/json"),)
-_PROBLEM = ((b"content-type", b"application/problem+json"),)
-_RETRY_STATUSES = frozenset((429, 503))
-_HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
-    401: ((b"www-authenticate", b"Bearer"),),
-    415: ((b"accept-encoding", ", ".join(ENCODINGS).encode()),),
-}
+_BY_ROUTE = {(endpoint.path, endpoint.method): endpoint for endpoint in ENDPOINTS if "<" not in endpoint.path}
+_BY_PATTERN = [(endpoint.path.split("/"), endpoint) for endpoint in ENDPOINTS if "<" in endpoint.path]
 
 
-def problem_reply(error: LogweirError) -> Reply:
-    """The answer to a problem, as RFC 9457 has it."""
-    headers = _PROBLEM + _HEADERS_BY_STATUS.get(error.problem.status, ())
-    if error.problem is METHOD_NOT_ALLOWED:
-        headers = (*headers, (b"allow", str(error.numbers["allowed"]).encode()))
-    if error.problem.status in _RETRY_STATUSES:
-        headers = (*headers, (b"retry-after", b"%d" % error.numbers.get("retry_after_s", RETRY_AFTER_S)))
-    body = json.dumps(error.as_dict(), separators=(",", ":"), ensure_ascii=False)
-    return Reply(error.problem.status, headers, body.encode(errors="replace"))
+def endpoint_of(path: str, method: str) -> Endpoint | None:
+    """The row for a request; one with its very path goes before one with a <name>."""
+    method = "GET" if method == "HEAD" else method
+    endpoint = _BY_ROUTE.get((path, method))
+    if endpoint is not None:
+        return endpoint
+    segments = path.split("/")
+    for pattern, endpoint in _BY_PATTERN:
+        if endpoint.method == method and len(pattern) == len(segments) and all(map(_is_like, pattern, segments)):
+            return endpoint
+    return None
 
 
-def _row_of(path: str, method: str) -> tuple[Endpoint | None, tuple[str, ...]]:
-    """The row for a request, and what stands where its path has a parameter."""
-    if (endpoint := BY_ROUTE.get((path, method))) is not None:
-        return endpoint, ()
-    folder, _, parameter = path.rpartition("/")
-    return _BY_FOLDER.get((folder, method)) if parameter else None, (parameter,)
+def _is_like(pattern: str, segment: str) -> bool:
+    return segment != "" if pattern.startswith("<") else segment == pattern
 
 
 def _no_endpoint(request: Request) -> LogweirError:
-    allowed = sorted({row.method for row in ENDPOINTS if _row_of(request.path, row.method)[0] is not None})
+    allowed = sorted({row.method for row in ENDPOINTS if endpoint_of(request.path, row.method) is not None})
     if not allowed:
         return LogweirError(NOT_FOUND, path=request.path[:200])
     if "GET" in allowed:
@@ -408,7 +547,7 @@ def _idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     if value is None:
         return None
     if not 0 < len(value) <= IDEMPOTENCY_KEY_SIZE_BYTES_MAX:
-        raise emitter.bad("Idempotency-Key", value, f"1 to {IDEMPOTENCY_KEY_SIZE_BYTES_MAX} bytes")
+        raise emitter_headers.bad("Idempotency-Key", value, f"1 to {IDEMPOTENCY_KEY_SIZE_BYTES_MAX} bytes")
     return value.decode("latin-1")
 
 

@@ -18,12 +18,12 @@ from logweir.process.lifetime import die_with_parent, listener
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
 from logweir.receipt import secret_of
-from logweir_ingest.access.auth import KeyReader
+from logweir_ingest.access.auth import Authenticator
 from logweir_ingest.access.proxies import SourceAddress
-from logweir_ingest.app import Door
+from logweir_ingest.app import IngestApp
 from logweir_ingest.delivery.enqueue import open_enqueuer
+from logweir_ingest.records.batcher import Post, RecordBatcher
 from logweir_ingest.records.canary import Canary
-from logweir_ingest.records.merge import Merger, Post
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.serving.master import BACKLOG, Application
 from logweir_ingest.serving.process import Served, certificate_of
@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tls_key_help = "the certificate's key, when it is not in the same file"
     parser.add_argument("--tls-key", dest="set:ingest.tls_key_file", metavar="FILE", help=tls_key_help)
     parser.add_argument(
-        "--face",
-        choices=("fast", "flask"),
-        default="fast",
-        help="fast: the hot endpoints bypass Flask; flask: Flask serves all of them, under the same limits",
+        "--interface",
+        choices=("asgi", "wsgi"),
+        default="asgi",
+        help="asgi: the hot endpoints bypass Flask; wsgi: Flask serves all of them, under the same limits",
     )
     parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started this one ends"
@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         generation = generation.next()
         return _checked(_reloadable(settings_of(arguments), before=settings), generation)
 
-    door = partial(open_door, receipt_secret=secret)
-    Application(served, opened, door, renew=renew, face=arguments.face).run()
+    open_here = partial(open_app, receipt_secret=secret)
+    Application(served, opened, open_here, renew=renew, interface=arguments.interface).run()
     return 0
 
 
@@ -130,8 +130,8 @@ def _prepare_metrics(data_dir: Path, port: int) -> None:
     registry.share(folder)
 
 
-def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) -> Door:
-    """A door that works: keys read, queue connecting in the background, deadlines and markers looked after."""
+def open_app(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) -> IngestApp:
+    """An app that works: keys read, queue connecting in the background, deadlines and markers looked after."""
     settings = served.settings
     tally = Tally()
     ingest_epoch = os.urandom(16)
@@ -143,7 +143,7 @@ def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) 
         tally.flush()
         canary.tick()
 
-    merger = Merger(
+    batcher = RecordBatcher(
         enqueuer,
         ingest_epoch=ingest_epoch,
         clock=now_us,
@@ -155,8 +155,10 @@ def open_door(served: Served, post: Post, soon: Post, *, receipt_secret: bytes) 
         ticked=ticked,
         keys_with_numbers=settings.accounting.event_fields_by_key,
     )
-    keys = KeyReader.of(settings)
-    door = Door(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=receipt_secret, tally=tally)
-    merger.start()
+    keys = Authenticator.of(settings)
+    app = IngestApp(
+        settings, keys=keys, batcher=batcher, clock=now_us, receipt_secret=receipt_secret, tally=tally, post=post
+    )
+    batcher.start()
     keys.start()
-    return door
+    return app

@@ -28,10 +28,11 @@ class Tally:
         with self._lock:
             self._answers[answer] = self._answers.get(answer, 0) + 1
 
-    def accepted(self, *, events: int, took_s: float) -> None:
-        """One request was answered 202 for so many events, so long after its last byte."""
-        self.answered("events", 202)
+    def accepted(self, status: int, *, events: int, took_s: float) -> None:
+        """One request was answered with a 2xx for so many events, so long after its last byte."""
+        answer = ("events", status)
         with self._lock:
+            self._answers[answer] = self._answers.get(answer, 0) + 1
             self._by_request.add(took_s)
             self._by_event.add(took_s, events)
 

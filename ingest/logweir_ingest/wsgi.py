@@ -1,119 +1,86 @@
-"""The WSGI face: a Flask app with every endpoint of the table. Like the fast lane, it decides nothing itself."""
+"""The WSGI interface: a Flask app with every endpoint of the table. Like the ASGI interface, it decides nothing."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import threading
 from collections.abc import Callable
+from concurrent import futures
 
 import flask
-from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException, InternalServerError
 
-from logweir.errors import BODY_TOO_LARGE, HTTP_BAD, QUEUE_UNAVAILABLE, LogweirError
-from logweir.record import Batch
-from logweir_ingest.app import ENDPOINTS, Door, Endpoint, Intake, Reply, Request
-from logweir_ingest.records.merge import Result
-from logweir_ingest.request.limits import LONG_AT_ONCE
+from logweir_ingest.app import ENDPOINTS, EventsRequest, IngestApp, endpoint_of
+from logweir_ingest.formats.port import Format
+from logweir_ingest.request.message import Reply, Request
 
-# The merger answers by its own deadline; this one is only for the case that it does not.
-_GRACE_S = 10.0
 _PIECE_SIZE_BYTES = 64 * 1024
 
 
-def make_app(door: Callable[[], Door], *, answer_timeout_s: float) -> flask.Flask:
-    """The Flask app. ``door`` is asked at each request, because the process makes its door after this app."""
-    app = flask.Flask("logweir_ingest")
-    app.url_map.merge_slashes = False
+def make_wsgi(app: Callable[[], IngestApp]) -> flask.Flask:
+    """The Flask app. ``app`` is asked at each request, because the process opens its IngestApp after this one."""
+
+    def view(**_: str) -> flask.Response:
+        request = _request()
+        # Werkzeug finds //events where /events is: to us, and to a proxy in front, they are two paths.
+        endpoint = endpoint_of(request.path, request.method)
+        if endpoint is not None and endpoint.format is not None and endpoint.answer is None:
+            return _response(_events(app(), request, endpoint.format))
+        return _response(app().answer(request))
+
+    def no_endpoint(_: HTTPException) -> flask.Response:
+        return _response(app().answer(_request()))
+
+    def fault(error: InternalServerError) -> flask.Response:
+        return _response(app().refused("other", _request(), app().fault(error.original_exception or error)))
+
+    flask_app = flask.Flask("logweir_ingest")
+    flask_app.url_map.merge_slashes = False
+    flask_app.register_error_handler(HTTPException, no_endpoint)
+    flask_app.register_error_handler(InternalServerError, fault)
     for endpoint in ENDPOINTS:
-        view = _events_view(door, answer_timeout_s) if endpoint.answer is None else _answer_view(door)
-        app.add_url_rule(
+        flask_app.add_url_rule(
             endpoint.path,
             f"{endpoint.method} {endpoint.path}",
-            _answering(door, endpoint, view),
+            view,
             methods=[endpoint.method],
             provide_automatic_options=False,
             strict_slashes=True,
         )
-
-    @app.errorhandler(HTTPException)
-    def no_endpoint(_: HTTPException) -> flask.Response:
-        return _response(door().answer(_request()))
-
-    return app
+    return flask_app
 
 
-def _answering(
-    door: Callable[[], Door], endpoint: Endpoint, view: Callable[[], Reply]
-) -> Callable[..., flask.Response]:
-    def answer(**_: str) -> flask.Response:
-        try:
-            # Werkzeug finds //events where /events is: to us, and to a proxy in front, they are two paths.
-            return _response(view() if _path() == endpoint.path else door().answer(_request()))
-        except LogweirError as error:
-            return _response(door().refused(endpoint.name, error))
-        except Exception:  # noqa: BLE001  A bug of ours must not end the process, nor show itself to the sender.
-            return _response(door().failed(endpoint.name))
-
-    return answer
-
-
-def _answer_view(door: Callable[[], Door]) -> Callable[[], Reply]:
-    return lambda: door().answer(_request())
-
-
-def _events_view(door: Callable[[], Door], answer_timeout_s: float) -> Callable[[], Reply]:
-    long = threading.BoundedSemaphore(LONG_AT_ONCE)
-
-    def batch_of(intake: Intake) -> Batch:
-        with door().bodies.hold(intake.announced_bytes) as grow:
-            body = _body(door().body_size_bytes_max, grow)
-            if (batch := door().brief_batch_of(intake, body)) is not None:
-                return batch
-            with long:
-                return door().batch_of(intake, body)
-
-    def events() -> Reply:
-        intake = door().let_in(_request())
-        future: concurrent.futures.Future[Result] = concurrent.futures.Future()
-        door().enqueue(intake, batch_of(intake), future)
-        try:
-            result = future.result(answer_timeout_s + _GRACE_S)
-        except TimeoutError:
-            result = LogweirError(QUEUE_UNAVAILABLE, reason="the door lost track of it")
-        return door().accepted(intake, result)
-
-    return events
-
-
-def _body(size_bytes_max: int, grow: Callable[[int], None]) -> bytes:
-    """The whole body.
-
-    Raises LogweirError: BODY_TOO_LARGE, HTTP_BAD when it ends too early, and what ``grow`` raises.
-    """
-    pieces: list[bytes] = []
-    size_bytes = 0
+def _events(app: IngestApp, request: Request, format: Format) -> Reply:
+    answered: futures.Future[Reply] = futures.Future()
+    events = app.take(request, format, answered.set_result)
     try:
-        # A read waits for all that it asks for: one byte too many, and no more.
-        while piece := flask.request.stream.read(min(_PIECE_SIZE_BYTES, size_bytes_max + 1 - size_bytes)):
-            pieces.append(piece)
-            size_bytes += len(piece)
-            if size_bytes > size_bytes_max:
-                raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
-            grow(size_bytes)
-    except (ClientDisconnected, OSError) as error:
-        raise LogweirError(HTTP_BAD, reason="its body ends too early") from error
-    return b"".join(pieces)
+        _receive_body(events)
+        # The batcher has a deadline for it.
+        return answered.result()
+    finally:
+        events.abandon()
+
+
+def _receive_body(events: EventsRequest) -> None:
+    try:
+        while events.wants_body:
+            # A read waits for all that it asks for: one byte too many, and no more.
+            piece = flask.request.stream.read(min(_PIECE_SIZE_BYTES, events.size_bytes_left))
+            events.receive(piece, is_last=not piece)
+    except (ClientDisconnected, OSError):
+        events.cut_short()
 
 
 def _request() -> Request:
     sent = flask.request
     headers = {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in sent.headers.items()}
-    return Request(sent.method, _path(), headers, sent.remote_addr or "")
-
-
-def _path() -> str:
-    path: str = flask.request.environ["PATH_INFO"]
-    return path.encode("latin-1").decode(errors="replace")
+    path: str = sent.environ["PATH_INFO"]
+    query: str = sent.environ["QUERY_STRING"]
+    return Request(
+        sent.method,
+        path.encode("latin-1").decode(errors="replace"),
+        headers,
+        sent.remote_addr or "",
+        query.encode("latin-1"),
+    )
 
 
 def _response(reply: Reply) -> flask.Response:

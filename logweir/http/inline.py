@@ -1,8 +1,8 @@
 """A request that came in one piece, answered without a task of its own: for applications that need not wait for more.
 
-An ASGI task costs a request more than all that a door does about a small event. An application that has ``at_once`` and
-``at_once_urls`` is handed POST requests for those, when they have come whole, and takes them (True) or leaves them to
-ASGI (False).
+An ASGI task costs a request more than all that a door does about a small event. An application that has
+``handle_inline`` and ``inline_urls`` is handed POST requests for those, when they have come whole, and takes them
+(True), or leaves them to ASGI (False).
 """
 
 from __future__ import annotations
@@ -60,5 +60,5 @@ class InlineRequest:
 
 def inline_urls_of(application: Any) -> Collection[bytes]:
     """What the application takes inline; mostly nothing."""
-    urls: Collection[bytes] = getattr(application, "at_once_urls", ())
+    urls: Collection[bytes] = getattr(application, "inline_urls", ())
     return urls

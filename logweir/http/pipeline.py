@@ -37,7 +37,7 @@ class Pipeline:
         self._tasks.add(request)
         is_taken = False
         try:
-            is_taken = bool(self._application.at_once(request))
+            is_taken = bool(self._application.handle_inline(request))
         finally:
             if not is_taken:
                 self._tasks.discard(request)

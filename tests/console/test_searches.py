@@ -17,7 +17,7 @@ import pytest
 from logweir.config import StoreSettings
 from logweir.store import open_store
 from tests.contract.stores import document
-from tests.flow.product import environment
+from tests.tools.product import environment
 
 # Minutes of work over the events below.
 SLOW = quote(" OR ".join(f"type:*a*b*a*b*{number}?c" for number in range(400)))

@@ -1,4 +1,4 @@
-"""The door's contract, over both of its faces as real processes: the same bytes in, the same answer out."""
+"""The door's contract, over both of its interfaces as real processes: the same bytes in, the same answer out."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ LIMITS = {
 }
 
 
-@pytest.fixture(scope="module", params=["fast", "flask"])
+@pytest.fixture(scope="module", params=["asgi", "wsgi"])
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with running(Door(tmp_path_factory.mktemp("door"), face=request.param, environment=LIMITS)) as door:
+    with running(Door(tmp_path_factory.mktemp("door"), interface=request.param, environment=LIMITS)) as door:
         until_ready(door)
         yield door
 
@@ -392,7 +392,7 @@ RAW_REQUESTS = [
 
 @pytest.mark.parametrize(("sent", "status"), RAW_REQUESTS, ids=range(len(RAW_REQUESTS)))
 def test_odd_requests_are_answered_the_same(door: Door, sent: bytes, status: int) -> None:
-    """Whatever a client writes, both faces answer it alike, and never with a fault of ours."""
+    """Whatever a client writes, both interfaces answer it alike, and never with a fault of ours."""
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
         connection.sendall(sent.replace(b"KEY", door.key.encode()))
         answer = connection.recv(4000)
@@ -631,21 +631,21 @@ def test_no_trace_reaches_a_log_for_a_senders_fault(door: Door) -> None:
     assert "reference" not in door.log
 
 
-# --- both faces at once -------------------------------------------------------------------------------------------
+# --- both interfaces at once --------------------------------------------------------------------------------------
 GOLDEN_ENVIRONMENT = {
     f"LOGWEIR_INGEST_{name.upper()}": str(getattr(GOLDEN_LIMITS, name)) for name in GOLDEN_LIMITS.__slots__
 } | {"LOGWEIR_INGEST_EVENT_SIZE_BYTES_MAX": "1000", "LOGWEIR_QUEUE_RECORD_SIZE_BYTES_MAX": "20000"}
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, Door]]:
+def interfaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Door, Door]]:
     with (
-        running(Door(tmp_path_factory.mktemp("fast"), face="fast", environment=GOLDEN_ENVIRONMENT)) as fast,
-        running(Door(tmp_path_factory.mktemp("flask"), face="flask", environment=GOLDEN_ENVIRONMENT)) as flask,
+        running(Door(tmp_path_factory.mktemp("asgi"), interface="asgi", environment=GOLDEN_ENVIRONMENT)) as asgi,
+        running(Door(tmp_path_factory.mktemp("wsgi"), interface="wsgi", environment=GOLDEN_ENVIRONMENT)) as wsgi,
     ):
-        until_ready(fast)
-        until_ready(flask)
-        yield fast, flask
+        until_ready(asgi)
+        until_ready(wsgi)
+        yield asgi, wsgi
 
 
 def judged(answer: Answer) -> tuple[int, Any, dict[str, str]]:
@@ -660,15 +660,16 @@ def judged(answer: Answer) -> tuple[int, Any, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.body")))
-def test_both_faces_keep_each_rule(faces: tuple[Door, Door], name: str) -> None:
+def test_both_interfaces_keep_each_rule(interfaces: tuple[Door, Door], name: str) -> None:
     """Each golden body over HTTP, plain and chunked: as many events, or the same refusal in the same words."""
     expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))[name]
     body = (GOLDEN / f"{name}.body").read_bytes()
     pieces = [body[start : start + 7] for start in range(0, len(body), 7)]
-    status, found, headers = judged(faces[0].post(body))
+    asgi, wsgi = interfaces
+    status, found, headers = judged(asgi.post(body))
 
-    assert judged(faces[1].post(body)) == (status, found, headers)
-    assert judged(faces[0].post(iter(pieces)))[:2] == judged(faces[1].post(iter(pieces)))[:2] == (status, found)
+    assert judged(wsgi.post(body)) == (status, found, headers)
+    assert judged(asgi.post(iter(pieces)))[:2] == judged(wsgi.post(iter(pieces)))[:2] == (status, found)
     if "events" in expected:
         assert (status, found["accepted"]) == (202, len(expected["events"]))
     else:
@@ -694,8 +695,8 @@ _damages = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=3), st.integer
     path=st.sampled_from(["/", "/events"]),
 )
 @example(b"{}", [], "gzip", None, "gzip", False, True, "/")
-def test_both_faces_judge_damaged_requests_alike(
-    faces: tuple[Door, Door],
+def test_both_interfaces_judge_damaged_requests_alike(
+    interfaces: tuple[Door, Door],
     body: bytes,
     damages: list[tuple[float, bytes, int]],
     encoding: str,
@@ -714,7 +715,9 @@ def test_both_faces_judge_damaged_requests_alike(
     headers = {"Content-Encoding": encoding} if encoding else {}
     if content_type is not None:
         headers["Content-Type"] = content_type
-    answers = [judged(face.post(iter([body[:5], body[5:]]) if is_chunked else body, headers, path)) for face in faces]
+    answers = [
+        judged(door.post(iter([body[:5], body[5:]]) if is_chunked else body, headers, path)) for door in interfaces
+    ]
 
     assert answers[0] == answers[1]
     assert 200 <= answers[0][0] < 500

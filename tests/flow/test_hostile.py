@@ -17,13 +17,17 @@ HEALTH_S_MAX = 5.0
 
 @pytest.mark.sized
 @pytest.mark.timeout(size(240, 1500))
-@pytest.mark.parametrize(("face", "cases"), [("fast", size(240, 5000)), ("flask", size(240, 5000))])
-def test_whatever_is_sent_the_door_stays_what_it_is_and_keeps_its_word(tmp_path: Path, face: str, cases: int) -> None:
+@pytest.mark.parametrize(("interface", "cases"), [("asgi", size(240, 5000)), ("wsgi", size(240, 5000))])
+def test_whatever_is_sent_the_door_stays_what_it_is_and_keeps_its_word(
+    tmp_path: Path, interface: str, cases: int
+) -> None:
     """No 5xx, no trace, no hang, no process lost, memory in bounds, health without delay, the books in order.
 
     The same cases each time; `make proof` sends others, `python -m bench.hostile` for as long as you like.
     """
-    report = besiege(tmp_path, seed=SEED, seconds=SECONDS_MAX, cases_max=cases, face=face, health_s_max=HEALTH_S_MAX)
+    report = besiege(
+        tmp_path, seed=SEED, seconds=SECONDS_MAX, cases_max=cases, interface=interface, health_s_max=HEALTH_S_MAX
+    )
     outcomes = report.outcomes()
     print(outcomes, f"{report.rss_mib:.0f} MiB, the slowest {report.slowest_s:.1f} s, health {report.health_s:.2f} s")
 

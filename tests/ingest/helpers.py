@@ -32,8 +32,8 @@ from tests.waiting import until
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = os.pathsep.join(str(ROOT / folder) for folder in (".", "ingest", "workers", "console"))
 
-# What both faces answer alike, tests/contract/test_door.py compares in every `make test`; the rest of it is slow.
-FACES = ("fast", pytest.param("flask", marks=pytest.mark.proof))
+# What both interfaces answer alike, tests/contract/test_door.py compares in every `make test`; the rest of it is slow.
+INTERFACES = ("asgi", pytest.param("wsgi", marks=pytest.mark.proof))
 # A disk that stalls on a busy machine must not be a 503 where a test is about something else.
 PATIENT = {"LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "5"}
 
@@ -54,11 +54,12 @@ class Door:
     """``logweir ingest`` on a port that is its own, over its own data folder, with a key named ``default``."""
 
     data_dir: Path
-    face: str = "fast"
+    interface: str = "asgi"
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     key: str = ""
+    program: str = "logweir.cli"
 
     def start(self, *flags: str, wait: bool = True, **options: Any) -> Door:
         """``options`` are those of Popen."""
@@ -69,14 +70,14 @@ class Door:
             [
                 sys.executable,
                 "-m",
-                "logweir.cli",
+                self.program,
                 "ingest",
                 "--data-dir",
                 str(self.data_dir),
                 "--port",
                 str(self.port),
-                "--face",
-                self.face,
+                "--interface",
+                self.interface,
                 "--die-with-parent",
                 *flags,
             ],

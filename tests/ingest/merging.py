@@ -1,4 +1,4 @@
-"""A merger over an embedded queue and a spool that can be slow, stuck, failing or gone; and what its records say."""
+"""A batcher over an embedded queue and a spool that can be slow, stuck, failing or gone; and what its records say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from logweir.queue.sqlite.topic import SqliteProducer, SqliteQueue
 from logweir.record import Batch, Kind, Marker, Record
 from logweir_ingest.delivery.enqueue import Enqueuer
 from logweir_ingest.delivery.link import QueueLink
-from logweir_ingest.records.merge import Merger, Result
+from logweir_ingest.records.batcher import BatchResult, RecordBatcher
 from logweir_ingest.spool.budget import SpoolBudget
 from logweir_ingest.spool.generation import Generation
 from logweir_ingest.spool.known_partitions import KnownPartitions
@@ -84,7 +84,7 @@ class FaultyQueue(SqliteQueue):
 
 
 class Bench:
-    """A merger over an embedded queue, with a clock that stands."""
+    """A batcher over an embedded queue, with a clock that stands."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Bench:
             known_partitions=KnownPartitions(self.spool, settings.url),
             queue_timeout_s=queue_timeout_s,
         )
-        self.merger = Merger(
+        self.merger = RecordBatcher(
             self.enqueuer,
             ingest_epoch=ingest_epoch,
             clock=self.clock,
@@ -163,12 +163,12 @@ class Bench:
             list(events),
         )
 
-    def submit(self, batch: Batch) -> Future[Result]:
-        future: Future[Result] = Future()
+    def submit(self, batch: Batch) -> Future[BatchResult]:
+        future: Future[BatchResult] = Future()
         self.merger.submit(batch, future)
         return future
 
-    def send(self, *events: bytes, **named: str | int) -> Result:
+    def send(self, *events: bytes, **named: str | int) -> BatchResult:
         return self.submit(self.batch(*events, **named)).result(15)  # type: ignore[arg-type]
 
     def records(self) -> list[tuple[int, Record]]:

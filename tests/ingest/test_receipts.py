@@ -32,7 +32,7 @@ from logweir.store.port import LedgerDocument, Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from logweir_workers.accounting.partition import PartitionLedger
 from tests.contract.stores import NOON_US, STORES, document, settings_of
-from tests.ingest.helpers import FACES, SOURCES, Answer, Door, running
+from tests.ingest.helpers import INTERFACES, SOURCES, Answer, Door, running
 from tests.tools.product import LOGWEIR
 from tests.waiting import until
 
@@ -314,9 +314,9 @@ def working(door: Door) -> Iterator[subprocess.Popen[bytes]]:
         worker.wait(10)
 
 
-@pytest.fixture(scope="module", params=FACES)
+@pytest.fixture(scope="module", params=INTERFACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with running(Door(tmp_path_factory.mktemp("receipts"), face=request.param, environment=FAST)) as door:
+    with running(Door(tmp_path_factory.mktemp("receipts"), interface=request.param, environment=FAST)) as door:
         until(lambda: door.request("GET", "/readyz").status == 200)
         yield door
 
@@ -355,7 +355,7 @@ def problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
 
 
 def test_without_a_worker_all_is_in_flight_and_with_one_all_is_indexed(door: Door) -> None:
-    """The way of a good batch, asked for without a key, on both faces."""
+    """The way of a good batch, asked for without a key, on both interfaces."""
     token = posted(door, 3)
     waiting = asked(door, token)
     with working(door):

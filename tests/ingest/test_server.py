@@ -17,7 +17,7 @@ import pytest
 
 from logweir.cli import main
 from logweir.record import Kind, Marker
-from tests.ingest.helpers import FACES, Door, events_of, of_kind, running
+from tests.ingest.helpers import INTERFACES, Door, events_of, of_kind, running
 from tests.waiting import until
 
 TIMES = {"LOGWEIR_INGEST_HEADER_TIMEOUT_S": "1", "LOGWEIR_INGEST_BODY_TIMEOUT_S": "1.5"}
@@ -278,11 +278,13 @@ def test_events_larger_than_a_record_are_refused_as_a_setting(
     assert "ingest.event_size_bytes_max" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_graceful_end_finishes_requests_and_writes_markers(tmp_path: Path, face: str, sent: signal.Signals) -> None:
+def test_a_graceful_end_finishes_requests_and_writes_markers(
+    tmp_path: Path, interface: str, sent: signal.Signals
+) -> None:
     """What is under way is answered, and every window is closed with what was accepted in it."""
-    with running(Door(tmp_path, face=face)) as door:
+    with running(Door(tmp_path, interface=interface)) as door:
         until(lambda: door.request("GET", "/readyz").status == 200)
         accepted = [0]
         loading = threading.Thread(target=load, args=(door, accepted, 400))
@@ -354,12 +356,12 @@ def answers(door: Door) -> bool:
         return False
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_after_kill_9_every_confirmed_event_is_in_the_queue_once(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_after_kill_9_every_confirmed_event_is_in_the_queue_once(tmp_path: Path, interface: str) -> None:
     """Killed under load again and again: a 202 is a promise, and nothing that was sent once is there twice."""
     confirmed: set[str] = set()
     lock = threading.Lock()
-    door = Door(tmp_path, face=face)
+    door = Door(tmp_path, interface=interface)
 
     def emit(name: str) -> None:
         found = load(door, [0], 10_000, name)

@@ -30,9 +30,9 @@ from tests.ingest.helpers import ROOT, Door, events_of, running
 from tests.tools import hostile
 from tests.tools.hostile import Case, Verdict
 
-RSS_MIB_MAX = {"fast": 128, "flask": 192}
-"""Of the process that serves, by its face: what it needs idle (50), and as many of the largest bodies, decompressed and
-split, as it works on at once."""
+RSS_MIB_MAX = {"asgi": 128, "wsgi": 192}
+"""Of the process that serves, by its interface: what it needs idle (50), and as many of the largest bodies,
+decompressed and split, as it works on at once."""
 DEADLINE_S = 20.0
 """For one case. The door's own limits end the slowest after 5 s; the rest is for a machine that has much else to do."""
 HEALTH_S_MAX = 1.0
@@ -82,11 +82,11 @@ def besiege(
     seed: int,
     seconds: float,
     cases_max: int = sys.maxsize,
-    face: str = "fast",
+    interface: str = "asgi",
     health_s_max: float = HEALTH_S_MAX,
 ) -> Report:
     """Start a door in the folder, besiege it for so long or with so many cases, stop it, and compare the accounts."""
-    with running(Door(folder, face=face, environment=hostile.ENVIRONMENT)) as door:
+    with running(Door(folder, interface=interface, environment=hostile.ENVIRONMENT)) as door:
         while door.request("GET", "/readyz").status != 200:
             time.sleep(0.05)
         worker = door.worker()
@@ -103,7 +103,7 @@ def besiege(
             siege.fault("a good event is not accepted any more")
         siege.must[b'{"id":"the last"}'] += 1
         report.rss_mib = _rss_peak_mib(door.worker())
-        if report.rss_mib > RSS_MIB_MAX[face]:
+        if report.rss_mib > RSS_MIB_MAX[interface]:
             siege.fault(f"the process needed {report.rss_mib:.0f} MiB")
         if door.stop() != 0:
             siege.fault("it did not end as it should")

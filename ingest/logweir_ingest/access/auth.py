@@ -27,7 +27,7 @@ EXPIRED, WRONG_NETWORK = "key_expired", "key_wrong_network"
 """As what KEY_REFUSED counts in the metrics."""
 
 _CHECK_EVERY_S = 0.5
-_SETTLING_S_MAX = 1.0
+_RESTLESS_S_MAX = 1.0
 _NOTE_EVERY_S = 5.0
 _SAY_EVERY_S = 60.0
 _BEARER = b"bearer "
@@ -45,8 +45,8 @@ class KeyRefused(LogweirError):
         return self._reason
 
 
-class KeyReader:
-    """Finds the key among a request's headers, and what it stands for."""
+class Authenticator:
+    """Finds out whose a request is, by its key."""
 
     def __init__(self, keys: Keys, headers: tuple[str, ...], *, failed: FailedAttempts) -> None:
         self._keys = keys
@@ -55,7 +55,7 @@ class KeyReader:
         self._said = _Said()
 
     @classmethod
-    def of(cls, settings: Settings) -> KeyReader:
+    def of(cls, settings: Settings) -> Authenticator:
         """Over the settings' keys file, with the limits of one of their processes."""
         ingest = settings.ingest
         failed = FailedAttempts(
@@ -72,21 +72,21 @@ class KeyReader:
     def stop(self) -> None:
         self._keys.stop()
 
-    def authenticated(self, headers: Mapping[bytes, bytes], source_address: str) -> Known:
-        """The key of a request that comes from there.
+    def authenticate(self, key: bytes | None, headers: Mapping[bytes, bytes], source_address: str) -> Known:
+        """The key of a request that comes from there; None: it is in ingest.key_headers, or in Authorization: Bearer.
 
         Raises LogweirError: KEY_MISSING, KEY_UNKNOWN, KEY_REFUSED, or FAILED_ATTEMPTS_EXCEEDED in place of these;
         QUOTA_EXCEEDED; KEYS_UNREADABLE while nobody can be told from a stranger.
         """
-        key = self._key_in(headers)
+        key = self._key_in(headers) if key is None else key
         known = self._keys.find(key) if key else None
         if known is None:
             if not self._keys.is_readable:
                 raise LogweirError(KEYS_UNREADABLE)
             raise self._failure(source_address, LogweirError(KEY_UNKNOWN if key else KEY_MISSING))
-        if known.guard is not None:
+        if known.policy is not None:
             try:
-                known.guard.check(source_address)
+                known.policy.check(source_address)
             except KeyRefused as error:
                 raise self._failure(source_address, error) from None
         known.is_used = True
@@ -113,20 +113,20 @@ class KeyReader:
 
 
 class Known:
-    """A key that is not revoked. ``guard`` is None for one that is good always, everywhere and for everything."""
+    """A key that is not revoked. ``policy`` is None for one that is good always, everywhere and for everything."""
 
-    __slots__ = ("digest", "guard", "id", "is_used", "name")
+    __slots__ = ("digest", "id", "is_used", "name", "policy")
 
-    def __init__(self, key: Key, guard: Guard | None) -> None:
+    def __init__(self, key: Key, policy: KeyPolicy | None) -> None:
         self.digest = key.digest
         self.id = key.id
         self.name = key.name
-        self.guard = guard
+        self.policy = policy
         self.is_used = False
         """Set by each use, taken back by the thread that notes it: a look at a clock would cost each request more."""
 
 
-class Guard:
+class KeyPolicy:
     """What a key with terms lets through, and says of it."""
 
     def __init__(self, key: Key, quota: Quota | None, said: _Said, clock: Clock) -> None:
@@ -154,7 +154,7 @@ class Guard:
             except LogweirError as error:
                 raise self._at_its_quota(error) from None
 
-    def admit(self, events: Sequence[bytes]) -> Charge | None:
+    def charge(self, events: Sequence[bytes]) -> Charge | None:
         """Let the events of a batch through, and take them from the quota.
 
         Raises LogweirError: CATEGORY_REFUSED, CATEGORY_MISSING, QUOTA_EXCEEDED.
@@ -270,7 +270,7 @@ class Keys:
         else:
             now_s = time.monotonic()
             self._changed_s = self._changed_s or now_s
-            is_restless = now_s - self._changed_s >= _SETTLING_S_MAX
+            is_restless = now_s - self._changed_s >= _RESTLESS_S_MAX
             if (is_restless or fingerprint == self._seen) and self._load(is_restless=is_restless):
                 self._loaded, self._changed_s = fingerprint, None
         self._seen = fingerprint
@@ -308,17 +308,17 @@ class Keys:
         self.is_readable = True
         said = _Said()
         quotas = self._quotas.set(_limits_by_name(keys))
-        known = {key.digest: Known(key, self._guard_of(key, quotas, said)) for key in keys if not key.revoked}
+        known = {key.digest: Known(key, self._policy_of(key, quotas, said)) for key in keys if not key.revoked}
         replaced, self._known = self._known, known
         self._gather(replaced.values())
         self._ids = frozenset(key.id for key in keys)
         return True
 
-    def _guard_of(self, key: Key, quotas: Mapping[str, Quota], said: _Said) -> Guard | None:
+    def _policy_of(self, key: Key, quotas: Mapping[str, Quota], said: _Said) -> KeyPolicy | None:
         quota = quotas.get(key.name)
         if key.expires is None and key.terms == NO_TERMS and quota is None:
             return None
-        return Guard(key, quota, said, self._clock)
+        return KeyPolicy(key, quota, said, self._clock)
 
     def _gather(self, known: Iterable[Known]) -> None:
         used = [one for one in known if one.is_used]

@@ -1,1 +1,8 @@
-"""Wire formats of the door, one file each: the bytes of a request body to the raw bytes of each event."""
+"""The wire formats that the door speaks, one file each; what a format is says ``port.py``, how to add one README.md."""
+
+from __future__ import annotations
+
+from logweir_ingest.formats.json import JsonFormat
+from logweir_ingest.formats.port import Format
+
+FORMATS: tuple[Format, ...] = (JsonFormat(),)

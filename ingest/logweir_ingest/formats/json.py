@@ -49,10 +49,40 @@ from logweir.errors import (
     UTF8_BAD,
     LogweirError,
 )
+from logweir_ingest.formats.port import Accepted, Format, Parsed, Route
 from logweir_ingest.request.limits import Limits
+from logweir_ingest.request.message import Reply, Request
 
-NAME = "json"
+_JSON = ((b"content-type", b"application/json"),)
 
+
+class JsonFormat(Format):
+    """The door's own format: its senders write Log-* headers, and read receipts."""
+
+    name = "json"
+    routes = (Route("/events"), Route("/"))
+
+    def split(self, request: Request, body: bytes, limits: Limits) -> Parsed:
+        """At least one event, its bytes unchanged.
+
+        Raises LogweirError: BODY_EMPTY, UTF8_BAD, JSON_BAD, EVENT_NOT_OBJECT, DEPTH_EXCEEDED, EVENT_TOO_LARGE,
+        EVENTS_TOO_MANY. Byte offsets count from the first byte of ``body``.
+        """
+        events = _split_fast(body, limits)
+        return Parsed(_split_exactly(body, limits) if events is None else events)
+
+    def split_fast(self, request: Request, body: bytes, limits: Limits) -> Parsed | None:
+        events = _split_fast(body, limits)
+        return None if events is None else Parsed(events)
+
+    def accepted(self, request: Request, accepted: Accepted) -> Reply:
+        """202 with how many events were accepted, where they are durable, and a receipt to ask after them."""
+        durable = accepted.durable.encode()
+        body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (accepted.count, durable, accepted.receipt)
+        return Reply(202, _JSON, body)
+
+
+# --- the fast way -------------------------------------------------------------------------------------------------
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\n\r"
 _OPEN_OBJECT, _OPEN_ARRAY = b"{["
@@ -65,18 +95,8 @@ _ANY_SHAPE_SIZE_BYTES_MAX = MEBIBYTE
 _COMMAS_PER_EVENT_MAX = 64
 
 
-def split(body: bytes, limits: Limits) -> list[bytes]:
-    """The raw bytes of each event of the body, in order; at least one.
-
-    Raises LogweirError: BODY_EMPTY, UTF8_BAD, JSON_BAD, EVENT_NOT_OBJECT, DEPTH_EXCEEDED, EVENT_TOO_LARGE,
-    EVENTS_TOO_MANY. Byte offsets count from the first byte of ``body``.
-    """
-    events = split_fast(body, limits)
-    return _split_exactly(body, limits) if events is None else events
-
-
-def split_fast(body: bytes, limits: Limits) -> list[bytes] | None:
-    """The same, or None when it takes the exact way, to be split or to be refused in words: a hundred times as long."""
+def _split_fast(body: bytes, limits: Limits) -> list[bytes] | None:
+    """The events, or None when it takes the exact way, to split or to refuse in words: a hundred times as long."""
     if not body.isascii() and not _is_utf8(body):
         return None
     if body.startswith(_BYTE_ORDER_MARK):

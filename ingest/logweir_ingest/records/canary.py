@@ -49,7 +49,7 @@ class Canary:
         # What waits for the queue on this machine's disk is for events.
         if not self._enqueuer.is_spooling(partition):
             try:
-                self._enqueuer.send(partition, self._payload(), self._settled)
+                self._enqueuer.send(partition, self._payload(), self._on_confirmed)
             except LogweirError:
                 return
 
@@ -67,6 +67,6 @@ class Canary:
             body=[batch],
         )
 
-    def _settled(self, result: DeliveryReport) -> None:
+    def _on_confirmed(self, result: DeliveryReport) -> None:
         if result == QUEUE:
             self._in_queue.inc()

@@ -1,8 +1,8 @@
 """The numbers that this process gives out on each partition, and what became of them, window by window.
 
 A window ends when its minute is over (or when it has seen so many emitters that its marker would outgrow a record:
-then the next window begins early, ahead of the clock). Its marker is due when all its numbers are settled.
-Not for several threads at once: the merger's lock is around it.
+then the next window begins early, ahead of the clock). Its marker is due when none of its records is in flight.
+Not for several threads at once: the batcher's lock is around it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Emitter = tuple[str, str | None]
 
 @dataclass(slots=True)
 class _Window:
-    """``counts``: per emitter, the events accepted and the unconfirmed ones. ``unsettled``: records under way."""
-
     first: int
     count: int = 0
-    unsettled: int = 0
+    in_flight: int = 0
+    """Records."""
     counts: dict[Emitter, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    """Per emitter, the events accepted and the unconfirmed ones."""
     voids: list[tuple[int, int]] = field(default_factory=list)
     marker_under_way: bool = False
 
@@ -72,13 +72,13 @@ class Windows:
         state = self._partitions[partition]
         opened = state.open.setdefault(window, _Window(first=state.next_number))
         opened.count += count
-        opened.unsettled += 1
+        opened.in_flight += 1
         state.next_number += count
 
-    def settle(self, partition: int, window: int, counts: Mapping[Emitter, Sequence[int]]) -> None:
+    def confirm(self, partition: int, window: int, counts: Mapping[Emitter, Sequence[int]]) -> None:
         """The queue has confirmed a record: add its events, accepted and unconfirmed, by emitter."""
         opened = self._partitions[partition].open[window]
-        opened.unsettled -= 1
+        opened.in_flight -= 1
         for emitter, (accepted, unconfirmed) in counts.items():
             totals = opened.counts[emitter]
             totals[0] += accepted
@@ -87,7 +87,7 @@ class Windows:
     def void(self, partition: int, window: int, first: int, count: int) -> None:
         """The queue has failed a record: its numbers are refused to their senders."""
         opened = self._partitions[partition].open[window]
-        opened.unsettled -= 1
+        opened.in_flight -= 1
         if not count:
             return
         if opened.voids and opened.voids[-1][1] == first - 1:
@@ -96,11 +96,11 @@ class Windows:
             opened.voids.append((first, first + count - 1))
 
     def due(self, now_us: int, *, stopping: bool = False) -> list[DueMarker]:
-        """The markers of windows that have ended and are settled; each is given until ``marked`` or ``unmarked``."""
+        """The markers of windows that ended and have nothing in flight, each once until ``marked`` or ``unmarked``."""
         markers = []
         for partition, state in enumerate(self._partitions):
             for window, opened in state.open.items():
-                if opened.unsettled or opened.marker_under_way:
+                if opened.in_flight or opened.marker_under_way:
                     continue
                 if not stopping and window >= max(state.current, window_of(now_us)):
                     continue

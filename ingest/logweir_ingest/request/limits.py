@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from logweir.config import Settings
@@ -46,17 +44,17 @@ class Limits:
         if content_length > self.body_size_bytes_max:
             raise LogweirError(BODY_TOO_LARGE, size_bytes_max=self.body_size_bytes_max)
 
-    def brief(self) -> Limits:
+    def small(self) -> Limits:
         """What of it is read while other requests wait: 1 ms for 500 events of 420 bytes, some 20 ms at the worst."""
         return replace(
             self,
-            decompressed_size_bytes_max=min(self.decompressed_size_bytes_max, _BRIEF_SIZE_BYTES_MAX),
-            events_per_request_max=min(self.events_per_request_max, _BRIEF_EVENTS_MAX),
+            decompressed_size_bytes_max=min(self.decompressed_size_bytes_max, _SMALL_DECOMPRESSED_SIZE_BYTES_MAX),
+            events_per_request_max=min(self.events_per_request_max, _SMALL_EVENTS_MAX),
         )
 
 
-_BRIEF_SIZE_BYTES_MAX = 256 * 1024
-_BRIEF_EVENTS_MAX = 1000
+_SMALL_DECOMPRESSED_SIZE_BYTES_MAX = 256 * 1024
+_SMALL_EVENTS_MAX = 1000
 SMALL_SIZE_BYTES_MAX = 4 * 1024
 """A plain body up to this size is read while others wait, whatever is in it: up to 7 ms for one that is refused."""
 LONG_AT_ONCE = 2
@@ -64,14 +62,14 @@ LONG_AT_ONCE = 2
 
 
 COUNTED_FROM_BYTES = 64 * 1024
-"""Smaller bodies do not count among those under way: a connection may buffer as much anyway."""
+"""Smaller bodies are not held in the budget: a connection may buffer as much anyway."""
 
 
-class Bodies:
-    """The bodies that this process is receiving and reading: how many bytes they may hold together.
+class BodyBudget:
+    """How many bytes the bodies that this process is receiving and reading may hold together.
 
-    Small ones do not count, so who floods the door with large bodies does not keep out who sends single events. Safe to
-    use from several threads.
+    Those up to COUNTED_FROM_BYTES are not held in it, so who floods the door with large bodies does not keep out who
+    sends single events. Safe to use from several threads.
     """
 
     def __init__(self, size_bytes_max: int) -> None:
@@ -79,31 +77,20 @@ class Bodies:
         self._held_bytes = 0
         self._lock = threading.Lock()
 
-    @contextmanager
-    def hold(self, announced_bytes: int) -> Iterator[Callable[[int], None]]:
-        """Hold a body of so many bytes; what it gives is called with the size of one that has become larger.
+    def hold(self, size_bytes: int, *, held_bytes: int = 0) -> int:
+        """Hold a body that is so large now, and held ``held_bytes`` before; returns what it holds, to be released.
 
-        Both raise LogweirError(BODIES_TOO_LARGE) when there is no room. One body is always let in.
+        Raises LogweirError(BODIES_TOO_LARGE) when there is no room. One body is always let in.
         """
-        held_bytes = 0
+        if size_bytes <= held_bytes:
+            return held_bytes
+        with self._lock:
+            others_bytes = self._held_bytes - held_bytes
+            if others_bytes and others_bytes + size_bytes > self._size_bytes_max:
+                raise LogweirError(BODIES_TOO_LARGE, held_bytes=self._held_bytes, size_bytes_max=self._size_bytes_max)
+            self._held_bytes = others_bytes + size_bytes
+        return size_bytes
 
-        def grow(size_bytes: int) -> None:
-            nonlocal held_bytes
-            if size_bytes <= max(held_bytes, COUNTED_FROM_BYTES):
-                return
-            with self._lock:
-                others_bytes = self._held_bytes - held_bytes
-                if others_bytes and others_bytes + size_bytes > self._size_bytes_max:
-                    raise LogweirError(
-                        BODIES_TOO_LARGE, held_bytes=self._held_bytes, size_bytes_max=self._size_bytes_max
-                    )
-                self._held_bytes = others_bytes + size_bytes
-            held_bytes = size_bytes
-
-        try:
-            grow(announced_bytes)
-            yield grow
-        finally:
-            if held_bytes:
-                with self._lock:
-                    self._held_bytes -= held_bytes
+    def release(self, held_bytes: int) -> None:
+        with self._lock:
+            self._held_bytes -= held_bytes

@@ -20,9 +20,9 @@ from logweir.http.server import HttpServer
 from logweir.http.worker import RETIRE, HttpLog, HttpWorker
 from logweir.metrics import registry
 from logweir.process.lifetime import Terminal, die_with_parent
-from logweir_ingest.app import Door
-from logweir_ingest.records.merge import Post
-from logweir_ingest.serving.process import Served, make_lane, make_server
+from logweir_ingest.app import IngestApp
+from logweir_ingest.records.batcher import Post
+from logweir_ingest.serving.process import Served, make_asgi, make_server
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +42,25 @@ _TURN_S = 0.1
 class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings, on a socket that is bound already.
 
-    ``open_door`` makes the door of a process; ``renew`` what the processes are to serve by after a reload, and raises
-    LogweirError.
+    ``open_app`` opens the IngestApp of a process; ``renew`` says what the processes are to serve by after a reload, and
+    raises LogweirError.
     """
 
     def __init__(
         self,
         served: Served,
         listener: socket.socket,
-        open_door: Callable[[Served, Post, Post], Door],
+        open_app: Callable[[Served, Post, Post], IngestApp],
         *,
         renew: Callable[[], Served],
-        face: str,
+        interface: str,
     ) -> None:
         self.served = served
         self.renew = renew
         self.terminal = Terminal()
         self.is_reloading = False
-        self._open_door = open_door
-        self._face = face
+        self._open_app = open_app
+        self._interface = interface
         self._port = listener.getsockname()[1]
         # gunicorn takes the socket over by its number.
         self._bind = f"fd://{listener.detach()}"
@@ -92,18 +92,18 @@ class Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The ASGI application of a process, made after the fork."""
-        return make_lane(self.served.settings, self._opened, face=self._face)
+        return make_asgi(self.served.settings, self._opened, interface=self._interface)
 
     def server(self, config: Any, *, now_serving: Callable[[], object]) -> HttpServer:
         """What runs that application."""
         wait_s_max = _QUEUE_WAIT_S if self.is_reloading else 0.0
         return make_server(self.served, config, wait_s_max=wait_s_max, now_serving=now_serving)
 
-    def _opened(self, post: Post, soon: Post) -> Door:
-        door = self._open_door(self.served, post, soon)
+    def _opened(self, post: Post, soon: Post) -> IngestApp:
+        app = self._open_app(self.served, post, soon)
         if self._is_first:
             log.info("Listening on %s", self._url(), extra={"url": self._url()})
-        return door
+        return app
 
     def _url(self) -> str:
         address = self.served.settings.ingest.address

@@ -14,11 +14,11 @@ from logweir.config import IngestSettings, Settings
 from logweir.http.server import HttpServer, Tls
 from logweir.http.worker import limit
 from logweir.metrics import registry
-from logweir_ingest.app import Door
-from logweir_ingest.asgi import FastLane
-from logweir_ingest.records.merge import Post
+from logweir_ingest.app import IngestApp
+from logweir_ingest.asgi import AsgiApp
+from logweir_ingest.records.batcher import Post
 from logweir_ingest.spool.generation import Generation
-from logweir_ingest.wsgi import make_app
+from logweir_ingest.wsgi import make_wsgi
 
 if TYPE_CHECKING:
     from logweir.http.tls import ServedCertificate
@@ -46,24 +46,23 @@ def certificate_of(settings: IngestSettings) -> ServedCertificate | None:
     return ServedCertificate(Pair.of(settings))
 
 
-def make_lane(settings: Settings, open_door: Callable[[Post, Post], Door], *, face: str) -> FastLane:
+def make_asgi(settings: Settings, open_app: Callable[[Post, Post], IngestApp], *, interface: str) -> AsgiApp:
     """The ASGI application. Call once in a process: it sets the process's limits."""
     registry.prepare(("logweir_ingest", "logweir_canary_sent"))
     ingest = settings.ingest
     rejected = registry.get("logweir_ingest_rejected_requests_total")
     limit(ingest, section="ingest", exempt=_SPARED, refused=lambda code: rejected.labels(code).inc())
-    answer_timeout_s = ingest.queue_timeout_s + ingest.spool_timeout_s
-    return FastLane(
-        open_door,
-        lambda door: make_app(door, answer_timeout_s=answer_timeout_s),
+    return AsgiApp(
+        open_app,
+        make_wsgi,
         stop_timeout_s=ingest.stop_timeout_s / 2,
-        flask_threads=0 if face == "fast" else ingest.requests_max,
+        wsgi_threads=ingest.requests_max if interface == "wsgi" else 0,
     )
 
 
 def make_server(served: Served, config: Config, *, wait_s_max: float, now_serving: Callable[[], object]) -> HttpServer:
-    """The server of the lane that ``config`` names; it waits so long for the queue before it takes a connection."""
-    lane: Any = config.app
+    """The server of the AsgiApp that ``config`` names; waits so long for the queue before it takes a connection."""
+    asgi: Any = config.app
     ingest = served.settings.ingest
     tls = None
     if served.certificate is not None:
@@ -79,10 +78,10 @@ def make_server(served: Served, config: Config, *, wait_s_max: float, now_servin
         config,
         stop_timeout_s=ingest.stop_timeout_s,
         tls=tls,
-        wait_for=lambda: lane.door.is_connected,
+        wait_for=lambda: asgi.app.is_connected,
         wait_s_max=wait_s_max,
         now_serving=now_serving,
-        told_to_stop=lambda: lane.door.refuse(),
+        told_to_stop=lambda: asgi.app.become_unready(),
     )
 
 

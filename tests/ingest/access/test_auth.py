@@ -23,11 +23,11 @@ from logweir.keys.terms import Terms
 from logweir.keys.usage import read_usage
 from logweir.process.files import locked
 from logweir.record import Batch, Kind
-from logweir_ingest.access.auth import KeyReader, Keys
+from logweir_ingest.access.auth import Authenticator, Keys
 from logweir_ingest.access.proxies import SourceAddress
 from logweir_workers.decode import event_of
 from logweir_workers.normalise.fields import Context, normalise
-from tests.ingest.helpers import FACES, Answer, Door, connected_to_each, is_ready, of_kind, running
+from tests.ingest.helpers import INTERFACES, Answer, Door, connected_to_each, is_ready, of_kind, running
 from tests.services.kafka import Kafka
 from tests.waiting import until
 
@@ -37,15 +37,15 @@ FROM_ANYWHERE = {
 }
 
 
-@pytest.fixture(scope="module", params=FACES)
+@pytest.fixture(scope="module", params=INTERFACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with running(Door(tmp_path_factory.mktemp("door"), face=request.param, environment=FROM_ANYWHERE)) as door:
+    with running(Door(tmp_path_factory.mktemp("door"), interface=request.param, environment=FROM_ANYWHERE)) as door:
         until(lambda: is_ready(door))
         yield door
 
 
-one_face = pytest.mark.parametrize("door", ["fast"], indirect=True)
-"""For what takes seconds and is the same code behind both faces."""
+one_interface = pytest.mark.parametrize("door", ["asgi"], indirect=True)
+"""For what takes seconds and is the same code behind both interfaces."""
 
 
 def answered(door: Door, key: str, connections: list[http.client.HTTPConnection]) -> set[int]:
@@ -104,7 +104,7 @@ def test_a_key_is_let_in_from_its_networks_only(door: Door) -> None:
     }
 
 
-@one_face
+@one_interface
 def test_a_key_ends_when_it_expires(door: Door) -> None:
     """From one moment to the next, without a change of the file; 403, as above."""
     key = key_on(door, "guest")
@@ -135,7 +135,7 @@ def test_a_key_sends_its_categories_only(door: Door) -> None:
     assert [len(batch.events) for batch in batches_of(door, "mailer")] == [2]
 
 
-@one_face
+@one_interface
 def test_logweir_send_names_the_line_of_an_event_that_the_key_may_not_send(
     door: Door, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,7 +293,7 @@ def exchange(door: Door, name: str, *, processes: int = 1) -> None:
     assert len(answers) > 100 and {key for key, _ in answers} == {old, new}
 
 
-@one_face
+@one_interface
 def test_hand_edits_in_several_steps_refuse_nobody(door: Door) -> None:
     """An editor's empty file, half a file, no file for a while: the keys stay as they were until it is whole."""
     path = door.data_dir / "keys.toml"
@@ -389,7 +389,7 @@ def test_who_holds_the_lock_keeps_no_key_alive(following: tuple[Keys, KeysFile],
     assert list(read_usage(path)) == [used.id]
 
 
-@one_face
+@one_interface
 def test_the_last_use_of_a_key_is_noted(door: Door) -> None:
     """Beside the file, within seconds; a refusal is no use."""
     used = key_on(door, "used")
@@ -422,9 +422,9 @@ def test_a_door_that_never_read_its_keys_tells_nobody_that_he_is_a_stranger(tmp_
     text = path.read_text()
     path.write_text(text + "x")
     settings = load(overrides={"data_dir": tmp_path}, environment={})
-    reader = KeyReader.of(settings)
+    reader = Authenticator.of(settings)
     with pytest.raises(LogweirError) as caught:
-        reader.authenticated({b"x-log-key": key.encode()}, "127.0.0.1")
+        reader.authenticate(None, {b"x-log-key": key.encode()}, "127.0.0.1")
     assert caught.value.problem is KEYS_UNREADABLE
 
     reader.start()
@@ -435,9 +435,9 @@ def test_a_door_that_never_read_its_keys_tells_nobody_that_he_is_a_stranger(tmp_
         reader.stop()
 
 
-def _name_of(reader: KeyReader, key: str) -> str | None:
+def _name_of(reader: Authenticator, key: str) -> str | None:
     try:
-        return reader.authenticated({b"x-log-key": key.encode()}, "127.0.0.1").name
+        return reader.authenticate(None, {b"x-log-key": key.encode()}, "127.0.0.1").name
     except LogweirError:
         return None
 
@@ -530,7 +530,7 @@ def test_no_key_shows_up_in_an_answer_a_log_line_or_a_metric(door: Door) -> None
     assert "Traceback" not in door.log
 
 
-@one_face
+@one_interface
 def test_what_is_kept_on_disk_holds_no_key(door: Door) -> None:
     """Of all that the door has written but what senders themselves put into their events and bodies."""
     key = key_on(door, "written", networks=["192.0.2.0/24"], events_per_second=1)
@@ -543,7 +543,7 @@ def test_what_is_kept_on_disk_holds_no_key(door: Door) -> None:
             assert key.encode() not in path.read_bytes(), path
 
 
-@one_face
+@one_interface
 def test_a_connection_outlives_a_revoked_key(door: Door) -> None:
     """The next request on it is a stranger's; with another key it goes on."""
     key = key_on(door, "ended")

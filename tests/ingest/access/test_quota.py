@@ -161,7 +161,7 @@ def test_quotas_outlive_a_change_of_the_keys() -> None:
 
 
 def test_concurrent_batches_are_all_counted() -> None:
-    """The fast lane reads large bodies on other threads."""
+    """The ASGI interface reads large bodies on other threads."""
     clock = Clock()
     quota = quota_of(clock, events=1_000_000)
 

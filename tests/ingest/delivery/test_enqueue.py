@@ -18,7 +18,7 @@ from logweir.process.files import locked
 from logweir.queue.sqlite import database as sqlite_file
 from logweir.record import Kind
 from logweir_ingest.delivery import queue_health, spool_disk
-from logweir_ingest.records.merge import Enqueued
+from logweir_ingest.records.batcher import Enqueued
 from logweir_ingest.spool.spool import Spool
 from tests.ingest.helpers import events_of, of_kind
 from tests.ingest.merging import (

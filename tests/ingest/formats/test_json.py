@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from logweir.errors import BODY_EMPTY, EVENT_TOO_LARGE, EVENTS_TOO_MANY, LogweirError
 from logweir_ingest.formats import json as json_format
-from logweir_ingest.formats.json import split
 from logweir_ingest.request.limits import Limits
+from logweir_ingest.request.message import Request
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "formats" / "json"
 LIMITS = Limits(
@@ -25,6 +25,10 @@ LIMITS = Limits(
     depth_max=8,
     refused_size_bytes_max=100,
 )
+
+
+def split(body: bytes, limits: Limits) -> list[bytes]:
+    return json_format.JsonFormat().split(Request("POST", "/events", {}, ""), body, limits).events
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.body")))

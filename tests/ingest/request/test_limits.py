@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.helpers import FACES, Answer, Door, answer_on, running
+from tests.ingest.helpers import INTERFACES, Answer, Door, answer_on, running
 from tests.ingest.request.test_compression import BOMBS
 from tests.ingest.test_server import read_to_end, rss_bytes
 from tests.waiting import until
@@ -29,9 +29,9 @@ LIMITS = {
 }
 
 
-@pytest.fixture(scope="module", params=FACES)
+@pytest.fixture(scope="module", params=INTERFACES)
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with running(Door(tmp_path_factory.mktemp("door"), face=request.param, environment=LIMITS)) as door:
+    with running(Door(tmp_path_factory.mktemp("door"), interface=request.param, environment=LIMITS)) as door:
         until(lambda: door.request("GET", "/readyz").status == 200)
         yield door
 
@@ -130,8 +130,8 @@ def test_many_unfinished_bodies_cost_no_more_than_their_limit(door: Door) -> Non
     assert grown < 9 * MEBIBYTE
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_bombs_cost_the_door_no_more_than_their_limit(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_bombs_cost_the_door_no_more_than_their_limit(tmp_path: Path, interface: str) -> None:
     """Four at a time of 9 MiB each, gzip, deflate and zstd: 413, and the peak stays within what two may be."""
     limit = 32 * MEBIBYTE
     # What comes out lies in a buffer with an eighth to spare; beside it zstd's window of 8 MiB and its last piece.
@@ -140,7 +140,10 @@ def test_bombs_cost_the_door_no_more_than_their_limit(tmp_path: Path, face: str)
     bodies = 4 * 2 * 9 * MEBIBYTE
     kept_by_the_c_library = 2 * 8 * MEBIBYTE
     environment = {"LOGWEIR_INGEST_DECOMPRESSED_SIZE_BYTES_MAX": str(limit)}
-    with running(Door(tmp_path, face=face, environment=environment)) as door, ThreadPoolExecutor(4) as senders:
+    with (
+        running(Door(tmp_path, interface=interface, environment=environment)) as door,
+        ThreadPoolExecutor(4) as senders,
+    ):
         until(lambda: door.request("GET", "/readyz").status == 200)
         before = rss_bytes(door.worker())
         for encoding, make in BOMBS.values():
@@ -328,12 +331,12 @@ def test_a_connection_that_idles_is_closed(door: Door) -> None:
 
 
 # --- slow readers -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("face", FACES)
-def test_a_client_that_never_reads_costs_nothing_and_is_cut(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_client_that_never_reads_costs_nothing_and_is_cut(tmp_path: Path, interface: str) -> None:
     """Answers that nobody reads do not pile up, nor do the requests behind them, and the connection does not stay."""
     environment = {**LIMITS, "LOGWEIR_INGEST_PIPELINED_REQUESTS_MAX": "1000000"}
     request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    with running(Door(tmp_path, face=face, environment=environment)) as door:
+    with running(Door(tmp_path, interface=interface, environment=environment)) as door:
         until(lambda: door.request("GET", "/readyz").status == 200)
         before = rss_bytes(door.worker())
         with counted(door, "answer_unread"), socket.socket() as connection:

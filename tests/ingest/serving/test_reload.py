@@ -26,7 +26,7 @@ import pytest
 
 from logweir.record import Accepted, Kind, Marker, Record
 from tests.ingest.helpers import (
-    FACES,
+    INTERFACES,
     Answer,
     Door,
     SecureDoor,
@@ -106,13 +106,13 @@ class Load:
 
 # --- reload -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("face", "tls"), [("fast", False), ("fast", True), pytest.param("flask", False, marks=pytest.mark.proof)]
+    ("interface", "tls"), [("asgi", False), ("asgi", True), pytest.param("wsgi", False, marks=pytest.mark.proof)]
 )
 def test_reloads_under_load_refuse_nobody_and_every_202_is_in_the_queue_once(
-    tmp_path: Path, face: str, tls: bool
+    tmp_path: Path, interface: str, tls: bool
 ) -> None:
     """Old and new processes overlap, on the embedded queue with a producer each: no error, nothing lost or twice."""
-    with running((SecureDoor if tls else Door)(tmp_path, face=face)) as door:
+    with running((SecureDoor if tls else Door)(tmp_path, interface=interface)) as door:
         until(lambda: is_ready(door))
         with Load(door) as load:
             for _ in range(RELOADS):
@@ -249,10 +249,10 @@ def half_sent(door: Door) -> Iterator[socket.socket]:
         yield connection
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_a_stop_finishes_what_is_under_way_and_refuses_what_comes(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_stop_finishes_what_is_under_way_and_refuses_what_comes(tmp_path: Path, interface: str) -> None:
     """A kept connection hears 503, to come back later, and that it is closed; a request half sent is still taken."""
-    with running(Door(tmp_path, face=face)) as door:
+    with running(Door(tmp_path, interface=interface)) as door:
         until(lambda: is_ready(door))
         kept, asking = door.connection(), door.connection()
         for connection in (kept, asking):
@@ -377,10 +377,10 @@ class Posting:
 QUICK = {"LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "0.2", "LOGWEIR_INGEST_STOP_TIMEOUT_S": "4"}
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_a_locked_queue_holds_up_neither_health_endpoints_nor_a_stop(tmp_path: Path, face: str) -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_locked_queue_holds_up_neither_health_endpoints_nor_a_stop(tmp_path: Path, interface: str) -> None:
     """Somebody else's transaction on the embedded queue's file: events go to the spool, the door answers as ever."""
-    with running(Door(tmp_path, face=face, environment=QUICK)) as door:
+    with running(Door(tmp_path, interface=interface, environment=QUICK)) as door:
         until(lambda: is_ready(door))
         assert door.post(b"{}").status == 202
         with contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)) as other:

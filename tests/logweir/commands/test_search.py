@@ -17,7 +17,7 @@ from logweir.commands import search
 from logweir.config import StoreSettings
 from logweir.store import open_store
 from tests.contract.stores import NOON_US, document
-from tests.flow.product import LOGWEIR, environment
+from tests.tools.product import LOGWEIR, environment
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -41,13 +41,13 @@ class Application:
     Inline it takes ``/inline``, unless the body says "no"; "later" is answered a little later.
     """
 
-    at_once_urls = frozenset({b"/inline"})
+    inline_urls = frozenset({b"/inline"})
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes | None]] = []
         self.scopes: list[dict[str, Any]] = []
 
-    def at_once(self, request: InlineRequest) -> bool:
+    def handle_inline(self, request: InlineRequest) -> bool:
         if request.body == b"no":
             return False
         if request.body == b"fault":

@@ -1,11 +1,13 @@
-"""What both faces do when the door itself is at fault, and what the counts say."""
+"""What both interfaces do when the door itself is at fault, and what the counts say."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import logging
+import queue
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import prometheus_client
 import pytest
 import zstandard
+from uvicorn.server import ServerState
 
 from logweir import config
 from logweir.clock import now_us
@@ -23,58 +26,58 @@ from logweir.http.reader import Head
 from logweir.keys.file import KeysFile
 from logweir.queue import open_queue
 from logweir.record import Batch
-from logweir_ingest.access.auth import KeyReader
-from logweir_ingest.app import Door, Intake, Request
-from logweir_ingest.asgi import FastLane
+from logweir_ingest.access.auth import Authenticator
+from logweir_ingest.app import Admitted, IngestApp
+from logweir_ingest.asgi import AsgiApp
 from logweir_ingest.delivery.enqueue import open_enqueuer
-from logweir_ingest.records.merge import Merger
+from logweir_ingest.formats import FORMATS
+from logweir_ingest.formats.json import JsonFormat
+from logweir_ingest.formats.port import Parsed
+from logweir_ingest.records.batcher import RecordBatcher
+from logweir_ingest.request.limits import Limits
+from logweir_ingest.request.message import Request
 from logweir_ingest.spool.generation import Generation
 from logweir_ingest.tally import Tally
-from logweir_ingest.wsgi import make_app
+from logweir_ingest.wsgi import make_wsgi
 from tests.ingest.helpers import Answer, connected_to_each, epoch_of, running
 from tests.ingest.helpers import Door as DoorProcess
 from tests.services.kafka import Kafka
 
 
-class FaultyDoor(Door):
-    """With a bug in it."""
-
-    def batch_of(self, intake: Intake, body: bytes) -> Batch:
-        raise ZeroDivisionError("the bug")
+def faulty(*_: object) -> Parsed:
+    raise ZeroDivisionError("the bug")
 
 
 @pytest.fixture
-def faulty(tmp_path: Path) -> tuple[Door, str]:
-    return door_of(FaultyDoor, tmp_path)
-
-
-def door_of(kind: type[Door], tmp_path: Path) -> tuple[Door, str]:
+def app_and_key(tmp_path: Path) -> tuple[IngestApp, str]:
     key = KeysFile(tmp_path / "keys.toml").add("default")
     settings = config.load(overrides={"data_dir": tmp_path}, environment={})
-    queue = open_queue(settings.queue)
-    merger = Merger(
-        open_enqueuer(settings, queue, ingest_epoch=bytes(16), generation=Generation()),
+    batcher = RecordBatcher(
+        open_enqueuer(settings, open_queue(settings.queue), ingest_epoch=bytes(16), generation=Generation()),
         ingest_epoch=bytes(16),
         clock=now_us,
         answer_timeout_s=1,
         record_size_bytes_max=900_000,
         pending_size_bytes_max=10**6,
     )
-    keys = KeyReader.of(settings)
-    door = kind(settings, keys=keys, merger=merger, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
-    return door, key
+    keys = Authenticator.of(settings)
+    app = IngestApp(settings, keys=keys, batcher=batcher, clock=now_us, receipt_secret=b"s" * 32, tally=Tally())
+    return app, key
 
 
-def through_flask(door: Door, key: str) -> Answer:
-    response = (
-        make_app(lambda: door, answer_timeout_s=1).test_client().post("/events", data=b"{}", headers={"X-Log-Key": key})
-    )
+def through_wsgi(app: IngestApp, key: str) -> Answer:
+    flask_app = make_wsgi(lambda: app)
+    response = flask_app.test_client().post("/events", data=b"{}", headers={"X-Log-Key": key})
     return Answer(response.status_code, {name.lower(): value for name, value in response.headers}, response.data)
 
 
-def through_the_fast_lane(door: Door, key: str) -> Answer:
-    lane = FastLane(lambda _, __: door, lambda _: None, stop_timeout_s=1.0)
-    lane._door = door
+def served(app: IngestApp) -> AsgiApp:
+    asgi = AsgiApp(lambda _, __: app, lambda _: None, stop_timeout_s=1.0)
+    asgi._app = app
+    return asgi
+
+
+def through_asgi(app: IngestApp, key: str) -> Answer:
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -85,19 +88,50 @@ def through_the_fast_lane(door: Door, key: str) -> Answer:
 
     headers = [(b"x-log-key", key.encode())]
     scope = {"type": "http", "method": "POST", "path": "/events", "headers": headers, "client": ("127.0.0.1", 1)}
-    asyncio.run(lane(scope, receive, send))
+    asyncio.run(served(app)({**scope, "query_string": b""}, receive, send))
     head, body = sent
     return Answer(head["status"], {name.decode(): value.decode() for name, value in head["headers"]}, body["body"])
 
 
-@pytest.mark.parametrize("through", [through_flask, through_the_fast_lane])
+class _Connection:
+    """One on which a request for events has come whole."""
+
+    client = ("127.0.0.1", 1)
+
+    def __init__(self) -> None:
+        self.written: queue.Queue[bytes] = queue.Queue()
+        self.tasks: set[Any] = set()
+        self.transport = self
+        self.server_state = ServerState()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, answer: bytes) -> None:
+        self.written.put(answer)
+
+    def answered(self, _: InlineRequest) -> None:
+        pass
+
+
+def inline(app: IngestApp, key: str, body: bytes = b"{}") -> Answer:
+    connection: Any = _Connection()
+    head = Head(b"POST", b"/events", "1.1", [(b"x-log-key", key.encode())], keep_alive=True, expects_100=False)
+    assert served(app).handle_inline(InlineRequest(connection, head, body))
+    first, _, content = connection.written.get(timeout=10).partition(b"\r\n\r\n")
+    status, *headers = first.decode().split("\r\n")
+    return Answer(int(status.split()[1]), dict(line.lower().split(": ", 1) for line in headers), content)
+
+
+@pytest.mark.parametrize("through", [through_wsgi, through_asgi, inline])
 def test_a_bug_is_a_500_whose_reference_finds_the_trace(
-    faulty: tuple[Door, str], through: Any, caplog: pytest.LogCaptureFixture
+    app_and_key: tuple[IngestApp, str], through: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender learns a reference and nothing of the inside; the operator finds the trace by it, and no key."""
-    door, key = faulty
+    app, key = app_and_key
+    monkeypatch.setattr(JsonFormat, "split", faulty)
     with caplog.at_level(logging.ERROR):
-        answer = through(door, key)
+        answer = through(app, key)
 
     assert (answer.status, answer.headers["content-type"]) == (500, "application/problem+json")
     assert answer.json["code"] == "internal"
@@ -137,40 +171,43 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", [*MOMENTS, *LONG])
-def test_others_wait_only_for_bodies_that_take_a_moment(name: str, tmp_path: Path) -> None:
+def test_others_wait_only_for_bodies_that_take_a_moment(name: str, app_and_key: tuple[IngestApp, str]) -> None:
     """Those are read at once, all others on another thread; what becomes of them is the same."""
-    door, key = door_of(Door, tmp_path)
+    app, key = app_and_key
     body, encoding = (MOMENTS | LONG)[name]
     headers = {b"x-log-key": key.encode(), b"content-encoding": encoding.encode()}
+    json_format = FORMATS[0]
 
-    def outcome(read: Callable[[Intake, bytes], Batch | None]) -> list[bytes] | str | None:
+    def outcome(read: Callable[[Admitted, bytes], Batch | None]) -> list[bytes] | str | None:
         try:
-            batch = read(door.let_in(Request("POST", "/events", headers, "127.0.0.1")), body)
+            batch = read(app.admit(Request("POST", "/events", headers, "127.0.0.1"), json_format), body)
             return None if batch is None else batch.events
         except LogweirError as error:
             return error.problem.code
 
-    whole, brief = outcome(door.batch_of), outcome(door.brief_batch_of)
+    whole, small = outcome(Admitted.parse), outcome(Admitted.parse_small)
 
     assert whole is not None
-    assert brief == (whole if name in MOMENTS else None)
+    assert small == (whole if name in MOMENTS else None)
 
 
-class _Connection:
-    """One that is not there any more."""
-
-    client = ("127.0.0.1", 1)
-
-
-def test_a_body_that_takes_long_is_not_answered_at_once(tmp_path: Path) -> None:
+def test_a_body_that_takes_long_is_read_on_another_thread(
+    app_and_key: tuple[IngestApp, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However small it is, and though it has come whole."""
-    door, key = door_of(Door, tmp_path)
-    lane = FastLane(lambda _, __: door, lambda _: None, stop_timeout_s=1.0)
-    lane._door = door
-    head = Head(b"POST", b"/events", "1.1", [(b"x-log-key", key.encode())], keep_alive=True, expects_100=False)
-    connection: Any = _Connection()
+    app, key = app_and_key
+    readers: list[str] = []
+    split = JsonFormat.split
 
-    assert not lane.at_once(InlineRequest(connection, head, TOKENS[:60_000] + b",}"))
+    def noted(self: JsonFormat, request: Request, body: bytes, limits: Limits) -> Parsed:
+        readers.append(threading.current_thread().name)
+        return split(self, request, body, limits)
+
+    monkeypatch.setattr(JsonFormat, "split", noted)
+    answer = inline(app, key, TOKENS[:60_000] + b",}")
+
+    assert (answer.status, answer.json["code"]) == (400, "json_bad")
+    assert readers == ["long-body_0"]
 
 
 def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:
@@ -192,7 +229,7 @@ def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:
 
     before = values()
     for duration_s in durations_s:
-        tally.accepted(events=3, took_s=duration_s)
+        tally.accepted(202, events=3, took_s=duration_s)
     tally.flush()
     tally.flush()
     grown = [after - was for after, was in zip(values(), before, strict=True)]

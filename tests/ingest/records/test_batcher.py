@@ -1,4 +1,4 @@
-"""Merging: order, numbers without a gap, whole batches, markers that tell the truth, whatever the queue does."""
+"""Batching: order, numbers without a gap, whole batches, markers that tell the truth, whatever the queue does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, STOPPING, LogweirErr
 from logweir.metrics import registry
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir_ingest.delivery import spool_disk
-from logweir_ingest.records.merge import Enqueued
+from logweir_ingest.records.batcher import Enqueued
 from tests.ingest.helpers import events_of, of_kind
 from tests.ingest.merging import (
     PARTITIONS,
@@ -100,7 +100,7 @@ def test_an_emitters_numbered_batches_stay_on_one_partition_in_order(bench: Benc
         assert [batch.sequence_first for _, batch in batches] == list(range(1, 61))
 
 
-def test_bare_batches_spread_over_all_partitions(bench: Bench) -> None:
+def test_unnumbered_batches_spread_over_all_partitions(bench: Bench) -> None:
     """One shared key must not end in one partition: each record goes to the next."""
     for n in range(PARTITIONS * 2):
         bench.send(b'{"n":%d}' % n)
@@ -314,7 +314,7 @@ def test_a_sender_is_refused_when_neither_queue_nor_spool_answers(tmp_path: Path
     ]
 
 
-def test_a_stuck_partition_does_not_slow_the_bare_batches(tmp_path: Path) -> None:
+def test_a_stuck_partition_does_not_slow_the_unnumbered_batches(tmp_path: Path) -> None:
     """Its one record goes to the spool, the others go on; when it confirms again, it is used again."""
     with started(tmp_path, queue_timeout_s=0.2) as bench:
         bench.queue.faulty.stuck = {2}
@@ -382,7 +382,7 @@ def test_a_failing_queue_and_a_failing_disk_are_a_refusal_and_the_numbers_are_vo
 def test_a_record_that_fails_refuses_only_whose_events_are_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of several senders in one flight, or of one in several records; what a torn batch left there is unconfirmed."""
+    """Of several senders in flight together, or of one in several records; what a torn batch left is unconfirmed."""
     monkeypatch.setattr(spool_disk, "_PROBE_EVERY_S", 0.0)
     names = ("whole", "torn", "lost", "fine")
     before = {name: value_of(name) for name in COUNTERS}
@@ -395,7 +395,7 @@ def test_a_record_that_fails_refuses_only_whose_events_are_in_it(
             events = {
                 name: [noise(3000) for _ in range(count)] for name, count in zip(names, (2, 5, 1, 2), strict=True)
             }
-            events["lost"] = [noise(7000)]  # In the flight of the next batch, in a record of its own.
+            events["lost"] = [noise(7000)]  # In flight with the next batch, in a record of its own.
             merged = {name: bench.submit(bench.batch(*events[name], key=name)) for name in names}
             beat = bench.submit(bench.batch(key="beat"))
         assert isinstance(futures[0].result(10), Enqueued)
@@ -477,7 +477,7 @@ def test_a_door_starts_without_its_queue_and_connects_when_it_is_there(tmp_path:
         bench.merger.stop(5)
 
 
-def test_stopping_settles_what_is_under_way_and_closes_all_windows(bench: Bench) -> None:
+def test_stopping_answers_what_is_under_way_and_closes_all_windows(bench: Bench) -> None:
     """A graceful end leaves nothing open: senders are answered, markers are written, later batches refused."""
     with bench.slow():
         futures = [bench.submit(bench.batch(b'{"n":%d}' % n)) for n in range(50)]
@@ -496,13 +496,16 @@ def test_stopping_settles_what_is_under_way_and_closes_all_windows(bench: Bench)
 
 
 def test_stopping_without_a_queue_ends_in_time(tmp_path: Path) -> None:
-    """A dead queue cannot hold the process."""
-    with started(tmp_path, queue_timeout_s=0.2) as bench, bench.slow():
-        bench.submit(bench.batch(b"{}"))
+    """A dead queue cannot hold the process, and a disk that hangs leaves no sender without an answer."""
+    with started(tmp_path, queue_timeout_s=0.2, spool_timeout_s=60) as bench, bench.slow(), bench.hanging_disk():
+        sent = bench.submit(bench.batch(b"{}", emitter="e", sequence_first=1))
+        waiting = bench.submit(bench.batch(b"{}", emitter="e", sequence_first=2))
         started_s = time.monotonic()
         bench.merger.stop(1)
 
         assert time.monotonic() - started_s < 12
+        for result in (sent.result(0), waiting.result(0)):
+            assert isinstance(result, LogweirError) and result.problem is QUEUE_UNAVAILABLE
 
 
 def test_unreadable_bodies_are_kept_without_numbers(bench: Bench) -> None:

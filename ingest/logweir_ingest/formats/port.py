@@ -1,0 +1,117 @@
+"""What a wire format is: where its senders send, how they say who they are, what a body holds, what they are answered.
+
+README.md says how to add one. A format reads and writes bytes; who is let in, what is queued and when it is answered
+is the same for all of them, and stands in ``app.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+from logweir.errors import METHOD_NOT_ALLOWED, LogweirError
+from logweir_ingest.request.compression import ENCODINGS
+from logweir_ingest.request.emitter_headers import EmitterHeaders
+from logweir_ingest.request.limits import Limits
+from logweir_ingest.request.message import Reply, Request
+
+RETRY_AFTER_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of a format: a path that its senders use."""
+
+    path: str
+    """Compared as it is; a segment that is written <name> stands for any that is not empty."""
+    method: str = "POST"
+    """GET answers HEAD, too."""
+    answer: Callable[[Request], Reply] | None = None
+    """What senders ask before they send (a version, a licence, health); None where events come in."""
+    needs_key: bool = True
+    """Of a route with an ``answer``; events always need one."""
+
+
+class Parsed(msgspec.Struct, gc=False):
+    """What a body holds."""
+
+    events: list[bytes]
+    """Each the bytes of one JSON object, in order: this is what is queued, and what a worker reads."""
+    emitter: EmitterHeaders | None = None
+    """What body or path say of the emitter; None: what its Log-* headers say counts."""
+    about: Any = None
+    """Comes back in ``Accepted``: what the answer must repeat of the body."""
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """A batch that is durable."""
+
+    count: int
+    durable: str
+    """Where: "queue" or "spool"."""
+    receipt: bytes
+    about: Any = None
+    """From ``Parsed``."""
+
+
+class Format(ABC):
+    """A wire format. One object serves all requests, from several threads.
+
+    A request is taken whole or not at all. What its body came wrapped in (Content-Encoding) is off already.
+    """
+
+    name: ClassVar[str]
+    """Stored with each event: never to be changed."""
+    routes: ClassVar[tuple[Route, ...]]
+
+    def key_of(self, headers: Mapping[bytes, bytes]) -> bytes | None:
+        """The key, where senders of this format carry it; None: where all may (ingest.key_headers, Bearer)."""
+        return None
+
+    @abstractmethod
+    def split(self, request: Request, body: bytes, limits: Limits) -> Parsed:
+        """What the body holds. Keeps to ``limits``; may take seconds.
+
+        Raises LogweirError: BODY_EMPTY when no event is in it; for any other the body is kept for the operator.
+        """
+
+    def split_fast(self, request: Request, body: bytes, limits: Limits) -> Parsed | None:
+        """The same as ``split`` within milliseconds while all other requests wait; None when that is not possible."""
+        return None
+
+    @abstractmethod
+    def accepted(self, request: Request, accepted: Accepted) -> Reply:
+        """The answer to a batch that is durable."""
+
+    def refused(self, request: Request, error: LogweirError) -> Reply:
+        """The answer to a request of which nothing was accepted: a problem of RFC 9457, unless senders want another."""
+        return problem_reply(error)
+
+
+_PROBLEM = (b"content-type", b"application/problem+json")
+_RETRY_STATUSES = frozenset((429, 503))
+_HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
+    401: ((b"www-authenticate", b"Bearer"),),
+    415: ((b"accept-encoding", ", ".join(ENCODINGS).encode()),),
+}
+
+
+def problem_reply(error: LogweirError) -> Reply:
+    """The answer to a problem, as RFC 9457 has it."""
+    body = json.dumps(error.as_dict(), separators=(",", ":"), ensure_ascii=False)
+    return Reply(error.problem.status, (_PROBLEM, *problem_headers(error)), body.encode(errors="replace"))
+
+
+def problem_headers(error: LogweirError) -> tuple[tuple[bytes, bytes], ...]:
+    """What a client must know beside the problem's status: when to come again, what is allowed instead."""
+    headers = _HEADERS_BY_STATUS.get(error.problem.status, ())
+    if error.problem is METHOD_NOT_ALLOWED:
+        headers = (*headers, (b"allow", str(error.numbers["allowed"]).encode()))
+    if error.problem.status in _RETRY_STATUSES:
+        headers = (*headers, (b"retry-after", b"%d" % error.numbers.get("retry_after_s", RETRY_AFTER_S)))
+    return headers

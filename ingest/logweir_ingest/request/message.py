@@ -1,0 +1,29 @@
+"""A request and an answer, as both interfaces read and write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Request(msgspec.Struct):
+    """A request without its body."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    """Names are in lower case; a header sent twice has both values, with a comma."""
+    peer: str
+    """The address at the other end of the connection."""
+    query: bytes = b""
+    """What stands behind the path's ``?``, as it was sent."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer, ready to be written."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    """All of them but Content-Length."""
+    body: bytes
