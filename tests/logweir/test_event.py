@@ -43,3 +43,8 @@ def test_names_cannot_run_into_each_other() -> None:
 def test_provenance_names_the_partition() -> None:
     """Numbers run inside (ingest epoch, partition): two partitions of one process are two streams."""
     assert event.stream_of(b"\x01" * 16, 0) != event.stream_of(b"\x01" * 16, 1)
+
+
+def test_provenance_is_shown_in_words() -> None:
+    """A dead letter of an identity conflict says with it what is stored already."""
+    assert str(event.Provenance("ab-0", 7, "00ff")) == "number 7 of ab-0, content 00ff"
