@@ -69,7 +69,7 @@ DUE, STARTED, COMPLETE, DROPPED = Answer
 
 
 class Cycle:
-    """Raises LogweirError(HTTP_BAD) when the request's URL is none."""
+    """One request and its answer. Raises LogweirError(HTTP_BAD) when the request's URL is none."""
 
     def __init__(self, connection: Connection, head: Head) -> None:
         path, raw_path, query = _parsed(head.url)
@@ -117,13 +117,15 @@ class Cycle:
         self._changed.set()
 
     async def run(self, application: Any) -> None:
+        """Have the application answer. Raises nothing: what it raises is logged, and costs the connection."""
         self.scope[WRITER] = self
         try:
             await application(self.scope, self.receive, self.send)
             if self.answer is DUE or self.answer is STARTED:
                 raise RuntimeError("The application ended before its answer did.")
         except Exception:
-            log.exception("The application failed at %s %s.", self.scope["method"], self.scope["path"])
+            # As it was sent: unescaped, it may have line ends.
+            log.exception("The application failed at %s %s.", self.scope["method"], self.scope["raw_path"].decode())
             if self.answer is DUE:
                 await self.send(_FAILED)
                 await self.send({"type": "http.response.body", "body": _FAILED_BODY})
