@@ -476,11 +476,18 @@ KEY_UNSENDABLE = Problem(
     "The key to send with holds a character that no key has, at place {place} of {length}.",
     "Copy it again, as `logweir keys add NAME` has printed it.",
 )
+DOOR_ABSENT = Problem(
+    "door_absent",
+    404,
+    "There is no door at {url}: it answers {status}.",
+    "Give --url of an ingest, such as http://127.0.0.1:8080/events; the console, for one, takes no events.",
+)
 DOOR_REFUSED = Problem(
     "door_refused",
     400,
     "Line {line}: {detail}.",
-    "What stands before that line was accepted. Correct it, and send the rest: the same command with --from-line {line}.",
+    "What stands before that line was accepted. Correct it, or leave out what is bad with --skip-bad, and send the rest:"
+    " {rest}.",
 )
 DOOR_REFUSED_KEY = Problem(
     "door_refused_key",
@@ -492,7 +499,7 @@ DOOR_DOWN = Problem(
     "door_down",
     503,
     "{url} did not accept the events from line {line} on within {seconds} seconds: {reason}.",
-    "Check that ingest runs there, then send the rest: the same command with --from-line {line}.",
+    "Check that ingest runs there, then send the rest: {rest}.",
     retry=True,
 )
 DOOR_UNTRUSTED = Problem(
@@ -507,6 +514,18 @@ FILE_UNREADABLE = Problem(
     500,
     "{path} cannot be read: {reason}.",
     "Check the path and its permissions.",
+)
+FILE_CUT = Problem(
+    "file_cut",
+    400,
+    "{path} is cut off: its compressed data ends too early, behind line {line}.",
+    "The lines up to there were sent. Fetch the whole file, and send the rest with --from-line.",
+)
+FILE_DAMAGED = Problem(
+    "file_damaged",
+    400,
+    "{path} is damaged: its compressed data cannot be unpacked behind line {line}.",
+    "The lines up to there were sent. Fetch the file again, and send the rest with --from-line.",
 )
 FILE_FAILED = Problem(
     "file_failed",
