@@ -172,10 +172,10 @@ def _add_hours(sums: Sums, store: Store, group: str, seen: dict[_Place, tuple[tu
     twice: set[_Place] = set()
     prefix = f"hour:{group}:"
     for document in store.ledger.scan(prefix):
-        if "minutes" not in document.body or document.id in sums.wanted.taken:
-            continue  # It is only claimed so far, or being deleted.
+        if document.id in sums.wanted.taken:
+            continue
         topic_id, partition, epoch, _ = window_place(document.id, prefix)
-        hour = hours.of_document(document, ingest_epoch=epoch, window=0)
+        hour = hours.from_body(document.id, document.body)
         sums.active_us[epoch] = max(sums.active_us[epoch], (max(hour.windows) + 1) * WINDOW_US)
         if any(map(sums.wanted.span.has_window, hour.windows)):
             sums.add(topic_id, partition, hour)

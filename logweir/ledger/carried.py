@@ -116,23 +116,22 @@ class Carried:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], partition: int) -> Carried:
-        """Also of a document that is only claimed so far."""
         return cls(
-            before=body.get("before", 0),
-            row=Row.from_json(body.get("row", {})),
-            corrections=Counter({(one, other): count for one, other, count in body.get("corrections", [])}),
+            before=body["before"],
+            row=Row.from_json(body["row"]),
+            corrections=Counter({(one, other): count for one, other, count in body["corrections"]}),
             numbered={
                 letter: Counter({name: int(count) for name, count in counts.items()})
-                for letter, counts in body.get("numbered", {}).items()
+                for letter, counts in body["numbered"].items()
             },
-            of_queue=Counter({(key, emitter): count for key, emitter, count in body.get("of_queue", [])}),
-            lost_in_queue=Counter(body.get("lost_in_queue", {})),
-            between=body.get("between", 0),
-            unshown=Counter(body.get("unshown", {})),
-            recovered=body.get("recovered", 0),
-            streams={(epoch, partition): number for epoch, number in body.get("streams", [])},
-            taken=dict(body.get("taken", {})),
-            step={partition: body.get("step", 0)},
+            of_queue=Counter({(key, emitter): count for key, emitter, count in body["of_queue"]}),
+            lost_in_queue=Counter(body["lost_in_queue"]),
+            between=body["between"],
+            unshown=Counter(body["unshown"]),
+            recovered=body["recovered"],
+            streams={(epoch, partition): number for epoch, number in body["streams"]},
+            taken=dict(body["taken"]),
+            step={partition: body["step"]},
         )
 
 

@@ -51,9 +51,6 @@ def read_closing(store: Store, group: str, stream: tuple[str, int]) -> Closing:
 
 
 def _of_body(body: Mapping[str, Any]) -> Closing:
-    # One that is only claimed so far says nothing.
-    if "numbers" not in body:
-        return Closing()
     return Closing(body["windows"], Intervals(body["numbers"]), body["who"], body["at_us"])
 
 

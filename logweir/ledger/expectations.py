@@ -44,10 +44,8 @@ def read_words(store: Store, group: str) -> dict[Subject, Word]:
     """All that was said. Raises LogweirError(STORE_DOWN)."""
     found = {}
     for document in store.ledger.scan(_prefix(group)):
-        # One that is only claimed so far has nothing in it yet.
-        if (subject := document.body.get("subject")) is not None:
-            kind, one, other = subject
-            found[kind, one, other] = Word(**document.body["word"])
+        kind, one, other = document.body["subject"]
+        found[kind, one, other] = Word(**document.body["word"])
     return found
 
 
@@ -56,7 +54,7 @@ def say(store: Store, group: str, subject: Subject, change: Callable[[Word], Wor
     id = f"{_prefix(group)}{hashlib.blake2b(repr(subject).encode(), digest_size=12).hexdigest()}"
     while True:
         claimed = store.ledger.claim(id, owner)
-        word = change(Word(**claimed.body.get("word", {})))
+        word = change(Word(**claimed.body["word"]) if claimed.body else NOTHING_SAID)
         body: dict[str, Any] = {"kind": "expectation", "owner": owner, "subject": subject, "word": asdict(word)}
         try:
             if word == NOTHING_SAID:

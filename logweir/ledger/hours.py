@@ -15,7 +15,6 @@ from typing import Any
 
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
-from logweir.store.port import LedgerDocument
 
 
 def is_complete(window: Window) -> bool:
@@ -60,12 +59,9 @@ def as_body(hour: Window) -> dict[str, Any]:
     return {**hour.as_body(), "kind": "hour", "minutes": hour.minutes}
 
 
-def of_document(document: LedgerDocument, *, ingest_epoch: str, window: int) -> Window:
-    """The hour as it was written; also one that is only claimed so far."""
-    body = document.body
-    if "minutes" not in body:
-        return Window(document.id, ingest_epoch, window)
-    hour = Window.from_body(document.id, body)
+def from_body(id: str, body: dict[str, Any]) -> Window:
+    """The hour as it was written."""
+    hour = Window.from_body(id, body)
     hour.minutes = [(minute, first, last) for minute, first, last in body["minutes"]]
     return hour
 

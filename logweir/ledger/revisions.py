@@ -94,12 +94,11 @@ class Revision:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Revision:
-        """Also of a document that is only claimed so far."""
         lines: dict[_Line, tuple[int, int]] = {}
-        for row in body.get("lines", []):
+        for row in body["lines"]:
             outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
             lines[row["key"], row["emitter"], *outcomes, row["cause"]] = row["count"], row["at_us"]
-        return cls(of_rows(body.get("now", [])), lines)
+        return cls(of_rows(body["now"]), lines)
 
 
 def revise(
@@ -124,7 +123,7 @@ def _revise_block(
 ) -> int:
     while True:
         claimed = store.ledger.claim(id, owner)
-        revision = Revision.from_body(claimed.body)
+        revision = Revision.from_body(claimed.body) if claimed.body else Revision()
         changed = sum(revision.change(one, cause=cause, at_us=at_us) for one in changes)
         body = {"owner": owner, **revision.as_body(place)}
         try:
@@ -138,7 +137,7 @@ def _revise_block(
 
 def lines_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The correction lines of a revision's document, as ``corrections.Correction`` has them."""
-    for line in body.get("lines", []):
+    for line in body["lines"]:
         yield {**{name: body[name] for name in ("topic_id", "partition", "ingest_epoch", "window")}, **line}
 
 

@@ -189,8 +189,7 @@ def window_of_hour(id: str, body: Mapping[str, Any], window: int) -> Window | No
 
     Whose events they were is only kept for the hour: the outcomes are of nobody.
     """
-    # One that is only claimed so far has none.
-    found = [(first, last) for minute, first, last in body.get("minutes", ()) if minute == window]
+    found = [(first, last) for minute, first, last in body["minutes"] if minute == window]
     if not found:
         return None
     ((first, last),) = found

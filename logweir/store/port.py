@@ -55,6 +55,11 @@ class LedgerDocument:
     body: dict[str, Any]
 
 
+def is_written(body: dict[str, Any]) -> bool:
+    """False for the stored body of a ledger document that holds only a claim: for adapters."""
+    return body.keys() != {"owner"}
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event (or a record, or a refused body) that could not be indexed, kept with everything needed to try again.
@@ -145,15 +150,18 @@ class Ledger(Protocol):
     def claim(self, id: str, owner: str) -> LedgerDocument:
         """Take over a ledger document: its body as it was, under a generation higher than any before.
 
-        The stored document gets ``owner`` in its body. A new one has the body {"owner": owner}. After this, every
-        write under an older generation fails.
+        The stored document gets ``owner`` in its body. After this, every write under an older generation fails. The
+        body of a document that was never written is empty; for ``read`` and ``scan`` it does not exist until it is.
         """
 
     def read(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
-        """Those of the documents that exist, as last written (never stale)."""
+        """Those of the documents that were written, as last written (never stale)."""
 
     def scan(self, prefix: str) -> Iterator[LedgerDocument]:
-        """All whose ids begin with ``prefix``, in the order of their ids, as last written before the scan or later."""
+        """All that were written whose ids begin with ``prefix``, in the order of their ids.
+
+        Each as it was last written before the scan, or later.
+        """
 
     def write(self, documents: Sequence[LedgerDocument]) -> None:
         """Write durably, the last one only when all before it are written.

@@ -276,13 +276,30 @@ def test_stored_events_outlive_the_store_object(kind: str, request: pytest.Fixtu
 # --- ledger -------------------------------------------------------------------------------------------------------
 def test_claim_makes_the_document_then_takes_it_over(store: Store) -> None:
     """The first claim makes the document; each later one gets the body as it was and a higher generation."""
-    assert store.ledger.claim("events/0", "one") == LedgerDocument("events/0", 1, {"owner": "one"})
+    assert store.ledger.claim("events/0", "one") == LedgerDocument("events/0", 1, {})
     store.ledger.write([LedgerDocument("events/0", 1, {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}})])
     taken = store.ledger.claim("events/0", "two")
 
     assert taken.generation == 2
     assert taken.body == {"owner": "one", "next": 7, "deep": {"a.b": [1, None]}}
     assert store.ledger.read(["events/0"])["events/0"].body == {**taken.body, "owner": "two"}
+
+
+def test_a_document_that_is_only_claimed_is_there_for_claims_alone(store: Store) -> None:
+    """Nobody reads it, however often it is claimed; yet whoever claimed it before can write it no more."""
+    old, new = store.ledger.claim("c:1", "zombie"), store.ledger.claim("c:1", "successor")
+    many = [LedgerDocument(f"c:2:{number:03}", 1, {"owner": "one"}) for number in range(250)]
+    store.ledger.write([*many, LedgerDocument("c:3", 1, {"owner": "one", "n": 1}), LedgerDocument("c:4", 1, {})])
+
+    assert (old, new) == (LedgerDocument("c:1", 1, {}), LedgerDocument("c:1", 2, {}))
+    assert list(store.ledger.read(["c:1", "c:3", "c:4"])) == ["c:3", "c:4"]
+    assert [document.id for document in store.ledger.scan("c:")] == ["c:3", "c:4"]
+    with pytest.raises(LogweirError) as caught:
+        store.ledger.write([replace(old, body={"owner": "zombie", "partition": 3})])
+    assert caught.value.problem is CLAIM_LOST
+    assert caught.value.numbers == {"partition": 3, "owner": "successor", "generation": 2, "generation_own": 1}
+    store.ledger.delete([old])
+    assert store.ledger.claim("c:1", "third").generation == 3
 
 
 def test_writing_under_a_lost_claim_is_refused(store: Store) -> None:
@@ -308,7 +325,7 @@ def test_last_ledger_document_is_written_only_when_all_before_it_are(store: Stor
         store.ledger.write([replace(document, body={"next": 9}) for document in (window, position)])
 
     assert caught.value.problem.code == "claim_lost"
-    assert store.ledger.read(["position"])["position"].body == {"owner": "one"}
+    assert store.ledger.read(["position"]) == {}
 
 
 def test_own_generation_writes_again_and_again(store: Store) -> None:

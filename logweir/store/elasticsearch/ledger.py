@@ -13,7 +13,7 @@ import orjson
 
 from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.store.elasticsearch.connection import Connection
-from logweir.store.port import LedgerDocument
+from logweir.store.port import LedgerDocument, is_written
 
 # A document of many emitters is megabytes large.
 _LEDGER_PAGE = 100
@@ -32,7 +32,7 @@ class ElasticsearchLedger:
         for _ in range(_CLAIM_TRIES_MAX):
             with self._connection.problems("the ledger"):
                 found = self._connection.client.options(ignore_status=404).get(index=self._index, id=id)
-            known = found["_source"]["body"] if found.get("found") else {"owner": owner}
+            known = found["_source"]["body"] if found.get("found") else {}
             # Only over what was read: between the two, the owner before us may have written. The server counts the
             # version up, also over one that was given by us.
             unchanged = (
@@ -45,12 +45,16 @@ class ElasticsearchLedger:
                     index=self._index, id=id, document={"id": id, "body": {**known, "owner": owner}}, **unchanged
                 )
             if "_version" in written:
-                return LedgerDocument(id, written["_version"], known)
+                return LedgerDocument(id, written["_version"], known if is_written(known) else {})
         raise LogweirError(
             STORE_DOWN, url=self._connection.url, reason=f"{_CLAIM_TRIES_MAX} other writes of {id} came in between"
         )
 
     def read(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
+        return {id: document for id, document in self._stored(ids).items() if is_written(document.body)}
+
+    def _stored(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
+        """Also those that are only claimed."""
         if not ids:
             return {}
         return {
@@ -76,7 +80,8 @@ class ElasticsearchLedger:
                 )
             hits = answer["hits"]["hits"]
             for hit in hits:
-                yield LedgerDocument(hit["_id"], hit["_version"], hit["_source"]["body"])
+                if is_written(hit["_source"]["body"]):
+                    yield LedgerDocument(hit["_id"], hit["_version"], hit["_source"]["body"])
             if len(hits) < _LEDGER_PAGE:
                 return
             after = hits[-1]["sort"]
@@ -91,7 +96,7 @@ class ElasticsearchLedger:
         operations = [self._operation(document) for document in documents]
         for document, answer in zip(documents, self._connection.bulk(operations, "the ledger"), strict=True):
             if answer["status"] == 409:
-                stored = self.read([document.id])[document.id]
+                stored = self._stored([document.id])[document.id]
                 raise LogweirError(
                     CLAIM_LOST,
                     partition=document.body.get("partition", document.id),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 import orjson
 
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.store.port import LedgerDocument
+from logweir.store.port import LedgerDocument, is_written
 from logweir.store.sqlite.database import Folder
 
 SCHEMA = """
@@ -32,18 +32,18 @@ class SqliteLedger:
     def claim(self, id: str, owner: str) -> LedgerDocument:
         with self._folder.problems(), self._folder.writing(self._folder.main) as connection:
             row = connection.execute("SELECT generation, body FROM ledger WHERE id = ?", (id,)).fetchone()
-            generation, body = (row[0] + 1, orjson.loads(row[1])) if row else (1, {"owner": owner})
+            generation, body = (row[0] + 1, orjson.loads(row[1])) if row else (1, {})
             claimed = orjson.dumps({**body, "owner": owner}).decode()
             connection.execute(_WRITE, (id, generation, claimed))
-            return LedgerDocument(id, generation, body)
+            return LedgerDocument(id, generation, body if is_written(body) else {})
 
     def read(self, ids: Collection[str]) -> dict[str, LedgerDocument]:
         found = {}
         with self._folder.problems(), self._folder.reading(self._folder.main) as connection:
             for id in ids:
                 row = connection.execute("SELECT generation, body FROM ledger WHERE id = ?", (id,)).fetchone()
-                if row:
-                    found[id] = LedgerDocument(id, row[0], orjson.loads(row[1]))
+                if row and is_written(body := orjson.loads(row[1])):
+                    found[id] = LedgerDocument(id, row[0], body)
         return found
 
     def scan(self, prefix: str) -> Iterator[LedgerDocument]:
@@ -54,8 +54,9 @@ class SqliteLedger:
             has_more = False
             with self._folder.problems(), self._folder.reading(self._folder.main) as connection:
                 # Row by row: a document may be megabytes.
-                for id, generation, body in connection.execute(query, (first, end, _LEDGER_PAGE)):
-                    yield LedgerDocument(id, generation, orjson.loads(body))
+                for id, generation, text in connection.execute(query, (first, end, _LEDGER_PAGE)):
+                    if is_written(body := orjson.loads(text)):
+                        yield LedgerDocument(id, generation, body)
                     first, has_more = id + "\0", True
 
     def write(self, documents: Sequence[LedgerDocument]) -> None:

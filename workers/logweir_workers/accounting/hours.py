@@ -102,7 +102,7 @@ class HourMerger:
         claimed = self._store.ledger.claim(
             hour_id(self._group, topic_id, partition, bytes.fromhex(epoch), first), self._owner
         )
-        hour = hours.of_document(claimed, ingest_epoch=epoch, window=first)
+        hour = hours.from_body(claimed.id, claimed.body) if claimed.body else Window(claimed.id, epoch, first)
         merged: list[LedgerDocument] = []
         for document in found.values():
             window = Window.from_body(document.id, document.body)

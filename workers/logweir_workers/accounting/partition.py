@@ -183,12 +183,13 @@ class PartitionLedger:
     ) -> PartitionLedger:
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
         claimed = store.ledger.claim(position_id(group, topic_id, partition), owner)
+        is_new = not claimed.body
         before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
         if claimed.body.get("next_offset") is None:
             claimed = replace(claimed, body={**claimed.body, **inherited(before, partition)})
         id = hearing_id(group, topic_id, partition)
         found = store.ledger.read([id]).get(id)
-        return cls(
+        ledger = cls(
             store=store,
             group=group,
             topic_id=topic_id,
@@ -199,6 +200,10 @@ class PartitionLedger:
             hearing=Hearing(found.body if found else {}),
             before=before,
         )
+        if is_new:
+            # Before anything is read: nobody may take the other partitions for all that there are.
+            store.ledger.write([ledger.document(position_id(group, topic_id, partition), ledger._position())])
+        return ledger
 
     def _unaudited(self) -> list[tuple[str, int]]:
         """Windows that may have closed and that nobody has asked the store about, the latest CLOSED_LATELY_MAX."""

@@ -102,14 +102,13 @@ def _has_old(store: Store, group: str, before_us: int) -> bool:
     for kind in ("window", "hour"):
         prefix = f"{kind}:{group}:"
         for document in store.ledger.scan(prefix):
-            if document.body.get("window", before) < before:
+            if document.body["window"] < before:
                 return True
-    if any(document.body.get("taken") for document in store.ledger.scan(f"carried:{group}:")):
+    if any(document.body["taken"] for document in store.ledger.scan(f"carried:{group}:")):
         return True
     if any(one.body["last_us"] < before_us for one in store.ledger.scan(f"emitter:{group}:")):
         return True
-    found = (one.body.get("window", before) for one in store.ledger.scan(f"correction:{group}:"))
-    return any(window < before for window in found)
+    return any(one.body["window"] < before for one in store.ledger.scan(f"correction:{group}:"))
 
 
 def _carry(
@@ -120,7 +119,7 @@ def _carry(
     if first is None and not known.taken:
         return 0
     claimed = store.ledger.claim(carried_id(group, partition), owner)
-    total = Carried.from_body(claimed.body, partition)
+    total = Carried.from_body(claimed.body, partition) if claimed.body else Carried(step={partition: 0})
     if total.step[partition] != known.step.get(partition, 0):
         return 0  # Another worker was here since the books were read.
     deleted = 0
@@ -322,8 +321,7 @@ class _Old:
         found: dict[_Place, list[LedgerDocument]] = defaultdict(list)
         for document in self.store.ledger.scan(f"correction:{self.group}:"):
             body = document.body
-            # One that is only claimed so far has nothing in it yet.
-            is_ours = body.get("partition") == partition and document.id not in self.books.carried.taken
+            is_ours = body["partition"] == partition and document.id not in self.books.carried.taken
             if is_ours and body["window"] < self.before:
                 found[partition, body["ingest_epoch"], body["window"]].append(document)
         held = self.books.corrected_in - {place for one in self._windows() for place in _places(one)}
@@ -396,7 +394,7 @@ class _Old:
         prefix = f"closing:{self.group}:"
         for document in self.store.ledger.scan(prefix):
             number, epoch = document.id.removeprefix(prefix).split(":")
-            is_old = document.body.get("at_us", 0) < self.before_us
+            is_old = document.body["at_us"] < self.before_us
             if is_old and int(number) == partition and self.books.held[epoch, partition] <= old[epoch, partition]:
                 gone.append(document)
         if gone:
@@ -449,8 +447,7 @@ def _of_topics_gone(
 def _replays(store: Store, group: str, before_us: int) -> Iterator[LedgerDocument]:
     """Replays begun before then: done, or stopped and never gone on with."""
     for document in store.ledger.scan(f"replay:{group}:"):
-        # One that is only claimed so far is about to begin.
-        if document.body.get("begun_us", before_us) < before_us:
+        if document.body["begun_us"] < before_us:
             yield document
 
 
