@@ -31,7 +31,9 @@ from logweir import clock, config
 from logweir.audit.books import read_books
 from logweir.config import Settings
 from logweir.event import stream_of
-from logweir.ledger.position import position_id
+from logweir.ledger.documents import REPLAY, PartitionId
+from logweir.ledger.position import read_offsets
+from logweir.ledger.replays import ReplayProgress
 from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -180,8 +182,8 @@ def work_off(settings: Settings, queue: Queue, store: Store) -> None:
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=clock.now_us)
     thread = threading.Thread(target=worker.run)
     thread.start()
-    id, end = position_id(settings.worker.group, queue.topic_id(), 0), queue.offsets(0)[1]
-    while not (found := store.ledger.read([id])) or found[id].body.get("next_offset") != end:
+    place, end = PartitionId(queue.topic_id(), 0), queue.offsets(0)[1]
+    while read_offsets(store, settings.worker.group, [place]).get(place) != end:
         time.sleep(0.1)
     stopping.set()
     thread.join()
@@ -226,10 +228,8 @@ def killed(env: dict[str, str], store: Store, events: int) -> int:
 
 def share_done(store: Store) -> float:
     """Of the replay that is not done."""
-    bodies = [document.body for document in store.ledger.scan("replay:")]
-    return max(
-        (one["following"][0][1] / one["bounds"][0][2] for one in bodies if not one.get("is_done", True)), default=0
-    )
+    found = [ReplayProgress.from_body(document.body) for _, document in REPLAY.scan(store.ledger, "logweir")]
+    return max((one.records_read / one.records for one in found if not one.is_done), default=0)
 
 
 if __name__ == "__main__":

@@ -627,6 +627,12 @@ EVENT_UNUSABLE = Problem(
     "The event to check the filters with cannot be used: {reason}.",
     "Give one JSON object, in quotes for the shell.",
 )
+LEDGER_VERSION_UNKNOWN = Problem(
+    "ledger_version_unknown",
+    500,
+    "The ledger document {id} has version {version}; this program reads versions up to {version_max}.",
+    "A newer version of logweir has written it: install that one here, too.",
+)
 CLAIM_LOST = Problem(
     "claim_lost",
     500,

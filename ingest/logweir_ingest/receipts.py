@@ -19,11 +19,13 @@ from logweir.clock import DAY_US, WINDOW_US, iso_seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
+from logweir.ledger.documents import POSITION, PartitionId, WindowId
 from logweir.ledger.exceptions import Why
+from logweir.ledger.hours import read_windows
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import STREAM_MINUTES_MAX, position_id, position_prefix
-from logweir.ledger.revisions import WindowPlace, read_present
-from logweir.ledger.window import Window, read_window
+from logweir.ledger.position import STREAM_MINUTES_MAX, Position
+from logweir.ledger.revisions import read_present
+from logweir.ledger.window import Window
 from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.query.tree import And, Range, Term
@@ -139,9 +141,8 @@ class _Ledger:
         if not asked.count:
             return found
         windows, positions = self._documents(store, asked)
-        for topic, window in windows.items():
-            place = WindowPlace(topic, asked.partition, window.ingest_epoch, window.window)
-            present = read_present(store, self._group, place, window, asked.first, asked.last)
+        for window in windows:
+            present = read_present(store, self._group, window, asked.first, asked.last)
             _add_window(found, window, present.revised(asked.first, asked.last), asked)
         for position in positions:
             _add_position(found, position, asked, is_known=bool(windows))
@@ -149,8 +150,8 @@ class _Ledger:
             _ask_events(store, found, asked)
         return found
 
-    def _documents(self, store: Store, asked: Receipt) -> tuple[dict[str, Window], list[dict[str, Any]]]:
-        """The receipt's window, by topic id, and the partition's position, in each topic that has them."""
+    def _documents(self, store: Store, asked: Receipt) -> tuple[list[Window], list[Position]]:
+        """The receipt's window and the partition's position, in each topic that has them."""
         topics = self._topics_of(store, asked.partition, known_s=_TOPICS_KNOWN_S)
         windows, positions = self._read(store, asked, topics)
         if not windows:
@@ -160,28 +161,21 @@ class _Ledger:
                 return self._read(store, asked, fresh)
         return windows, positions
 
-    def _read(
-        self, store: Store, asked: Receipt, topics: Collection[str]
-    ) -> tuple[dict[str, Window], list[dict[str, Any]]]:
+    def _read(self, store: Store, asked: Receipt, topics: Collection[str]) -> tuple[list[Window], list[Position]]:
         # Positions first: they are written last, so what they have seen is in the windows that are read after them.
-        positions = store.ledger.read([position_id(self._group, topic, asked.partition) for topic in topics])
-        epoch = asked.ingest_epoch.hex()
-        found = {
-            topic: read_window(store, self._group, topic, asked.partition, epoch, asked.window) for topic in topics
-        }
-        windows = {topic: window for topic, window in found.items() if window is not None}
-        return windows, [document.body for document in positions.values()]
+        partitions = [PartitionId(topic, asked.partition) for topic in topics]
+        positions = POSITION.read(store.ledger, self._group, partitions)
+        places = [WindowId(*partition, asked.ingest_epoch.hex(), asked.window) for partition in partitions]
+        windows = read_windows(store, self._group, places)
+        return list(windows.values()), [Position.from_body(document.body) for document in positions.values()]
 
     def _topics_of(self, store: Store, partition: int, *, known_s: float) -> list[str]:
         """The ids of the topics of which workers have claimed the partition, as they were ``known_s`` ago or later."""
         with self._lock:
             if time.monotonic() - self._topics_at_s >= known_s:
                 topics: dict[int, list[str]] = {}
-                prefix = position_prefix(self._group)
-                for document in store.ledger.scan(prefix):
-                    topic, _, number = document.id.removeprefix(prefix).rpartition(":")
-                    if ":" not in topic:  # else it is of a group whose name begins with ours
-                        topics.setdefault(int(number), []).append(topic)
+                for place, _ in POSITION.scan(store.ledger, self._group):
+                    topics.setdefault(place.partition, []).append(place.topic_id)
                 self._topics, self._topics_at_s = topics, time.monotonic()
             return self._topics.get(partition, [])
 
@@ -204,16 +198,15 @@ def _add_window(found: Found, window: Window, revised: Mapping[int, Why], asked:
     found.revised += len(revised)
 
 
-def _add_position(found: Found, position: dict[str, Any], asked: Receipt, *, is_known: bool) -> None:
+def _add_position(found: Found, position: Position, asked: Receipt, *, is_known: bool) -> None:
     epoch = asked.ingest_epoch.hex()
-    lost = Intervals(position.get("lost", {}).get(epoch, []))
-    found.lost.add_all(lost.within(asked.first, asked.last))
+    found.lost.add_all(position.lost.get(epoch, Intervals()).within(asked.first, asked.last))
     found.lost.remove_all(found.settled)
-    found.until_us = max(found.until_us, position.get("watermark_us", 0))
+    found.until_us = max(found.until_us, position.watermark_us)
     # The numbers have come by, or did so long ago that their process is forgotten: somebody has pruned the ledger.
-    streams = position.get("streams", {})
-    latest = max((window for _, _, window in streams.values()), default=0)
-    came_by = streams[epoch][0] >= asked.last if epoch in streams else latest - asked.window > STREAM_MINUTES_MAX
+    stream = position.streams.get(epoch)
+    is_long_ago = position.latest_window - asked.window > STREAM_MINUTES_MAX
+    came_by = is_long_ago if stream is None else stream.last >= asked.last
     found.is_gone |= came_by and not is_known and not len(found.lost)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from logweir.audit.windows import Stream
+from logweir.ledger.documents import StreamId
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
 
@@ -18,11 +18,11 @@ class Between:
     carried. ``void``: what was said never to come. ``is_whole``: it is not of a span of time only.
     """
 
-    known: Mapping[Stream, Intervals]
-    lost: Mapping[Stream, Intervals]
-    gone: set[Stream]
-    starts: dict[Stream, int]
-    void: Mapping[Stream, Intervals]
+    known: Mapping[StreamId, Intervals]
+    lost: Mapping[StreamId, Intervals]
+    gone: set[StreamId]
+    starts: dict[StreamId, int]
+    void: Mapping[StreamId, Intervals]
     is_whole: bool
 
     def total(self) -> Row:
@@ -32,7 +32,7 @@ class Between:
             row.add(self.row(stream, self.ends(stream)))
         return row
 
-    def row(self, stream: Stream, until: int, *, first: int = 1) -> Row:
+    def row(self, stream: StreamId, until: int, *, first: int = 1) -> Row:
         """Of one stream, from one number up to another, which are included."""
         row = Row()
         left, lost = self.not_here(stream, until, first=first)
@@ -46,7 +46,7 @@ class Between:
         row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided + row.void
         return row
 
-    def not_here(self, stream: Stream, until: int, *, first: int = 1) -> tuple[Intervals, Intervals]:
+    def not_here(self, stream: StreamId, until: int, *, first: int = 1) -> tuple[Intervals, Intervals]:
         """The numbers of a stream that did not come: those of which nothing is known, and those that the queue lost."""
         left = Intervals(self.known[stream].gaps(max(first, self._begins(stream)), until))
         known_lost = self.lost.get(stream, Intervals())
@@ -54,18 +54,18 @@ class Between:
         left.remove_all(lost)
         return left, lost
 
-    def ends(self, stream: Stream) -> int:
+    def ends(self, stream: StreamId) -> int:
         """The last number of it that anything is known of."""
         return max(self.known[stream].max, self.lost_until(stream) if self.is_whole else 0)
 
-    def lost_until(self, stream: Stream) -> int:
+    def lost_until(self, stream: StreamId) -> int:
         """The last number that the queue is known to have lost, 0 when it has lost none."""
         lost = self.lost.get(stream)
         return lost.max if lost else 0
 
-    def undecided(self, stream: Stream) -> Intervals:
+    def undecided(self, stream: StreamId) -> Intervals:
         """Which numbers of a process that is gone never came, whatever anybody has said of them."""
         return self.not_here(stream, self.known[stream].max)[0]
 
-    def _begins(self, stream: Stream) -> int:
+    def _begins(self, stream: StreamId) -> int:
         return self.starts.get(stream, 1)

@@ -15,28 +15,41 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from logweir.audit.between import Between
 from logweir.audit.emitters import TOTALS, EmitterBooks, read_emitters
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
-from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, Stream, WindowBooks, WindowOf
+from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, WindowBooks
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.ledger.carried import UNKNOWN, Carried, read_carried
 from logweir.ledger.closings import read_closings
 from logweir.ledger.corrections import Correction, read_corrections
+from logweir.ledger.differences import StoreDifference, read_differences
+from logweir.ledger.documents import PartitionId, StreamId, StreamWindow
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.equation import Row
-from logweir.ledger.horizon import horizons, of_latest_topic, overall, read_hearings
-from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import Place, read_positions
-from logweir.ledger.tracker import pairs
-from logweir.ledger.window import window_place
+from logweir.ledger.horizon import horizons, of_latest_topic, overall
+from logweir.ledger.intervals import Intervals, pairs
+from logweir.ledger.position import Position, read_positions
+from logweir.ledger.source import read_hearings
 from logweir.store.port import Store
 
 _READ_AGAIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredOffsets:
+    """Offsets that were gone from the queue before they were read."""
+
+    topic_id: str
+    partition: int
+    first: int
+    last: int
+    exact: bool
+    """All that was in them is counted as lost."""
 
 
 @dataclass(slots=True)
@@ -55,15 +68,15 @@ class Books:
     windows: list[WindowBooks]
     states: dict[str, int]
     closed: Row
-    held: Counter[Stream]
-    lost: dict[Stream, Intervals]
-    corrected_in: set[WindowOf]
+    held: Counter[StreamId]
+    lost: dict[StreamId, Intervals]
+    corrected_in: set[StreamWindow]
     emitters: dict[Emitter, EmitterBooks]
     corrections: list[Correction]
-    expired: list[dict[str, Any]]
-    store_differences: list[dict[str, Any]]
+    expired: list[ExpiredOffsets]
+    store_differences: list[StoreDifference]
     imbalance: int
-    positions: dict[Place, int]
+    positions: dict[PartitionId, int]
     watermark_us: int
     carried: Carried
     between: Between
@@ -125,7 +138,7 @@ class Books:
         of_nobody = self.row.lost_in_queue - carried.row.lost_in_queue - of_windows + carried.lost_in_queue[UNKNOWN]
         return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
 
-    def lost_in_queue_ranges(self) -> dict[Stream, Intervals]:
+    def lost_in_queue_ranges(self) -> dict[StreamId, Intervals]:
         """The numbers that the queue has lost, in windows and between them."""
         found = defaultdict(Intervals, {stream: Intervals(lost) for stream, lost in self.lost.items()})
         for stream in self.between.known:
@@ -154,8 +167,8 @@ class Books:
             ],
             "loss_unknown_emitters": sum(books.honesty == "D" for books in self.emitters.values()),
             "windows": self.states,
-            "expired_offsets": self.expired,
-            "store_differences": self.store_differences,
+            "expired_offsets": [asdict(one) for one in self.expired],
+            "store_differences": [one.as_json() for one in self.store_differences],
             "corrections": [correction.as_json() for correction in self.corrections],
             "carried": self._carried_json(),
             "watermark_us": self.watermark_us,
@@ -206,7 +219,9 @@ def read_books_once(
     current = of_latest_topic(minutes)
     accounted_us = overall(current) * WINDOW_US
     watermarks = _watermarks(positions, current, accounted_us)
-    corrections = [one for one in read_corrections(store, group, without=carried.taken) if span.has_window(one.window)]
+    corrections = [
+        one for one in read_corrections(store, group, without=carried.taken) if span.has_window(one.place.window)
+    ]
     context = Context(
         min(now_us, accounted_us), _lost_numbers(positions), _by_window(corrections), read_closings(store, group)
     )
@@ -214,7 +229,11 @@ def read_books_once(
     sums = read_windows(store, group, wanted, context, has_parts=len({topic_id for topic_id, _ in positions}) > 1)
     emitters = read_emitters(store, group, watermarks, late_us, span, carried.taken)
     sums.add_to(emitters)
-    differences = [one for one in _store_differences(store, group, span) if one.pop("id") not in carried.taken]
+    differences = [
+        one
+        for one, document in read_differences(store, group)
+        if span.has_window(one.place.window) and document.id not in carried.taken
+    ]
     between = _between_windows(sums, context, carried, from_one=not span.is_bounded)
     books = Books(
         row=between.total(),
@@ -228,8 +247,8 @@ def read_books_once(
         corrections=corrections,
         expired=_expired(positions, sums.kept),
         store_differences=differences,
-        imbalance=sums.imbalance + sum(abs(one["difference"]) for one in differences),
-        positions={place: body.get("next_offset") or 0 for place, body in positions.items()},
+        imbalance=sums.imbalance + sum(abs(one.difference) for one in differences),
+        positions={place: position.next_offset or 0 for place, position in positions.items()},
         watermark_us=max(watermarks.values(), default=0),
         carried=Carried(step=carried.step) if span.is_bounded or span.emitter is not None else carried,
         between=between,
@@ -237,49 +256,29 @@ def read_books_once(
     )
     # What is corrected in a window that is gone has been carried as it was before.
     for one in corrections:
-        is_held = (one.partition, one.ingest_epoch, one.window) in sums.corrected_in
-        if not is_held and one.window < books.carried.before:
+        if one.place.in_stream not in sums.corrected_in and one.place.window < books.carried.before:
             books.carried.correct(one.from_outcome.value, one.to_outcome.value, one.count)
     _add_up(books, sums.row, span)
     return books
 
 
-def _by_window(corrections: Iterable[Correction]) -> dict[WindowOf, list[Correction]]:
-    found: dict[WindowOf, list[Correction]] = defaultdict(list)
+def _by_window(corrections: Iterable[Correction]) -> dict[StreamWindow, list[Correction]]:
+    found: dict[StreamWindow, list[Correction]] = defaultdict(list)
     for one in corrections:
-        found[one.partition, one.ingest_epoch, one.window].append(one)
+        found[one.place.in_stream].append(one)
     return dict(found)
 
 
 def _watermarks(
-    positions: dict[Place, dict[str, Any]], places: Collection[Place], accounted_us: int
-) -> dict[Place, int]:
+    positions: Mapping[PartitionId, Position], places: Collection[PartitionId], accounted_us: int
+) -> dict[PartitionId, int]:
     """Of each partition, up to when everything that was received is known.
 
     Of a topic that another one has taken the place of, nothing comes any more: what is known of the other one's
     ``places`` holds for it. It must not keep what is missing from being lost.
     """
-    own_us = {place: int(body.get("watermark_us", 0)) for place, body in positions.items()}
+    own_us = {place: position.watermark_us for place, position in positions.items()}
     return {place: us if place in places else max(us, accounted_us) for place, us in own_us.items()}
-
-
-def _store_differences(store: Store, group: str, span: Span) -> Iterator[dict[str, Any]]:
-    """Windows of which the store itself counted another number of documents than the ledger says were indexed."""
-    prefix = f"store_difference:{group}:"
-    for document in store.ledger.scan(prefix):
-        topic_id, partition, epoch, window = window_place(document.id, prefix)
-        if span.has_window(window):
-            body = document.body
-            yield {
-                "id": document.id,
-                "window": window,
-                "topic_id": topic_id,
-                "partition": partition,
-                "ingest_epoch": epoch,
-                "stored": body["stored"],
-                "indexed": body["indexed"],
-                "difference": body["stored"] - body["indexed"],
-            }
 
 
 def _add_up(books: Books, windows: Row, span: Span) -> None:
@@ -291,12 +290,12 @@ def _add_up(books: Books, windows: Row, span: Span) -> None:
             books.row.add(known.row)
 
 
-def _lost_numbers(positions: Mapping[Place, Mapping[str, Any]]) -> dict[Stream, Intervals]:
+def _lost_numbers(positions: Mapping[PartitionId, Position]) -> dict[StreamId, Intervals]:
     """Which numbers the queue was known to have lost; some may have come after all, or were void."""
-    lost: dict[Stream, Intervals] = defaultdict(Intervals)
-    for (_, partition), body in positions.items():
-        for epoch, ranges in body.get("lost", {}).items():
-            lost[epoch, partition].add_all(ranges)
+    lost: dict[StreamId, Intervals] = defaultdict(Intervals)
+    for (_, partition), position in positions.items():
+        for epoch, ranges in position.lost.items():
+            lost[StreamId(epoch, partition)].add_all(ranges)
     return lost
 
 
@@ -309,38 +308,36 @@ def _between_windows(sums: Sums, context: Context, carried: Carried, *, from_one
     return Between(sums.known, context.lost, gone, starts, void, is_whole=from_one)
 
 
-def _expired(positions: dict[Place, dict[str, Any]], windows: Iterable[WindowBooks]) -> list[dict[str, Any]]:
-    """Each range of offsets that was gone before it was read; ``exact``: all that was in it is counted as lost.
+def _expired(positions: Mapping[PartitionId, Position], windows: Iterable[WindowBooks]) -> list[ExpiredOffsets]:
+    """Each range of offsets that was gone before it was read.
 
-    That is not known while a process was sending then whose later records or marker did not come by: one with an open
-    window, or one that was heard of shortly before the range and never again.
+    Whether all that was in it is counted as lost is not known while a process was sending then whose later records or
+    marker did not come by: one with an open window, or one that was heard of shortly before the range and never again.
     """
-    open_epochs = {books.stream for books in windows if not books.window.closed}
+    open_streams = {books.stream for books in windows if not books.window.closed}
     found = []
-    for (topic_id, partition), body in positions.items():
-        for first, last in body.get("expired", []):
-            unsure = any(since <= first for since in body.get("unheard", {}).values()) or any(
-                offset < first and (epoch, partition) in open_epochs
-                for epoch, (_, offset, _) in body.get("streams", {}).items()
+    for (topic_id, partition), position in positions.items():
+        for first, last in position.expired:
+            unsure = any(since <= first for since in position.unheard.values()) or any(
+                stream.offset < first and (epoch, partition) in open_streams
+                for epoch, stream in position.streams.items()
             )
-            found.append(
-                {"topic_id": topic_id, "partition": partition, "first": first, "last": last, "exact": not unsure}
-            )
+            found.append(ExpiredOffsets(topic_id, partition, first, last, exact=not unsure))
     return found
 
 
 # --- one window ---------------------------------------------------------------------------------------------------
 def explain(books: Books) -> Iterator[dict[str, Any]]:
     """Each window in the books down to partition, process, ranges and emitters."""
-    for one in sorted(books.windows, key=lambda one: (one.window.window, one.partition, one.window.ingest_epoch)):
+    for one in sorted(books.windows, key=lambda one: (one.place.window, one.place.partition, one.place.ingest_epoch)):
         window = one.window
         row, not_arrived, lost = _of_window(books, one)
         yield {
             "window": window.window,
             "merged_windows": [minute for minute, _, _ in window.minutes],
-            "partition": one.partition,
-            "ingest_epoch": window.ingest_epoch,
-            "topic_id": one.topic_id,
+            "partition": one.place.partition,
+            "ingest_epoch": one.place.ingest_epoch,
+            "topic_id": one.place.topic_id,
             "state": one.state,
             "imbalance": one.imbalance,
             **row.as_json(),
@@ -349,7 +346,7 @@ def explain(books: Books) -> Iterator[dict[str, Any]]:
             "marker": [window.given[0][0], window.given[-1][1]] if window.marker else None,
             "not_arrived": pairs(not_arrived),
             "lost_in_queue_ranges": pairs(lost),
-            "amendments": window.amendments,
+            "amendments": [asdict(line) for line in window.amendments],
             "corrections": [correction.as_json() for correction in one.corrections],
             "emitters": [{"name": name_of(emitter), **row.as_json()} for emitter, row in one.by_emitter.items()],
         }

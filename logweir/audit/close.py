@@ -11,9 +11,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from logweir.audit.books import Books
-from logweir.audit.windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, Stream, WindowBooks
+from logweir.audit.windows import CLOSED_AFTERWARDS, GONE_AFTER_US, PROCESS_GONE, WindowBooks
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError
-from logweir.ledger.closings import Closing, close, window_key
+from logweir.ledger.closings import Closing, close
+from logweir.ledger.documents import StreamId
 from logweir.ledger.position import read_positions
 from logweir.store.port import Store
 from logweir.text import some_of
@@ -65,12 +66,12 @@ def _epoch(books: Books, process: str) -> str:
     return meant[0]
 
 
-def _closing(books: Books, stream: Stream, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
-    counts = {window_key(one.topic_id, one.window.window): len(one.window.numbers) for one in windows}
+def _closing(books: Books, stream: StreamId, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
+    counts = {one.place: len(one.window.numbers) for one in windows}
     return Closing(counts, books.between.undecided(stream), who, now_us)
 
 
 def _is_heard(store: Store, group: str, epoch: str, now_us: int) -> bool:
     """Whether a canary of it has come lately: a process may live without taking any events."""
-    canaries = (body.get("canaries", {}).get(epoch, (0, 0)) for body in read_positions(store, group).values())
-    return any(now_us - sent_us <= GONE_AFTER_US for _, sent_us in canaries)
+    canaries = (position.canaries.get(epoch) for position in read_positions(store, group).values())
+    return any(canary and now_us - canary.sent_us <= GONE_AFTER_US for canary in canaries)

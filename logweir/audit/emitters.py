@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from logweir.audit.span import EVERYTHING, Span
+from logweir.ledger.documents import EMITTER, PartitionId
 from logweir.ledger.emitter import Emitter, EmitterState, name_of, not_taken
 from logweir.ledger.equation import Row
-from logweir.ledger.position import Place, partition_place
 from logweir.ledger.tracker import Losses, Tracker, united
 from logweir.store.port import Store
 
@@ -142,15 +142,15 @@ def _of_retired(sums: Mapping[str, int], name: str) -> int:
 
 # --- reading ------------------------------------------------------------------------------------------------------
 def read_emitters(
-    store: Store, group: str, watermarks: dict[Place, int], late_us: int, span: Span, taken: Collection[str]
+    store: Store, group: str, watermarks: dict[PartitionId, int], late_us: int, span: Span, taken: Collection[str]
 ) -> dict[Emitter, EmitterBooks]:
     parts: dict[Emitter, list[tuple[int, EmitterState]]] = defaultdict(list)
-    for document in store.ledger.scan(f"emitter:{group}:"):
-        state = EmitterState.from_body(document.id, document.body)
+    for place, document in EMITTER.scan(store.ledger, group):
         if document.id in taken:
             continue
+        state = EmitterState.from_body(place, document.body)
         if span.has_emitter(state.emitter) and (span.from_us is None or state.last_us >= span.from_us):
-            parts[state.emitter].append((watermarks.get(partition_place(document.id), 0), state))
+            parts[state.emitter].append((watermarks.get(place.partition_id, 0), state))
     return {emitter: books_of_emitter(emitter, states, late_us, span) for emitter, states in parts.items()}
 
 
@@ -160,17 +160,16 @@ def books_of_emitter(
     """Of all its documents, each with the watermark of its partition."""
     books = EmitterBooks(emitter)
     states = list(states)
-    counted = {state.id for state in not_taken([state for _, state in states])}
+    counted = {state.place for state in not_taken([state for _, state in states])}
     parts: dict[str, list[Tracker]] = defaultdict(list)
     marks: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for watermark_us, state in states:
         books.first_us = min(books.first_us or state.first_us, state.first_us)
         if state.last_us >= books.last_us:
             books.last_us, books.source_address = state.last_us, state.source_address
-        topic_id, _ = partition_place(state.id)
         for epoch in state.epochs:
-            marks[epoch].append((topic_id, watermark_us))
-        if state.id not in counted:
+            marks[epoch].append((state.place.topic_id, watermark_us))
+        if state.place not in counted:
             continue
         for name, count in state.retired.items():
             books.retired[name] = books.retired.get(name, 0) + count
@@ -199,13 +198,17 @@ def _accounted_us(marks: Iterable[tuple[str, int]]) -> int:
 
 
 def _within(tracker: Tracker, span: Span) -> Tracker:
-    """The tracker with only those of its gaps that showed in the span of time."""
+    """The tracker with only those of its gaps that showed in the span of time; a copy, unless that is all of them."""
     if not span.is_bounded:
         return tracker
     outside = [gap for gap in tracker.gaps if not span.has_time(gap.since_us)]
-    tracker.gaps = [gap for gap in tracker.gaps if span.has_time(gap.since_us)]
     # What was dropped, and what came late, has no time of its own: it explains what is outside first.
     explained = tracker.dropped_count - sum(map(len, outside)) - tracker.lost_below + tracker.recovered_below
-    tracker.dropped = {"dropped": explained} if explained > 0 else {}
-    tracker.recovered = tracker.lost_below = tracker.recovered_below = 0
-    return tracker
+    return replace(
+        tracker,
+        gaps=[gap for gap in tracker.gaps if span.has_time(gap.since_us)],
+        dropped={"dropped": explained} if explained > 0 else {},
+        recovered=0,
+        lost_below=0,
+        recovered_below=0,
+    )

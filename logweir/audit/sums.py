@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from logweir.audit.emitters import EmitterBooks
 from logweir.audit.span import Span
-from logweir.audit.windows import Context, Stream, WindowBooks, WindowOf, joined, places_of, reconciled, state_of_open
+from logweir.audit.windows import Context, WindowBooks, joined, places_of, reconciled, state_of_open
 from logweir.clock import WINDOW_US
 from logweir.ledger import hours
+from logweir.ledger.documents import HOUR, WINDOW, PartitionId, StreamId, StreamWindow, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import Place
-from logweir.ledger.window import Window, window_place
+from logweir.ledger.window import Window
 from logweir.store.port import Store
 
 RATE_WINDOWS = 5
@@ -23,8 +23,6 @@ RATE_WINDOWS = 5
 
 Keeps = Callable[[Window], bool]
 """Whether a window's books are wanted by themselves, although it is closed and balances."""
-_Place = tuple[str, int, str, int]
-"""Topic id, partition, ingest epoch, window."""
 
 
 def no_window(_: Window) -> bool:
@@ -55,22 +53,22 @@ class Sums:
     closed: Row = field(default_factory=Row)
     kept: list[WindowBooks] = field(default_factory=list)
     states: Counter[str] = field(default_factory=Counter)
-    held: Counter[Stream] = field(default_factory=Counter)
-    lost: dict[Stream, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
-    known: dict[Stream, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
-    corrected_in: set[WindowOf] = field(default_factory=set)
+    held: Counter[StreamId] = field(default_factory=Counter)
+    lost: dict[StreamId, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
+    known: dict[StreamId, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
+    corrected_in: set[StreamWindow] = field(default_factory=set)
     imbalance: int = 0
     active_us: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _emitters: dict[Emitter, EmitterBooks] = field(default_factory=dict)
 
-    def add(self, topic_id: str, partition: int, window: Window) -> None:
-        books = reconciled(topic_id, partition, window, self.context)
+    def add(self, window: Window) -> None:
+        books = reconciled(window, self.context)
         self.held[books.stream] += 1
         self.known[books.stream].add_all((*window.numbers, *window.voids, *window.given))
         if books.lost:
             self.lost[books.stream].add_all(books.lost)
         if books.corrections:
-            self.corrected_in.update(places_of(partition, window))
+            self.corrected_in.update(places_of(window))
         self.imbalance += books.imbalance
         self._add_rows(books)
         if books.state == "balanced":
@@ -119,7 +117,7 @@ def read_windows(store: Store, group: str, wanted: Wanted, context: Context, *, 
     ``has_parts``: several topics have been read, and a window may have a part in each. Raises LogweirError(STORE_DOWN).
     """
     in_parts = windows_in_parts(store, group) if has_parts else frozenset()
-    merged: set[_Place] = set()
+    merged: set[WindowId] = set()
     while True:
         sums = Sums(wanted, context)
         seen = _add_windows(sums, store, group, in_parts, merged)
@@ -130,55 +128,55 @@ def read_windows(store: Store, group: str, wanted: Wanted, context: Context, *, 
         merged |= twice
 
 
-def windows_in_parts(store: Store, group: str, places: Iterable[Place] | None = None) -> frozenset[WindowOf]:
-    """The windows that more than one topic has a part of; of all topics and partitions, or of those ``places``.
+def windows_in_parts(
+    store: Store, group: str, partitions: Iterable[PartitionId] | None = None
+) -> frozenset[StreamWindow]:
+    """The windows that more than one topic has a part of; of all topics, or of those ``partitions``.
 
     Raises LogweirError(STORE_DOWN).
     """
-    prefix = f"window:{group}:"
-    within = [""] if places is None else [f"{topic_id}:{partition}:" for topic_id, partition in places]
-    found = (document for one in within for document in store.ledger.scan(prefix + one))
-    counts = Counter(window_place(document.id, prefix)[1:] for document in found)
+    begins: Iterable[tuple[str | int, ...]] = [()] if partitions is None else partitions
+    found = (place for begin in begins for place, _ in WINDOW.scan(store.ledger, group, *begin))
+    counts = Counter(place.in_stream for place in found)
     return frozenset(place for place, count in counts.items() if count > 1)
 
 
 def _add_windows(
-    sums: Sums, store: Store, group: str, in_parts: Collection[WindowOf], merged: Collection[_Place]
-) -> dict[_Place, tuple[tuple[int, int], ...]]:
+    sums: Sums, store: Store, group: str, in_parts: Collection[StreamWindow], merged: Collection[WindowId]
+) -> dict[WindowId, tuple[tuple[int, int], ...]]:
     """Add those that are not merged; gives the numbers of those that may be by now."""
-    seen: dict[_Place, tuple[tuple[int, int], ...]] = {}
+    seen: dict[WindowId, tuple[tuple[int, int], ...]] = {}
     parts = []
-    prefix = f"window:{group}:"
-    for document in store.ledger.scan(prefix):
-        place = window_place(document.id, prefix)
-        topic_id, partition, epoch, minute = place
-        sums.active_us[epoch] = max(sums.active_us[epoch], (minute + 1) * WINDOW_US)
-        if not sums.wanted.span.has_window(minute) or document.id in sums.wanted.taken or place in merged:
+    for place, document in WINDOW.scan(store.ledger, group):
+        epoch = place.ingest_epoch
+        sums.active_us[epoch] = max(sums.active_us[epoch], (place.window + 1) * WINDOW_US)
+        if not sums.wanted.span.has_window(place.window) or document.id in sums.wanted.taken or place in merged:
             continue
-        window = Window.from_body(document.id, document.body)
+        window = Window.from_body(place, document.body)
         if window.closed:
             seen[place] = tuple(window.numbers)
-        if (partition, epoch, minute) in in_parts:
-            parts.append((topic_id, partition, window))
+        if place.in_stream in in_parts:
+            parts.append(window)
         else:
-            sums.add(topic_id, partition, window)
-    for part in joined(parts):
-        sums.add(*part)
+            sums.add(window)
+    for window in joined(parts):
+        sums.add(window)
     return seen
 
 
-def _add_hours(sums: Sums, store: Store, group: str, seen: dict[_Place, tuple[tuple[int, int], ...]]) -> set[_Place]:
+def _add_hours(
+    sums: Sums, store: Store, group: str, seen: dict[WindowId, tuple[tuple[int, int], ...]]
+) -> set[WindowId]:
     """Add what is merged; gives which of it was seen as a window, too."""
-    twice: set[_Place] = set()
-    prefix = f"hour:{group}:"
-    for document in store.ledger.scan(prefix):
+    twice: set[WindowId] = set()
+    for place, document in HOUR.scan(store.ledger, group):
         if document.id in sums.wanted.taken:
             continue
-        topic_id, partition, epoch, _ = window_place(document.id, prefix)
-        hour = hours.from_body(document.id, document.body)
+        hour = hours.from_body(place, document.body)
+        epoch = place.ingest_epoch
         sums.active_us[epoch] = max(sums.active_us[epoch], (max(hour.windows) + 1) * WINDOW_US)
         if any(map(sums.wanted.span.has_window, hour.windows)):
-            sums.add(topic_id, partition, hour)
-        places = {(topic_id, partition, epoch, minute) for minute in hour.windows}
+            sums.add(hour)
+        places = {hour.place._replace(window=minute) for minute in hour.windows}
         twice |= {one for one in places & seen.keys() if all(hour.numbers.covers(*pair) for pair in seen[one])}
     return twice

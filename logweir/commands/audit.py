@@ -31,6 +31,7 @@ from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
 from logweir.commands.output import console, count_text, print_json, ranges_text, some_ranges, whole
 from logweir.config import Settings
 from logweir.errors import LogweirError
+from logweir.ledger.documents import PartitionId
 from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES, Row
 from logweir.query.times import time_bounds, time_of
@@ -140,7 +141,7 @@ def unread_records(settings: Settings, books: Books) -> int | None:
         return None
     finally:
         queue.close()
-    return sum(end - max(first, books.positions.get((topic_id, at), 0)) for at, (first, end) in ends.items())
+    return sum(end - max(first, books.positions.get(PartitionId(topic_id, at), 0)) for at, (first, end) in ends.items())
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
@@ -159,15 +160,15 @@ def _print_books(books: Books, unread: int | None) -> None:
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states.items())) or "none"
     out.print(Text(f"windows: {states}; records not read yet: {count_text(unread)}"))
     for hole in books.expired:
-        exactly = "all of it is counted as lost" if hole["exact"] else "how many events it held is unknown"
-        place = f"partition {hole['partition']}, offsets {hole['first']} to {hole['last']}"
+        exactly = "all of it is counted as lost" if hole.exact else "how many events it held is unknown"
+        place = f"partition {hole.partition}, offsets {hole.first} to {hole.last}"
         out.print(Text(f"expired before it was read: {place}; {exactly}", "yellow"))
     for (epoch, partition), ranges in books.lost_in_queue_ranges().items():
         numbers = some_ranges(list(ranges))
         out.print(Text(f"lost in the queue: partition {partition}, process {epoch}, numbers {numbers}", "red"))
     for one in books.store_differences:
-        where = f"window {one['window']}, partition {one['partition']}"
-        out.print(Text(f"{where}: the store has {one['stored']}, the ledger says {one['indexed']} indexed", "red"))
+        where = f"window {one.place.window}, partition {one.place.partition}"
+        out.print(Text(f"{where}: the store has {one.stored}, the ledger says {one.indexed} indexed", "red"))
     if books.emitters:
         out.print(_emitters_table(books))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.ledger.documents import CARRIED, StreamId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.store.port import Store
@@ -48,7 +49,7 @@ class Carried:
     between: int = 0
     unshown: Counter[str] = field(default_factory=Counter)
     recovered: int = 0
-    streams: dict[tuple[str, int], int] = field(default_factory=dict)
+    streams: dict[StreamId, int] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
     step: dict[int, int] = field(default_factory=dict)
 
@@ -95,8 +96,6 @@ class Carried:
     def as_body(self, partition: int) -> dict[str, Any]:
         streams = list(self.streams.items())[-STREAMS_MAX:]
         return {
-            "kind": "carried",
-            "partition": partition,
             "before": self.before,
             "row": self.row.as_json(),
             "corrections": [[*pair, count] for pair, count in self.corrections.items()],
@@ -129,23 +128,17 @@ class Carried:
             between=body["between"],
             unshown=Counter(body["unshown"]),
             recovered=body["recovered"],
-            streams={(epoch, partition): number for epoch, number in body["streams"]},
+            streams={StreamId(epoch, partition): number for epoch, number in body["streams"]},
             taken=dict(body["taken"]),
             step={partition: body["step"]},
         )
 
 
-def carried_id(group: str, partition: int) -> str:
-    return f"carried:{group}:{partition}"
-
-
 def read_carried(store: Store, group: str) -> Carried:
     """Of all partitions together. Raises LogweirError(STORE_DOWN)."""
-    prefix = f"carried:{group}:"
     whole = Carried()
-    for document in store.ledger.scan(prefix):
-        partition = int(document.id.removeprefix(prefix))
-        one = Carried.from_body(document.body, partition)
+    for place, document in CARRIED.scan(store.ledger, group):
+        one = Carried.from_body(document.body, place.partition)
         whole.add(one)
         whole.taken |= one.taken
         whole.step |= one.step

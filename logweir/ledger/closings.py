@@ -12,69 +12,56 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.ledger.intervals import Intervals
-from logweir.ledger.tracker import pairs
-from logweir.store.port import LedgerDocument, Store
+from logweir.ledger.documents import CLOSING, StreamId, WindowId
+from logweir.ledger.intervals import Intervals, pairs
+from logweir.store.port import Store
 
 
 @dataclass(slots=True)
 class Closing:
-    """Of one ingest process on one partition. ``windows``: how many numbers had come, by ``window_key``.
+    """Of one ingest process on one partition."""
 
-    ``numbers``: those that had not come. ``who`` closed it last, and when (microseconds).
-    """
-
-    windows: dict[str, int] = field(default_factory=dict)
+    windows: dict[WindowId, int] = field(default_factory=dict)
+    """How many numbers had come in each."""
     numbers: Intervals = field(default_factory=Intervals)
+    """Those that had not come."""
     who: str = ""
+    """Who closed it last."""
     at_us: int = 0
 
-    def holds_of(self, topic_id: str, window: int, count: int) -> bool:
+    def holds_of(self, window: WindowId, count: int) -> bool:
         """Whether nothing more of that window has come since."""
-        return self.windows.get(window_key(topic_id, window)) == count
+        return self.windows.get(window) == count
+
+    def as_body(self) -> dict[str, Any]:
+        return {
+            "who": self.who,
+            "at_us": self.at_us,
+            "windows": [[place.topic_id, place.window, count] for place, count in self.windows.items()],
+            "numbers": pairs(self.numbers),
+        }
+
+    @classmethod
+    def from_body(cls, stream: StreamId, body: Mapping[str, Any]) -> Closing:
+        epoch, partition = stream
+        windows = {WindowId(topic_id, partition, epoch, window): count for topic_id, window, count in body["windows"]}
+        return cls(windows, Intervals(body["numbers"]), body["who"], body["at_us"])
 
 
-def window_key(topic_id: str, window: int) -> str:
-    return f"{topic_id}:{window}"
-
-
-def closing_id(group: str, partition: int, ingest_epoch: str) -> str:
-    return f"closing:{group}:{partition}:{ingest_epoch}"
-
-
-def read_closing(store: Store, group: str, stream: tuple[str, int]) -> Closing:
+def read_closing(store: Store, group: str, stream: StreamId) -> Closing:
     """Of one stream; an empty one where nothing was said. Raises LogweirError(STORE_DOWN)."""
-    epoch, partition = stream
-    id = closing_id(group, partition, epoch)
-    found = store.ledger.read([id])
-    return _of_body(found[id].body) if id in found else Closing()
+    found = CLOSING.read(store.ledger, group, [stream])
+    return Closing.from_body(stream, found[stream].body) if stream in found else Closing()
 
 
-def _of_body(body: Mapping[str, Any]) -> Closing:
-    return Closing(body["windows"], Intervals(body["numbers"]), body["who"], body["at_us"])
+def read_closings(store: Store, group: str) -> dict[StreamId, Closing]:
+    """All of them. Raises LogweirError(STORE_DOWN)."""
+    found = CLOSING.scan(store.ledger, group)
+    return {stream: Closing.from_body(stream, document.body) for stream, document in found}
 
 
-def read_closings(store: Store, group: str) -> dict[tuple[str, int], Closing]:
-    """By ingest epoch and partition. Raises LogweirError(STORE_DOWN)."""
-    found = {}
-    for document in store.ledger.scan(f"closing:{group}:"):
-        partition, epoch = document.id.rsplit(":", 2)[1:]
-        found[epoch, int(partition)] = _of_body(document.body)
-    return found
-
-
-def close(store: Store, group: str, stream: tuple[str, int], closing: Closing) -> None:
+def close(store: Store, group: str, stream: StreamId, closing: Closing) -> None:
     """Write it down, over what was said before. Raises LogweirError: STORE_DOWN, CLAIM_LOST."""
-    epoch, partition = stream
-    claimed = store.ledger.claim(closing_id(group, partition, epoch), closing.who)
-    body: dict[str, Any] = {
-        "kind": "closing",
-        "owner": closing.who,
-        "partition": partition,
-        "ingest_epoch": epoch,
-        "who": closing.who,
-        "at_us": closing.at_us,
-        "windows": closing.windows,
-        "numbers": pairs(closing.numbers),
-    }
-    store.ledger.write([LedgerDocument(claimed.id, claimed.generation, body)])
+    claimed = CLOSING.claim(store.ledger, group, stream, closing.who)
+    document = CLOSING.document(group, stream, claimed.generation, closing.as_body(), owner=closing.who)
+    store.ledger.write([document])

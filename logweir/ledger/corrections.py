@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from logweir.ledger.documents import REVISION, BlockId, WindowId
 from logweir.ledger.emitter import Emitter
-from logweir.ledger.revisions import lines_of
+from logweir.ledger.revisions import lines_from_body
 from logweir.outcomes import Outcome
 from logweir.store.port import Store
 
@@ -23,10 +24,7 @@ class Correction:
     and one pair of outcomes there is one line, with the count that holds for all of the run so far.
     """
 
-    topic_id: str
-    partition: int
-    ingest_epoch: str
-    window: int
+    place: WindowId
     key: str
     emitter: str | None
     from_outcome: Outcome
@@ -40,23 +38,23 @@ class Correction:
         return self.key, self.emitter
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        body = asdict(self)
+        del body["place"]
+        return {**self.place._asdict(), **body}
 
 
 def read_corrections(
     store: Store, group: str, *, window: int | None = None, without: Collection[str] = ()
 ) -> Iterator[Correction]:
     """All lines, or those of one window, in the order of their windows; ``without`` those of documents of these ids."""
-    for document in store.ledger.scan(f"correction:{group}:" + ("" if window is None else f"{window:08}:")):
+    for place, document in REVISION.scan(store.ledger, group, *([] if window is None else [window])):
         if document.id not in without:
-            yield from corrections_of(document.body)
+            yield from corrections_of(place, document.body)
 
 
-def corrections_of(body: Mapping[str, Any]) -> Iterator[Correction]:
+def corrections_of(place: BlockId, body: Mapping[str, Any]) -> Iterator[Correction]:
     """The lines of one document."""
-    yield from map(_line, lines_of(body))
-
-
-def _line(body: dict[str, Any]) -> Correction:
-    outcomes = {name: Outcome(body[name]) for name in ("from_outcome", "to_outcome")}
-    return Correction(**{**body, **outcomes})
+    for line, (count, at_us) in lines_from_body(body).items():
+        yield Correction(
+            place.window_id, line.key, line.emitter, line.from_outcome, line.to_outcome, count, line.cause, at_us
+        )

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from logweir.ledger.documents import EmitterId, PartitionId
 from logweir.ledger.rhythm import Rhythm
+from logweir.ledger.source import LastBatch
 from logweir.ledger.tracker import Tracker, united
 
 Emitter = tuple[str, str | None]
@@ -20,11 +23,11 @@ Emitter = tuple[str, str | None]
 _RETIRED_NAMES_MAX = 256
 
 
-def document_id(group: str, emitter: Emitter, topic_id: str = "", partition: int | None = None) -> str:
-    """The id of an emitter's document; without a partition, what the ids of all of its documents begin with."""
+def place_of(emitter: Emitter, partition: PartitionId) -> EmitterId:
+    """Where the emitter's document for a partition is."""
     key, name = emitter
     digest = hashlib.blake2b((key + ("\0" if name is None else "\0=" + name)).encode(), digest_size=12).hexdigest()
-    return f"emitter:{group}:{digest}:" + ("" if partition is None else f"{topic_id}:{partition}")
+    return EmitterId(digest, *partition)
 
 
 class _Expected(NamedTuple):
@@ -43,13 +46,15 @@ class EmitterState:
 
     ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
     ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``logweir/silence/``.
-    ``taken``: the documents that it began with, of topics that are gone, each with the position that it was true for.
+    ``position``: it is true for all below; ``rewinds``: how often the queue had gone back when that was so.
+    ``taken``: where it took over what its documents of topics gone counted, with the positions those were true for.
     ``is_tracked``: False when there is no room for it in the ledger.
     """
 
-    id: str
+    place: EmitterId
     emitter: Emitter
     position: int = 0
+    rewinds: int = 0
     first_us: int = 0
     last_us: int = 0
     source_address: str = ""
@@ -58,11 +63,16 @@ class EmitterState:
     epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
     retired: dict[str, int] = field(default_factory=dict)
     retired_names: list[str] = field(default_factory=list)
-    taken: dict[str, int] = field(default_factory=dict)
+    taken: dict[PartitionId, int] = field(default_factory=dict)
     is_tracked: bool = True
     expected: deque[_Expected] = field(default_factory=deque)
     expected_top: int = 0
     dirty: bool = False
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it numbers its events."""
+        return bool(self.epochs or self.retired)
 
     def has_retired(self, epoch: str) -> bool:
         """Whether the run may be one that is no longer tracked."""
@@ -81,14 +91,14 @@ class EmitterState:
             for epoch, tracker in state.epochs.items():
                 trackers.setdefault(epoch, []).append(tracker)
         self.epochs = OrderedDict((epoch, united(parts)) for epoch, parts in trackers.items())
-        self.taken = {state.id: state.position for state in states}
+        self.taken = {state.place.partition_id: state.position for state in states}
 
     def as_body(self) -> dict[str, Any]:
         return {
-            "kind": "emitter",
             "key": self.emitter[0],
             "emitter": self.emitter[1],
             "position": self.position,
+            "rewinds": self.rewinds,
             "first_us": self.first_us,
             "last_us": self.last_us,
             "source_address": self.source_address,
@@ -98,36 +108,73 @@ class EmitterState:
             # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
             "retired": {name: str(count) for name, count in self.retired.items()},
             "retired_names": self.retired_names,
-            "taken": self.taken,
+            "taken": [[*partition, position] for partition, position in self.taken.items()],
         }
 
     @classmethod
-    def from_body(cls, id: str, body: dict[str, Any]) -> EmitterState:
+    def from_body(cls, place: EmitterId, body: dict[str, Any]) -> EmitterState:
         trackers = [Tracker.from_body(row) for row in body["epochs"]]
         return cls(
-            id=id,
+            place=place,
             emitter=(body["key"], body["emitter"]),
             position=body["position"],
+            rewinds=body["rewinds"],
             first_us=body["first_us"],
             last_us=body["last_us"],
             source_address=body["source_address"],
-            door=body.get("door", ""),
-            rhythm=Rhythm.from_body(body.get("rhythm")),
+            door=body["door"],
+            rhythm=Rhythm.from_body(body["rhythm"]),
             epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
             retired={name: int(count) for name, count in body["retired"].items()},
             retired_names=body["retired_names"],
-            taken=body.get("taken", {}),
+            taken={PartitionId(topic_id, partition): position for topic_id, partition, position in body["taken"]},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmitterActivity:
+    """Of an emitter's document, what silence is judged by: all but what of its numbers has come, which is the most."""
+
+    emitter: Emitter
+    first_us: int
+    last: LastBatch
+    rhythm: Rhythm
+    is_numbered: bool
+    is_natural: bool
+    """Its numbers are the events' own."""
+    run_us: int
+    """When the run was heard of that was heard of last, 0 when there is none."""
+    has_ended: bool
+    """That run has said goodbye."""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> EmitterActivity:
+        runs = body["epochs"]
+        latest = max(reversed(runs), key=itemgetter("last_us"), default={"last_us": 0, "bye": False})
+        return cls(
+            emitter=(body["key"], body["emitter"]),
+            first_us=body["first_us"],
+            last=LastBatch(body["last_us"], body["key"], body["source_address"], body["door"]),
+            rhythm=Rhythm.from_body(body["rhythm"]),
+            is_numbered=bool(runs or body["retired"]),
+            is_natural=any(run["natural"] for run in runs),
+            run_us=latest["last_us"],
+            has_ended=bool(latest["bye"]),
         )
 
 
 def not_taken(states: Sequence[EmitterState]) -> list[EmitterState]:
     """Of an emitter's documents, those of which another one did not take over what they count."""
-    taken: dict[str, int] = {}
+    taken: dict[PartitionId, int] = {}
     for state in states:
-        for id, position in state.taken.items():
-            taken[id] = max(position, taken.get(id, 0))
+        for partition, position in state.taken.items():
+            taken[partition] = max(position, taken.get(partition, 0))
     # One that was written to since counts by itself, too: what came is not missing, whoever saw it.
-    return [state for state in states if state.id not in taken or state.position > taken[state.id]]
+    return [
+        state
+        for state in states
+        if state.place.partition_id not in taken or state.position > taken[state.place.partition_id]
+    ]
 
 
 def name_of(emitter: Emitter) -> str:

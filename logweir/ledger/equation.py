@@ -69,8 +69,8 @@ class Row:
 
     @classmethod
     def from_json(cls, body: Mapping[str, int]) -> Row:
-        values = {name: body.get(name, 0) for name in _COUNTS}
-        return cls(outcomes={name: body.get(name, 0) for name in OUTCOMES}, **values)
+        values = {name: body[name] for name in _COUNTS}
+        return cls(outcomes={name: body[name] for name in OUTCOMES}, **values)
 
 
 _COUNTS = (

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from logweir.ledger.intervals import Intervals
-from logweir.ledger.tracker import pairs
+from logweir.ledger.intervals import Intervals, pairs
 from logweir.outcomes import Outcome
 
 Why = tuple[Outcome, str | None]
@@ -102,7 +101,7 @@ class Exceptions:
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Exceptions:
         exceptions = cls()
-        exceptions._kept = of_rows(body.get("kept", []))
-        if beyond := body.get("beyond"):
+        exceptions._kept = of_rows(body["kept"])
+        if beyond := body["beyond"]:
             exceptions.beyond = beyond[0], beyond[1]
         return exceptions

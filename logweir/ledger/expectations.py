@@ -6,12 +6,13 @@ One ledger document for each of which anything was said; workers never write the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.store.port import LedgerDocument, Store
+from logweir.ledger.documents import EXPECTATION, Digest
+from logweir.store.port import Store
 
 EMITTER = "emitter"
 SOURCE = "source"
@@ -24,17 +25,23 @@ Subject = tuple[str, str | None, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What was said. ``every_s``: a fixed rhythm; None: as learned. Times in microseconds; None: not said.
-
-    ``retired_us``: when it was retired: that holds until it is heard of again.
-    """
+    """What was said. Times in microseconds; None: not said."""
 
     every_s: int | None = None
+    """A fixed rhythm; None: as learned."""
     muted_until_us: int | None = None
     retired_us: int | None = None
+    """When it was retired: that holds until it is heard of again."""
 
     def is_muted(self, now_us: int) -> bool:
         return self.muted_until_us is not None and (self.muted_until_us == FOREVER_US or now_us < self.muted_until_us)
+
+    def as_body(self, subject: Subject) -> dict[str, Any]:
+        return {"subject": subject, "word": asdict(self)}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Word:
+        return cls(**body["word"])
 
 
 NOTHING_SAID = Word()
@@ -43,30 +50,26 @@ NOTHING_SAID = Word()
 def read_words(store: Store, group: str) -> dict[Subject, Word]:
     """All that was said. Raises LogweirError(STORE_DOWN)."""
     found = {}
-    for document in store.ledger.scan(_prefix(group)):
+    for _, document in EXPECTATION.scan(store.ledger, group):
         kind, one, other = document.body["subject"]
-        found[kind, one, other] = Word(**document.body["word"])
+        found[kind, one, other] = Word.from_body(document.body)
     return found
 
 
 def say(store: Store, group: str, subject: Subject, change: Callable[[Word], Word], *, owner: str) -> Word:
     """Change what is said of it, and write it durably; gives what is said now. Raises LogweirError(STORE_DOWN)."""
-    id = f"{_prefix(group)}{hashlib.blake2b(repr(subject).encode(), digest_size=12).hexdigest()}"
+    place = Digest(hashlib.blake2b(repr(subject).encode(), digest_size=12).hexdigest())
     while True:
-        claimed = store.ledger.claim(id, owner)
-        word = change(Word(**claimed.body["word"]) if claimed.body else NOTHING_SAID)
-        body: dict[str, Any] = {"kind": "expectation", "owner": owner, "subject": subject, "word": asdict(word)}
+        claimed = EXPECTATION.claim(store.ledger, group, place, owner)
+        word = change(Word.from_body(claimed.body) if claimed.body else NOTHING_SAID)
         try:
             if word == NOTHING_SAID:
                 store.ledger.delete([claimed])
             else:
-                store.ledger.write([LedgerDocument(id, claimed.generation, body)])
+                body = word.as_body(subject)
+                store.ledger.write([EXPECTATION.document(group, place, claimed.generation, body, owner=owner)])
         except LogweirError as error:
             if error.problem is CLAIM_LOST:
                 continue  # Somebody has said something in between: change that.
             raise
         return word
-
-
-def _prefix(group: str) -> str:
-    return f"expectation:{group}:"

@@ -11,10 +11,15 @@ not looked at: so it counts once, whenever whoever merges is killed.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from logweir.ledger.window import Window
+from logweir.ledger.documents import HOUR, WINDOW, HourId, WindowId, read_documents
+from logweir.ledger.intervals import Intervals
+from logweir.ledger.window import Counts, Promises, Window
 from logweir.outcomes import Outcome
+from logweir.store.port import Store
 
 
 def is_complete(window: Window) -> bool:
@@ -24,11 +29,8 @@ def is_complete(window: Window) -> bool:
         return False
     if list(window.numbers) != [(first, last) for first, last in window.given if first <= last]:
         return False
-    promised: dict[tuple[str, str | None], int] = {}
-    for row in marker["accepted"]:
-        emitter = row["key"], row["emitter"]
-        promised[emitter] = promised.get(emitter, 0) + row["accepted"] + row["unconfirmed"]
-    settled = {emitter: sum(counts[: len(Outcome)]) for emitter, counts in window.outcomes.items()}
+    promised = {emitter: promise.accepted + promise.unconfirmed for emitter, promise in marker.by_emitter.items()}
+    settled = {emitter: counts.settled for emitter, counts in window.outcomes.items()}
     emitters = promised.keys() | settled.keys()
     agree = all(promised.get(emitter, 0) == settled.get(emitter, 0) for emitter in emitters)
     return agree and sum(settled.values()) == len(window.numbers)
@@ -37,36 +39,76 @@ def is_complete(window: Window) -> bool:
 def merge(hour: Window, window: Window) -> None:
     """Add a complete window to its hour."""
     assert window.marker is not None
-    if hour.marker is None:
-        hour.marker = {"accepted": []}
     ((first, last),) = window.given
+    if hour.marker is None:
+        hour.marker = Promises(first, last)
+    hour.marker.first, hour.marker.last = min(hour.marker.first, first), max(hour.marker.last, last)
     hour.minutes.append((window.window, first, last))
-    hour.window = min(hour.windows)
+    hour.place = hour.place._replace(window=min(hour.windows))
     hour.numbers.add(first, last)
     hour.exceptions.merge(window.exceptions)
     for emitter, counts in window.outcomes.items():
-        sums = hour.outcomes.get(emitter, [0] * len(counts))
-        hour.outcomes[emitter] = [one + other for one, other in zip(sums, counts, strict=True)]
-    rows = {(row["key"], row["emitter"]): row for row in hour.marker["accepted"]}
-    for row in window.marker["accepted"]:
-        known = rows.setdefault((row["key"], row["emitter"]), {**row, "accepted": 0, "unconfirmed": 0})
-        known["accepted"] += row["accepted"]
-        known["unconfirmed"] += row["unconfirmed"]
-    hour.marker["accepted"] = list(rows.values())
-
-
-def as_body(hour: Window) -> dict[str, Any]:
-    return {**hour.as_body(), "kind": "hour", "minutes": hour.minutes}
-
-
-def from_body(id: str, body: dict[str, Any]) -> Window:
-    """The hour as it was written."""
-    hour = Window.from_body(id, body)
-    hour.minutes = [(minute, first, last) for minute, first, last in body["minutes"]]
-    return hour
+        hour.outcomes.setdefault(emitter, Counts()).add(counts)
+    for emitter, promise in window.marker.by_emitter.items():
+        hour.marker.add(emitter, accepted=promise.accepted, unconfirmed=promise.unconfirmed)
 
 
 def has(hour: Window, window: Window) -> bool:
     """Whether the window is merged into that hour: what is left of it is of no account."""
     is_merged = any(minute == window.window for minute, _, _ in hour.minutes)
     return is_merged and all(hour.numbers.covers(*pair) for pair in window.numbers)
+
+
+def window_of(hour: Window, minute: int) -> Window | None:
+    """One window of an hour, None when it is not merged in it: complete, so that every record of it came before.
+
+    Whose events they were is only kept for the hour: the outcomes are of nobody.
+    """
+    given = {window: (first, last) for window, first, last in hour.minutes}
+    if minute not in given:
+        return None
+    first, last = given[minute]
+    exceptions = hour.exceptions.cut(first, last)
+    counts: Counter[str] = Counter({Outcome.INDEXED: last - first + 1})
+    for (outcome, _), ranges in exceptions.within(first, last):
+        count = sum(high - low + 1 for low, high in ranges)
+        counts[outcome] += count
+        counts[Outcome.INDEXED] -= count
+    return Window(
+        hour.place._replace(window=minute),
+        numbers=Intervals([(first, last)]),
+        outcomes={("", None): Counts(**counts)},
+        marker=Promises(first, last),
+        exceptions=exceptions,
+        minutes=[(minute, first, last)],
+    )
+
+
+def from_body(place: HourId, body: Mapping[str, Any]) -> Window:
+    """The hour as it was written."""
+    return Window.from_body(WindowId(place.topic_id, place.partition, place.ingest_epoch, body["window"]), body)
+
+
+def read_windows(store: Store, group: str, places: Collection[WindowId]) -> dict[WindowId, Window]:
+    """The windows as the ledger has them, by themselves or in their hours; those that it has not are absent.
+
+    Raises LogweirError(STORE_DOWN).
+    """
+    ids = {place: WINDOW.id(group, place) for place in places}
+    hour_ids = {place.hour: HOUR.id(group, place.hour) for place in places}
+    # The windows first: when one is deleted already, its hour has it.
+    stored = read_documents(store.ledger, [*ids.values(), *hour_ids.values()])
+    hours = {hour: from_body(hour, stored[id].body) for hour, id in hour_ids.items() if id in stored}
+    found = {}
+    for place, id in ids.items():
+        merged = window_of(hours[place.hour], place.window) if place.hour in hours else None
+        if merged is not None:
+            found[place] = merged
+        elif id in stored:
+            found[place] = Window.from_body(place, stored[id].body)
+    return found
+
+
+def read_window(store: Store, group: str, place: WindowId) -> Window | None:
+    """As ``read_windows``, of one."""
+    return read_windows(store, group, [place]).get(place)

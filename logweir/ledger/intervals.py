@@ -98,3 +98,8 @@ class Intervals:
     def __len__(self) -> int:
         """How many numbers are in the set."""
         return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
+
+def pairs(numbers: Intervals) -> list[list[int]]:
+    """The ranges as JSON has them."""
+    return [list(pair) for pair in numbers]

@@ -1,48 +1,182 @@
-"""Positions: how far each partition is accounted for, also of topics that are gone; written with its ledger."""
+"""Positions: how far each partition is accounted for, and each ingest process's numbers on it; also of topics gone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+from logweir.ledger.awaited import Awaited
+from logweir.ledger.documents import POSITION, PartitionId
+from logweir.ledger.intervals import Intervals, pairs
 from logweir.store.port import Store
 
-Place = tuple[str, int]
-"""(topic id, partition)."""
-
-
-def position_prefix(group: str) -> str:
-    """What the ids of a group's positions begin with; behind it stand topic id, a colon and the partition."""
-    return f"position:{group}:"
-
-
-def position_id(group: str, topic_id: str, partition: int) -> str:
-    return f"{position_prefix(group)}{topic_id}:{partition}"
-
-
-def partition_place(id: str) -> Place:
-    """Topic id and partition, of an id that ends with them: of positions, hearings, emitters."""
-    topic_id, partition = id.rsplit(":", 2)[1:]
-    return topic_id, int(partition)
-
-
-def read_positions(store: Store, group: str) -> dict[Place, dict[str, Any]]:
-    """The bodies of all position documents, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
-    return {partition_place(document.id): document.body for document in store.ledger.scan(position_prefix(group))}
-
-
-def inherited(before: Mapping[Place, dict[str, Any]], partition: int) -> dict[str, Any]:
-    """How far each process's numbers had come by in the topic that a new one takes the place of, for its position."""
-    former = [body for (_, at), body in before.items() if at == partition and "streams" in body]
-    last = max(former, key=_how_far, default={})
-    streams = {epoch: [number, -1, window] for epoch, (number, _, window) in last.get("streams", {}).items()}
-    # Where nothing comes in the new topic, what is awaited is lost all the same when it is due.
-    return {"streams": streams, "awaited": last.get("awaited", {}), "due_us": last.get("due_us", 0)}
-
-
-def _how_far(position: dict[str, Any]) -> tuple[int, int]:
-    """Grows from a topic to the one made in its place: an empty one, or one with old records, has the same time."""
-    return position["watermark_us"], sum(last for last, _, _ in position["streams"].values())
-
-
 STREAM_MINUTES_MAX = 7 * 24 * 60
+"""A process that sent nothing for so long, while others did, is forgotten."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """How far one ingest process's numbers have come by: ``last`` of them, in the record at ``offset``."""
+
+    last: int = 0
+    offset: int = -1
+    window: int = 0
+    """The latest that anything came of."""
+    awaited: Awaited = field(default_factory=Awaited)
+
+
+class Departure(NamedTuple):
+    """What was said at ``offset`` of a process that is gone: by whom, and when."""
+
+    offset: int
+    by: str
+    said_us: int
+
+
+class LastCanary(NamedTuple):
+    """The latest canary of an ingest process: its number, and when it was sent."""
+
+    number: int
+    sent_us: int
+
+
+@dataclass(slots=True)
+class Position:
+    """One partition. It is written last, so it is never ahead of its windows and emitters."""
+
+    next_offset: int | None = None
+    """Everything below is accounted for; None when nothing was read yet."""
+    watermark_us: int = 0
+    """Up to when everything that was received is accounted for."""
+    due_us: int = 0
+    """When all that is missing now will be lost: as far as that the watermark follows the clock."""
+    audited_until: int = 0
+    """The store has been asked about the windows up to that one; 0 before the first one came."""
+    rewinds: list[int] = field(default_factory=list)
+    """The offsets to which the queue went back, as often as it did."""
+    rewinds_before: int = 0
+    """How many more there were."""
+    expired: Intervals = field(default_factory=Intervals)
+    """Offsets that were gone from the queue before they were read."""
+    expired_before: int = 0
+    """How many more there were."""
+    unreadable: Intervals = field(default_factory=Intervals)
+    """Offsets of records that could not be read."""
+    streams: dict[str, Stream] = field(default_factory=dict)
+    """By ingest epoch."""
+    lost: dict[str, Intervals] = field(default_factory=dict)
+    """By ingest epoch, the numbers that the queue lost."""
+    lost_before: int = 0
+    """How many more there were."""
+    unheard: dict[str, int] = field(default_factory=dict)
+    """By ingest epoch, from which expired offset on nothing was heard of it: what it sent then is not known."""
+    gone: dict[str, Departure] = field(default_factory=dict)
+    """By ingest epoch, who is gone and whose books are not ended yet."""
+    canaries: dict[str, LastCanary] = field(default_factory=dict)
+    """By ingest epoch."""
+    emitters: int = 0
+    """How many emitters have a document."""
+    emitters_untracked: int = 0
+    """How many batches came of emitters for which there was no room."""
+    sources: int = 0
+    sources_untracked: int = 0
+
+    @property
+    def latest_window(self) -> int:
+        """The latest window that anything came of, 0 when nothing has."""
+        return max((stream.window for stream in self.streams.values()), default=0)
+
+    @property
+    def rewind_count(self) -> int:
+        """How often the queue has gone back."""
+        return self.rewinds_before + len(self.rewinds)
+
+    def true_for(self, position: int, rewinds: int) -> int:
+        """The offset below which a document is true now that was written for ``position``, after so many rewinds."""
+        return min([position, *self.rewinds[max(0, rewinds - self.rewinds_before) :]])
+
+    def inherit(self, before: Mapping[PartitionId, Position], partition: int) -> None:
+        """Go on where the partition was in the topic that a new one takes the place of."""
+        former = [position for place, position in before.items() if place.partition == partition]
+        last = max(former, key=_how_far, default=Position())
+        self.streams = {
+            epoch: Stream(stream.last, window=stream.window, awaited=stream.awaited)
+            for epoch, stream in last.streams.items()
+        }
+        # Where nothing comes in the new topic, what is awaited is lost all the same when it is due.
+        self.due_us = last.due_us
+        self.audited_until = self.audited_until or self.latest_window
+        # What was lost by the watermark of a topic before this one stays lost.
+        self.watermark_us = max([self.watermark_us, *(position.watermark_us for position in before.values())])
+
+    def as_body(self) -> dict[str, Any]:
+        return {
+            "next_offset": self.next_offset,
+            "watermark_us": self.watermark_us,
+            "due_us": self.due_us,
+            "audited_until": self.audited_until,
+            "rewinds_before": self.rewinds_before,
+            "rewinds": self.rewinds,
+            "expired": pairs(self.expired),
+            "expired_before": self.expired_before,
+            "unreadable": pairs(self.unreadable),
+            "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self.streams.items()},
+            "awaited": {epoch: rows for epoch, stream in self.streams.items() if (rows := stream.awaited.as_body())},
+            "lost": {epoch: pairs(ranges) for epoch, ranges in self.lost.items()},
+            "lost_before": self.lost_before,
+            "unheard": self.unheard,
+            "gone": {epoch: list(gone) for epoch, gone in self.gone.items()},
+            "canaries": {epoch: list(canary) for epoch, canary in self.canaries.items()},
+            "emitters": self.emitters,
+            "emitters_untracked": self.emitters_untracked,
+            "sources": self.sources,
+            "sources_untracked": self.sources_untracked,
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Position:
+        awaited = body["awaited"]
+        return cls(
+            next_offset=body["next_offset"],
+            watermark_us=body["watermark_us"],
+            due_us=body["due_us"],
+            audited_until=body["audited_until"],
+            rewinds=list(body["rewinds"]),
+            rewinds_before=body["rewinds_before"],
+            expired=Intervals(body["expired"]),
+            expired_before=body["expired_before"],
+            unreadable=Intervals(body["unreadable"]),
+            streams={
+                epoch: Stream(last, offset, window, Awaited.from_body(awaited.get(epoch, ())))
+                for epoch, (last, offset, window) in body["streams"].items()
+            },
+            lost={epoch: Intervals(ranges) for epoch, ranges in body["lost"].items()},
+            lost_before=body["lost_before"],
+            unheard=dict(body["unheard"]),
+            gone={epoch: Departure(*row) for epoch, row in body["gone"].items()},
+            canaries={epoch: LastCanary(*row) for epoch, row in body["canaries"].items()},
+            emitters=body["emitters"],
+            emitters_untracked=body["emitters_untracked"],
+            sources=body["sources"],
+            sources_untracked=body["sources_untracked"],
+        )
+
+
+def _how_far(position: Position) -> tuple[int, int]:
+    """Grows from a topic to the one made in its place: an empty one, or one with old records, has the same time."""
+    return position.watermark_us, sum(stream.last for stream in position.streams.values())
+
+
+def read_positions(store: Store, group: str) -> dict[PartitionId, Position]:
+    """All positions, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
+    return {place: Position.from_body(document.body) for place, document in POSITION.scan(store.ledger, group)}
+
+
+def read_offsets(store: Store, group: str, places: Iterable[PartitionId]) -> dict[PartitionId, int]:
+    """The offset below which all is accounted for, of those partitions that were ever claimed.
+
+    Raises LogweirError(STORE_DOWN).
+    """
+    found = POSITION.read(store.ledger, group, places)
+    return {place: Position.from_body(document.body).next_offset or 0 for place, document in found.items()}

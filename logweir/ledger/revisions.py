@@ -7,34 +7,32 @@ document says, so it counts once, however often and by however many it is made. 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.documents import REVISION, BlockId, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.exceptions import INDEXED, Why, of_rows, rows_of
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
-from logweir.store.port import LedgerDocument, Store
+from logweir.store.port import Store
 
 BLOCK = 10_000
 """Numbers of one document: even when every other one of them is revised, it stays below a few hundred kilobytes."""
 
-_Line = tuple[str, str | None, Outcome, Outcome, str]
-"""Key, emitter, from, to, cause."""
 
+class Line(NamedTuple):
+    """What is counted together: events of one sender that ``cause`` has moved from one outcome to another."""
 
-@dataclass(frozen=True, slots=True)
-class WindowPlace:
-    """Which window is meant; ``ingest_epoch`` in hexadecimal digits."""
-
-    topic_id: str
-    partition: int
-    ingest_epoch: str
-    window: int
+    key: str
+    emitter: str | None
+    from_outcome: Outcome
+    to_outcome: Outcome
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Revision:
     """One document. ``now``: numbers by their present outcome and reason; ``lines``: count and time (microseconds)."""
 
     now: dict[Why, Intervals] = field(default_factory=dict)
-    lines: dict[_Line, tuple[int, int]] = field(default_factory=dict)
+    lines: dict[Line, tuple[int, int]] = field(default_factory=dict)
 
     def why(self, number: int) -> Why | None:
         """The present outcome of a number, None when it is as it was counted."""
@@ -73,36 +71,34 @@ class Revision:
         self.now.setdefault((one.outcome, one.reason), Intervals()).add(one.number, one.number)
         if from_outcome is one.outcome:
             return False
-        line = (*one.sender, from_outcome, one.outcome, cause)
+        line = Line(*one.sender, from_outcome, one.outcome, cause)
         self.lines[line] = (self.lines.get(line, (0, 0))[0] + 1, at_us)
         return True
 
-    def as_body(self, place: WindowPlace) -> dict[str, Any]:
-        names = ("key", "emitter", "from_outcome", "to_outcome", "cause")
+    def as_body(self) -> dict[str, Any]:
         return {
-            "kind": "revision",
-            "topic_id": place.topic_id,
-            "partition": place.partition,
-            "ingest_epoch": place.ingest_epoch,
-            "window": place.window,
             "now": rows_of(self.now),
             "lines": [
-                {**dict(zip(names, line, strict=True)), "count": count, "at_us": at_us}
-                for line, (count, at_us) in self.lines.items()
+                {**line._asdict(), "count": count, "at_us": at_us} for line, (count, at_us) in self.lines.items()
             ],
         }
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Revision:
-        lines: dict[_Line, tuple[int, int]] = {}
-        for row in body["lines"]:
-            outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
-            lines[row["key"], row["emitter"], *outcomes, row["cause"]] = row["count"], row["at_us"]
-        return cls(of_rows(body["now"]), lines)
+        return cls(of_rows(body["now"]), lines_from_body(body))
+
+
+def lines_from_body(body: Mapping[str, Any]) -> dict[Line, tuple[int, int]]:
+    """The correction lines of a revision, each with its count and time, without the rest of it."""
+    lines = {}
+    for row in body["lines"]:
+        outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
+        lines[Line(row["key"], row["emitter"], *outcomes, row["cause"])] = row["count"], row["at_us"]
+    return lines
 
 
 def revise(
-    store: Store, group: str, place: WindowPlace, changes: Iterable[Change], *, cause: str, at_us: int, owner: str
+    store: Store, group: str, place: WindowId, changes: Iterable[Change], *, cause: str, at_us: int, owner: str
 ) -> int:
     """Write what events of a window have become, and the correction lines; gives how many are other than before.
 
@@ -113,32 +109,26 @@ def revise(
     for one in changes:
         by_block[one.number // BLOCK].append(one)
     return sum(
-        _revise_block(store, _id(group, place, block), place, some, cause=cause, at_us=at_us, owner=owner)
+        _revise_block(store, group, _block_of(place, block), some, cause=cause, at_us=at_us, owner=owner)
         for block, some in by_block.items()
     )
 
 
 def _revise_block(
-    store: Store, id: str, place: WindowPlace, changes: list[Change], *, cause: str, at_us: int, owner: str
+    store: Store, group: str, place: BlockId, changes: list[Change], *, cause: str, at_us: int, owner: str
 ) -> int:
     while True:
-        claimed = store.ledger.claim(id, owner)
+        claimed = REVISION.claim(store.ledger, group, place, owner)
         revision = Revision.from_body(claimed.body) if claimed.body else Revision()
         changed = sum(revision.change(one, cause=cause, at_us=at_us) for one in changes)
-        body = {"owner": owner, **revision.as_body(place)}
+        document = REVISION.document(group, place, claimed.generation, revision.as_body(), owner=owner)
         try:
-            store.ledger.write([LedgerDocument(id, claimed.generation, body)])
+            store.ledger.write([document])
         except LogweirError as error:
             if error.problem is not CLAIM_LOST:
                 raise
             continue  # Somebody else has claimed it since: begin with what they wrote.
         return changed
-
-
-def lines_of(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The correction lines of a revision's document, as ``corrections.Correction`` has them."""
-    for line in body["lines"]:
-        yield {**{name: body[name] for name in ("topic_id", "partition", "ingest_epoch", "window")}, **line}
 
 
 class Present:
@@ -177,26 +167,24 @@ class Present:
         return self._unkept
 
 
-def read_present(store: Store, group: str, place: WindowPlace, window: Window, first: int, last: int) -> Present:
+def read_present(store: Store, group: str, window: Window, first: int, last: int) -> Present:
     """For the numbers ``first`` to ``last``. Raises LogweirError(STORE_DOWN)."""
-    ids = {_id(group, place, block): block for block in range(first // BLOCK, last // BLOCK + 1)}
-    found = store.ledger.read(list(ids))
-    return Present(window, {ids[id]: Revision.from_body(document.body) for id, document in found.items()})
+    blocks = [_block_of(window.place, block) for block in range(first // BLOCK, last // BLOCK + 1)]
+    found = REVISION.read(store.ledger, group, blocks)
+    return Present(window, {place.block: Revision.from_body(document.body) for place, document in found.items()})
 
 
 def _unkept_outcomes(window: Window) -> list[Outcome]:
     """Which outcomes other than indexed the window has more events of than it has kept numbers."""
     if window.exceptions.beyond is None:
         return []
-    left = dict.fromkeys(Outcome, 0)
+    left: Counter[str] = Counter()
     for counts in window.outcomes.values():
-        for outcome, count in zip(Outcome, counts, strict=False):
-            left[outcome] += count
+        left.update(counts.by_outcome())
     for (outcome, _), ranges in window.exceptions.within(1, window.numbers.max):
         left[outcome] -= sum(high - low + 1 for low, high in ranges)
-    return [outcome for outcome, count in left.items() if outcome is not Outcome.INDEXED and count > 0]
+    return [outcome for outcome in Outcome if outcome is not Outcome.INDEXED and left[outcome] > 0]
 
 
-def _id(group: str, place: WindowPlace, block: int) -> str:
-    stream = f"{place.topic_id}:{place.partition}:{place.ingest_epoch}"
-    return f"correction:{group}:{place.window:08}:{stream}:{block}"
+def _block_of(place: WindowId, block: int) -> BlockId:
+    return BlockId(place.window, place.topic_id, place.partition, place.ingest_epoch, block)

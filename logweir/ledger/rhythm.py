@@ -98,10 +98,7 @@ class Rhythm:
         return self._body
 
     @classmethod
-    def from_body(cls, body: list[Any] | None) -> Rhythm:
-        """Of a document from before rhythms were kept, an empty one."""
-        if not body:
-            return cls()
+    def from_body(cls, body: list[Any]) -> Rhythm:
         return cls(Bits.from_body(MINUTES, body[:2]), Bits.from_body(HOURS, body[2:]))
 
 

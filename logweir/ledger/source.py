@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from logweir.clock import WINDOW_US
+from logweir.ledger.documents import HEARING, PartitionId
 from logweir.ledger.rhythm import MINUTES_HEARD, Bits, Rhythm
+from logweir.store.port import Store
 
 BUCKETS = 1024
 """Documents that the sources of one partition share."""
@@ -52,38 +54,53 @@ class SourceState:
         return cls(source, body["first_us"], LastBatch(*body["last"]), Rhythm.from_body(body["rhythm"]))
 
 
+@dataclass(slots=True)
 class Hearing:
-    """In which minutes a partition received anything, and up to when its queue is known to be worked off."""
+    """When a partition received anything."""
 
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        self.heard = Bits.from_body(MINUTES_HEARD, body["heard"]) if "heard" in body else Bits(MINUTES_HEARD)
-        self.clear_minute: int = body.get("clear_minute", 0)
-        self.dirty = False
+    heard: Bits = field(default_factory=lambda: Bits(MINUTES_HEARD))
+    """The minutes in which it did."""
+    clear_minute: int = 0
+    """Up to when its queue is known to be worked off."""
 
-    def mark(self, minute: int) -> None:
-        """A record was received in that minute."""
+    def mark(self, minute: int) -> bool:
+        """A record was received in that minute; whether that changed anything."""
         heard = self.heard
-        if minute != heard.top or not heard.bits:
-            self.dirty |= heard.mark(minute)
+        return (minute != heard.top or not heard.bits) and heard.mark(minute)
 
-    def clear(self, now_us: int) -> None:
-        """All that had come a little before ``now_us`` is accounted for."""
+    def clear(self, now_us: int) -> bool:
+        """All that had come a little before ``now_us`` is accounted for; whether that changed anything."""
         minute = (now_us - _CLEAR_SLACK_US) // WINDOW_US
-        if minute > self.clear_minute:
-            self.clear_minute, self.dirty = minute, True
+        if minute <= self.clear_minute:
+            return False
+        self.clear_minute = minute
+        return True
+
+    @property
+    def last_us(self) -> int:
+        """The beginning of the latest minute in which it received anything, 0 when there is none."""
+        return self.heard.top * WINDOW_US
 
     def as_body(self) -> dict[str, Any]:
-        return {"kind": "hearing", "heard": self.heard.as_body(), "clear_minute": self.clear_minute}
+        return {"heard": self.heard.as_body(), "clear_minute": self.clear_minute}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Hearing:
+        return cls(Bits.from_body(MINUTES_HEARD, body["heard"]), body["clear_minute"])
 
 
-def sources_prefix(group: str) -> str:
-    """What the ids of a group's sources begin with; behind it stand topic id, partition and bucket."""
-    return f"sources:{group}:"
+def read_hearings(store: Store, group: str) -> dict[PartitionId, Hearing]:
+    """What each partition heard, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
+    return {place: Hearing.from_body(document.body) for place, document in HEARING.scan(store.ledger, group)}
 
 
-def hearing_prefix(group: str) -> str:
-    """What the ids of a group's hearings begin with; behind it stand topic id, a colon and the partition."""
-    return f"hearing:{group}:"
+def sources_as_body(sources: Iterable[SourceState]) -> dict[str, Any]:
+    """The body of a document that these sources share."""
+    return {"sources": [source.as_body() for source in sources]}
+
+
+def sources_from_body(body: Mapping[str, Any]) -> list[SourceState]:
+    return [SourceState.from_body(row) for row in body["sources"]]
 
 
 def bounded(source: Source) -> Source:
@@ -97,7 +114,3 @@ def bounded(source: Source) -> Source:
 def bucket_of(source: Source) -> int:
     """Which of a partition's documents a source is in."""
     return zlib.crc32(repr(source).encode("utf-8", "backslashreplace")) % BUCKETS
-
-
-def hearing_id(group: str, topic_id: str, partition: int) -> str:
-    return f"{hearing_prefix(group)}{topic_id}:{partition}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.ledger.intervals import Intervals
+from logweir.ledger.intervals import Intervals, pairs
 from logweir.outcomes import Outcome
 
 DAYS_MAX = 8
@@ -293,14 +293,9 @@ class Tracker:
                 "gaps": [Gap(*gap) for gap in body["gaps"]],
                 "earlier": {day: Intervals(numbers) for day, numbers in body["earlier"].items()},
                 "previous": None if previous is None else (previous[0], previous[1]),
-                "below": {day: (first, last) for day, (first, last) in body.get("below", {}).items()},
+                "below": {day: (first, last) for day, (first, last) in body["below"].items()},
             }
         )
-
-
-def pairs(numbers: Intervals) -> list[list[int]]:
-    """The ranges as JSON has them."""
-    return [list(pair) for pair in numbers]
 
 
 def united(trackers: Iterable[Tracker]) -> Tracker:

@@ -7,51 +7,165 @@ Once the process's marker has come by, also what that process says it accepted. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from logweir.ledger.documents import HOUR, WINDOW, StreamId, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.exceptions import Exceptions
-from logweir.ledger.intervals import Intervals
-from logweir.ledger.tracker import pairs
+from logweir.ledger.intervals import Intervals, pairs
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Marker, Record
-from logweir.store.port import Store
 
-CONFLICTS = "identity_conflicts"
-"""How many of the dead letters are identity conflicts, beside the four outcomes."""
-_OUTCOMES = tuple(Outcome)
-RECOVERED = "recovered_in_queue"
-"""How many events without a number of their emitter's came after the queue was known to have lost them."""
-_NAMES = (*(outcome.value for outcome in Outcome), CONFLICTS, RECOVERED)
 AMENDMENTS_MAX = 100
 """Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
 
 
 @dataclass(slots=True)
+class Counts:
+    """Events of one emitter, by what became of them."""
+
+    indexed: int = 0
+    duplicate: int = 0
+    filtered: int = 0
+    dead_lettered: int = 0
+    identity_conflicts: int = 0
+    """How many of the dead-lettered are."""
+    recovered_in_queue: int = 0
+    """Events without a number of their emitter's that came after the queue was known to have lost them."""
+
+    @property
+    def settled(self) -> int:
+        return self.indexed + self.duplicate + self.filtered + self.dead_lettered
+
+    def by_outcome(self) -> dict[str, int]:
+        return {
+            "indexed": self.indexed,
+            "duplicate": self.duplicate,
+            "filtered": self.filtered,
+            "dead_lettered": self.dead_lettered,
+        }
+
+    def add_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        indexed = outcomes.count(Outcome.INDEXED)
+        self.indexed += indexed
+        if indexed < len(outcomes):
+            self.duplicate += outcomes.count(Outcome.DUPLICATE)
+            self.filtered += outcomes.count(Outcome.FILTERED)
+            self.dead_lettered += outcomes.count(Outcome.DEAD_LETTERED)
+
+    def add(self, other: Counts) -> None:
+        self.indexed += other.indexed
+        self.duplicate += other.duplicate
+        self.filtered += other.filtered
+        self.dead_lettered += other.dead_lettered
+        self.identity_conflicts += other.identity_conflicts
+        self.recovered_in_queue += other.recovered_in_queue
+
+    def as_row(self, emitter: Emitter) -> dict[str, Any]:
+        row = {
+            "key": emitter[0],
+            "emitter": emitter[1],
+            "indexed": self.indexed,
+            "duplicate": self.duplicate,
+            "filtered": self.filtered,
+            "dead_lettered": self.dead_lettered,
+            "identity_conflicts": self.identity_conflicts,
+        }
+        if self.recovered_in_queue:  # Seldom anything: a window may have many emitters.
+            row["recovered_in_queue"] = self.recovered_in_queue
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Counts:
+        return cls(
+            row["indexed"],
+            row["duplicate"],
+            row["filtered"],
+            row["dead_lettered"],
+            row["identity_conflicts"],
+            row.get("recovered_in_queue", 0),
+        )
+
+
+@dataclass(slots=True)
+class Promise:
+    """What a door says of an emitter's events: answered 2xx, and queued although the sender was refused."""
+
+    accepted: int = 0
+    unconfirmed: int = 0
+
+
+@dataclass(slots=True)
+class Promises:
+    """A window's marker: all numbers from ``first`` to ``last`` were given out in it."""
+
+    first: int
+    last: int
+    by_emitter: dict[Emitter, Promise] = field(default_factory=dict)
+
+    def add(self, emitter: Emitter, *, accepted: int, unconfirmed: int) -> None:
+        promise = self.by_emitter.setdefault(emitter, Promise())
+        promise.accepted += accepted
+        promise.unconfirmed += unconfirmed
+
+    def as_body(self) -> dict[str, Any]:
+        rows = [
+            {"key": key, "emitter": emitter, "accepted": promise.accepted, "unconfirmed": promise.unconfirmed}
+            for (key, emitter), promise in self.by_emitter.items()
+        ]
+        return {"first": self.first, "last": self.last, "accepted": rows}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Promises:
+        rows = {(row["key"], row["emitter"]): Promise(row["accepted"], row["unconfirmed"]) for row in body["accepted"]}
+        return cls(body["first"], body["last"], rows)
+
+
+@dataclass(slots=True)
+class Amendment:
+    """What came behind the marker at ``offset``: of the numbers ``first`` to ``last``, ``count`` were new."""
+
+    offset: int
+    first: int
+    last: int
+    count: int
+
+
+@dataclass(slots=True)
 class Window:
-    """What is known of one window on one partition. ``position``: the next offset behind the last record counted.
+    """What is known of one window on one partition, or of an hour of them."""
 
-    ``begin``: the offset of what came last of the process before anything of the window did, -1 when nothing had.
-    ``amendments``: what came behind the marker, a line each: offset, first, last and how many numbers were new.
-    ``parts``: ids of those that it was joined with, as topics had parts of it that were made in each other's place.
-    ``minutes``: of an hour of merged windows, each one's minute, first and last number; empty for a window by itself.
-    """
-
-    id: str
-    ingest_epoch: str
-    window: int
+    place: WindowId
     position: int = 0
+    """The next offset behind the last record counted."""
+    rewinds: int = 0
+    """How often the queue had gone back when that was so."""
     begin: int = -1
+    """The offset of what came last of the process before anything of the window did, -1 when nothing had."""
     numbers: Intervals = field(default_factory=Intervals)
-    outcomes: dict[Emitter, list[int]] = field(default_factory=dict)
-    marker: dict[str, Any] | None = None
+    outcomes: dict[Emitter, Counts] = field(default_factory=dict)
+    marker: Promises | None = None
     voids: Intervals = field(default_factory=Intervals)
-    amendments: list[dict[str, int]] = field(default_factory=list)
+    amendments: list[Amendment] = field(default_factory=list)
     exceptions: Exceptions = field(default_factory=Exceptions)
     minutes: list[tuple[int, int, int]] = field(default_factory=list)
-    parts: list[str] = field(default_factory=list)
+    """Of an hour of merged windows, each one's minute, first and last number; empty for a window by itself."""
+    parts: list[WindowId] = field(default_factory=list)
+    """Where topics made in each other's place each have a part of it: all of these, in the order of their joining."""
     dirty: bool = False
+
+    @property
+    def ingest_epoch(self) -> str:
+        return self.place.ingest_epoch
+
+    @property
+    def window(self) -> int:
+        return self.place.window
+
+    @property
+    def stream(self) -> StreamId:
+        return self.place.stream
 
     @property
     def closed(self) -> bool:
@@ -61,24 +175,32 @@ class Window:
     @property
     def windows(self) -> list[int]:
         """Itself, or those that are merged in it."""
-        return [minute for minute, _, _ in self.minutes] or [self.window]
+        return [minute for minute, _, _ in self.minutes] or [self.place.window]
 
     @property
     def given(self) -> list[tuple[int, int]]:
         """The numbers that its process has given out in it, as far as its marker has told them."""
         if self.minutes:
             return [(first, last) for _, first, last in self.minutes]
-        return [(self.marker["first"], self.marker["last"])] if self.marker else []
+        return [(self.marker.first, self.marker.last)] if self.marker else []
 
-    def count(self, emitter: Emitter, outcomes: Sequence[Outcome], conflicts: int, recovered: int) -> None:
-        counts = self.outcomes.setdefault(emitter, [0] * len(_NAMES))
-        indexed = outcomes.count(Outcome.INDEXED)
-        counts[0] += indexed
-        if indexed < len(outcomes):
-            for at, outcome in enumerate(_OUTCOMES[1:], 1):
-                counts[at] += outcomes.count(outcome)
-            counts[-2] += conflicts
-        counts[-1] += recovered
+    @property
+    def places(self) -> list[WindowId]:
+        """Its own, with all topics that have a part of it; or those of the windows that are merged in it."""
+        if self.minutes:
+            return [self.place._replace(window=minute) for minute, _, _ in self.minutes]
+        return self.parts or [self.place]
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """Differs as soon as anything is added to it: see ``stage_of``."""
+        return self.position, len(self.minutes)
+
+    def ids(self, group: str) -> list[str]:
+        """Of its documents."""
+        if self.minutes:
+            return [HOUR.id(group, self.place.hour)]
+        return [WINDOW.id(group, place) for place in self.places]
 
     def count_record(
         self,
@@ -99,128 +221,68 @@ class Window:
             for first, last in ranges:
                 low, high = max(place, first - record.first), min(end, last - record.first + 1)
                 if low < high:
-                    conflicting = sum(low <= conflict < high for conflict in conflicts) if conflicts else 0
+                    emitter = batch.key, batch.emitter
+                    counts = self.outcomes.get(emitter)
+                    if counts is None:
+                        counts = self.outcomes[emitter] = Counts()
+                    counts.add_outcomes(outcomes[low:high])
+                    if conflicts:
+                        counts.identity_conflicts += sum(low <= conflict < high for conflict in conflicts)
                     # What is lost and recovered of those that have an emitter's number, that emitter's runs say.
-                    numbers = record.first + low, record.first + high - 1
-                    bare = lost.within(*numbers) if batch.sequence_first is None else ()
-                    recovered = sum(end - start + 1 for start, end in bare)
-                    self.count((batch.key, batch.emitter), outcomes[low:high], conflicting, recovered)
+                    if lost and batch.sequence_first is None:
+                        bare = lost.within(record.first + low, record.first + high - 1)
+                        counts.recovered_in_queue += sum(end - start + 1 for start, end in bare)
             place = end
 
     def close(self, record: Record, marker: Marker) -> None:
         """The process's word has come: the record's ``marker``."""
-        self.marker = {
-            "first": record.first,
-            "last": record.last,
-            "accepted": [
-                {"key": row.key, "emitter": row.emitter, "accepted": row.accepted, "unconfirmed": row.unconfirmed}
-                for row in marker.accepted
-            ],
-        }
+        self.marker = Promises(record.first, record.last)
+        for row in marker.accepted:
+            self.marker.add((row.key, row.emitter), accepted=row.accepted, unconfirmed=row.unconfirmed)
 
     def amend(self, offset: int, first: int, last: int, count: int) -> None:
         """Note what came behind the marker."""
         if len(self.amendments) < AMENDMENTS_MAX:
-            self.amendments.append({"offset": offset, "first": first, "last": last, "count": count})
+            self.amendments.append(Amendment(offset, first, last, count))
         else:
             line = self.amendments[-1]
-            line.update(first=min(first, line["first"]), last=max(last, line["last"]), count=line["count"] + count)
+            line.first, line.last, line.count = min(first, line.first), max(last, line.last), line.count + count
 
     def as_body(self) -> dict[str, Any]:
-        return {
-            "kind": "window",
-            "ingest_epoch": self.ingest_epoch,
-            "window": self.window,
+        body: dict[str, Any] = {
+            "ingest_epoch": self.place.ingest_epoch,
+            "window": self.place.window,
             "position": self.position,
+            "rewinds": self.rewinds,
             "begin": self.begin,
             "numbers": pairs(self.numbers),
-            "outcomes": [
-                {"key": key, "emitter": emitter, **_named(counts)} for (key, emitter), counts in self.outcomes.items()
-            ],
-            "marker": self.marker,
+            "outcomes": [counts.as_row(emitter) for emitter, counts in self.outcomes.items()],
+            "marker": self.marker and self.marker.as_body(),
             "voids": pairs(self.voids),
-            "amendments": self.amendments,
+            "amendments": [asdict(line) for line in self.amendments],
             "exceptions": self.exceptions.as_body(),
             "closed": self.closed,
         }
+        return {**body, "minutes": self.minutes} if self.minutes else body
 
     @classmethod
-    def from_body(cls, id: str, body: dict[str, Any]) -> Window:
+    def from_body(cls, place: WindowId, body: Mapping[str, Any]) -> Window:
+        marker = body["marker"]
         return cls(
-            id=id,
-            ingest_epoch=body["ingest_epoch"],
-            window=body["window"],
+            place,
             position=body["position"],
-            begin=body.get("begin", -1),
+            rewinds=body["rewinds"],
+            begin=body["begin"],
             numbers=Intervals(body["numbers"]),
-            outcomes={(row["key"], row["emitter"]): [row.get(name, 0) for name in _NAMES] for row in body["outcomes"]},
-            marker=body["marker"],
+            outcomes={(row["key"], row["emitter"]): Counts.from_row(row) for row in body["outcomes"]},
+            marker=None if marker is None else Promises.from_body(marker),
             voids=Intervals(body["voids"]),
-            amendments=body.get("amendments", []),
-            exceptions=Exceptions.from_body(body.get("exceptions", {})),
+            amendments=[Amendment(**line) for line in body["amendments"]],
+            exceptions=Exceptions.from_body(body["exceptions"]),
+            minutes=[(minute, first, last) for minute, first, last in body.get("minutes", ())],
         )
 
 
-def _named(counts: Sequence[int]) -> dict[str, int]:
-    """By name; the last of them is seldom anything, and left out where it is not."""
-    return dict(zip(_NAMES, counts if counts[-1] else counts[:-1], strict=False))
-
-
-def window_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
-    return f"window:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window}"
-
-
-HOUR_WINDOWS = 60
-
-
-def hour_id(group: str, topic_id: str, partition: int, ingest_epoch: bytes, window: int) -> str:
-    """The id of the document that has the window when it is merged into its hour."""
-    return f"hour:{group}:{topic_id}:{partition}:{ingest_epoch.hex()}:{window // HOUR_WINDOWS}"
-
-
-def window_place(id: str, prefix: str) -> tuple[str, int, str, int]:
-    """Topic id, partition, ingest epoch and window of an id that is built as ``window_id`` behind ``prefix``."""
-    topic_id, partition, epoch, window = id.removeprefix(prefix).rsplit(":", 3)
-    return topic_id, int(partition), epoch, int(window)
-
-
-def window_of_hour(id: str, body: Mapping[str, Any], window: int) -> Window | None:
-    """One window of an hour, None when it is not merged in it: complete, so that every record of it came before.
-
-    Whose events they were is only kept for the hour: the outcomes are of nobody.
-    """
-    found = [(first, last) for minute, first, last in body["minutes"] if minute == window]
-    if not found:
-        return None
-    ((first, last),) = found
-    exceptions = Exceptions.from_body(body["exceptions"]).cut(first, last)
-    counts = dict.fromkeys(_OUTCOMES, 0)
-    counts[Outcome.INDEXED] = last - first + 1
-    for (outcome, _), ranges in exceptions.within(first, last):
-        count = sum(high - low + 1 for low, high in ranges)
-        counts[outcome] += count
-        counts[Outcome.INDEXED] -= count
-    marker = {"first": first, "last": last, "accepted": []}
-    outcomes: dict[Emitter, list[int]] = {("", None): [*counts.values(), 0, 0]}
-    return Window(
-        id,
-        body["ingest_epoch"],
-        window,
-        numbers=Intervals([(first, last)]),
-        outcomes=outcomes,
-        marker=marker,
-        exceptions=exceptions,
-        minutes=[(window, first, last)],
-    )
-
-
-def read_window(
-    store: Store, group: str, topic_id: str, partition: int, ingest_epoch: str, window: int
-) -> Window | None:
-    """The window as the ledger has it, by itself or in its hour. Raises LogweirError(STORE_DOWN)."""
-    place = group, topic_id, partition, bytes.fromhex(ingest_epoch), window
-    id, of_hour = window_id(*place), hour_id(*place)
-    # The window first: when it is deleted already, its hour has it.
-    found = store.ledger.read([id, of_hour])
-    merged = window_of_hour(id, found[of_hour].body, window) if of_hour in found else None
-    return merged or (Window.from_body(id, found[id].body) if id in found else None)
+def stage_of(body: Mapping[str, Any]) -> tuple[int, int]:
+    """``Window.stage`` of a body, without reading the rest of it."""
+    return body["position"], len(body.get("minutes", ()))

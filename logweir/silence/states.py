@@ -14,12 +14,14 @@ from typing import Any
 
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
-from logweir.ledger.emitter import name_of
+from logweir.ledger.documents import EMITTER as EMITTER_DOCUMENT
+from logweir.ledger.documents import SOURCES, PartitionId
+from logweir.ledger.emitter import EmitterActivity, name_of
 from logweir.ledger.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
-from logweir.ledger.horizon import horizons, of_latest_topic, overall, read_hearings
-from logweir.ledger.position import Place, partition_place, read_positions
-from logweir.ledger.rhythm import MINUTES_HEARD, Bits, Rhythm, united, united_rhythm
-from logweir.ledger.source import LastBatch, Source, sources_prefix
+from logweir.ledger.horizon import horizons, of_latest_topic, overall
+from logweir.ledger.position import Position, read_positions
+from logweir.ledger.rhythm import MINUTES_HEARD, Rhythm, united, united_rhythm
+from logweir.ledger.source import LastBatch, Source, read_hearings, sources_from_body
 from logweir.silence.ear import Ear
 from logweir.silence.findings import Finding, findings_of
 from logweir.silence.watched import State, Watched
@@ -85,15 +87,15 @@ def read_silence(store: Store, *, group: str, settings: SilenceSettings, now_us:
         sources=sources,
         findings=[*findings_of(emitters, settings), *findings_of(sources, settings)],
         judged_us=accounted * WINDOW_US,
-        emitters_untracked=sum(body.get("emitters_untracked", 0) for body in positions),
-        sources_untracked=sum(body.get("sources_untracked", 0) for body in positions),
+        emitters_untracked=sum(position.emitters_untracked for position in positions),
+        sources_untracked=sum(position.sources_untracked for position in positions),
     )
 
 
-def _hearing(store: Store, group: str) -> tuple[dict[Place, int], Ear, list[dict[str, Any]]]:
+def _hearing(store: Store, group: str) -> tuple[dict[PartitionId, int], Ear, list[Position]]:
     """The minute up to which each partition is accounted for, the minutes that were heard, and all positions."""
     hearings, positions = read_hearings(store, group), read_positions(store, group)
-    heard = united(MINUTES_HEARD, (Bits.from_body(MINUTES_HEARD, body["heard"]) for body in hearings.values()))
+    heard = united(MINUTES_HEARD, (hearing.heard for hearing in hearings.values()))
     return of_latest_topic(horizons(positions, hearings)), Ear(heard), list(positions.values())
 
 
@@ -126,47 +128,40 @@ class _Heard:
         return judge.judged(self, horizon, said_goodbye=said_goodbye)
 
 
-def _emitters(store: Store, group: str, minutes: Mapping[Place, int]) -> Iterable[_Heard]:
+def _emitters(store: Store, group: str, minutes: Mapping[PartitionId, int]) -> Iterable[_Heard]:
     found: dict[Subject, _Heard] = {}
-    prefix = f"emitter:{group}:"
-    for document in store.ledger.scan(prefix):
-        body = document.body
-        place = partition_place(document.id)
-        subject = EMITTER, body["key"], body["emitter"]
+    for place, document in EMITTER_DOCUMENT.scan(store.ledger, group):
+        activity = EmitterActivity.from_body(document.body)
+        subject = EMITTER, *activity.emitter
         one = found.get(subject)
         if one is None:
-            one = found[subject] = _Heard(
-                subject, name_of((body["key"], body["emitter"])), is_anywhere=False, honesty="D"
-            )
-        last = LastBatch(body["last_us"], body["key"], body["source_address"], body.get("door", ""))
-        one.add(body["first_us"], last, Rhythm.from_body(body.get("rhythm")))
-        if body["epochs"] or body["retired"]:
-            _add_runs(one, body, minutes.get(place))
+            one = found[subject] = _Heard(subject, name_of(activity.emitter), is_anywhere=False, honesty="D")
+        one.add(activity.first_us, activity.last, activity.rhythm)
+        if activity.is_numbered:
+            _add_runs(one, activity, minutes.get(place.partition_id))
         else:
             one.is_anywhere = True
     return found.values()
 
 
-def _add_runs(one: _Heard, body: Mapping[str, Any], horizon: int | None) -> None:
+def _add_runs(one: _Heard, activity: EmitterActivity, horizon: int | None) -> None:
     """It numbers its events: then all of a run goes to one partition, and only that one has to be accounted for."""
     if horizon is not None:
         one.horizon = horizon if one.horizon is None else min(one.horizon, horizon)
-    one.honesty = "B" if one.honesty == "B" or any(run["natural"] for run in body["epochs"]) else "A"
-    for run in body["epochs"]:
-        if run["last_us"] >= one.run_us:
-            one.run_us = run["last_us"]
-            one.bye_us = run["last_us"] if run["bye"] else 0
+    one.honesty = "B" if one.honesty == "B" or activity.is_natural else "A"
+    if activity.run_us >= one.run_us:
+        one.run_us = activity.run_us
+        one.bye_us = activity.run_us if activity.has_ended else 0
 
 
 def _sources(store: Store, group: str) -> Iterable[_Heard]:
     found: dict[Source, _Heard] = {}
-    for document in store.ledger.scan(sources_prefix(group)):
-        for row in document.body["sources"]:
-            source = row["category"], row["hostname"]
-            one = found.get(source)
+    for _, document in SOURCES.scan(store.ledger, group):
+        for state in sources_from_body(document.body):
+            one = found.get(state.source)
             if one is None:
-                one = found[source] = _Heard((SOURCE, *source), source_name(source))
-            one.add(row["first_us"], LastBatch(*row["last"]), Rhythm.from_body(row["rhythm"]))
+                one = found[state.source] = _Heard((SOURCE, *state.source), source_name(state.source))
+            one.add(state.first_us, state.last, state.rhythm)
     return found.values()
 
 

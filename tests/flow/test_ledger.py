@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from logweir import config
-from logweir.audit.books import Books, read_books
+from logweir.audit.books import Books, ExpiredOffsets, read_books
 from logweir.audit.close import close_process
 from logweir.audit.emitters import TOTALS, EmitterBooks, Run
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
@@ -645,7 +645,7 @@ class Product(RuleBasedStateMachine):
             try:
                 with self.store.dying(after):
                     for ledger in ledgers:
-                        ledger.watermark_us = self.now + 2 * DAY_US
+                        ledger._position.watermark_us = self.now + 2 * DAY_US
                     delete_old_books(
                         self.store,
                         group=GROUP,
@@ -659,7 +659,7 @@ class Product(RuleBasedStateMachine):
                 for state in self.partitions:
                     state.ledger = None
             for ledger, mark in zip(ledgers, marks, strict=True):
-                ledger.watermark_us = mark
+                ledger._position.watermark_us = mark
             self.compare_sums(before)
         self.forget_old_senders()
 
@@ -742,7 +742,7 @@ class Product(RuleBasedStateMachine):
             if one.state == CLOSED_AFTERWARDS:
                 assert is_all_there or before.between.void.get(one.stream)
             elif is_all_there and not self.past:
-                assert self.partitions[one.partition].expired
+                assert self.partitions[one.place.partition].expired
 
     # --- what must hold --------------------------------------------------------------------------------------------
     def books(self) -> Books:
@@ -930,16 +930,16 @@ class Product(RuleBasedStateMachine):
             # They live: their last markers have told of all their numbers.
             assert lost == sum(expired.values())
             assert books.row.accepted == self.accepted
-            assert all(hole["exact"] for hole in books.expired if self.are_all_heard_again(hole))
+            assert all(hole.exact for hole in books.expired if self.are_all_heard_again(hole))
 
-    def are_all_heard_again(self, hole: dict[str, Any]) -> bool:
+    def are_all_heard_again(self, hole: ExpiredOffsets) -> bool:
         """Whether each door that has ever sent anything to the partition is heard of behind the hole, in that topic."""
-        topic = int(hole["topic_id"].removeprefix("t"))
-        states = [*self.past, *self.partitions][hole["partition"] :: PARTITIONS][:topic]
+        topic = int(hole.topic_id.removeprefix("t"))
+        states = [*self.past, *self.partitions][hole.partition :: PARTITIONS][:topic]
         behind = {
             door.epoch
             for offset, door in enumerate(states[-1].doors)
-            if offset > hole["last"] and offset not in states[-1].expired
+            if offset > hole.last and offset not in states[-1].expired
         }
         return {door.epoch for state in states for door in state.doors} <= behind
 

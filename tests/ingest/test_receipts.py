@@ -22,13 +22,14 @@ from logweir import cli, config, receipt
 from logweir.config import AccountingSettings, Settings, StoreSettings
 from logweir.errors import LogweirError
 from logweir.event import Provenance, stream_of
-from logweir.ledger.position import STREAM_MINUTES_MAX, position_id
-from logweir.ledger.revisions import Change, WindowPlace, revise
-from logweir.ledger.window import window_id
+from logweir.ledger.documents import WINDOW as WINDOW_KIND
+from logweir.ledger.documents import WindowId
+from logweir.ledger.position import STREAM_MINUTES_MAX
+from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
 from logweir.store import open_store
-from logweir.store.port import LedgerDocument, Store
+from logweir.store.port import Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from logweir_workers.accounting.partition import PartitionLedger
 from tests.contract.stores import NOON_US, STORES, document, settings_of
@@ -182,7 +183,7 @@ def test_what_a_retry_has_changed_is_said_as_it_is_now(books: Books) -> None:
         Change(1, ("app", None), DEAD, DUPLICATE),
         Change(5, ("app", None), DEAD, FILTERED, "debug lines"),
     ]
-    place = WindowPlace("t", PARTITION, EPOCH.hex(), WINDOW)
+    place = WindowId("t", PARTITION, EPOCH.hex(), WINDOW)
     revise(books.store, "logweir", place, changes, cause="retry 1", at_us=NOON_US, owner="two")
     after = books.of(1, 5)
 
@@ -214,7 +215,7 @@ def test_a_pruned_ledger_says_that_it_does_not_know(embedded: Books) -> None:
     ledger = embedded.ledger()
     settle(ledger, 0, 1, [INDEXED] * 3)
     ledger.flush()
-    id = window_id("logweir", "t", PARTITION, EPOCH, WINDOW)
+    id = WINDOW_KIND.id("logweir", WindowId("t", PARTITION, EPOCH.hex(), WINDOW))
     embedded.store.ledger.delete(list(embedded.store.ledger.read([id]).values()))
     pruned, next_ones = embedded.of(1, 3), embedded.of(4, 5)
     forgotten = embedded.of(1, 3, epoch=b"\x08" * 16, window=WINDOW - STREAM_MINUTES_MAX - 1)
@@ -249,23 +250,6 @@ def test_a_receipt_survives_its_topic(embedded: Books) -> None:
 
     assert before == adds_up(embedded.of(1, 3)) == {"indexed": 3}
     assert adds_up(embedded.of(4, 6, window=WINDOW + 1)) == {"indexed": 3}
-
-
-def test_an_old_ledger_without_exceptions_is_read(embedded: Books) -> None:
-    """Documents of an earlier version say what is settled; of what they do not have, nothing is made up."""
-    id, place = window_id("logweir", "t", PARTITION, EPOCH, WINDOW), position_id("logweir", "t", PARTITION)
-    body = {
-        "ingest_epoch": EPOCH.hex(),
-        "window": WINDOW,
-        "position": 1,
-        "numbers": [[1, 3]],
-        "outcomes": [],
-        "marker": None,
-        "voids": [],
-    }
-    embedded.store.ledger.write([LedgerDocument(id, 1, body), LedgerDocument(place, 1, {"next_offset": 1})])
-
-    assert adds_up(embedded.of(1, 4)) == {"indexed": 3, "in_flight": 1}
 
 
 def test_an_empty_batch_is_settled(embedded: Books) -> None:

@@ -30,6 +30,7 @@ import psutil
 from logweir import config
 from logweir.audit.windows import CLOSED_AFTERWARDS
 from logweir.event import stream_of
+from logweir.ledger.documents import WINDOW
 from logweir.ledger.window import Window
 from logweir.query.tree import And, Range, Term
 from logweir.store import open_store
@@ -310,10 +311,10 @@ def differences(system: System) -> list[str]:
     found = []
     try:
         store.refresh()
-        for document in store.ledger.scan(f"window:{settings.worker.group}:"):
-            window = Window.from_body(document.id, document.body)
-            indexed = sum(counts[0] for counts in window.outcomes.values())
-            stream = stream_of(bytes.fromhex(window.ingest_epoch), document.body["partition"])
+        for place, document in WINDOW.scan(store.ledger, settings.worker.group):
+            window = Window.from_body(place, document.body)
+            indexed = sum(counts.indexed for counts in window.outcomes.values())
+            stream = stream_of(bytes.fromhex(place.ingest_epoch), place.partition)
             stored = 0
             for first, last in window.numbers:
                 query = And((Term("ingest_stream", stream), Range("ingest_number", first, last + 1)))

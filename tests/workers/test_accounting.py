@@ -11,7 +11,8 @@ import pytest
 
 from logweir import clock, config
 from logweir.config import Settings
-from logweir.ledger.emitter import EmitterState, document_id
+from logweir.ledger.documents import EMITTER, PartitionId
+from logweir.ledger.emitter import EmitterState, place_of
 from logweir.query.parse import parse
 from logweir.queue.port import Queue
 from logweir.store.port import Store
@@ -113,14 +114,14 @@ def test_a_number_that_never_came_is_lost_although_the_queue_is_silent(
     """The last number withheld and one in between: after late_after_s both are lost, nothing else is."""
     door.write(batch(event("1"), event("2"), sequence_first=1, **NUMBERED))
     door.write(batch(event("4"), sequence_first=4, high=5, **NUMBERED))
-    id = document_id("logweir", ("app", "web-1"), queue.topic_id(), 0)
+    place = place_of(("app", "web-1"), PartitionId(queue.topic_id(), 0))
     with running_worker(settings, queue, store):
 
         def lost() -> list[tuple[int, int]]:
-            found = store.ledger.read([id])
+            found = EMITTER.read(store.ledger, "logweir", [place])
             if not found:
                 return []
-            tracker = EmitterState.from_body(id, found[id].body).epochs["e1"]
+            tracker = EmitterState.from_body(place, found[place].body).epochs["e1"]
             return tracker.lost_ranges(watermark_us=position(store, queue)["watermark_us"], late_us=1_000_000)
 
         until(lambda: lost() == [(3, 3), (5, 5)])

@@ -13,7 +13,8 @@ from logweir.audit.books import Books, explain, read_books
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import every_window
 from logweir.config import AccountingSettings, Settings
-from logweir.ledger.revisions import Change, WindowPlace, revise
+from logweir.ledger.documents import WindowId
+from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
 from logweir.store.port import Store
@@ -308,7 +309,7 @@ def test_a_hole_behind_which_nothing_of_a_process_came_is_not_exact(store: Store
     book.data(1, (None, [INDEXED] * 2))
     book.hole(3)
 
-    assert [hole["exact"] for hole in read(store).expired] == [False]
+    assert [hole.exact for hole in read(store).expired] == [False]
 
 
 def test_a_process_that_ended_in_a_hole_makes_it_inexact_until_it_is_heard_of_again(store: Store) -> None:
@@ -326,8 +327,8 @@ def test_a_process_that_ended_in_a_hole_makes_it_inexact_until_it_is_heard_of_ag
     book.data(5, (None, [INDEXED]), window=WINDOW + 1)
     after = read(store)
 
-    assert (before.row.lost_in_queue, [hole["exact"] for hole in before.expired]) == (0, [False])
-    assert (after.row.lost_in_queue, [hole["exact"] for hole in after.expired]) == (2, [True])
+    assert (before.row.lost_in_queue, [hole.exact for hole in before.expired]) == (0, [False])
+    assert (after.row.lost_in_queue, [hole.exact for hole in after.expired]) == (2, [True])
 
 
 def test_a_process_that_ended_long_before_a_hole_does_not_make_it_inexact(store: Store) -> None:
@@ -341,7 +342,7 @@ def test_a_process_that_ended_long_before_a_hole_does_not_make_it_inexact(store:
     book.hole(3)
     book.data(5, (None, [INDEXED]))
 
-    assert [hole["exact"] for hole in read(store).expired] == [True]
+    assert [hole.exact for hole in read(store).expired] == [True]
 
 
 def test_a_window_that_two_topics_have_parts_of_is_one(store: Store) -> None:
@@ -552,7 +553,7 @@ def test_a_correction_moves_events_between_outcomes_and_is_counted_once(store: S
     book.marker(1, 3, {"web": 3})
     for count in (1, 2, 2):
         changes = [Change(2 + n, ("app", "web"), DEAD, INDEXED) for n in range(count)]
-        place = WindowPlace("t", 0, EPOCH.hex(), WINDOW)
+        place = WindowId("t", 0, EPOCH.hex(), WINDOW)
         revise(store, "logweir", place, changes, cause="retry 1", at_us=START_US, owner="me")
     document = read(store).as_json()
 

@@ -10,6 +10,8 @@ from logweir.audit.close import Closed, close_process
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.config import Settings
 from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError, Problem
+from logweir.ledger.documents import POSITION
+from logweir.ledger.position import LastCanary, Position
 from logweir.outcomes import Outcome
 from logweir.store.port import Store
 from tests.logweir.audit.test_books import EPOCH, MINUTE_US, START_US, WINDOW, Partition, read
@@ -92,8 +94,8 @@ def test_a_living_process_and_an_unknown_one_are_refused(store: Store) -> None:
     with pytest.raises(LogweirError, match=f"Those with open windows are: {NAME} \\(1\\)"):
         close_process(store, "logweir", read(store), "ffff", who="me", now_us=LATER_US)
 
-    position = book.ledger.document(f"position:logweir:t:{book.ledger.partition}", {"canaries": {NAME: [1, LATER_US]}})
-    store.ledger.write([position])
+    position = Position(canaries={NAME: LastCanary(1, LATER_US)})
+    store.ledger.write([book.ledger.document(POSITION, book.ledger.place, position.as_body())])
 
     assert refused(store) is PROCESS_ALIVE
     assert list(store.ledger.scan("closing:")) == []

@@ -6,8 +6,9 @@ import tracemalloc
 
 from logweir.audit.books import Books, read_books
 from logweir.audit.sums import every_window
-from logweir.ledger.window import Window, window_id
-from logweir.outcomes import Outcome
+from logweir.ledger.documents import WINDOW as WINDOW_KIND
+from logweir.ledger.documents import WindowId
+from logweir.ledger.window import Counts, Promise, Promises, Window
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
@@ -22,15 +23,13 @@ def fill(store: Store, first: int, count: int) -> None:
     """Closed windows that balance, each with events of all emitters."""
     ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
     for at in range(first, first + count):
-        window = Window(window_id("g", "t", 0, EPOCH, WINDOW + at), EPOCH.hex(), WINDOW + at)
+        window = Window(WindowId("t", 0, EPOCH.hex(), WINDOW + at))
         low, high = at * EMITTERS * EVENTS + 1, (at + 1) * EMITTERS * EVENTS
         window.numbers.add(low, high)
         names = [f"host-{number:05}" for number in range(EMITTERS)]
-        for name in names:
-            window.count(("app", name), [Outcome.INDEXED] * EVENTS, 0, 0)
-        accepted = [{"key": "app", "emitter": name, "accepted": EVENTS, "unconfirmed": 0} for name in names]
-        window.marker = {"first": low, "last": high, "accepted": accepted}
-        store.ledger.write([ledger.document(window.id, window.as_body())])
+        window.outcomes = {("app", name): Counts(indexed=EVENTS) for name in names}
+        window.marker = Promises(low, high, {("app", name): Promise(EVENTS) for name in names})
+        store.ledger.write([ledger.document(WINDOW_KIND, window.place, window.as_body())])
 
 
 def peak_of(store: Store) -> tuple[int, Books]:

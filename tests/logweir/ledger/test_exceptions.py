@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import prometheus_client
 from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import AccountingSettings
+from logweir.ledger.documents import WINDOW as WINDOW_KIND
+from logweir.ledger.documents import WindowId
 from logweir.ledger.exceptions import Exceptions
-from logweir.ledger.window import window_id
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
 from logweir.store.port import Store
@@ -86,9 +88,13 @@ def settle(ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outc
     ledger.settle(record, offset, outcomes, reasons)
 
 
+def written(store: Store) -> dict[str, Any]:
+    place = WindowId("t", 3, EPOCH.hex(), WINDOW)
+    return WINDOW_KIND.read(store.ledger, "g", [place])[place].body
+
+
 def kept(store: Store) -> list[tuple[str, str | None, list[list[int]]]]:
-    id = window_id("g", "t", 3, EPOCH, WINDOW)
-    body = store.ledger.read([id])[id].body["exceptions"]
+    body = written(store)["exceptions"]
     return [(row["outcome"], row["reason"], row["numbers"]) for row in body["kept"]]
 
 
@@ -112,8 +118,7 @@ def test_what_there_is_no_room_for_is_counted_in_a_metric(store: Store) -> None:
     ledger = claimed(store, exceptions_max=1)
     settle(ledger, 0, 1, [DEAD, INDEXED, DEAD], {0: "store_refused", 2: "store_refused"})
     ledger.flush()
-    id = window_id("g", "t", 3, EPOCH, WINDOW)
-    body = store.ledger.read([id])[id].body
+    body = written(store)
 
     assert kept(store) == [("dead_lettered", "store_refused", [[1, 1]])]
     assert body["exceptions"]["beyond"] == [3, 3]

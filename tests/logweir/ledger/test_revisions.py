@@ -8,13 +8,14 @@ import pytest
 
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir.ledger.corrections import read_corrections
+from logweir.ledger.documents import WindowId
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.revisions import BLOCK, Change, WindowPlace, read_present, revise
-from logweir.ledger.window import Window
+from logweir.ledger.revisions import BLOCK, Change, read_present, revise
+from logweir.ledger.window import Counts, Window
 from logweir.outcomes import Outcome
 from logweir.store.port import Store
 
-PLACE = WindowPlace("topic", 0, "07" * 16, 29_000_000)
+PLACE = WindowId("topic", 0, "07" * 16, 29_000_000)
 SENDER = ("app", None)
 
 
@@ -32,7 +33,7 @@ def lines(store: Store) -> list[tuple[str, str, int, str]]:
 
 
 def window(**fields: object) -> Window:
-    return Window("w", PLACE.ingest_epoch, PLACE.window, numbers=Intervals([(1, 30_000)]), **fields)  # type: ignore[arg-type]
+    return Window(PLACE, numbers=Intervals([(1, 30_000)]), **fields)  # type: ignore[arg-type]
 
 
 def test_a_change_made_again_counts_once(store: Store) -> None:
@@ -77,7 +78,7 @@ def test_present_outcomes_are_those_counted_with_those_revised(store: Store) -> 
     known.exceptions.add(3, [Outcome.DEAD_LETTERED], {0: "event_unfit"}, place=0, ranges_max=9)
     written(store, change(3, Outcome.INDEXED, counted=Outcome.DEAD_LETTERED))
     written(store, *(change(number, Outcome.FILTERED, reason="noise") for number in (BLOCK - 1, BLOCK, BLOCK + 1)))
-    present = read_present(store, "logweir", PLACE, known, 1, 40_000)
+    present = read_present(store, "logweir", known, 1, 40_000)
 
     assert present.counted(2, 4) == {
         2: (Outcome.INDEXED, None),
@@ -93,12 +94,12 @@ def test_present_outcomes_are_those_counted_with_those_revised(store: Store) -> 
 
 def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: Store) -> None:
     """Beyond accounting.exceptions_max the window still says how many there were of each outcome."""
-    known = window(outcomes={SENDER: [95, 0, 5, 0, 0]})
+    known = window(outcomes={SENDER: Counts(indexed=95, filtered=5)})
     for number in (10, 20, 30, 40, 50):
         known.exceptions.add(number, [Outcome.FILTERED], {0: "noise"}, place=0, ranges_max=2)
-    present = read_present(store, "logweir", PLACE, known, 1, 60)
-    known.outcomes[SENDER][3] += 1
-    unsure = read_present(store, "logweir", PLACE, known, 1, 60)
+    present = read_present(store, "logweir", known, 1, 60)
+    known.outcomes[SENDER].dead_lettered += 1
+    unsure = read_present(store, "logweir", known, 1, 60)
 
     counted = present.counted(1, 60)
     assert [counted[number] for number in (10, 29, 30, 35, 51)] == [
@@ -114,9 +115,9 @@ def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: St
 
 def test_what_an_event_was_counted_as_is_kept_without_a_line(store: Store) -> None:
     """Where the window had no room for it; a change that comes after is a line from there."""
-    known = window(outcomes={SENDER: [95, 0, 5, 0, 0]})
+    known = window(outcomes={SENDER: Counts(indexed=95, filtered=5)})
     noted = written(store, Change(7, SENDER, Outcome.FILTERED, Outcome.FILTERED, "noise"))
-    present = read_present(store, "logweir", PLACE, known, 1, 60).revised(1, 60)
+    present = read_present(store, "logweir", known, 1, 60).revised(1, 60)
     changed = written(store, Change(7, SENDER, Outcome.INDEXED, Outcome.DEAD_LETTERED, "event_unfit"))
 
     assert (noted, present) == (0, {7: (Outcome.FILTERED, "noise")})

@@ -47,7 +47,7 @@ def test_what_partitions_have_heard_is_the_union(parts: list[list[int]], size: i
 
 
 def test_a_rhythm_has_a_day_of_minutes_and_five_weeks_of_hours() -> None:
-    """What is older is forgotten, in the ledger and in memory alike; a document without a rhythm has an empty one."""
+    """What is older is forgotten, in the ledger and in memory alike."""
     rhythm = Rhythm()
     for day in range(50):
         assert rhythm.mark(day * 86_400_000_000)
@@ -58,4 +58,4 @@ def test_a_rhythm_has_a_day_of_minutes_and_five_weeks_of_hours() -> None:
     assert (again.minutes.bits.bit_count(), again.hours.bits.bit_count()) == (1, 35)
     assert again.minutes.bits < 1 << MINUTES
     assert again.hours.bits < 1 << HOURS
-    assert united_rhythm([rhythm, Rhythm.from_body(None)]).hours == rhythm.hours
+    assert united_rhythm([rhythm, Rhythm()]).hours == rhythm.hours

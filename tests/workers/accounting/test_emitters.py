@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logweir import config
@@ -15,7 +15,8 @@ from logweir.audit.books import read_books
 from logweir.audit.emitters import EmitterBooks
 from logweir.config import AccountingSettings
 from logweir.event import day_of
-from logweir.ledger.emitter import EmitterState, document_id
+from logweir.ledger.documents import EMITTER, PartitionId
+from logweir.ledger.emitter import EmitterState, place_of
 from logweir.ledger.tracker import Losses, Tracker
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
@@ -114,8 +115,8 @@ class Book:
         return self.state(emitter).epochs[epoch]
 
     def state(self, emitter: str | None = "web") -> EmitterState:
-        id = document_id("g", ("app", emitter), self.topic_id, 0)
-        return EmitterState.from_body(id, self.store.ledger.read([id])[id].body)
+        place = place_of(("app", emitter), PartitionId(self.topic_id, 0))
+        return EmitterState.from_body(place, EMITTER.read(self.store.ledger, "g", [place])[place].body)
 
     def losses(self, epoch: str = "e1") -> Losses:
         return self.tracker(epoch).losses(watermark_us=self.ledger.watermark_us, late_us=60_000_000)
@@ -456,6 +457,7 @@ moves = st.lists(
 )
 
 
+@settings(deadline=None)  # Each example writes to a disk that others use, too.
 @given(moves=moves, crashes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 6)), max_size=4))
 def test_a_crash_between_any_two_writes_changes_no_number(
     moves: list[tuple[int, int, int, int, bool]],

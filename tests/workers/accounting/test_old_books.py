@@ -10,9 +10,10 @@ from logweir.audit.books import Books, explain, read_books
 from logweir.audit.span import Span
 from logweir.audit.sums import every_window
 from logweir.config import AccountingSettings
-from logweir.ledger.emitter import document_id
-from logweir.ledger.revisions import Change, WindowPlace, revise
-from logweir.ledger.window import hour_id, read_window
+from logweir.ledger.documents import HOUR as HOUR_KIND
+from logweir.ledger.documents import WindowId
+from logweir.ledger.hours import read_window
+from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record
 from logweir.store.port import LedgerDocument, Store
@@ -75,7 +76,7 @@ class Partition:
         return merger.merge_some()
 
     def let_go(self, *, days: float = 100) -> int:
-        self.ledger.watermark_us = int(NOW_US + days * DAY_US)
+        self.ledger._position.watermark_us = int(NOW_US + days * DAY_US)
         now_us = int(NOW_US + days * DAY_US)
         books = old_books(self.store, group="g", settings=LIMITS, now_us=now_us)
         return delete_old_books(
@@ -191,24 +192,24 @@ def test_corrections_receipts_and_the_auditor_find_a_merged_window(store: Store)
     one = Partition(store)
     one.window(HOUR, INDEXED, DEAD)
     one.window(HOUR + 1, DEAD, INDEXED, INDEXED)
-    place = WindowPlace("t", 0, EPOCH.hex(), HOUR + 1)
+    place = WindowId("t", 0, EPOCH.hex(), HOUR + 1)
     difference = f"store_difference:g:t:0:{EPOCH.hex()}:{HOUR + 1}"
     body = {"kind": "store_difference", "partition": 0, "stored": 1, "indexed": 2, "at_us": 0}
     store.ledger.write([LedgerDocument(difference, 1, body)])
     one.merge()
     change = Change(3, ("app", "web"), DEAD, INDEXED)
     revise(store, "g", place, [change], cause="retry 1", at_us=1, owner="me")
-    window = read_window(store, "g", "t", 0, EPOCH.hex(), HOUR + 1)
+    window = read_window(store, "g", WindowId("t", 0, EPOCH.hex(), HOUR + 1))
     books = read(store)
 
     assert window is not None
     assert list(window.numbers) == [(3, 5)]
     assert [(why, ranges) for why, ranges in window.exceptions.within(1, 9)] == [((DEAD, "event_unfit"), [(3, 3)])]
-    assert sum(counts[0] for counts in window.outcomes.values()) == 2
+    assert sum(counts.indexed for counts in window.outcomes.values()) == 2
     assert (books.row.outcomes["indexed"], books.row.outcomes["dead_lettered"]) == (4, 1)
     assert books.imbalance == 1  # by what the store was said to have
     assert recheck_differences(store, "g") == 0  # It has none of them: it differs still.
-    assert read_window(store, "g", "t", 0, EPOCH.hex(), HOUR + 2) is None
+    assert read_window(store, "g", WindowId("t", 0, EPOCH.hex(), HOUR + 2)) is None
 
 
 def test_a_window_left_behind_by_a_crash_does_not_count_beside_its_hour(store: Store) -> None:
@@ -244,7 +245,7 @@ def test_totals_do_not_fall_when_retention_passes(store: Store, merges: bool) ->
     """Windows, corrections and emitters go; what they said is in the totals, and stands by itself."""
     one = Partition(store)
     one.window(HOUR, INDEXED, DEAD, INDEXED, sequence_first=3)
-    place = WindowPlace("t", 0, EPOCH.hex(), HOUR)
+    place = WindowId("t", 0, EPOCH.hex(), HOUR)
     revise(store, "g", place, [Change(2, ("app", "web"), DEAD, INDEXED)], cause="retry", at_us=1, owner="me")
     if merges:
         one.merge()
@@ -256,7 +257,7 @@ def test_totals_do_not_fall_when_retention_passes(store: Store, merges: bool) ->
     document = after.as_json()
 
     assert deleted == 3
-    assert [kind for kind in kinds(store) if kind in ("window", "hour", "emitter", "correction")] == []
+    assert [kind for kind in kinds(store) if kind in ("window", "hour", "emitter", "revision")] == []
     assert sums(after) == sums(before)
     assert (after.total("lost"), after.total("created")) == (2, 5)
     assert document["carried"]["indexed"] == document["indexed"] == 3
@@ -420,14 +421,14 @@ def test_a_correction_of_what_is_carried_still_counts(store: Store) -> None:
     one = Partition(store)
     one.window(HOUR, DEAD)
     one.let_go()
-    place = WindowPlace("t", 0, EPOCH.hex(), HOUR)
+    place = WindowId("t", 0, EPOCH.hex(), HOUR)
     revise(store, "g", place, [Change(1, ("app", "web"), DEAD, INDEXED)], cause="retry", at_us=1, owner="me")
     before = sums(read(store))
     one.let_go()
 
     assert before[0].outcomes == {"indexed": 1, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
     assert sums(read(store)) == before
-    assert "correction" not in kinds(store)
+    assert "revision" not in kinds(store)
 
 
 def test_an_emitter_on_partitions_of_two_workers_is_kept(store: Store) -> None:
@@ -440,16 +441,16 @@ def test_an_emitter_on_partitions_of_two_workers_is_kept(store: Store) -> None:
     other.let_go()
 
     assert sums(read(store)) == before
-    assert len(list(store.ledger.scan(document_id("g", ("app", "web"))))) == 2
+    assert len(list(store.ledger.scan("emitter:g:"))) == 2
 
 
 def test_a_merge_that_was_killed_right_behind_its_claim_stands_in_nobodys_way(store: Store) -> None:
     """The hour's document says nothing yet; its windows are read, and added to, as ever."""
     one = Partition(store)
     record = one.window(HOUR, INDEXED)
-    store.ledger.claim(hour_id("g", "t", 0, EPOCH, HOUR), "somebody")
+    HOUR_KIND.claim(store.ledger, "g", WindowId("t", 0, EPOCH.hex(), HOUR).hour, "somebody")
     counted = one.settle(record, [INDEXED])
-    window = read_window(store, "g", "t", 0, EPOCH.hex(), HOUR)
+    window = read_window(store, "g", WindowId("t", 0, EPOCH.hex(), HOUR))
 
     assert not counted
     assert window is not None and not window.minutes

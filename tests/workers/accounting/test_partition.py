@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.documents import WindowId
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
 from logweir.store.port import Store
@@ -199,10 +200,14 @@ def test_a_queue_that_goes_back_again_and_again_is_remembered_to_a_limit(
     body = store.ledger.read([POSITION_ID])[POSITION_ID].body
     after = claimed(store, "two")
     after.load([data(9, 1)])
-    written = after.document("x", {})
+    true_for = after._windows[WindowId("t", 3, EPOCH.hex(), WINDOW)].position
+    after.expire(0, 0)
+    settle(after, 1, data(9, 1))
+    after.flush()
+    written = store.ledger.read([WINDOW_ID])[WINDOW_ID]
 
     assert (body["rewinds"], body["rewinds_before"]) == ([1, 2], 2)
-    assert after._windows[WINDOW_ID].position == 1
+    assert true_for == 1
     assert written.body["rewinds"] == 4
 
 

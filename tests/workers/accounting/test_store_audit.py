@@ -10,11 +10,13 @@ import pytest
 from logweir.audit.books import read_books
 from logweir.config import AccountingSettings
 from logweir.event import Document, Provenance, day_of, stream_of
-from logweir.ledger.revisions import Change, WindowPlace, revise
+from logweir.ledger.documents import REPLAY, Digest, WindowId
+from logweir.ledger.replays import ReplayProgress
+from logweir.ledger.revisions import Change, revise
 from logweir.metrics import registry
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Kind, Marker, Record
-from logweir.store.port import LedgerDocument, Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
 from logweir_workers.accounting.store_audit import StoreAuditor
@@ -29,7 +31,7 @@ NOW_US = START_US + 10 * MINUTE_US
 
 
 def corrected(store: Store, change: Change) -> None:
-    place = WindowPlace("t", 0, EPOCH.hex(), WINDOW)
+    place = WindowId("t", 0, EPOCH.hex(), WINDOW)
     assert revise(store, "g", place, [change], cause="retry 1", at_us=NOW_US, owner="me") == 1
 
 
@@ -158,7 +160,7 @@ def test_windows_that_closed_before_a_restart_are_asked_for_behind_it(store: Sto
     first.settle(opened, 6, [Outcome.INDEXED])
     first.flush()
     second = claimed(store)
-    waiting = [window for _, window in second.closed_lately]
+    waiting = [place.window for place in second.closed_lately]
     StoreAuditor(store=store, group="g", clock=lambda: NOW_US).audit_some([second])
     differences = [one.id.rsplit(":", 1)[1] for one in store.ledger.scan("store_difference:")]
 
@@ -179,8 +181,8 @@ def test_windows_that_nobody_will_ask_for_are_counted(store: Store, monkeypatch:
         close_window(ledger, [Outcome.INDEXED], window=WINDOW + minute, offset=2 * minute)
 
     assert prometheus_client.REGISTRY.get_sample_value(name) == before + 3
-    assert [window for _, window in ledger.closed_lately] == [WINDOW + 3, WINDOW + 4]
-    assert [window for _, window in claimed(store).closed_lately] == [WINDOW + 3, WINDOW + 4]
+    assert [place.window for place in ledger.closed_lately] == [WINDOW + 3, WINDOW + 4]
+    assert [place.window for place in claimed(store).closed_lately] == [WINDOW + 3, WINDOW + 4]
 
 
 def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: Store) -> None:
@@ -193,7 +195,7 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     limits = AccountingSettings(retention_days=2)
 
     def delete(days: int) -> int:
-        ledger.watermark_us = START_US + (days + 2) * DAY_US
+        ledger._position.watermark_us = START_US + (days + 2) * DAY_US
         now_us = START_US + days * DAY_US + MINUTE_US * 2
         books = old_books(store, group="g", settings=limits, now_us=now_us)
         return delete_old_books(
@@ -259,10 +261,13 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
 def test_replays_begun_long_ago_are_forgotten(store: Store) -> None:
     """Done, or stopped and never gone on with."""
     limits = AccountingSettings(retention_days=2)
-    for name, begun_us in (("old", NOW_US - 3 * DAY_US), ("new", NOW_US - DAY_US)):
-        one = store.ledger.claim(f"replay:g:{name}", "me")
-        store.ledger.write([LedgerDocument(one.id, one.generation, {"owner": "me", "begun_us": begun_us})])
-    store.ledger.write([LedgerDocument("replay:other:old", 1, {"begun_us": 0})])
+    for group, name, begun_us in (
+        ("g", "old", NOW_US - 3 * DAY_US),
+        ("g", "new", NOW_US - DAY_US),
+        ("other", "old", 0),
+    ):
+        body = ReplayProgress("t", begun_us, {}, {}).as_body()
+        store.ledger.write([REPLAY.document(group, Digest(name), 1, body, owner="me")])
     deleted = delete_old_books(store, group="g", owner="me", settings=limits, ledgers=[], now_us=NOW_US, books=None)
 
     assert deleted == 1

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from logweir import clock, config
 from logweir.config import Settings
-from logweir.ledger.emitter import EmitterState, document_id
+from logweir.ledger.documents import EMITTER as EMITTER_KIND
+from logweir.ledger.documents import PartitionId
+from logweir.ledger.emitter import EmitterState, place_of
 from logweir.ledger.position import read_positions
 from logweir.ledger.tracker import Tracker
 from logweir.metrics.table import METRICS
@@ -179,7 +182,7 @@ def test_no_total_falls_when_old_books_are_let_go_of(settings: Settings, queue: 
 
     before = totals()
     later_us = clock.now_us() + 2 * limits.retention_days * clock.DAY_US
-    ledgers[0].watermark_us = later_us
+    ledgers[0]._position.watermark_us = later_us
     books = old_books(store, group=group, settings=limits, now_us=later_us)
     deleted = delete_old_books(
         store, group=group, owner="me", settings=limits, ledgers=ledgers, now_us=later_us, books=books
@@ -327,12 +330,9 @@ def test_what_was_read_last_stays_while_the_queue_is_away(settings: Settings, qu
 
 def test_only_the_worst_emitters_have_a_series(settings: Settings, queue: Queue, store: Store) -> None:
     """Of 1,000 emitters with losses three are named, the others are one sum."""
-    claimed = store.ledger.claim("position:logweir:" + queue.topic_id() + ":0", "test")
-    documents = [
-        _losing(settings.worker.group, queue.topic_id(), number, claimed.generation)
-        for number in range(1, EMITTERS + 1)
-    ]
-    store.ledger.write(documents)
+    group, place = settings.worker.group, PartitionId(queue.topic_id(), 0)
+    PartitionLedger.claim(store=store, group=group, topic_id=place.topic_id, partition=0, owner="test")
+    store.ledger.write([_losing(group, place, number) for number in range(1, EMITTERS + 1)])
     exporter = Exporter(settings, store=store, queue=queue, clock=clock.now_us)
     exporter.refresh()
     found = figures(exporter)
@@ -343,13 +343,12 @@ def test_only_the_worst_emitters_have_a_series(settings: Settings, queue: Queue,
     assert found["logweir_series_capped", "logweir_emitter_lost_events"] == EMITTERS - 3
 
 
-def _losing(group: str, topic_id: str, lost: int, generation: int) -> LedgerDocument:
+def _losing(group: str, partition: PartitionId, lost: int) -> LedgerDocument:
     """An emitter that numbered so many events more than came."""
     emitter = ("app", f"e{lost}")
     tracker = Tracker("run", top=lost, floor=lost, lost_below=lost)
-    id = document_id(group, emitter, topic_id, 0)
-    state = EmitterState(id, emitter, epochs={"run": tracker})
-    return LedgerDocument(id, generation, {"position": 1, **state.as_body()})
+    state = EmitterState(place_of(emitter, partition), emitter, epochs=OrderedDict({"run": tracker}))
+    return EMITTER_KIND.document(group, state.place, 1, state.as_body(), owner="test")
 
 
 def test_a_scrape_is_quick_with_a_thousand_emitters_that_lose_and_are_silent(

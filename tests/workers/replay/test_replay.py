@@ -19,7 +19,9 @@ from logweir import clock, config
 from logweir.audit.books import read_books
 from logweir.errors import LogweirError
 from logweir.ledger.corrections import read_corrections
-from logweir.ledger.position import position_id
+from logweir.ledger.documents import POSITION, PartitionId
+from logweir.ledger.documents import WINDOW as WINDOW_KIND
+from logweir.ledger.replays import ReplayProgress
 from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -32,7 +34,7 @@ from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.store_audit import StoreAuditor
 from logweir_workers.deadletters.retry import Retrier
 from logweir_workers.normalise.fields import normalise
-from logweir_workers.replay.replay import Progress, Replay, Selection
+from logweir_workers.replay.replay import Replay, Selection
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
 
@@ -72,7 +74,7 @@ class World:
         self.rules.write_text(f'[[rule]]\nname = "{name}"\nquery = "{query}"\n' if query else "")
 
     def work_off(self) -> None:
-        id = position_id("logweir", self.queue.topic_id(), 0)
+        id = POSITION.id("logweir", PartitionId(self.queue.topic_id(), 0))
         with running_worker(self.settings, self.queue, self.store):
             until(
                 lambda: (
@@ -81,7 +83,9 @@ class World:
                 )
             )
 
-    def replay(self, selection: Selection = EVERYTHING, *, store: Store | None = None, **options: Any) -> Progress:
+    def replay(
+        self, selection: Selection = EVERYTHING, *, store: Store | None = None, **options: Any
+    ) -> ReplayProgress:
         one = self.begun(selection, store=store, **options)
         progress = one.run(lambda _: None)
         assert progress.is_done
@@ -199,12 +203,12 @@ def test_a_difference_that_the_auditor_found_is_gone_once_the_store_is_mended(wo
     world.door.write_as(Kind.MARKER, Marker([Accepted("app", None, 30, 0)], []), first=1, count=30)
     world.work_off()
     world.lose("event 3", "event 4")
-    place = position_id("logweir", world.queue.topic_id(), 0)
+    place = POSITION.id("logweir", PartitionId(world.queue.topic_id(), 0))
     ledger = PartitionLedger.claim(
         store=world.store, group="logweir", topic_id=world.queue.topic_id(), partition=0, owner="test"
     )
     (window,) = world.store.ledger.scan("window:logweir:")
-    ledger.closed_lately.append((window.id, window.body["window"]))
+    ledger.closed_lately.append(WINDOW_KIND.place_of(window.id))
     later_us = clock.now_us() + 600_000_000
     StoreAuditor(store=world.store, group="logweir", clock=lambda: later_us).audit_some([ledger])
     before = read_books(world.store, group="logweir", late_us=0, now_us=clock.now_us())
@@ -257,7 +261,7 @@ def test_what_has_come_by_is_remembered_to_a_limit(world: World, monkeypatch: py
     world.work_off()
     sizes = []
 
-    def note(progress: Progress) -> None:
+    def note(progress: ReplayProgress) -> None:
         sizes.append((len(progress.seen), max((seen.range_count for seen in progress.seen.values()), default=0)))
 
     progress = world.begun().run(note)
@@ -773,7 +777,7 @@ def test_a_replay_beside_a_working_worker_changes_no_count(world: World) -> None
             world.door.write(batch(*some(20, f"b{number}"), id=bytes([number]) * 16))
             if number % 4 == 0:
                 world.replay(reprocess=True, words=(str(number),))
-        id = position_id("logweir", world.queue.topic_id(), 0)
+        id = POSITION.id("logweir", PartitionId(world.queue.topic_id(), 0))
         until(lambda: world.store.ledger.read([id])[id].body["next_offset"] == 24)
     accepted = [Accepted("app", None, 480, 0)]
     world.door.write_as(Kind.MARKER, Marker(accepted, []), first=1, count=480)

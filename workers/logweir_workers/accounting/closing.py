@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger.closings import Closing, close, read_closing, window_key
-from logweir.ledger.intervals import Intervals
+from logweir.ledger.closings import Closing, close, read_closing
+from logweir.ledger.documents import WINDOW, StreamId, WindowId
+from logweir.ledger.window import Window
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
@@ -25,7 +26,7 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
     """
     due = ((ledger, epoch, by) for ledger in ledgers for epoch, by in ledger.gone().items())
     for ledger, epoch, by in list(islice(due, _AT_ONCE)):
-        stream, about = (epoch, ledger.partition), {"ingest_epoch": epoch, "partition": ledger.partition}
+        stream, about = StreamId(epoch, ledger.partition), {"ingest_epoch": epoch, "partition": ledger.partition}
         before = read_closing(store, group, stream)
         left = _open_windows(store, group, ledger, epoch)
         if left.items() <= before.windows.items():
@@ -54,7 +55,7 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
         ledger.forget_gone(epoch)
 
 
-def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closing) -> bool:
+def _is_closed(store: Store, group: str, stream: StreamId, closing: Closing) -> bool:
     """False when somebody else closes it at this moment."""
     try:
         close(store, group, stream, closing)
@@ -65,11 +66,8 @@ def _is_closed(store: Store, group: str, stream: tuple[str, int], closing: Closi
     return True
 
 
-def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[str, int]:
-    """How many numbers have come in each, as ``Closing`` has it; of one with a part in an earlier topic, only here."""
-    found = store.ledger.scan(f"window:{group}:{ledger.topic_id}:{ledger.partition}:{epoch}:")
-    return {
-        window_key(ledger.topic_id, document.body["window"]): len(Intervals(document.body["numbers"]))
-        for document in found
-        if not document.body["closed"]
-    }
+def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str) -> dict[WindowId, int]:
+    """How many numbers have come in each; of one with a part in an earlier topic, only here."""
+    found = WINDOW.scan(store.ledger, group, *ledger.place, epoch)
+    windows = (Window.from_body(place, document.body) for place, document in found)
+    return {window.place: len(window.numbers) for window in windows if not window.closed}

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from logweir.clock import DAY_US
 from logweir.config import AccountingSettings
 from logweir.event import day_of
-from logweir.ledger.emitter import _RETIRED_NAMES_MAX, Emitter, EmitterState, _Expected
+from logweir.ledger.documents import EMITTER, EmitterId, PartitionId
+from logweir.ledger.emitter import _RETIRED_NAMES_MAX, Emitter, EmitterState, _Expected, place_of
 from logweir.ledger.intervals import Intervals
+from logweir.ledger.position import Position
 from logweir.ledger.tracker import Tracker
 from logweir.metrics import registry
 from logweir.outcomes import Outcome
@@ -51,20 +53,20 @@ class EmitterLedger:
         self,
         *,
         store: Store,
-        name_of: Callable[[Emitter], str],
-        names_before: Callable[[Emitter], list[str]],
+        group: str,
+        partition: PartitionId,
+        before: Collection[PartitionId],
         settings: AccountingSettings,
-        count: int,
-        position_of: Callable[[dict[str, Any]], int],
-        untracked: int = 0,
+        position: Position,
     ) -> None:
-        self.count = count
-        self.untracked = untracked
+        self.count = position.emitters
+        self.untracked = position.emitters_untracked
         self.late_us = settings.late_us
         self._store = store
-        self._name_of = name_of
-        self._names_before = names_before
-        self._position_of = position_of
+        self._group = group
+        self._partition = partition
+        self._before = before
+        self._position = position
         self._settings = settings
         # Most recently used last.
         self._states: OrderedDict[Emitter, EmitterState] = OrderedDict()
@@ -73,27 +75,33 @@ class EmitterLedger:
     def load(self, batches: Iterable[Batch]) -> None:
         """Have the emitters of these batches in memory. Raises LogweirError(STORE_DOWN)."""
         absent = {
-            (batch.key, batch.emitter): self._name_of((batch.key, batch.emitter))
+            (batch.key, batch.emitter): place_of((batch.key, batch.emitter), self._partition)
             for batch in batches
             if (batch.key, batch.emitter) not in self._states
         }
         if not absent:
             return
-        stored = self._store.ledger.read(list(absent.values()))
-        before = {emitter: self._names_before(emitter) for emitter, id in absent.items() if id not in stored}
-        ids = [id for names in before.values() for id in names]
-        stored_before = self._store.ledger.read(ids) if ids else {}
-        for emitter, id in absent.items():
-            if id in stored:
-                body = stored[id].body
-                self._states[emitter] = EmitterState.from_body(id, {**body, "position": self._position_of(body)})
+        stored = self._read(absent.values())
+        former = {
+            emitter: [place_of(emitter, partition) for partition in self._before]
+            for emitter, place in absent.items()
+            if place not in stored
+        }
+        stored_before = self._read([place for places in former.values() for place in places])
+        for emitter, place in absent.items():
+            if place in stored:
+                state = self._states[emitter] = stored[place]
+                state.position = self._position.true_for(state.position, state.rewinds)
             elif self.count < self._settings.emitters_max:
                 self.count += 1
-                state = self._states[emitter] = EmitterState(id, emitter)
-                found = [stored_before[name] for name in before[emitter] if name in stored_before]
-                state.begin_with([EmitterState.from_body(document.id, document.body) for document in found])
+                state = self._states[emitter] = EmitterState(place, emitter)
+                state.begin_with([stored_before[place] for place in former[emitter] if place in stored_before])
             else:
-                self._states[emitter] = EmitterState(id, emitter, is_tracked=False)
+                self._states[emitter] = EmitterState(place, emitter, is_tracked=False)
+
+    def _read(self, places: Collection[EmitterId]) -> dict[EmitterId, EmitterState]:
+        found = EMITTER.read(self._store.ledger, self._group, places) if places else {}
+        return {place: EmitterState.from_body(place, document.body) for place, document in found.items()}
 
     def expect(self, batch: Batch, offset: int) -> list[Earlier]:
         """The batch is going to be indexed: which of its numbers came first on another day, or may have.

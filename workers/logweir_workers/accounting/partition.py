@@ -18,27 +18,37 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
-from operator import itemgetter
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from logweir.clock import WINDOW_US, window_of
 from logweir.config import AccountingSettings
-from logweir.ledger.emitter import document_id
+from logweir.ledger.documents import (
+    EMITTER,
+    HEARING,
+    POSITION,
+    SOURCES,
+    WINDOW,
+    DocumentKind,
+    PartitionId,
+    StreamId,
+    WindowId,
+)
+from logweir.ledger.hours import read_windows
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import STREAM_MINUTES_MAX, Place, inherited, position_id, read_positions
-from logweir.ledger.source import Hearing, Source, hearing_id, sources_prefix
-from logweir.ledger.tracker import pairs
-from logweir.ledger.window import Window, hour_id, window_id, window_of_hour
+from logweir.ledger.position import STREAM_MINUTES_MAX, Departure, LastCanary, Position, Stream, read_positions
+from logweir.ledger.source import Hearing, Source
+from logweir.ledger.window import Window
 from logweir.metrics import registry
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Gone, Kind, Marker, Record, Void
 from logweir.store.port import LedgerDocument, Store
-from logweir_workers.accounting.awaited import Awaited
 from logweir_workers.accounting.emitters import Earlier, EmitterLedger
 from logweir_workers.accounting.sources import SourceLedger
 
+_Place = TypeVar("_Place", bound=tuple[Any, ...])
 _NO_SOURCES: Mapping[Source, Batch] = {}
 WINDOWS_IN_MEMORY_MAX = 256
 """Windows of one partition kept in memory; the least recently used are read again from the store when needed."""
@@ -57,24 +67,6 @@ LOST_EPOCHS_MAX = 1000
 """Ingest processes of which it is kept what the queue lost; of the first beyond that, only the count is."""
 REWINDS_MAX = 1000
 """Times that the queue went back; the first beyond that are kept as one, to the lowest of their offsets."""
-
-
-@dataclass(slots=True)
-class Stream:
-    """How far one ingest process's numbers have come by: ``last`` of them, in the record at ``offset``."""
-
-    last: int = 0
-    offset: int = -1
-    window: int = 0
-    awaited: Awaited = field(default_factory=Awaited)
-
-
-class Departure(NamedTuple):
-    """What was said at ``offset`` of a process that is gone: by whom, and when."""
-
-    offset: int
-    by: str
-    said_us: int
 
 
 @dataclass(slots=True)
@@ -98,8 +90,8 @@ class FirstDays:
 class PartitionLedger:
     """The claimed ledger of one partition. Made by ``claim``; used by one thread.
 
-    ``closed_lately``: id and minute of windows that were closed and written, for whoever asks the store about them.
-    Those from before the claim may be open still, or not be there.
+    ``closed_lately``: windows that were closed and written, for whoever asks the store about them. Those from before
+    the claim may be open still, or not be there.
     """
 
     def __init__(
@@ -107,68 +99,37 @@ class PartitionLedger:
         *,
         store: Store,
         group: str,
-        topic_id: str,
+        place: PartitionId,
         owner: str,
-        partition: int,
-        claimed: LedgerDocument,
+        generation: int,
+        position: Position,
         settings: AccountingSettings,
         hearing: Hearing,
-        before: Mapping[Place, dict[str, Any]],
+        before: Collection[PartitionId],
     ) -> None:
-        self.partition = partition
+        self.place = place
         self.dropped = False
+        self.generation = generation
         self._store = store
         self._group = group
-        self.topic_id = topic_id
         self._exceptions_max = settings.exceptions_max
         self._owner = owner
-        self.generation = claimed.generation
-        body = claimed.body
-        self._expired = Intervals(body.get("expired", []))
-        self._unreadable = Intervals(body.get("unreadable", []))
-        self._expired_before: int = body.get("expired_before", 0)
-        self._lost_before: int = body.get("lost_before", 0)
-        self._rewinds: list[int] = body.get("rewinds", [])
-        self._rewinds_before: int = body.get("rewinds_before", 0)
-        awaited = body.get("awaited", {})
-        self._streams = {
-            epoch: Stream(last, offset, window, Awaited.from_body(awaited.get(epoch, ())))
-            for epoch, (last, offset, window) in body.get("streams", {}).items()
-        }
-        self._unheard: dict[str, int] = body.get("unheard", {})
-        self._lost = {epoch: Intervals(ranges) for epoch, ranges in body.get("lost", {}).items()}
-        self._canaries: dict[str, tuple[int, int]] = {
-            epoch: (number, sent_us) for epoch, (number, sent_us) in body.get("canaries", {}).items()
-        }
-        self._gone: dict[str, Departure] = {epoch: Departure(*rest) for epoch, rest in body.get("gone", {}).items()}
+        self._position = position
+        self.written_offset = position.next_offset or 0
+        if any(stream.awaited.since for stream in position.streams.values()):
+            # Other partitions may have been read beyond when these are due: then they are by the next time.
+            position.due_us = max(position.due_us, position.watermark_us + 1)
         self._canaries_read: list[int] = []
         self._canaries_back: list[int] = []
-        self._windows: dict[str, Window] = {}
-        latest = max((stream.window for stream in self._streams.values()), default=0)
-        self._audited_until: int = body.get("audited_until", latest)
+        self._windows: dict[WindowId, Window] = {}
         self.closed_lately = deque(self._unaudited(), maxlen=CLOSED_LATELY_MAX)
         self._dirty = False
-        self.written_offset: int = body.get("next_offset") or 0
-        self._due_us: int = body.get("due_us", 0)
-        # What was lost by the watermark of a topic before this one stays lost.
-        before_us = max((one.get("watermark_us", 0) for one in before.values()), default=0)
-        self.watermark_us: int = body.get("watermark_us", before_us)
-        if awaited:
-            # Other partitions may have been read beyond when these are due: then they are by the next time.
-            self._due_us = max(self._due_us, self.watermark_us + 1)
-        self.next_offset: int | None = body.get("next_offset")
         self.emitters = EmitterLedger(
-            store=store,
-            name_of=lambda emitter: document_id(group, emitter, topic_id, partition),
-            names_before=lambda emitter: [document_id(group, emitter, *place) for place in before],
-            position_of=self._position_of,
-            settings=settings,
-            count=body.get("emitters", 0),
-            untracked=body.get("emitters_untracked", 0),
+            store=store, group=group, partition=place, before=before, settings=settings, position=position
         )
-        prefix = f"{sources_prefix(group)}{topic_id}:{partition}:"
-        self.sources = SourceLedger(store=store, prefix=prefix, settings=settings, body=body)
+        self.sources = SourceLedger(store=store, group=group, partition=place, settings=settings, position=position)
         self._hearing = hearing
+        self._is_hearing_dirty = False
 
     @classmethod
     def claim(
@@ -182,37 +143,56 @@ class PartitionLedger:
         settings: AccountingSettings = AccountingSettings(),  # noqa: B008 - it is frozen
     ) -> PartitionLedger:
         """Take the partition over from whoever had it. Their later writes fail with CLAIM_LOST."""
-        claimed = store.ledger.claim(position_id(group, topic_id, partition), owner)
-        is_new = not claimed.body
-        before = {place: body for place, body in read_positions(store, group).items() if place[0] != topic_id}
-        if claimed.body.get("next_offset") is None:
-            claimed = replace(claimed, body={**claimed.body, **inherited(before, partition)})
-        id = hearing_id(group, topic_id, partition)
-        found = store.ledger.read([id]).get(id)
+        place = PartitionId(topic_id, partition)
+        claimed = POSITION.claim(store.ledger, group, place, owner)
+        position = Position.from_body(claimed.body) if claimed.body else Position()
+        before = {other: known for other, known in read_positions(store, group).items() if other.topic_id != topic_id}
+        if position.next_offset is None:
+            position.inherit(before, partition)
+        found = HEARING.read(store.ledger, group, [place])
         ledger = cls(
             store=store,
             group=group,
-            topic_id=topic_id,
+            place=place,
             owner=owner,
-            partition=partition,
-            claimed=claimed,
+            generation=claimed.generation,
+            position=position,
             settings=settings,
-            hearing=Hearing(found.body if found else {}),
-            before=before,
+            hearing=Hearing.from_body(found[place].body) if found else Hearing(),
+            before=before.keys(),
         )
-        if is_new:
+        if not claimed.body:
             # Before anything is read: nobody may take the other partitions for all that there are.
-            store.ledger.write([ledger.document(position_id(group, topic_id, partition), ledger._position())])
+            store.ledger.write([ledger.document(POSITION, place, position.as_body())])
         return ledger
 
-    def _unaudited(self) -> list[tuple[str, int]]:
+    @property
+    def topic_id(self) -> str:
+        return self.place.topic_id
+
+    @property
+    def partition(self) -> int:
+        return self.place.partition
+
+    @property
+    def next_offset(self) -> int | None:
+        """Where to read on; None: at the beginning."""
+        return self._position.next_offset
+
+    @property
+    def watermark_us(self) -> int:
+        """Up to when everything that was received is accounted for."""
+        return self._position.watermark_us
+
+    def _unaudited(self) -> list[WindowId]:
         """Windows that may have closed and that nobody has asked the store about, the latest CLOSED_LATELY_MAX."""
+        since = self._position.audited_until
         found = [
-            (window_id(self._group, self.topic_id, self.partition, bytes.fromhex(epoch), window), window)
-            for epoch, stream in self._streams.items()
-            for window in range(max(self._audited_until, stream.window - CLOSED_LATELY_MAX) + 1, stream.window + 1)
+            WindowId(*self.place, epoch, window)
+            for epoch, stream in self._position.streams.items()
+            for window in range(max(since, stream.window - CLOSED_LATELY_MAX) + 1, stream.window + 1)
         ]
-        return sorted(found, key=itemgetter(1))[-CLOSED_LATELY_MAX:]
+        return sorted(found, key=attrgetter("window"))[-CLOSED_LATELY_MAX:]
 
     # --- before a record is indexed --------------------------------------------------------------------------------
     def expect(self, record: Record, offset: int) -> FirstDays:
@@ -237,23 +217,13 @@ class PartitionLedger:
         self.sources.load(sources)
         records = [record for record in records if record.is_numbered]
         self.emitters.load([*(batch for record in records for batch in record.batches), *natural])
-        wanted = {self._window_id(record): record for record in records}
-        absent = [id for id in wanted if id not in self._windows]
+        absent = [place for place in map(self._window_place, records) if place not in self._windows]
         if not absent:
             return
-        hours = {id: self._hour_id(wanted[id]) for id in absent}
-        stored = self._store.ledger.read([*absent, *set(hours.values())])
-        for id in absent:
-            record = wanted[id]
-            hour = stored.get(hours[id])
-            merged = window_of_hour(id, hour.body, record.window) if hour else None
-            if merged is not None:
-                self._windows[id] = merged
-            elif id in stored:
-                self._windows[id] = Window.from_body(id, stored[id].body)
-                self._windows[id].position = self._position_of(stored[id].body)
-            else:
-                self._windows[id] = Window(id, record.ingest_epoch.hex(), record.window)
+        found = read_windows(self._store, self._group, absent)
+        for place in absent:
+            window = self._windows[place] = found.get(place) or Window(place)
+            window.position = self._position.true_for(window.position, window.rewinds)
 
     def settle(
         self,
@@ -271,7 +241,7 @@ class PartitionLedger:
         whom its events are of, each with a batch that it is in. To be called in the order of the offsets, after
         ``load``, once everything of the record is durable.
         """
-        self._hearing.mark(record.window)
+        self._is_hearing_dirty |= self._hearing.mark(record.window)
         if sources:
             self.sources.mark(sources, record.ingest_epoch.hex())
         if not record.is_numbered:
@@ -279,9 +249,9 @@ class PartitionLedger:
             self._note_gone(record, offset)
             self._move_behind(offset)
             return True
-        gone = self._gone.get(record.ingest_epoch.hex())
+        gone = self._position.gone.get(record.ingest_epoch.hex())
         if gone is not None:  # Its last records were on their way still.
-            self._gone[record.ingest_epoch.hex()] = gone._replace(offset=offset)
+            self._position.gone[record.ingest_epoch.hex()] = gone._replace(offset=offset)
         counted = self._count(record, offset, outcomes, reasons or {}, natural)
         self._follow(record, offset)
         self._move_behind(offset)
@@ -289,8 +259,8 @@ class PartitionLedger:
 
     def pass_over(self, offset: int) -> None:
         """Move behind a record that cannot be read: what numbers it had is not known."""
-        self._unreadable.add(offset, offset)
-        _shortened(self._unreadable)  # Each is a dead letter, too.
+        self._position.unreadable.add(offset, offset)
+        _shortened(self._position.unreadable)  # Each is a dead letter, too.
         self._move_behind(offset)
 
     def expire(self, first: int, last: int) -> None:
@@ -298,37 +268,41 @@ class PartitionLedger:
 
         To be called when everything before ``first`` is settled.
         """
-        self._expired.add(first, last)
-        self._expired_before += _shortened(self._expired)
+        position = self._position
+        position.expired.add(first, last)
+        position.expired_before += _shortened(position.expired)
         # Who was heard of lately may have sent on, and ended, in there: that shows when it is heard of again, or never.
-        recent = window_of(self.watermark_us) - 1
-        for epoch, stream in self._streams.items():
+        recent = window_of(position.watermark_us) - 1
+        for epoch, stream in position.streams.items():
             if stream.window >= recent:
-                self._unheard.setdefault(epoch, first)
+                position.unheard.setdefault(epoch, first)
         self._move_behind(last)
 
     def rewind(self, offset: int) -> None:
         """Go back to where the queue ends: it has lost what was behind, and will give these offsets out again."""
-        self.next_offset = offset
+        position = self._position
+        position.next_offset = offset
         self._dirty = True
-        self._rewinds.append(offset)
-        while len(self._rewinds) > REWINDS_MAX:
-            self._rewinds[:2] = [min(self._rewinds[:2])]
-            self._rewinds_before += 1
+        position.rewinds.append(offset)
+        while len(position.rewinds) > REWINDS_MAX:
+            position.rewinds[:2] = [min(position.rewinds[:2])]
+            position.rewinds_before += 1
         for window in self._windows.values():
             window.position = min(window.position, offset)
             window.dirty = True
         self.emitters.rewind(offset)
-        self._gone = {epoch: gone._replace(offset=min(gone.offset, offset - 1)) for epoch, gone in self._gone.items()}
-        for stream in self._streams.values():
+        for epoch, gone in position.gone.items():
+            position.gone[epoch] = gone._replace(offset=min(gone.offset, offset - 1))
+        for stream in position.streams.values():
             stream.offset = min(stream.offset, offset - 1)
 
     def idle(self, now_us: int) -> None:
         """Nothing is left in the queue that was there at ``now_us``: numbers that are missing may be lost by now."""
-        if self.watermark_us < min(self._due_us, now_us):
-            self.watermark_us = now_us
+        position = self._position
+        if position.watermark_us < min(position.due_us, now_us):
+            position.watermark_us = now_us
             self._dirty = True
-        self._hearing.clear(now_us)
+        self._is_hearing_dirty |= self._hearing.clear(now_us)
 
     def flush(self) -> int | None:
         """Write what has changed; gives the offset to commit, None when nothing has changed, or nothing was read yet.
@@ -338,18 +312,26 @@ class PartitionLedger:
         if not self._dirty:
             self._write_hearing()
             return None
-        for epoch, stream in self._streams.items():
-            self._lose(epoch, list(stream.awaited.give_up(self.watermark_us - self.emitters.late_us)))
+        position = self._position
+        for epoch, stream in position.streams.items():
+            self._lose(epoch, list(stream.awaited.give_up(position.watermark_us - self.emitters.late_us)))
+        position.audited_until = min((place.window - 1 for place in self.closed_lately), default=position.audited_until)
+        position.emitters, position.emitters_untracked = self.emitters.count, self.emitters.untracked
+        position.sources, position.sources_untracked = self.sources.count, self.sources.untracked
         windows = [window for window in self._windows.values() if window.dirty]
         emitters = self.emitters.touched()
+        for window in windows:
+            window.rewinds = position.rewind_count
+        for state in emitters:
+            state.rewinds = position.rewind_count
         # The position last: a crash in between leaves it behind the others, which know what they have counted.
         self._store.ledger.write(
             [
-                *(self.document(window.id, window.as_body()) for window in windows),
-                *(self.document(state.id, state.as_body()) for state in emitters),
-                *(self.document(id, body) for id, body in self.sources.touched()),
+                *(self.document(WINDOW, window.place, window.as_body()) for window in windows),
+                *(self.document(EMITTER, state.place, state.as_body()) for state in emitters),
+                *(self.document(SOURCES, place, body) for place, body in self.sources.touched()),
                 *self._hearing_documents(),
-                self.document(position_id(self._group, self.topic_id, self.partition), self._position()),
+                self.document(POSITION, self.place, position.as_body()),
             ]
         )
         for window in windows:
@@ -357,23 +339,22 @@ class PartitionLedger:
         for state in emitters:
             state.dirty = False
         self.sources.written()
-        self._hearing.dirty = False
+        self._is_hearing_dirty = False
         self._dirty = False
-        self.written_offset = self.next_offset or 0
+        self.written_offset = position.next_offset or 0
         self._forget()
         self._canaries_back += self._canaries_read
         self._canaries_read = []
-        return self.next_offset
+        return position.next_offset
 
     def _write_hearing(self) -> None:
         """Say up to when the queue is worked off, although nothing has come."""
-        if self._hearing.dirty:
+        if self._is_hearing_dirty:
             self._store.ledger.write(self._hearing_documents())
-            self._hearing.dirty = False
+            self._is_hearing_dirty = False
 
     def _hearing_documents(self) -> list[LedgerDocument]:
-        id = hearing_id(self._group, self.topic_id, self.partition)
-        return [self.document(id, self._hearing.as_body())] if self._hearing.dirty else []
+        return [self.document(HEARING, self.place, self._hearing.as_body())] if self._is_hearing_dirty else []
 
     def take_canaries(self) -> list[int]:
         """When the canaries were sent, in microseconds, that have come into the store since the last call."""
@@ -385,22 +366,24 @@ class PartitionLedger:
         if canary is None or canary.high is None:
             return
         sent_us = canary.received_us
-        self.watermark_us = max(self.watermark_us, sent_us)
-        self._canaries.pop(record.ingest_epoch.hex(), None)
-        self._canaries[record.ingest_epoch.hex()] = (canary.high, sent_us)
-        for epoch in list(self._canaries):
-            is_old = self._canaries[epoch][1] < sent_us - CANARY_AGE_US_MAX
-            if is_old or len(self._canaries) > CANARIES_MAX:
-                del self._canaries[epoch]
+        self._position.watermark_us = max(self._position.watermark_us, sent_us)
+        canaries = self._position.canaries
+        canaries.pop(record.ingest_epoch.hex(), None)
+        canaries[record.ingest_epoch.hex()] = LastCanary(canary.high, sent_us)
+        for epoch in list(canaries):
+            is_old = canaries[epoch].sent_us < sent_us - CANARY_AGE_US_MAX
+            if is_old or len(canaries) > CANARIES_MAX:
+                del canaries[epoch]
         self._canaries_read.append(sent_us)
 
     def _note_gone(self, record: Record, offset: int) -> None:
         if isinstance(record.body, Gone):
-            self._gone[record.ingest_epoch.hex()] = Departure(offset, record.body.by.hex(), record.body.said_us)
+            position = self._position
+            position.gone[record.ingest_epoch.hex()] = Departure(offset, record.body.by.hex(), record.body.said_us)
             # When nothing is sent any more, the watermark goes on for what is due.
-            self._due_us = max(self._due_us, record.body.said_us + STRAGGLING_US)
-            while len(self._gone) > GONE_MAX:
-                del self._gone[next(iter(self._gone))]
+            position.due_us = max(position.due_us, record.body.said_us + STRAGGLING_US)
+            while len(position.gone) > GONE_MAX:
+                del position.gone[next(iter(position.gone))]
 
     def gone(self) -> dict[str, str]:
         """Processes whose books can be ended here, and who said that they are gone.
@@ -408,33 +391,34 @@ class PartitionLedger:
         What was received up to a while after that is accounted for and written, and what a marker has told of is here
         or lost.
         """
+        position = self._position
         return {
             epoch: gone.by
-            for epoch, gone in self._gone.items()
+            for epoch, gone in position.gone.items()
             if gone.offset < self.written_offset
-            and self.watermark_us >= gone.said_us + STRAGGLING_US
-            and not (epoch in self._streams and self._streams[epoch].awaited.is_told)
+            and position.watermark_us >= gone.said_us + STRAGGLING_US
+            and not (epoch in position.streams and position.streams[epoch].awaited.is_told)
         }
 
     def doubt_of(self, epoch: str) -> str | None:
         """Why not all is known that a process that is gone sent to the partition, or None."""
-        stream = self._streams.get(epoch)
+        stream = self._position.streams.get(epoch)
         if stream is None:
             return "it was heard of too long ago to know what it sent"
         if stream.awaited.since:
             return "numbers that it gave out never came"
-        is_cut = any(stream.offset < at for at in self._rewinds)
+        is_cut = any(stream.offset < at for at in self._position.rewinds)
         if is_cut or self._has_hole(stream.offset + 1, self.written_offset - 1):
             return "the queue has lost records since it was heard of last"
         return None
 
     def forget_gone(self, epoch: str) -> None:
         """Its books are ended, or left to a person."""
-        self._dirty = self._gone.pop(epoch, None) is not None or self._dirty
+        self._dirty = self._position.gone.pop(epoch, None) is not None or self._dirty
 
     # --- counting --------------------------------------------------------------------------------------------------
     def _move_behind(self, offset: int) -> None:
-        self.next_offset = offset + 1
+        self._position.next_offset = offset + 1
         self._dirty = True
 
     def _count(
@@ -445,7 +429,7 @@ class PartitionLedger:
         reasons: Mapping[int, str],
         natural: Sequence[Batch],
     ) -> bool:
-        window = self._windows[self._window_id(record)]
+        window = self._windows[self._window_place(record)]
         is_counted = offset < window.position
         if not is_counted:
             new = self._count_in_window(window, record, offset, outcomes, reasons)
@@ -468,7 +452,7 @@ class PartitionLedger:
         new = 0
         if window.minutes and (not record.count or window.numbers.covers(record.first, record.last)):
             return 0  # It is merged into its hour, complete: this record came before.
-        stream = self._streams.get(window.ingest_epoch)
+        stream = self._position.streams.get(window.ingest_epoch)
         # Out of order, from a spool, some of it may have been in any hole there was.
         if not window.position and stream is not None and record.first > stream.last:
             window.begin = stream.offset
@@ -482,13 +466,15 @@ class PartitionLedger:
             new = sum(last - first + 1 for first, last in ranges)
             if new and window.closed:
                 window.amend(offset, record.first, record.last, new)
-            window.count_record(record, ranges, outcomes, reasons, self._lost.get(window.ingest_epoch, Intervals()))
+            window.count_record(
+                record, ranges, outcomes, reasons, self._position.lost.get(window.ingest_epoch, Intervals())
+            )
             self._keep_exceptions(window, record, ranges, outcomes, reasons)
             window.numbers.add(record.first, record.last)
         window.position = offset + 1
         window.dirty = True
         # Most recently used last, for _forget.
-        self._windows[window.id] = self._windows.pop(window.id)
+        self._windows[window.place] = self._windows.pop(window.place)
         return new
 
     def _keep_exceptions(
@@ -510,11 +496,12 @@ class PartitionLedger:
     def _count_emitter(
         self, batch: Batch, offset: int, outcomes: Sequence[Outcome], door: str, *, natural: bool = False
     ) -> None:
-        if batch.received_us > self.watermark_us:
-            self.watermark_us = batch.received_us
-        due_us = self.emitters.settle(batch, offset, outcomes, self.watermark_us, natural=natural, door=door)
-        if due_us > self._due_us:
-            self._due_us = due_us
+        position = self._position
+        if batch.received_us > position.watermark_us:
+            position.watermark_us = batch.received_us
+        due_us = self.emitters.settle(batch, offset, outcomes, position.watermark_us, natural=natural, door=door)
+        if due_us > position.due_us:
+            position.due_us = due_us
 
     def _follow(self, record: Record, offset: int) -> None:
         """See whether numbers of the record's process should be here and are not, and fell into a hole of the queue."""
@@ -522,9 +509,9 @@ class PartitionLedger:
         stream = self._stream(epoch, record)
         # What comes twice says nothing of what was sent since.
         if record.kind == Kind.MARKER or record.last > stream.last:
-            self._unheard.pop(epoch, None)
+            self._position.unheard.pop(epoch, None)
         stream.window = max(stream.window, record.window)
-        self._audited_until = self._audited_until or record.window - 1
+        self._position.audited_until = self._position.audited_until or record.window - 1
         # What a marker covers, and what is below a record's first number, was sent before it.
         sent = record.last if record.kind == Kind.MARKER else record.first - 1
         if sent > stream.last:
@@ -536,13 +523,13 @@ class PartitionLedger:
             stream.awaited.come(*pair)
         if record.kind == Kind.MARKER:
             # Records from a spool may have been on their way out of order: a hole may have any number of the window.
-            window = self._windows[self._window_id(record)]
+            window = self._windows[self._window_place(record)]
             if self._has_hole(window.begin + 1, offset - 1):
                 known = Intervals([*window.numbers, *window.voids])
                 self._lose(epoch, list(known.gaps(record.first, record.last)))
-            since_us = max(self.watermark_us, (record.window + 1) * WINDOW_US)
+            since_us = max(self._position.watermark_us, (record.window + 1) * WINDOW_US)
             if stream.awaited.tell(record.last, since_us):
-                self._due_us = max(self._due_us, since_us + self.emitters.late_us)
+                self._position.due_us = max(self._position.due_us, since_us + self.emitters.late_us)
         # What comes twice, late from a spool, or as the marker of an older window says nothing of what was sent since.
         if record.last > stream.last:
             stream.last = record.last
@@ -552,104 +539,71 @@ class PartitionLedger:
 
     def _stream(self, epoch: str, record: Record) -> Stream:
         """Of one that is heard of for the first time; or was, and is forgotten: then nobody knows what came before."""
-        if epoch not in self._streams:
-            latest = max((stream.window for stream in self._streams.values()), default=0)
-            is_forgotten = record.window < latest - STREAM_MINUTES_MAX
-            self._streams[epoch] = Stream(last=record.first - 1 if is_forgotten else 0)
-        return self._streams[epoch]
+        streams = self._position.streams
+        if epoch not in streams:
+            is_forgotten = record.window < self._position.latest_window - STREAM_MINUTES_MAX
+            streams[epoch] = Stream(last=record.first - 1 if is_forgotten else 0)
+        return streams[epoch]
 
     def _lose(self, epoch: str, ranges: Collection[tuple[int, int]]) -> None:
         if not ranges:
             return
-        lost = self._lost.setdefault(epoch, Intervals())
+        position = self._position
+        lost = position.lost.setdefault(epoch, Intervals())
         lost.add_all(ranges)
-        self._lost_before += _shortened(lost)
+        position.lost_before += _shortened(lost)
         for pair in ranges:
-            self._streams[epoch].awaited.come(*pair)
-        while len(self._lost) > LOST_EPOCHS_MAX:
-            self._lost_before += len(self._lost.pop(next(iter(self._lost))))
+            position.streams[epoch].awaited.come(*pair)
+        while len(position.lost) > LOST_EPOCHS_MAX:
+            position.lost_before += len(position.lost.pop(next(iter(position.lost))))
 
-    def forget_lost(self, starts: Mapping[tuple[str, int], int]) -> None:
-        """Forget what the queue lost of processes whose books begin behind it: numbers by epoch and partition."""
-        for epoch in [epoch for epoch, lost in self._lost.items() if lost.max < starts.get((epoch, self.partition), 0)]:
-            self._lost_before += len(self._lost.pop(epoch))
-            self._dirty = True
+    def forget_lost(self, starts: Mapping[StreamId, int]) -> None:
+        """Forget what the queue lost of processes whose books begin behind it, at these numbers."""
+        position = self._position
+        for epoch in list(position.lost):
+            if position.lost[epoch].max < starts.get(StreamId(epoch, self.partition), 0):
+                position.lost_before += len(position.lost.pop(epoch))
+                self._dirty = True
 
     def _has_hole(self, first: int, last: int) -> bool:
-        return any(any(True for _ in holes.within(first, last)) for holes in (self._expired, self._unreadable))
+        position = self._position
+        return any(any(True for _ in holes.within(first, last)) for holes in (position.expired, position.unreadable))
 
     # --- documents -------------------------------------------------------------------------------------------------
-    def _position_of(self, body: dict[str, Any]) -> int:
-        """The position that a stored document is true for, now that the queue may have gone back since."""
-        known = max(0, body.get("rewinds", 0) - self._rewinds_before)
-        return min([int(body["position"]), *self._rewinds[known:]])
-
     def _forget(self) -> None:
-        closed = [id for id, window in self._windows.items() if window.closed]
+        closed = [place for place, window in self._windows.items() if window.closed]
         surplus = list(self._windows)[: max(0, len(self._windows) - WINDOWS_IN_MEMORY_MAX)]
         surplus_closed = len(self.closed_lately) + len(closed) - CLOSED_LATELY_MAX
         registry.get("logweir_worker_windows_unaudited_total").inc(max(0, surplus_closed))
-        self.closed_lately.extend((id, self._windows[id].window) for id in closed)
-        for id in {*closed, *surplus}:
-            del self._windows[id]
+        self.closed_lately.extend(closed)
+        for place in {*closed, *surplus}:
+            del self._windows[place]
         self.emitters.forget()
-        latest = max((stream.window for stream in self._streams.values()), default=0)
-        for epoch in [epoch for epoch, stream in self._streams.items() if stream.window < latest - STREAM_MINUTES_MAX]:
-            del self._streams[epoch]
-            self._unheard.pop(epoch, None)
+        position = self._position
+        before = position.latest_window - STREAM_MINUTES_MAX
+        for epoch in [epoch for epoch, stream in position.streams.items() if stream.window < before]:
+            del position.streams[epoch]
+            position.unheard.pop(epoch, None)
 
     def audited(self) -> None:
         """The store has been asked about the first of ``closed_lately``."""
-        _, window = self.closed_lately.popleft()
-        self._audited_until = max(self._audited_until, window)
+        place = self.closed_lately.popleft()
+        self._position.audited_until = max(self._position.audited_until, place.window)
 
-    def let_go(self, ids: Collection[str]) -> bool:
+    def let_go(self, places: Collection[WindowId]) -> bool:
         """Forget windows that are about to leave the ledger; False, and nothing is done, when one is to be written."""
-        if any(id in self._windows and self._windows[id].dirty for id in ids):
+        if any(place in self._windows and self._windows[place].dirty for place in places):
             return False
-        for id in ids:
-            self._windows.pop(id, None)
+        for place in places:
+            self._windows.pop(place, None)
         return True
 
-    def _hour_id(self, record: Record) -> str:
-        return hour_id(self._group, self.topic_id, self.partition, record.ingest_epoch, record.window)
+    def _window_place(self, record: Record) -> WindowId:
+        return WindowId(*self.place, record.ingest_epoch.hex(), record.window)
 
-    def _window_id(self, record: Record) -> str:
-        return window_id(self._group, self.topic_id, self.partition, record.ingest_epoch, record.window)
-
-    def document(self, id: str, body: dict[str, Any]) -> LedgerDocument:
+    def document(self, kind: DocumentKind[_Place], place: _Place, body: dict[str, Any]) -> LedgerDocument:
         """A document of this partition, under the generation of our claim."""
-        common = {
-            "owner": self._owner,
-            "partition": self.partition,
-            "rewinds": self._rewinds_before + len(self._rewinds),
-        }
-        return LedgerDocument(id, self.generation, {**common, **body})
-
-    def _position(self) -> dict[str, Any]:
-        return {
-            "kind": "position",
-            "next_offset": self.next_offset,
-            "watermark_us": self.watermark_us,
-            "due_us": self._due_us,
-            "expired": pairs(self._expired),
-            "expired_before": self._expired_before,
-            "unreadable": pairs(self._unreadable),
-            "rewinds": self._rewinds,
-            "rewinds_before": self._rewinds_before,
-            "audited_until": min((window - 1 for _, window in self.closed_lately), default=self._audited_until),
-            "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self._streams.items()},
-            "awaited": {epoch: rows for epoch, stream in self._streams.items() if (rows := stream.awaited.as_body())},
-            "canaries": self._canaries,
-            "gone": {epoch: list(gone) for epoch, gone in self._gone.items()},
-            "unheard": self._unheard,
-            "lost_before": self._lost_before,
-            "lost": {epoch: pairs(ranges) for epoch, ranges in self._lost.items()},
-            "emitters": self.emitters.count,
-            "emitters_untracked": self.emitters.untracked,
-            "sources": self.sources.count,
-            "sources_untracked": self.sources.untracked,
-        }
+        return kind.document(self._group, place, self.generation, body, owner=self._owner)
 
 
 def _shortened(ranges: Intervals) -> int:

@@ -13,22 +13,43 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from logweir.audit.books import Books, read_books_once
 from logweir.audit.emitters import books_of_emitter
-from logweir.audit.windows import Stream, WindowBooks
+from logweir.audit.windows import WindowBooks, places_of
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, carried_id
+from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, read_carried
+from logweir.ledger.closings import Closing
 from logweir.ledger.corrections import Correction, corrections_of
-from logweir.ledger.emitter import Emitter, EmitterState
+from logweir.ledger.documents import (
+    CARRIED,
+    CLOSING,
+    EMITTER,
+    HEARING,
+    HOUR,
+    HOUR_WINDOWS,
+    REPLAY,
+    REVISION,
+    SOURCES,
+    STORE_DIFFERENCE,
+    WINDOW,
+    BucketId,
+    PartitionId,
+    PartitionNumber,
+    StreamId,
+    StreamWindow,
+    WindowId,
+    read_documents,
+)
+from logweir.ledger.emitter import Emitter, EmitterActivity, EmitterState
 from logweir.ledger.equation import Row
 from logweir.ledger.hours import has
-from logweir.ledger.position import partition_place
-from logweir.ledger.source import hearing_prefix, sources_prefix
-from logweir.ledger.window import Window
+from logweir.ledger.replays import ReplayProgress
+from logweir.ledger.source import Hearing, sources_from_body
+from logweir.ledger.window import Window, stage_of
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 
@@ -41,9 +62,11 @@ _TURN_S_MAX = 5.0
 _BEHIND_US = DAY_US
 
 _T = TypeVar("_T")
-_Place = tuple[int, str, int]
-"""Partition, ingest epoch, window."""
-_Gone = tuple[Emitter, list[LedgerDocument], bool]
+_Revised = tuple[LedgerDocument, list[Correction]]
+"""A revision's document and its lines."""
+_Emitter = tuple[LedgerDocument, EmitterState]
+"""An emitter's document, and what is in it."""
+_Gone = tuple[Emitter, list[_Emitter], bool]
 """An emitter, those of its documents that are old, and whether these are all of them."""
 
 
@@ -98,17 +121,17 @@ def delete_old_books(
 
 def _has_old(store: Store, group: str, before_us: int) -> bool:
     """Whether there may be anything to do: reading the books costs more than this."""
-    before = before_us // WINDOW_US
-    for kind in ("window", "hour"):
-        prefix = f"{kind}:{group}:"
-        for document in store.ledger.scan(prefix):
-            if document.body["window"] < before:
-                return True
-    if any(document.body["taken"] for document in store.ledger.scan(f"carried:{group}:")):
-        return True
-    if any(one.body["last_us"] < before_us for one in store.ledger.scan(f"emitter:{group}:")):
-        return True
-    return any(one.body["window"] < before for one in store.ledger.scan(f"correction:{group}:"))
+    before, ledger = before_us // WINDOW_US, store.ledger
+    return (
+        any(place.window < before for place, _ in WINDOW.scan(ledger, group))
+        or any(place.hour * HOUR_WINDOWS < before for place, _ in HOUR.scan(ledger, group))
+        or bool(read_carried(store, group).taken)
+        or any(
+            EmitterActivity.from_body(document.body).last.received_us < before_us
+            for _, document in EMITTER.scan(ledger, group)
+        )
+        or any(place.window < before for place, _ in REVISION.scan(ledger, group))
+    )
 
 
 def _carry(
@@ -118,7 +141,8 @@ def _carry(
     first = next(portions, None)
     if first is None and not known.taken:
         return 0
-    claimed = store.ledger.claim(carried_id(group, partition), owner)
+    place = PartitionNumber(partition)
+    claimed = CARRIED.claim(store.ledger, group, place, owner)
     total = Carried.from_body(claimed.body, partition) if claimed.body else Carried(step={partition: 0})
     if total.step[partition] != known.step.get(partition, 0):
         return 0  # Another worker was here since the books were read.
@@ -127,8 +151,8 @@ def _carry(
     def write() -> None:
         total.before = max(total.before, before)
         total.step[partition] += 1
-        body = {"owner": owner, **total.as_body(partition)}
-        store.ledger.write([LedgerDocument(claimed.id, claimed.generation, body)])
+        body = total.as_body(partition)
+        store.ledger.write([CARRIED.document(group, place, claimed.generation, body, owner=owner)])
 
     try:
         if total.taken:
@@ -207,7 +231,7 @@ class _Old:
     before_us: int
     ledgers: dict[int, PartitionLedger]
     losses: _Losses
-    left: Counter[Stream] = field(init=False)
+    left: Counter[StreamId] = field(init=False)
     """How many windows of a stream are not let go of."""
 
     def __post_init__(self) -> None:
@@ -223,7 +247,7 @@ class _Old:
         It is deleted when the next one is asked for. There is none after ``deadline_s``, of the monotonic clock.
         """
         corrections = self._corrections(ledger.partition)
-        windows = [one for one in self._windows() if one.partition == ledger.partition]
+        windows = [one for one in self._windows() if one.place.partition == ledger.partition]
         windows.sort(key=lambda one: max(one.window.windows))
         for some in _chunks(windows, _WINDOWS_AT_ONCE):
             portion = self._of_windows(ledger, some, corrections) if time.monotonic() < deadline_s else None
@@ -232,8 +256,8 @@ class _Old:
             yield portion
         if time.monotonic() >= deadline_s:
             return
-        for documents in _chunks([one for some in corrections.values() for one in some], _OTHERS_AT_ONCE):
-            yield self._of_corrections(documents)
+        for revised in _chunks([one for some in corrections.values() for one in some], _OTHERS_AT_ONCE):
+            yield self._of_corrections(revised)
         for emitters in _chunks(self._emitters(ledger.partition), _OTHERS_AT_ONCE):
             yield self._of_emitters(emitters)
             for emitter, gone, _ in emitters:
@@ -244,44 +268,42 @@ class _Old:
 
     # --- windows ---------------------------------------------------------------------------------------------------
     def _of_windows(
-        self, ledger: PartitionLedger, windows: list[WindowBooks], corrections: dict[_Place, list[LedgerDocument]]
+        self, ledger: PartitionLedger, windows: list[WindowBooks], corrections: dict[StreamWindow, list[_Revised]]
     ) -> Carried | None:
-        documents = self.store.ledger.read([id for one in windows for id in _ids(one)])
+        documents = read_documents(self.store.ledger, [id for one in windows for id in one.window.ids(self.group)])
         portion = Carried()
         for one in windows:
-            found = [documents[id] for id in _ids(one) if id in documents]
-            if len(found) < len(_ids(one)) or found[0].body["position"] != one.window.position:
+            found = [documents.get(id) for id in one.window.ids(self.group)]
+            if found[0] is None or None in found or stage_of(found[0].body) != one.window.stage:
+                return None  # It has been written since, or another worker has merged more into that hour.
+            own = [revised for place in places_of(one.window) for revised in corrections.pop(place, ())]
+            if sorted(repr(line) for _, lines in own for line in lines) != sorted(map(repr, one.corrections)):
                 return None
-            if len(found[0].body.get("minutes", ())) != len(one.window.minutes):
-                return None  # An hour that another worker has merged more into.
-            own = [correction for place in _places(one) for correction in corrections.pop(place, ())]
-            if sorted(map(repr, _lines(own))) != sorted(map(repr, one.corrections)):
-                return None
-            portion.taken |= {correction.id: correction.generation for correction in own}
-        documents |= self._left_of_merging(windows)
-        if not ledger.let_go(documents):
+            portion.taken |= {document.id: document.generation for document, _ in own}
+        left = self._left_of_merging(windows)
+        gone = [place for one in windows if not one.window.minutes for place in one.window.places]
+        if not ledger.let_go([*gone, *left]):
             return None
+        documents |= {document.id: document for document in left.values()}
         for one in windows:
             self._add_window(portion, one)
         for stream in {one.stream for one in windows}:
             self._add_between(portion, stream, [one for one in windows if one.stream == stream])
-        differences = [id for one in windows for id in self._ids_of_minutes("store_difference", one)]
-        documents |= self.store.ledger.read(differences)
+        differences = [place for one in windows for place in one.window.places]
+        for document in STORE_DIFFERENCE.read(self.store.ledger, self.group, differences).values():
+            documents[document.id] = document
         portion.taken |= {id: document.generation for id, document in documents.items()}
         return portion
 
-    def _left_of_merging(self, windows: list[WindowBooks]) -> dict[str, LedgerDocument]:
+    def _left_of_merging(self, windows: list[WindowBooks]) -> dict[WindowId, LedgerDocument]:
         """Windows that are in one of these hours, and still there because whoever merged them was killed."""
-        merged = [one for one in windows if one.window.minutes]
-        hour_of = {id: one.window for one in merged for id in self._ids_of_minutes("window", one)}
-        found = self.store.ledger.read(hour_of)
-        return {id: document for id, document in found.items() if has(hour_of[id], Window.from_body(id, document.body))}
-
-    def _ids_of_minutes(self, kind: str, one: WindowBooks) -> list[str]:
-        if not one.window.minutes:
-            return [id.replace("window:", f"{kind}:", 1) for id in _ids(one)]
-        stream = f"{one.topic_id}:{one.partition}:{one.window.ingest_epoch}"
-        return [f"{kind}:{self.group}:{stream}:{window}" for window in one.window.windows]
+        hour_of = {place: one.window for one in windows if one.window.minutes for place in one.window.places}
+        found = WINDOW.read(self.store.ledger, self.group, hour_of)
+        return {
+            place: document
+            for place, document in found.items()
+            if has(hour_of[place], Window.from_body(place, document.body))
+        }
 
     def _add_window(self, portion: Carried, one: WindowBooks) -> None:
         # What is awaited still after all this time is not going to come.
@@ -297,7 +319,7 @@ class _Old:
         portion.lost_in_queue[UNKNOWN] += of_nobody
         _count(portion, one.corrections)
 
-    def _add_between(self, portion: Carried, stream: Stream, windows: list[WindowBooks]) -> None:
+    def _add_between(self, portion: Carried, stream: StreamId, windows: list[WindowBooks]) -> None:
         """What of the stream's numbers was in no window up to the last of these; the books begin behind that now."""
         between = self.books.between
         last = max(
@@ -316,21 +338,21 @@ class _Old:
         portion.streams[stream] = between.starts[stream] = max(last + 1, between.starts.get(stream, 1))
 
     # --- corrections -----------------------------------------------------------------------------------------------
-    def _corrections(self, partition: int) -> dict[_Place, list[LedgerDocument]]:
-        """Their documents, by the window that they speak of."""
-        found: dict[_Place, list[LedgerDocument]] = defaultdict(list)
-        for document in self.store.ledger.scan(f"correction:{self.group}:"):
-            body = document.body
-            is_ours = body["partition"] == partition and document.id not in self.books.carried.taken
-            if is_ours and body["window"] < self.before:
-                found[partition, body["ingest_epoch"], body["window"]].append(document)
-        held = self.books.corrected_in - {place for one in self._windows() for place in _places(one)}
-        return {place: documents for place, documents in found.items() if place not in held}
+    def _corrections(self, partition: int) -> dict[StreamWindow, list[_Revised]]:
+        """Those of the partition, by the window that they speak of."""
+        found: dict[StreamWindow, list[_Revised]] = defaultdict(list)
+        for place, document in REVISION.scan(self.store.ledger, self.group):
+            is_ours = place.partition == partition and document.id not in self.books.carried.taken
+            if is_ours and place.window < self.before:
+                lines = list(corrections_of(place, document.body))
+                found[place.window_id.in_stream].append((document, lines))
+        held = self.books.corrected_in - {place for one in self._windows() for place in places_of(one.window)}
+        return {place: revised for place, revised in found.items() if place not in held}
 
-    def _of_corrections(self, documents: list[LedgerDocument]) -> Carried:
+    def _of_corrections(self, revised: list[_Revised]) -> Carried:
         """Of events whose windows are carried already."""
-        lines = list(_lines(documents))
-        portion = Carried(taken={document.id: document.generation for document in documents})
+        lines = [line for _, lines in revised for line in lines]
+        portion = Carried(taken={document.id: document.generation for document, _ in revised})
         for one in lines:
             portion.correct(one.from_outcome.value, one.to_outcome.value, one.count)
         _count(portion, lines)
@@ -342,43 +364,46 @@ class _Old:
 
         What is lost of it shows in all its documents together: only who has all of its partitions can say.
         """
-        documents: dict[Emitter, list[LedgerDocument]] = defaultdict(list)
-        for document in self.store.ledger.scan(f"emitter:{self.group}:"):
+        by_emitter: dict[Emitter, list[_Emitter]] = defaultdict(list)
+        for place, document in EMITTER.scan(self.store.ledger, self.group):
             if document.id not in self.books.carried.taken:
-                documents[document.body["key"], document.body["emitter"]].append(document)
+                state = EmitterState.from_body(place, document.body)
+                by_emitter[state.emitter].append((document, state))
         found = []
-        for emitter, own in documents.items():
-            numbered = [one for one in own if one.body["epochs"] or one.body["retired"]]
-            bare = [one for one in own if one not in numbered]
-            gone = [one for one in bare if _partition_of(one) == partition and self._is_old(one)]
-            if numbered and min(map(_partition_of, numbered)) == partition and self._is_all_old(numbered):
-                gone += numbered
+        for emitter, own in by_emitter.items():
+            numbered = [(document, state) for document, state in own if state.is_numbered]
+            gone = [
+                (document, state)
+                for document, state in own
+                if not state.is_numbered and state.place.partition == partition and self._is_old(state)
+            ]
+            if numbered and min(state.place.partition for _, state in numbered) == partition:
+                gone += numbered if self._is_all_old(numbered) else []
             if gone and all(ledger.emitters.is_at_rest(emitter) for ledger in self._ledgers_of(gone)):
                 found.append((emitter, gone, len(gone) == len(own)))
         return found
 
-    def _is_all_old(self, numbered: list[LedgerDocument]) -> bool:
-        return all(_partition_of(one) in self.ledgers and self._is_old(one) for one in numbered)
+    def _is_all_old(self, numbered: list[_Emitter]) -> bool:
+        return all(state.place.partition in self.ledgers and self._is_old(state) for _, state in numbered)
 
-    def _is_old(self, document: LedgerDocument) -> bool:
+    def _is_old(self, state: EmitterState) -> bool:
         # Not within the minute that begins what is kept: its windows say whose their losses are as long as it is known.
-        return int(document.body["last_us"]) < self.before * WINDOW_US
+        return state.last_us < self.before * WINDOW_US
 
-    def _ledgers_of(self, documents: list[LedgerDocument]) -> list[PartitionLedger]:
+    def _ledgers_of(self, gone: list[_Emitter]) -> list[PartitionLedger]:
         """Those that may have them in memory."""
-        places = (partition_place(one.id) for one in documents)
-        return [self.ledgers[at] for topic_id, at in places if topic_id == self.ledgers[at].topic_id]
+        places = (state.place.partition_id for _, state in gone)
+        return [self.ledgers[place.partition] for place in places if self.ledgers[place.partition].place == place]
 
-    def _let_go(self, emitter: Emitter, documents: list[LedgerDocument]) -> None:
-        for ledger in self._ledgers_of(documents):
+    def _let_go(self, emitter: Emitter, gone: list[_Emitter]) -> None:
+        for ledger in self._ledgers_of(gone):
             ledger.emitters.let_go(emitter)
 
     def _of_emitters(self, emitters: list[_Gone]) -> Carried:
         portion = Carried()
-        for emitter, documents, is_all in emitters:
-            portion.taken |= {document.id: document.generation for document in documents}
-            states = [EmitterState.from_body(document.id, document.body) for document in documents]
-            books = books_of_emitter(emitter, [(_NEVER_US, state) for state in states])
+        for emitter, gone, is_all in emitters:
+            portion.taken |= {document.id: document.generation for document, _ in gone}
+            books = books_of_emitter(emitter, [(_NEVER_US, state) for _, state in gone])
             if books.honesty != "D":
                 sums = portion.numbered.setdefault(books.honesty, Counter())
                 for name in ("created", "lost", "recovered", "dropped"):
@@ -391,38 +416,18 @@ class _Old:
         """Delete what was said of processes of which there is nothing any more."""
         old = Counter(one.stream for one in self._windows())
         gone = []
-        prefix = f"closing:{self.group}:"
-        for document in self.store.ledger.scan(prefix):
-            number, epoch = document.id.removeprefix(prefix).split(":")
-            is_old = document.body["at_us"] < self.before_us
-            if is_old and int(number) == partition and self.books.held[epoch, partition] <= old[epoch, partition]:
+        for stream, document in CLOSING.scan(self.store.ledger, self.group):
+            is_old = Closing.from_body(stream, document.body).at_us < self.before_us
+            if is_old and stream.partition == partition and self.books.held[stream] <= old[stream]:
                 gone.append(document)
         if gone:
             self.store.ledger.delete(gone)
         return len(gone)
 
 
-def _places(one: WindowBooks) -> Iterator[_Place]:
-    for window in one.window.windows:
-        yield one.partition, one.window.ingest_epoch, window
-
-
-def _ids(one: WindowBooks) -> list[str]:
-    return [one.window.id, *one.window.parts]
-
-
-def _lines(documents: Iterable[LedgerDocument]) -> Iterator[Correction]:
-    for document in documents:
-        yield from corrections_of(document.body)
-
-
 def _count(portion: Carried, corrections: Iterable[Correction]) -> None:
     for one in corrections:
         portion.corrections[one.from_outcome.value, one.to_outcome.value] += one.count
-
-
-def _partition_of(document: LedgerDocument) -> int:
-    return partition_place(document.id)[1]
 
 
 def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
@@ -436,22 +441,23 @@ def _of_topics_gone(
     store: Store, group: str, ledgers: Mapping[int, PartitionLedger], before_us: int
 ) -> Iterator[LedgerDocument]:
     """Sources, and minutes heard, of topics that nobody has read since then."""
-    for prefix in (sources_prefix(group), hearing_prefix(group)):
-        for document in store.ledger.scan(prefix):
-            ledger = ledgers.get(document.body["partition"])
-            is_ours = ledger is not None and document.id.startswith(f"{prefix}{ledger.topic_id}:")
-            if ledger is not None and not is_ours and _heard_us(document.body) < before_us:
+
+    def is_of_topic_gone(place: BucketId | PartitionId) -> bool:
+        ledger = ledgers.get(place.partition)
+        return ledger is not None and ledger.topic_id != place.topic_id
+
+    for bucket, document in SOURCES.scan(store.ledger, group):
+        if is_of_topic_gone(bucket):
+            sources = sources_from_body(document.body)
+            if max((source.last.received_us for source in sources), default=0) < before_us:
                 yield document
+    for partition, document in HEARING.scan(store.ledger, group):
+        if is_of_topic_gone(partition) and Hearing.from_body(document.body).last_us < before_us:
+            yield document
 
 
 def _replays(store: Store, group: str, before_us: int) -> Iterator[LedgerDocument]:
     """Replays begun before then: done, or stopped and never gone on with."""
-    for document in store.ledger.scan(f"replay:{group}:"):
-        if document.body["begun_us"] < before_us:
+    for _, document in REPLAY.scan(store.ledger, group):
+        if ReplayProgress.from_body(document.body).begun_us < before_us:
             yield document
-
-
-def _heard_us(body: Mapping[str, Any]) -> int:
-    if body["kind"] == "hearing":
-        return int(body["heard"][0]) * WINDOW_US
-    return max((row["last"][0] for row in body["sources"]), default=0)

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logweir.config import AccountingSettings
-from logweir.ledger.source import LastBatch, Source, SourceState, bounded, bucket_of
+from logweir.ledger.documents import SOURCES, BucketId, PartitionId
+from logweir.ledger.position import Position
+from logweir.ledger.source import (
+    LastBatch,
+    Source,
+    SourceState,
+    bounded,
+    bucket_of,
+    sources_as_body,
+    sources_from_body,
+)
 from logweir.metrics import registry
 from logweir.record import Batch
 from logweir.store.port import Store
@@ -21,11 +31,14 @@ from logweir.store.port import Store
 class SourceLedger:
     """The sources of one claimed partition. Used by one thread. ``count``: how many there are, for the limit."""
 
-    def __init__(self, *, store: Store, prefix: str, settings: AccountingSettings, body: Mapping[str, Any]) -> None:
-        self.count: int = body.get("sources", 0)
-        self.untracked: int = body.get("sources_untracked", 0)
+    def __init__(
+        self, *, store: Store, group: str, partition: PartitionId, settings: AccountingSettings, position: Position
+    ) -> None:
+        self.count = position.sources
+        self.untracked = position.sources_untracked
         self._store = store
-        self._prefix = prefix
+        self._group = group
+        self._partition = partition
         self._sources_max = settings.sources_max
         self._in_memory_max = settings.sources_in_memory_max
         # Most recently used last.
@@ -40,15 +53,14 @@ class SourceLedger:
         absent = {bucket for source in new if (bucket := bucket_of(bounded(source))) not in self._buckets}
         if not absent:
             return
-        stored = self._store.ledger.read([self._id(bucket) for bucket in absent])
+        stored = SOURCES.read(self._store.ledger, self._group, map(self._place, absent))
         for bucket in absent:
-            found = stored.get(self._id(bucket))
-            self._keep(bucket, found.body["sources"] if found else ())
+            document = stored.get(self._place(bucket))
+            self._keep(bucket, sources_from_body(document.body) if document else ())
 
-    def _keep(self, bucket: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        states = {state.source: state for state in map(SourceState.from_body, rows)}
-        self._buckets[bucket] = states
-        self._known.update(states)
+    def _keep(self, bucket: int, states: Iterable[SourceState]) -> None:
+        self._buckets[bucket] = {state.source: state for state in states}
+        self._known.update(self._buckets[bucket])
 
     def mark(self, sources: Mapping[Source, Batch], door: str) -> None:
         """Note that events of these sources came, each in its batch; to be called after ``load``."""
@@ -75,15 +87,9 @@ class SourceLedger:
             states[source] = self._known[source] = SourceState(source, batch.received_us, _last(batch, door))
         return states[source]
 
-    def touched(self) -> list[tuple[str, dict[str, Any]]]:
-        """The documents to be written, as id and body."""
-        return [
-            (
-                self._id(bucket),
-                {"kind": "sources", "sources": [one.as_body() for one in self._buckets[bucket].values()]},
-            )
-            for bucket in self._dirty
-        ]
+    def touched(self) -> list[tuple[BucketId, dict[str, Any]]]:
+        """The documents to be written, as place and body."""
+        return [(self._place(bucket), sources_as_body(self._buckets[bucket].values())) for bucket in self._dirty]
 
     def written(self) -> None:
         """What was touched is in the store: leave the least recently used out of memory, down to the setting."""
@@ -112,13 +118,12 @@ class SourceLedger:
         return len(old)
 
     def _load_all(self) -> None:
-        for document in self._store.ledger.scan(self._prefix):
-            bucket = int(document.id.removeprefix(self._prefix))
-            if bucket not in self._buckets:
-                self._keep(bucket, document.body["sources"])
+        for place, document in SOURCES.scan(self._store.ledger, self._group, *self._partition):
+            if place.bucket not in self._buckets:
+                self._keep(place.bucket, sources_from_body(document.body))
 
-    def _id(self, bucket: int) -> str:
-        return f"{self._prefix}{bucket:04}"
+    def _place(self, bucket: int) -> BucketId:
+        return BucketId(*self._partition, bucket)
 
 
 def _last(batch: Batch, door: str) -> LastBatch:

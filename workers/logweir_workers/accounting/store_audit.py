@@ -10,11 +10,14 @@ from collections.abc import Collection
 from logweir.clock import DAY_US, WINDOW_US, Clock
 from logweir.event import stream_of
 from logweir.ledger.corrections import read_corrections
-from logweir.ledger.window import Window, read_window, window_place
+from logweir.ledger.differences import StoreDifference
+from logweir.ledger.documents import STORE_DIFFERENCE, WindowId
+from logweir.ledger.hours import read_window
+from logweir.ledger.window import Window
 from logweir.metrics import registry
 from logweir.outcomes import Outcome
 from logweir.query.tree import And, Range, Term
-from logweir.store.port import LedgerDocument, Store
+from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class StoreAuditor:
         waiting = deque(ledger for ledger in in_turn if _has_closed(ledger, before))
         while waiting:
             ledger = waiting.popleft()
-            self._audit(ledger, ledger.closed_lately[0][0])
+            self._audit(ledger, ledger.closed_lately[0])
             ledger.audited()
             self._partition = ledger.partition
             if time.monotonic() >= deadline_s:
@@ -53,15 +56,16 @@ class StoreAuditor:
             if _has_closed(ledger, before):
                 waiting.append(ledger)
 
-    def _audit(self, ledger: PartitionLedger, id: str) -> None:
-        window = read_window(self._store, self._group, *window_place(id, f"window:{self._group}:"))
+    def _audit(self, ledger: PartitionLedger, place: WindowId) -> None:
+        window = read_window(self._store, self._group, place)
         if window is None or not window.closed:
             return  # It was thought that there might be one; when it closes, it waits again.
-        stored, expected = count_documents(self._store, self._group, ledger.partition, window)
-        difference = LedgerDocument(id.replace("window:", "store_difference:", 1), ledger.generation, {})
+        stored, expected = count_documents(self._store, self._group, window)
+        difference = StoreDifference(place, stored, expected, self._clock())
+        document = ledger.document(STORE_DIFFERENCE, place, difference.as_body())
         registry.get("logweir_worker_windows_audited_total").inc()
         if stored == expected:
-            self._store.ledger.delete([difference])
+            self._store.ledger.delete([document])
             return
         log.error(
             "The store has %d documents of window %d of process %s on partition %d, the ledger says %d were indexed."
@@ -74,12 +78,11 @@ class StoreAuditor:
             window.window,
             extra={"window": window.window, "ingest_epoch": window.ingest_epoch, "partition": ledger.partition},
         )
-        body = {"kind": "store_difference", "stored": stored, "indexed": expected, "at_us": self._clock()}
-        self._store.ledger.write([ledger.document(difference.id, body)])
+        self._store.ledger.write([document])
 
 
 def _has_closed(ledger: PartitionLedger, before: int) -> bool:
-    return bool(ledger.closed_lately) and ledger.closed_lately[0][1] < before
+    return bool(ledger.closed_lately) and ledger.closed_lately[0].window < before
 
 
 def recheck_differences(store: Store, group: str) -> int:
@@ -90,42 +93,40 @@ def recheck_differences(store: Store, group: str) -> int:
     """
     store.refresh()
     mended = []
-    prefix = f"store_difference:{group}:"
-    for difference in store.ledger.scan(prefix):
-        place = window_place(difference.id, prefix)
-        window = read_window(store, group, *place)
+    for place, document in STORE_DIFFERENCE.scan(store.ledger, group):
+        window = read_window(store, group, place)
         if window is None:
             continue
-        stored, expected = count_documents(store, group, place[1], window)
+        stored, expected = count_documents(store, group, window)
         if stored == expected:
-            mended.append(difference)
+            mended.append(document)
     store.ledger.delete(mended)
     return len(mended)
 
 
-def count_documents(store: Store, group: str, partition: int, window: Window) -> tuple[int, int]:
+def count_documents(store: Store, group: str, window: Window) -> tuple[int, int]:
     """Of a window, how many documents the store has, and how many the ledger says that it should have.
 
     Raises LogweirError(STORE_DOWN).
     """
-    indexed = sum(counts[0] for counts in window.outcomes.values())
-    return _stored(store, partition, window), indexed + _corrected(store, group, partition, window)
+    indexed = sum(counts.indexed for counts in window.outcomes.values())
+    return _stored(store, window), indexed + _corrected(store, group, window)
 
 
-def _stored(store: Store, partition: int, window: Window) -> int:
+def _stored(store: Store, window: Window) -> int:
     if not window.numbers.max:
         return 0
-    stream = stream_of(bytes.fromhex(window.ingest_epoch), partition)
+    stream = stream_of(bytes.fromhex(window.ingest_epoch), window.place.partition)
     lowest = next(iter(window.numbers))[0]
     query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, window.numbers.max + 1)))
     middle_us = window.window * WINDOW_US
     return store.search(query, size=0, from_us=max(0, middle_us - DAY_US), to_us=middle_us + DAY_US).total
 
 
-def _corrected(store: Store, group: str, partition: int, window: Window) -> int:
+def _corrected(store: Store, group: str, window: Window) -> int:
     """By how many events replays and retries have changed what is indexed."""
     count = 0
     for one in read_corrections(store, group, window=window.window):
-        if (one.partition, one.ingest_epoch) == (partition, window.ingest_epoch):
+        if one.place.stream == window.stream:
             count += one.count * ((one.to_outcome is Outcome.INDEXED) - (one.from_outcome is Outcome.INDEXED))
     return count

@@ -32,11 +32,11 @@ from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, whole_number
 from logweir.config import Settings
 from logweir.errors import FILE_UNREADABLE, LogweirError
+from logweir.ledger.replays import ReplayProgress
 from logweir.process.logs import configure_logging
 from logweir.query.times import time_bounds
 from logweir.queue import open_queue
 from logweir.store import existing_store
-from logweir_workers.replay import replay
 from logweir_workers.replay.replay import Replay, Selection
 
 _LINE_INTERVAL_S = 5.0
@@ -153,7 +153,7 @@ class _Shown:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, progress: replay.Progress) -> None:
+    def show(self, progress: ReplayProgress) -> None:
         done, total, events = progress.records_read, progress.records, progress.tally.events
         if self._first is None:
             self._first = done
@@ -168,7 +168,7 @@ class _Shown:
             print(f"{self._verb}: {done:,} of {total:,} records, {events:,} events{left}", file=sys.stderr)
 
 
-def _report(arguments: argparse.Namespace, progress: replay.Progress) -> int:
+def _report(arguments: argparse.Namespace, progress: ReplayProgress) -> int:
     tally = progress.tally
     unfound = 0
     if arguments.receipt and progress.is_done:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,10 +21,11 @@ from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.event import Document, Provenance, content_hash_of, day_of
+from logweir.ledger.documents import PartitionId, WindowId
 from logweir.ledger.exceptions import Why
-from logweir.ledger.position import position_id
-from logweir.ledger.revisions import Change, Present, WindowPlace, revise
-from logweir.ledger.window import read_window
+from logweir.ledger.hours import read_window
+from logweir.ledger.position import read_offsets
+from logweir.ledger.revisions import Change, Present, revise
 from logweir.outcomes import DeadLetterReason, Outcome
 from logweir.queue.port import Producer, Queue
 from logweir.record import decode
@@ -110,12 +111,12 @@ class Retrier:
         tried: list[Tried] = []
         events: list[DeadLetter] = []
         records: list[DeadLetter] = []
-        positions = self._positions(letters)
+        offsets = read_offsets(self._store, self._group, {_partition_of(letter) for letter in letters})
         for letter in letters:
             body = letter.body
             if letter.reason == DeadLetterReason.IDENTITY_CONFLICT:
                 tried.append(Tried(letter, Result.CONFLICT, str(body["error"])))
-            elif body["offset"] >= positions.get((body["topic_id"], body["partition"]), 0):
+            elif body["offset"] >= offsets.get(_partition_of(letter), 0):
                 # Its worker may yet do the record again, find what a retry has done, and count that, too.
                 tried.append(Tried(letter, Result.UNSETTLED))
             elif letter.reason == DeadLetterReason.RECORD_CORRUPT:
@@ -123,12 +124,6 @@ class Retrier:
             else:
                 events.append(letter)
         return tried, events, records
-
-    def _positions(self, letters: Iterable[DeadLetter]) -> dict[tuple[str, int], int]:
-        places = {(letter.body["topic_id"], letter.body["partition"]) for letter in letters}
-        ids = {position_id(self._group, *place): place for place in places}
-        found = self._store.ledger.read(list(ids))
-        return {ids[id]: document.body.get("next_offset") or 0 for id, document in found.items()}
 
     # --- events ----------------------------------------------------------------------------------------------------
     def _index(self, letters: Sequence[DeadLetter]) -> list[Tried]:
@@ -171,7 +166,7 @@ class Retrier:
 
     def _correct(self, tried: Sequence[Tried]) -> None:
         """Write into the books what is no dead letter any more."""
-        found: dict[WindowPlace, list[Tried]] = defaultdict(list)
+        found: dict[WindowId, list[Tried]] = defaultdict(list)
         for one in tried:
             if one.result in (Result.INDEXED, Result.DUPLICATE, Result.FILTERED):
                 found[_window_of(one.letter)].append(one)
@@ -180,15 +175,13 @@ class Retrier:
             changes = [_change(one, counted.get(one.letter.body["ingest_number"])) for one in some]
             revise(self._store, self._group, place, changes, cause=self._cause, at_us=self._begun_us, owner=self._cause)
 
-    def _counted(self, place: WindowPlace, numbers: Sequence[int]) -> dict[int, Why | None]:
+    def _counted(self, place: WindowId, numbers: Sequence[int]) -> dict[int, Why | None]:
         """What a worker counted these events as, where the ledger still says.
 
         A letter may be of an earlier attempt, and the event have been counted as indexed: by a worker that was begun
         anew in between, or when the record came twice.
         """
-        window = read_window(
-            self._store, self._group, place.topic_id, place.partition, place.ingest_epoch, place.window
-        )
+        window = read_window(self._store, self._group, place)
         present = Present(window, {}) if window else None
         return {number: present.counted(number, number).get(number) for number in numbers} if present else {}
 
@@ -221,10 +214,14 @@ class Retrier:
             raise errors[0]
 
 
-def _window_of(letter: DeadLetter) -> WindowPlace:
+def _partition_of(letter: DeadLetter) -> PartitionId:
+    return PartitionId(letter.body["topic_id"], letter.body["partition"])
+
+
+def _window_of(letter: DeadLetter) -> WindowId:
     body = letter.body
     epoch = body["ingest_stream"].rpartition("-")[0]
-    return WindowPlace(body["topic_id"], body["partition"], epoch, body["window"])
+    return WindowId(body["topic_id"], body["partition"], epoch, body["window"])
 
 
 def _change(tried: Tried, counted: Why | None) -> Change:

@@ -21,8 +21,7 @@ from logweir.ledger.carried import UNKNOWN
 from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES
 from logweir.ledger.expectations import EMITTER, SOURCE
-from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import read_positions
+from logweir.ledger.position import Position, read_positions
 from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason
 from logweir.queue.port import Queue
@@ -42,8 +41,8 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     """All of it, read now. Raises LogweirError: STORE_DOWN, STORE_REFUSES, QUEUE_DOWN."""
     group = settings.worker.group
     topic_id, ever = queue.topic_id(), read_positions(store, group)
-    positions = {partition: body for (topic, partition), body in ever.items() if topic == topic_id}
-    offsets = {partition: body.get("next_offset") or 0 for partition, body in positions.items()}
+    positions = {partition: position for (topic, partition), position in ever.items() if topic == topic_id}
+    offsets = {partition: position.next_offset or 0 for partition, position in positions.items()}
     behind = lags(queue, offsets, now_us=now_us)
     books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now_us)
     yield from _events(books)
@@ -52,10 +51,11 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     silence = read_silence(store, group=group, settings=settings.silence, now_us=now_us)
     yield from _silence(silence)
     yield from _worst(books, silence, settings.exporter.emitters_max)
-    settled_us = min(_settled_us(lag, positions.get(at, {}), now_us) for at, lag in behind.items())
+    settled_us = min(_settled_us(lag, positions.get(at), now_us) for at, lag in behind.items())
     yield from _windows(books, settled_us, now_us)
     yield from _canaries(positions.values())
-    yield _family("logweir_queue_expired_offsets_total", {(): sum(map(_expired, ever.values()))})
+    expired = sum(len(position.expired) + position.expired_before for position in ever.values())
+    yield _family("logweir_queue_expired_offsets_total", {(): expired})
     labels = {partition: (queue.topic, str(partition), group) for partition in behind}
     yield _family("logweir_queue_lag_records", {labels[at]: lag.records for at, lag in behind.items()})
     ages = {labels[at]: lag.seconds for at, lag in behind.items() if lag.seconds is not None}
@@ -134,7 +134,7 @@ def _places(books: Books) -> Metric:
         if letter in before:
             before[letter] += max(0, count)
     unknown = books.row.lost_in_queue + books.row.recovered_in_queue - sum(in_queue.values())
-    in_store = sum(max(0, -one["difference"]) for one in books.store_differences)
+    in_store = sum(max(0, -one.difference) for one in books.store_differences)
     samples = {("before_door", letter): count for letter, count in before.items()}
     samples |= {("queue", letter): count for letter, count in {**in_queue, UNKNOWN: unknown}.items()}
     return _family("logweir_lost_events", {**samples, ("store", UNKNOWN): in_store})
@@ -176,10 +176,10 @@ def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric
     yield _family("logweir_series_capped", capped)
 
 
-def _settled_us(lag: Lag, position: Mapping[str, Any], now_us: int) -> int:
+def _settled_us(lag: Lag, position: Position | None, now_us: int) -> int:
     """Up to when all that the queue took for a partition is settled, whether anybody has ever read it or not."""
     if lag.seconds is None:  # The queue did not give its first record in time: the last that was settled is known.
-        return int(position.get("watermark_us", 0))
+        return position.watermark_us if position else 0
     return now_us - int(lag.seconds * 1e6)
 
 
@@ -194,17 +194,13 @@ def _windows(books: Books, settled_us: int, now_us: int) -> Iterator[Metric]:
     yield _family("logweir_stage_watermark_timestamp_seconds", samples)
 
 
-def _canaries(positions: Iterable[dict[str, Any]]) -> Iterator[Metric]:
+def _canaries(positions: Iterable[Position]) -> Iterator[Metric]:
     back: dict[str, int] = defaultdict(int)
-    for body in positions:
-        for epoch, (_, sent_us) in body.get("canaries", {}).items():
-            back[epoch] = max(back[epoch], sent_us)
+    for position in positions:
+        for epoch, canary in position.canaries.items():
+            back[epoch] = max(back[epoch], canary.sent_us)
     samples = {(epoch[:12],): sent_us / 1e6 for epoch, sent_us in back.items()}
     yield _family("logweir_canary_last_success_timestamp_seconds", samples)
-
-
-def _expired(position: dict[str, Any]) -> int:
-    return len(Intervals(position.get("expired", []))) + int(position.get("expired_before", 0))
 
 
 def _dead_letters(store: Store) -> Iterator[Metric]:

@@ -9,9 +9,9 @@ steps the same events, replayed again, end the same, and the correction lines co
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,12 @@ import orjson
 from logweir import event as identity
 from logweir.clock import Clock
 from logweir.event import Document, Provenance
+from logweir.ledger.documents import WindowId
 from logweir.ledger.exceptions import INDEXED, Why
-from logweir.ledger.revisions import Change, Present, WindowPlace, read_present, revise
-from logweir.ledger.window import Window, read_window
+from logweir.ledger.hours import read_window
+from logweir.ledger.replays import ReplayCounts
+from logweir.ledger.revisions import Change, Present, read_present, revise
+from logweir.ledger.window import Window
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue.port import Delivery
 from logweir.record import Batch, Record
@@ -78,7 +81,7 @@ class _Case:
     """
 
     event: Event
-    place: WindowPlace
+    place: WindowId
     counted: Why | None
     present: Why | None
     books: Present
@@ -104,34 +107,6 @@ class _Case:
         return Change(self.event.number, (batch.key, batch.emitter), counted[0], outcome, reason)
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a replay has found and done, in events.
-
-    ``events``: that were asked for. ``missing``: that should be in the store and were not. ``changed``: whose document
-    or outcome is another than before. ``written``: documents. ``undecided``: whose outcome the ledger has not kept, so
-    that nothing was done. ``uncounted``: of which the ledger knows nothing (any more). ``expired``: older than the
-    store keeps events. ``moved``: by outcome before and now.
-    """
-
-    events: int = 0
-    missing: int = 0
-    changed: int = 0
-    written: int = 0
-    undecided: int = 0
-    uncounted: int = 0
-    expired: int = 0
-    moved: Counter[str] = field(default_factory=Counter)
-
-    def as_json(self) -> dict[str, Any]:
-        names = ("events", "missing", "changed", "written", "undecided", "uncounted", "expired")
-        return {**{name: getattr(self, name) for name in names}, "moved": dict(self.moved)}
-
-    @classmethod
-    def from_json(cls, body: dict[str, Any]) -> Tally:
-        return cls(**{**body, "moved": Counter(body["moved"])})
-
-
 class Replayer:
     """Replays bulks of events. ``reprocess``: all of them by today's rules; else only what is missing in the store.
 
@@ -153,7 +128,7 @@ class Replayer:
         owner: str,
         clock: Clock,
         stopping: threading.Event,
-        tally: Tally,
+        tally: ReplayCounts,
     ) -> None:
         self._store = store
         self._group = group
@@ -168,8 +143,8 @@ class Replayer:
         self._clock = clock
         self._stopping = stopping
         self._tally = tally
-        self._windows: OrderedDict[WindowPlace, Window | None] = OrderedDict()
-        self._whole: OrderedDict[WindowPlace, bool] = OrderedDict()
+        self._windows: OrderedDict[WindowId, Window | None] = OrderedDict()
+        self._whole: OrderedDict[WindowId, bool] = OrderedDict()
 
     def take(self, events: Sequence[Event]) -> None:
         """Replay them, durably; none may be there twice. Raises Stopped; LogweirError(STORE_REFUSES)."""
@@ -198,37 +173,32 @@ class Replayer:
     # --- look ------------------------------------------------------------------------------------------------------
     def _cases(self, events: Sequence[Event]) -> list[_Case]:
         """Those of the events that a worker has counted, with what the ledger says of them."""
-        by_window: dict[WindowPlace, list[Event]] = defaultdict(list)
+        by_window: dict[WindowId, list[Event]] = defaultdict(list)
         for event in events:
             epoch = event.record.ingest_epoch.hex()
-            place = WindowPlace(self._topic_id, event.delivery.partition, epoch, event.record.window)
+            place = WindowId(self._topic_id, event.delivery.partition, epoch, event.record.window)
             by_window[place].append(event)
         cases: list[_Case] = []
         for place, of_window in by_window.items():
             window = self._window(place)
             if window is not None:
-                cases += self._of_window(place, window, of_window)
+                cases += self._of_window(window, of_window)
         return cases
 
-    def _of_window(self, place: WindowPlace, window: Window, events: list[Event]) -> list[_Case]:
+    def _of_window(self, window: Window, events: list[Event]) -> list[_Case]:
         first, last = min(event.number for event in events), max(event.number for event in events)
-        books = until_it_answers(
-            lambda: read_present(self._store, self._group, place, window, first, last), self._stopping
-        )
+        books = until_it_answers(lambda: read_present(self._store, self._group, window, first, last), self._stopping)
         counted, revised = books.counted(first, last), books.revised(first, last)
         return [
-            _Case(event, place, counted[event.number], revised.get(event.number, counted[event.number]), books)
+            _Case(event, window.place, counted[event.number], revised.get(event.number, counted[event.number]), books)
             for event in events
             if event.number in counted
         ]
 
-    def _window(self, place: WindowPlace) -> Window | None:
+    def _window(self, place: WindowId) -> Window | None:
         if place not in self._windows:
             self._windows[place] = until_it_answers(
-                lambda: read_window(
-                    self._store, self._group, place.topic_id, place.partition, place.ingest_epoch, place.window
-                ),
-                self._stopping,
+                lambda: read_window(self._store, self._group, place), self._stopping
             )
             if len(self._windows) > _WINDOWS_IN_MEMORY_MAX:
                 self._windows.popitem(last=False)
@@ -272,14 +242,14 @@ class Replayer:
                 # It never was in the store. Without --reprocess it does not matter which of them it was.
                 case.present = (possible[0], None)
 
-    def _is_whole(self, place: WindowPlace) -> bool:
+    def _is_whole(self, place: WindowId) -> bool:
         """Whether the store has as many documents of the window as the books say: none was indexed and lost."""
         if place not in self._whole:
             window = self._window(place)
             assert window is not None
             until_it_answers(self._store.refresh, self._stopping)
             stored, expected = until_it_answers(
-                lambda: count_documents(self._store, self._group, place.partition, window), self._stopping
+                lambda: count_documents(self._store, self._group, window), self._stopping
             )
             self._whole[place] = stored == expected
             if len(self._whole) > _WINDOWS_IN_MEMORY_MAX:
@@ -382,8 +352,8 @@ class Replayer:
     def _revise(self, cases: list[_Case]) -> None:
         self._write_changes([(case.place, case.change(*case.outcome)) for case in cases if case.moves and case.outcome])
 
-    def _write_changes(self, changes: list[tuple[WindowPlace, Change]]) -> None:
-        by_place: dict[WindowPlace, list[Change]] = defaultdict(list)
+    def _write_changes(self, changes: list[tuple[WindowId, Change]]) -> None:
+        by_place: dict[WindowId, list[Change]] = defaultdict(list)
         for place, change in changes:
             by_place[place].append(change)
         for place, some in by_place.items():

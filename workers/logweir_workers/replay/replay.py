@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from logweir import __version__
 from logweir.audit.span import Span
-from logweir.clock import DAY_US, WINDOW_US, Clock, iso_seconds, window_of
+from logweir.clock import DAY_US, WINDOW_US, Clock, window_of
 from logweir.config import Settings, WorkerSettings
 from logweir.errors import (
     CLAIM_LOST,
@@ -29,21 +29,22 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.event import day_of, stream_of
+from logweir.ledger.documents import REPLAY, Digest, PartitionId
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import position_id
-from logweir.ledger.tracker import pairs
+from logweir.ledger.position import read_offsets
+from logweir.ledger.replays import OffsetsGone, ReplayProgress
 from logweir.process.lifetime import owner_new
 from logweir.queue.port import Delivery, Queue
 from logweir.receipt import Receipt
 from logweir.record import Batch, Record, decode, header_of
-from logweir.store.port import LedgerDocument, Store
+from logweir.store.port import Store
 from logweir_workers import enrich
 from logweir_workers.accounting.store_audit import recheck_differences
 from logweir_workers.backoff import Stopped, until_it_answers
 from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.document import Documents, context_of, ids_of
 from logweir_workers.filters import Filters
-from logweir_workers.replay.bulk import Event, Replayer, Tally
+from logweir_workers.replay.bulk import Event, Replayer
 
 log = logging.getLogger(__name__)
 
@@ -113,86 +114,6 @@ class Selection:
         return max(by_time, self.from_offset or 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """Offsets that were asked for and are gone from the queue; what it holds was queued at ``since_us`` or later."""
-
-    partition: int
-    first: int
-    last: int
-    since_us: int | None
-
-    def __str__(self) -> str:
-        text = (
-            f"Partition {self.partition}: offsets {self.first} to {self.last} are gone, the queue's retention took them"
-        )
-        left = (
-            "nothing is left"
-            if self.since_us is None
-            else f"what is left was queued from {iso_seconds(self.since_us)} on"
-        )
-        return f"{text}; {left}."
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a replay is. ``bounds``: first offset and end by partition; ``following``: the next one to be read.
-
-    ``seen``: which numbers of the partition under way have come by, by stream, within limits: what comes again behind
-    them is counted twice, and is the same in the store. ``rules``: a fingerprint of what documents were made with.
-    """
-
-    topic_id: str
-    begun_us: int
-    bounds: dict[int, tuple[int, int]]
-    following: dict[int, int]
-    gone: list[Gone] = field(default_factory=list)
-    seen: dict[str, Intervals] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
-    selected: dict[str, Any] = field(default_factory=dict)
-    rules: str = ""
-    is_done: bool = False
-
-    @property
-    def records(self) -> int:
-        """How many offsets there are."""
-        return sum(end - first for first, end in self.bounds.values())
-
-    @property
-    def records_read(self) -> int:
-        return sum(self.following[partition] - first for partition, (first, _) in self.bounds.items())
-
-    def as_body(self) -> dict[str, Any]:
-        return {
-            "kind": "replay",
-            "topic_id": self.topic_id,
-            "begun_us": self.begun_us,
-            "bounds": [[partition, *pair] for partition, pair in self.bounds.items()],
-            "following": [[partition, offset] for partition, offset in self.following.items()],
-            "gone": [asdict(one) for one in self.gone],
-            "seen": {stream: pairs(numbers) for stream, numbers in self.seen.items()},
-            "tally": self.tally.as_json(),
-            "selected": self.selected,
-            "rules": self.rules,
-            "is_done": self.is_done,
-        }
-
-    @classmethod
-    def from_body(cls, body: dict[str, Any]) -> Progress:
-        return cls(
-            topic_id=body["topic_id"],
-            begun_us=body["begun_us"],
-            bounds={partition: (first, end) for partition, first, end in body["bounds"]},
-            following=dict(body["following"]),
-            gone=[Gone(**one) for one in body["gone"]],
-            seen={stream: Intervals(ranges) for stream, ranges in body["seen"].items()},
-            tally=Tally.from_json(body["tally"]),
-            selected=body["selected"],
-            rules=body.get("rules", ""),
-            is_done=body["is_done"],
-        )
-
-
 class Replay:
     """One replay. ``words``: what it was asked for with; the same words go on with it, unless it is done.
 
@@ -231,16 +152,16 @@ class Replay:
         self._documents = Documents(enrich.load(settings.worker), Filters.of_file(settings.worker.filters_file))
         self._owner = owner_new()
         digest = hashlib.blake2b("\0".join((str(reprocess), *words)).encode(), digest_size=16).hexdigest()
-        self._id = f"replay:{settings.worker.group}:{digest}"
+        self._place = Digest(digest)
         self._events_max = settings.worker.bulk_events_max
         if rate is not None:
             self._events_max = min(self._events_max, max(1, int(rate / _BULKS_PER_SECOND)))
         self._claim(restart)
         self._replayer = self._new_replayer(reprocess)
-        self._on_progress: Callable[[Progress], None] = lambda _: None
+        self._on_progress: Callable[[ReplayProgress], None] = lambda _: None
         self._saved_s = self._paced_s = time.monotonic()
 
-    def run(self, on_progress: Callable[[Progress], None]) -> Progress:
+    def run(self, on_progress: Callable[[ReplayProgress], None]) -> ReplayProgress:
         """Replay until it is done or told to stop; gives how far it has come. ``on_progress`` is called now and then.
 
         Raises LogweirError: RECORD_VERSION_UNKNOWN, REPLAY_TAKEN_OVER, STORE_REFUSES.
@@ -263,11 +184,11 @@ class Replay:
         self._generation = 0
         self.is_resumed = self.has_other_rules = False
         if not self._dry_run:
-            claimed = self._store.ledger.claim(self._id, self._owner)
+            claimed = REPLAY.claim(self._store.ledger, self._settings.worker.group, self._place, self._owner)
             self._generation = claimed.generation
-            body = claimed.body
-            if body.get("topic_id") == topic_id and not body["is_done"] and not restart:
-                self.progress = Progress.from_body(body)
+            before = ReplayProgress.from_body(claimed.body) if claimed.body else None
+            if before is not None and before.topic_id == topic_id and not before.is_done and not restart:
+                self.progress = before
                 self._selection = _selection_of(self.progress.selected)
                 self.has_other_rules = self.progress.rules != self._rules
                 self.is_resumed = not self.has_other_rules
@@ -276,21 +197,19 @@ class Replay:
         self.progress = self._new_progress(topic_id)
         self._save()
 
-    def _new_progress(self, topic_id: str) -> Progress:
+    def _new_progress(self, topic_id: str) -> ReplayProgress:
         selection = self._selection
         count = self._queue.partition_count()
         wanted = selection.partition if selection.receipt is None else selection.receipt.partition
         if wanted is not None and wanted >= count:
             raise LogweirError(PARTITION_UNKNOWN, topic=self._queue.topic, partition=wanted, partitions=count)
-        progress = Progress(topic_id, self._clock(), {}, {}, selected=_as_json(selection), rules=self._rules)
-        ids = {position_id(self._settings.worker.group, topic_id, partition): partition for partition in range(count)}
-        positions = self._store.ledger.read(list(ids))
-        for id, partition in ids.items():
-            if wanted not in (None, partition) or id not in positions:
+        progress = ReplayProgress(topic_id, self._clock(), {}, {}, selected=_as_json(selection), rules=self._rules)
+        places = [PartitionId(topic_id, partition) for partition in range(count)]
+        # What is above has not been settled: it is still the workers' to do, and to do again.
+        for (_, partition), end in read_offsets(self._store, self._settings.worker.group, places).items():
+            if wanted not in (None, partition):
                 continue
             first = selection.begins(self._queue, partition)
-            # What is above has not been settled: it is still the workers' to do, and to do again.
-            end = positions[id].body.get("next_offset") or 0
             if selection.to_offset is not None:
                 end = min(end, selection.to_offset)
             first, gone = self._held(partition, first, end)
@@ -299,7 +218,7 @@ class Replay:
             progress.following[partition] = first
         return progress
 
-    def _held(self, partition: int, first: int, end: int) -> tuple[int, list[Gone]]:
+    def _held(self, partition: int, first: int, end: int) -> tuple[int, list[OffsetsGone]]:
         """From where on the queue holds what was asked for, and what it does not."""
         earliest, _ = self._queue.offsets(partition)
         if not earliest:
@@ -311,7 +230,7 @@ class Replay:
             first = 0
         if first >= min(earliest, end):
             return first, []
-        return min(earliest, end), [Gone(partition, first, min(earliest, end) - 1, since_us)]
+        return min(earliest, end), [OffsetsGone(partition, first, min(earliest, end) - 1, since_us)]
 
     def _queued_us(self, partition: int, offset: int) -> int | None:
         """When the record at ``offset`` was queued, None where there is none."""
@@ -397,7 +316,7 @@ class Replay:
         if not following < earliest:
             raise error
         last = min(earliest, end) - 1
-        self.progress.gone.append(Gone(partition, following, last, self._queued_us(partition, earliest)))
+        self.progress.gone.append(OffsetsGone(partition, following, last, self._queued_us(partition, earliest)))
         return last + 1
 
     def _events(self, delivery: Delivery) -> Iterator[Event]:
@@ -465,7 +384,8 @@ class Replay:
         self._saved_s = time.monotonic()
         if self._dry_run:
             return
-        document = LedgerDocument(self._id, self._generation, {"owner": self._owner, **self.progress.as_body()})
+        group, body = self._settings.worker.group, self.progress.as_body()
+        document = REPLAY.document(group, self._place, self._generation, body, owner=self._owner)
         try:
             until_it_answers(lambda: self._store.ledger.write([document]), self._stopping)
         except LogweirError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logweir_workers.accounting.awaited import RANGES_MAX, Awaited
+from logweir.ledger.awaited import RANGES_MAX, Awaited
 
 NUMBER = st.integers(1, 30)
 STEP = st.tuples(st.sampled_from(("overtake", "come", "tell", "give_up")), NUMBER, st.integers(0, 5))
