@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from logweir.http.tls import ServedCertificate
 
 _LOOK_EVERY_S = 1.0
-_SPARED = (b"/healthz", b"/readyz", b"/metrics")
+_EXEMPT = (b"/healthz", b"/readyz", b"/metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def make_asgi(settings: Settings, open_app: Callable[[Post, Post], IngestApp], *
     registry.prepare(("logweir_ingest", "logweir_canary_sent"))
     ingest = settings.ingest
     rejected = registry.get("logweir_ingest_rejected_requests_total")
-    limit(ingest, section="ingest", exempt=_SPARED, refused=lambda code: rejected.labels(code).inc())
+    limit(ingest, section="ingest", exempt=_EXEMPT, refused=lambda code: rejected.labels(code).inc())
     return AsgiApp(
         open_app,
         make_wsgi,

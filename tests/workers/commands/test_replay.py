@@ -104,7 +104,7 @@ def test_a_folder_without_queue_or_store_is_an_error_at_once(
     status = run("--data-dir", str(tmp_path / "nowhere"))
 
     assert status == 2
-    assert "CRITICAL replay: The queue sqlite:" in capsys.readouterr().err
+    assert "CRITICAL replay: There is no store at sqlite:" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
 
 
