@@ -63,8 +63,8 @@ class LogweirError(Exception):
             "code": problem.code,
             **{
                 name: without_keys(value) if isinstance(value, str) else value
-                for name, value in self.numbers.items()
-                if isinstance(value, int | str | float)
+                for name, number in self.numbers.items()
+                if isinstance(value := in_words(number) if isinstance(number, Exception) else number, int | str | float)
             },
         }
 
@@ -530,7 +530,7 @@ FILE_DAMAGED = Problem(
 FILE_FAILED = Problem(
     "file_failed",
     500,
-    "{path}: {reason}.",
+    "{path} cannot be used: {reason}.",
     "Check the path, its permissions, and the disk.",
 )
 
@@ -539,8 +539,15 @@ QUEUE_DOWN = Problem(
     "queue_down",
     503,
     "The queue {url} does not answer: {reason}.",
-    "Check that it runs and that queue.url, credentials and CA file are right. "
-    "A topic or file that is not there yet, `logweir ingest` makes when it starts.",
+    "Check that it runs and that queue.url, credentials and CA file are right; of the embedded one, its folder, the"
+    " permissions and the disk. A topic or file that is not there yet, `logweir ingest` makes when it starts.",
+    retry=True,
+)
+QUEUE_REBALANCING = Problem(
+    "queue_rebalancing",
+    503,
+    "The partitions of {topic} are being shared out anew among the workers of the group {group}.",
+    "Nothing is to be done: it is over within seconds.",
     retry=True,
 )
 QUEUE_RECORD_TOO_LARGE = Problem(
@@ -583,7 +590,8 @@ STORE_DOWN = Problem(
     "store_down",
     503,
     "The store {url} does not answer: {reason}.",
-    "Check that it runs and that store.url, credentials and CA file are right.",
+    "Check that it runs and that store.url, credentials and CA file are right; of the embedded one, its folder, the"
+    " permissions and the disk.",
     retry=True,
 )
 STORE_ABSENT = Problem(

@@ -48,9 +48,9 @@ def safe_json(text: str) -> str:
     return _MOVING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 event``, ``2000 events``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, *, plural: str = "", separator: str = "") -> str:
+    """``1 event``, ``2000 events``; with a comma as the separator, ``2,000 events``."""
+    return f"{count:{separator}} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def in_words(value: object) -> object:
@@ -65,6 +65,8 @@ def in_words(value: object) -> object:
         return f"byte {value.start} is not UTF-8"
     if isinstance(value, OSError) and value.strerror:
         return f"{value.strerror[:1].lower()}{value.strerror[1:]}"
+    if type(value).__module__ == "sqlite3" and "readonly" in str(value):
+        return "its folder or files cannot be written, as SQLite must to read them, too"
     return value
 
 

@@ -38,7 +38,7 @@ from logweir.query.times import time_bounds, time_of
 from logweir.queue import open_queue
 from logweir.store import existing_store
 from logweir.store.port import Store
-from logweir.text import printable
+from logweir.text import counted, printable
 
 _WATCH_INTERVAL_S = 2.0
 _OF_FIRST_EQUATION = ("accepted", *OUTCOMES, "in_flight")
@@ -83,10 +83,9 @@ def _close(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
         return 0
     would = "would be " if arguments.dry_run else ""
     for one in closed:
-        print(
-            f"process {one.ingest_epoch}, partition {one.partition}: {len(one.windows)} windows {would}closed,"
-            f" {one.void} numbers that never came {would}void"
-        )
+        windows, numbers = counted(len(one.windows), "window"), counted(one.void, "number")
+        place = f"process {one.ingest_epoch}, partition {one.partition}"
+        print(f"{place}: {windows} {would}closed, {numbers} that never came {would}void")
     return 0
 
 
@@ -149,7 +148,9 @@ def _print_books(books: Books, unread: int | None) -> None:
     out = console()
     verdict = Text("The books balance", "bold green")
     if not books.balanced:
-        verdict = Text(f"THE BOOKS DO NOT BALANCE: {books.imbalance:,} events are unexplained", "bold red")
+        unexplained = counted(books.imbalance, "event", separator=",")
+        verb = "is" if books.imbalance == 1 else "are"
+        verdict = Text(f"THE BOOKS DO NOT BALANCE: {unexplained} {verb} unexplained", "bold red")
     out.print(verdict)
     row = books.row
     parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]

@@ -24,13 +24,13 @@ from rich.markup import escape
 
 from logweir.clock import DAY_US, now_us
 from logweir.config import Settings, shown_url
-from logweir.errors import LogweirError
+from logweir.errors import FILE_FAILED, STORE_ABSENT, LogweirError
 from logweir.http.tls import Pair, load
 from logweir.keys.file import live_keys
 from logweir.queue import open_queue
-from logweir.store import open_store
+from logweir.store import existing_store, open_store
 from logweir.store.letters import divided, full, received
-from logweir.text import printable
+from logweir.text import counted, printable
 
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1
@@ -81,6 +81,9 @@ def examine(settings: Settings) -> list[Finding]:
             findings.append(check(settings))
         except LogweirError as error:
             findings.append(Finding(what, "fault", error.detail, error.advice))
+        except OSError as error:
+            failed = LogweirError(FILE_FAILED, path=error.filename or settings.data_dir, reason=error)
+            findings.append(Finding(what, "fault", failed.detail, failed.advice))
     return findings
 
 
@@ -90,6 +93,12 @@ def _configuration(settings: Settings) -> Finding:
     if settings.queue.url.startswith("sqlite:") and settings.ingest.processes > 1:
         advice = "Set ingest.processes to 1, or use Kafka: the embedded queue is for one ingest process."
         return Finding("configuration", "fault", f"{found}, {settings.ingest.processes} ingest processes", advice)
+    console = settings.console
+    console.require_hosts()
+    if console.is_open:
+        found += f"; the console is on {console.address}, beyond this machine, for {', '.join(console.hosts)}"
+        advice = "It asks nobody for a password: put something in front that does, or have it listen on 127.0.0.1."
+        return Finding("configuration", "warning", found, advice)
     return Finding("configuration", "ok", found)
 
 
@@ -125,7 +134,7 @@ def _certificate(settings: Settings) -> Finding:
         advice = "`logweir up --tls` makes another one; remove the folder when it is not to be used again."
         return Finding("certificate", "warning", error.detail, advice)
     days = (loaded.expires - datetime.now(UTC)).days
-    found = f"{pair.certificate} for {', '.join(loaded.names) or 'no name'}, good for {days} more days"
+    found = f"{pair.certificate} for {', '.join(loaded.names) or 'no name'}, good for {counted(days, 'more day')}"
     if loaded.is_due:
         advice = "Renew it: ingest serves the new one within seconds, without a restart."
         return Finding("certificate", "warning", found, advice)
@@ -137,6 +146,8 @@ def _certificate(settings: Settings) -> Finding:
 
 def _disk(settings: Settings) -> Finding:
     folder = next(path for path in (settings.data_dir, *settings.data_dir.parents) if path.exists())
+    if not folder.is_dir():
+        return Finding("disk", "fault", f"{folder} is not a folder", "Set data_dir to another one.")
     usage = shutil.disk_usage(folder)
     found = f"{usage.free / 1024**3:.1f} GiB free of {usage.total / 1024**3:.1f} GiB for {settings.data_dir}"
     if not os.access(folder, os.W_OK):
@@ -170,15 +181,21 @@ def _queue(settings: Settings) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    store = open_store(settings.store)
-    try:
-        return Finding("store", "ok", store.check())
-    finally:
-        store.close()
+    is_embedded = settings.store.url.startswith("sqlite:")
+    with closing(open_store(settings.store)) as store:
+        found = "" if is_embedded else store.check()
+        try:
+            store.require_prepared()
+        except LogweirError as error:
+            if is_embedded or error.problem is not STORE_ABSENT:
+                raise
+            # The server is there, and nobody has stored anything on it yet.
+            return Finding("store", "warning", f"{found}. {error.detail}", error.advice)
+        return Finding("store", "ok", found or store.check())
 
 
 def _dead_letters(settings: Settings) -> Finding:
-    with closing(open_store(settings.store)) as store:
+    with existing_store(settings.store) as store:
         counts = store.dead_letters.count()
         newest = store.dead_letters.page(size=1) if counts else []
     held, _ = divided(counts)

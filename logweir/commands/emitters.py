@@ -35,7 +35,7 @@ from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import State, Watched
 from logweir.store import existing_store
 from logweir.store.port import Store
-from logweir.text import printable
+from logweir.text import counted, printable
 
 _EVERY_US_MIN = 60_000_000
 # Silence is known for as long as it is known what was heard: 35 days.
@@ -224,7 +224,7 @@ def _print_findings(silence: Silence, *, as_json: bool) -> int:
                 line = f"{finding.kind} {names[0]} is {since}: {_length(one.silent_s)}, expected {_every(one)}"
             else:
                 rest = f" and {more:,} more" if more else ""
-                count = f"{len(finding.members):,} {finding.of}s"
+                count = counted(len(finding.members), finding.of, separator=",")
                 line = f"{finding.kind} {printable(finding.name)}: {count} {since}: {', '.join(names)}{rest}"
             console().print(line, markup=False, soft_wrap=True)
         if not silence.findings:
@@ -245,11 +245,11 @@ def _print_notes(silence: Silence, *, of_findings: bool = True) -> None:
     if of_findings and silence.findings:
         console().print(f"Findings of silence: {len(silence.findings):,}. See them: logweir emitters silent")
     if silence.emitters_untracked:
-        console().print(
-            f"Not watched: {silence.emitters_untracked:,} batches of emitters beyond accounting.emitters_max."
-        )
+        batches = counted(silence.emitters_untracked, "batch", plural="batches", separator=",")
+        console().print(f"Not watched: {batches} of emitters beyond accounting.emitters_max.")
     if silence.sources_untracked:
-        console().print(f"Not watched: {silence.sources_untracked:,} records of sources beyond accounting.sources_max.")
+        records = counted(silence.sources_untracked, "record", separator=",")
+        console().print(f"Not watched: {records} of sources beyond accounting.sources_max.")
     judged = f"up to {_time(silence.judged_us)}" if silence.judged_us else "not yet: not all partitions are read"
     console().print(f"Silence is judged {judged}.", markup=False)
 

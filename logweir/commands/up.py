@@ -15,9 +15,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from logweir.commands.output import reachable, whole_number
 from logweir.config import IngestSettings, Settings, environment_name
@@ -29,22 +30,23 @@ from logweir.process.files import make_folder
 from logweir.process.lifetime import Terminal, die_with_parent, require_free_port
 from logweir.process.logs import configure_logging
 from logweir.process.supervisor import GRACE_S, Part, Supervisor
+from logweir.store import open_store
 
 log = logging.getLogger(__name__)
 
 KEY_NAME = "first"
 _EXAMPLE = '{"category":"test","summary":"hello weir"}'
 _PORT_WAIT_S_MAX = 3.0
-_KEY_WAIT_S_MAX = 3.0
 _TURN_S = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ingest-port", dest="set:ingest.port", metavar="PORT", help="port of ingest (8080)")
     parser.add_argument("--console-port", dest="set:console.port", metavar="PORT", help="port of the console (8081)")
-    parser.add_argument(
-        "--address", metavar="ADDRESS", help="address that both listen on (127.0.0.1: this machine only)"
-    )
+    address_help = "address that ingest listens on (127.0.0.1: this machine only)"
+    parser.add_argument("--address", dest="set:ingest.address", metavar="ADDRESS", help=address_help)
+    console_help = "address that the console listens on (127.0.0.1); beyond this machine it needs console.hosts"
+    parser.add_argument("--console-address", dest="set:console.address", metavar="ADDRESS", help=console_help)
     tls_help = "have ingest serve HTTPS, with a certificate made here unless ingest.tls_cert_file names one"
     parser.add_argument("--tls", action="store_true", help=tls_help)
     parser.add_argument("--workers", type=whole_number(least=1), default=1, metavar="N", help="worker processes (1)")
@@ -57,37 +59,46 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.die_with_parent:
         die_with_parent()
     configure_logging("up", settings.log)
-    settings = _listening(settings, arguments.address)
+    _require_places(settings)
     terminal, supervisor = Terminal(), Supervisor()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.stop())
     signal.signal(signal.SIGHUP, lambda *_: supervisor.stop() if terminal.is_gone() else supervisor.reload())
     with _locked(settings.data_dir):
         _require_ports(settings)
+        _make_store(settings)
         authority = _authority(settings) if arguments.tls else None
         way = _Way(settings.ingest, authority)
-        for part in _parts(arguments, settings, authority):
-            supervisor.start(part)
+        # Made before ingest starts, which would complain that there is none.
+        key, is_key_shown = _first_key(settings), False
         try:
+            for part in _parts(arguments, settings, authority):
+                supervisor.start(part)
             if supervisor.wait_until(_ready(settings, way)):
-                print(_welcome(settings, way, _first_key(settings, way)), flush=True)
+                print(_welcome(settings, way, key), flush=True)
+                is_key_shown = True
                 supervisor.watch(every_hour=lambda: way.renew(settings))
         finally:
             supervisor.stop_all(ingest_grace_s=settings.ingest.stop_timeout_s + GRACE_S)
+            if key is not None and not is_key_shown:
+                KeysFile(settings.keys_path).withdraw(key)
     return 0
 
 
-def _listening(settings: Settings, address: str | None) -> Settings:
-    """With the ports named and the address that was asked for. Raises LogweirError(SETTING_BAD)."""
+def _require_places(settings: Settings) -> None:
+    """Raises LogweirError for where nothing can listen, or must not: SETTING_BAD, CONSOLE_HOSTS_MISSING."""
     for name, port in (("ingest.port", settings.ingest.port), ("console.port", settings.console.port)):
         if port == 0:
             reason = "`logweir up` says where things are before they run, so it needs a port's number"
             raise LogweirError(SETTING_BAD, where="The configuration", name=name, value=port, reason=reason)
-    if not address:
-        return settings
-    ingest = settings.ingest.model_copy(update={"address": address})
-    console = settings.console.model_copy(update={"address": address})
-    return settings.model_copy(update={"ingest": ingest, "console": console})
+    settings.console.require_hosts()
+
+
+def _make_store(settings: Settings) -> None:
+    """Make the embedded store, so that it is there for whoever searches before the first event came."""
+    if settings.store.url.startswith("sqlite:"):
+        with closing(open_store(settings.store)) as store:
+            store.prepare()
 
 
 def _authority(settings: Settings) -> Authority | None:
@@ -114,9 +125,9 @@ class _Way:
         """The command, as far as it depends on the way."""
         return f"curl --cacert {shlex.quote(str(self.authority.certificate))}" if self.authority else "curl"
 
-    def status(self, method: str, path: str, key: str = "") -> int:
+    def status(self, method: str, path: str) -> int:
         """What is answered; 0 when nothing is."""
-        return _status(self.address, self.port, method, path, key, certificate=self.certificate)
+        return _status(self.address, self.port, method, path, certificate=self.certificate)
 
     def renew(self, settings: Settings) -> None:
         """Make a new certificate before ours expires; ingest takes it by itself."""
@@ -129,9 +140,11 @@ class _Way:
 
 def _ready(settings: Settings, way: _Way) -> dict[str, Callable[[], bool]]:
     console = reachable(settings.console.address), settings.console.port
+    # By a name that it answers to.
+    headers = {"Host": settings.console.hosts[0].lstrip(".")} if settings.console.hosts else {}
     return {
         "ingest": lambda: way.status("GET", "/readyz") == http.client.OK,
-        "console": lambda: _status(*console, "GET", "/healthz") == http.client.OK,
+        "console": lambda: _status(*console, "GET", "/healthz", headers) == http.client.OK,
     }
 
 
@@ -140,9 +153,6 @@ def _parts(arguments: argparse.Namespace, settings: Settings, authority: Authori
     for name, value in vars(arguments).items():
         if name.startswith("set:") and value is not None:
             environment[environment_name(name.removeprefix("set:"))] = str(value)
-    if arguments.address:
-        environment[environment_name("ingest.address")] = arguments.address
-        environment[environment_name("console.address")] = arguments.address
     if authority is not None:
         environment[environment_name("ingest.tls_cert_file")] = str(authority.pair.certificate)
     common = ["--data-dir", str(settings.data_dir)]
@@ -168,7 +178,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
         make_folder(data_dir)
         file = (data_dir / "up.lock").open("a+")
     except OSError as error:
-        raise LogweirError(DATA_DIR_UNUSABLE, path=data_dir, reason=error.strerror) from error
+        raise LogweirError(DATA_DIR_UNUSABLE, path=data_dir, reason=error) from error
     with file:
         deadline = time.monotonic() + _PORT_WAIT_S_MAX
         while True:
@@ -202,17 +212,9 @@ def _require_ports(settings: Settings) -> None:
                 time.sleep(_TURN_S)
 
 
-def _first_key(settings: Settings, way: _Way) -> str | None:
-    """A key that the door accepts already, when there has never been one; None when there has."""
-    path = settings.keys_path
-    if read_keys(path):
-        return None
-    key = KeysFile(path).add(KEY_NAME)
-    deadline = time.monotonic() + _KEY_WAIT_S_MAX
-    # The door looks for new keys every other second. An empty body is refused, but not before its key is known.
-    while way.status("POST", "/events", key) == http.client.UNAUTHORIZED and time.monotonic() < deadline:
-        time.sleep(_TURN_S)
-    return key
+def _first_key(settings: Settings) -> str | None:
+    """A key, when there has never been one; None when there has."""
+    return None if read_keys(settings.keys_path) else KeysFile(settings.keys_path).add(KEY_NAME)
 
 
 def _welcome(settings: Settings, way: _Way, key: str | None) -> str:
@@ -252,7 +254,15 @@ def _welcome(settings: Settings, way: _Way, key: str | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def _status(address: str, port: int, method: str, path: str, key: str = "", *, certificate: Path | None = None) -> int:
+def _status(
+    address: str,
+    port: int,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    *,
+    certificate: Path | None = None,
+) -> int:
     """What is answered; 0 when nothing is. ``certificate``: ask with TLS, and trust this one alone."""
     host = address.strip("[]")
     try:
@@ -262,7 +272,7 @@ def _status(address: str, port: int, method: str, path: str, key: str = "", *, c
             else http.client.HTTPConnection(host, port, timeout=1)
         )
         with closing(connection):
-            connection.request(method, path, headers={"Authorization": f"Bearer {key}"} if key else {})
+            connection.request(method, path, headers=headers)
             return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0

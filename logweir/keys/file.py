@@ -24,6 +24,7 @@ import tomlkit.exceptions
 
 from logweir.clock import Clock, iso_seconds, now_us
 from logweir.errors import (
+    FILE_FAILED,
     KEY_ID_UNKNOWN,
     KEY_ID_WANTED,
     KEY_NAME_BAD,
@@ -195,8 +196,8 @@ def _nearest(text: str, known: Iterable[str]) -> str:
 class KeysFile:
     """The file as it is changed: under a lock beside it, and in one step, so that readers see the old or the new.
 
-    What a person wrote into it stays. All methods raise LogweirError(KEYS_FILE_BAD) for a file that cannot be read,
-    and leave it as it is.
+    What a person wrote into it stays. All methods raise LogweirError, and leave the file as it is: KEYS_FILE_BAD where
+    it cannot be understood, FILE_FAILED where it cannot be read or written.
     """
 
     def __init__(self, path: Path, *, clock: Clock = now_us) -> None:
@@ -215,6 +216,17 @@ class KeysFile:
             if any(known.name == name and known.state(self._clock()) == "live" for known in keys):
                 raise LogweirError(KEY_NAME_TAKEN, name=name)
             return self._append(document, keys, name, terms, expires)
+
+    def withdraw(self, key: str) -> None:
+        """Take a key out again that was made and shown to nobody, as if it had never been made."""
+        with self._changing() as document:
+            made = hash_of(key.encode())
+            for place, table in enumerate(document.get("key", [])):
+                if table["hash"] == made:
+                    del document["key"][place]
+                    break
+            if not document.get("key"):
+                document.pop("key", None)
 
     def rotate(self, name: str, *, grace_us: int | None, expires: str | None = AS_LONG) -> tuple[str, list[Key]]:
         """Make a second key of that name, on the terms of its last one; give it, and the old ones that still live.
@@ -313,8 +325,10 @@ class KeysFile:
                 document = tomlkit.parse(text)
                 yield document
                 write_whole(self._path, tomlkit.dumps(document))
-        except (OSError, ValueError, tomlkit.exceptions.TOMLKitError) as error:
+        except (ValueError, tomlkit.exceptions.TOMLKitError) as error:
             raise LogweirError(KEYS_FILE_BAD, path=self._path, reason=error) from error
+        except OSError as error:
+            raise LogweirError(FILE_FAILED, path=self._path, reason=error) from error
 
 
 def lock_path(path: Path) -> Path:

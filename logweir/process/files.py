@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -19,7 +20,10 @@ def make_folder(folder: Path, mode: int = PRIVATE) -> None:
     """Make the folder and its parents where they are absent, durably. Those that are there keep their permissions."""
     if not folder.is_dir():
         make_folder(folder.parent, mode)
-        folder.mkdir(mode, exist_ok=True)
+        try:
+            folder.mkdir(mode, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
         sync_folder(folder.parent)
 
 

@@ -79,7 +79,10 @@ class Consumer(Protocol):
     def resume(self, partitions: Collection[int]) -> None: ...
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Make the next offsets to read durable for the group. Partitions no longer ours are passed over."""
+        """Make the next offsets to read durable for the group. Partitions no longer ours are passed over.
+
+        Raises LogweirError: QUEUE_REBALANCING while the group is sharing them out (poll, and commit again), QUEUE_DOWN.
+        """
 
     def unread(self) -> dict[int, int]:
         """Of each assigned partition, how many records are behind the committed offset; may be a few seconds old."""

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path: Path) -> None:
-    """What is printed names the address, and its key is accepted in the moment in which it is shown."""
+    """What is printed names the address, and its key is accepted at once; the console stays where it was."""
     product = Embedded(tmp_path / "data", extra=["--address", "127.0.0.2"])
     try:
         text = product.start().text
@@ -37,7 +37,8 @@ def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path
         product.process.kill_family()
 
     assert f"http://127.0.0.2:{product.ingest_port}/events" in curl
-    assert f"http://127.0.0.2:{product.console_port}/" in text
+    assert f"http://127.0.0.1:{product.console_port}/" in text
+    assert "no live key" not in text
     assert answer["accepted"] == 1
     assert letters == {}
 
@@ -49,6 +50,7 @@ def test_another_address_is_listened_on_and_its_first_key_works_at_once(tmp_path
         (["--console-port", "0"], "console.port to 0"),
         (["--workers", "0"], "'0' is not a whole number, 1 or more"),
         (["--address", "192.0.2.1"], "Ingest cannot listen on 192.0.2.1"),
+        (["--console-address", "0.0.0.0"], "The console is to listen on 0.0.0.0, beyond this machine"),
     ],
 )
 def test_what_cannot_work_is_said_at_once_and_makes_no_key(tmp_path: Path, words: list[str], said: str) -> None:
@@ -145,3 +147,71 @@ def wait_for_line(log: Path, text: str) -> None:
     while text not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)
+
+
+def test_console_beyond_this_machine_is_told_apart_from_ingest(tmp_path: Path) -> None:
+    """Each listens where it is told; the console is ready by a name that it answers to, and warns."""
+    product = Embedded(
+        tmp_path / "data",
+        extra=["--console-address", "127.0.0.3"],
+        env=environment(LOGWEIR_CONSOLE_HOSTS=".example.org"),
+    )
+    try:
+        text = product.start().text
+        doctor = logweir(
+            "doctor",
+            "--data-dir",
+            str(product.data_dir),
+            env=environment(LOGWEIR_CONSOLE_ADDRESS="0.0.0.0", LOGWEIR_CONSOLE_HOSTS="logs.example.org"),
+        )
+        fault = subprocess.run(
+            [*LOGWEIR, "doctor", "--data-dir", str(product.data_dir)],
+            env=environment(LOGWEIR_CONSOLE_ADDRESS="0.0.0.0"),
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        product.process.kill_family()
+
+    assert f"http://127.0.0.1:{product.ingest_port}/events" in text
+    assert f"http://127.0.0.3:{product.console_port}/" in text
+    assert "the console is on 0.0.0.0, beyond this machine, for logs.example.org" in doctor
+    assert "configuration  warning" in doctor
+    assert fault.returncode == 1
+    assert "console.hosts does not say by which names it is called" in fault.stdout
+
+
+def test_first_start_complains_of_nothing(tmp_path: Path) -> None:
+    """All is there when it is needed: no warning, no error; a search before the first event finds none."""
+    product = Embedded(tmp_path / "data")
+    try:
+        text = product.start().text
+        done = subprocess.run(
+            [*LOGWEIR, "search", "--data-dir", str(product.data_dir)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        product.process.kill_family()
+
+    assert not [word for word in ("WARNING", "ERROR", "no live key", "refused") if word in text], text
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "0 events found.\n")
+
+
+@pytest.mark.parametrize("words", [["up"], ["ingest", "--port", "0"], ["keys", "add", "a"], ["search"], ["doctor"]])
+def test_data_folder_that_cannot_be_used_is_said(tmp_path: Path, words: list[str]) -> None:
+    """A file where the folder should be: an error that names it, and no trace."""
+    (tmp_path / "file").write_text("")
+    ports = ["--ingest-port", str(free_port()), "--console-port", str(free_port())] if words == ["up"] else []
+    done = subprocess.run(
+        [*LOGWEIR, *words, *ports, "--data-dir", str(tmp_path / "file/data")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == (1 if words == ["doctor"] else 2)
+    assert str(tmp_path / "file") in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -22,6 +22,7 @@ from logweir.process.files import fingerprint_of
 from logweir.query.match import Matches, matcher
 from logweir.query.parse import parse
 from logweir.query.tree import All
+from logweir.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Filters:
             registry.get("logweir_worker_filters_stale").set(1)
             return
         registry.get("logweir_worker_filters_stale").set(0)
-        log.info("Filters are read again from %s: %d rules.", self._path, len(self.rules))
+        log.info("Filters are read again from %s: %s.", self._path, counted(len(self.rules), "rule"))
 
 
 def _rules_in(path: Path) -> tuple[Rule, ...]:

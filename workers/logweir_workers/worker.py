@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from logweir.clock import Clock, now_us
 from logweir.config import Settings, shown_url
-from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, STORE_DOWN, LogweirError
+from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, QUEUE_REBALANCING, STORE_DOWN, LogweirError
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
 from logweir.process.lifetime import owner_new
@@ -263,8 +263,8 @@ class Worker:
         try:
             self._consumer.commit(self._uncommitted)
         except LogweirError as error:
-            # Such as while the group is being shared out anew. The position is in the store; the next flush commits.
-            if error.problem is not QUEUE_DOWN:
+            # The position is in the store; the next flush commits.
+            if error.problem not in (QUEUE_DOWN, QUEUE_REBALANCING):
                 raise
             log.info("Offsets are committed a little later: %s", error)
             return

@@ -25,6 +25,7 @@ from kafka.future import Future as KafkaFuture
 from logweir.config import MEBIBYTE, QueueSettings
 from logweir.errors import (
     OFFSETS_EXPIRED,
+    QUEUE_REBALANCING,
     LogweirError,
 )
 from logweir.queue.kafka.connection import CONNECT_TIMEOUT_S, ENVELOPE_BYTES, REQUEST_TIMEOUT_S, Connection
@@ -117,7 +118,7 @@ class KafkaConsumer:
         self._kafka_if_any("resume", ours)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Raises LogweirError(QUEUE_DOWN) also while the group is being rebalanced: poll, and commit again."""
+        """Raises LogweirError: QUEUE_REBALANCING (poll, and commit again), QUEUE_DOWN."""
         ours = {partition: offset for partition, offset in offsets.items() if partition in self._ours}
         if not ours:
             return
@@ -125,9 +126,10 @@ class KafkaConsumer:
         with self._connection.errors():
             try:
                 self._kafka.commit(request, timeout_ms=int(REQUEST_TIMEOUT_S * 1000))
-            except kafka.errors.CommitFailedError as error:
-                if error.args and isinstance(error.args[0], kafka.errors.RebalanceInProgressError):
-                    raise error.args[0] from error
+            except (kafka.errors.CommitFailedError, kafka.errors.RebalanceInProgressError) as error:
+                if any(isinstance(one, kafka.errors.RebalanceInProgressError) for one in (error, *error.args)):
+                    topic = self._connection.topic
+                    raise LogweirError(QUEUE_REBALANCING, topic=topic, group=self._group) from error
                 # No member any more: nothing is ours, and the next poll says so.
                 log.warning("Group %s: the commit of %s came too late: %s", self._group, ours, error)
                 return

@@ -22,6 +22,7 @@ from logweir.store.elasticsearch.ledger import ElasticsearchLedger
 from logweir.store.elasticsearch.letters import ElasticsearchDeadLetters
 from logweir.store.elasticsearch.search import dsl, indices
 from logweir.store.port import Cancellation, Hits, Item, Written
+from logweir.text import counted
 
 # Not "_last", which means the same: with it, Elasticsearch leaves out indices in which no event has the time, and their
 # events are missing from a page whose last event has none either.
@@ -214,7 +215,7 @@ class ElasticsearchStore:
             days = len(self._days())
         return (
             f"Elasticsearch {self._connection.url}: cluster {health['cluster_name']} is {health['status']}, "
-            f"{health['number_of_nodes']} nodes, {days} days of events"
+            f"{counted(health['number_of_nodes'], 'node')}, {counted(days, 'day')} of events"
         )
 
     def close(self) -> None:

@@ -135,7 +135,7 @@ class Folder:
         try:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
-            raise LogweirError(STORE_DOWN, url=self._url, reason=str(error) or type(error).__name__) from error
+            raise LogweirError(STORE_DOWN, url=self._url, reason=error) from error
 
     @contextmanager
     def writing(self, path: Path, make: str | None = None) -> Iterator[sqlite3.Connection]:

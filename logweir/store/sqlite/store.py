@@ -22,6 +22,7 @@ from logweir.store.port import Cancellation, Hits, Item, Written
 from logweir.store.sqlite import ledger, letters
 from logweir.store.sqlite import search as sql
 from logweir.store.sqlite.database import DAY_PREFIX, SUFFIX, Folder, SearchLimit
+from logweir.text import counted
 
 _NO_TIME = -(2**63)
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
@@ -168,7 +169,8 @@ class SqliteStore:
                 pass
             paths = self._folder.day_paths()
             size_bytes = sum(path.stat().st_size for path in self._folder.path.iterdir())
-        return f"embedded store {self._folder.path}: writable, {len(paths)} days of events, {size_bytes / 1e6:.1f} MB"
+        days = counted(len(paths), "day")
+        return f"embedded store {self._folder.path}: writable, {days} of events, {size_bytes / 1e6:.1f} MB"
 
     def close(self) -> None:
         self._folder.close()

@@ -675,7 +675,7 @@ def test_the_exit_status_says_whether_the_books_balance(
     assert "The books balance" in good[1]
     assert "app/web" in good[1]
     assert bad[0] == 1
-    assert "1 events are unexplained" in bad[1]
+    assert "1 event is unexplained" in bad[1]
     assert (document["balanced"], document["imbalance"]) == (False, 1)
     assert document["unread_records"] is None
 

@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("id", metavar="ID", help="its id, as list prints it")
     form = show.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print it as one line of JSON, its bytes as base64")
-    form.add_argument("--raw", action="store_true", help="print its bytes as they were sent, nothing else")
+    form.add_argument(
+        "--raw", action="store_true", help="print its bytes as they were sent (on a terminal, spelled out)"
+    )
     export = actions.add_parser("export", help="print their events, one a line, as logweir send takes them")
     _add_filters(export, refused=True)
     retry = actions.add_parser("retry", help="try them again, after what was wrong has been mended")
@@ -103,7 +105,10 @@ def _list(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
                 print(as_text(letter))
         shown += len(page)
     if shown < total:
-        print(f"The newest {shown} of {total} are shown; --size 0 shows all.", file=sys.stderr)
+        verb = "is" if shown == 1 else "are"
+        print(f"The newest {shown} of {total} {verb} shown; --size 0 shows all.", file=sys.stderr)
+    if not total:
+        print("0 dead letters found.", file=sys.stderr)
     return 0
 
 
@@ -119,7 +124,9 @@ def _show(arguments: argparse.Namespace, _settings: Settings, store: Store) -> i
     found = store.dead_letters.page(size=1, wanted=LetterFilter(ids=(arguments.id,)))
     if not found:
         raise LogweirError(LETTER_UNKNOWN, id=arguments.id)
-    if arguments.raw:
+    if arguments.raw and sys.stdout.isatty():
+        print("\n".join(printable(line) for line in found[0].raw.decode(errors="backslashreplace").splitlines()))
+    elif arguments.raw:
         sys.stdout.buffer.write(found[0].raw)
     elif arguments.json:
         print_json(as_json(found[0]))
@@ -139,7 +146,8 @@ def _export(arguments: argparse.Namespace, settings: Settings, store: Store) -> 
         exported += len(page)
     print(f"{exported} exported; they are still kept.", file=sys.stderr)
     if too_large:
-        print(f"{too_large} are larger than ingest.event_size_bytes_max: a door would refuse them.", file=sys.stderr)
+        verb = "is" if too_large == 1 else "are"
+        print(f"{too_large} {verb} larger than ingest.event_size_bytes_max: a door would refuse that.", file=sys.stderr)
     return 0
 
 

@@ -16,7 +16,7 @@ from logweir.commands.output import print_json
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, LogweirError
 from logweir.event import Document, Provenance, day_of
-from logweir.text import printable
+from logweir.text import counted, printable
 from logweir_workers import enrich
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters, Rule
@@ -71,7 +71,7 @@ def _print_rules(filters: Filters, *, as_json: bool) -> None:
         rows = [{"name": rule.name, "query": rule.query, "keep": rule.keep} for rule in filters.rules]
         print_json({"rules": rows})
         return
-    print(f"{len(filters.rules)} rules, asked in this order:")
+    print(f"{counted(len(filters.rules), 'rule')}, asked in this order:")
     for rule in filters.rules:
         print(f"{rule.name:<24} keeps {rule.keep:>7.2%} of  {printable(rule.query)}")
 
