@@ -7,11 +7,11 @@ begins with what those of the topics before it said.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from logweir.ledger.documents import EmitterId, PartitionId
 from logweir.ledger.rhythm import Rhythm
@@ -20,7 +20,8 @@ from logweir.ledger.tracker import Tracker, united
 
 Emitter = tuple[str, str | None]
 """Key name, and the emitter's own name where it sent one."""
-_RETIRED_NAMES_MAX = 256
+RETIRED_NAMES_MAX = 256
+"""Runs of an emitter that are no longer tracked, and of which it is known which they were."""
 
 
 def place_of(emitter: Emitter, partition: PartitionId) -> EmitterId:
@@ -30,44 +31,32 @@ def place_of(emitter: Emitter, partition: PartitionId) -> EmitterId:
     return EmitterId(digest, *partition)
 
 
-class _Expected(NamedTuple):
-    """Numbers in a record that is on its way and not settled yet."""
-
-    offset: int
-    epoch: str
-    first: int
-    last: int
-    day: str
-
-
 @dataclass(slots=True)
 class EmitterState:
-    """One emitter on one partition. ``epochs``: its runs, the one that sent last at the end.
-
-    ``retired``: sums over the runs that are no longer tracked. ``retired_names``: which those were, as far as known.
-    ``rhythm``: when it was heard of, and ``door`` the ingest process that heard it last, for ``logweir/silence/``.
-    ``position``: it is true for all below; ``rewinds``: how often the queue had gone back when that was so.
-    ``taken``: where it took over what its documents of topics gone counted, with the positions those were true for.
-    ``is_tracked``: False when there is no room for it in the ledger.
-    """
+    """One emitter on one partition."""
 
     place: EmitterId
     emitter: Emitter
     position: int = 0
+    """The offset below which all of it is counted."""
     rewinds: int = 0
+    """How often the queue had gone back when that was so."""
     first_us: int = 0
     last_us: int = 0
     source_address: str = ""
+    """Where it was heard of last."""
     door: str = ""
+    """The ingest process that heard it last."""
     rhythm: Rhythm = field(default_factory=Rhythm)
+    """When it was heard of."""
     epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
+    """Its runs, the one that sent last at the end."""
     retired: dict[str, int] = field(default_factory=dict)
+    """Sums over the runs that are no longer tracked."""
     retired_names: list[str] = field(default_factory=list)
+    """Which those were, the latest RETIRED_NAMES_MAX."""
     taken: dict[PartitionId, int] = field(default_factory=dict)
-    is_tracked: bool = True
-    expected: deque[_Expected] = field(default_factory=deque)
-    expected_top: int = 0
-    dirty: bool = False
+    """Where it took over what its documents of topics gone counted, with the positions those were true for."""
 
     @property
     def is_numbered(self) -> bool:
@@ -76,7 +65,7 @@ class EmitterState:
 
     def has_retired(self, epoch: str) -> bool:
         """Whether the run may be one that is no longer tracked."""
-        return epoch in self.retired_names or len(self.retired_names) >= _RETIRED_NAMES_MAX
+        return epoch in self.retired_names or len(self.retired_names) >= RETIRED_NAMES_MAX
 
     def begin_with(self, states: Sequence[EmitterState]) -> None:
         """Go on where the emitter's documents of topics that are gone ended."""
@@ -85,7 +74,7 @@ class EmitterState:
         for state in counted:
             self.first_us = min(self.first_us or state.first_us, state.first_us)
             self.last_us, self.source_address, self.door = state.last_us, state.source_address, state.door
-            self.retired_names = [*self.retired_names, *state.retired_names][-_RETIRED_NAMES_MAX:]
+            self.retired_names = [*self.retired_names, *state.retired_names][-RETIRED_NAMES_MAX:]
             for name, count in state.retired.items():
                 self.retired[name] = self.retired.get(name, 0) + count
             for epoch, tracker in state.epochs.items():

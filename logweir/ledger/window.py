@@ -14,7 +14,7 @@ from logweir.ledger.documents import HOUR, WINDOW, StreamId, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.exceptions import Exceptions
 from logweir.ledger.intervals import Intervals, pairs
-from logweir.outcomes import DeadLetterReason, Outcome
+from logweir.outcomes import Outcome
 from logweir.record import Marker, Record
 
 AMENDMENTS_MAX = 100
@@ -153,7 +153,6 @@ class Window:
     """Of an hour of merged windows, each one's minute, first and last number; empty for a window by itself."""
     parts: list[WindowId] = field(default_factory=list)
     """Where topics made in each other's place each have a part of it: all of these, in the order of their joining."""
-    dirty: bool = False
 
     @property
     def ingest_epoch(self) -> str:
@@ -201,38 +200,6 @@ class Window:
         if self.minutes:
             return [HOUR.id(group, self.place.hour)]
         return [WINDOW.id(group, place) for place in self.places]
-
-    def count_record(
-        self,
-        record: Record,
-        ranges: Sequence[tuple[int, int]],
-        outcomes: Sequence[Outcome],
-        reasons: Mapping[int, str],
-        lost: Intervals,
-    ) -> None:
-        """Count those of the record's events whose numbers are in ``ranges``.
-
-        ``reasons``: as ``PartitionLedger.settle`` takes them. ``lost``: what the queue was to have lost.
-        """
-        conflicts = [place for place, reason in reasons.items() if reason == DeadLetterReason.IDENTITY_CONFLICT]
-        place = 0
-        for batch in record.batches:
-            end = place + len(batch.events)
-            for first, last in ranges:
-                low, high = max(place, first - record.first), min(end, last - record.first + 1)
-                if low < high:
-                    emitter = batch.key, batch.emitter
-                    counts = self.outcomes.get(emitter)
-                    if counts is None:
-                        counts = self.outcomes[emitter] = Counts()
-                    counts.add_outcomes(outcomes[low:high])
-                    if conflicts:
-                        counts.identity_conflicts += sum(low <= conflict < high for conflict in conflicts)
-                    # What is lost and recovered of those that have an emitter's number, that emitter's runs say.
-                    if lost and batch.sequence_first is None:
-                        bare = lost.within(record.first + low, record.first + high - 1)
-                        counts.recovered_in_queue += sum(end - start + 1 for start, end in bare)
-            place = end
 
     def close(self, record: Record, marker: Marker) -> None:
         """The process's word has come: the record's ``marker``."""

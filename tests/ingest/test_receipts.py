@@ -32,6 +32,7 @@ from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
 from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.ingest.helpers import INTERFACES, SOURCES, Answer, Door, running
 from tests.tools.product import LOGWEIR
@@ -117,7 +118,7 @@ def settle(
     ]
     record = Record(Kind.DATA, EPOCH, first, len(outcomes), window, body)
     ledger.load([record])
-    ledger.settle(record, offset, outcomes, reasons)
+    ledger.settle(SettledRecord(record, offset, outcomes, reasons or {}))
 
 
 @pytest.fixture(params=STORES)

@@ -13,6 +13,7 @@ from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import Watched
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 
 DOOR = b"\x07" * 16
 OTHER_DOOR = b"\x08" * 16
@@ -98,7 +99,7 @@ class World:
         ledger.load([record], (), named)
         ledger.expect(record, self._offsets[partition])
         outcomes = [Outcome.INDEXED] * record.count
-        ledger.settle(record, self._offsets[partition], outcomes, sources=named)
+        ledger.settle(SettledRecord(record, self._offsets[partition], outcomes, sources=named))
         self._offsets[partition] += 1
 
     def flush(self, now: int, *, clear: Iterable[int] | None = None) -> None:

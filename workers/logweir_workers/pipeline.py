@@ -26,8 +26,10 @@ from logweir.outcomes import DeadLetterReason, Outcome, Stage
 from logweir.queue.port import Delivery
 from logweir.record import Batch, Record, Refused, decode
 from logweir.store.port import DeadLetter, Store
+from logweir_workers.accounting.emitters import FirstDays
 from logweir_workers.accounting.natural import natural_runs
-from logweir_workers.accounting.partition import FirstDays, PartitionLedger
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 from logweir_workers.backoff import until_it_answers
 from logweir_workers.deadletters import letter as dead_letter
 from logweir_workers.deadletters.keeper import LetterRoom
@@ -200,7 +202,7 @@ class Pipeline:
         elif work.record is None:
             work.ledger.pass_over(offset)
         elif not work.ledger.settle(
-            work.record, offset, _known(work.outcomes), work.reasons, work.natural, work.sources
+            SettledRecord(work.record, offset, _known(work.outcomes), work.reasons, work.natural, work.sources)
         ):
             registry.get("logweir_worker_records_repeated_total").inc()
             return

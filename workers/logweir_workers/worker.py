@@ -255,7 +255,7 @@ class Worker:
             self._commit()
 
     def _observe_canaries(self, ledger: PartitionLedger) -> None:
-        for sent_us in ledger.take_canaries():
+        for sent_us in ledger.canaries.take_returned():
             registry.get("logweir_canary_returned_total").inc()
             registry.get("logweir_canary_roundtrip_seconds").observe(max(0.0, (self._clock() - sent_us) / 1e6))
 

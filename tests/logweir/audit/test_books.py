@@ -19,6 +19,7 @@ from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 
 EPOCH = b"\x07" * 16
 MINUTE_US = 60_000_000
@@ -64,7 +65,7 @@ class Partition:
     def settle(self, record: Record, outcomes: list[Outcome], natural: Sequence[Batch] = ()) -> None:
         self.ledger.expect(record, self.offset)
         self.ledger.load([record], natural)
-        self.ledger.settle(record, self.offset, outcomes, natural=natural)
+        self.ledger.settle(SettledRecord(record, self.offset, outcomes, natural=natural))
         self.offset += 1
         self.ledger.flush()
 

@@ -17,6 +17,7 @@ from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000
@@ -85,7 +86,7 @@ def settle(ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outc
     ]
     record = Record(Kind.DATA, EPOCH, first, len(outcomes), WINDOW, body)
     ledger.load([record])
-    ledger.settle(record, offset, outcomes, reasons)
+    ledger.settle(SettledRecord(record, offset, outcomes, reasons))
 
 
 def written(store: Store) -> dict[str, Any]:

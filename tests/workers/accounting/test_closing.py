@@ -18,6 +18,7 @@ from logweir.queue.port import Queue
 from logweir.record import Gone, Kind, Record, encode
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.closing import end_books
+from logweir_workers.accounting.settled import SettledRecord
 from tests.logweir.audit.test_books import EPOCH, INDEXED, LATER_US, MINUTE_US, START_US, WINDOW, Partition, batch, read
 from tests.waiting import until
 from tests.workers import helpers
@@ -38,11 +39,15 @@ def end(store: Store, *books: Partition, idle_us: int = AFTER_US) -> int:
     """As a worker does it that has read everything up to then; gives of how many processes there is no more to do."""
     for book in books:
         book.idle(idle_us)
-    before = sum(len(book.ledger.gone()) for book in books)
+    before = sum(len(ended(book)) for book in books)
     end_books(store, group="logweir", ledgers=[book.ledger for book in books], now_us=idle_us)
     for book in books:
         book.ledger.flush()
-    return before - sum(len(book.ledger.gone()) for book in books)
+    return before - sum(len(ended(book)) for book in books)
+
+
+def ended(book: Partition) -> dict[str, str]:
+    return book.ledger.streams.ended(book.ledger.written_offset)
 
 
 def with_two_windows(store: Store) -> Partition:
@@ -92,16 +97,16 @@ def test_it_waits_for_what_may_stand_behind_the_word_however_late_that_is_read(s
 def test_it_waits_until_the_word_and_all_before_it_is_written(store: Store) -> None:
     """A crash would undo what is not."""
     book = with_two_windows(store)
-    book.ledger.settle(Record(Kind.GONE, EPOCH, 1, 0, WINDOW, Gone(BY, SAID_US)), book.offset, [])
+    book.ledger.settle(SettledRecord(Record(Kind.GONE, EPOCH, 1, 0, WINDOW, Gone(BY, SAID_US)), book.offset, []))
     book.ledger.idle(AFTER_US)
-    unwritten = book.ledger.gone()
+    unwritten = ended(book)
     book.ledger.flush()
-    written = book.ledger.gone()
+    written = ended(book)
     record = Record(Kind.DATA, EPOCH, 4, 1, WINDOW + 1, [batch("web", 1, window=WINDOW + 1)])
     book.ledger.load([record])
-    book.ledger.settle(record, book.offset + 1, [INDEXED])
+    book.ledger.settle(SettledRecord(record, book.offset + 1, [INDEXED]))
 
-    assert unwritten == book.ledger.gone() == {}
+    assert unwritten == ended(book) == {}
     assert written == {NAME: BY.hex()}
 
 
@@ -295,14 +300,14 @@ def test_what_somebody_else_closes_at_this_moment_is_looked_at_again(
 
 def test_of_more_processes_than_are_kept_a_person_ends_the_books(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ones are forgotten; a few are ended at a time."""
-    monkeypatch.setattr("logweir_workers.accounting.partition.GONE_MAX", 3)
+    monkeypatch.setattr("logweir_workers.accounting.streams.ENDED_MAX", 3)
     monkeypatch.setattr("logweir_workers.accounting.closing._AT_ONCE", 2)
     book = Partition(store)
     for number in range(4):
         book.settle(Record(Kind.GONE, bytes([number] * 16), 1, 0, WINDOW, Gone(BY, SAID_US)), [])
     book.idle(AFTER_US)
 
-    assert [epoch[:2] for epoch in book.ledger.gone()] == ["01", "02", "03"]
+    assert [epoch[:2] for epoch in ended(book)] == ["01", "02", "03"]
     assert [end(store, book), end(store, book)] == [2, 1]
 
 

@@ -21,7 +21,9 @@ from logweir.ledger.tracker import Losses, Tracker
 from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
 from logweir.store.port import Store
-from logweir_workers.accounting.partition import FirstDays, PartitionLedger
+from logweir_workers.accounting.emitters import FirstDays
+from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 from tests.crashing import Crash, CrashingStore
 
 EPOCH = b"\x07" * 16
@@ -99,7 +101,7 @@ class Book:
         record = Record(Kind.DATA, EPOCH, self.next_number, count, at_us // MINUTE_US, [bare])
         self.next_number += count
         self.ledger.load([record], [natural])
-        self.ledger.settle(record, self.offset, [Outcome.INDEXED] * count, None, [natural])
+        self.ledger.settle(SettledRecord(record, self.offset, [Outcome.INDEXED] * count, natural=[natural]))
         self.offset += 1
 
     def take(self, *batches: Batch, outcomes: Sequence[Outcome] | None = None) -> FirstDays:
@@ -124,7 +126,7 @@ class Book:
 
 def settle(ledger: PartitionLedger, record: Record, offset: int, outcomes: Sequence[Outcome]) -> bool:
     ledger.load([record])
-    return ledger.settle(record, offset, outcomes)
+    return ledger.settle(SettledRecord(record, offset, outcomes))
 
 
 def test_a_gap_is_missing_then_lost_then_recovered(store: Store) -> None:
@@ -434,7 +436,7 @@ def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
     (window,) = store.ledger.scan("window:")
 
     assert len(list(store.ledger.scan("emitter:g:"))) == 5
-    assert len(book.ledger.emitters._states) <= 2
+    assert len(book.ledger.emitters._entries) <= 2
     assert sum(row["indexed"] for row in window.body["outcomes"]) == 8 + 4 + 19
     assert list(book.state("web-0").epochs) == ["run-2", "run-3"]
     assert book.state("web-0").retired == {

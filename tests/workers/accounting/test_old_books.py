@@ -20,6 +20,7 @@ from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.hours import HourMerger
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
+from logweir_workers.accounting.settled import SettledRecord
 from logweir_workers.accounting.store_audit import recheck_differences
 from logweir_workers.exporter import figures as ledger_metrics
 from tests.workers.helpers import batch
@@ -65,7 +66,7 @@ class Partition:
     def settle(self, record: Record, outcomes: list[Outcome], reasons: dict[int, str] | None = None) -> bool:
         self.ledger.expect(record, self.offset)
         self.ledger.load([record])
-        counted = self.ledger.settle(record, self.offset, outcomes, reasons)
+        counted = self.ledger.settle(SettledRecord(record, self.offset, outcomes, reasons or {}))
         self.offset += 1
         self.ledger.flush()
         return counted
@@ -185,6 +186,20 @@ def test_a_record_that_comes_again_is_known_though_its_window_is_merged(store: S
     assert not counted
     assert sums(read(store)) == sums(before)
     assert "window" not in kinds(store)
+
+
+def test_a_queue_that_goes_back_makes_no_window_anew_of_one_that_is_merged(store: Store) -> None:
+    """Though it is in memory, because a record of it has come again."""
+    one = Partition(store)
+    record = one.window(HOUR, INDEXED)
+    one.merge()
+    one.settle(record, [INDEXED])
+    before = sums(read(store))
+    one.ledger.rewind(0)
+    one.ledger.flush()
+
+    assert "window" not in kinds(store)
+    assert sums(read(store)) == before
 
 
 def test_corrections_receipts_and_the_auditor_find_a_merged_window(store: Store) -> None:

@@ -10,6 +10,7 @@ from logweir.outcomes import Outcome
 from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
+from logweir_workers.accounting.settled import SettledRecord
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000
@@ -48,7 +49,7 @@ def data(first: int, *counts: int) -> Record:
 
 def settle(ledger: PartitionLedger, offset: int, record: Record, outcomes: list[Outcome] | None = None) -> bool:
     ledger.load([record])
-    return ledger.settle(record, offset, outcomes or [Outcome.INDEXED] * record.count)
+    return ledger.settle(SettledRecord(record, offset, outcomes or [Outcome.INDEXED] * record.count))
 
 
 def outcomes_of(store: Store) -> dict[str | None, tuple[int, int, int, int]]:
@@ -200,7 +201,7 @@ def test_a_queue_that_goes_back_again_and_again_is_remembered_to_a_limit(
     body = store.ledger.read([POSITION_ID])[POSITION_ID].body
     after = claimed(store, "two")
     after.load([data(9, 1)])
-    true_for = after._windows[WindowId("t", 3, EPOCH.hex(), WINDOW)].position
+    true_for = after.windows._windows[WindowId("t", 3, EPOCH.hex(), WINDOW)].position
     after.expire(0, 0)
     settle(after, 1, data(9, 1))
     after.flush()
@@ -215,7 +216,7 @@ def test_what_the_queue_lost_is_kept_of_so_many_processes_and_until_it_is_carrie
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the limit, and of processes whose books begin behind it, only how many numbers there were is kept."""
-    monkeypatch.setattr("logweir_workers.accounting.partition.LOST_EPOCHS_MAX", 2)
+    monkeypatch.setattr("logweir_workers.accounting.streams.LOST_EPOCHS_MAX", 2)
     ledger = claimed(store)
     for at, epoch in enumerate((b"\x01" * 16, b"\x02" * 16, b"\x03" * 16)):
         for offset, first in ((3 * at, 1), (3 * at + 2, 5)):
@@ -223,7 +224,7 @@ def test_what_the_queue_lost_is_kept_of_so_many_processes_and_until_it_is_carrie
             ledger.expire(offset + 1, offset + 1)
     ledger.flush()
     kept = store.ledger.read([POSITION_ID])[POSITION_ID].body
-    ledger.forget_lost({("02" * 16, 3): 5, ("03" * 16, 3): 4, ("02" * 16, 4): 9})
+    ledger.streams.forget_lost({("02" * 16, 3): 5, ("03" * 16, 3): 4, ("02" * 16, 4): 9})
     ledger.flush()
     left = store.ledger.read([POSITION_ID])[POSITION_ID].body
 

@@ -19,6 +19,7 @@ from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
+from logweir_workers.accounting.settled import SettledRecord
 from logweir_workers.accounting.store_audit import StoreAuditor
 from tests.workers.helpers import batch
 
@@ -55,7 +56,7 @@ def close_window(
     ):
         ledger.expect(record, offset + at)
         ledger.load([record])
-        ledger.settle(record, offset + at, outcomes if at == 0 else [])
+        ledger.settle(SettledRecord(record, offset + at, outcomes if at == 0 else []))
     ledger.flush()
 
 
@@ -97,7 +98,7 @@ def test_the_store_is_asked_itself_and_a_difference_is_an_imbalance(
 
     assert before == 0
     assert imbalance(store) == difference
-    assert not ledger.closed_lately
+    assert not ledger.windows.closed_lately
 
 
 def test_corrections_are_part_of_what_the_store_should_have_and_heal_a_difference(store: Store) -> None:
@@ -106,11 +107,11 @@ def test_corrections_are_part_of_what_the_store_should_have_and_heal_a_differenc
     close_window(ledger, [Outcome.INDEXED, Outcome.DEAD_LETTERED])
     keep(store, 1, 2)
     auditor = StoreAuditor(store=store, group="g", clock=lambda: NOW_US)
-    waiting = ledger.closed_lately[0]
+    waiting = ledger.windows.closed_lately[0]
     auditor.audit_some([ledger])
     before = imbalance(store)
     corrected(store, Change(2, ("app", "web"), Outcome.DEAD_LETTERED, Outcome.INDEXED))
-    ledger.closed_lately.append(waiting)
+    ledger.windows.closed_lately.append(waiting)
     auditor.audit_some([ledger])
 
     assert before == 1
@@ -123,7 +124,7 @@ def test_a_window_that_has_just_closed_is_not_asked_for_yet(store: Store) -> Non
     close_window(ledger, [Outcome.INDEXED])
     StoreAuditor(store=store, group="g", clock=lambda: START_US + 90_000_000).audit_some([ledger])
 
-    assert len(ledger.closed_lately) == 1
+    assert len(ledger.windows.closed_lately) == 1
     assert imbalance(store) == 0
 
 
@@ -138,12 +139,12 @@ def test_partitions_take_turns_however_little_time_there_is(store: Store, monkey
     monkeypatch.setattr("logweir_workers.accounting.store_audit._TURN_S_MAX", 0.0)
     for _ in range(4):
         auditor.audit_some(ledgers)
-        left.append([len(ledger.closed_lately) for ledger in ledgers])
+        left.append([len(ledger.windows.closed_lately) for ledger in ledgers])
     monkeypatch.setattr("logweir_workers.accounting.store_audit._TURN_S_MAX", 60.0)
     auditor.audit_some(ledgers)
 
     assert left == [[3, 4, 4], [3, 3, 4], [3, 3, 3], [2, 3, 3]]
-    assert not any(ledger.closed_lately for ledger in ledgers)
+    assert not any(ledger.windows.closed_lately for ledger in ledgers)
     assert imbalance(store) == 12
 
 
@@ -157,22 +158,22 @@ def test_windows_that_closed_before_a_restart_are_asked_for_behind_it(store: Sto
     one = batch(b"{}", received_us=START_US)
     opened = Record(Kind.DATA, EPOCH, 2, 1, WINDOW + 3, [one])
     first.load([opened])
-    first.settle(opened, 6, [Outcome.INDEXED])
+    first.settle(SettledRecord(opened, 6, [Outcome.INDEXED]))
     first.flush()
     second = claimed(store)
-    waiting = [place.window for place in second.closed_lately]
+    waiting = [place.window for place in second.windows.closed_lately]
     StoreAuditor(store=store, group="g", clock=lambda: NOW_US).audit_some([second])
     differences = [one.id.rsplit(":", 1)[1] for one in store.ledger.scan("store_difference:")]
 
     assert asked == 1
     assert waiting == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
     assert differences == [str(WINDOW + minute) for minute in range(3)]
-    assert not second.closed_lately
+    assert not second.windows.closed_lately
 
 
 def test_windows_that_nobody_will_ask_for_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where more wait than there is room for, the latest do."""
-    monkeypatch.setattr("logweir_workers.accounting.partition.CLOSED_LATELY_MAX", 2)
+    monkeypatch.setattr("logweir_workers.accounting.windows.CLOSED_LATELY_MAX", 2)
     name = "logweir_worker_windows_unaudited_total"
     registry.get(name)
     before = prometheus_client.REGISTRY.get_sample_value(name) or 0.0
@@ -181,8 +182,8 @@ def test_windows_that_nobody_will_ask_for_are_counted(store: Store, monkeypatch:
         close_window(ledger, [Outcome.INDEXED], window=WINDOW + minute, offset=2 * minute)
 
     assert prometheus_client.REGISTRY.get_sample_value(name) == before + 3
-    assert [place.window for place in ledger.closed_lately] == [WINDOW + 3, WINDOW + 4]
-    assert [place.window for place in claimed(store).closed_lately] == [WINDOW + 3, WINDOW + 4]
+    assert [place.window for place in ledger.windows.closed_lately] == [WINDOW + 3, WINDOW + 4]
+    assert [place.window for place in claimed(store).windows.closed_lately] == [WINDOW + 3, WINDOW + 4]
 
 
 def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: Store) -> None:
@@ -228,7 +229,7 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
         record = Record(Kind.DATA, EPOCH, 1, 1, WINDOW + day * 1440, [one])
         sources = {("x", hostname): one for hostname in hostnames}
         ledger.load([record], (), sources)
-        ledger.settle(record, 0, [Outcome.INDEXED], sources=sources)
+        ledger.settle(SettledRecord(record, 0, [Outcome.INDEXED], sources=sources))
         ledger.flush()
         return ledger
 

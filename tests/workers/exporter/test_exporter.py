@@ -32,6 +32,7 @@ from logweir.record import Accepted, Kind, Marker, Record
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
+from logweir_workers.accounting.settled import SettledRecord
 from logweir_workers.exporter.exporter import Exporter
 from tests.logweir import silence_world
 from tests.logweir.silence_world import World
@@ -216,7 +217,7 @@ def test_no_total_falls_when_what_the_queue_lost_comes_or_its_emitter_begins_to_
     totals: list[Figures] = []
     for at, record in enumerate(records):
         ledger.load([record])
-        ledger.settle(record, 2 * at, [Outcome.INDEXED] * len(record.batches) * 2)
+        ledger.settle(SettledRecord(record, 2 * at, [Outcome.INDEXED] * len(record.batches) * 2))
         ledger.pass_over(2 * at + 1)  # One that cannot be read: what it held, numbers that never came show.
         ledger.flush()
         found = refreshed(settings, queue, store)

@@ -208,7 +208,7 @@ def test_a_difference_that_the_auditor_found_is_gone_once_the_store_is_mended(wo
         store=world.store, group="logweir", topic_id=world.queue.topic_id(), partition=0, owner="test"
     )
     (window,) = world.store.ledger.scan("window:logweir:")
-    ledger.closed_lately.append(WINDOW_KIND.place_of(window.id))
+    ledger.windows.closed_lately.append(WINDOW_KIND.place_of(window.id))
     later_us = clock.now_us() + 600_000_000
     StoreAuditor(store=world.store, group="logweir", clock=lambda: later_us).audit_some([ledger])
     before = read_books(world.store, group="logweir", late_us=0, now_us=clock.now_us())

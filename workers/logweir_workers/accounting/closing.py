@@ -24,21 +24,23 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
     Where something is missing a person has to look: it may have been acknowledged. Raises LogweirError(STORE_DOWN):
     call again.
     """
-    due = ((ledger, epoch, by) for ledger in ledgers for epoch, by in ledger.gone().items())
+    due = (
+        (ledger, epoch, by) for ledger in ledgers for epoch, by in ledger.streams.ended(ledger.written_offset).items()
+    )
     for ledger, epoch, by in list(islice(due, _AT_ONCE)):
         stream, about = StreamId(epoch, ledger.partition), {"ingest_epoch": epoch, "partition": ledger.partition}
         before = read_closing(store, group, stream)
         left = _open_windows(store, group, ledger, epoch)
         if left.items() <= before.windows.items():
             pass  # It ended its books itself, or a person has.
-        elif (doubt := ledger.doubt_of(epoch)) is not None:
+        elif (reason := ledger.streams.why_incomplete(epoch, ledger.written_offset)) is not None:
             log.warning(
                 "The ingest process %s is gone; %d windows of partition %d stay open, for %s."
                 " docs/how-to/dead-processes.md says what to do.",
                 epoch,
                 len(left),
                 ledger.partition,
-                doubt,
+                reason,
                 extra=about,
             )
         elif _is_closed(store, group, stream, Closing(before.windows | left, before.numbers, f"process {by}", now_us)):
@@ -52,7 +54,7 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
             )
         else:
             continue
-        ledger.forget_gone(epoch)
+        ledger.streams.forget_ended(epoch)
 
 
 def _is_closed(store: Store, group: str, stream: StreamId, closing: Closing) -> bool:

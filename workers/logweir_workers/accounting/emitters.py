@@ -9,22 +9,24 @@ a topic that was made anew, a document begins with what those of the topics befo
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from logweir.clock import DAY_US
 from logweir.config import AccountingSettings
 from logweir.event import day_of
 from logweir.ledger.documents import EMITTER, EmitterId, PartitionId
-from logweir.ledger.emitter import _RETIRED_NAMES_MAX, Emitter, EmitterState, _Expected, place_of
+from logweir.ledger.emitter import RETIRED_NAMES_MAX, Emitter, EmitterState, place_of
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import Position
 from logweir.ledger.tracker import Tracker
 from logweir.metrics import registry
 from logweir.outcomes import Outcome
-from logweir.record import Batch
+from logweir.record import Batch, Record
 from logweir.store.port import Store
+from logweir_workers.accounting.settled import SettledRecord
 
 # With a space, which no header can have: so no run that an emitter names is taken for one of these.
 _IMPLIED = re.compile(r"run ([0-9]{1,15})", re.ASCII)
@@ -42,12 +44,49 @@ class Earlier(NamedTuple):
     is_sure: bool = True
 
 
-class EmitterLedger:
-    """The emitters of one claimed partition. Used by one thread.
+@dataclass(slots=True)
+class FirstDays:
+    """Of a record's events, by place, the other UTC day on which each came first, as YYYYMMDD."""
 
-    ``count``: how many documents there are, for the limit; those that a crash left without a position are not in it.
-    ``untracked``: how many batches came of emitters for which there was no room.
-    """
+    known: dict[int, str] = field(default_factory=dict)
+    """Empty when it was long ago."""
+    possible: dict[int, list[str]] = field(default_factory=dict)
+    """If it came before, then on one of these: only the store knows."""
+
+    def note(self, places: Iterable[int], earlier: Earlier) -> None:
+        if earlier.is_sure:
+            self.known.update(dict.fromkeys(places, earlier.day))
+        else:
+            for place in places:
+                self.possible.setdefault(place, []).append(earlier.day)
+
+
+class _Expected(NamedTuple):
+    """Numbers in a record that is on its way and not settled yet."""
+
+    offset: int
+    epoch: str
+    first: int
+    last: int
+    day: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An emitter in memory: its document, and what only its worker knows."""
+
+    state: EmitterState
+    is_tracked: bool = True
+    """False when there is no room for it in the ledger."""
+    dirty: bool = False
+    """The document is to be written."""
+    expected: deque[_Expected] = field(default_factory=deque)
+    expected_top: int = 0
+    """The highest number that is expected."""
+
+
+class EmitterLedger:
+    """The emitters of one claimed partition. Changes its position; used by one thread."""
 
     def __init__(
         self,
@@ -60,8 +99,10 @@ class EmitterLedger:
         position: Position,
     ) -> None:
         self.count = position.emitters
+        """How many documents there are, for the limit; those that a crash left without a position are not in it."""
         self.untracked = position.emitters_untracked
-        self.late_us = settings.late_us
+        """How many batches came of emitters for which there was no room."""
+        self._late_us = settings.late_us
         self._store = store
         self._group = group
         self._partition = partition
@@ -69,7 +110,7 @@ class EmitterLedger:
         self._position = position
         self._settings = settings
         # Most recently used last.
-        self._states: OrderedDict[Emitter, EmitterState] = OrderedDict()
+        self._entries: OrderedDict[Emitter, _Entry] = OrderedDict()
 
     # --- before a record is indexed --------------------------------------------------------------------------------
     def load(self, batches: Iterable[Batch]) -> None:
@@ -77,7 +118,7 @@ class EmitterLedger:
         absent = {
             (batch.key, batch.emitter): place_of((batch.key, batch.emitter), self._partition)
             for batch in batches
-            if (batch.key, batch.emitter) not in self._states
+            if (batch.key, batch.emitter) not in self._entries
         }
         if not absent:
             return
@@ -90,44 +131,57 @@ class EmitterLedger:
         stored_before = self._read([place for places in former.values() for place in places])
         for emitter, place in absent.items():
             if place in stored:
-                state = self._states[emitter] = stored[place]
+                state = stored[place]
                 state.position = self._position.true_for(state.position, state.rewinds)
+                self._entries[emitter] = _Entry(state)
             elif self.count < self._settings.emitters_max:
                 self.count += 1
-                state = self._states[emitter] = EmitterState(place, emitter)
+                state = EmitterState(place, emitter)
                 state.begin_with([stored_before[place] for place in former[emitter] if place in stored_before])
+                self._entries[emitter] = _Entry(state)
             else:
-                self._states[emitter] = EmitterState(place, emitter, is_tracked=False)
+                self._entries[emitter] = _Entry(EmitterState(place, emitter), is_tracked=False)
 
     def _read(self, places: Collection[EmitterId]) -> dict[EmitterId, EmitterState]:
         found = EMITTER.read(self._store.ledger, self._group, places) if places else {}
         return {place: EmitterState.from_body(place, document.body) for place, document in found.items()}
 
-    def expect(self, batch: Batch, offset: int) -> list[Earlier]:
-        """The batch is going to be indexed: which of its numbers came first on another day, or may have.
+    def expect(self, record: Record, offset: int) -> FirstDays:
+        """The record is going to be indexed: which of its numbered events came first on another day, or may have.
 
         To be called in the order of the offsets, after ``load``.
         """
-        state = self._states[batch.key, batch.emitter]
-        if batch.epoch is None or batch.sequence_first is None or not batch.events:
-            return []
-        first, last = batch.sequence_first, batch.sequence_first + len(batch.events) - 1
-        expected = _Expected(offset, batch.epoch, first, last, day_of(batch.received_us))
-        tracker = state.epochs.get(batch.epoch)
+        found = FirstDays()
+        place = 0
+        for batch in record.batches:
+            if batch.epoch is not None and batch.sequence_first is not None and batch.events:
+                at = place - batch.sequence_first
+                last = batch.sequence_first + len(batch.events) - 1
+                expected = _Expected(offset, batch.epoch, batch.sequence_first, last, day_of(batch.received_us))
+                for earlier in self._earlier(batch, expected):
+                    found.note(range(at + earlier.first, at + earlier.last + 1), earlier)
+            place += len(batch.events)
+        return found
+
+    def _earlier(self, batch: Batch, expected: _Expected) -> list[Earlier]:
+        """Which numbers of a batch came first on another day, or may have; from now on all of them are expected."""
+        entry = self._entries[batch.key, batch.emitter]
+        _, epoch, first, last, day = expected
+        tracker = entry.state.epochs.get(epoch)
         found: list[Earlier] = []
         if tracker is None:
-            if not state.is_tracked or state.has_retired(batch.epoch):
+            if not entry.is_tracked or entry.state.has_retired(epoch):
                 # Nothing is known of its numbers. A sender that heard no answer tries again soon: not days later.
                 found.append(Earlier(first, last, day_of(batch.received_us - DAY_US), is_sure=False))
         elif first <= tracker.top:
-            found += (Earlier(*one) for one in tracker.on_other_days(first, last, expected.day))
+            found += (Earlier(*one) for one in tracker.on_other_days(first, last, day))
             if first <= tracker.floor:
-                found += self._perhaps_earlier(state, tracker, expected, batch.received_us)
-        if first <= state.expected_top:
-            found += _on_the_way(state, tracker, expected)
-        state.expected.append(expected)
-        if last > state.expected_top:
-            state.expected_top = last
+                found += self._perhaps_earlier(entry.state, tracker, expected, batch.received_us)
+        if first <= entry.expected_top:
+            found += _on_the_way(entry.expected, tracker, expected)
+        entry.expected.append(expected)
+        if last > entry.expected_top:
+            entry.expected_top = last
         return found
 
     def _perhaps_earlier(
@@ -143,91 +197,97 @@ class EmitterLedger:
                 yield Earlier(first, last, day_of(at * DAY_US), is_sure=False)
 
     # --- when it is indexed ----------------------------------------------------------------------------------------
-    def settle(
-        self,
-        batch: Batch,
-        offset: int,
-        outcomes: Sequence[Outcome],
-        watermark_us: int,
-        *,
-        natural: bool = False,
-        door: str = "",
-    ) -> int:
-        """Count a batch, once; gives when all that is missing now will be lost (microseconds; 0: nothing is).
+    def settle(self, settled: SettledRecord) -> None:
+        """Count the record's batches, and its events as they number themselves, each once."""
+        record, offset, door = settled.record, settled.offset, settled.ingest_epoch
+        place = 0
+        for batch in record.batches:
+            end = place + len(batch.events)
+            self._count(batch, offset, settled.outcomes[place:end], natural=False, door=door)
+            place = end
+        for run in settled.natural:
+            self._count(run, offset, [Outcome.INDEXED] * len(run.events), natural=True, door=door)
+        # All of the record is counted: its emitters' documents are true behind it.
+        for batch in (*record.batches, *settled.natural):
+            state = self._entries[batch.key, batch.emitter].state
+            if state.position <= offset:
+                state.position = offset + 1
+
+    def _count(self, batch: Batch, offset: int, outcomes: Sequence[Outcome], *, natural: bool, door: str) -> None:
+        """Count one batch.
 
         ``natural``: its numbers are the events' own; without an epoch, a number 1 that comes again begins a new run.
         ``door``: the ingest process that received it.
         """
-        state = self._states[batch.key, batch.emitter]
-        self._states.move_to_end(state.emitter)
-        while state.expected and state.expected[0].offset <= offset:
-            state.expected.popleft()
-        if not state.expected:
-            state.expected_top = 0
-        if not state.is_tracked:
+        position, entry = self._position, self._entries[batch.key, batch.emitter]
+        state = entry.state
+        if batch.received_us > position.watermark_us:
+            position.watermark_us = batch.received_us
+        self._entries.move_to_end(state.emitter)
+        while entry.expected and entry.expected[0].offset <= offset:
+            entry.expected.popleft()
+        if not entry.expected:
+            entry.expected_top = 0
+        if not entry.is_tracked:
             self.untracked += 1
             registry.get("logweir_worker_emitters_untracked_total").inc()
-            return 0
+            return
         if offset < state.position:
             # Counted, but perhaps by one who died before the position was written, and with it when this is due.
             gaps = [tracker.gaps[-1].since_us for tracker in state.epochs.values() if tracker.gaps]
-            return max(gaps) + self.late_us if gaps else 0
-        state.dirty = True
+            position.due_us = max([position.due_us, *(since_us + self._late_us for since_us in gaps)])
+            return
+        entry.dirty = True
         state.first_us = state.first_us or batch.received_us
         state.rhythm.mark(batch.received_us)
         if batch.received_us >= state.last_us:
             state.last_us, state.source_address, state.door = batch.received_us, batch.source_address, door
         epoch = batch.epoch
         if natural and epoch is None:
-            epoch = _implied_epoch(state, batch, self.late_us)
-        if epoch is None or (epoch not in state.epochs and epoch in state.retired_names):
-            return 0
-        return self._track(state, batch, epoch, outcomes, watermark_us, natural=natural)
+            epoch = _implied_epoch(state, batch, self._late_us)
+        if epoch is not None and (epoch in state.epochs or epoch not in state.retired_names):
+            self._track(state, batch, epoch, outcomes, natural=natural)
 
     def _track(
-        self,
-        state: EmitterState,
-        batch: Batch,
-        epoch: str,
-        outcomes: Sequence[Outcome],
-        watermark_us: int,
-        *,
-        natural: bool,
-    ) -> int:
+        self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], *, natural: bool
+    ) -> None:
+        """Count a batch of which it is known in which run it is."""
+        position, late_us, gaps_max = self._position, self._late_us, self._settings.gaps_max
+        watermark_us = position.watermark_us
         tracker = state.epochs.get(epoch)
-        known = tracker is not None
+        is_new = tracker is None
         if tracker is None:
             start = (batch.sequence_first or 1) if natural else 1
             tracker = Tracker(epoch, natural=natural, start=start, top=start - 1, begun_us=batch.received_us)
         if batch.previous is not None:
             tracker.previous = batch.previous
-            if not known:
-                self._bound_previous(state, batch.previous, watermark_us)
+            if is_new:
+                self._bound_previous(state, batch.previous)
         state.epochs[epoch] = tracker
         state.epochs.move_to_end(epoch)
-        gaps_max = self._settings.gaps_max
         if batch.sequence_first is not None and outcomes:
             tracker.arrive(
                 batch.sequence_first,
                 outcomes,
                 day=day_of(batch.received_us),
                 watermark_us=watermark_us,
-                late_us=self.late_us,
+                late_us=late_us,
                 ranges_max=gaps_max,
             )
         if batch.high is not None and batch.high > tracker.top:
             tracker.reach(batch.high, watermark_us=watermark_us, ranges_max=gaps_max)
         if batch.dropped:
-            tracker.drop(batch.dropped, watermark_us=watermark_us, late_us=self.late_us)
+            tracker.drop(batch.dropped, watermark_us=watermark_us, late_us=late_us)
         if batch.bye:
             tracker.bye = True
         if batch.received_us > tracker.last_us:
             tracker.last_us = batch.received_us
-        if not known:
-            self._retire(state, watermark_us)
-        return watermark_us + self.late_us if tracker.gaps or not known else 0
+        if is_new:
+            self._retire(state)
+        if (tracker.gaps or is_new) and watermark_us + late_us > position.due_us:
+            position.due_us = watermark_us + late_us
 
-    def _bound_previous(self, state: EmitterState, previous: tuple[str, int], watermark_us: int) -> None:
+    def _bound_previous(self, state: EmitterState, previous: tuple[str, int]) -> None:
         """A new run says how far the one before it was: what of that never came is missing now."""
         epoch, last = previous
         tracker = state.epochs.get(epoch)
@@ -236,13 +296,13 @@ class EmitterLedger:
             if not state.epochs or state.has_retired(epoch):
                 return
             tracker = state.epochs[epoch] = Tracker(epoch, last_us=state.last_us)
-        tracker.reach(last, watermark_us=watermark_us, ranges_max=self._settings.gaps_max)
+        tracker.reach(last, watermark_us=self._position.watermark_us, ranges_max=self._settings.gaps_max)
 
-    def _retire(self, state: EmitterState, watermark_us: int) -> None:
+    def _retire(self, state: EmitterState) -> None:
         while len(state.epochs) > self._settings.epochs_max:
             epoch, tracker = state.epochs.popitem(last=False)
             # Nothing of it is waited for any more: what is missing is lost.
-            losses = tracker.losses(watermark_us=watermark_us + self.late_us, late_us=self.late_us)
+            losses = tracker.losses(watermark_us=self._position.watermark_us + self._late_us, late_us=self._late_us)
             sums = {
                 "epochs": 1,
                 "created": tracker.created,
@@ -253,44 +313,40 @@ class EmitterLedger:
             }
             for name, count in sums.items():
                 state.retired[name] = state.retired.get(name, 0) + count
-            state.retired_names = [*state.retired_names, epoch][-_RETIRED_NAMES_MAX:]
+            state.retired_names = [*state.retired_names, epoch][-RETIRED_NAMES_MAX:]
 
     # --- in the store ----------------------------------------------------------------------------------------------
-    def counted(self, batches: Iterable[Batch], offset: int) -> None:
-        """All of the record at ``offset`` is counted: its emitters' documents are true behind it."""
-        for batch in batches:
-            state = self._states[batch.key, batch.emitter]
-            if state.position <= offset:
-                state.position = offset + 1
-
     def rewind(self, offset: int) -> None:
-        for state in self._states.values():
-            if state.position > offset:
-                state.position, state.dirty = offset, True
+        """The queue will give out the offsets from ``offset`` on again."""
+        for entry in self._entries.values():
+            if entry.state.position > offset:
+                entry.state.position, entry.dirty = offset, True
 
     def touched(self) -> list[EmitterState]:
         """Those to be written."""
-        return [state for state in self._states.values() if state.dirty]
+        return [entry.state for entry in self._entries.values() if entry.dirty]
+
+    def written(self) -> None:
+        """What was touched is in the store: leave the least recently used out of memory, down to the setting."""
+        for entry in self._entries.values():
+            entry.dirty = False
+        surplus = len(self._entries) - self._settings.emitters_in_memory_max
+        for emitter in list(self._entries)[: max(0, surplus)]:
+            entry = self._entries[emitter]
+            if not entry.expected:
+                if entry.is_tracked and not entry.state.position:
+                    self.count -= 1  # It was loaded for a record that never settled: there is no document.
+                del self._entries[emitter]
 
     def is_at_rest(self, emitter: Emitter) -> bool:
         """Whether nothing of it is to be written or on its way."""
-        state = self._states.get(emitter)
-        return state is None or not (state.dirty or state.expected)
+        entry = self._entries.get(emitter)
+        return entry is None or not (entry.dirty or entry.expected)
 
-    def let_go(self, emitter: Emitter) -> None:
+    def evict(self, emitter: Emitter) -> None:
         """Forget one whose document is about to leave the ledger, and which is at rest."""
-        self._states.pop(emitter, None)
+        self._entries.pop(emitter, None)
         self.count -= 1
-
-    def forget(self) -> None:
-        """Leave the least recently used out of memory, down to the setting; never one that has to be written."""
-        surplus = len(self._states) - self._settings.emitters_in_memory_max
-        for emitter in list(self._states)[: max(0, surplus)]:
-            state = self._states[emitter]
-            if not (state.dirty or state.expected):
-                if state.is_tracked and not state.position:
-                    self.count -= 1  # It was loaded for a record that never settled: there is no document.
-                del self._states[emitter]
 
 
 def _implied_epoch(state: EmitterState, batch: Batch, late_us: int) -> str:
@@ -315,13 +371,13 @@ def _begins_anew(tracker: Tracker, batch: Batch, late_us: int) -> bool:
     return skipped > _REORDERED_MAX or (first == 1 and batch.received_us > tracker.begun_us + late_us)
 
 
-def _on_the_way(state: EmitterState, tracker: Tracker | None, wanted: _Expected) -> Iterator[Earlier]:
+def _on_the_way(expected: Iterable[_Expected], tracker: Tracker | None, wanted: _Expected) -> Iterator[Earlier]:
     """Of the wanted numbers, those that came first in a record that is not settled yet, on another day."""
     new = Intervals([(wanted.first, wanted.last)])
     if tracker is not None:
         # Which of those up to the floor have come is not known: that one on the way is the first is as good.
         new.remove_all(tracker.seen.within(max(wanted.first, tracker.floor + 1), wanted.last))
-    for earlier in state.expected:
+    for earlier in expected:
         if earlier.epoch != wanted.epoch:
             continue
         for first, last in list(new.within(earlier.first, earlier.last)):

@@ -111,7 +111,7 @@ def delete_old_books(
         return deleted
     losses = _Losses(books, *books.losses())
     for ledger in ledgers:
-        ledger.forget_lost(books.carried.streams)
+        ledger.streams.forget_lost(books.carried.streams)
         old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition, losses)
         portions = old.portions(ledger, deadline_s)
         deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
@@ -282,7 +282,7 @@ class _Old:
             portion.taken |= {document.id: document.generation for document, _ in own}
         left = self._left_of_merging(windows)
         gone = [place for one in windows if not one.window.minutes for place in one.window.places]
-        if not ledger.let_go([*gone, *left]):
+        if not ledger.windows.evict([*gone, *left]):
             return None
         documents |= {document.id: document for document in left.values()}
         for one in windows:
@@ -397,7 +397,7 @@ class _Old:
 
     def _let_go(self, emitter: Emitter, gone: list[_Emitter]) -> None:
         for ledger in self._ledgers_of(gone):
-            ledger.emitters.let_go(emitter)
+            ledger.emitters.evict(emitter)
 
     def _of_emitters(self, emitters: list[_Gone]) -> Carried:
         portion = Carried()

@@ -48,8 +48,8 @@ class StoreAuditor:
         waiting = deque(ledger for ledger in in_turn if _has_closed(ledger, before))
         while waiting:
             ledger = waiting.popleft()
-            self._audit(ledger, ledger.closed_lately[0])
-            ledger.audited()
+            self._audit(ledger, ledger.windows.closed_lately[0])
+            ledger.windows.audited()
             self._partition = ledger.partition
             if time.monotonic() >= deadline_s:
                 return
@@ -82,7 +82,7 @@ class StoreAuditor:
 
 
 def _has_closed(ledger: PartitionLedger, before: int) -> bool:
-    return bool(ledger.closed_lately) and ledger.closed_lately[0].window < before
+    return bool(ledger.windows.closed_lately) and ledger.windows.closed_lately[0].window < before
 
 
 def recheck_differences(store: Store, group: str) -> int:
