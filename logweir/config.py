@@ -23,8 +23,8 @@ from logweir.errors import CONFIG_UNREADABLE, CONSOLE_HOSTS_MISSING, SETTING_BAD
 
 ENVIRONMENT_PREFIX = "LOGWEIR_"
 CONFIG_FILE_DEFAULT = Path("logweir.toml")
-# Names of ours in the environment that are not settings: the two flags that say where settings are, and tooling.
-_NOT_SETTINGS = ("LOGWEIR_CONFIG", "LOGWEIR_KEY", "LOGWEIR_CACHE_DIR", "LOGWEIR_TEST_")
+# Names of ours in the environment that are not settings: where settings are, what senders have, and tooling.
+_NOT_SETTINGS = ("LOGWEIR_CONFIG", "LOGWEIR_KEY", "LOGWEIR_URL", "LOGWEIR_CACHE_DIR", "LOGWEIR_TEST_")
 
 MEBIBYTE = 1024 * 1024
 

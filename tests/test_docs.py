@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
 _INLINE = re.compile(r"`(logweir [^`]+)`")
-_NOT_SETTINGS = {"LOGWEIR_CONFIG", "LOGWEIR_KEY"}
+_NOT_SETTINGS = {"LOGWEIR_CONFIG", "LOGWEIR_KEY", "LOGWEIR_URL"}
 
 
 def _pages() -> list[Path]:

@@ -35,6 +35,8 @@ def test_imports_keep_to_the_contracts() -> None:
         ("console/logweir_console/app.py", "import logweir.commands.search", "commands are imported by nobody"),
         ("logweir/commands/up.py", "import logweir.commands.send", "commands do not know each other"),
         ("ingest/logweir_ingest/receipts.py", "import logweir.audit.books", "reads receipts, not the books"),
+        ("logweir/emit/door.py", "import logweir.errors", "emitter brings nothing along"),
+        ("logweir/emit/formatter.py", "import orjson", "emitter brings nothing along"),
         ("logweir/queue/port.py", "import kafka", "Kafka client is known to its adapter"),
         ("workers/logweir_workers/index.py", "import elasticsearch", "Elasticsearch client is known to its adapter"),
     ],

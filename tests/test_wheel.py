@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.logweir.emit.stub import stub
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE_FOLDERS = (
     ROOT / "logweir",
@@ -16,7 +18,15 @@ PACKAGE_FOLDERS = (
     ROOT / "workers/logweir_workers",
     ROOT / "console/logweir_console",
 )
-BASE_MODULES = ("logweir", "logweir.cli", "logweir.clock", "logweir.errors", "logweir.event", "logweir.outcomes")
+BASE_MODULES = (
+    "logweir",
+    "logweir.cli",
+    "logweir.clock",
+    "logweir.emit",
+    "logweir.errors",
+    "logweir.event",
+    "logweir.outcomes",
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +97,21 @@ def test_base_install_says_what_a_command_lacks(base_install: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'logweir[server]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_base_install_logs_to_a_door(base_install: Path, tmp_path: Path) -> None:
+    """The handler works without the server's packages, with its folder, too."""
+    code = (
+        "import logging, sys; from logweir.emit import LogweirHandler;"
+        "handler = LogweirHandler(sys.argv[1], 'lw_x', buffer_dir=sys.argv[2]);"
+        "logging.basicConfig(level=logging.INFO, handlers=[handler]);"
+        "logging.getLogger('app').info('from the base install')"
+    )
+    with stub() as door:
+        _run(str(base_install / "python"), "-c", code, door.url, str(tmp_path / "buffer"))
+
+    assert [event["summary"] for event in door.events] == ["from the base install"]
+    assert door.posted[-1].headers["log-bye"] == "1"
 
 
 @pytest.mark.parametrize("module", BASE_MODULES)
