@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from logweir.ledger.awaited import Awaited
+from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import POSITION, PartitionId
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.store.port import Store
@@ -49,6 +50,8 @@ class Position:
     """Everything below is accounted for; None when nothing was read yet."""
     watermark_us: int = 0
     """Up to when everything that was received is accounted for."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    """What stood at some offsets below."""
     due_us: int = 0
     """When all that is missing now will be lost: as far as that the watermark follows the clock."""
     audited_until: int = 0
@@ -114,6 +117,7 @@ class Position:
         return {
             "next_offset": self.next_offset,
             "watermark_us": self.watermark_us,
+            "checkpoints": self.checkpoints.as_rows(),
             "due_us": self.due_us,
             "audited_until": self.audited_until,
             "rewinds_before": self.rewinds_before,
@@ -140,6 +144,7 @@ class Position:
         return cls(
             next_offset=body["next_offset"],
             watermark_us=body["watermark_us"],
+            checkpoints=Checkpoints(body.get("checkpoints", [])),
             due_us=body["due_us"],
             audited_until=body["audited_until"],
             rewinds=list(body["rewinds"]),

@@ -16,6 +16,7 @@ from logweir import clock, config
 from logweir.config import Settings
 from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
 from logweir.query.parse import parse
+from logweir.queue import open_queue
 from logweir.queue.port import Queue
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir.store.port import Store
@@ -125,6 +126,43 @@ def test_a_lost_ledger_is_made_again_from_the_queue(
     assert sorted(one["summary"] for one in found(store)) == ["one", "two"]
     assert outcomes(store, queue) == before == {"indexed": 2, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
     assert "knows no position of partition 0: it is read from its earliest record, offset 0 of" in caplog.text
+
+
+@pytest.mark.parametrize("written_since", [0, 1, 5], ids=lambda count: f"{count} written since")
+def test_a_queue_that_was_set_back_under_the_ledger_loses_nothing(
+    settings: Settings, store: Store, tmp_path: Path, written_since: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From an older copy, to which a door has written before the worker looked: the position is among new records."""
+    path = config.sqlite_path(settings.queue.url)
+
+    def write(name: str, count: int) -> None:
+        queue = open_queue(settings.queue)
+        queue.prepare()
+        door = Door(queue, epoch=name.encode() * 16)
+        for number in range(count):
+            door.write(batch(event(summary=f"{name} {number}"), id=name.encode() + bytes([number]) * 15))
+        door.close()
+        queue.close()
+
+    def work() -> None:
+        queue = open_queue(settings.queue)
+        work_off(settings, queue, store)
+        queue.close()
+
+    write("a", 4)
+    shutil.copytree(path.parent, tmp_path / "copy", ignore=lambda *_: {"store", "copy"})
+    write("b", 3)
+    work()
+    for part in (tmp_path / "copy").glob("queue.sqlite*"):
+        shutil.copy(part, path.parent)
+    write("c", written_since)
+    work()
+    wanted = [
+        f"{name} {number}" for name, count in (("a", 4), ("b", 3), ("c", written_since)) for number in range(count)
+    ]
+
+    assert sorted(one["summary"] for one in found(store)) == wanted
+    assert "The queue was set back: partition 0" in caplog.text
 
 
 def test_a_record_sent_twice_is_counted_once(settings: Settings, queue: Queue, store: Store, door: Door) -> None:

@@ -201,11 +201,15 @@ class Pipeline:
             registry.get("logweir_worker_offsets_expired_total").labels(partition).inc(last - first + 1)
         elif work.record is None:
             work.ledger.pass_over(offset)
-        elif not work.ledger.settle(
-            SettledRecord(work.record, offset, _known(work.outcomes), work.reasons, work.natural, work.sources)
-        ):
-            registry.get("logweir_worker_records_repeated_total").inc()
-            return
+            work.ledger.remember(offset, work.delivery.payload)
+        else:
+            is_new = work.ledger.settle(
+                SettledRecord(work.record, offset, _known(work.outcomes), work.reasons, work.natural, work.sources)
+            )
+            work.ledger.remember(offset, work.delivery.payload)
+            if not is_new:
+                registry.get("logweir_worker_records_repeated_total").inc()
+                return
         for outcome in Outcome:
             if count := work.outcomes.count(outcome):
                 registry.get("logweir_worker_events_total").labels(outcome.value).inc(count)

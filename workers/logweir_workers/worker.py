@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from logweir.clock import Clock, now_us
 from logweir.config import Settings, shown_url
@@ -35,6 +36,7 @@ from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.filters import Filters
 from logweir_workers.pipeline import Pipeline, Work
+from logweir_workers.resume import in_place, resume_offset
 
 log = logging.getLogger(__name__)
 
@@ -275,23 +277,10 @@ class Worker:
             self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
         self._paused -= set(partitions)
         registry.get("logweir_worker_partitions").set(len(self._ledgers))
-        return {partition: self._start(partition) for partition in partitions}
-
-    def _start(self, partition: int) -> int:
-        """Where to read on from. Never from the group's committed offset: it may outlive the ledger that it follows."""
-        position = self._ledgers[partition].next_offset
-        if position is not None:
-            return position
-        earliest, end = until_it_answers(lambda: self._queue.offsets(partition), self._stopping)
-        if earliest < end:
-            # What is stored already is recognised: only the books are made again.
-            log.warning(
-                "The ledger knows no position of partition %d: it is read from its earliest record, offset %d of %d.",
-                partition,
-                earliest,
-                end,
-            )
-        return earliest
+        return {
+            partition: until_it_answers(partial(resume_offset, self._queue, self._ledgers[partition]), self._stopping)
+            for partition in partitions
+        }
 
     def _claim(self, partition: int) -> PartitionLedger:
         return PartitionLedger.claim(
@@ -345,8 +334,11 @@ class Worker:
         elif until_it_answers(self._queue.topic_id, self._stopping) != self._topic_id:
             raise _TopicMadeAnew
         elif wanted > end:
-            self._ledgers[partition].rewind(end)
-            self._consumer.seek(partition, end)
+            ledger = self._ledgers[partition]
+            back = until_it_answers(lambda: in_place(self._queue, ledger, end, earliest), self._stopping)
+            if ledger.next_offset != back:
+                ledger.rewind(back)
+            self._consumer.seek(partition, back)
         else:
             # A hole between records that are there: no retention does that. A person has to see it.
             raise error

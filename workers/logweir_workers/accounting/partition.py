@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from logweir.config import AccountingSettings
+from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import EMITTER, HEARING, POSITION, SOURCES, WINDOW, DocumentKind, PartitionId
 from logweir.ledger.position import Position, read_positions
 from logweir.ledger.source import Hearing, Source
@@ -178,9 +179,19 @@ class PartitionLedger:
         self._position.next_offset = offset + 1
         self._dirty = True
 
+    def remember(self, offset: int, payload: bytes) -> None:
+        """The record that was settled, or passed over, last: to know the queue by, should it be set back."""
+        self._position.checkpoints.note(offset, payload)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What stood at some offsets below the position."""
+        return self._position.checkpoints
+
     def rewind(self, offset: int) -> None:
-        """Go back to where the queue ends: it has lost what was behind, and will give these offsets out again."""
+        """Go back to where the queue has lost what was behind, and will give these offsets out again, or has."""
         position = self._position
+        position.checkpoints.forget_from(offset)
         position.next_offset = offset
         self._dirty = True
         position.rewinds.append(offset)
