@@ -92,7 +92,7 @@ class IngestSettings(HttpSettings):
     decompressed_size_bytes_max: int = Field(64 * MEBIBYTE, ge=1024)
     """Largest request body after decompression."""
     decompression_ratio_max: int = _advanced(200, ge=2)
-    """How many times larger than sent a body may become."""
+    """How many times larger than sent a body may become. It counts above 1 MiB: a small body of equal events costs nothing."""
     event_size_bytes_max: int = Field(256 * 1024, ge=256)
     """Largest single event."""
     events_per_request_max: int = Field(10_000, ge=1)

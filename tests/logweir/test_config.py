@@ -162,3 +162,49 @@ def test_advanced_settings_stand_below_the_others() -> None:
 
     assert sorted(names) == sorted(config.IngestSettings.model_fields)
     assert section.index("port = 8080") < split < section.index("headers_max = 100")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ingest.port", "x", "'x': it is not a whole number."),
+        ("ingest.port", "70000", "'70000': it must be at most 65535."),
+        ("store.timeout_s", "0", "'0': it must be more than 0."),
+        ("store.timeout_s", "inf", "'inf': it is not a number."),
+        ("queue.tls", "maybe", "'maybe': it is neither true nor false."),
+        ("log.format", "xml", "'xml': it must be 'text' or 'json'."),
+        ("worker.group", "a b", "'a b': it has a character that it may not have, or is too long."),
+        ("accounting.event_fields", "{a}", "'{a}': '{a}' does not read"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said_in_words(name: str, value: str, said: str) -> None:
+    """Not in a library's."""
+    with pytest.raises(LogweirError) as caught:
+        config.load(environment={}, overrides={name: value})
+
+    assert f"sets {name} to {said}" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("address", "is_open"),
+    [
+        ("127.0.0.1", False),
+        ("127.9.9.9", False),
+        ("::1", False),
+        ("[::1]", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("10.0.0.1", True),
+        ("logs.example.org", True),
+    ],
+)
+def test_console_is_open_beyond_loopback(address: str, is_open: bool) -> None:
+    """And demands the names that it is called by there."""
+    console = config.ConsoleSettings(address=address)
+
+    assert console.is_open == is_open
+    if is_open:
+        with pytest.raises(LogweirError, match="does not say by which names"):
+            console.require_hosts()
+    console.model_copy(update={"hosts": ("x",)}).require_hosts()

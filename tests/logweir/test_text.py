@@ -1,4 +1,4 @@
-"""A key that got into a text is not in what becomes of the text."""
+"""Text as it is shown: without keys, safe for a terminal, in its user's words."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
+import pytest
+
 from logweir.errors import NOT_FOUND, LogweirError
 from logweir.keys.file import KeysFile
-from logweir.text import holds_key, without_keys
+from logweir.text import counted, holds_key, in_words, safe_json, without_keys
 
 
 def test_every_key_is_known_by_its_looks(tmp_path: Path) -> None:
@@ -71,3 +74,42 @@ def test_log_lines_as_json_are_an_object_each_and_have_no_key_either() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", lines[0]["time"])
     assert lines[1]["message"] == "failed with ['lw_***']"
     assert lines[1]["trace"].splitlines()[-1] == "ValueError: bad: lw_***"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("it's C:\\x", "'it's C:\\x'"),
+        ("a\x1bb", r"'a\x1bb'"),
+        (Path("/a/b"), "'/a/b'"),
+        (("a", "b"), "'a, b'"),
+        (True, "'true'"),
+        (5, "5"),
+    ],
+)
+def test_values_are_quoted_as_their_user_writes_them(value: object, shown: str) -> None:
+    """Without escapes, types and brackets of Python's."""
+    assert f"{in_words(value)!r}" == shown
+
+
+def test_what_the_system_says_is_said_without_its_numbers() -> None:
+    """As a part of a sentence."""
+    assert in_words(PermissionError(13, "Permission denied", "/x")) == "permission denied"
+    with pytest.raises(UnicodeDecodeError) as caught:
+        b"caf\xe9".decode()
+    assert in_words(caught.value) == "byte 3 is not UTF-8"
+
+
+def test_json_that_is_safe_for_a_terminal_is_the_same_json() -> None:
+    """Whatever a value or a name holds."""
+    document = {"a\x9b": '\x1b[31m \x7f \x85 \u202e \u2066 \u2028 日本 é "\\'}
+    text = safe_json(orjson.dumps(document).decode())
+
+    assert text.isprintable()
+    assert json.loads(text) == document
+
+
+def test_one_is_singular() -> None:
+    """And none and many are not."""
+    assert [counted(number, "event") for number in (0, 1, 2)] == ["0 events", "1 event", "2 events"]
+    assert counted(1200, "batch", plural="batches", separator=",") == "1,200 batches"

@@ -17,6 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
 from logweir.queue.kafka.connection import Connection
+from logweir.queue.kafka.consumer import KafkaConsumer
 from logweir.queue.kafka.topic import KafkaQueue
 from logweir.queue.port import Delivery
 from tests.contract.test_queue import Member, member, payloads, send, wait_until
@@ -41,6 +42,32 @@ def unused_address() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+class Rebalancing:
+    """The library, while the group is being shared out anew."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def commit(self, *_: object, **__: object) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_rebalance_is_not_a_queue_that_does_not_answer(wrapped: bool) -> None:
+    """A commit that comes in the middle of one says so."""
+    settings = settings_for("127.0.0.1:1")
+    ignore = {"assigned": lambda _: {}, "revoked": lambda *_: None}
+    consumer = KafkaConsumer(Connection(settings), settings, group="g", **ignore)
+    error = kafka_library.errors.RebalanceInProgressError()
+    consumer._kafka = Rebalancing(kafka_library.errors.CommitFailedError(error) if wrapped else error)
+    consumer._ours = {0}
+    with pytest.raises(LogweirError) as caught:
+        consumer.commit({0: 1})
+
+    assert caught.value.problem.code == "queue_rebalancing"
+    assert "does not answer" not in str(caught.value)
 
 
 def test_broker_killed_and_restarted_under_load_loses_and_repeats_nothing(service_directory: Path) -> None:
