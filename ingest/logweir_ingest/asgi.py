@@ -53,7 +53,8 @@ class AsgiApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             endpoint = endpoint_of(scope["path"], scope["method"])
-            if endpoint is None or not endpoint.hot or self._is_all_wsgi:
+            # Flask knows what is left out of an answer to HEAD.
+            if endpoint is None or not endpoint.hot or self._is_all_wsgi or scope["method"] == "HEAD":
                 await self._wsgi(scope, receive, send)
             elif endpoint.format is not None:
                 await self._events(endpoint.format, scope, receive, send)
