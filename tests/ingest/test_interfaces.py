@@ -33,7 +33,7 @@ from logweir_ingest.delivery.enqueue import open_enqueuer
 from logweir_ingest.formats import FORMATS
 from logweir_ingest.formats.json import JsonFormat
 from logweir_ingest.formats.port import Parsed
-from logweir_ingest.records.batcher import RecordBatcher
+from logweir_ingest.records.batcher import Enqueued, RecordBatcher
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.request.message import Request
 from logweir_ingest.spool.generation import Generation
@@ -139,6 +139,56 @@ def test_a_bug_is_a_500_whose_reference_finds_the_trace(
     assert answer.json["reference"] in caplog.text
     assert "ZeroDivisionError: the bug" in caplog.text
     assert key not in caplog.text
+
+
+def request_for_events(key: str, **headers: str) -> Request:
+    sent = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return Request("POST", "/events", {b"x-log-key": key.encode(), **sent}, "127.0.0.1")
+
+
+def test_a_format_with_a_bug_answers_all_the_same(
+    app_and_key: tuple[IngestApp, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that it cannot confirm is a 500, once; a refusal that it cannot put into words is the door's own."""
+    app, key = app_and_key
+    replies: list[Reply] = []
+    monkeypatch.setattr(JsonFormat, "accepted", faulty)
+    events = app.take(request_for_events(key), FORMATS[0], replies.append)
+    for _ in range(2):
+        if not events.done():
+            events.set_result(Enqueued(0, 1, 1, 1, "queue"))
+    monkeypatch.setattr(JsonFormat, "refused", faulty)
+    app.take(request_for_events("lw_wrong"), FORMATS[0], replies.append)
+
+    assert [reply.status for reply in replies] == [500, 401]
+    assert b'"code":"key_unknown"' in replies[1].body
+
+
+@pytest.mark.parametrize("end", ["read", "too large", "refused", "cut short", "abandoned"])
+def test_a_body_is_held_in_the_budget_until_it_is_read_or_given_up(
+    end: str, app_and_key: tuple[IngestApp, str]
+) -> None:
+    """Whatever its end: what stayed behind would be missing for good."""
+    app, key = app_and_key
+    replies: queue.Queue[Reply] = queue.Queue()
+    events = app.take(request_for_events(key, content_length="100000"), FORMATS[0], replies.put)
+    assert app.bodies._held_bytes == 100_000
+    events.receive(b" " * 150_000, is_last=False)
+    assert app.bodies._held_bytes == 150_000
+    if end == "too large":
+        events.receive(b" " * app.limits.body_size_bytes_max, is_last=False)
+    elif end == "cut short":
+        events.cut_short()
+    elif end == "abandoned":
+        events.abandon()
+    else:
+        events.receive(b"{}" if end == "read" else b"{", is_last=True)
+
+    expected = {"read": 503, "too large": 413, "refused": 400, "cut short": 400, "abandoned": None}[end]
+    assert (replies.get(timeout=10).status if expected else None) == expected
+    assert app.bodies._held_bytes == 0
+    assert not events.wants_body
+    assert replies.empty()
 
 
 EVENT = b'{"timestamp":"2026-01-01T00:00:00Z","hostname":"h","summary":"%b","details":{"a":[1]}}' % (b"x" * 330)

@@ -284,7 +284,7 @@ class RecordBatcher:
                 self._send(queue)
 
     def _send(self, queue: PartitionQueue) -> None:
-        """Encode what waits, and hand it to the enqueuer; ``_on_confirmed`` is called with what became of each record.
+        """Encode what waits, and hand it to the enqueuer, which tells ``_on_confirmed`` what became of each record.
 
         Numbers are given only to what was taken over, so that none is missing.
         """
@@ -312,11 +312,12 @@ class RecordBatcher:
                 for part in parts:
                     events = len(part.events)
                     sent.parts.append((pending, events))
-                    if part is pending.batch or part.index_first + events == len(pending.batch.events):
+                    if part.index_first + events == len(pending.batch.events):
                         pending.is_sent = True
                         pending = next(unsent, pending)
         except LogweirError as error:
-            in_flight.error = error
+            # Without its trace, which refers to this call: the batches would stay in memory with it.
+            in_flight.error = error.with_traceback(None)
         except Exception:  # A bug of ours: senders are answered all the same.
             reference = secrets.token_hex(6)
             in_flight.error = LogweirError(INTERNAL, reference=reference)
