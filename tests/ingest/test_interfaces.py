@@ -35,7 +35,7 @@ from logweir_ingest.formats.json import JsonFormat
 from logweir_ingest.formats.port import Parsed
 from logweir_ingest.records.batcher import Enqueued, RecordBatcher
 from logweir_ingest.request.limits import Limits
-from logweir_ingest.request.message import Request
+from logweir_ingest.request.message import Reply, Request
 from logweir_ingest.spool.generation import Generation
 from logweir_ingest.tally import Tally
 from logweir_ingest.wsgi import make_wsgi
