@@ -37,7 +37,7 @@ class Route:
     """Of a route with an ``answer``; events always need one."""
 
 
-class Parsed(msgspec.Struct, gc=False):
+class Parsed(msgspec.Struct):
     """What a body holds."""
 
     events: list[bytes]
@@ -48,7 +48,7 @@ class Parsed(msgspec.Struct, gc=False):
     """Comes back in ``Accepted``: what the answer must repeat of the body."""
 
 
-class Accepted(msgspec.Struct, frozen=True, gc=False):
+class Accepted(msgspec.Struct, frozen=True):
     """A batch that is durable."""
 
     count: int
