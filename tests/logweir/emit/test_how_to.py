@@ -46,9 +46,8 @@ def events_by(door: Door, code: str) -> dict[str, dict[str, Any]]:
 
 def test_shortest_example_sends(door: Door) -> None:
     """basicConfig with the handler, the rest from the environment."""
-    event = event_of(
-        door, example("basicConfig(level=logging.INFO, handlers=[logging.StreamHandler()"), "order 4711 taken"
-    )
+    code = example("basicConfig(level=logging.INFO, handlers=[logging.StreamHandler()")
+    event = events_by(door, code)["order 4711 taken"]
 
     assert event["category"] == "webshop"
     assert event["details"]["customer"] == "c-77"
