@@ -19,8 +19,8 @@ from logweir.clock import DAY_US, WINDOW_US, iso_seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
+from logweir.ledger.deviations import OutcomeReason
 from logweir.ledger.documents import POSITION, PartitionId, WindowId
-from logweir.ledger.exceptions import Why
 from logweir.ledger.hours import read_windows
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import STREAM_MINUTES_MAX, Position
@@ -46,7 +46,7 @@ class Found:
     """What the ledger and the store know of one receipt's numbers."""
 
     settled: Intervals = field(default_factory=Intervals)
-    exceptions: dict[Why, Intervals] = field(default_factory=dict)
+    deviations: dict[OutcomeReason, Intervals] = field(default_factory=dict)
     """Settled numbers that are not indexed."""
     unknown: Intervals = field(default_factory=Intervals)
     """Settled numbers whose outcome there was no room to keep."""
@@ -180,21 +180,21 @@ class _Ledger:
             return self._topics.get(partition, [])
 
 
-def _add_window(found: Found, window: Window, revised: Mapping[int, Why], asked: Receipt) -> None:
+def _add_window(found: Found, window: Window, revised: Mapping[int, OutcomeReason], asked: Receipt) -> None:
     settled = Intervals(window.numbers.within(asked.first, asked.last))
     for start, end in settled:
         found.settled.add(start, end)
-    for start, end in settled.within(*window.exceptions.beyond) if window.exceptions.beyond else ():
+    for start, end in settled.within(*window.deviations.beyond) if window.deviations.beyond else ():
         found.unknown.add(start, end)
-    for why, ranges in window.exceptions.within(asked.first, asked.last):
+    for deviation, ranges in window.deviations.within(asked.first, asked.last):
         for start, end in ranges:
-            found.exceptions.setdefault(why, Intervals()).add(start, end)
+            found.deviations.setdefault(deviation, Intervals()).add(start, end)
             found.unknown.remove(start, end)
-    for number, why in revised.items():
-        for numbers in (found.unknown, *found.exceptions.values()):
+    for number, outcome in revised.items():
+        for numbers in (found.unknown, *found.deviations.values()):
             numbers.remove(number, number)
-        if why[0] is not Outcome.INDEXED:
-            found.exceptions.setdefault(why, Intervals()).add(number, number)
+        if outcome.outcome is not Outcome.INDEXED:
+            found.deviations.setdefault(outcome, Intervals()).add(number, number)
     found.revised += len(revised)
 
 
@@ -233,7 +233,9 @@ def as_json(asked: Receipt, found: Found) -> dict[str, Any]:
         **counts,
         "searchable": None if found.is_gone else found.searchable,
         "revised": None if found.is_gone else found.revised,
-        "exceptions": [_exception(why, numbers) for why, numbers in found.exceptions.items() if len(numbers)],
+        "exceptions": [
+            _exception(deviation, numbers) for deviation, numbers in found.deviations.items() if len(numbers)
+        ],
         "dead_letters": _dead_letters(asked, found),
         "received": found.received,
         "window": iso_seconds(asked.window * WINDOW_US),
@@ -259,10 +261,12 @@ def _counts(asked: Receipt, found: Found) -> dict[str, int | None]:
         return {**dict.fromkeys(_COUNTS), "unknown": asked.count}
     counts: dict[str, int | None] = dict.fromkeys(_COUNTS, 0)
     for outcome in Outcome:
-        counts[outcome.value] = sum(len(numbers) for why, numbers in found.exceptions.items() if why[0] is outcome)
+        counts[outcome.value] = sum(
+            len(numbers) for deviation, numbers in found.deviations.items() if deviation.outcome is outcome
+        )
     # Nothing here is cut off at zero: whatever does not add up has to be seen.
-    exceptions = sum(map(len, found.exceptions.values()))
-    counts[Outcome.INDEXED.value] = len(found.settled) - exceptions - len(found.unknown)
+    deviating = sum(map(len, found.deviations.values()))
+    counts[Outcome.INDEXED.value] = len(found.settled) - deviating - len(found.unknown)
     counts["lost"] = len(found.lost)
     counts["unknown"] = len(found.unknown)
     counts["in_flight"] = asked.count - len(found.settled) - len(found.lost)
@@ -283,8 +287,8 @@ def _equation(asked: Receipt, counts: dict[str, int | None]) -> str:
     return f"{asked.count} accepted = {' + '.join(parts) or '0'}"
 
 
-def _exception(why: Why, numbers: Intervals) -> dict[str, Any]:
-    outcome, reason = why
+def _exception(deviation: OutcomeReason, numbers: Intervals) -> dict[str, Any]:
+    outcome, reason = deviation
     return {
         "outcome": outcome.value,
         "reason": reason,
@@ -296,6 +300,6 @@ def _exception(why: Why, numbers: Intervals) -> dict[str, Any]:
 def _dead_letters(asked: Receipt, found: Found) -> list[str]:
     """The ids of the first DEAD_LETTERS_MAX dead letters: an event's letter has the name of the event's provenance."""
     stream = stream_of(asked.ingest_epoch, asked.partition)
-    letters = [numbers for (outcome, _), numbers in found.exceptions.items() if outcome is Outcome.DEAD_LETTERED]
+    letters = [numbers for (outcome, _), numbers in found.deviations.items() if outcome is Outcome.DEAD_LETTERED]
     numbers = sorted(number for ranges in letters for start, end in ranges for number in range(start, end + 1))
     return [letter_id(stream, number) for number in numbers[:DEAD_LETTERS_MAX]]

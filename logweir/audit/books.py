@@ -26,7 +26,6 @@ from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, Wind
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.ledger.carried import UNKNOWN, Carried, read_carried
 from logweir.ledger.closings import read_closings
-from logweir.ledger.corrections import Correction, read_corrections
 from logweir.ledger.differences import StoreDifference, read_differences
 from logweir.ledger.documents import PartitionId, StreamId, StreamWindow
 from logweir.ledger.emitter import Emitter, name_of
@@ -34,6 +33,7 @@ from logweir.ledger.equation import Row
 from logweir.ledger.horizon import horizons, of_latest_topic, overall
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.ledger.position import Position, read_positions
+from logweir.ledger.revisions import Correction, read_corrections
 from logweir.ledger.source import read_hearings
 from logweir.store.port import Store
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from logweir.clock import WINDOW_US
 from logweir.ledger.closings import Closing
-from logweir.ledger.corrections import Correction
 from logweir.ledger.documents import StreamId, StreamWindow, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
+from logweir.ledger.revisions import Correction
 from logweir.ledger.window import Counts, Window
 
 PROCESS_GONE = "open: process gone"

@@ -2,7 +2,7 @@
 
 A window is one document for each minute, ingest process and partition: thousands a day. Once it is closed, and every
 number that its process gave out in it is settled, nothing can be added to it any more; then its numbers, sums and
-exceptions are as good in the document of its hour. What is not complete (a hole, a void number, an amendment) stays a
+deviations are as good in the document of its hour. What is not complete (a hole, a void number, an amendment) stays a
 window by itself. Of a merged window only its numbers, and what became of each, are kept; by emitter, the hour's sums.
 
 An hour is written under a claim of its own, before its windows are deleted. A window whose numbers are in its hour is
@@ -25,7 +25,7 @@ from logweir.store.port import Store
 def is_complete(window: Window) -> bool:
     """Whether the two sides agree for each emitter, and no number can come that would change them."""
     marker = window.marker
-    if marker is None or window.minutes or window.amendments or len(window.voids) or window.exceptions.beyond:
+    if marker is None or window.minutes or window.amendments or len(window.voids) or window.deviations.beyond:
         return False
     if list(window.numbers) != [(first, last) for first, last in window.given if first <= last]:
         return False
@@ -46,7 +46,7 @@ def merge(hour: Window, window: Window) -> None:
     hour.minutes.append((window.window, first, last))
     hour.place = hour.place._replace(window=min(hour.windows))
     hour.numbers.add(first, last)
-    hour.exceptions.merge(window.exceptions)
+    hour.deviations.merge(window.deviations)
     for emitter, counts in window.outcomes.items():
         hour.outcomes.setdefault(emitter, Counts()).add(counts)
     for emitter, promise in window.marker.by_emitter.items():
@@ -68,9 +68,9 @@ def window_of(hour: Window, minute: int) -> Window | None:
     if minute not in given:
         return None
     first, last = given[minute]
-    exceptions = hour.exceptions.cut(first, last)
+    deviations = hour.deviations.cut(first, last)
     counts: Counter[str] = Counter({Outcome.INDEXED: last - first + 1})
-    for (outcome, _), ranges in exceptions.within(first, last):
+    for (outcome, _), ranges in deviations.within(first, last):
         count = sum(high - low + 1 for low, high in ranges)
         counts[outcome] += count
         counts[Outcome.INDEXED] -= count
@@ -79,7 +79,7 @@ def window_of(hour: Window, minute: int) -> Window | None:
         numbers=Intervals([(first, last)]),
         outcomes={("", None): Counts(**counts)},
         marker=Promises(first, last),
-        exceptions=exceptions,
+        deviations=deviations,
         minutes=[(minute, first, last)],
     )
 

@@ -2,20 +2,21 @@
 
 A document holds, for BLOCK numbers of one window, which of them have another outcome now, and the correction lines that
 led there. Both are written in one step, so they agree whenever a process is killed; and a change begins at what the
-document says, so it counts once, however often and by however many it is made. Windows stay as the workers wrote them.
+document says, so it counts once, however often and by however many it is made. Windows stay as the workers wrote them:
+the books add lines and windows up.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.deviations import INDEXED, OutcomeReason, from_rows, rows_of
 from logweir.ledger.documents import REVISION, BlockId, WindowId
 from logweir.ledger.emitter import Emitter
-from logweir.ledger.exceptions import INDEXED, Why, of_rows, rows_of
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.window import Window
 from logweir.outcomes import Outcome
@@ -51,24 +52,26 @@ class Change:
 
 @dataclass(slots=True)
 class Revision:
-    """One document. ``now``: numbers by their present outcome and reason; ``lines``: count and time (microseconds)."""
+    """One document."""
 
-    now: dict[Why, Intervals] = field(default_factory=dict)
+    now: dict[OutcomeReason, Intervals] = field(default_factory=dict)
+    """Numbers by their present outcome, those that have another one than they were counted as."""
     lines: dict[Line, tuple[int, int]] = field(default_factory=dict)
+    """How many of each, and when the last one was moved, in microseconds."""
 
-    def why(self, number: int) -> Why | None:
+    def outcome_of(self, number: int) -> OutcomeReason | None:
         """The present outcome of a number, None when it is as it was counted."""
-        return next((why for why, numbers in self.now.items() if numbers.covers(number, number)), None)
+        return next((outcome for outcome, numbers in self.now.items() if numbers.covers(number, number)), None)
 
     def change(self, one: Change, *, cause: str, at_us: int) -> bool:
         """Whether it is another outcome than before; where nothing was known before, that is kept without a line."""
-        before = self.why(one.number)
-        from_outcome = before[0] if before else one.counted
+        before = self.outcome_of(one.number)
+        from_outcome = before.outcome if before else one.counted
         if before and from_outcome is one.outcome:
             return False
         if before:
             self.now[before].remove(one.number, one.number)
-        self.now.setdefault((one.outcome, one.reason), Intervals()).add(one.number, one.number)
+        self.now.setdefault(OutcomeReason(one.outcome, one.reason), Intervals()).add(one.number, one.number)
         if from_outcome is one.outcome:
             return False
         line = Line(*one.sender, from_outcome, one.outcome, cause)
@@ -85,16 +88,7 @@ class Revision:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Revision:
-        return cls(of_rows(body["now"]), lines_from_body(body))
-
-
-def lines_from_body(body: Mapping[str, Any]) -> dict[Line, tuple[int, int]]:
-    """The correction lines of a revision, each with its count and time, without the rest of it."""
-    lines = {}
-    for row in body["lines"]:
-        outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
-        lines[Line(row["key"], row["emitter"], *outcomes, row["cause"])] = row["count"], row["at_us"]
-    return lines
+        return cls(from_rows(body["now"]), lines_from_body(body))
 
 
 def revise(
@@ -139,26 +133,26 @@ class Present:
         self._revisions = revisions
         self._unkept = _unkept_outcomes(window)
 
-    def counted(self, first: int, last: int) -> dict[int, Why | None]:
+    def counted(self, first: int, last: int) -> dict[int, OutcomeReason | None]:
         """By number, what a worker counted; None where that was not kept. Numbers that were not counted are absent."""
-        found: dict[int, Why | None] = {}
+        found: dict[int, OutcomeReason | None] = {}
         for low, high in self._window.numbers.within(first, last):
             found.update(dict.fromkeys(range(low, high + 1), INDEXED))
-        if beyond := self._window.exceptions.beyond:
+        if beyond := self._window.deviations.beyond:
             for low, high in self._window.numbers.within(max(first, beyond[0]), min(last, beyond[1])):
                 found.update(dict.fromkeys(range(low, high + 1)))
-        for why, ranges in self._window.exceptions.within(first, last):
+        for deviation, ranges in self._window.deviations.within(first, last):
             for low, high in ranges:
-                found.update(dict.fromkeys(range(low, high + 1), why))
+                found.update(dict.fromkeys(range(low, high + 1), deviation))
         return found
 
-    def revised(self, first: int, last: int) -> dict[int, Why]:
+    def revised(self, first: int, last: int) -> dict[int, OutcomeReason]:
         """By number, what has become since of those that were revised."""
-        found: dict[int, Why] = {}
+        found: dict[int, OutcomeReason] = {}
         for block in range(first // BLOCK, last // BLOCK + 1):
-            for why, numbers in self._revisions.get(block, Revision()).now.items():
+            for outcome, numbers in self._revisions.get(block, Revision()).now.items():
                 for low, high in numbers.within(first, last):
-                    found.update(dict.fromkeys(range(low, high + 1), why))
+                    found.update(dict.fromkeys(range(low, high + 1), outcome))
         return found
 
     @property
@@ -176,15 +170,69 @@ def read_present(store: Store, group: str, window: Window, first: int, last: int
 
 def _unkept_outcomes(window: Window) -> list[Outcome]:
     """Which outcomes other than indexed the window has more events of than it has kept numbers."""
-    if window.exceptions.beyond is None:
+    if window.deviations.beyond is None:
         return []
     left: Counter[str] = Counter()
     for counts in window.outcomes.values():
         left.update(counts.by_outcome())
-    for (outcome, _), ranges in window.exceptions.within(1, window.numbers.max):
+    for (outcome, _), ranges in window.deviations.within(1, window.numbers.max):
         left[outcome] -= sum(high - low + 1 for low, high in ranges)
     return [outcome for outcome in Outcome if outcome is not Outcome.INDEXED and left[outcome] > 0]
 
 
 def _block_of(place: WindowId, block: int) -> BlockId:
     return BlockId(place.window, place.topic_id, place.partition, place.ingest_epoch, block)
+
+
+# --- correction lines ---------------------------------------------------------------------------------------------
+def lines_from_body(body: Mapping[str, Any]) -> dict[Line, tuple[int, int]]:
+    """The correction lines of a revision, each with its count and time, without the rest of it."""
+    lines = {}
+    for row in body["lines"]:
+        outcomes = Outcome(row["from_outcome"]), Outcome(row["to_outcome"])
+        lines[Line(row["key"], row["emitter"], *outcomes, row["cause"])] = row["count"], row["at_us"]
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """``count`` events of a window had the outcome ``from_outcome`` and have ``to_outcome`` now.
+
+    ``cause``: what did it, one name for each run of it, such as ``retry 01932…``: of one cause, one window, one emitter
+    and one pair of outcomes there is one line, with the count that holds for all of the run so far.
+    """
+
+    place: WindowId
+    key: str
+    emitter: str | None
+    from_outcome: Outcome
+    to_outcome: Outcome
+    count: int
+    cause: str
+    at_us: int
+
+    @property
+    def sender(self) -> Emitter:
+        return self.key, self.emitter
+
+    def as_json(self) -> dict[str, Any]:
+        body = asdict(self)
+        del body["place"]
+        return {**self.place._asdict(), **body}
+
+
+def read_corrections(
+    store: Store, group: str, *, window: int | None = None, without: Collection[str] = ()
+) -> Iterator[Correction]:
+    """All lines, or those of one window, in the order of their windows; ``without`` those of documents of these ids."""
+    for place, document in REVISION.scan(store.ledger, group, *([] if window is None else [window])):
+        if document.id not in without:
+            yield from corrections_of(place, document.body)
+
+
+def corrections_of(place: BlockId, body: Mapping[str, Any]) -> Iterator[Correction]:
+    """The lines of one document."""
+    for line, (count, at_us) in lines_from_body(body).items():
+        yield Correction(
+            place.window_id, line.key, line.emitter, line.from_outcome, line.to_outcome, count, line.cause, at_us
+        )

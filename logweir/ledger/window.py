@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from logweir.ledger.deviations import Deviations
 from logweir.ledger.documents import HOUR, WINDOW, StreamId, WindowId
 from logweir.ledger.emitter import Emitter
-from logweir.ledger.exceptions import Exceptions
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.outcomes import Outcome
 from logweir.record import Marker, Record
@@ -148,7 +148,7 @@ class Window:
     marker: Promises | None = None
     voids: Intervals = field(default_factory=Intervals)
     amendments: list[Amendment] = field(default_factory=list)
-    exceptions: Exceptions = field(default_factory=Exceptions)
+    deviations: Deviations = field(default_factory=Deviations)
     minutes: list[tuple[int, int, int]] = field(default_factory=list)
     """Of an hour of merged windows, each one's minute, first and last number; empty for a window by itself."""
     parts: list[WindowId] = field(default_factory=list)
@@ -227,7 +227,7 @@ class Window:
             "marker": self.marker and self.marker.as_body(),
             "voids": pairs(self.voids),
             "amendments": [asdict(line) for line in self.amendments],
-            "exceptions": self.exceptions.as_body(),
+            "deviations": self.deviations.as_body(),
             "closed": self.closed,
         }
         return {**body, "minutes": self.minutes} if self.minutes else body
@@ -245,7 +245,7 @@ class Window:
             marker=None if marker is None else Promises.from_body(marker),
             voids=Intervals(body["voids"]),
             amendments=[Amendment(**line) for line in body["amendments"]],
-            exceptions=Exceptions.from_body(body["exceptions"]),
+            deviations=Deviations.from_body(body["deviations"]),
             minutes=[(minute, first, last) for minute, first, last in body.get("minutes", ())],
         )
 

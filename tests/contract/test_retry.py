@@ -15,7 +15,7 @@ from logweir.audit.books import read_books
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import STORE_DOWN, LogweirError
-from logweir.ledger.corrections import read_corrections
+from logweir.ledger.revisions import read_corrections
 from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.queue.port import Queue

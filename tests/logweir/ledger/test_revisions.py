@@ -7,10 +7,9 @@ import threading
 import pytest
 
 from logweir.errors import STORE_DOWN, LogweirError
-from logweir.ledger.corrections import read_corrections
 from logweir.ledger.documents import WindowId
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.revisions import BLOCK, Change, read_present, revise
+from logweir.ledger.revisions import BLOCK, Change, read_corrections, read_present, revise
 from logweir.ledger.window import Counts, Window
 from logweir.outcomes import Outcome
 from logweir.store.port import Store
@@ -75,7 +74,7 @@ def test_many_at_once_lose_no_change(store: Store) -> None:
 def test_present_outcomes_are_those_counted_with_those_revised(store: Store) -> None:
     """Over several documents, with the reason; of numbers that no worker counted nothing is said."""
     known = window()
-    known.exceptions.add(3, [Outcome.DEAD_LETTERED], {0: "event_unfit"}, place=0, ranges_max=9)
+    known.deviations.add(3, [Outcome.DEAD_LETTERED], {0: "event_unfit"}, place=0, ranges_max=9)
     written(store, change(3, Outcome.INDEXED, counted=Outcome.DEAD_LETTERED))
     written(store, *(change(number, Outcome.FILTERED, reason="noise") for number in (BLOCK - 1, BLOCK, BLOCK + 1)))
     present = read_present(store, "logweir", known, 1, 40_000)
@@ -96,7 +95,7 @@ def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: St
     """Beyond accounting.exceptions_max the window still says how many there were of each outcome."""
     known = window(outcomes={SENDER: Counts(indexed=95, filtered=5)})
     for number in (10, 20, 30, 40, 50):
-        known.exceptions.add(number, [Outcome.FILTERED], {0: "noise"}, place=0, ranges_max=2)
+        known.deviations.add(number, [Outcome.FILTERED], {0: "noise"}, place=0, ranges_max=2)
     present = read_present(store, "logweir", known, 1, 60)
     known.outcomes[SENDER].dead_lettered += 1
     unsure = read_present(store, "logweir", known, 1, 60)

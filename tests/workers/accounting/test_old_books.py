@@ -219,7 +219,7 @@ def test_corrections_receipts_and_the_auditor_find_a_merged_window(store: Store)
 
     assert window is not None
     assert list(window.numbers) == [(3, 5)]
-    assert [(why, ranges) for why, ranges in window.exceptions.within(1, 9)] == [((DEAD, "event_unfit"), [(3, 3)])]
+    assert [(why, ranges) for why, ranges in window.deviations.within(1, 9)] == [((DEAD, "event_unfit"), [(3, 3)])]
     assert sum(counts.indexed for counts in window.outcomes.values()) == 2
     assert (books.row.outcomes["indexed"], books.row.outcomes["dead_lettered"]) == (4, 1)
     assert books.imbalance == 1  # by what the store was said to have

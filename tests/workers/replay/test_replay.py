@@ -18,10 +18,10 @@ import pytest
 from logweir import clock, config
 from logweir.audit.books import read_books
 from logweir.errors import LogweirError
-from logweir.ledger.corrections import read_corrections
 from logweir.ledger.documents import POSITION, PartitionId
 from logweir.ledger.documents import WINDOW as WINDOW_KIND
 from logweir.ledger.replays import ReplayProgress
+from logweir.ledger.revisions import read_corrections
 from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.queue.port import Queue

@@ -23,7 +23,6 @@ from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, read_carried
 from logweir.ledger.closings import Closing
-from logweir.ledger.corrections import Correction, corrections_of
 from logweir.ledger.documents import (
     CARRIED,
     CLOSING,
@@ -48,6 +47,7 @@ from logweir.ledger.emitter import Emitter, EmitterActivity, EmitterState
 from logweir.ledger.equation import Row
 from logweir.ledger.hours import has
 from logweir.ledger.replays import ReplayProgress
+from logweir.ledger.revisions import Correction, corrections_of
 from logweir.ledger.source import Hearing, sources_from_body
 from logweir.ledger.window import Window, stage_of
 from logweir.store.port import LedgerDocument, Store

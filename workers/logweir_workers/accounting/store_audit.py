@@ -9,10 +9,10 @@ from collections.abc import Collection
 
 from logweir.clock import DAY_US, WINDOW_US, Clock
 from logweir.event import stream_of
-from logweir.ledger.corrections import read_corrections
 from logweir.ledger.differences import StoreDifference
 from logweir.ledger.documents import STORE_DIFFERENCE, WindowId
 from logweir.ledger.hours import read_window
+from logweir.ledger.revisions import read_corrections
 from logweir.ledger.window import Window
 from logweir.metrics import registry
 from logweir.outcomes import Outcome

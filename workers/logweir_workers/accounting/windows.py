@@ -93,7 +93,7 @@ class WindowLedger:
             if new and window.closed:
                 window.amend(offset, record.first, record.last, new)
             self._count_outcomes(window, settled, ranges)
-            self._keep_exceptions(window, settled, ranges)
+            self._keep_deviations(window, settled, ranges)
             window.numbers.add(record.first, record.last)
         window.position = offset + 1
         self._dirty.add(window.place)
@@ -125,11 +125,11 @@ class WindowLedger:
                     counts.recovered_in_queue += sum(end - start + 1 for start, end in bare)
             place = end
 
-    def _keep_exceptions(self, window: Window, settled: SettledRecord, ranges: Sequence[tuple[int, int]]) -> None:
+    def _keep_deviations(self, window: Window, settled: SettledRecord, ranges: Sequence[tuple[int, int]]) -> None:
         for first, last in ranges:
             place = first - settled.record.first
             outcomes = settled.outcomes[place : last - settled.record.first + 1]
-            unkept = window.exceptions.add(
+            unkept = window.deviations.add(
                 first, outcomes, settled.reasons, place=place, ranges_max=self._exceptions_max
             )
             if unkept:

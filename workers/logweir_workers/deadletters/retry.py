@@ -21,8 +21,8 @@ from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import QUEUE_DOWN, LogweirError
 from logweir.event import Document, Provenance, content_hash_of, day_of
+from logweir.ledger.deviations import OutcomeReason
 from logweir.ledger.documents import PartitionId, WindowId
-from logweir.ledger.exceptions import Why
 from logweir.ledger.hours import read_window
 from logweir.ledger.position import read_offsets
 from logweir.ledger.revisions import Change, Present, revise
@@ -175,7 +175,7 @@ class Retrier:
             changes = [_change(one, counted.get(one.letter.body["ingest_number"])) for one in some]
             revise(self._store, self._group, place, changes, cause=self._cause, at_us=self._begun_us, owner=self._cause)
 
-    def _counted(self, place: WindowId, numbers: Sequence[int]) -> dict[int, Why | None]:
+    def _counted(self, place: WindowId, numbers: Sequence[int]) -> dict[int, OutcomeReason | None]:
         """What a worker counted these events as, where the ledger still says.
 
         A letter may be of an earlier attempt, and the event have been counted as indexed: by a worker that was begun
@@ -224,12 +224,12 @@ def _window_of(letter: DeadLetter) -> WindowId:
     return WindowId(body["topic_id"], body["partition"], epoch, body["window"])
 
 
-def _change(tried: Tried, counted: Why | None) -> Change:
+def _change(tried: Tried, counted: OutcomeReason | None) -> Change:
     body = tried.letter.body
     return Change(
         number=body["ingest_number"],
         sender=(body["key"], body["emitter"]),
-        counted=counted[0] if counted else Outcome.DEAD_LETTERED,
+        counted=counted.outcome if counted else Outcome.DEAD_LETTERED,
         outcome=Outcome(tried.result.value),
         reason=tried.rule,
     )

@@ -20,8 +20,8 @@ import orjson
 from logweir import event as identity
 from logweir.clock import Clock
 from logweir.event import Document, Provenance
+from logweir.ledger.deviations import INDEXED, OutcomeReason
 from logweir.ledger.documents import WindowId
-from logweir.ledger.exceptions import INDEXED, Why
 from logweir.ledger.hours import read_window
 from logweir.ledger.replays import ReplayCounts
 from logweir.ledger.revisions import Change, Present, read_present, revise
@@ -82,29 +82,29 @@ class _Case:
 
     event: Event
     place: WindowId
-    counted: Why | None
-    present: Why | None
+    counted: OutcomeReason | None
+    present: OutcomeReason | None
     books: Present
     stored: dict[str, Any] | None = None
     is_told: bool = False
     made: Document | Filtered | EventUnfit | None = None
-    outcome: Why | None = None
+    outcome: OutcomeReason | None = None
 
     @property
     def was(self) -> Outcome:
         assert self.present is not None
-        return self.present[0]
+        return self.present.outcome
 
     @property
     def moves(self) -> bool:
         """Whether another outcome becomes of it."""
-        return self.outcome is not None and self.outcome[0] is not self.was
+        return self.outcome is not None and self.outcome.outcome is not self.was
 
     def change(self, outcome: Outcome, reason: str | None) -> Change:
         counted = self.counted or self.present
         assert counted is not None
         batch = self.event.batch
-        return Change(self.event.number, (batch.key, batch.emitter), counted[0], outcome, reason)
+        return Change(self.event.number, (batch.key, batch.emitter), counted.outcome, outcome, reason)
 
 
 class Replayer:
@@ -232,15 +232,15 @@ class Replayer:
         for case in cases:
             case.is_told = True
             if case.event.letter_id in letters:
-                case.present = (Outcome.DEAD_LETTERED, letters[case.event.letter_id])
+                case.present = OutcomeReason(Outcome.DEAD_LETTERED, letters[case.event.letter_id])
                 continue
             self._make(case)
             possible = case.books.outcomes_unkept
             if isinstance(case.made, Filtered) and Outcome.FILTERED in possible:
-                case.present = (Outcome.FILTERED, case.made.rule)
+                case.present = OutcomeReason(Outcome.FILTERED, case.made.rule)
             elif self._is_whole(case.place) and (len(possible) == 1 or not self._reprocess):
                 # It never was in the store. Without --reprocess it does not matter which of them it was.
-                case.present = (possible[0], None)
+                case.present = OutcomeReason(possible[0])
 
     def _is_whole(self, place: WindowId) -> bool:
         """Whether the store has as many documents of the window as the books say: none was indexed and lost."""
@@ -267,9 +267,9 @@ class Replayer:
             return
         self._make(case)
         if isinstance(case.made, Filtered):
-            case.outcome = (Outcome.FILTERED, case.made.rule)
+            case.outcome = OutcomeReason(Outcome.FILTERED, case.made.rule)
         elif isinstance(case.made, EventUnfit):
-            case.outcome = (Outcome.DEAD_LETTERED, case.made.reason.value)
+            case.outcome = OutcomeReason(Outcome.DEAD_LETTERED, case.made.reason.value)
         else:
             case.outcome = INDEXED
 
@@ -280,7 +280,7 @@ class Replayer:
         if not self._reprocess:
             return case.was is Outcome.INDEXED
         # Another event has its identity, whatever becomes of its own bytes.
-        return case.was is not Outcome.DUPLICATE and case.present[1] != DeadLetterReason.IDENTITY_CONFLICT
+        return case.was is not Outcome.DUPLICATE and case.present.reason != DeadLetterReason.IDENTITY_CONFLICT
 
     def _make(self, case: _Case) -> None:
         if case.made is None:
@@ -298,7 +298,7 @@ class Replayer:
         unfit = [case for case in cases if isinstance(case.made, EventUnfit) and case.was is not Outcome.DEAD_LETTERED]
         self._keep_letters([(case, case.made) for case in unfit if isinstance(case.made, EventUnfit)])
         self._write([case for case in cases if isinstance(case.made, Document)])
-        gone = [case for case in cases if case.stored and case.outcome and case.outcome[0] is not Outcome.INDEXED]
+        gone = [case for case in cases if case.stored and case.outcome and case.outcome.outcome is not Outcome.INDEXED]
         if gone:
             documents = [(case.event.day, case.event.id, case.event.provenance) for case in gone]
             until_it_answers(lambda: self._store.delete(documents), self._stopping)
@@ -317,7 +317,7 @@ class Replayer:
         refused: list[tuple[_Case, EventUnfit]] = []
         for case, document, item in zip(cases, documents, items, strict=True):
             outcome, reason = outcome_of(document, item)
-            case.outcome = (outcome, reason and reason.value)
+            case.outcome = OutcomeReason(outcome, reason and reason.value)
             if reason is not None:
                 error = item.reason
                 refused.append((case, EventUnfit(reason, Stage.INDEX, error)))
@@ -369,14 +369,14 @@ class Replayer:
         tally.missing += is_missing
         if case.outcome is None:
             return
-        is_stored = case.outcome[0] is Outcome.INDEXED and isinstance(case.made, Document)
+        is_stored = case.outcome.outcome is Outcome.INDEXED and isinstance(case.made, Document)
         tally.written += is_stored and not self._dry_run
-        if case.outcome[0] is not case.was:
-            tally.moved[f"{case.was} -> {case.outcome[0]}"] += 1
+        if case.outcome.outcome is not case.was:
+            tally.moved[f"{case.was} -> {case.outcome.outcome}"] += 1
             tally.changed += 1
         elif is_stored and case.stored and isinstance(case.made, Document):
             tally.changed += orjson.loads(orjson.dumps(case.made.source)) != case.stored
 
 
-def _is_dead(outcome: Why | None) -> bool:
-    return outcome is not None and outcome[0] is Outcome.DEAD_LETTERED
+def _is_dead(outcome: OutcomeReason | None) -> bool:
+    return outcome is not None and outcome.outcome is Outcome.DEAD_LETTERED

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import AccountingSettings
+from logweir.ledger.deviations import Deviations
 from logweir.ledger.documents import WINDOW as WINDOW_KIND
 from logweir.ledger.documents import WindowId
-from logweir.ledger.exceptions import Exceptions
 from logweir.outcomes import Outcome
 from logweir.record import Batch, Body, Kind, Record
 from logweir.store.port import Store
@@ -29,14 +29,14 @@ def test_each_number_is_kept_under_its_own_outcome_and_reason(
     events: list[tuple[Outcome, str | None]], data: st.DataObject
 ) -> None:
     """However the numbers are cut into records, what comes back is what went in; indexed ones are not in it."""
-    exceptions, at = Exceptions(), 0
+    deviations, at = Deviations(), 0
     while at < len(events):
         size = data.draw(st.integers(1, len(events)))
         piece = events[at : at + size]
         reasons = {place + 3: reason for place, (_, reason) in enumerate(piece) if reason}
-        exceptions.add(at + 1, [outcome for outcome, _ in piece], reasons, place=3, ranges_max=10**6)
+        deviations.add(at + 1, [outcome for outcome, _ in piece], reasons, place=3, ranges_max=10**6)
         at += size
-    again = Exceptions.from_body(json.loads(json.dumps(exceptions.as_body())))
+    again = Deviations.from_body(json.loads(json.dumps(deviations.as_body())))
     low, high = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
 
     found = {number: why for why, ranges in again.within(low, high) for a, b in ranges for number in range(a, b + 1)}
@@ -47,16 +47,16 @@ def test_each_number_is_kept_under_its_own_outcome_and_reason(
 
 def test_without_room_the_first_ranges_stay_and_the_rest_is_bounded_by_two_numbers() -> None:
     """A range that is there may grow; a new one may not come; between the first and last unkept number all is open."""
-    exceptions = Exceptions()
+    deviations = Deviations()
     unkept = [
-        exceptions.add(1, [DUPLICATE, INDEXED, DUPLICATE], {}, place=0, ranges_max=2),
-        exceptions.add(4, [DUPLICATE, INDEXED, DUPLICATE, DUPLICATE], {}, place=0, ranges_max=2),
-        exceptions.add(8, [INDEXED, DEAD, INDEXED], {1: "store_refused"}, place=0, ranges_max=2),
+        deviations.add(1, [DUPLICATE, INDEXED, DUPLICATE], {}, place=0, ranges_max=2),
+        deviations.add(4, [DUPLICATE, INDEXED, DUPLICATE, DUPLICATE], {}, place=0, ranges_max=2),
+        deviations.add(8, [INDEXED, DEAD, INDEXED], {1: "store_refused"}, place=0, ranges_max=2),
     ]
 
     assert unkept == [0, 2, 1]
-    assert list(exceptions.within(1, 99)) == [((DUPLICATE, None), [(1, 1), (3, 4)])]
-    assert exceptions.beyond == (6, 9)
+    assert list(deviations.within(1, 99)) == [((DUPLICATE, None), [(1, 1), (3, 4)])]
+    assert deviations.beyond == (6, 9)
 
 
 def claimed(store: Store, exceptions_max: int = 10) -> PartitionLedger:
@@ -95,7 +95,7 @@ def written(store: Store) -> dict[str, Any]:
 
 
 def kept(store: Store) -> list[tuple[str, str | None, list[list[int]]]]:
-    body = written(store)["exceptions"]
+    body = written(store)["deviations"]
     return [(row["outcome"], row["reason"], row["numbers"]) for row in body["kept"]]
 
 
@@ -122,6 +122,6 @@ def test_what_there_is_no_room_for_is_counted_in_a_metric(store: Store) -> None:
     body = written(store)
 
     assert kept(store) == [("dead_lettered", "store_refused", [[1, 1]])]
-    assert body["exceptions"]["beyond"] == [3, 3]
+    assert body["deviations"]["beyond"] == [3, 3]
     assert body["outcomes"][0]["dead_lettered"] == 2
     assert prometheus_client.REGISTRY.get_sample_value(name) == before + 1

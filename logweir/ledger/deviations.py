@@ -1,0 +1,111 @@
+"""Which numbers of a window became something other than indexed, and why: what receipts tell a sender of one batch.
+
+A window counts outcomes by emitter; this says which numbers they are. It is kept in the window's own ledger document,
+so it is true for the same position. Nothing is kept of what became indexed, which is nearly everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from logweir.ledger.intervals import Intervals, pairs
+from logweir.outcomes import Outcome
+
+
+class OutcomeReason(NamedTuple):
+    """An outcome, and its reason where the outcome alone does not say it."""
+
+    outcome: Outcome
+    reason: str | None = None
+
+
+INDEXED = OutcomeReason(Outcome.INDEXED)
+"""What is nowhere kept, because it is the rule."""
+
+
+def rows_of(numbers: Mapping[OutcomeReason, Intervals]) -> list[dict[str, Any]]:
+    """As the ledger has them, without those that have no number."""
+    return [
+        {"outcome": outcome.value, "reason": reason, "numbers": pairs(ranges)}
+        for (outcome, reason), ranges in numbers.items()
+        if len(ranges)
+    ]
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> dict[OutcomeReason, Intervals]:
+    """What ``rows_of`` has made rows of."""
+    return {OutcomeReason(Outcome(row["outcome"]), row["reason"]): Intervals(row["numbers"]) for row in rows}
+
+
+class Deviations:
+    """Numbers by outcome and reason, as ranges."""
+
+    __slots__ = ("_kept", "beyond")
+
+    def __init__(self) -> None:
+        self._kept: dict[OutcomeReason, Intervals] = {}
+        self.beyond: tuple[int, int] | None = None
+        """The first and the last number of those for which there was no room; what became of a settled number between
+        them is unknown, unless it is kept."""
+
+    def add(
+        self, first: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str], *, place: int, ranges_max: int
+    ) -> int:
+        """Keep those of the events numbered from ``first`` on that are not indexed; gives how many had no room.
+
+        ``reasons`` are by place in the record, where the first of these events is at ``place``. To be called once for
+        a number.
+        """
+        if outcomes.count(Outcome.INDEXED) == len(outcomes):
+            return 0
+        unkept = 0
+        became = [(outcome, reasons.get(place + at)) for at, outcome in enumerate(outcomes)]
+        for outcome_reason, run in groupby(range(len(became)), key=became.__getitem__):
+            places = list(run)
+            low, high = first + places[0], first + places[-1]
+            deviation = OutcomeReason(*outcome_reason)
+            if deviation.outcome is Outcome.INDEXED:
+                continue
+            if self._has_room(deviation, low, ranges_max):
+                self._kept.setdefault(deviation, Intervals()).add(low, high)
+            else:
+                unkept += high - low + 1
+                beyond = self.beyond or (low, high)
+                self.beyond = min(low, beyond[0]), max(high, beyond[1])
+        return unkept
+
+    def _has_room(self, deviation: OutcomeReason, first: int, ranges_max: int) -> bool:
+        kept = self._kept.get(deviation)
+        if kept is not None and kept.max + 1 == first:
+            return True  # It only makes a range longer.
+        return sum(numbers.range_count for numbers in self._kept.values()) < ranges_max
+
+    def within(self, first: int, last: int) -> Iterator[tuple[OutcomeReason, list[tuple[int, int]]]]:
+        """Those that are kept from ``first`` to ``last``, as ranges."""
+        for deviation, numbers in self._kept.items():
+            if ranges := list(numbers.within(first, last)):
+                yield deviation, ranges
+
+    def cut(self, first: int, last: int) -> Deviations:
+        """Those that are kept from ``first`` to ``last``, by themselves."""
+        part = Deviations()
+        part._kept = {deviation: Intervals(ranges) for deviation, ranges in self.within(first, last)}
+        return part
+
+    def merge(self, other: Deviations) -> None:
+        """Keep the other's, too: of other numbers, and without any for which there was no room."""
+        for deviation, numbers in other._kept.items():
+            self._kept.setdefault(deviation, Intervals()).add_all(numbers)
+
+    def as_body(self) -> dict[str, Any]:
+        return {"kept": rows_of(self._kept), "beyond": self.beyond}
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Deviations:
+        deviations = cls()
+        deviations._kept = from_rows(body["kept"])
+        if beyond := body["beyond"]:
+            deviations.beyond = beyond[0], beyond[1]
+        return deviations
