@@ -318,7 +318,7 @@ def _expired(positions: Mapping[PartitionId, Position], windows: Iterable[Window
     found = []
     for (topic_id, partition), position in positions.items():
         for first, last in position.expired:
-            unsure = any(since <= first for since in position.unheard.values()) or any(
+            unsure = any(since <= first for since in position.unseen_since.values()) or any(
                 stream.offset < first and (epoch, partition) in open_streams
                 for epoch, stream in position.streams.items()
             )

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from logweir.ledger.awaited import Awaited
 from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import POSITION, PartitionId
 from logweir.ledger.intervals import Intervals, pairs
+from logweir.ledger.pending import PendingNumbers
 from logweir.store.port import Store
 
 STREAM_MINUTES_MAX = 7 * 24 * 60
@@ -24,11 +24,11 @@ class Stream:
     offset: int = -1
     window: int = 0
     """The latest that anything came of."""
-    awaited: Awaited = field(default_factory=Awaited)
+    pending: PendingNumbers = field(default_factory=PendingNumbers)
 
 
-class Departure(NamedTuple):
-    """What was said at ``offset`` of a process that is gone: by whom, and when."""
+class EndedProcess(NamedTuple):
+    """What was said at ``offset`` of a process that has ended: by whom, and when."""
 
     offset: int
     by: str
@@ -72,10 +72,10 @@ class Position:
     """By ingest epoch, the numbers that the queue lost."""
     lost_before: int = 0
     """How many more there were."""
-    unheard: dict[str, int] = field(default_factory=dict)
-    """By ingest epoch, from which expired offset on nothing was heard of it: what it sent then is not known."""
-    gone: dict[str, Departure] = field(default_factory=dict)
-    """By ingest epoch, who is gone and whose books are not ended yet."""
+    unseen_since: dict[str, int] = field(default_factory=dict)
+    """By ingest epoch, since which expired offset nothing came of it: what it sent in there is not known."""
+    ended: dict[str, EndedProcess] = field(default_factory=dict)
+    """By ingest epoch, which have ended and whose books have not."""
     canaries: dict[str, LastCanary] = field(default_factory=dict)
     """By ingest epoch."""
     emitters: int = 0
@@ -104,10 +104,10 @@ class Position:
         former = [position for place, position in before.items() if place.partition == partition]
         last = max(former, key=_how_far, default=Position())
         self.streams = {
-            epoch: Stream(stream.last, window=stream.window, awaited=stream.awaited)
+            epoch: Stream(stream.last, window=stream.window, pending=stream.pending)
             for epoch, stream in last.streams.items()
         }
-        # Where nothing comes in the new topic, what is awaited is lost all the same when it is due.
+        # Where nothing comes in the new topic, what is pending is lost all the same when it is due.
         self.due_us = last.due_us
         self.audited_until = self.audited_until or self.latest_window
         # What was lost by the watermark of a topic before this one stays lost.
@@ -126,11 +126,11 @@ class Position:
             "expired_before": self.expired_before,
             "unreadable": pairs(self.unreadable),
             "streams": {epoch: [stream.last, stream.offset, stream.window] for epoch, stream in self.streams.items()},
-            "awaited": {epoch: rows for epoch, stream in self.streams.items() if (rows := stream.awaited.as_body())},
+            "pending": {epoch: rows for epoch, stream in self.streams.items() if (rows := stream.pending.as_body())},
             "lost": {epoch: pairs(ranges) for epoch, ranges in self.lost.items()},
             "lost_before": self.lost_before,
-            "unheard": self.unheard,
-            "gone": {epoch: list(gone) for epoch, gone in self.gone.items()},
+            "unseen_since": self.unseen_since,
+            "ended": {epoch: list(ended) for epoch, ended in self.ended.items()},
             "canaries": {epoch: list(canary) for epoch, canary in self.canaries.items()},
             "emitters": self.emitters,
             "emitters_untracked": self.emitters_untracked,
@@ -140,7 +140,7 @@ class Position:
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Position:
-        awaited = body["awaited"]
+        pending = body["pending"]
         return cls(
             next_offset=body["next_offset"],
             watermark_us=body["watermark_us"],
@@ -153,13 +153,13 @@ class Position:
             expired_before=body["expired_before"],
             unreadable=Intervals(body["unreadable"]),
             streams={
-                epoch: Stream(last, offset, window, Awaited.from_body(awaited.get(epoch, ())))
+                epoch: Stream(last, offset, window, PendingNumbers.from_body(pending.get(epoch, ())))
                 for epoch, (last, offset, window) in body["streams"].items()
             },
             lost={epoch: Intervals(ranges) for epoch, ranges in body["lost"].items()},
             lost_before=body["lost_before"],
-            unheard=dict(body["unheard"]),
-            gone={epoch: Departure(*row) for epoch, row in body["gone"].items()},
+            unseen_since=dict(body["unseen_since"]),
+            ended={epoch: EndedProcess(*row) for epoch, row in body["ended"].items()},
             canaries={epoch: LastCanary(*row) for epoch, row in body["canaries"].items()},
             emitters=body["emitters"],
             emitters_untracked=body["emitters_untracked"],

@@ -330,7 +330,7 @@ def test_a_worker_does_so_beside_its_reading(settings: Settings, queue: Queue, s
     door.write_bytes(encode(Kind.GONE, ingest_epoch=EPOCH, first=1, count=0, window=1, body=Gone(BY, said_us)))
     with running_worker(settings, queue, store):
         until(lambda: read(store).states == {CLOSED_AFTERWARDS: 1})
-        until(lambda: [one.body["gone"] for one in store.ledger.scan("position:")] == [{}])
+        until(lambda: [one.body["ended"] for one in store.ledger.scan("position:")] == [{}])
     door.close()
 
     assert read(store).row.settled == 1

@@ -1,4 +1,4 @@
-"""The numbers of ingest processes on one partition: how far they have come, what is awaited, and what the queue lost.
+"""The numbers of ingest processes on one partition: how far they have come, what is pending, and what the queue lost.
 
 Also which processes have ended, as their successors say, and whether all is known that they sent.
 """
@@ -11,7 +11,7 @@ from itertools import islice
 from logweir.clock import WINDOW_US, window_of
 from logweir.ledger.documents import PartitionId, StreamId
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import STREAM_MINUTES_MAX, Departure, Position, Stream
+from logweir.ledger.position import STREAM_MINUTES_MAX, EndedProcess, Position, Stream
 from logweir.ledger.window import Window
 from logweir.record import Gone, Kind, Marker, Record, Void
 
@@ -34,7 +34,7 @@ class StreamLedger:
         self._position = position
         self._partition = partition
         self._late_us = late_us
-        if any(stream.awaited.since for stream in position.streams.values()):
+        if any(stream.pending for stream in position.streams.values()):
             # Other partitions may have been read beyond when these are due: then they are by the next time.
             position.due_us = max(position.due_us, position.watermark_us + 1)
 
@@ -48,24 +48,24 @@ class StreamLedger:
         stream = self._stream(epoch, record)
         # What comes twice says nothing of what was sent since.
         if record.kind == Kind.MARKER or record.last > stream.last:
-            position.unheard.pop(epoch, None)
+            position.unseen_since.pop(epoch, None)
         stream.window = max(stream.window, record.window)
         # What a marker covers, and what is below a record's first number, was sent before it.
         sent = record.last if record.kind == Kind.MARKER else record.first - 1
         if sent > stream.last:
-            stream.awaited.overtake(stream.last + 1, sent)
+            stream.pending.skip(stream.last + 1, sent)
             if self._has_hole(stream.offset + 1, offset - 1):
                 self._lose(epoch, [(stream.last + 1, sent)])
         here = record.body.voids if isinstance(record.body, Marker | Void) else [(record.first, record.last)]
         for pair in here:
-            stream.awaited.come(*pair)
+            stream.pending.arrive(*pair)
         if record.kind == Kind.MARKER:
             # Records from a spool may have been on their way out of order: a hole may have any number of the window.
             if self._has_hole(window.begin + 1, offset - 1):
                 known = Intervals([*window.numbers, *window.voids])
                 self._lose(epoch, list(known.gaps(record.first, record.last)))
             since_us = max(position.watermark_us, (record.window + 1) * WINDOW_US)
-            if stream.awaited.tell(record.last, since_us):
+            if stream.pending.marker_seen(record.last, since_us):
                 position.due_us = max(position.due_us, since_us + self._late_us)
         # What comes twice, late from a spool, or as the marker of an older window says nothing of what was sent since.
         if record.last > stream.last:
@@ -96,13 +96,13 @@ class StreamLedger:
         recent = window_of(position.watermark_us) - 1
         for epoch, stream in position.streams.items():
             if stream.window >= recent:
-                position.unheard.setdefault(epoch, first)
+                position.unseen_since.setdefault(epoch, first)
 
     def rewind(self, offset: int) -> None:
         """The queue will give out the offsets from ``offset`` on again."""
         position = self._position
-        for epoch, gone in position.gone.items():
-            position.gone[epoch] = gone._replace(offset=min(gone.offset, offset - 1))
+        for epoch, ended in position.ended.items():
+            position.ended[epoch] = ended._replace(offset=min(ended.offset, offset - 1))
         for stream in position.streams.values():
             stream.offset = min(stream.offset, offset - 1)
 
@@ -113,9 +113,9 @@ class StreamLedger:
 
     # --- what never comes ------------------------------------------------------------------------------------------
     def lose_overdue(self) -> None:
-        """What markers have told of, and has not come for so long behind them, the queue has lost."""
+        """What markers have covered, and has not come for so long behind them, the queue has lost."""
         for epoch, stream in self._position.streams.items():
-            self._lose(epoch, list(stream.awaited.give_up(self._position.watermark_us - self._late_us)))
+            self._lose(epoch, list(stream.pending.expire(self._position.watermark_us - self._late_us)))
 
     def _lose(self, epoch: str, ranges: Collection[tuple[int, int]]) -> None:
         if not ranges:
@@ -125,7 +125,7 @@ class StreamLedger:
         lost.add_all(ranges)
         position.lost_before += _shortened(lost)
         for pair in ranges:
-            position.streams[epoch].awaited.come(*pair)
+            position.streams[epoch].pending.arrive(*pair)
         while len(position.lost) > LOST_EPOCHS_MAX:
             position.lost_before += len(position.lost.pop(next(iter(position.lost))))
 
@@ -144,7 +144,7 @@ class StreamLedger:
         before = position.latest_window - STREAM_MINUTES_MAX
         for epoch in [epoch for epoch, stream in position.streams.items() if stream.window < before]:
             del position.streams[epoch]
-            position.unheard.pop(epoch, None)
+            position.unseen_since.pop(epoch, None)
 
     # --- processes that have ended ---------------------------------------------------------------------------------
     def note_end(self, record: Record, offset: int) -> None:
@@ -152,31 +152,31 @@ class StreamLedger:
         if not isinstance(record.body, Gone):
             return
         position = self._position
-        position.gone[record.ingest_epoch.hex()] = Departure(offset, record.body.by.hex(), record.body.said_us)
+        position.ended[record.ingest_epoch.hex()] = EndedProcess(offset, record.body.by.hex(), record.body.said_us)
         # When nothing is sent any more, the watermark goes on for what is due.
         position.due_us = max(position.due_us, record.body.said_us + STRAGGLING_US)
-        while len(position.gone) > ENDED_MAX:
-            del position.gone[next(iter(position.gone))]
+        while len(position.ended) > ENDED_MAX:
+            del position.ended[next(iter(position.ended))]
 
     def note_straggler(self, epoch: str, offset: int) -> None:
         """A record of that process has come; if it is said to have ended, its last ones were on their way still."""
-        gone = self._position.gone.get(epoch)
-        if gone is not None:
-            self._position.gone[epoch] = gone._replace(offset=offset)
+        ended = self._position.ended.get(epoch)
+        if ended is not None:
+            self._position.ended[epoch] = ended._replace(offset=offset)
 
     def ended(self, written_offset: int) -> dict[str, str]:
         """Processes whose books can be ended here, and who said that they have ended.
 
         What was received up to a while after that is accounted for and written (below ``written_offset``), and what a
-        marker has told of is here or lost.
+        marker has covered is here or lost.
         """
         position = self._position
         return {
-            epoch: gone.by
-            for epoch, gone in position.gone.items()
-            if gone.offset < written_offset
-            and position.watermark_us >= gone.said_us + STRAGGLING_US
-            and not (epoch in position.streams and position.streams[epoch].awaited.is_told)
+            epoch: ended.by
+            for epoch, ended in position.ended.items()
+            if ended.offset < written_offset
+            and position.watermark_us >= ended.said_us + STRAGGLING_US
+            and not (epoch in position.streams and position.streams[epoch].pending.has_covered)
         }
 
     def why_incomplete(self, epoch: str, written_offset: int) -> str | None:
@@ -184,7 +184,7 @@ class StreamLedger:
         stream = self._position.streams.get(epoch)
         if stream is None:
             return "it was heard of too long ago to know what it sent"
-        if stream.awaited.since:
+        if stream.pending:
             return "numbers that it gave out never came"
         is_cut = any(stream.offset < at for at in self._position.rewinds)
         if is_cut or self._has_hole(stream.offset + 1, written_offset - 1):
@@ -193,7 +193,7 @@ class StreamLedger:
 
     def forget_ended(self, epoch: str) -> None:
         """Its books are ended, or left to a person."""
-        self.dirty |= self._position.gone.pop(epoch, None) is not None
+        self.dirty |= self._position.ended.pop(epoch, None) is not None
 
 
 def _shortened(ranges: Intervals) -> int:
