@@ -148,9 +148,12 @@ class FileBuffer:
     def _run(self) -> None:
         self._sync(self._files.sync_names)
         while not self._is_finishing.is_set():
-            if self.queue.wait(_IDLE_S if self._unsynced_since is None else self._fsync_interval_s or 0.0):
-                self._write()
-            self._sync_when_due()
+            try:
+                if self.queue.wait(_IDLE_S if self._unsynced_since is None else self._fsync_interval_s or 0.0):
+                    self._write()
+                self._sync_when_due()
+            except Exception as error:  # noqa: BLE001 - a bug of ours: what waits is sent from memory
+                self._set_failing(error)
             self._is_finishing.wait(_FAILED_PAUSE_S if self._is_failing else TURN_S)
         self._write()
         self._sync_when_due(now=True)
@@ -174,9 +177,9 @@ class FileBuffer:
                     self._unsynced_since = time.monotonic()
         self._has_written.set()
 
-    def _set_failing(self, error: OSError | None) -> None:
+    def _set_failing(self, error: Exception | None) -> None:
         if error is not None and not self._is_failing:
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or str(error)
             log.warning("Events cannot be buffered in %s, and wait in memory: %s", self._folder_path, reason)
         self._is_failing = error is not None
         self.queue.overflow_reason = "queue_overflow" if error is None else "disk_full"
@@ -218,6 +221,9 @@ class FileBuffer:
         batch = self._files.read(events_max=events_max, size_bytes_max=size_bytes_max)
         if batch is None and self._is_failing:
             with self._lock:
+                # The disk may work again by now: what it has got meanwhile comes first.
+                if not self._is_failing or self._files.read_count < self._files.appended_count:
+                    return None
                 if self._held is None:
                     return self.queue.take(events_max=events_max, size_bytes_max=size_bytes_max)
                 batch, rest = self._held.split(events_max)

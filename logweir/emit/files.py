@@ -55,7 +55,7 @@ class Folder:
         path = self.path / new_epoch()
         # Nobody looks for runs below a name like this: it gets its own when it is locked.
         partial = self.path / f".{path.name}"
-        partial.mkdir(mode=0o700)
+        partial.mkdir(mode=0o700, parents=True)
         try:
             descriptor = _locked(partial / "page", os.O_CREAT)
             assert descriptor is not None
@@ -126,6 +126,7 @@ class RunFiles:
         self._segments = sorted(int(one.stem) for one in path.glob("*.log"))
         self._writing = -1
         self._written_bytes = 0
+        self._is_damaged = False
         self._reading = -1
         self._read_at = (self.page.counters[SEGMENT], self.page.counters[OFFSET])
         self._settled_before = self.page.counters[SETTLED]
@@ -139,7 +140,7 @@ class RunFiles:
     # --- writing ---------------------------------------------------------------------------------------------------
     def append(self, batch: Batch) -> None:
         """Write the events behind all others. Raises OSError, and nothing is written."""
-        if self._writing == -1 or self._written_bytes >= self._folder.segment_size_bytes:
+        if self._writing == -1 or self._is_damaged or self._written_bytes >= self._folder.segment_size_bytes:
             self._begin_segment()
         body = b"\n".join(batch.events)
         head = _HEAD_WITHOUT_CRC.pack(_MAGIC, batch.first, len(batch.events), len(body))
@@ -178,7 +179,7 @@ class RunFiles:
             self.sync()
             _sync_folder(self._path)
         self._end_segment()
-        self._writing, self._written_bytes = descriptor, 0
+        self._writing, self._written_bytes, self._is_damaged = descriptor, 0, False
         # The reader goes on to a segment that it sees here.
         self._segments.append(number)
 
@@ -196,6 +197,7 @@ class RunFiles:
         while True:
             # Asked before the segment is read to its end: one that has a successor by then is not written to any more.
             following = next((number for number in self._segments if number > self._read_at[0]), None)
+            written = self.appended_count, self.appended_bytes
             before = self._read_at
             batch = self._read_segment(events_max, size_bytes_max)
             if batch is not None:
@@ -203,9 +205,16 @@ class RunFiles:
             if self._read_at != before:
                 continue  # All of that was settled before.
             if following is None:
+                self._note_unreadable(*written)
                 return None
             self._end_reading()
             self._read_at = (following, 0)
+
+    def _note_unreadable(self, appended_count: int, appended_bytes: int) -> None:
+        """Of so much that was written, nothing is left to be read: if that is more than was read, it is broken."""
+        if self.read_count < appended_count:
+            self._is_damaged = True  # What is written from now on goes to a segment that can be read.
+        self.read_count, self.read_bytes = max(self.read_count, appended_count), max(self.read_bytes, appended_bytes)
 
     def settle(self, batch: Batch) -> None:
         """The events are delivered, or counted as dropped: they need not be kept."""
@@ -224,7 +233,10 @@ class RunFiles:
         if segment not in self._segments:
             return None
         if self._reading == -1:
-            self._reading = os.open(self._segment(segment), os.O_RDONLY)
+            try:
+                self._reading = os.open(self._segment(segment), os.O_RDONLY)
+            except FileNotFoundError:  # Somebody has removed it.
+                return None
         # Many small reads would have the program's other threads wait for the interpreter's lock as often.
         chunk = os.pread(self._reading, size_bytes_max + _HEAD.size, offset)
         first, events, size_bytes, at = 0, list[bytes](), 0, 0
@@ -243,7 +255,7 @@ class RunFiles:
             if skipped < count:
                 first = first or begins + skipped
                 events += body.split(b"\n")[skipped:]
-                size_bytes += len(body)
+                size_bytes += len(body) + 1
         self._read_at = (segment, offset + at)
         return Batch(first, events, self._read_at) if events else None
 

@@ -193,6 +193,8 @@ class LogweirHandler(logging.Handler):
         try:
             queue, sender = self._queue, self._sender
             self._queue = self._sender = None
+            # Numbers of threads that have ended are given to others.
+            self._own_threads = frozenset()
             if queue is not None:
                 self._previous = queue.page.epoch, queue.page.high
         finally:
@@ -204,7 +206,7 @@ class LogweirHandler(logging.Handler):
     def _forget(self) -> None:
         """In a forked child: what was put before the fork is the parent's to send."""
         sender, self._queue, self._sender, self._previous = self._sender, None, None, None
-        self._is_starting, self._early = False, []
+        self._is_starting, self._early, self._own_threads = False, [], frozenset()
         if sender is not None:
             sender.abandon()
 

@@ -105,7 +105,8 @@ class EventQueue:
         events, size_bytes = [event], len(event)
         while self._events and len(events) < events_max:
             number, event = self._events[0]
-            if number != first + len(events) or size_bytes + len(event) > size_bytes_max:
+            # With the line ends between them.
+            if number != first + len(events) or size_bytes + len(events) + len(event) > size_bytes_max:
                 break
             self._events.popleft()
             events.append(event)

@@ -21,7 +21,7 @@ _IDLE_S = 5.0
 _TURN_S = 0.02
 _ADOPT_INTERVAL_S = 30.0
 _RETRY_WAIT_S = 0.25
-_COMPLAINT_INTERVAL_S = 60.0
+_WARNING_INTERVAL_S = 60.0
 _FAILED_PAUSE_S = 1.0
 _SMALLEST_BATCH_BYTES = 4096
 
@@ -59,10 +59,7 @@ class _LeftRun:
 
 
 class Sender:
-    """Sends one run's events, and takes up the runs that others have left in the folder.
-
-    What it has to say to the program it logs as logweir.emit, which its own handler leaves out.
-    """
+    """Sends one run's events, and takes up the runs that others have left in the folder."""
 
     def __init__(
         self,
@@ -85,10 +82,10 @@ class Sender:
         self._settled_count = 0
         self._told: tuple[int, dict[str, int]] = (0, {})
         self._adopt_at_s = 0.0
-        self._is_failing = False
-        self._complained_at_s = -_COMPLAINT_INTERVAL_S
-        self._dropped_logged = 0
+        self._notices = _Notices(door.url)
         self._end_s: float | None = None
+        # Of this run, what was under way when the end came.
+        self._left: list[Batch] = []
         # Set: do not wait for a batch to fill, nor for the next try.
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logweir-emit-sender", daemon=True)
@@ -142,7 +139,7 @@ class Sender:
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - a disk, or a bug of ours: no thread ends for it
-                self._complain("Sending events failed, and is tried again: %s: %s", type(error).__name__, error)
+                self._notices.warn("Sending events failed, and is tried again: %s: %s", type(error).__name__, error)
                 self._pause(_FAILED_PAUSE_S)
         self._finish()
 
@@ -153,11 +150,11 @@ class Sender:
         if self._buffer.wait(_IDLE_S):
             self._await_full_batch()
             if (batch := self._next(self._buffer)) is not None:
-                self._undelivered(self._buffer, batch)
+                self._left = self._undelivered(self._buffer, batch)
         elif not self._buffer.queue.count and self._told != (self._buffer.page.high, self._buffer.page.dropped):
             # Events were dropped, and none behind them carries the news.
             self._say(self._buffer.page)
-        self._log_dropped()
+        self._notices.dropped(self._buffer.page.dropped)
 
     def _await_full_batch(self) -> None:
         end_s = time.monotonic() + self._batching.age_s_max
@@ -216,9 +213,8 @@ class Sender:
                 # In this order: killed in between, the event is lost, not dropped twice.
                 self._settle(source, part)
                 source.page.drop("refused")
-                log.warning(
-                    "Event %d of %s was refused and is dropped: %s", part.first, source.page.epoch, answer.reason
-                )
+                words = (part.first, source.page.epoch, answer.reason)
+                self._notices.warn("Event %d of the run %s is refused, and dropped: %s", *words)
         return []
 
     def _settle(self, source: _Source, batch: Batch) -> None:
@@ -233,10 +229,11 @@ class Sender:
         while True:
             answer = self._post(source.page, body, {"Log-Seq": str(batch.first)})
             if answer.takes(len(batch.events)) or answer.refuses():
-                self._set_failing(None)
+                self._notices.answered(None)
                 return answer
-            self._set_failing(answer)
-            if not self._pause(self._wait_s(attempt, answer), is_asked_for=answer.retry_after_s is not None):
+            self._notices.answered(answer)
+            wait_s = _wait_s(attempt, answer, self._retry_wait_s_max)
+            if not self._pause(wait_s, is_asked_for=answer.retry_after_s is not None):
                 return None
             attempt += 1
 
@@ -265,15 +262,10 @@ class Sender:
         """Tell the door, once, how far the run is, without an event; gives whether it has heard."""
         answer = self._post(page, b"", {"Log-Bye": "1"} if bye else {}, high=high)
         is_told = answer.takes(0)
-        self._set_failing(None if is_told else answer)
+        self._notices.answered(None if is_told else answer)
         return is_told
 
     # --- waiting ---------------------------------------------------------------------------------------------------
-    def _wait_s(self, attempt: int, answer: Answer) -> float:
-        """Longer after each failure, not the same for all that failed together, never less than the door asks for."""
-        wait_s: float = min(self._retry_wait_s_max, _RETRY_WAIT_S * 2.0 ** min(attempt, 16))
-        return (answer.retry_after_s or 0.0) + wait_s * random.uniform(0.5, 1.0)  # noqa: S311
-
     def _pause(self, wait_s: float, *, is_asked_for: bool = False) -> bool:
         """Wait before the next try; False when there is to be none, because this process ends.
 
@@ -300,48 +292,72 @@ class Sender:
     def _finish(self) -> None:
         """Send what is left, say goodbye, and close; within the time that ``stop`` was given."""
         assert self._end_s is not None
-        is_told, left, page = False, list[Batch](), self._buffer.page
+        is_told, page = False, self._buffer.page
         try:
             # A fifth of the time is for the goodbye, which says what could not be sent.
             send_until_s = self._end_s - max(0.0, self._end_s - time.monotonic()) / 5
-            while not left and time.monotonic() < send_until_s and (batch := self._next(self._buffer)) is not None:
-                left = self._undelivered(self._buffer, batch)
+            while not self._left and time.monotonic() < send_until_s:
+                if (batch := self._next(self._buffer)) is None:
+                    break
+                self._left = self._undelivered(self._buffer, batch)
             page.end()
             ending = self._buffer.ending_with_process()
             if not self._buffer.is_durable:
                 # What was sent and not answered may have arrived: it is not counted.
-                ending += sum(len(part.events) for part in left[1:])
+                ending += sum(len(part.events) for part in self._left[1:])
             if ending:
                 page.drop("exit_timeout", ending)
-            if not self._buffer.is_durable or not (left or self._buffer.has(events=1, size_bytes=1)):
+            if not page.high:
+                is_told = True  # It was begun for the runs that others had left, and there is nothing to say.
+            elif not self._buffer.is_durable or not (self._left or self._buffer.has(events=1, size_bytes=1)):
                 is_told = self._say(page, bye=True)
                 while not is_told and self._pause(_RETRY_WAIT_S):
                     is_told = self._say(page, bye=True)
         except Exception as error:  # noqa: BLE001 - it is the end: what is in files stays there
-            self._complain("The last events could not be sent: %s: %s", type(error).__name__, error)
-        self._log_dropped()
+            self._notices.warn("The last events could not be sent: %s: %s", type(error).__name__, error)
+        self._notices.dropped(page.dropped, is_last=True)
         self._door.close()
         self._buffer.close(is_told=is_told)
 
-    # --- what the program is told ----------------------------------------------------------------------------------
-    def _set_failing(self, answer: Answer | None) -> None:
-        was_failing, self._is_failing = self._is_failing, answer is not None
-        if answer is not None:
-            self._complain("%s does not take events; they wait, and are sent again: %s", self._door.url, answer.reason)
+
+class _Notices:
+    """What the program is told, as logweir.emit: of each kind no more than one line a minute."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._is_failing = False
+        self._dropped_count = 0
+        self._warned_at_s: dict[str, float] = {}
+
+    def answered(self, trouble: Answer | None) -> None:
+        """``trouble``: the answer, where the door did not take what it was sent."""
+        was_failing, self._is_failing = self._is_failing, trouble is not None
+        if trouble is not None:
+            self.warn("%s does not take events; they wait, and are sent again: %s", self._url, trouble.reason)
         elif was_failing:
-            log.info("%s takes events again.", self._door.url)
+            log.info("%s takes events again.", self._url)
 
-    def _complain(self, message: str, *words: object) -> None:
-        if time.monotonic() >= self._complained_at_s + _COMPLAINT_INTERVAL_S:
-            self._complained_at_s = time.monotonic()
-            log.warning(message, *words)
+    def dropped(self, counts: dict[str, int], *, is_last: bool = False) -> None:
+        if sum(counts.values()) == self._dropped_count:
+            return
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+        if self.warn("Events were dropped since the start: %s. The door is told, too.", reasons, always=is_last):
+            self._dropped_count = sum(counts.values())
 
-    def _log_dropped(self) -> None:
-        dropped = self._buffer.page.dropped
-        if sum(dropped.values()) > self._dropped_logged:
-            self._dropped_logged = sum(dropped.values())
-            reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
-            log.warning("Events were dropped since the start: %s. The door is told, too.", reasons)
+    def warn(self, message: str, *words: object, always: bool = False) -> bool:
+        """Gives whether it is logged."""
+        now_s = time.monotonic()
+        if not always and now_s < self._warned_at_s.get(message, -_WARNING_INTERVAL_S) + _WARNING_INTERVAL_S:
+            return False
+        self._warned_at_s[message] = now_s
+        log.warning(message, *words)
+        return True
+
+
+def _wait_s(attempt: int, answer: Answer, wait_s_max: float) -> float:
+    """Longer after each failure, not the same for all that failed together, never less than the door asks for."""
+    wait_s = min(wait_s_max, _RETRY_WAIT_S * 2.0 ** min(attempt, 16))
+    return (answer.retry_after_s or 0.0) + wait_s * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _pieces(batch: Batch, at: int | None) -> list[Batch]:

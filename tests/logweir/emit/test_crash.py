@@ -199,6 +199,18 @@ def test_poison_that_a_killed_process_had_begun_to_look_for_is_dropped_once(tmp_
     assert door.accepted_numbers == sorted([1, *range(1, 20), *range(21, 101)])
 
 
+def test_what_was_left_is_sent_without_an_event_of_ones_own(door: Door, tmp_path: Path) -> None:
+    """The next start need not log anything for it, and is no run then."""
+    folder = str(tmp_path / "buffer")
+    programs.run("log.info('left')", url_of(free_port()), door.key, buffer_dir=folder)
+    programs.run("time.sleep(1.5)", url_of(door.port), door.key, buffer_dir=folder)
+
+    (run,) = programs.runs_of(door).values()
+    assert run.summaries == ["left"]
+    assert run.bye
+    assert not programs.files_in(tmp_path / "buffer")
+
+
 # --- the whole product ---------------------------------------------------------------------------------------------
 def books_of(product: Embedded, env: dict[str, str], *, created: int, epochs: int) -> dict[str, Any]:
     """The emitter's line of the books, as soon as all of so many numbers are known and nothing is under way."""

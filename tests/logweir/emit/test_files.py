@@ -155,6 +155,37 @@ def test_damage_never_makes_up_an_event(tmp_path_factory: pytest.TempPathFactory
     taken.close()
 
 
+@pytest.mark.parametrize("harm", ["truncated", "removed", "scribbled"])
+def test_run_whose_files_are_harmed_while_it_goes_on_loses_no_more_than_that(tmp_path: Path, harm: str) -> None:
+    """Somebody tidies up in the folder of a running process: what is written later is read, and nobody spins."""
+    folder = Folder(tmp_path, MEBIBYTE)
+    files = folder.new_run("e", is_synced=False)
+    made = batches([5] * 6)
+    for batch in made[:3]:
+        files.append(batch)
+    first = files.read(events_max=5, size_bytes_max=MEBIBYTE)
+    (path,) = tmp_path.rglob("*.log")
+    if harm == "truncated":
+        os.truncate(path, 60)
+    elif harm == "removed":
+        path.unlink()
+    else:
+        with path.open("r+b") as file:
+            file.seek(60)
+            file.write(b"x" * 10)
+    unharmed = numbers(read_all(files))
+    files.append(made[3])
+    read_all(files)
+    for batch in made[4:]:
+        files.append(batch)
+
+    assert first == Batch(1, made[0].events, first.end if first else None)
+    assert unharmed == ([] if harm != "removed" else list(range(6, 16)))
+    assert numbers(read_all(files))[-10:] == list(range(21, 31))
+    assert files.read_count == files.appended_count == 30
+    files.close()
+
+
 def test_lost_page_is_replaced_by_what_the_files_know(tmp_path: Path) -> None:
     """A power cut may leave the page empty: the events are sent in the name of who finds them."""
     folder = Folder(tmp_path, MEBIBYTE)
