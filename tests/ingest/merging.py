@@ -44,7 +44,7 @@ class FaultyProducer(SqliteProducer):
     """The embedded queue's, whose partitions can get stuck, and whose records can fail, one by one."""
 
     def __init__(self, settings: QueueSettings, path: Path, *, partitions: int) -> None:
-        super().__init__(settings, path, partitions=partitions)
+        super().__init__(settings, path, partitions=partitions, group=None)
         self.stuck: set[int] = set()
         self.fails: Callable[[Record], bool] = lambda _: False
         self._held: list[tuple[int, bytes, Done]] = []
