@@ -45,6 +45,7 @@ def test_a_queue_full_of_unread_records_loses_nothing(tmp_path: Path) -> None:
         while (refused := post()).status == 202:
             assert len(accepted) < 1000
         with stopped_at_the_end(Process(["worker"], tmp_path / "worker.log", env)):
+            until((tmp_path / "data/store/main.sqlite").exists)
             wanted = len(accepted) * EVENTS_A_REQUEST
             until(lambda: int(logweir("search", "*", "--count", env=env)) == wanted, wait_s=50)
             until(lambda: post().status == 202)
