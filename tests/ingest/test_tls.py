@@ -333,7 +333,7 @@ def test_send_trusts_whom_it_is_told_to(door: SecureDoor, tmp_path: Path) -> Non
     doubting = logweir(*words)
     wrong = logweir(*words, "--ca-file", str(tmp_path / "events"))
 
-    assert (trusting.returncode, "1 events accepted" in trusting.stderr) == (0, True)
+    assert (trusting.returncode, "1 event accepted" in trusting.stderr) == (0, True)
     assert doubting.returncode == 2 and re.search("not to be trusted: .*--ca-file", doubting.stderr)
     assert wrong.returncode == 2 and "it holds no certificate in PEM" in wrong.stderr
     assert time.monotonic() - started_s < 50
