@@ -82,12 +82,14 @@ def test_what_is_left_out_is_counted(kept: Path, capsys: pytest.CaptureFixture[s
 
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
-    assert "The newest 1 of 2 are shown" in captured.err
+    assert "The newest 1 of 2 is shown" in captured.err
 
 
 def test_doctor_warns_of_dead_letters_and_names_the_newest(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Counts by reason, and the newest one's reason and error; without any it says so."""
     rows = []
+    with closing(open_store(StoreSettings(url=f"sqlite:///{kept}/other/store"))) as empty:
+        empty.prepare()
     for folder in (kept, kept / "other"):
         cli.main(["doctor", "--json", "--data-dir", str(folder)])
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
