@@ -56,7 +56,7 @@ def test_everything_that_was_logged_is_at_the_door_numbered(make_logger: MakeLog
         thread.start()
     for thread in threads:
         thread.join()
-    assert handler.flush(20)
+    assert handler.flush(50)
     handler.close()
 
     run = run_of(door, "all ")
@@ -108,7 +108,7 @@ def test_tls_with_an_authority_of_ones_own(make_logger: MakeLogger, tmp_path: Pa
         url = f"https://127.0.0.1:{door.port}"
         logger, handler = make_logger(url, door.key, ca_file=door.authority.certificate)
         logger.info("trusted")
-        assert handler.flush(20)
+        assert handler.flush(50)
         stranger, strangers = make_logger(url, door.key, exit_timeout_s=0.2)
         stranger.info("not trusted")
         assert not strangers.flush(1)
@@ -459,7 +459,7 @@ def tick():
 for n in range(3000):
     log.info("{word} %d", n)
     if n % 10 == 0: {sleep}(0.001)
-assert logging.getLogger().handlers[0].flush(20)
+assert logging.getLogger().handlers[0].flush(50)
 print(worst)
 """
     out, _ = programs.ended(programs.start_bare(code, url_of(door), door.key))
