@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from logweir.config import load
 from logweir.emit import LogweirFormatter
 from logweir.emit.formatter import process_name
-from logweir_ingest.formats.json import split
+from logweir_ingest.formats.json import JsonFormat
 from logweir_ingest.request.limits import Limits
+from logweir_ingest.request.message import Request
 
 LIMITS = Limits.of(load(environment={}))
 
@@ -53,7 +54,8 @@ def record_of(message: object = "hello", *arguments: object, **options: Any) -> 
 def event_of(record: logging.LogRecord, **options: Any) -> dict[str, Any]:
     """The event as the door takes it: whatever is in the record, its bytes are one event of JSON."""
     text = LogweirFormatter(**{"hostname": "web-1", "processname": "shop", **options}).format(record)
-    (raw,) = split(text.encode("utf-8", "backslashreplace"), LIMITS)
+    body = text.encode("utf-8", "backslashreplace")
+    (raw,) = JsonFormat().split(Request("POST", "/events", {}, ""), body, LIMITS).events
     return dict(json.loads(raw))
 
 

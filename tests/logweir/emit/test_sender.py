@@ -230,7 +230,8 @@ def test_full_queue_drops_the_newest_and_says_so(make_logger: MakeLogger, caplog
     accepted = door.accepted_numbers
     reason, _, dropped = last["log-dropped"].partition("=")
     assert reason == "queue_overflow"
-    assert accepted == list(range(1, len(accepted) + 1))
+    # What is sent meanwhile makes room again.
+    assert accepted == sorted(set(accepted))
     assert len(accepted) + int(dropped) == int(last["log-high"]) == 200
     assert last["log-bye"] == "1"
     assert "queue_overflow" in caplog.text
