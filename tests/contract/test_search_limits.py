@@ -102,7 +102,7 @@ def test_search_that_nobody_waits_for_is_stopped(settings: StoreSettings, search
     """Cancelled from another thread in the middle of its work, and before it begins."""
     with closing(open_store(settings.model_copy(update={"search_timeout_s": 60.0}))) as store:
         cancellation = Cancellation()
-        threading.Timer(0.05, cancellation.cancel).start()
+        threading.Timer(0.3, cancellation.cancel).start()
         started_s = time.monotonic()
         with pytest.raises(LogweirError) as caught:
             store.search(SLOW, size=10, cancellation=cancellation)
