@@ -28,7 +28,10 @@ class Buffer(Protocol):
     page: Page
     is_durable: bool
     """Whether what is left in it is taken up by another process."""
-    thread_ident: int | None
+
+    @property
+    def thread_idents(self) -> list[int | None]:
+        """Of its threads."""
 
     def start(self) -> None: ...
     def wait(self, timeout_s: float) -> bool:
@@ -65,7 +68,7 @@ class MemoryBuffer:
     is_durable = False
 
     def __init__(self, emitter: str, *, events_max: int, size_bytes_max: int) -> None:
-        self.thread_ident: int | None = None
+        self.thread_idents: list[int | None] = []
         self.page = Page(new_epoch(), emitter)
         self.queue = EventQueue(self.page, events_max=events_max, size_bytes_max=size_bytes_max)
 
@@ -101,7 +104,7 @@ class MemoryBuffer:
 
 
 class FileBuffer:
-    """The queue, and a thread that writes what comes to the run's files at once.
+    """The queue, and a thread that writes what comes to the run's files at once; another one syncs them.
 
     While the files cannot be written, what is in them is sent first, then what is in the queue; when that is full,
     events are dropped, as disk_full.
@@ -124,39 +127,42 @@ class FileBuffer:
 
         Raises OSError.
         """
-        self.thread_ident: int | None = None
         self._files = folder.new_run(emitter, is_synced=fsync_interval_s is not None)
         self.page = self._files.page
         self.queue = EventQueue(self.page, events_max=events_max, size_bytes_max=size_bytes_max)
         self._folder_path: Path = folder.path
         self._batch_limits = {"events_max": batch_events_max, "size_bytes_max": batch_size_bytes_max}
         self._fsync_interval_s = fsync_interval_s
-        self._unsynced_since: float | None = None
         self._held: Batch | None = None
-        self._is_failing = False
+        self._is_failing = self._is_sync_failing = False
         # Whoever takes from the queue has it. No logging call does.
         self._lock = threading.Lock()
         self._has_written = threading.Event()
+        self._is_unsynced = threading.Event()
         self._is_finishing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="logweir-emit-writer", daemon=True)
+        self._is_all_written = threading.Event()
+        self._writer = threading.Thread(target=self._run_writer, name="logweir-emit-writer", daemon=True)
+        self._syncer = threading.Thread(target=self._run_syncer, name="logweir-emit-syncer", daemon=True)
+
+    @property
+    def thread_idents(self) -> list[int | None]:
+        return [self._writer.ident, self._syncer.ident]
 
     def start(self) -> None:
-        self._thread.start()
-        self.thread_ident = self._thread.ident
+        self._writer.start()
+        if self._fsync_interval_s is not None:
+            self._syncer.start()
 
     # --- writing ---------------------------------------------------------------------------------------------------
-    def _run(self) -> None:
-        self._sync(self._files.sync_names)
+    def _run_writer(self) -> None:
         while not self._is_finishing.is_set():
             try:
-                if self.queue.wait(_IDLE_S if self._unsynced_since is None else self._fsync_interval_s or 0.0):
+                if self.queue.wait(_IDLE_S):
                     self._write()
-                self._sync_when_due()
             except Exception as error:  # noqa: BLE001 - a bug of ours: what waits is sent from memory
                 self._set_failing(error)
             self._is_finishing.wait(_FAILED_PAUSE_S if self._is_failing else TURN_S)
         self._write()
-        self._sync_when_due(now=True)
 
     def _write(self) -> None:
         """Write all that is in the queue; what the disk does not take stays held."""
@@ -173,8 +179,7 @@ class FileBuffer:
                     break
                 self._held = None
                 self._set_failing(None)
-                if self._unsynced_since is None and self._fsync_interval_s is not None:
-                    self._unsynced_since = time.monotonic()
+                self._is_unsynced.set()
         self._has_written.set()
 
     def _set_failing(self, error: Exception | None) -> None:
@@ -184,22 +189,27 @@ class FileBuffer:
         self._is_failing = error is not None
         self.queue.overflow_reason = "queue_overflow" if error is None else "disk_full"
 
-    def _sync_when_due(self, *, now: bool = False) -> None:
-        since = self._unsynced_since
-        if since is None or self._fsync_interval_s is None:
-            return
-        if not now and time.monotonic() < since + self._fsync_interval_s:
-            return
-        self._unsynced_since = None
-        self._sync(self._files.sync)
+    def _run_syncer(self) -> None:
+        """A thread of its own: a disk may take long for it, and what is logged meanwhile must not wait in memory."""
+        assert self._fsync_interval_s is not None
+        self._sync(self._files.sync_names)
+        while not self._is_all_written.is_set():
+            if self._is_unsynced.wait(_IDLE_S):
+                self._is_finishing.wait(self._fsync_interval_s)
+                self._is_unsynced.clear()
+                self._sync(self._files.sync)
+        if self._is_unsynced.is_set():
+            self._sync(self._files.sync)
 
     def _sync(self, sync: Callable[[], None]) -> None:
-        if self._fsync_interval_s is None:
-            return
         try:
             sync()
         except OSError as error:
-            log.warning("What is buffered in %s may not outlive a power cut: %s", self._folder_path, error.strerror)
+            if not self._is_sync_failing:
+                log.warning("What is buffered in %s may not outlive a power cut: %s", self._folder_path, error.strerror)
+            self._is_sync_failing = True
+        else:
+            self._is_sync_failing = False
 
     # --- for the sender --------------------------------------------------------------------------------------------
     def wait(self, timeout_s: float) -> bool:
@@ -237,18 +247,21 @@ class FileBuffer:
         self._has_written.set()
 
     def finish(self, timeout_s: float) -> None:
+        end_s = time.monotonic() + timeout_s
         self._is_finishing.set()
-        self.queue.wake()
-        if self._thread.ident is None:
+        if self._writer.ident is None:
             self._write()  # A program that ends lets no thread begin.
         else:
-            self._thread.join(timeout_s)
+            join(self._writer, self.queue.wake, timeout_s)
+        self._is_all_written.set()
+        if self._syncer.ident is not None:
+            join(self._syncer, self._is_unsynced.set, end_s - time.monotonic())
 
     def ending_with_process(self) -> int:
         return self.queue.count + (0 if self._held is None else len(self._held.events))
 
     def close(self, *, is_told: bool) -> None:
-        if self._thread.is_alive():
+        if self._writer.is_alive() or self._syncer.is_alive():
             return  # A disk that hangs: the process's end closes what it has.
         if is_told:
             self._files.remove()
@@ -256,3 +269,11 @@ class FileBuffer:
 
     def abandon(self) -> None:
         self._files.close()
+
+
+def join(thread: threading.Thread, wake: Callable[[], None], timeout_s: float) -> None:
+    """Wait until the thread has ended, which was told to; ``wake`` ends its wait, unless that is about to begin."""
+    end_s = time.monotonic() + timeout_s
+    while thread.is_alive() and time.monotonic() < end_s:
+        wake()
+        thread.join(0.05)

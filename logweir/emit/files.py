@@ -15,6 +15,7 @@ import os
 import shutil
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,7 +115,7 @@ class Folder:
 
 
 class RunFiles:
-    """The files of one run, by the one process that has them locked. One thread appends, one reads."""
+    """The files of one run, by the one process that has them locked. One thread appends, one syncs, one reads."""
 
     def __init__(self, folder: Folder, path: Path, descriptor: int, emitter: str, *, is_synced: bool = False) -> None:
         """``descriptor``: of its page, locked."""
@@ -125,6 +126,8 @@ class RunFiles:
         self.page = Page(path.name, emitter, descriptor=descriptor)
         self._segments = sorted(int(one.stem) for one in path.glob("*.log"))
         self._writing = -1
+        # Of segments that are full and not synced yet.
+        self._unsynced: deque[int] = deque()
         self._written_bytes = 0
         self._is_damaged = False
         self._reading = -1
@@ -161,32 +164,38 @@ class RunFiles:
         self.appended_count += len(batch.events)
 
     def sync(self) -> None:
-        """Have what was appended survive a power cut. Raises OSError."""
-        if self._writing != -1:
-            os.fsync(self._writing)
+        """Have what was appended survive a power cut. Another thread may append meanwhile. Raises OSError."""
+        # A segment that becomes full while this is looked at is closed here, and nowhere else.
+        writing = self._writing
+        _sync_folder(self._path)
+        while self._unsynced:
+            os.fsync(self._unsynced[0])
+            os.close(self._unsynced.popleft())
+        if writing == self._writing != -1:
+            os.fsync(writing)
 
     def sync_names(self) -> None:
-        """Have the names of the run's files survive a power cut. Raises OSError."""
+        """Have the run itself be there after a power cut. Raises OSError."""
         os.fsync(self._descriptor)
-        _sync_folder(self._path)
         _sync_folder(self._folder.path)
 
     def _begin_segment(self) -> None:
         self._folder.require_room()
         number = self._segments[-1] + 1 if self._segments else 1
         descriptor = os.open(self._segment(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        if self._is_synced:
-            self.sync()
-            _sync_folder(self._path)
         self._end_segment()
         self._writing, self._written_bytes, self._is_damaged = descriptor, 0, False
         # The reader goes on to a segment that it sees here.
         self._segments.append(number)
 
     def _end_segment(self) -> None:
-        if self._writing != -1:
+        if self._writing == -1:
+            return
+        if self._is_synced:
+            self._unsynced.append(self._writing)
+        else:
             os.close(self._writing)
-            self._writing = -1
+        self._writing = -1
 
     # --- reading ---------------------------------------------------------------------------------------------------
     def read(self, *, events_max: int, size_bytes_max: int) -> Batch | None:
@@ -295,6 +304,8 @@ class RunFiles:
     def close(self) -> None:
         """Let go of the run: if it is there, another process may take it over."""
         self._end_segment()
+        while self._unsynced:
+            os.close(self._unsynced.popleft())
         self._end_reading()
         self.page.close()
         os.close(self._descriptor)

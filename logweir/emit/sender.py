@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from logweir.emit.buffer import Buffer
+from logweir.emit.buffer import Buffer, join
 from logweir.emit.door import Answer, Door
 from logweir.emit.files import Folder, RunFiles
 from logweir.emit.page import Page
@@ -93,7 +93,7 @@ class Sender:
     @property
     def thread_idents(self) -> frozenset[int]:
         """Of the threads that run for it."""
-        return frozenset(one for one in (self._thread.ident, self._buffer.thread_ident) if one is not None)
+        return frozenset(one for one in (self._thread.ident, *self._buffer.thread_idents) if one is not None)
 
     def start(self) -> None:
         """Raises RuntimeError when the program is ending, and no thread can begin any more."""
@@ -121,11 +121,10 @@ class Sender:
         self._buffer.finish(timeout_s)
         self._end_s = end_s
         self._hurry.set()
-        self._buffer.wake()
         if self._thread.ident is None:
             self._finish()
             return True
-        self._thread.join(max(0.0, end_s - time.monotonic()))
+        join(self._thread, self._buffer.wake, end_s - time.monotonic())
         return not self._thread.is_alive()
 
     def abandon(self) -> None:

@@ -34,7 +34,7 @@ from tests.tools.product import (
     wait_for_http,
 )
 
-KILLS = {"embedded": size(1, 5), "servers": size(2, 5)}
+KILLS = size(1, 5)
 EVERY_OTHER = '[[rule]]\nname = "half"\nquery = "*"\nkeep = 0.5\n'
 REDONE = '[[rule]]\ncategory = "redone"\nkey = "*"\noverride = true\n'
 
@@ -47,7 +47,6 @@ class Product:
         self.variables = variables
         self.ports: list[int] = []
         self.key = ""
-        self.kills = 0
         self.processes: list[Process] = []
 
     def env(self, **extra: str) -> dict[str, str]:
@@ -97,9 +96,9 @@ class Product:
             store.delete([(*place, own) for place, own in zip(places, known, strict=True) if own is not None])
 
     def replay_killed(self, rng: random.Random, *words: str, **extra: str) -> int:
-        """The command, killed at a random moment, ``kills`` times over; gives how often it was still at work."""
+        """The command, killed at a random moment, several times over; gives how often it was still at work."""
         killed = 0
-        for _ in range(self.kills):
+        for _ in range(KILLS):
             with (self.folder / "replay.log").open("ab") as log:
                 popen = subprocess.Popen(
                     [*LOGWEIR, "replay", *words, "--rate", "500"], stdout=log, stderr=log, env=self.env(**extra)
@@ -122,7 +121,7 @@ class Product:
                 time.sleep(0.05)
 
 
-@pytest.fixture(params=["embedded", "servers"])
+@pytest.fixture(params=["embedded", pytest.param("servers", marks=pytest.mark.proof)])
 def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]:
     if request.param == "embedded":
         embedded = Embedded(tmp_path / "data")
@@ -146,7 +145,6 @@ def product(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Product]
         words = [("ingest", "--port", str(made.ports[0])), ("worker",)]
         made.processes += [Process(one, tmp_path / f"{one[0]}.log", made.env()) for one in words]
         wait_for_http(made.ports[0])
-    made.kills = KILLS[request.param]
     yield made
     for process in made.processes:
         process.kill_family()

@@ -164,6 +164,7 @@ def test_where_nothing_later_survived_the_lost_offsets_are_named(interrupted: Pa
         assert lost_numbers(said, emitter.name) == passing.lost_of(emitter)
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(300)
 def test_what_was_in_a_topic_that_was_made_anew_is_lost_to_the_event(interrupted: Passing) -> None:
     """The topic is deleted with events that no worker has read; doors and workers go on with the new one."""

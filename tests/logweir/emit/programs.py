@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def _add(run: Run, batch: Batch) -> None:
     run.dropped |= batch.dropped or {}
     run.previous = run.previous or batch.previous
     run.bye = run.bye or batch.bye
+
+
+def runs_written(folder: Path) -> set[str]:
+    """The epochs of which events are in files there."""
+    found = set()
+    for path in folder.rglob("*.log"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_size:
+                found.add(path.parent.name)
+    return found
 
 
 def files_in(folder: Path) -> list[Path]:

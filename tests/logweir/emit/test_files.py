@@ -6,6 +6,8 @@ import errno
 import os
 import random
 import threading
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -333,22 +335,28 @@ def test_full_disk_and_full_queue_drop_as_disk_full(tmp_path: Path, monkeypatch:
     buffer.close(is_told=False)
 
 
-@pytest.mark.parametrize(("interval_s", "least", "most"), [(None, 0, 0), (0.0, 5, 20), (0.3, 1, 5)])
-def test_files_are_synced_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval_s: float | None, least: int, most: int
-) -> None:
-    """Never, after each write, or so often while something comes."""
-    synced = []
-    monkeypatch.setattr(RunFiles, "sync", lambda self: synced.append(self))
+@pytest.mark.parametrize("interval_s", [None, 0.0, 0.3])
+def test_files_are_synced_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval_s: float | None) -> None:
+    """Never, after each write, or so often while something comes; and in the end, whatever was not yet."""
+    synced: list[float] = []
+    monkeypatch.setattr(RunFiles, "sync", lambda _: synced.append(time.monotonic()))
     buffer = new_buffer(tmp_path, events_max=100, fsync_interval_s=interval_s)
     buffer.start()
     for number in range(10):
         buffer.queue.put(b"%d" % number)
-        threading.Event().wait(0.05)
+        if interval_s == 0.0:
+            until(lambda: len(synced) > number)  # noqa: B023
+        else:
+            time.sleep(0.05)
     before_end = len(synced)
-    buffer.finish(5)
+    buffer.queue.put(b"last")
+    buffer.finish(50)
 
-    assert least <= before_end <= most
+    if interval_s is None:
+        assert not synced
+    else:
+        assert len(synced) > before_end
+        assert all(later - one > 0.9 * interval_s for one, later in pairwise(synced[:before_end]))
     buffer.close(is_told=True)
 
 
