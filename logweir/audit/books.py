@@ -24,17 +24,16 @@ from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, WindowBooks
 from logweir.clock import WINDOW_US, iso_seconds
+from logweir.ledger.activity import caught_up_minutes, of_latest_topic, overall, read_activities
 from logweir.ledger.carried import UNKNOWN, Carried, read_carried
 from logweir.ledger.closings import read_closings
 from logweir.ledger.differences import StoreDifference, read_differences
 from logweir.ledger.documents import PartitionId, StreamId, StreamWindow
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.equation import Row
-from logweir.ledger.horizon import horizons, of_latest_topic, overall
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.ledger.position import Position, read_positions
 from logweir.ledger.revisions import Correction, read_corrections
-from logweir.ledger.source import read_hearings
 from logweir.store.port import Store
 
 _READ_AGAIN_S = 1.0
@@ -215,7 +214,7 @@ def read_books_once(
     carried = read_carried(store, group)
     # The watermarks before the emitters, so that nothing is called lost that has come since.
     positions = read_positions(store, group)
-    minutes = horizons(positions, read_hearings(store, group))
+    minutes = caught_up_minutes(positions, read_activities(store, group))
     current = of_latest_topic(minutes)
     accounted_us = overall(current) * WINDOW_US
     watermarks = _watermarks(positions, current, accounted_us)

@@ -29,7 +29,7 @@ from logweir.commands.output import console, count_text, print_json, ranges_text
 from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
 from logweir.ledger.emitter import name_of
-from logweir.ledger.expectations import FOREVER_US, Word, say
+from logweir.ledger.expectations import FOREVER_US, Expectation, set_expectation
 from logweir.process.lifetime import owner_new
 from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import State, Watched
@@ -113,15 +113,17 @@ def _read(store: Store, settings: Settings, now: int) -> Silence:
 def _change(arguments: argparse.Namespace, settings: Settings, store: Store, now: int) -> int:
     is_source = arguments.source or arguments.sources
     one = _named(_read(store, settings, now), arguments.name, is_source=is_source)
-    changes: dict[str, Callable[[Word], Word]] = {
-        "expect": lambda word: replace(word, every_s=arguments.every // 1_000_000),
-        "unexpect": lambda word: replace(word, every_s=None),
-        "mute": lambda word: replace(word, muted_until_us=now + arguments.for_us if arguments.for_us else FOREVER_US),
-        "unmute": lambda word: replace(word, muted_until_us=None),
-        "retire": lambda word: replace(word, retired_us=now),
-        "unretire": lambda word: replace(word, retired_us=None),
+    changes: dict[str, Callable[[Expectation], Expectation]] = {
+        "expect": lambda before: replace(before, every_s=arguments.every // 1_000_000),
+        "unexpect": lambda before: replace(before, every_s=None),
+        "mute": lambda before: replace(
+            before, muted_until_us=now + arguments.for_us if arguments.for_us else FOREVER_US
+        ),
+        "unmute": lambda before: replace(before, muted_until_us=None),
+        "retire": lambda before: replace(before, retired_us=now),
+        "unretire": lambda before: replace(before, retired_us=None),
     }
-    say(store, settings.worker.group, one.subject, changes[arguments.action], owner=owner_new())
+    set_expectation(store, settings.worker.group, one.subject, changes[arguments.action], owner=owner_new())
     changed = _named(_read(store, settings, now), arguments.name, is_source=is_source)
     if arguments.json:
         print_json(whole(changed.as_json()))
@@ -267,7 +269,7 @@ def _table(*columns: str) -> Table:
 def _every(one: Watched) -> str:
     if one.expected_s is None:
         return "-"
-    return f"every {_length(int(one.expected_s))}" + (" (fixed)" if one.word.every_s is not None else "")
+    return f"every {_length(int(one.expected_s))}" + (" (fixed)" if one.expectation.every_s is not None else "")
 
 
 def _length(seconds: int) -> str:

@@ -195,9 +195,9 @@ HOUR = DocumentKind("hour", HourId)
 EMITTER = DocumentKind("emitter", EmitterId)
 """Who sends, and what of its numbers has come (``emitter.py``)."""
 SOURCES = DocumentKind("sources", BucketId)
-"""Pairs of category and host name, and when they were heard of (``source.py``)."""
-HEARING = DocumentKind("hearing", PartitionId)
-"""In which minutes a partition received anything (``source.py``)."""
+"""Pairs of category and host name, and when events of them came (``source.py``)."""
+ACTIVITY = DocumentKind("activity", PartitionId)
+"""In which minutes a partition received anything (``activity.py``)."""
 EXPECTATION = DocumentKind("expectation", Digest)
 """What a person has said of an emitter or a source (``expectations.py``)."""
 CLOSING = DocumentKind("closing", StreamId)
@@ -217,7 +217,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     HOUR,
     EMITTER,
     SOURCES,
-    HEARING,
+    ACTIVITY,
     EXPECTATION,
     CLOSING,
     REVISION,

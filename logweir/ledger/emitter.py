@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
+from logweir.ledger.cadence import Cadence
 from logweir.ledger.documents import EmitterId, PartitionId
-from logweir.ledger.rhythm import Rhythm
 from logweir.ledger.source import LastBatch
 from logweir.ledger.tracker import Tracker, united
 
@@ -44,11 +44,11 @@ class EmitterState:
     first_us: int = 0
     last_us: int = 0
     source_address: str = ""
-    """Where it was heard of last."""
+    """Of its latest batch."""
     door: str = ""
-    """The ingest process that heard it last."""
-    rhythm: Rhythm = field(default_factory=Rhythm)
-    """When it was heard of."""
+    """The ingest process that received that."""
+    cadence: Cadence = field(default_factory=Cadence)
+    """When anything came of it."""
     epochs: OrderedDict[str, Tracker] = field(default_factory=OrderedDict)
     """Its runs, the one that sent last at the end."""
     retired: dict[str, int] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class EmitterState:
             "last_us": self.last_us,
             "source_address": self.source_address,
             "door": self.door,
-            "rhythm": self.rhythm.as_body(),
+            "cadence": self.cadence.as_body(),
             "epochs": [tracker.as_body() for tracker in self.epochs.values()],
             # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
             "retired": {name: str(count) for name, count in self.retired.items()},
@@ -112,7 +112,7 @@ class EmitterState:
             last_us=body["last_us"],
             source_address=body["source_address"],
             door=body["door"],
-            rhythm=Rhythm.from_body(body["rhythm"]),
+            cadence=Cadence.from_body(body["cadence"]),
             epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
             retired={name: int(count) for name, count in body["retired"].items()},
             retired_names=body["retired_names"],
@@ -127,12 +127,12 @@ class EmitterActivity:
     emitter: Emitter
     first_us: int
     last: LastBatch
-    rhythm: Rhythm
+    cadence: Cadence
     is_numbered: bool
     is_natural: bool
     """Its numbers are the events' own."""
     run_us: int
-    """When the run was heard of that was heard of last, 0 when there is none."""
+    """When anything came of its latest run, 0 when there is none."""
     has_ended: bool
     """That run has said goodbye."""
 
@@ -144,7 +144,7 @@ class EmitterActivity:
             emitter=(body["key"], body["emitter"]),
             first_us=body["first_us"],
             last=LastBatch(body["last_us"], body["key"], body["source_address"], body["door"]),
-            rhythm=Rhythm.from_body(body["rhythm"]),
+            cadence=Cadence.from_body(body["cadence"]),
             is_numbered=bool(runs or body["retired"]),
             is_natural=any(run["natural"] for run in runs),
             run_us=latest["last_us"],

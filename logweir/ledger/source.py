@@ -1,4 +1,4 @@
-"""A source's document (a pair of category and host name), and in which minutes a partition received anything."""
+"""Sources: pairs of category and host name, as the stored events have them. Many share a ledger document."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from logweir.clock import WINDOW_US
-from logweir.ledger.documents import HEARING, PartitionId
-from logweir.ledger.rhythm import MINUTES_HEARD, Bits, Rhythm
-from logweir.store.port import Store
+from logweir.ledger.cadence import Cadence
 
 BUCKETS = 1024
 """Documents that the sources of one partition share."""
 NAME_LENGTH_MAX = 256
-_CLEAR_SLACK_US = 30_000_000
-"""The end of a queue is asked for now and then: what was empty is known to have been empty so long ago."""
 Source = tuple[str | None, str | None]
 """Category and host name; None where the events have none."""
 
 
 class LastBatch(NamedTuple):
-    """Of the batch that was heard last: when, under which key, from where, and through which ingest process."""
+    """The batch that came last: when, under which key, from where, and through which ingest process."""
 
     received_us: int
     key: str
@@ -37,7 +32,7 @@ class SourceState:
     source: Source
     first_us: int
     last: LastBatch
-    rhythm: Rhythm = field(default_factory=Rhythm)
+    cadence: Cadence = field(default_factory=Cadence)
 
     def as_body(self) -> dict[str, Any]:
         return {
@@ -45,53 +40,13 @@ class SourceState:
             "hostname": self.source[1],
             "first_us": self.first_us,
             "last": list(self.last),
-            "rhythm": self.rhythm.as_body(),
+            "cadence": self.cadence.as_body(),
         }
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> SourceState:
         source = body["category"], body["hostname"]
-        return cls(source, body["first_us"], LastBatch(*body["last"]), Rhythm.from_body(body["rhythm"]))
-
-
-@dataclass(slots=True)
-class Hearing:
-    """When a partition received anything."""
-
-    heard: Bits = field(default_factory=lambda: Bits(MINUTES_HEARD))
-    """The minutes in which it did."""
-    clear_minute: int = 0
-    """Up to when its queue is known to be worked off."""
-
-    def mark(self, minute: int) -> bool:
-        """A record was received in that minute; whether that changed anything."""
-        heard = self.heard
-        return (minute != heard.top or not heard.bits) and heard.mark(minute)
-
-    def clear(self, now_us: int) -> bool:
-        """All that had come a little before ``now_us`` is accounted for; whether that changed anything."""
-        minute = (now_us - _CLEAR_SLACK_US) // WINDOW_US
-        if minute <= self.clear_minute:
-            return False
-        self.clear_minute = minute
-        return True
-
-    @property
-    def last_us(self) -> int:
-        """The beginning of the latest minute in which it received anything, 0 when there is none."""
-        return self.heard.top * WINDOW_US
-
-    def as_body(self) -> dict[str, Any]:
-        return {"heard": self.heard.as_body(), "clear_minute": self.clear_minute}
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Hearing:
-        return cls(Bits.from_body(MINUTES_HEARD, body["heard"]), body["clear_minute"])
-
-
-def read_hearings(store: Store, group: str) -> dict[PartitionId, Hearing]:
-    """What each partition heard, also of topics that are gone. Raises LogweirError(STORE_DOWN)."""
-    return {place: Hearing.from_body(document.body) for place, document in HEARING.scan(store.ledger, group)}
+        return cls(source, body["first_us"], LastBatch(*body["last"]), Cadence.from_body(body["cadence"]))
 
 
 def sources_as_body(sources: Iterable[SourceState]) -> dict[str, Any]:

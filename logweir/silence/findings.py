@@ -90,7 +90,7 @@ def _together(members: Sequence[Watched], least: int) -> list[Watched]:
 
 def _due_us(one: Watched) -> int:
     """When it would have been late, had it stopped by itself."""
-    return one.last.received_us + int((one.late_after_s + one.unheard_s) * 1e6)
+    return one.last.received_us + int((one.late_after_s + one.unobserved_s) * 1e6)
 
 
 @lru_cache(maxsize=10_000)

@@ -1,8 +1,8 @@
 """Who has fallen silent: of every emitter and every source (category and host name) its state, and findings.
 
-A state is learned from the ledger alone. Silence is the minutes since something was last heard of in which we could
-hear: in which a record of any kind was received, and that the workers are past. So neither our own downtime nor a
-worker that lags makes anybody silent.
+A state is learned from the ledger alone. Silence is the time since something last came of a subject, counted in minutes
+that could be observed: in which a record of any kind was received, and that the workers are past. So neither our own
+downtime nor a worker that lags makes anybody silent.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import SilenceSettings
+from logweir.ledger.activity import caught_up_minutes, of_latest_topic, overall, read_activities
+from logweir.ledger.cadence import ACTIVITY_MINUTES, Cadence, united_bits, united_cadence
 from logweir.ledger.documents import EMITTER as EMITTER_DOCUMENT
 from logweir.ledger.documents import SOURCES, PartitionId
 from logweir.ledger.emitter import EmitterActivity, name_of
-from logweir.ledger.expectations import EMITTER, NOTHING_SAID, SOURCE, Subject, Word, read_words
-from logweir.ledger.horizon import horizons, of_latest_topic, overall
+from logweir.ledger.expectations import DEFAULT, EMITTER, SOURCE, Expectation, Subject, read_expectations
 from logweir.ledger.position import Position, read_positions
-from logweir.ledger.rhythm import MINUTES_HEARD, Rhythm, united, united_rhythm
-from logweir.ledger.source import LastBatch, Source, read_hearings, sources_from_body
-from logweir.silence.ear import Ear
+from logweir.ledger.source import LastBatch, Source, sources_from_body
+from logweir.silence.activity import ActivityMinutes
 from logweir.silence.findings import Finding, findings_of
 from logweir.silence.watched import State, Watched
 from logweir.store.port import Store
@@ -73,10 +73,9 @@ def read_silence(store: Store, *, group: str, settings: SilenceSettings, now_us:
 
     ``now_us`` is only for mutings that end: everything else is judged by what the workers are past.
     """
-    # Before who was heard of: nobody is called silent who has been heard of since.
-    minutes, ear, positions = _hearing(store, group)
-    words = read_words(store, group)
-    judge = _Judge(settings, ear, words, now_us)
+    # Before the emitters and sources: nobody is called silent of whom something has come since.
+    minutes, activity, positions = _observed(store, group)
+    judge = _Judge(settings, activity, read_expectations(store, group), now_us)
     accounted = overall(minutes)
     emitters = [one.judged(judge, accounted) for one in _emitters(store, group, minutes)]
     sources = [one.judged(judge, accounted) for one in _sources(store, group)]
@@ -92,51 +91,50 @@ def read_silence(store: Store, *, group: str, settings: SilenceSettings, now_us:
     )
 
 
-def _hearing(store: Store, group: str) -> tuple[dict[PartitionId, int], Ear, list[Position]]:
-    """The minute up to which each partition is accounted for, the minutes that were heard, and all positions."""
-    hearings, positions = read_hearings(store, group), read_positions(store, group)
-    heard = united(MINUTES_HEARD, (hearing.heard for hearing in hearings.values()))
-    return of_latest_topic(horizons(positions, hearings)), Ear(heard), list(positions.values())
+def _observed(store: Store, group: str) -> tuple[dict[PartitionId, int], ActivityMinutes, list[Position]]:
+    """The minute up to which each partition is accounted for, the minutes with any activity, and all positions."""
+    activities, positions = read_activities(store, group), read_positions(store, group)
+    active = united_bits(ACTIVITY_MINUTES, (activity.minutes for activity in activities.values()))
+    return of_latest_topic(caught_up_minutes(positions, activities)), ActivityMinutes(active), list(positions.values())
 
 
 @dataclass(slots=True)
-class _Heard:
-    """One emitter or source, put together from all partitions that have heard of it.
-
-    ``is_anywhere``: its events may come on any partition, not only on one that is accounted for up to ``horizon``.
-    """
+class _Seen:
+    """One emitter or source, put together from all partitions that something of it came on."""
 
     subject: Subject
     name: str
     first_us: int = 0
     last: LastBatch = _NEVER
-    rhythms: list[Rhythm] = field(default_factory=list)
-    horizon: int | None = None
+    cadences: list[Cadence] = field(default_factory=list)
+    caught_up: int | None = None
+    """The minute up to which the partitions are accounted for that its numbered events go to."""
     is_anywhere: bool = True
+    """Its events may come on any partition."""
     honesty: str = ""
     bye_us: int = 0
     run_us: int = 0
 
-    def add(self, first_us: int, last: LastBatch, rhythm: Rhythm) -> None:
+    def add(self, first_us: int, last: LastBatch, cadence: Cadence) -> None:
         self.first_us = min(self.first_us or first_us, first_us)
         self.last = max(self.last, last)
-        self.rhythms.append(rhythm)
+        self.cadences.append(cadence)
 
     def judged(self, judge: _Judge, accounted: int) -> Watched:
         said_goodbye = self.bye_us > 0 and self.bye_us >= self.last.received_us
-        horizon = accounted if self.is_anywhere or self.horizon is None else self.horizon
-        return judge.judged(self, horizon, said_goodbye=said_goodbye)
+        caught_up = accounted if self.is_anywhere or self.caught_up is None else self.caught_up
+        return judge.judged(self, caught_up, said_goodbye=said_goodbye)
 
 
-def _emitters(store: Store, group: str, minutes: Mapping[PartitionId, int]) -> Iterable[_Heard]:
-    found: dict[Subject, _Heard] = {}
+def _emitters(store: Store, group: str, minutes: Mapping[PartitionId, int]) -> Iterable[_Seen]:
+    found: dict[Subject, _Seen] = {}
     for place, document in EMITTER_DOCUMENT.scan(store.ledger, group):
         activity = EmitterActivity.from_body(document.body)
         subject = EMITTER, *activity.emitter
         one = found.get(subject)
         if one is None:
-            one = found[subject] = _Heard(subject, name_of(activity.emitter), is_anywhere=False, honesty="D")
-        one.add(activity.first_us, activity.last, activity.rhythm)
+            one = found[subject] = _Seen(subject, name_of(activity.emitter), is_anywhere=False, honesty="D")
+        one.add(activity.first_us, activity.last, activity.cadence)
         if activity.is_numbered:
             _add_runs(one, activity, minutes.get(place.partition_id))
         else:
@@ -144,24 +142,24 @@ def _emitters(store: Store, group: str, minutes: Mapping[PartitionId, int]) -> I
     return found.values()
 
 
-def _add_runs(one: _Heard, activity: EmitterActivity, horizon: int | None) -> None:
+def _add_runs(one: _Seen, activity: EmitterActivity, caught_up: int | None) -> None:
     """It numbers its events: then all of a run goes to one partition, and only that one has to be accounted for."""
-    if horizon is not None:
-        one.horizon = horizon if one.horizon is None else min(one.horizon, horizon)
+    if caught_up is not None:
+        one.caught_up = caught_up if one.caught_up is None else min(one.caught_up, caught_up)
     one.honesty = "B" if one.honesty == "B" or activity.is_natural else "A"
     if activity.run_us >= one.run_us:
         one.run_us = activity.run_us
         one.bye_us = activity.run_us if activity.has_ended else 0
 
 
-def _sources(store: Store, group: str) -> Iterable[_Heard]:
-    found: dict[Source, _Heard] = {}
+def _sources(store: Store, group: str) -> Iterable[_Seen]:
+    found: dict[Source, _Seen] = {}
     for _, document in SOURCES.scan(store.ledger, group):
         for state in sources_from_body(document.body):
             one = found.get(state.source)
             if one is None:
-                one = found[state.source] = _Heard((SOURCE, *state.source), source_name(state.source))
-            one.add(state.first_us, state.last, state.rhythm)
+                one = found[state.source] = _Seen((SOURCE, *state.source), source_name(state.source))
+            one.add(state.first_us, state.last, state.cadence)
     return found.values()
 
 
@@ -179,25 +177,24 @@ def _escaped(name: str) -> str:
     return "%2D" if name == "-" else name.replace("%", "%25")
 
 
-# --- what we could hear -------------------------------------------------------------------------------------------
 # --- judging ------------------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class _Judge:
     settings: SilenceSettings
-    ear: Ear
-    words: Mapping[Subject, Word]
+    activity: ActivityMinutes
+    expectations: Mapping[Subject, Expectation]
     now_us: int
 
-    def judged(self, one: _Heard, horizon: int, *, said_goodbye: bool) -> Watched:
-        word = self.words.get(one.subject, NOTHING_SAID)
+    def judged(self, one: _Seen, caught_up: int, *, said_goodbye: bool) -> Watched:
+        expectation = self.expectations.get(one.subject, DEFAULT)
         last_minute = one.last.received_us // WINDOW_US
-        silent_s = 60 * self.ear.minutes_between(last_minute + 1, horizon - 1)
-        unheard_s = max(0, 60 * (horizon - last_minute - 1) - silent_s)
-        expected_s = float(word.every_s) if word.every_s is not None else self._learned_s(one)
+        silent_s = 60 * self.activity.minutes_between(last_minute + 1, caught_up - 1)
+        unobserved_s = max(0, 60 * (caught_up - last_minute - 1) - silent_s)
+        expected_s = float(expectation.every_s) if expectation.every_s is not None else self._learned_s(one)
         late_after_s = (expected_s or 0.0) * self.settings.late_factor
-        if word.is_muted(self.now_us):
+        if expectation.is_muted(self.now_us):
             state = State.MUTED
-        elif said_goodbye or (word.retired_us is not None and one.last.received_us <= word.retired_us):
+        elif said_goodbye or (expectation.retired_us is not None and one.last.received_us <= expectation.retired_us):
             state = State.RETIRED
         elif expected_s is None:
             state = State.LEARNING
@@ -212,22 +209,22 @@ class _Judge:
             first_us=one.first_us,
             last=one.last,
             silent_s=silent_s,
-            unheard_s=unheard_s,
+            unobserved_s=unobserved_s,
             expected_s=expected_s,
             late_after_s=late_after_s,
-            word=word,
+            expectation=expectation,
             honesty=one.honesty,
         )
 
-    def _learned_s(self, one: _Heard) -> float | None:
+    def _learned_s(self, one: _Seen) -> float | None:
         """The longest gap that is usual. Of two weeks the longest of all; then one, later two longer ones are forgiven:
         an outage of theirs is not learned for good, and what is silent at weekends is known to be.
         """
-        rhythm = united_rhythm(one.rhythms)
-        # Of what was heard before the memory begins, or before rhythms were kept, nothing is known.
-        age_us = one.last.received_us - max(one.first_us, rhythm.hours.first * _HOUR_US)
-        marks = max(rhythm.minutes.bits.bit_count(), rhythm.hours.bits.bit_count())
+        cadence = united_cadence(one.cadences)
+        # Of what came before the memory begins nothing is known.
+        age_us = one.last.received_us - max(one.first_us, cadence.hours.first * _HOUR_US)
+        marks = max(cadence.minutes.bits.bit_count(), cadence.hours.bits.bit_count())
         if age_us < self.settings.learn_s * 1e6 or marks <= _GAPS_MIN:
             return None
         forgiven = min(_FORGIVEN_MAX, age_us // _FORGIVEN_EVERY_US)
-        return max(self.settings.floor_s, self.ear.usual_gap_s(rhythm, forgiven=forgiven))
+        return max(self.settings.floor_s, self.activity.usual_gap_s(cadence, forgiven=forgiven))

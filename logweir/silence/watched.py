@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from logweir.ledger.expectations import EMITTER, Subject, Word
+from logweir.ledger.expectations import EMITTER, Expectation, Subject
 from logweir.ledger.source import LastBatch
 
 
@@ -23,8 +23,8 @@ class State(StrEnum):
 class Watched:
     """One emitter or source. ``expected_s``: the longest usual time between two events; None: not learned yet.
 
-    ``silent_s``: so long it was not heard of while we could hear, to the minute; ``unheard_s``: while we could not.
-    ``honesty``: an emitter's class; empty for sources. ``last``: of the batch that was heard last.
+    ``silent_s``: so long nothing came of it while anything came, to the minute; ``unobserved_s``: while nothing did.
+    ``honesty``: an emitter's class; empty for sources. ``last``: the batch that came last.
     """
 
     subject: Subject
@@ -33,10 +33,10 @@ class Watched:
     first_us: int
     last: LastBatch
     silent_s: int
-    unheard_s: int
+    unobserved_s: int
     expected_s: float | None
     late_after_s: float
-    word: Word
+    expectation: Expectation
     honesty: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -50,11 +50,11 @@ class Watched:
             "first_seen_us": self.first_us,
             "last_seen_us": self.last.received_us,
             "silent_s": self.silent_s,
-            "unheard_s": self.unheard_s,
+            "unheard_s": self.unobserved_s,
             "expected_s": self.expected_s,
-            "fixed": self.word.every_s is not None,
-            "muted_until_us": self.word.muted_until_us,
-            "retired_us": self.word.retired_us,
+            "fixed": self.expectation.every_s is not None,
+            "muted_until_us": self.expectation.muted_until_us,
+            "retired_us": self.expectation.retired_us,
             "last_key": self.last.key,
             "source_address": self.last.source_address,
             "door": self.last.door,

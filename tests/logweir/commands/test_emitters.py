@@ -96,7 +96,7 @@ def test_those_that_fell_silent_together_are_one_line(
 def test_what_a_person_says_holds_until_it_is_taken_back(
     settings: Settings, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A fixed rhythm, a muting with or without an end, a retirement; each has its opposite."""
+    """A fixed cadence, a muting with or without an end, a retirement; each has its opposite."""
     for words, back, state in (
         (("expect", "app/a", "--every", "24h"), "unexpect", "ok"),
         (("mute", "app/a", "--for", "8h"), "unmute", "muted"),
@@ -115,7 +115,7 @@ def test_what_a_person_says_holds_until_it_is_taken_back(
 def test_a_source_is_named_as_the_list_names_it(
     settings: Settings, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is said of it is said of no emitter; words for people name state and rhythm."""
+    """What is said of it is said of no emitter; words for people name state and cadence."""
     status, text = emitters(settings, capsys, "expect", "--source", "syslog@h-a", "--every", "90m")
     states = {row["name"]: row["state"] for row in document(settings, capsys, "--sources")}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,9 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import AccountingSettings, SilenceSettings
-from logweir.ledger.expectations import EMITTER, FOREVER_US, SOURCE, Word, read_words, say
-from logweir.ledger.rhythm import Bits, Rhythm
-from logweir.silence.ear import Ear
+from logweir.ledger.cadence import Cadence, TimeBits
+from logweir.ledger.expectations import (
+    EMITTER,
+    FOREVER_US,
+    SOURCE,
+    Expectation,
+    Subject,
+    read_expectations,
+    set_expectation,
+)
+from logweir.silence.activity import ActivityMinutes
 from logweir.silence.findings import network_of
 from logweir.silence.states import source_name
 from logweir.silence.watched import State
@@ -36,6 +46,10 @@ def every(world: World, minutes: int, *, until: int, name: str = "web", first: i
 
 
 # --- states -------------------------------------------------------------------------------------------------------
+def expect(world: World, subject: Subject, change: Callable[[Expectation], Expectation]) -> None:
+    set_expectation(world.store, "g", subject, change, owner="me")
+
+
 def test_an_emitter_is_learned_then_ok_then_late_then_silent_and_ok_again(world: World) -> None:
     """Every ten minutes for a day: late after fifteen minutes, silent after twenty-five."""
     every(world, 10, until=DAY - 10)
@@ -58,7 +72,7 @@ def test_an_emitter_is_learned_then_ok_then_late_then_silent_and_ok_again(world:
 
 
 def test_what_was_heard_too_few_times_is_not_judged(world: World) -> None:
-    """Three times say nothing of a rhythm, however far apart they are."""
+    """Three times say nothing of a cadence, however far apart they are."""
     for day in range(3):
         world.send(batch(day * DAY, "job"))
     world.canaries(2 * DAY, 5 * DAY)
@@ -131,24 +145,24 @@ def test_a_fixed_rhythm_needs_no_learning_and_can_be_taken_back(world: World) ->
     world.canaries(0, 9)
     world.flush(10)
     before = world.emitter("app/web").state
-    say(world.store, "g", subject, lambda word: Word(300, word.muted_until_us, word.retired_us), owner="me")
+    expect(world, subject, lambda before: replace(before, every_s=300))
     fixed = world.emitter("app/web")
-    say(world.store, "g", subject, lambda word: Word(None, word.muted_until_us, word.retired_us), owner="me")
+    expect(world, subject, lambda before: replace(before, every_s=None))
 
     assert (before, fixed.state, fixed.expected_s) == ("learning", "late", 300.0)
     assert world.emitter("app/web").state == "learning"
-    assert read_words(world.store, "g") == {}
+    assert read_expectations(world.store, "g") == {}
 
 
 def test_muted_and_retired_are_no_findings(world: World) -> None:
     """A muting ends with its time; a retirement ends when the emitter is heard of again."""
     for name in ("a", "b", "c"):
         world.send(batch(0, name))
-        say(world.store, "g", (EMITTER, "app", name), lambda _: Word(60), owner="me")
+        expect(world, (EMITTER, "app", name), lambda _: Expectation(60))
     world.canaries(0, 48)
-    say(world.store, "g", (EMITTER, "app", "a"), lambda _: Word(60, (START + 50) * 60_000_000), owner="me")
-    say(world.store, "g", (EMITTER, "app", "b"), lambda _: Word(60, FOREVER_US), owner="me")
-    say(world.store, "g", (EMITTER, "app", "c"), lambda _: Word(60, None, (START + 20) * 60_000_000), owner="me")
+    expect(world, (EMITTER, "app", "a"), lambda _: Expectation(60, (START + 50) * 60_000_000))
+    expect(world, (EMITTER, "app", "b"), lambda _: Expectation(60, FOREVER_US))
+    expect(world, (EMITTER, "app", "c"), lambda _: Expectation(60, None, (START + 20) * 60_000_000))
     world.flush(49)
     early = [one.state for one in world.read(49).emitters]
     late = world.read(51)
@@ -175,7 +189,7 @@ def test_our_own_downtime_makes_nobody_silent_and_teaches_nothing(world: World) 
     world.flush(back + 61)
 
     assert (down.state, down.silent_s) == ("ok", 4 * 60)
-    assert down.unheard_s >= 11 * 3600
+    assert down.unobserved_s >= 11 * 3600
     assert world.emitter("app/web").expected_s == 300.0
 
 
@@ -252,11 +266,11 @@ def test_a_bare_emitter_is_heard_on_all_partitions_together(store: Store) -> Non
 @given(st.sets(st.integers(0, 400), max_size=60), st.integers(0, 400), st.integers(0, 400))
 def test_minutes_are_counted_as_heard_exactly(heard: set[int], first: int, last: int) -> None:
     """As a set of them does, whatever is asked for."""
-    bits = Bits(50_400)
+    bits = TimeBits(50_400)
     for at in heard:
         bits.mark(1000 + at)
 
-    assert Ear(bits).minutes_between(1000 + first, 1000 + last) == len(heard & set(range(first, last + 1)))
+    assert ActivityMinutes(bits).minutes_between(1000 + first, 1000 + last) == len(heard & set(range(first, last + 1)))
 
 
 @given(st.sets(st.integers(0, 300), min_size=2), st.sets(st.integers(0, 300)), st.integers(0, 2))
@@ -264,22 +278,22 @@ def test_the_usual_gap_is_what_lies_between_in_minutes_that_were_heard(
     spoke: set[int], deaf: set[int], forgiven: int
 ) -> None:
     """By brute force: the minutes heard from one event to the next, in order of length, but for those forgiven."""
-    heard, rhythm = Bits(50_400), Rhythm()
+    heard, cadence = TimeBits(50_400), Cadence()
     for at in sorted(spoke | set(range(301)) - deaf):
         heard.mark(60_000 + at)
     for at in spoke:
-        rhythm.minutes.mark(60_000 + at)
-        rhythm.hours.mark(1000)
+        cadence.minutes.mark(60_000 + at)
+        cadence.hours.mark(1000)
     times = sorted(spoke)
     gaps = [1 + sum(between not in deaf for between in range(one + 1, other)) for one, other in pairwise(times)]
     rest = sorted(gaps, reverse=True)[forgiven:] or [1]
 
-    assert Ear(heard).usual_gap_s(rhythm, forgiven=forgiven) == 60.0 * rest[0]
+    assert ActivityMinutes(heard).usual_gap_s(cadence, forgiven=forgiven) == 60.0 * rest[0]
 
 
 # --- in the ledger ------------------------------------------------------------------------------------------------
 def test_a_worker_that_starts_anew_knows_all_that_was_flushed_and_redoes_the_rest(world: World) -> None:
-    """The rhythm, the minutes heard and the sources: with what is worked off again, nothing is counted twice."""
+    """The cadence, the minutes heard and the sources: with what is worked off again, nothing is counted twice."""
     sources = [("syslog", "web-1")]
     every(world, 10, until=DAY)
     world.send(batch(DAY, "web"), sources=sources)
@@ -417,7 +431,7 @@ def test_a_silent_host_is_one_finding_of_its_sources(world: World) -> None:
         sources = [(name, "web-1") for name in ("sshd", "cron", "nginx")] if at <= 60 else []
         world.send(batch(at, None), sources=[*sources, *(("x", f"h{number}") for number in range(4))])
     world.flush(120)
-    say(world.store, "g", (SOURCE, "x", "h0"), lambda _: Word(60), owner="me")
+    expect(world, (SOURCE, "x", "h0"), lambda _: Expectation(60))
 
     assert found(world) == [("hostname", "web-1", ["cron@web-1", "nginx@web-1", "sshd@web-1"])]
 

@@ -99,7 +99,7 @@ def test_silence_is_what_workers_could_hear_over_partitions_and_restarts(
     assert [(one.name, one.state) for one in first.sources] == [("sshd@web-1", "ok")]
     for one in (*second.emitters, *second.sources):
         assert (one.name, one.state) in (("app", "silent"), ("sshd@web-1", "silent"))
-        # The half hour in which nothing of anybody was received is neither silence nor a rhythm.
+        # The half hour in which nothing of anybody was received is neither silence nor a cadence.
         assert one.expected_s == 300.0
         assert one.silent_s in (19 * 60, 20 * 60)
     assert [(one.of, one.name) for one in second.findings] == [("emitter", "app"), ("source", "sshd@web-1")]

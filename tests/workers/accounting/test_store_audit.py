@@ -209,8 +209,8 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     assert sorted(document.id.partition(":")[0] for document in store.ledger.scan("")) == [
         "carried",
         "emitter",
-        "hearing",
-        "hearing",
+        "activity",
+        "activity",
         "position",
         "position",
         "window",
@@ -252,10 +252,10 @@ def test_sources_of_long_ago_make_room_and_those_of_topics_gone_are_deleted(stor
 
     assert kept("sources:g:") == [("gone", ["others"]), ("late", ["new"]), ("t", ["old"])]
     assert ledger.sources.count == 1
-    assert sorted(document.id for document in store.ledger.scan("hearing:")) == [
-        "hearing:g:gone:1",
-        "hearing:g:late:0",
-        "hearing:g:t:0",
+    assert sorted(document.id for document in store.ledger.scan("activity:")) == [
+        "activity:g:gone:1",
+        "activity:g:late:0",
+        "activity:g:t:0",
     ]
 
 

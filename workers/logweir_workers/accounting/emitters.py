@@ -239,7 +239,7 @@ class EmitterLedger:
             return
         entry.dirty = True
         state.first_us = state.first_us or batch.received_us
-        state.rhythm.mark(batch.received_us)
+        state.cadence.mark(batch.received_us)
         if batch.received_us >= state.last_us:
             state.last_us, state.source_address, state.door = batch.received_us, batch.source_address, door
         epoch = batch.epoch

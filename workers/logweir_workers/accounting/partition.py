@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from logweir.config import AccountingSettings
+from logweir.ledger.activity import Activity
 from logweir.ledger.checkpoints import Checkpoints
-from logweir.ledger.documents import EMITTER, HEARING, POSITION, SOURCES, WINDOW, DocumentKind, PartitionId
+from logweir.ledger.documents import ACTIVITY, EMITTER, POSITION, SOURCES, WINDOW, DocumentKind, PartitionId
 from logweir.ledger.position import Position, read_positions
-from logweir.ledger.source import Hearing, Source
+from logweir.ledger.source import Source
 from logweir.record import Batch, Record
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.canaries import CanaryLedger
@@ -42,7 +43,7 @@ class PartitionLedger:
         generation: int,
         position: Position,
         settings: AccountingSettings,
-        hearing: Hearing,
+        activity: Activity,
         before: Collection[PartitionId],
     ) -> None:
         self.place = place
@@ -56,8 +57,8 @@ class PartitionLedger:
         self._generation = generation
         self._position = position
         self._dirty = False
-        self._hearing = hearing
-        self._is_hearing_dirty = False
+        self._activity = activity
+        self._is_activity_dirty = False
         self.windows = WindowLedger(
             store=store, group=group, partition=place, position=position, exceptions_max=settings.exceptions_max
         )
@@ -86,7 +87,7 @@ class PartitionLedger:
         before = {other: known for other, known in read_positions(store, group).items() if other.topic_id != topic_id}
         if position.next_offset is None:
             position.inherit(before, partition)
-        found = HEARING.read(store.ledger, group, [place])
+        found = ACTIVITY.read(store.ledger, group, [place])
         ledger = cls(
             store=store,
             group=group,
@@ -95,7 +96,7 @@ class PartitionLedger:
             generation=claimed.generation,
             position=position,
             settings=settings,
-            hearing=Hearing.from_body(found[place].body) if found else Hearing(),
+            activity=Activity.from_body(found[place].body) if found else Activity(),
             before=before.keys(),
         )
         if not claimed.body:
@@ -146,7 +147,7 @@ class PartitionLedger:
         To be called in the order of the offsets, after ``load``, once everything of the record is durable.
         """
         record, offset = settled.record, settled.offset
-        self._is_hearing_dirty |= self._hearing.mark(record.window)
+        self._is_activity_dirty |= self._activity.mark(record.window)
         if settled.sources:
             self.sources.mark(settled.sources, settled.ingest_epoch)
         is_counted = True
@@ -208,7 +209,7 @@ class PartitionLedger:
         if position.watermark_us < min(position.due_us, now_us):
             position.watermark_us = now_us
             self._dirty = True
-        self._is_hearing_dirty |= self._hearing.clear(now_us)
+        self._is_activity_dirty |= self._activity.catch_up(now_us)
 
     # --- in the store ----------------------------------------------------------------------------------------------
     def flush(self) -> int | None:
@@ -216,12 +217,12 @@ class PartitionLedger:
 
         Raises LogweirError: CLAIM_LOST, STORE_DOWN (then all of it is written by the next flush).
         """
-        hearing = [self.document(HEARING, self.place, self._hearing.as_body())] if self._is_hearing_dirty else []
+        activity = [self.document(ACTIVITY, self.place, self._activity.as_body())] if self._is_activity_dirty else []
         if not (self._dirty or self.streams.dirty):
             # Up to when the queue is worked off is known although nothing has come.
-            if hearing:
-                self._store.ledger.write(hearing)
-                self._is_hearing_dirty = False
+            if activity:
+                self._store.ledger.write(activity)
+                self._is_activity_dirty = False
             return None
         position = self._position
         self.streams.lose_overdue()
@@ -238,7 +239,7 @@ class PartitionLedger:
                 *(self.document(WINDOW, window.place, window.as_body()) for window in windows),
                 *(self.document(EMITTER, emitter.place, emitter.as_body()) for emitter in emitters),
                 *(self.document(SOURCES, place, body) for place, body in self.sources.touched()),
-                *hearing,
+                *activity,
                 self.document(POSITION, self.place, position.as_body()),
             ]
         )
@@ -247,7 +248,7 @@ class PartitionLedger:
         self.sources.written()
         self.canaries.written()
         self.streams.written()
-        self._is_hearing_dirty = self._dirty = False
+        self._is_activity_dirty = self._dirty = False
         self.written_offset = position.next_offset or 0
         return position.next_offset
 

@@ -21,13 +21,14 @@ from logweir.audit.windows import WindowBooks, places_of
 from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.ledger.activity import Activity
 from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, read_carried
 from logweir.ledger.closings import Closing
 from logweir.ledger.documents import (
+    ACTIVITY,
     CARRIED,
     CLOSING,
     EMITTER,
-    HEARING,
     HOUR,
     HOUR_WINDOWS,
     REPLAY,
@@ -48,7 +49,7 @@ from logweir.ledger.equation import Row
 from logweir.ledger.hours import has
 from logweir.ledger.replays import ReplayProgress
 from logweir.ledger.revisions import Correction, corrections_of
-from logweir.ledger.source import Hearing, sources_from_body
+from logweir.ledger.source import sources_from_body
 from logweir.ledger.window import Window, stage_of
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.partition import PartitionLedger
@@ -440,7 +441,7 @@ def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
 def _of_topics_gone(
     store: Store, group: str, ledgers: Mapping[int, PartitionLedger], before_us: int
 ) -> Iterator[LedgerDocument]:
-    """Sources, and minutes heard, of topics that nobody has read since then."""
+    """Sources, and activity, of topics that nobody has read since then."""
 
     def is_of_topic_gone(place: BucketId | PartitionId) -> bool:
         ledger = ledgers.get(place.partition)
@@ -451,8 +452,8 @@ def _of_topics_gone(
             sources = sources_from_body(document.body)
             if max((source.last.received_us for source in sources), default=0) < before_us:
                 yield document
-    for partition, document in HEARING.scan(store.ledger, group):
-        if is_of_topic_gone(partition) and Hearing.from_body(document.body).last_us < before_us:
+    for partition, document in ACTIVITY.scan(store.ledger, group):
+        if is_of_topic_gone(partition) and Activity.from_body(document.body).last_us < before_us:
             yield document
 
 

@@ -1,4 +1,4 @@
-"""The sources of one partition, and when the partition could be heard: what silence is judged by.
+"""The sources of one partition: who sends, by category and host name, for whom silence is judged.
 
 A source is a pair of category and host name, as the stored events have them. Sources share ledger documents, so that
 10,000 of them are a thousand documents and not ten thousand; a document changes once a minute at most for each of its
@@ -72,7 +72,7 @@ class SourceLedger:
                 continue
             if batch.received_us > state.last.received_us:
                 state.last = _last(batch, door)
-            if state.rhythm.mark(batch.received_us):
+            if state.cadence.mark(batch.received_us):
                 bucket = bucket_of(state.source)
                 self._dirty.add(bucket)
                 self._buckets.move_to_end(bucket)

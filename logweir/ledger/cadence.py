@@ -1,7 +1,7 @@
-"""When something was heard of, in whole minutes and hours: two rows of bits that can be marked again and be united.
+"""When something came, in whole minutes and hours: two rows of bits that can be marked again and be united.
 
 A bit that is set stays set, whoever sets it and how often: a record counted twice changes nothing, and what several
-partitions have heard of one emitter is the union of their bits.
+partitions know of one emitter is the union of their bits.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from logweir.clock import WINDOW_US
 
 MINUTES = 24 * 60
-"""Minutes of which a rhythm knows whether something was heard: a day."""
+"""Minutes of which a cadence knows whether something came: a day."""
 HOURS = 35 * 24
 """Hours of which it knows: five weeks."""
-MINUTES_HEARD = HOURS * 60
+ACTIVITY_MINUTES = HOURS * 60
 """Minutes of which a partition knows whether it received anything at all."""
 
 
 @dataclass(slots=True)
-class Bits:
+class TimeBits:
     """The latest ``size`` units of time: bit k of ``bits`` is for the unit ``top`` - k; none is set where none was."""
 
     size: int
@@ -46,23 +46,23 @@ class Bits:
 
     @property
     def first(self) -> int:
-        """The earliest unit that is known and was heard."""
+        """The earliest unit that is known to be set."""
         return self.top - self.bits.bit_length() + 1
 
     def as_body(self) -> list[Any]:
         return [self.top, f"{self.bits:x}"]
 
     @classmethod
-    def from_body(cls, size: int, body: list[Any]) -> Bits:
+    def from_body(cls, size: int, body: list[Any]) -> TimeBits:
         return cls(size, body[0], int(body[1], 16))
 
 
-def united(size: int, parts: Iterable[Bits]) -> Bits:
-    """What any of them has heard."""
+def united_bits(size: int, parts: Iterable[TimeBits]) -> TimeBits:
+    """What is set in any of them."""
     known = [part for part in parts if part.bits]
     if len(known) == 1:
         return known[0]
-    whole = Bits(size, max((part.top for part in known), default=0))
+    whole = TimeBits(size, max((part.top for part in known), default=0))
     for part in known:
         behind = whole.top - part.top
         if behind < size:
@@ -72,15 +72,15 @@ def united(size: int, parts: Iterable[Bits]) -> Bits:
 
 
 @dataclass(slots=True)
-class Rhythm:
-    """The minutes of a day and the hours of five weeks in which something was heard."""
+class Cadence:
+    """The minutes of a day and the hours of five weeks in which something came."""
 
-    minutes: Bits = field(default_factory=lambda: Bits(MINUTES))
-    hours: Bits = field(default_factory=lambda: Bits(HOURS))
+    minutes: TimeBits = field(default_factory=lambda: TimeBits(MINUTES))
+    hours: TimeBits = field(default_factory=lambda: TimeBits(HOURS))
     _body: list[Any] | None = None
 
     def mark(self, at_us: int) -> bool:
-        """Note that something was heard then (microseconds); whether that changed anything."""
+        """Note that something came then (microseconds); whether that changed anything."""
         minute = at_us // WINDOW_US
         # Nearly always it is the minute that was marked last.
         if minute == self.minutes.top and self.minutes.bits:
@@ -98,13 +98,15 @@ class Rhythm:
         return self._body
 
     @classmethod
-    def from_body(cls, body: list[Any]) -> Rhythm:
-        return cls(Bits.from_body(MINUTES, body[:2]), Bits.from_body(HOURS, body[2:]))
+    def from_body(cls, body: list[Any]) -> Cadence:
+        return cls(TimeBits.from_body(MINUTES, body[:2]), TimeBits.from_body(HOURS, body[2:]))
 
 
-def united_rhythm(parts: Iterable[Rhythm]) -> Rhythm:
-    """What any of them has heard."""
+def united_cadence(parts: Iterable[Cadence]) -> Cadence:
+    """What is set in any of them."""
     known = list(parts)
     if len(known) == 1:
         return known[0]
-    return Rhythm(united(MINUTES, (part.minutes for part in known)), united(HOURS, (part.hours for part in known)))
+    return Cadence(
+        united_bits(MINUTES, (part.minutes for part in known)), united_bits(HOURS, (part.hours for part in known))
+    )
