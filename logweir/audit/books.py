@@ -18,14 +18,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from logweir.audit.between import Between
 from logweir.audit.emitters import TOTALS, EmitterBooks, read_emitters
+from logweir.audit.outside import OutsideWindows
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, WindowBooks
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.ledger.activity import caught_up_minutes, of_latest_topic, overall, read_activities
-from logweir.ledger.carried import UNKNOWN, Carried, read_carried
+from logweir.ledger.carried_forward import UNKNOWN, CarriedForward, read_carried_forward
 from logweir.ledger.closings import read_closings
 from logweir.ledger.differences import StoreDifference, read_differences
 from logweir.ledger.documents import PartitionId, StreamId, StreamWindow
@@ -77,8 +77,8 @@ class Books:
     imbalance: int
     positions: dict[PartitionId, int]
     watermark_us: int
-    carried: Carried
-    between: Between
+    carried: CarriedForward
+    outside: OutsideWindows
     natural_keys: frozenset[str]
 
     @property
@@ -138,10 +138,10 @@ class Books:
         return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
 
     def lost_in_queue_ranges(self) -> dict[StreamId, Intervals]:
-        """The numbers that the queue has lost, in windows and between them."""
+        """The numbers that the queue has lost, in windows and outside of them."""
         found = defaultdict(Intervals, {stream: Intervals(lost) for stream, lost in self.lost.items()})
-        for stream in self.between.known:
-            _, lost = self.between.not_here(stream, self.between.ends(stream))
+        for stream in self.outside.known:
+            _, lost = self.outside.not_here(stream, self.outside.ends(stream))
             if lost:
                 found[stream].add_all(lost)
         return dict(sorted(found.items(), key=lambda item: item[0][::-1]))
@@ -201,7 +201,7 @@ def read_books(
     """
     while True:
         books = read_books_once(store, group=group, late_us=late_us, now_us=now_us, span=span, keeps=keeps)
-        if read_carried(store, group).step == books.carried.step:
+        if read_carried_forward(store, group).edition == books.carried.edition:
             return books
         # Something was let go of meanwhile: it may have been read in both places, or in none.
         time.sleep(_READ_AGAIN_S)
@@ -210,8 +210,8 @@ def read_books(
 def read_books_once(
     store: Store, *, group: str, late_us: int, now_us: int, span: Span = EVERYTHING, keeps: Keeps = no_window
 ) -> Books:
-    """As ``read_books``, for who compares a partition's ``carried.step`` before it acts: true where it is as read."""
-    carried = read_carried(store, group)
+    """As ``read_books``, for a caller that acts on a partition only while its ``carried.edition`` is as it was read."""
+    carried = read_carried_forward(store, group)
     # The watermarks before the emitters, so that nothing is called lost that has come since.
     positions = read_positions(store, group)
     minutes = caught_up_minutes(positions, read_activities(store, group))
@@ -219,23 +219,25 @@ def read_books_once(
     accounted_us = overall(current) * WINDOW_US
     watermarks = _watermarks(positions, current, accounted_us)
     corrections = [
-        one for one in read_corrections(store, group, without=carried.taken) if span.has_window(one.place.window)
+        one
+        for one in read_corrections(store, group, without=carried.being_deleted)
+        if span.has_window(one.place.window)
     ]
     context = Context(
         min(now_us, accounted_us), _lost_numbers(positions), _by_window(corrections), read_closings(store, group)
     )
-    wanted = Wanted(span=span, keeps=keeps, now_us=now_us, taken=carried.taken)
+    wanted = Wanted(span=span, keeps=keeps, now_us=now_us, being_deleted=carried.being_deleted)
     sums = read_windows(store, group, wanted, context, has_parts=len({topic_id for topic_id, _ in positions}) > 1)
-    emitters = read_emitters(store, group, watermarks, late_us, span, carried.taken)
+    emitters = read_emitters(store, group, watermarks, late_us, span, carried.being_deleted)
     sums.add_to(emitters)
     differences = [
         one
         for one, document in read_differences(store, group)
-        if span.has_window(one.place.window) and document.id not in carried.taken
+        if span.has_window(one.place.window) and document.id not in carried.being_deleted
     ]
-    between = _between_windows(sums, context, carried, from_one=not span.is_bounded)
+    outside = _outside_windows(sums, context, carried, from_one=not span.is_bounded)
     books = Books(
-        row=between.total(),
+        row=outside.total(),
         windows=sums.kept,
         states=dict(sums.states),
         closed=sums.closed,
@@ -249,8 +251,8 @@ def read_books_once(
         imbalance=sums.imbalance + sum(abs(one.difference) for one in differences),
         positions={place: position.next_offset or 0 for place, position in positions.items()},
         watermark_us=max(watermarks.values(), default=0),
-        carried=Carried(step=carried.step) if span.is_bounded or span.emitter is not None else carried,
-        between=between,
+        carried=CarriedForward(edition=carried.edition) if span.is_bounded or span.emitter is not None else carried,
+        outside=outside,
         natural_keys=frozenset(key for (key, _), known in emitters.items() if known.honesty == "B"),
     )
     # What is corrected in a window that is gone has been carried as it was before.
@@ -298,13 +300,13 @@ def _lost_numbers(positions: Mapping[PartitionId, Position]) -> dict[StreamId, I
     return lost
 
 
-def _between_windows(sums: Sums, context: Context, carried: Carried, *, from_one: bool) -> Between:
+def _outside_windows(sums: Sums, context: Context, carried: CarriedForward, *, from_one: bool) -> OutsideWindows:
     gone = {one.stream for one in sums.kept if one.state in (PROCESS_GONE, CLOSED_AFTERWARDS)}
     void = {stream: closing.numbers for stream, closing in context.closings.items()}
     starts = dict(carried.streams)
     if not from_one:
         starts = {stream: next(iter(numbers), (1, 0))[0] for stream, numbers in sums.known.items()}
-    return Between(sums.known, context.lost, gone, starts, void, is_whole=from_one)
+    return OutsideWindows(sums.known, context.lost, gone, starts, void, is_whole=from_one)
 
 
 def _expired(positions: Mapping[PartitionId, Position], windows: Iterable[WindowBooks]) -> list[ExpiredOffsets]:
@@ -356,6 +358,6 @@ def _of_window(books: Books, one: WindowBooks) -> tuple[Row, Intervals, Interval
     if one.window.closed or not one.window.numbers:
         return one.row, one.gaps, one.lost
     first, last = next(iter(one.window.numbers))[0], one.window.numbers.max
-    row = books.between.row(one.stream, last, first=first)
+    row = books.outside.row(one.stream, last, first=first)
     row.add(one.row)
-    return row, *books.between.not_here(one.stream, last, first=first)
+    return row, *books.outside.not_here(one.stream, last, first=first)

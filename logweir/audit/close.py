@@ -68,7 +68,7 @@ def _epoch(books: Books, process: str) -> str:
 
 def _closing(books: Books, stream: StreamId, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
     counts = {one.place: len(one.window.numbers) for one in windows}
-    return Closing(counts, books.between.undecided(stream), who, now_us)
+    return Closing(counts, books.outside.undecided(stream), who, now_us)
 
 
 def _is_heard(store: Store, group: str, epoch: str, now_us: int) -> bool:

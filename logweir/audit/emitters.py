@@ -12,7 +12,7 @@ from typing import Any
 
 from logweir.audit.span import EVERYTHING, Span
 from logweir.ledger.documents import EMITTER, PartitionId
-from logweir.ledger.emitter import Emitter, EmitterState, name_of, not_taken
+from logweir.ledger.emitter import Emitter, EmitterState, name_of, not_taken_over
 from logweir.ledger.equation import Row
 from logweir.ledger.tracker import Losses, Tracker, united
 from logweir.store.port import Store
@@ -142,11 +142,16 @@ def _of_retired(sums: Mapping[str, int], name: str) -> int:
 
 # --- reading ------------------------------------------------------------------------------------------------------
 def read_emitters(
-    store: Store, group: str, watermarks: dict[PartitionId, int], late_us: int, span: Span, taken: Collection[str]
+    store: Store,
+    group: str,
+    watermarks: dict[PartitionId, int],
+    late_us: int,
+    span: Span,
+    being_deleted: Collection[str],
 ) -> dict[Emitter, EmitterBooks]:
     parts: dict[Emitter, list[tuple[int, EmitterState]]] = defaultdict(list)
     for place, document in EMITTER.scan(store.ledger, group):
-        if document.id in taken:
+        if document.id in being_deleted:
             continue
         state = EmitterState.from_body(place, document.body)
         if span.has_emitter(state.emitter) and (span.from_us is None or state.last_us >= span.from_us):
@@ -160,7 +165,7 @@ def books_of_emitter(
     """Of all its documents, each with the watermark of its partition."""
     books = EmitterBooks(emitter)
     states = list(states)
-    counted = {state.place for state in not_taken([state for _, state in states])}
+    counted = {state.place for state in not_taken_over([state for _, state in states])}
     parts: dict[str, list[Tracker]] = defaultdict(list)
     marks: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for watermark_us, state in states:

@@ -35,17 +35,17 @@ def every_window(_: Window) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for. ``taken``: ids of documents that are being deleted, and carried as sums."""
+    """What is asked for. ``being_deleted``: ids of documents that are being deleted, and carried forward as sums."""
 
     span: Span
     keeps: Keeps
     now_us: int
-    taken: Collection[str]
+    being_deleted: Collection[str]
 
 
 @dataclass(slots=True)
 class Sums:
-    """Of all windows that were added. What the fields hold: see ``Books``; ``known`` as in ``Between``."""
+    """Of all windows that were added. What the fields hold: see ``Books``; ``known`` as in ``OutsideWindows``."""
 
     wanted: Wanted
     context: Context
@@ -150,7 +150,7 @@ def _add_windows(
     for place, document in WINDOW.scan(store.ledger, group):
         epoch = place.ingest_epoch
         sums.active_us[epoch] = max(sums.active_us[epoch], (place.window + 1) * WINDOW_US)
-        if not sums.wanted.span.has_window(place.window) or document.id in sums.wanted.taken or place in merged:
+        if not sums.wanted.span.has_window(place.window) or document.id in sums.wanted.being_deleted or place in merged:
             continue
         window = Window.from_body(place, document.body)
         if window.closed:
@@ -170,7 +170,7 @@ def _add_hours(
     """Add what is merged; gives which of it was seen as a window, too."""
     twice: set[WindowId] = set()
     for place, document in HOUR.scan(store.ledger, group):
-        if document.id in sums.wanted.taken:
+        if document.id in sums.wanted.being_deleted:
             continue
         hour = hours.from_body(place, document.body)
         epoch = place.ingest_epoch

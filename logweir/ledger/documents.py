@@ -206,8 +206,8 @@ REVISION = DocumentKind("revision", BlockId)
 """What has become of events since they were counted (``revisions.py``)."""
 STORE_DIFFERENCE = DocumentKind("store_difference", WindowId)
 """A window of which the store has another number of documents than it should (``differences.py``)."""
-CARRIED = DocumentKind("carried", PartitionNumber)
-"""Sums of what is older than the ledger's retention (``carried.py``)."""
+CARRIED_FORWARD = DocumentKind("carried_forward", PartitionNumber)
+"""Sums of what is older than the ledger's retention (``carried_forward.py``)."""
 REPLAY = DocumentKind("replay", Digest)
 """How far a replay has come (``replays.py``)."""
 
@@ -222,7 +222,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     CLOSING,
     REVISION,
     STORE_DIFFERENCE,
-    CARRIED,
+    CARRIED_FORWARD,
     REPLAY,
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}

@@ -55,7 +55,7 @@ class EmitterState:
     """Sums over the runs that are no longer tracked."""
     retired_names: list[str] = field(default_factory=list)
     """Which those were, the latest RETIRED_NAMES_MAX."""
-    taken: dict[PartitionId, int] = field(default_factory=dict)
+    taken_over: dict[PartitionId, int] = field(default_factory=dict)
     """Where it took over what its documents of topics gone counted, with the positions those were true for."""
 
     @property
@@ -69,7 +69,7 @@ class EmitterState:
 
     def begin_with(self, states: Sequence[EmitterState]) -> None:
         """Go on where the emitter's documents of topics that are gone ended."""
-        counted = sorted(not_taken(states), key=lambda state: state.last_us)
+        counted = sorted(not_taken_over(states), key=lambda state: state.last_us)
         trackers: dict[str, list[Tracker]] = {}
         for state in counted:
             self.first_us = min(self.first_us or state.first_us, state.first_us)
@@ -80,7 +80,7 @@ class EmitterState:
             for epoch, tracker in state.epochs.items():
                 trackers.setdefault(epoch, []).append(tracker)
         self.epochs = OrderedDict((epoch, united(parts)) for epoch, parts in trackers.items())
-        self.taken = {state.place.partition_id: state.position for state in states}
+        self.taken_over = {state.place.partition_id: state.position for state in states}
 
     def as_body(self) -> dict[str, Any]:
         return {
@@ -97,7 +97,7 @@ class EmitterState:
             # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
             "retired": {name: str(count) for name, count in self.retired.items()},
             "retired_names": self.retired_names,
-            "taken": [[*partition, position] for partition, position in self.taken.items()],
+            "taken_over": [[*partition, position] for partition, position in self.taken_over.items()],
         }
 
     @classmethod
@@ -116,7 +116,9 @@ class EmitterState:
             epochs=OrderedDict((tracker.epoch, tracker) for tracker in trackers),
             retired={name: int(count) for name, count in body["retired"].items()},
             retired_names=body["retired_names"],
-            taken={PartitionId(topic_id, partition): position for topic_id, partition, position in body["taken"]},
+            taken_over={
+                PartitionId(topic_id, partition): position for topic_id, partition, position in body["taken_over"]
+            },
         )
 
 
@@ -152,17 +154,17 @@ class EmitterActivity:
         )
 
 
-def not_taken(states: Sequence[EmitterState]) -> list[EmitterState]:
+def not_taken_over(states: Sequence[EmitterState]) -> list[EmitterState]:
     """Of an emitter's documents, those of which another one did not take over what they count."""
-    taken: dict[PartitionId, int] = {}
+    taken_over: dict[PartitionId, int] = {}
     for state in states:
-        for partition, position in state.taken.items():
-            taken[partition] = max(position, taken.get(partition, 0))
+        for partition, position in state.taken_over.items():
+            taken_over[partition] = max(position, taken_over.get(partition, 0))
     # One that was written to since counts by itself, too: what came is not missing, whoever saw it.
     return [
         state
         for state in states
-        if state.place.partition_id not in taken or state.position > taken[state.place.partition_id]
+        if state.place.partition_id not in taken_over or state.position > taken_over[state.place.partition_id]
     ]
 
 

@@ -738,9 +738,9 @@ class Product(RuleBasedStateMachine):
         assert (after.row.settled, after.row.void) == (before.row.settled, before.row.void)
         own = [one for one in after.windows if one.window.ingest_epoch == door.epoch.hex() and not one.window.closed]
         for one in own:
-            is_all_there = not before.between.undecided(one.stream)
+            is_all_there = not before.outside.undecided(one.stream)
             if one.state == CLOSED_AFTERWARDS:
-                assert is_all_there or before.between.void.get(one.stream)
+                assert is_all_there or before.outside.void.get(one.stream)
             elif is_all_there and not self.past:
                 assert self.partitions[one.place.partition].expired
 

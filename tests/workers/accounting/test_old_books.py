@@ -388,7 +388,7 @@ def test_what_was_lost_of_nobody_knows_whom_stays_what_it_was(store: Store) -> N
     after = read(store)
 
     assert (before.row.lost_in_queue, before.row.unconfirmed, before.total("lost")) == (3, 1, 3)
-    assert (after.carried.between, after.carried.lost_in_queue["D"]) == (2, 0)
+    assert (after.carried.outside_windows, after.carried.lost_in_queue["D"]) == (2, 0)
     assert sums(after) == sums(before)
     assert figures(after) == figures(before)
 

@@ -207,10 +207,10 @@ def test_books_older_than_their_retention_are_deleted_and_nothing_else(store: St
     assert delete(2) == 3
     assert delete(2) == 0
     assert sorted(document.id.partition(":")[0] for document in store.ledger.scan("")) == [
-        "carried",
+        "activity",
+        "activity",
+        "carried_forward",
         "emitter",
-        "activity",
-        "activity",
         "position",
         "position",
         "window",

@@ -1,6 +1,6 @@
-"""Old books let go of: what they said is carried on as sums (``logweir/ledger/carried.py``), then their documents go.
+"""Old books: what they say is carried forward as sums (``logweir/ledger/carried_forward.py``), their documents deleted.
 
-    read the books -> write the sums, with what they are of -> delete that -> write that it is gone
+    read the books -> write the sums, with what they are of -> delete that -> write that it is deleted
 
 Killed between any two steps, the next one goes on there; what is named in the sums counts no more by itself.
 """
@@ -22,11 +22,11 @@ from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger.activity import Activity
-from logweir.ledger.carried import OF_QUEUE_MAX, UNKNOWN, Carried, read_carried
+from logweir.ledger.carried_forward import OF_QUEUE_MAX, UNKNOWN, CarriedForward, read_carried_forward
 from logweir.ledger.closings import Closing
 from logweir.ledger.documents import (
     ACTIVITY,
-    CARRIED,
+    CARRIED_FORWARD,
     CLOSING,
     EMITTER,
     HOUR,
@@ -93,7 +93,7 @@ def delete_old_books(
     now_us: int,
     books: Books | None,
 ) -> int:
-    """Let go of what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
+    """Delete what is more than ``accounting.retention_days`` old on these partitions; gives how many documents.
 
     ``books``: as ``old_books`` gave them, not necessarily just now: what has changed since stays until the next time,
     as does what takes longer than some seconds. A worker that is behind counts what is old by now: nothing is old that
@@ -115,7 +115,7 @@ def delete_old_books(
         ledger.streams.forget_lost(books.carried.streams)
         old = _Old(store, group, books, min(before_us, ledger.watermark_us - _BEHIND_US), by_partition, losses)
         portions = old.portions(ledger, deadline_s)
-        deleted += _carry(store, group, owner, books.carried, ledger.partition, old.before, portions)
+        deleted += _carry_forward(store, group, owner, books.carried, ledger.partition, old.before, portions)
         deleted += old.delete_closings(ledger.partition)
     return deleted
 
@@ -126,7 +126,7 @@ def _has_old(store: Store, group: str, before_us: int) -> bool:
     return (
         any(place.window < before for place, _ in WINDOW.scan(ledger, group))
         or any(place.hour * HOUR_WINDOWS < before for place, _ in HOUR.scan(ledger, group))
-        or bool(read_carried(store, group).taken)
+        or bool(read_carried_forward(store, group).being_deleted)
         or any(
             EmitterActivity.from_body(document.body).last.received_us < before_us
             for _, document in EMITTER.scan(ledger, group)
@@ -135,68 +135,77 @@ def _has_old(store: Store, group: str, before_us: int) -> bool:
     )
 
 
-def _carry(
-    store: Store, group: str, owner: str, known: Carried, partition: int, before: int, portions: Iterator[Carried]
+def _carry_forward(
+    store: Store,
+    group: str,
+    owner: str,
+    known: CarriedForward,
+    partition: int,
+    before: int,
+    portions: Iterator[CarriedForward],
 ) -> int:
     """Write each portion's sums, and delete what they are of; gives how many documents."""
     first = next(portions, None)
-    if first is None and not known.taken:
+    if first is None and not known.being_deleted:
         return 0
     place = PartitionNumber(partition)
-    claimed = CARRIED.claim(store.ledger, group, place, owner)
-    total = Carried.from_body(claimed.body, partition) if claimed.body else Carried(step={partition: 0})
-    if total.step[partition] != known.step.get(partition, 0):
+    claimed = CARRIED_FORWARD.claim(store.ledger, group, place, owner)
+    total = CarriedForward(edition={partition: 0})
+    if claimed.body:
+        total = CarriedForward.from_body(claimed.body, partition)
+    if total.edition[partition] != known.edition.get(partition, 0):
         return 0  # Another worker was here since the books were read.
     deleted = 0
 
     def write() -> None:
         total.before = max(total.before, before)
-        total.step[partition] += 1
+        total.edition[partition] += 1
         body = total.as_body(partition)
-        store.ledger.write([CARRIED.document(group, place, claimed.generation, body, owner=owner)])
+        store.ledger.write([CARRIED_FORWARD.document(group, place, claimed.generation, body, owner=owner)])
 
     try:
-        if total.taken:
-            deleted += _delete(store, total.taken)
-            total.taken = {}
+        if total.being_deleted:
+            deleted += _delete(store, total.being_deleted)
+            total.being_deleted = {}
             write()
         for portion in chain([first] if first else (), portions):
             total.add(portion)
-            total.taken = portion.taken
+            total.being_deleted = portion.being_deleted
             write()
-            deleted += _delete(store, total.taken)
-            total.taken = {}
+            deleted += _delete(store, total.being_deleted)
+            total.being_deleted = {}
             write()
     except LogweirError as error:
         if error.problem is not CLAIM_LOST:
             raise
-        log.info("Another worker lets go of the old books of partition %d.", partition)
+        log.info("Another worker deletes the old books of partition %d.", partition)
     return deleted
 
 
-def _delete(store: Store, taken: dict[str, int]) -> int:
-    store.ledger.delete([LedgerDocument(id, generation, {}) for id, generation in taken.items()])
-    return len(taken)
+def _delete(store: Store, being_deleted: dict[str, int]) -> int:
+    store.ledger.delete([LedgerDocument(id, generation, {}) for id, generation in being_deleted.items()])
+    return len(being_deleted)
 
 
 @dataclass(slots=True)
 class _Losses:
-    """What is lost of emitters that are not let go of: ``shown`` and ``of_queue`` as ``Books.losses`` gives them.
+    """What is lost of emitters whose documents are still there: of each, the higher of ``shown`` and ``of_queue``.
 
-    ``gone``: who has been let go of since. In total, the higher of the two is lost of each.
+    These are as ``Books.losses`` gives them, less what was carried forward since.
     """
 
     books: Books
     shown: Counter[Emitter | str]
     of_queue: Counter[Emitter | str]
     gone: set[Emitter] = field(default_factory=set)
+    """Whose documents were all deleted since."""
 
-    def keep(self, portion: Carried, emitter: Emitter, lost: int, awaited: int) -> None:
-        """Of a window that is let go of. ``lost``: with what is ``awaited`` still, and counts as lost from now on."""
+    def carry_window(self, portion: CarriedForward, emitter: Emitter, lost: int, in_flight: int) -> None:
+        """Of a window that is deleted. ``lost``: with what is ``in_flight`` still, and counts as lost from now on."""
         if not lost:
             return
         known, letter = self.books.carried.of_queue, self.books.class_of(emitter)
-        self.of_queue[self.books.numbered_by(emitter)] += awaited
+        self.of_queue[self.books.numbered_by(emitter)] += in_flight
         has_room = emitter in known or len(known) < OF_QUEUE_MAX
         if letter != "D" and has_room and emitter not in self.gone:
             known[emitter] += lost
@@ -204,15 +213,15 @@ class _Losses:
         else:
             self._add(portion, emitter, letter, shown=0, of_queue=lost)
 
-    def let_go(self, portion: Carried, emitter: Emitter, shown: int, *, wholly: bool) -> None:
-        """Of one that is let go of ``wholly``, or only those of its documents that show so much as lost."""
+    def carry_emitter(self, portion: CarriedForward, emitter: Emitter, shown: int, *, wholly: bool) -> None:
+        """Of one whose documents are deleted ``wholly``, or some of them, which show so much as lost."""
         of_queue = self.books.carried.of_queue.pop(emitter, 0) if wholly else 0
         portion.of_queue[emitter] -= of_queue
         self._add(portion, emitter, self.books.class_of(emitter), shown=shown, of_queue=of_queue)
         if wholly:
             self.gone.add(emitter)
 
-    def _add(self, portion: Carried, emitter: Emitter, letter: str, *, shown: int, of_queue: int) -> None:
+    def _add(self, portion: CarriedForward, emitter: Emitter, letter: str, *, shown: int, of_queue: int) -> None:
         who = self.books.numbered_by(emitter)
         before = max(self.shown[who], self.of_queue[who])
         self.shown[who] -= shown
@@ -233,7 +242,7 @@ class _Old:
     ledgers: dict[int, PartitionLedger]
     losses: _Losses
     left: Counter[StreamId] = field(init=False)
-    """How many windows of a stream are not let go of."""
+    """How many windows of a stream are not carried forward."""
 
     def __post_init__(self) -> None:
         self.left = self.books.held.copy()
@@ -242,10 +251,10 @@ class _Old:
     def before(self) -> int:
         return self.before_us // WINDOW_US
 
-    def portions(self, ledger: PartitionLedger, deadline_s: float) -> Iterator[Carried]:
-        """What to let go of on a partition, with its sums, a step each. ``taken`` is what to delete.
+    def portions(self, ledger: PartitionLedger, deadline_s: float) -> Iterator[CarriedForward]:
+        """What to carry forward of a partition, a step each, with what to delete for it (``being_deleted``).
 
-        It is deleted when the next one is asked for. There is none after ``deadline_s``, of the monotonic clock.
+        That is deleted when the next one is asked for. There is none after ``deadline_s``, of the monotonic clock.
         """
         corrections = self._corrections(ledger.partition)
         windows = [one for one in self._windows() if one.place.partition == ledger.partition]
@@ -262,7 +271,7 @@ class _Old:
         for emitters in _chunks(self._emitters(ledger.partition), _OTHERS_AT_ONCE):
             yield self._of_emitters(emitters)
             for emitter, gone, _ in emitters:
-                self._let_go(emitter, gone)
+                self._evict(emitter, gone)
 
     def _windows(self) -> list[WindowBooks]:
         return [one for one in self.books.windows if max(one.window.windows) < self.before]
@@ -270,9 +279,9 @@ class _Old:
     # --- windows ---------------------------------------------------------------------------------------------------
     def _of_windows(
         self, ledger: PartitionLedger, windows: list[WindowBooks], corrections: dict[StreamWindow, list[_Revised]]
-    ) -> Carried | None:
+    ) -> CarriedForward | None:
         documents = read_documents(self.store.ledger, [id for one in windows for id in one.window.ids(self.group)])
-        portion = Carried()
+        portion = CarriedForward()
         for one in windows:
             found = [documents.get(id) for id in one.window.ids(self.group)]
             if found[0] is None or None in found or stage_of(found[0].body) != one.window.stage:
@@ -280,7 +289,7 @@ class _Old:
             own = [revised for place in places_of(one.window) for revised in corrections.pop(place, ())]
             if sorted(repr(line) for _, lines in own for line in lines) != sorted(map(repr, one.corrections)):
                 return None
-            portion.taken |= {document.id: document.generation for document, _ in own}
+            portion.being_deleted |= {document.id: document.generation for document, _ in own}
         left = self._left_of_merging(windows)
         gone = [place for one in windows if not one.window.minutes for place in one.window.places]
         if not ledger.windows.evict([*gone, *left]):
@@ -289,11 +298,11 @@ class _Old:
         for one in windows:
             self._add_window(portion, one)
         for stream in {one.stream for one in windows}:
-            self._add_between(portion, stream, [one for one in windows if one.stream == stream])
+            self._add_outside(portion, stream, [one for one in windows if one.stream == stream])
         differences = [place for one in windows for place in one.window.places]
         for document in STORE_DIFFERENCE.read(self.store.ledger, self.group, differences).values():
             documents[document.id] = document
-        portion.taken |= {id: document.generation for id, document in documents.items()}
+        portion.being_deleted |= {id: document.generation for id, document in documents.items()}
         return portion
 
     def _left_of_merging(self, windows: list[WindowBooks]) -> dict[WindowId, LedgerDocument]:
@@ -306,54 +315,54 @@ class _Old:
             if has(hour_of[place], Window.from_body(place, document.body))
         }
 
-    def _add_window(self, portion: Carried, one: WindowBooks) -> None:
-        # What is awaited still after all this time is not going to come.
+    def _add_window(self, portion: CarriedForward, one: WindowBooks) -> None:
+        # What is in flight still after all this time is not going to come.
         row = Row.from_json(one.row.as_json())
         row.lost_in_queue, row.in_flight = row.lost_in_queue + row.in_flight, 0
         portion.row.add(row)
         of_nobody = row.lost_in_queue
         for emitter, own in one.by_emitter.items():
             lost = own.lost_in_queue + own.in_flight
-            self.losses.keep(portion, emitter, lost, own.in_flight)
+            self.losses.carry_window(portion, emitter, lost, own.in_flight)
             portion.recovered += 0 if self.books.class_of(emitter) == "B" else own.recovered_in_queue
             of_nobody -= lost
         portion.lost_in_queue[UNKNOWN] += of_nobody
         _count(portion, one.corrections)
 
-    def _add_between(self, portion: Carried, stream: StreamId, windows: list[WindowBooks]) -> None:
+    def _add_outside(self, portion: CarriedForward, stream: StreamId, windows: list[WindowBooks]) -> None:
         """What of the stream's numbers was in no window up to the last of these; the books begin behind that now."""
-        between = self.books.between
+        outside = self.books.outside
         last = max(
             high for one in windows for _, high in ((0, 0), *one.window.given, *one.window.numbers, *one.window.voids)
         )
         self.left[stream] -= len(windows)
         if not self.left[stream]:
-            last = max(last, between.lost_until(stream))
-        row = between.row(stream, last)
+            last = max(last, outside.lost_until(stream))
+        row = outside.row(stream, last)
         # Nobody will say any more whether these had been promised to anybody.
         row.accepted, row.unconfirmed = row.accepted - row.in_flight, row.unconfirmed + row.in_flight
         row.undecided, row.in_flight = row.undecided + row.in_flight, 0
         portion.row.add(row)
         portion.lost_in_queue[UNKNOWN] += row.lost_in_queue
-        portion.between += row.lost_in_queue
-        portion.streams[stream] = between.starts[stream] = max(last + 1, between.starts.get(stream, 1))
+        portion.outside_windows += row.lost_in_queue
+        portion.streams[stream] = outside.starts[stream] = max(last + 1, outside.starts.get(stream, 1))
 
     # --- corrections -----------------------------------------------------------------------------------------------
     def _corrections(self, partition: int) -> dict[StreamWindow, list[_Revised]]:
         """Those of the partition, by the window that they speak of."""
         found: dict[StreamWindow, list[_Revised]] = defaultdict(list)
         for place, document in REVISION.scan(self.store.ledger, self.group):
-            is_ours = place.partition == partition and document.id not in self.books.carried.taken
+            is_ours = place.partition == partition and document.id not in self.books.carried.being_deleted
             if is_ours and place.window < self.before:
                 lines = list(corrections_of(place, document.body))
                 found[place.window_id.in_stream].append((document, lines))
         held = self.books.corrected_in - {place for one in self._windows() for place in places_of(one.window)}
         return {place: revised for place, revised in found.items() if place not in held}
 
-    def _of_corrections(self, revised: list[_Revised]) -> Carried:
-        """Of events whose windows are carried already."""
+    def _of_corrections(self, revised: list[_Revised]) -> CarriedForward:
+        """Of events whose windows are carried forward already."""
         lines = [line for _, lines in revised for line in lines]
-        portion = Carried(taken={document.id: document.generation for document, _ in revised})
+        portion = CarriedForward(being_deleted={document.id: document.generation for document, _ in revised})
         for one in lines:
             portion.correct(one.from_outcome.value, one.to_outcome.value, one.count)
         _count(portion, lines)
@@ -361,13 +370,13 @@ class _Old:
 
     # --- emitters --------------------------------------------------------------------------------------------------
     def _emitters(self, partition: int) -> list[_Gone]:
-        """Who was not heard of for so long, with the documents to delete: of who numbers its events, all at once.
+        """Who has not sent for so long, with the documents to delete: where it numbers its events, all at once.
 
-        What is lost of it shows in all its documents together: only who has all of its partitions can say.
+        What is lost of it shows in all its documents together: only a worker with all of its partitions can say.
         """
         by_emitter: dict[Emitter, list[_Emitter]] = defaultdict(list)
         for place, document in EMITTER.scan(self.store.ledger, self.group):
-            if document.id not in self.books.carried.taken:
+            if document.id not in self.books.carried.being_deleted:
                 state = EmitterState.from_body(place, document.body)
                 by_emitter[state.emitter].append((document, state))
         found = []
@@ -396,20 +405,20 @@ class _Old:
         places = (state.place.partition_id for _, state in gone)
         return [self.ledgers[place.partition] for place in places if self.ledgers[place.partition].place == place]
 
-    def _let_go(self, emitter: Emitter, gone: list[_Emitter]) -> None:
+    def _evict(self, emitter: Emitter, gone: list[_Emitter]) -> None:
         for ledger in self._ledgers_of(gone):
             ledger.emitters.evict(emitter)
 
-    def _of_emitters(self, emitters: list[_Gone]) -> Carried:
-        portion = Carried()
+    def _of_emitters(self, emitters: list[_Gone]) -> CarriedForward:
+        portion = CarriedForward()
         for emitter, gone, is_all in emitters:
-            portion.taken |= {document.id: document.generation for document, _ in gone}
+            portion.being_deleted |= {document.id: document.generation for document, _ in gone}
             books = books_of_emitter(emitter, [(_NEVER_US, state) for _, state in gone])
             if books.honesty != "D":
                 sums = portion.numbered.setdefault(books.honesty, Counter())
                 for name in ("created", "lost", "recovered", "dropped"):
                     sums[name] += books.total(name) or 0
-            self.losses.let_go(portion, emitter, books.total("lost") or 0, wholly=is_all)
+            self.losses.carry_emitter(portion, emitter, books.total("lost") or 0, wholly=is_all)
         return portion
 
     # --- closings --------------------------------------------------------------------------------------------------
@@ -426,7 +435,7 @@ class _Old:
         return len(gone)
 
 
-def _count(portion: Carried, corrections: Iterable[Correction]) -> None:
+def _count(portion: CarriedForward, corrections: Iterable[Correction]) -> None:
     for one in corrections:
         portion.corrections[one.from_outcome.value, one.to_outcome.value] += one.count
 

@@ -17,7 +17,7 @@ from logweir.audit.lag import Lag, lags
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
-from logweir.ledger.carried import UNKNOWN
+from logweir.ledger.carried_forward import UNKNOWN
 from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES
 from logweir.ledger.expectations import EMITTER, SOURCE
@@ -79,9 +79,9 @@ def _events(books: Books) -> Iterator[Metric]:
         first[from_outcome] += count
         first[to_outcome] -= count
     # The doors' word alone: a process that seems gone may be one whose worker is behind, and speak again.
-    # Of what is carried, what was in windows: numbers between them are of no closed one.
+    # Of what is carried, what was in windows: numbers outside of them are of no closed one.
     carried = books.carried.row
-    accepted = carried.accepted - books.carried.between
+    accepted = carried.accepted - books.carried.outside_windows
     unconfirmed = carried.unconfirmed - carried.undecided - carried.void
     yield _family("logweir_events_accepted_total", {(): accepted + books.closed.accepted})
     yield _family("logweir_events_unconfirmed_total", {(): unconfirmed + books.closed.unconfirmed})

@@ -1,8 +1,8 @@
-"""What of the books has been let go of, as sums: so that no total falls when ``accounting.retention_days`` is over.
+"""What is older than ``accounting.retention_days``, carried forward as sums, so that no total falls when it is deleted.
 
 One document for each partition's number, whatever topic it was of. It is written before what it is the sum of is
-deleted, and names that (``taken``) until it is deleted: of these documents nobody reads anything any more. So each of
-them counts once, whenever whoever lets go of them is killed.
+deleted, and names that (``being_deleted``) until it is: of these documents nobody reads anything any more. So each of
+them counts once, whenever whoever deletes them is killed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.ledger.documents import CARRIED, StreamId
+from logweir.ledger.documents import CARRIED_FORWARD, StreamId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.store.port import Store
@@ -26,34 +26,36 @@ UNKNOWN = "unknown"
 
 
 @dataclass(slots=True)
-class Carried:
-    """Sums of what was let go of. Counts of events.
-
-    ``before``: minutes before that one are in it, 0 when there are none. ``row``: of the first equation, as the events
-    had come to be then. ``corrections``: how many of those replays and retries had moved, by outcome before and after.
-    ``numbered``: created, lost, recovered and dropped of runs, by class. ``of_queue``: what the row has as lost in the
-    queue of emitters that are known still; ``lost_in_queue``: of all others, by class. ``between``: what of those, and
-    of ``row.accepted``, is of no window. ``unshown``: by class, how many more were lost than ``numbered`` shows: the
-    queue lost them, and no number of theirs says so; less what ``of_queue`` says of another emitter of the key.
-    ``recovered``: of emitters that do not number them, events that came after the queue had lost them.
-    ``streams``: by ingest epoch and partition, the first number that is not in it. ``taken``: generation by id of what
-    is being deleted. ``step``: grows with each step, by partition.
-    """
+class CarriedForward:
+    """Sums of what was deleted. Counts of events."""
 
     before: int = 0
+    """Minutes before that one are in it, 0 when there are none."""
     row: Row = field(default_factory=Row)
+    """Of the first equation, as the events had come to be then."""
     corrections: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many of those replays and retries had moved, by outcome before and after."""
     numbered: dict[str, Counter[str]] = field(default_factory=dict)
+    """By class: created, lost, recovered and dropped of runs."""
     of_queue: Counter[Emitter] = field(default_factory=Counter)
+    """What the row has as lost in the queue, of emitters that are known still."""
     lost_in_queue: Counter[str] = field(default_factory=Counter)
-    between: int = 0
+    """What it has as lost in the queue of all others, by class."""
+    outside_windows: int = 0
+    """What of those, and of ``row.accepted``, is of no window."""
     unshown: Counter[str] = field(default_factory=Counter)
+    """By class, how many more were lost than ``numbered`` shows: the queue lost them, and no number of theirs says so;
+    less what ``of_queue`` says of another emitter of the key."""
     recovered: int = 0
+    """Of emitters that do not number them, events that came after the queue had lost them."""
     streams: dict[StreamId, int] = field(default_factory=dict)
-    taken: dict[str, int] = field(default_factory=dict)
-    step: dict[int, int] = field(default_factory=dict)
+    """The first number that is not in it."""
+    being_deleted: dict[str, int] = field(default_factory=dict)
+    """Documents that are in it and may still be there: their generations, by id."""
+    edition: dict[int, int] = field(default_factory=dict)
+    """How often it was written, by partition."""
 
-    def add(self, other: Carried) -> None:
+    def add(self, other: CarriedForward) -> None:
         """Add another one's sums; boundaries move on to the other's. What is being deleted is not part of the sums."""
         self.before = max(self.before, other.before)
         self.row.add(other.row)
@@ -62,7 +64,7 @@ class Carried:
             self.numbered.setdefault(letter, Counter()).update(counts)
         self.of_queue.update(other.of_queue)
         self.lost_in_queue.update(other.lost_in_queue)
-        self.between += other.between
+        self.outside_windows += other.outside_windows
         self.unshown.update(other.unshown)
         self.recovered += other.recovered
         for stream, number in other.streams.items():
@@ -75,7 +77,7 @@ class Carried:
         self.row.outcomes[to_outcome] += count
 
     def lost_before(self, letter: str) -> int:
-        """What emitters of that class that are gone had lost before the queue."""
+        """What emitters of that class that were deleted had lost before the queue."""
         of_runs = self.numbered[letter]["lost"] if letter in self.numbered else 0
         return of_runs + self.unshown[letter] - self.lost_in_queue[letter]
 
@@ -105,16 +107,16 @@ class Carried:
             },
             "of_queue": [[*emitter, count] for emitter, count in self.of_queue.items() if count],
             "lost_in_queue": self.lost_in_queue,
-            "between": self.between,
+            "outside_windows": self.outside_windows,
             "unshown": self.unshown,
             "recovered": self.recovered,
             "streams": [[epoch, number] for (epoch, _), number in streams],
-            "taken": self.taken,
-            "step": self.step[partition],
+            "being_deleted": self.being_deleted,
+            "edition": self.edition[partition],
         }
 
     @classmethod
-    def from_body(cls, body: Mapping[str, Any], partition: int) -> Carried:
+    def from_body(cls, body: Mapping[str, Any], partition: int) -> CarriedForward:
         return cls(
             before=body["before"],
             row=Row.from_json(body["row"]),
@@ -125,21 +127,21 @@ class Carried:
             },
             of_queue=Counter({(key, emitter): count for key, emitter, count in body["of_queue"]}),
             lost_in_queue=Counter(body["lost_in_queue"]),
-            between=body["between"],
+            outside_windows=body["outside_windows"],
             unshown=Counter(body["unshown"]),
             recovered=body["recovered"],
             streams={StreamId(epoch, partition): number for epoch, number in body["streams"]},
-            taken=dict(body["taken"]),
-            step={partition: body["step"]},
+            being_deleted=dict(body["being_deleted"]),
+            edition={partition: body["edition"]},
         )
 
 
-def read_carried(store: Store, group: str) -> Carried:
+def read_carried_forward(store: Store, group: str) -> CarriedForward:
     """Of all partitions together. Raises LogweirError(STORE_DOWN)."""
-    whole = Carried()
-    for place, document in CARRIED.scan(store.ledger, group):
-        one = Carried.from_body(document.body, place.partition)
+    whole = CarriedForward()
+    for place, document in CARRIED_FORWARD.scan(store.ledger, group):
+        one = CarriedForward.from_body(document.body, place.partition)
         whole.add(one)
-        whole.taken |= one.taken
-        whole.step |= one.step
+        whole.being_deleted |= one.being_deleted
+        whole.edition |= one.edition
     return whole

@@ -11,19 +11,21 @@ from logweir.ledger.intervals import Intervals
 
 
 @dataclass(slots=True)
-class Between:
-    """What of each ingest process's numbers is in no window's books. Numbers, by stream.
-
-    ``known``: those that came, or that a marker speaks of. ``starts``: where the books begin, when what was before is
-    carried. ``void``: what was said never to come. ``is_whole``: it is not of a span of time only.
-    """
+class OutsideWindows:
+    """What of each ingest process's numbers is in no window's books."""
 
     known: Mapping[StreamId, Intervals]
+    """Those that came, or that a marker speaks of."""
     lost: Mapping[StreamId, Intervals]
+    """Those that the queue was known to have lost."""
     gone: set[StreamId]
+    """Of processes that are gone."""
     starts: dict[StreamId, int]
+    """The number that the books begin at, where what was before is carried forward."""
     void: Mapping[StreamId, Intervals]
+    """What was said never to come."""
     is_whole: bool
+    """It is not of a span of time only."""
 
     def total(self) -> Row:
         """Numbers that did not come: of nobody knows whom, lost, undecided, void or in flight."""
