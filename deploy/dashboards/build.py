@@ -14,10 +14,11 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from dashboards.table import Dashboard, Panel, Query
+from logweir.ledger.loss import LossClass
 
 RUNBOOKS = "/public/logweir/how-to/runbooks"
 """Where Grafana has the pages of docs/how-to/runbooks: the compose file mounts docs/ there."""
-CLASSES = ("A", "B", "D")
+CLASSES = tuple(LossClass)
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 # Name, colour, and when.
 _ANNOTATIONS = (

@@ -33,7 +33,7 @@ STATES = Row(
         ),
         Panel(
             "Findings of silence",
-            "What fell silent together (behind one network, door or key, or on one host) is one finding.",
+            "What fell silent together (behind one network, ingest process or key, or on one host) is one finding.",
             "short",
             (Query("max by (of) (logweir_silence_findings)", "{{of}}"),),
             red_from=1,
@@ -41,7 +41,7 @@ STATES = Row(
         ),
         Panel(
             "Created",
-            "Events a second that emitters have numbered, sent or not, by class. Of class D nobody knows.",
+            "Events a second that emitters have numbered, sent or not, by class. Of class unknown nobody knows.",
             "cps",
             (
                 Query(
@@ -58,7 +58,7 @@ LOSSES = Row(
     (
         Panel(
             "Lost and recovered",
-            "Events per step of the graph: lost, and recovered (came after they were counted as lost), by class. Of class D it is unknown.",
+            "Events per step of the graph: lost, and recovered (came after they were counted as lost), by class. Of class unknown nobody knows.",
             "short",
             (
                 Query(

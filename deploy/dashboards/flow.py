@@ -9,9 +9,10 @@ NOW = Row(
     (
         Panel(
             "Lost",
-            "Numbered events that were lost in the chosen range of time and have not come since, by class: A numbers its"
-            " events, B has numbers of its own. While older ones come after all it is the most that it can be. What class D"
-            " lost before the door is unknown: it is in no figure here, and it is not 0.",
+            "Numbered events that were lost in the chosen range of time and have not come since, by class: exact"
+            " where the emitter numbers its events, from_fields where they bring numbers of their own. While older ones"
+            " come after all it is the most that it can be. What emitters of class unknown lost before ingest nobody"
+            " knows: it is in no figure here, and it is not 0.",
             "short",
             (
                 Query(
@@ -29,7 +30,7 @@ NOW = Row(
         ),
         Panel(
             "Lost in the queue",
-            "Events that were answered 2xx and that the queue lost between door and worker in the chosen range of time, of all classes;"
+            "Events that were answered 2xx and that the queue lost between ingest and worker in the chosen range of time, of all classes;"
             " also those that came after all.",
             "short",
             (Query("increase(logweir:events_lost_in_queue:max[$__range])", "lost in the queue"),),
@@ -70,7 +71,7 @@ NOW = Row(
         ),
         Panel(
             "Stored up to",
-            "Age of the moment up to which everything that the queue took is settled. What waits in a door's spool is not in"
+            "Age of the moment up to which everything that the queue took is settled. What waits in a spool is not in"
             " the queue.",
             "s",
             (Query('time() - max(logweir_stage_watermark_timestamp_seconds{stage="settled"})', "ago"),),
@@ -82,7 +83,7 @@ NOW = Row(
         ),
         Panel(
             "Last canary back",
-            "How long ago the last canary was sent that came through queue and worker into the store, of the door's process of"
+            "How long ago the last canary was sent that came through queue and worker into the store, of the ingest process of"
             " which it is longest ago. Each sends one every ten seconds, unless ingest.canary_interval_s says otherwise.",
             "s",
             (
@@ -118,7 +119,7 @@ WHERE = Row(
         Panel(
             "Not stored, by where",
             "Events a second that did not become a document, from the front to the back: dropped by the emitter itself; numbered"
-            " and never come, by class (of class D it is unknown); lost in the queue, of all classes, the numbered ones among"
+            " and never come, by class (of class unknown nobody knows); lost in the queue, of all classes, the numbered ones among"
             " those of A and B; dead letters; filtered on purpose.",
             "cps",
             (
@@ -151,7 +152,7 @@ WHERE = Row(
         ),
         Panel(
             "Through the pipeline",
-            "Events a second: answered 2xx by the doors, and settled by the workers. The two lines lie on each other, the"
+            "Events a second: answered 2xx by ingest, and settled by the workers. The two lines lie on each other, the"
             " second a moment later; what is between them waits in the queue.",
             "cps",
             (
@@ -162,7 +163,7 @@ WHERE = Row(
         ),
         Panel(
             "Windows that are not balanced",
-            "Windows (a minute of a door's process on a partition), by state: open; process_gone, the process of which"
+            "Windows (a minute of an ingest process on a partition), by state: open; process_gone, the process of which"
             " ended without its last word; closed_afterwards, when its successor or a person has spoken it. Unbalanced ones must not be.",
             "short",
             (Query('max by (state) (logweir_ledger_windows{state!="balanced"})', "{{state}}"),),
@@ -171,8 +172,8 @@ WHERE = Row(
         ),
         Panel(
             "Age of the oldest open window",
-            "A door closes its window a moment after the minute ends. Older than two minutes: its marker is in a spool or in"
-            " the queue; much older: the door died without one.",
+            "An ingest process closes its window a moment after the minute ends. Older than two minutes: its marker is in a spool or in"
+            " the queue; much older: the process died without one.",
             "s",
             (Query("time() - max(logweir_ledger_oldest_open_window_timestamp_seconds)", "oldest open window"),),
             runbook="LogweirFreshness",
@@ -193,7 +194,7 @@ BOOKS = Row(
         Panel(
             "The first equation",
             "accepted + unconfirmed = indexed + duplicate + filtered + dead-lettered + in flight + lost in the queue + undecided,"
-            " in events since the ledger began. The doors' word is there when a window closes, up to two minutes later than"
+            " in events since the ledger began. What ingest says is there when a window closes, up to two minutes later than"
             " the workers'.",
             "short",
             (
@@ -232,7 +233,7 @@ BOOKS = Row(
         ),
         Panel(
             "Lost, by place and class",
-            "Events lost since the ledger began, come after all or not: before the door (of class D it is unknown, and not 0), in"
+            "Events lost since the ledger began, come after all or not: before ingest (of class unknown nobody knows, and it is not 0), in"
             " the queue, or gone from the store, which has fewer documents than were indexed. Class unknown: nobody knows whose.",
             "short",
             (

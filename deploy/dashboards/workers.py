@@ -33,9 +33,9 @@ LAG = Row(
             runbook="LogweirLag",
         ),
         Panel(
-            "Behind the doors",
+            "Behind ingest",
             "Age of the moment up to which everything that the queue took is settled, and is in closed windows; and of the"
-            " oldest record that waits in a door's spool.",
+            " oldest record that waits in a spool.",
             "s",
             (
                 Query("time() - max by (stage) (logweir_stage_watermark_timestamp_seconds)", "{{stage}}"),
@@ -45,10 +45,10 @@ LAG = Row(
             runbook="LogweirFreshness",
         ),
         Panel(
-            "From the door to the store",
+            "From ingest to the store",
             "From receipt to being stored, by event.",
             "s",
-            quantiles('logweir_event_latency_seconds_bucket{path="door_to_stored"}'),
+            quantiles('logweir_event_latency_seconds_bucket{path="ingest_to_stored"}'),
             runbook="LogweirLag",
         ),
         Panel(
@@ -57,8 +57,8 @@ LAG = Row(
             "percentunit",
             (
                 Query(
-                    'sum(rate(logweir_event_latency_seconds_bucket{path="door_to_stored",le="10.0"}[$__rate_interval]))'
-                    ' / sum(rate(logweir_event_latency_seconds_count{path="door_to_stored"}[$__rate_interval]))',
+                    'sum(rate(logweir_event_latency_seconds_bucket{path="ingest_to_stored",le="10.0"}[$__rate_interval]))'
+                    ' / sum(rate(logweir_event_latency_seconds_count{path="ingest_to_stored"}[$__rate_interval]))',
                     "within 10 s",
                 ),
             ),
@@ -67,7 +67,7 @@ LAG = Row(
         ),
         Panel(
             "Canary's round trip",
-            "From a door sending a canary to its being in the store's ledger.",
+            "From an ingest process sending a canary to its being in the store's ledger.",
             "s",
             quantiles("logweir_canary_roundtrip_seconds_bucket"),
             runbook="LogweirCanaryMissing",

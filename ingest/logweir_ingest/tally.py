@@ -54,5 +54,5 @@ class Tally:
 def _durations() -> tuple[Observations, Observations]:
     return (
         Observations("logweir_ingest_request_duration_seconds", "events"),
-        Observations("logweir_event_latency_seconds", "door_to_queued"),
+        Observations("logweir_event_latency_seconds", "ingest_to_queued"),
     )

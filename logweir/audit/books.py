@@ -25,13 +25,14 @@ from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, WindowBooks
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.ledger.activity import caught_up_minutes, of_latest_topic, overall, read_activities
-from logweir.ledger.carried_forward import UNKNOWN, CarriedForward, read_carried_forward
+from logweir.ledger.carried_forward import CarriedForward, read_carried_forward
 from logweir.ledger.closings import read_closings
 from logweir.ledger.differences import StoreDifference, read_differences
 from logweir.ledger.documents import PartitionId, StreamId, StreamWindow
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals, pairs
+from logweir.ledger.loss import UNATTRIBUTED, LossClass
 from logweir.ledger.position import Position, read_positions
 from logweir.ledger.revisions import Correction, read_corrections
 from logweir.store.port import Store
@@ -90,7 +91,7 @@ class Books:
 
         What the queue lost of the others, or of nobody knows whom, is lost, too, and recovered when it comes.
         """
-        found = [books.total(name) for books in self.emitters.values() if books.honesty != "D"]
+        found = [books.total(name) for books in self.emitters.values() if books.loss_class is not LossClass.UNKNOWN]
         known = [count for count in found if count is not None]
         if len(known) < len(found):
             return None
@@ -99,15 +100,15 @@ class Books:
         extra = {"lost": lost, "recovered": recovered}.get(name, 0)
         return sum(known) + extra if known or lost else None
 
-    def class_of(self, emitter: Emitter) -> str:
+    def class_of(self, emitter: Emitter) -> LossClass:
         """By whose numbers its losses show: those of a key whose events have their own, by theirs."""
         known = self.emitters.get(emitter)
-        honesty = known.honesty if known else "D"
-        return "B" if honesty == "D" and emitter[0] in self.natural_keys else honesty
+        own = known.loss_class if known else LossClass.UNKNOWN
+        return LossClass.FROM_FIELDS if own is LossClass.UNKNOWN and emitter[0] in self.natural_keys else own
 
     def numbered_by(self, emitter: Emitter) -> Emitter | str:
         """Whose numbers show what it loses: its own, or those of its key's events."""
-        return emitter[0] if self.class_of(emitter) == "B" else emitter
+        return emitter[0] if self.class_of(emitter) is LossClass.FROM_FIELDS else emitter
 
     def losses(self) -> tuple[Counter[Emitter | str], Counter[Emitter | str]]:
         """By whose numbers show it: what they show as lost, and what the queue lost."""
@@ -129,12 +130,21 @@ class Books:
         """
         carried = self.carried
         own, of_queue = self.losses()
-        of_others = (one for emitter, one in self.emitters.items() if self.class_of(emitter) != "B")
+        of_others = (
+            one for emitter, one in self.emitters.items() if self.class_of(emitter) is not LossClass.FROM_FIELDS
+        )
         recovered = carried.recovered + sum(one.row.recovered_in_queue for one in of_others)
         shown = sum((own - of_queue).values()) + carried.all_lost_before
-        alone = sum((of_queue - own).values()) + carried.lost_in_queue["D"] + carried.unshown.total() + max(0, -shown)
+        alone = (
+            sum((of_queue - own).values())
+            + carried.lost_in_queue[LossClass.UNKNOWN]
+            + carried.unshown.total()
+            + max(0, -shown)
+        )
         of_windows = sum(one.row.lost_in_queue for one in self.emitters.values())
-        of_nobody = self.row.lost_in_queue - carried.row.lost_in_queue - of_windows + carried.lost_in_queue[UNKNOWN]
+        of_nobody = (
+            self.row.lost_in_queue - carried.row.lost_in_queue - of_windows + carried.lost_in_queue[UNATTRIBUTED]
+        )
         return alone + recovered + max(0, of_nobody - max(0, shown)), recovered
 
     def lost_in_queue_ranges(self) -> dict[StreamId, Intervals]:
@@ -164,7 +174,7 @@ class Books:
                 {"partition": partition, "ingest_epoch": epoch, "ranges": pairs(ranges)}
                 for (epoch, partition), ranges in self.lost_in_queue_ranges().items()
             ],
-            "loss_unknown_emitters": sum(books.honesty == "D" for books in self.emitters.values()),
+            "loss_unknown_emitters": sum(books.loss_class is LossClass.UNKNOWN for books in self.emitters.values()),
             "windows": self.states,
             "expired_offsets": [asdict(one) for one in self.expired],
             "store_differences": [one.as_json() for one in self.store_differences],
@@ -253,7 +263,9 @@ def read_books_once(
         watermark_us=max(watermarks.values(), default=0),
         carried=CarriedForward(edition=carried.edition) if span.is_bounded or span.emitter is not None else carried,
         outside=outside,
-        natural_keys=frozenset(key for (key, _), known in emitters.items() if known.honesty == "B"),
+        natural_keys=frozenset(
+            key for (key, _), known in emitters.items() if known.loss_class is LossClass.FROM_FIELDS
+        ),
     )
     # What is corrected in a window that is gone has been carried as it was before.
     for one in corrections:

@@ -14,6 +14,7 @@ from logweir.audit.span import EVERYTHING, Span
 from logweir.ledger.documents import EMITTER, PartitionId
 from logweir.ledger.emitter import Emitter, EmitterState, name_of, not_taken_over
 from logweir.ledger.equation import Row
+from logweir.ledger.loss import LossClass
 from logweir.ledger.tracker import Losses, Tracker, united
 from logweir.store.port import Store
 
@@ -62,8 +63,7 @@ class Run:
 
 @dataclass(slots=True)
 class EmitterBooks:
-    """One emitter. ``honesty``: A when it numbers its events, B when their own numbers are read, D when what never
-    reached us is unknown.
+    """One emitter.
 
     ``imbalance``: by how much the first equation does not hold, its closed windows' differences added up. ``unknown``:
     what is not known of the span of time asked for.
@@ -81,15 +81,15 @@ class EmitterBooks:
     rate_per_s: float = 0.0
 
     @property
-    def honesty(self) -> str:
+    def loss_class(self) -> LossClass:
         if any(run.tracker.natural for run in self.runs):
-            return "B"
-        return "A" if self.runs or self.retired else "D"
+            return LossClass.FROM_FIELDS
+        return LossClass.EXACT if self.runs or self.retired else LossClass.UNKNOWN
 
     @property
     def is_in_its_keys_row(self) -> bool:
         """Whether its events came as the key's own, which are counted there: it is only named inside of them."""
-        return self.honesty == "B" and self.row == Row()
+        return self.loss_class is LossClass.FROM_FIELDS and self.row == Row()
 
     @property
     def counts(self) -> dict[str, int | None]:
@@ -103,7 +103,7 @@ class EmitterBooks:
 
         ``lost``, ``recovered``, ``missing``, ``dropped``, ``created``, ``accepted`` or ``unexplained``.
         """
-        if self.honesty == "D" or name in self.unknown:
+        if self.loss_class is LossClass.UNKNOWN or name in self.unknown:
             return None
         return sum(_of_run(run, name) for run in self.runs) + _of_retired(self.retired, name)
 
@@ -112,7 +112,7 @@ class EmitterBooks:
             "name": name_of(self.emitter),
             "key": self.emitter[0],
             "emitter": self.emitter[1],
-            "class": self.honesty,
+            "class": self.loss_class.value,
             "balanced": self.imbalance == 0,
             "imbalance": self.imbalance,
             **self.counts,

@@ -214,7 +214,7 @@ def _emitters_table(books: Books) -> Table:
         losses = ("lost", "recovered", "missing") if is_explained else ("lost", "recovered", "missing", "unexplained")
         table.add_row(
             printable(name_of(emitter)),
-            one.honesty,
+            one.loss_class.value.replace("_", " "),
             *counts,
             *(count_text(one.total(name)) for name in losses),
             ranges_text(one),

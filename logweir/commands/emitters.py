@@ -6,10 +6,10 @@
     logweir emitters expect backup/db-1 --every 24h
     logweir emitters mute --source syslog@printer-7 --for 8h
 
-Class A numbers its events, so that losses before the door are exact; in class B the events bring numbers of their own;
-what of class D never reached the door is unknown. A source is a category and a host name, as category@hostname. States:
-learning, ok, late, silent, retired, muted. Of those that fell silent together `silent` makes one finding; it exits with
-1 when there is any.
+The class says how well losses before ingest are known: *exact* where the emitter numbers its events, *from fields*
+where they bring numbers of their own, *unknown* of all others. A source is a category and a host name, as
+category@hostname. States: learning, ok, late, silent, retired, muted. Of those that fell silent together `silent` makes
+one finding; it exits with 1 when there is any.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
         losses = (count_text(one.total(name)) for name in ("lost", "recovered", "missing", "dropped"))
         table.add_row(
             printable(name_of(one.emitter)),
-            one.honesty,
+            one.loss_class.value.replace("_", " "),
             found.state.value if found else "-",
             _every(found) if found else "-",
             _time(one.last_us),

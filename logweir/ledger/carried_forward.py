@@ -15,14 +15,13 @@ from typing import Any
 from logweir.ledger.documents import CARRIED_FORWARD, StreamId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
+from logweir.ledger.loss import UNATTRIBUTED, LossClass
 from logweir.store.port import Store
 
 STREAMS_MAX = 10_000
 """Ingest processes whose boundary is known, on one partition; of the others, those that sent last are kept."""
 OF_QUEUE_MAX = 1000
 """Emitters of which it is known what the queue lost; of others, it is among the sums of their class at once."""
-UNKNOWN = "unknown"
-"""Where a class stands, of what the queue lost of nobody knows whom."""
 
 
 @dataclass(slots=True)
@@ -60,8 +59,8 @@ class CarriedForward:
         self.before = max(self.before, other.before)
         self.row.add(other.row)
         self.corrections.update(other.corrections)
-        for letter, counts in other.numbered.items():
-            self.numbered.setdefault(letter, Counter()).update(counts)
+        for loss_class, counts in other.numbered.items():
+            self.numbered.setdefault(loss_class, Counter()).update(counts)
         self.of_queue.update(other.of_queue)
         self.lost_in_queue.update(other.lost_in_queue)
         self.outside_windows += other.outside_windows
@@ -76,22 +75,22 @@ class CarriedForward:
         self.row.outcomes[from_outcome] -= count
         self.row.outcomes[to_outcome] += count
 
-    def lost_before(self, letter: str) -> int:
+    def lost_before(self, loss_class: str) -> int:
         """What emitters of that class that were deleted had lost before the queue."""
-        of_runs = self.numbered[letter]["lost"] if letter in self.numbered else 0
-        return of_runs + self.unshown[letter] - self.lost_in_queue[letter]
+        of_runs = self.numbered[loss_class]["lost"] if loss_class in self.numbered else 0
+        return of_runs + self.unshown[loss_class] - self.lost_in_queue[loss_class]
 
     @property
     def all_lost_before(self) -> int:
         """Of all classes that number their events."""
-        letters = self.numbered.keys() | self.unshown.keys() | self.lost_in_queue.keys()
-        return sum(map(self.lost_before, letters - {"D", UNKNOWN}))
+        classes = self.numbered.keys() | self.unshown.keys() | self.lost_in_queue.keys()
+        return sum(map(self.lost_before, classes - {LossClass.UNKNOWN, UNATTRIBUTED}))
 
     def total(self, name: str) -> int:
         """Of the second equation, over all classes; with what the queue lost of nobody that numbers."""
         shown = self.all_lost_before
-        of_nobody = max(0, self.lost_in_queue[UNKNOWN] - max(0, shown))
-        lost = self.lost_in_queue["D"] + self.unshown.total() + max(0, -shown) + of_nobody
+        of_nobody = max(0, self.lost_in_queue[UNATTRIBUTED] - max(0, shown))
+        lost = self.lost_in_queue[LossClass.UNKNOWN] + self.unshown.total() + max(0, -shown) + of_nobody
         extra = {"lost": lost + self.recovered, "recovered": self.recovered}.get(name, 0)
         return extra + sum(counts[name] for counts in self.numbered.values())
 
@@ -103,12 +102,13 @@ class CarriedForward:
             "corrections": [[*pair, count] for pair, count in self.corrections.items()],
             # As text: sums of numbers that senders choose may outgrow what JSON's readers take.
             "numbered": {
-                letter: {name: str(count) for name, count in counts.items()} for letter, counts in self.numbered.items()
+                str(loss_class): {name: str(count) for name, count in counts.items()}
+                for loss_class, counts in self.numbered.items()
             },
             "of_queue": [[*emitter, count] for emitter, count in self.of_queue.items() if count],
-            "lost_in_queue": self.lost_in_queue,
+            "lost_in_queue": {str(loss_class): count for loss_class, count in self.lost_in_queue.items()},
             "outside_windows": self.outside_windows,
-            "unshown": self.unshown,
+            "unshown": {str(loss_class): count for loss_class, count in self.unshown.items()},
             "recovered": self.recovered,
             "streams": [[epoch, number] for (epoch, _), number in streams],
             "being_deleted": self.being_deleted,
@@ -122,8 +122,8 @@ class CarriedForward:
             row=Row.from_json(body["row"]),
             corrections=Counter({(one, other): count for one, other, count in body["corrections"]}),
             numbered={
-                letter: Counter({name: int(count) for name, count in counts.items()})
-                for letter, counts in body["numbered"].items()
+                loss_class: Counter({name: int(count) for name, count in counts.items()})
+                for loss_class, counts in body["numbered"].items()
             },
             of_queue=Counter({(key, emitter): count for key, emitter, count in body["of_queue"]}),
             lost_in_queue=Counter(body["lost_in_queue"]),

@@ -232,8 +232,8 @@ METRICS = (
     Metric(
         "logweir_event_latency_seconds",
         Kind.HISTOGRAM,
-        "How long events took, each counted. door_to_queued: from their request's last byte to the answer that queue or spool"
-        " has them. door_to_stored: from their receipt, when the request was read, to all of their bulk having its outcome.",
+        "How long events took, each counted. ingest_to_queued: from their request's last byte to the answer that queue or spool"
+        " has them. ingest_to_stored: from their receipt, when the request was read, to all of their bulk having its outcome.",
         ("path",),
         (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
     ),
@@ -283,19 +283,19 @@ METRICS = (
     Metric(
         "logweir_events_expected_total",
         Kind.COUNTER,
-        "Events that emitters have numbered. Of emitters that do not number (class D) it is unknown, and not here.",
+        "Events that emitters have numbered. Of emitters of class unknown nobody knows, and it is not here.",
         ("class",),
     ),
     Metric(
         "logweir_events_lost_total",
         Kind.COUNTER,
-        "Numbered events that never came, wherever they were lost. Of class D it is unknown, and not here.",
+        "Numbered events that never came, wherever they were lost. Of class unknown nobody knows, and it is not here.",
         ("class",),
     ),
     Metric(
         "logweir_events_lost_in_queue_total",
         Kind.COUNTER,
-        "Events that the queue lost between door and worker; those of class A and B are also among those lost.",
+        "Events that the queue lost between ingest and worker; those of numbered events are also among those lost.",
     ),
     Metric(
         "logweir_events_recovered_in_queue_total",
@@ -305,9 +305,9 @@ METRICS = (
     Metric(
         "logweir_lost_events",
         Kind.GAUGE,
-        "Events lost since the ledger began, come after all or not, by where: before_door (numbered, less what the queue is known"
-        " to have lost of them; of class D it is unknown, and not here), queue, store (fewer documents than were indexed). Class"
-        " unknown: nobody knows whose they were.",
+        "Events lost since the ledger began, come after all or not, by where: before_ingest (numbered, less what the queue is known"
+        " to have lost of them; of class unknown nobody knows, and it is not here), queue, store (fewer documents than were indexed). Class"
+        " unattributed: nobody knows whose they were.",
         ("place", "class"),
     ),
     Metric(

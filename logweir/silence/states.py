@@ -20,6 +20,7 @@ from logweir.ledger.documents import EMITTER as EMITTER_DOCUMENT
 from logweir.ledger.documents import SOURCES, PartitionId
 from logweir.ledger.emitter import EmitterActivity, name_of
 from logweir.ledger.expectations import DEFAULT, EMITTER, SOURCE, Expectation, Subject, read_expectations
+from logweir.ledger.loss import LossClass
 from logweir.ledger.position import Position, read_positions
 from logweir.ledger.source import LastBatch, Source, sources_from_body
 from logweir.silence.activity import ActivityMinutes
@@ -50,7 +51,7 @@ class Silence:
 
     def emitter_counts(self) -> dict[tuple[str, str], int]:
         """How many emitters there are of each state and class."""
-        return Counter((one.state.value, one.honesty) for one in self.emitters)
+        return Counter((one.state.value, str(one.loss_class)) for one in self.emitters)
 
     def source_counts(self) -> dict[str, int]:
         """How many sources are in each state."""
@@ -111,7 +112,7 @@ class _Seen:
     """The minute up to which the partitions are accounted for that its numbered events go to."""
     is_anywhere: bool = True
     """Its events may come on any partition."""
-    honesty: str = ""
+    loss_class: LossClass | None = None
     bye_us: int = 0
     run_us: int = 0
 
@@ -133,7 +134,9 @@ def _emitters(store: Store, group: str, minutes: Mapping[PartitionId, int]) -> I
         subject = EMITTER, *activity.emitter
         one = found.get(subject)
         if one is None:
-            one = found[subject] = _Seen(subject, name_of(activity.emitter), is_anywhere=False, honesty="D")
+            one = found[subject] = _Seen(
+                subject, name_of(activity.emitter), is_anywhere=False, loss_class=LossClass.UNKNOWN
+            )
         one.add(activity.first_us, activity.last, activity.cadence)
         if activity.is_numbered:
             _add_runs(one, activity, minutes.get(place.partition_id))
@@ -146,7 +149,8 @@ def _add_runs(one: _Seen, activity: EmitterActivity, caught_up: int | None) -> N
     """It numbers its events: then all of a run goes to one partition, and only that one has to be accounted for."""
     if caught_up is not None:
         one.caught_up = caught_up if one.caught_up is None else min(one.caught_up, caught_up)
-    one.honesty = "B" if one.honesty == "B" or activity.is_natural else "A"
+    is_natural = activity.is_natural or one.loss_class is LossClass.FROM_FIELDS
+    one.loss_class = LossClass.FROM_FIELDS if is_natural else LossClass.EXACT
     if activity.run_us >= one.run_us:
         one.run_us = activity.run_us
         one.bye_us = activity.run_us if activity.has_ended else 0
@@ -213,7 +217,7 @@ class _Judge:
             expected_s=expected_s,
             late_after_s=late_after_s,
             expectation=expectation,
-            honesty=one.honesty,
+            loss_class=one.loss_class,
         )
 
     def _learned_s(self, one: _Seen) -> float | None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from logweir.ledger.expectations import EMITTER, Expectation, Subject
+from logweir.ledger.loss import LossClass
 from logweir.ledger.source import LastBatch
 
 
@@ -24,7 +25,7 @@ class Watched:
     """One emitter or source. ``expected_s``: the longest usual time between two events; None: not learned yet.
 
     ``silent_s``: so long nothing came of it while anything came, to the minute; ``unobserved_s``: while nothing did.
-    ``honesty``: an emitter's class; empty for sources. ``last``: the batch that came last.
+    ``last``: the batch that came last.
     """
 
     subject: Subject
@@ -37,7 +38,8 @@ class Watched:
     expected_s: float | None
     late_after_s: float
     expectation: Expectation
-    honesty: str = ""
+    loss_class: LossClass | None = None
+    """None: of a source."""
 
     def as_json(self) -> dict[str, Any]:
         kind, one, other = self.subject
@@ -46,7 +48,7 @@ class Watched:
             "name": self.name,
             **names,
             "state": self.state.value,
-            **({"class": self.honesty} if kind == EMITTER else {}),
+            **({"class": self.loss_class.value} if self.loss_class else {}),
             "first_seen_us": self.first_us,
             "last_seen_us": self.last.received_us,
             "silent_s": self.silent_s,

@@ -131,7 +131,7 @@ def send_known_traffic(system: Scraped) -> list[int]:
         system.post("{broken"),
         system.post("{}", key="lw_" + "x" * 43),
     ]
-    waiting.until(lambda: system.ledger().get('logweir_events_lost_total{class="A"}') == 2, wait_s=30)
+    waiting.until(lambda: system.ledger().get('logweir_events_lost_total{class="exact"}') == 2, wait_s=30)
     answers.append(
         system.post('{"summary":"three"}', *web, "Log-Seq: 3", "Log-High: 6", "Log-Dropped: queue_overflow=1")
     )
@@ -149,7 +149,7 @@ def test_every_metric_is_published_and_no_restart_changes_the_ledgers(system: Sc
     """What the traffic gives a value has one, once a minute's books are closed; then everything is killed."""
     answers = send_known_traffic(system)
     waiting.until(lambda: system.ledger().get("logweir_events_accepted_total") == 9, wait_s=90)
-    waiting.until(lambda: system.ledger().get('logweir_events_recovered_total{class="A"}') == 1, wait_s=30)
+    waiting.until(lambda: system.ledger().get('logweir_events_recovered_total{class="exact"}') == 1, wait_s=30)
     text, before = system.everything(), system.ledger()
     system.product.process.kill_family()
     system.product.start()

@@ -270,7 +270,7 @@ def test_the_tally_hands_over_what_a_histogram_would_have_seen() -> None:
         found = [sample("logweir_ingest_requests_total", {"endpoint": "events", "code": "202"})]
         for name, label in (
             ("logweir_ingest_request_duration_seconds", {"endpoint": "events"}),
-            ("logweir_event_latency_seconds", {"path": "door_to_queued"}),
+            ("logweir_event_latency_seconds", {"path": "ingest_to_queued"}),
         ):
             found += [sample(name + suffix, label) for suffix in ("_count", "_sum")]
             found += [sample(f"{name}_bucket", {**label, "le": le}) for le in ("0.001", "0.0025", "30.0", "+Inf")]

@@ -60,7 +60,7 @@ def test_every_event_is_a_sample_of_how_long_it_took(store: Store) -> None:
     payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=1, count=3, window=9, body=[old, ahead])
 
     def samples() -> list[float]:
-        name, path = "logweir_event_latency_seconds", {"path": "door_to_stored"}
+        name, path = "logweir_event_latency_seconds", {"path": "ingest_to_stored"}
         found = [REGISTRY.get_sample_value(f"{name}_bucket", {**path, "le": le}) for le in ("0.001", "10.0", "30.0")]
         return [value or 0.0 for value in (*found, REGISTRY.get_sample_value(f"{name}_sum", path))]
 

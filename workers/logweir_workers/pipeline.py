@@ -271,7 +271,7 @@ class Pipeline:
 
     def _observe_latency(self, works: list[Work]) -> None:
         now_us = self._clock()
-        seen = Observations("logweir_event_latency_seconds", "door_to_stored")
+        seen = Observations("logweir_event_latency_seconds", "ingest_to_stored")
         for batch in [batch for work in works if work.record for batch in work.record.batches]:
             # The door's clock may be ahead of ours.
             seen.add(max(0, now_us - batch.received_us) / 1e6, len(batch.events))

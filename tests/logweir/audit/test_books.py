@@ -517,7 +517,7 @@ def test_a_window_without_a_marker_is_open_and_after_minutes_its_process_is_gone
 
 
 def test_losses_of_numbered_emitters_are_exact_and_those_of_bare_ones_unknown(store: Store) -> None:
-    """Class A has numbers and ranges, class D none: null, never 0."""
+    """Class exact has numbers and ranges, class unknown none: null, never 0."""
     book = Partition(store)
     numbered = {"epoch": "e1", "high": 9, "dropped": {"disk_full": 1}}
     book.data(1, ("web", [INDEXED] * 2), sequence_first=3, **numbered)
@@ -528,8 +528,8 @@ def test_losses_of_numbered_emitters_are_exact_and_those_of_bare_ones_unknown(st
     document = books.as_json()
     bare, web = document["emitters"]
 
-    assert (bare["class"], bare["lost"], bare["missing"], bare["recovered"]) == ("D", None, None, None)
-    assert (web["class"], web["created"], web["lost"], web["recovered"], web["missing"]) == ("A", 9, 6, 1, 0)
+    assert (bare["class"], bare["lost"], bare["missing"], bare["recovered"]) == ("unknown", None, None, None)
+    assert (web["class"], web["created"], web["lost"], web["recovered"], web["missing"]) == ("exact", 9, 6, 1, 0)
     assert web["lost_ranges"] == [["e1", 2, 2], ["e1", 5, 9]]
     assert web["created"] == 3 + web["dropped"] + web["lost"] - web["recovered"] + web["missing"]
     assert (document["lost"], document["recovered"], document["loss_unknown_emitters"]) == (6, 1, 1)
@@ -622,8 +622,8 @@ def test_what_the_queue_lost_of_events_with_own_numbers_counts_once(store: Store
     key, web = document["emitters"]
 
     assert (document["lost"], document["lost_in_queue"]) == (3, 3)
-    assert (key["class"], key["accepted"], key["lost_in_queue"], key["lost"]) == ("D", 9, 3, None)
-    assert (web["class"], web["accepted"], web["indexed"], web["lost"]) == ("B", 6, None, 3)
+    assert (key["class"], key["accepted"], key["lost_in_queue"], key["lost"]) == ("unknown", 9, 3, None)
+    assert (web["class"], web["accepted"], web["indexed"], web["lost"]) == ("from_fields", 6, None, 3)
 
 
 def test_who_says_to_have_dropped_what_came_is_shown(
@@ -712,6 +712,6 @@ def test_emitters_are_listed_with_what_is_unknown_said(
     assert status == 0
     assert "unknown" in next(line for line in text.splitlines() if line.startswith("app "))
     assert [(row["name"], row["class"], row["state"], row["lost"], row["missing"]) for row in rows] == [
-        ("app", "D", "learning", None, None),
-        ("app/web", "A", "retired", 0, 1),
+        ("app", "unknown", "learning", None, None),
+        ("app/web", "exact", "retired", 0, 1),
     ]

@@ -245,7 +245,7 @@ def product(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Embedded
 @pytest.mark.timeout(240 + 10 * OUTAGE_S)
 @pytest.mark.parametrize("product", [AS_EVER], indirect=True, ids=["late after a minute"])
 def test_nothing_is_lost_while_the_whole_product_is_away(product: Embedded, tmp_path: Path) -> None:
-    """The door is killed under load and comes back: the audit shows class A, nothing lost or missing, balanced."""
+    """The door is killed under load and comes back: the audit shows class exact, nothing lost or missing, balanced."""
     counter, enough = Counter(tmp_path / "count"), tmp_path / "enough"
     code = f"""{COUNTED.format(counter=str(counter.path))}
 began = time.monotonic()
@@ -266,7 +266,7 @@ while not os.path.exists({str(enough)!r}):
         books = books_of(product, AS_EVER, created=counter.count, epochs=1)
 
     assert "Traceback" not in errors
-    assert books["class"] == "A"
+    assert books["class"] == "exact"
     assert books["balanced"]
     assert books["created"] == books["accepted"] == books["indexed"] == counter.count
     assert (books["lost"], books["recovered"], books["dropped"], books["unexplained"]) == (0, 0, 0, 0)

@@ -133,7 +133,7 @@ def test_a_goodbye_is_no_silence_and_a_new_run_is_watched(world: World) -> None:
     world.send(batch(3 * DAY, "web", epoch="e2", sequence=1))
     world.flush(3 * DAY + 1)
 
-    assert (gone.state, gone.honesty) == ("retired", "A")
+    assert (gone.state, gone.loss_class) == ("retired", "exact")
     assert world.emitter("app/web").state == "ok"
 
 
@@ -173,7 +173,7 @@ def test_muted_and_retired_are_no_findings(world: World) -> None:
     assert [one.state for one in late.emitters] == ["silent", "muted", "retired"]
     assert [finding.name for finding in late.findings] == ["app/a"]
     assert [one.state for one in world.read(61).emitters] == ["silent", "muted", "ok"]
-    assert world.read(61).emitter_counts() == {("silent", "D"): 1, ("muted", "D"): 1, ("ok", "D"): 1}
+    assert world.read(61).emitter_counts() == {("silent", "unknown"): 1, ("muted", "unknown"): 1, ("ok", "unknown"): 1}
 
 
 # --- what we could hear -------------------------------------------------------------------------------------------
@@ -472,6 +472,6 @@ def test_a_thousand_emitters_are_read_fast(world: World) -> None:
     silence = world.read(settings=EVERY_MINUTE)
     taken = time.process_time() - begun
 
-    assert silence.emitter_counts() == {("silent", "D"): 1000}
+    assert silence.emitter_counts() == {("silent", "unknown"): 1000}
     assert sum(len(one.members) for one in silence.findings) == 1000
     assert taken < 0.5

@@ -66,7 +66,7 @@ def test_an_entry_that_cannot_be_read_is_refused_with_what_it_should_be(entry: s
 def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
     tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Class B: what is missing between its numbers, by host; a number 1 that comes again begins a new run."""
+    """Class from_fields: what is missing between its numbers, by host; a number 1 that comes again begins a new run."""
     from logweir.audit.books import read_books
 
     overrides = {
@@ -94,10 +94,10 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
         return {row["emitter"]: (row["class"], row["lost"], row["lost_ranges"]) for row in books.as_json()["emitters"]}
 
     expected = {
-        None: ("D", None, []),
-        "web": ("B", 2, [["run 1", 7, 8]]),
-        "db": ("B", 1, [["run 2", 2, 2]]),
-        "both": ("B", 1, [["run 1", 2, 2]]),
+        None: ("unknown", None, []),
+        "web": ("from_fields", 2, [["run 1", 7, 8]]),
+        "db": ("from_fields", 1, [["run 2", 2, 2]]),
+        "both": ("from_fields", 1, [["run 1", 2, 2]]),
     }
     with running_worker(settings, queue, store):
         until(lambda: losses() == expected)

@@ -347,8 +347,8 @@ def test_what_the_queue_lost_at_the_end_of_a_run_counts_once_when_its_number_sho
 
     assert (before.carried.row.lost_in_queue, before.total("lost")) == (1, 1)
     assert after.total("lost") == 1
-    assert figures(after)["logweir_lost_events {'place': 'queue', 'class': 'A'}"] == 1
-    assert figures(after)["logweir_lost_events {'place': 'before_door', 'class': 'A'}"] == 0
+    assert figures(after)["logweir_lost_events {'place': 'queue', 'class': 'exact'}"] == 1
+    assert figures(after)["logweir_lost_events {'place': 'before_ingest', 'class': 'exact'}"] == 0
 
 
 def test_an_emitter_is_known_as_long_as_its_windows(store: Store) -> None:
@@ -388,7 +388,7 @@ def test_what_was_lost_of_nobody_knows_whom_stays_what_it_was(store: Store) -> N
     after = read(store)
 
     assert (before.row.lost_in_queue, before.row.unconfirmed, before.total("lost")) == (3, 1, 3)
-    assert (after.carried.outside_windows, after.carried.lost_in_queue["D"]) == (2, 0)
+    assert (after.carried.outside_windows, after.carried.lost_in_queue["unknown"]) == (2, 0)
     assert sums(after) == sums(before)
     assert figures(after) == figures(before)
 

@@ -105,7 +105,7 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
         until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 6)
         time.sleep(1.2)
         door.write_as(Kind.CANARY, [batch(high=1, key="")])
-        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 1)
+        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "exact"] == 1)
         # An idle worker finds out by itself, and might end before it has read the last record.
         until(lambda: refreshed(settings, queue, store)[lag] == 0)
     found = refreshed(settings, queue, store)
@@ -113,16 +113,17 @@ def test_figures_are_what_was_sent(settings: Settings, queue: Queue, store: Stor
 
     assert found["logweir_events_total", "indexed"] == 5
     assert found["logweir_events_total", "dead_lettered"] == 1
-    assert found["logweir_events_expected_total", "A"] == 5
-    assert found["logweir_events_dropped_total", "A"] == 1
-    assert found["logweir_lost_events", "A", "before_door"] == 1
-    assert ("logweir_lost_events", "D", "before_door") not in found
-    assert found["logweir_lost_events", "D", "queue"] == found["logweir_lost_events", "unknown", "store"] == 0
-    assert found["logweir_events_missing", "A"] == 0
-    assert ("logweir_events_lost_total", "D") not in found
-    assert ("logweir_events_expected_total", "D") not in found
+    assert found["logweir_events_expected_total", "exact"] == 5
+    assert found["logweir_events_dropped_total", "exact"] == 1
+    assert found["logweir_lost_events", "exact", "before_ingest"] == 1
+    assert ("logweir_lost_events", "unknown", "before_ingest") not in found
+    assert found["logweir_lost_events", "unknown", "queue"] == 0
+    assert found["logweir_lost_events", "unattributed", "store"] == 0
+    assert found["logweir_events_missing", "exact"] == 0
+    assert ("logweir_events_lost_total", "unknown") not in found
+    assert ("logweir_events_expected_total", "unknown") not in found
     assert found["logweir_emitter_lost_events", "app/web-1"] == 1
-    assert found["logweir_emitters", "A", "learning"] == found["logweir_emitters", "D", "learning"] == 1
+    assert found["logweir_emitters", "exact", "learning"] == found["logweir_emitters", "unknown", "learning"] == 1
     assert found["logweir_silence_findings", "emitter"] == 0
     assert found["logweir_dead_letters_held", "event_unreadable"] == 1
     assert found["logweir_ledger_windows", "balanced"] == 1
@@ -151,14 +152,14 @@ def test_what_the_queue_lost_is_not_called_lost_before_the_door(settings: Settin
         until(lambda: refreshed(settings, queue, store).get(("logweir_events_accepted_total",)) == 7)
         time.sleep(1.2)
         door.write_as(Kind.CANARY, [batch(high=1, key="")])
-        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "A"] == 3)
+        until(lambda: refreshed(settings, queue, store)["logweir_events_lost_total", "exact"] == 3)
     found = refreshed(settings, queue, store)
     door.close()
 
-    assert found["logweir_lost_events", "A", "before_door"] == 1
-    assert found["logweir_lost_events", "A", "queue"] == 2
-    assert found["logweir_lost_events", "D", "queue"] == 3
-    assert found["logweir_lost_events", "unknown", "queue"] == 0
+    assert found["logweir_lost_events", "exact", "before_ingest"] == 1
+    assert found["logweir_lost_events", "exact", "queue"] == 2
+    assert found["logweir_lost_events", "unknown", "queue"] == 3
+    assert found["logweir_lost_events", "unattributed", "queue"] == 0
     assert found["logweir_events_lost_in_queue_total",] == 5
 
 
@@ -190,7 +191,7 @@ def test_no_total_falls_when_old_books_are_let_go_of(settings: Settings, queue: 
     )
 
     assert deleted >= 3
-    assert before["logweir_events_lost_total", "A"] == 1
+    assert before["logweir_events_lost_total", "exact"] == 1
     assert before["logweir_events_total", "dead_lettered"] == 1
     assert totals() == before
     assert refreshed(settings, queue, store)["logweir_ledger_windows", "balanced"] == 0
@@ -340,7 +341,7 @@ def test_only_the_worst_emitters_have_a_series(settings: Settings, queue: Queue,
 
     named = {key[1]: value for key, value in found.items() if key[0] == "logweir_emitter_lost_events"}
     assert named == {"app/e1000": 1000, "app/e999": 999, "app/e998": 998, "(others)": sum(range(1, 998))}
-    assert found["logweir_events_lost_total", "A"] == sum(named.values())
+    assert found["logweir_events_lost_total", "exact"] == sum(named.values())
     assert found["logweir_series_capped", "logweir_emitter_lost_events"] == EMITTERS - 3
 
 

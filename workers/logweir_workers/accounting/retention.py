@@ -22,7 +22,7 @@ from logweir.clock import DAY_US, WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.ledger.activity import Activity
-from logweir.ledger.carried_forward import OF_QUEUE_MAX, UNKNOWN, CarriedForward, read_carried_forward
+from logweir.ledger.carried_forward import OF_QUEUE_MAX, CarriedForward, read_carried_forward
 from logweir.ledger.closings import Closing
 from logweir.ledger.documents import (
     ACTIVITY,
@@ -47,6 +47,7 @@ from logweir.ledger.documents import (
 from logweir.ledger.emitter import Emitter, EmitterActivity, EmitterState
 from logweir.ledger.equation import Row
 from logweir.ledger.hours import has
+from logweir.ledger.loss import UNATTRIBUTED, LossClass
 from logweir.ledger.replays import ReplayProgress
 from logweir.ledger.revisions import Correction, corrections_of
 from logweir.ledger.source import sources_from_body
@@ -204,14 +205,14 @@ class _Losses:
         """Of a window that is deleted. ``lost``: with what is ``in_flight`` still, and counts as lost from now on."""
         if not lost:
             return
-        known, letter = self.books.carried.of_queue, self.books.class_of(emitter)
+        known, loss_class = self.books.carried.of_queue, self.books.class_of(emitter)
         self.of_queue[self.books.numbered_by(emitter)] += in_flight
         has_room = emitter in known or len(known) < OF_QUEUE_MAX
-        if letter != "D" and has_room and emitter not in self.gone:
+        if loss_class is not LossClass.UNKNOWN and has_room and emitter not in self.gone:
             known[emitter] += lost
             portion.of_queue[emitter] += lost
         else:
-            self._add(portion, emitter, letter, shown=0, of_queue=lost)
+            self._add(portion, emitter, loss_class, shown=0, of_queue=lost)
 
     def carry_emitter(self, portion: CarriedForward, emitter: Emitter, shown: int, *, wholly: bool) -> None:
         """Of one whose documents are deleted ``wholly``, or some of them, which show so much as lost."""
@@ -221,14 +222,16 @@ class _Losses:
         if wholly:
             self.gone.add(emitter)
 
-    def _add(self, portion: CarriedForward, emitter: Emitter, letter: str, *, shown: int, of_queue: int) -> None:
+    def _add(
+        self, portion: CarriedForward, emitter: Emitter, loss_class: LossClass, *, shown: int, of_queue: int
+    ) -> None:
         who = self.books.numbered_by(emitter)
         before = max(self.shown[who], self.of_queue[who])
         self.shown[who] -= shown
         self.of_queue[who] -= of_queue
-        portion.lost_in_queue[letter] += of_queue
-        if letter != "D":
-            portion.unshown[letter] += before - max(self.shown[who], self.of_queue[who]) - shown
+        portion.lost_in_queue[loss_class] += of_queue
+        if loss_class is not LossClass.UNKNOWN:
+            portion.unshown[loss_class] += before - max(self.shown[who], self.of_queue[who]) - shown
 
 
 @dataclass(slots=True)
@@ -324,9 +327,9 @@ class _Old:
         for emitter, own in one.by_emitter.items():
             lost = own.lost_in_queue + own.in_flight
             self.losses.carry_window(portion, emitter, lost, own.in_flight)
-            portion.recovered += 0 if self.books.class_of(emitter) == "B" else own.recovered_in_queue
+            portion.recovered += 0 if self.books.class_of(emitter) is LossClass.FROM_FIELDS else own.recovered_in_queue
             of_nobody -= lost
-        portion.lost_in_queue[UNKNOWN] += of_nobody
+        portion.lost_in_queue[UNATTRIBUTED] += of_nobody
         _count(portion, one.corrections)
 
     def _add_outside(self, portion: CarriedForward, stream: StreamId, windows: list[WindowBooks]) -> None:
@@ -343,7 +346,7 @@ class _Old:
         row.accepted, row.unconfirmed = row.accepted - row.in_flight, row.unconfirmed + row.in_flight
         row.undecided, row.in_flight = row.undecided + row.in_flight, 0
         portion.row.add(row)
-        portion.lost_in_queue[UNKNOWN] += row.lost_in_queue
+        portion.lost_in_queue[UNATTRIBUTED] += row.lost_in_queue
         portion.outside_windows += row.lost_in_queue
         portion.streams[stream] = outside.starts[stream] = max(last + 1, outside.starts.get(stream, 1))
 
@@ -414,8 +417,8 @@ class _Old:
         for emitter, gone, is_all in emitters:
             portion.being_deleted |= {document.id: document.generation for document, _ in gone}
             books = books_of_emitter(emitter, [(_NEVER_US, state) for _, state in gone])
-            if books.honesty != "D":
-                sums = portion.numbered.setdefault(books.honesty, Counter())
+            if books.loss_class is not LossClass.UNKNOWN:
+                sums = portion.numbered.setdefault(books.loss_class, Counter())
                 for name in ("created", "lost", "recovered", "dropped"):
                     sums[name] += books.total(name) or 0
             self.losses.carry_emitter(portion, emitter, books.total("lost") or 0, wholly=is_all)

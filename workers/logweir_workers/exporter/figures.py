@@ -17,10 +17,10 @@ from logweir.audit.lag import Lag, lags
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
-from logweir.ledger.carried_forward import UNKNOWN
 from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES
 from logweir.ledger.expectations import EMITTER, SOURCE
+from logweir.ledger.loss import NUMBERED, UNATTRIBUTED, LossClass
 from logweir.ledger.position import Position, read_positions
 from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason
@@ -29,8 +29,6 @@ from logweir.silence.states import Silence, read_silence
 from logweir.silence.watched import State
 from logweir.store.port import Held, Store
 
-NUMBERED = ("A", "B")
-"""The classes of emitters of which what is lost is known; of the others it is never shown as 0."""
 OTHERS = "(others)"
 Samples = Mapping[Any, float]
 """By label values, a tuple of them."""
@@ -67,7 +65,7 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
 def _family(name: str, samples: Samples) -> Metric:
     family = registry.family(name)
     for labels, value in samples.items():
-        family.add_metric(labels, value)
+        family.add_metric([str(label) for label in labels], value)
     return family
 
 
@@ -95,53 +93,54 @@ def _events(books: Books) -> Iterator[Metric]:
 def _numbered(books: Books) -> Iterator[Metric]:
     """The second equation, by class; and what the queue lost, also of what has come after all."""
     sums = {name: dict.fromkeys(NUMBERED, 0) for name in ("created", "lost", "recovered", "dropped", "missing")}
-    for letter, counts in books.carried.numbered.items():
+    for loss_class, counts in books.carried.numbered.items():
         for name, carried in counts.items():
-            sums[name][letter] += carried
+            sums[name][LossClass(loss_class)] += carried
     for emitter in books.emitters.values():
         for name, by_class in sums.items():
             known = emitter.total(name)
             if known is not None:
-                by_class[emitter.honesty] += known
+                by_class[emitter.loss_class] += known
     missing, expected = sums.pop("missing"), sums.pop("created")
     # Not "created": the name would be that of the series that says when logweir_events_total began.
-    yield _family("logweir_events_expected_total", {(letter,): count for letter, count in expected.items()})
+    yield _family("logweir_events_expected_total", {(one,): count for one, count in expected.items()})
     for name, by_class in sums.items():
-        yield _family(f"logweir_events_{name}_total", {(letter,): count for letter, count in by_class.items()})
-    yield _family("logweir_events_missing", {(letter,): count for letter, count in missing.items()})
+        yield _family(f"logweir_events_{name}_total", {(one,): count for one, count in by_class.items()})
+    yield _family("logweir_events_missing", {(one,): count for one, count in missing.items()})
     yield _family("logweir_events_lost_in_queue_total", {(): books.row.lost_in_queue + books.row.recovered_in_queue})
     yield _family("logweir_events_recovered_in_queue_total", {(): books.row.recovered_in_queue})
 
 
 def _places(books: Books) -> Metric:
     """Where what was lost was lost, and of which class it was. A gauge: whose it was may be learned later."""
-    before, in_queue = dict.fromkeys(NUMBERED, 0), {**dict.fromkeys(NUMBERED, 0), "D": 0}
-    for letter in in_queue:
-        in_queue[letter] += books.carried.lost_in_queue[letter]
-    for letter in before:
-        before[letter] += max(0, books.carried.lost_before(letter))
-    own: Counter[tuple[str, Any]] = Counter()
+    before, in_queue = dict.fromkeys(NUMBERED, 0), dict.fromkeys(LossClass, 0)
+    for loss_class in in_queue:
+        in_queue[loss_class] += books.carried.lost_in_queue[loss_class]
+    for loss_class in before:
+        before[loss_class] += max(0, books.carried.lost_before(loss_class))
+    own: Counter[tuple[LossClass, Any]] = Counter()
     for emitter, found in books.emitters.items():
-        letter, of_queue = books.class_of(emitter), found.row.lost_in_queue + found.row.recovered_in_queue
-        in_queue[letter] += of_queue
+        loss_class, of_queue = books.class_of(emitter), found.row.lost_in_queue + found.row.recovered_in_queue
+        in_queue[loss_class] += of_queue
         # Where events bring their numbers along, these are of other emitters of the key than sent them.
-        own[letter, books.numbered_by(emitter)] += (found.total("lost") or 0) - of_queue
+        own[loss_class, books.numbered_by(emitter)] += (found.total("lost") or 0) - of_queue
     for emitter, of_queue in books.carried.of_queue.items():
-        letter = books.class_of(emitter)
-        in_queue[letter] += of_queue
-        own[letter, books.numbered_by(emitter)] -= of_queue
-    for (letter, _), count in own.items():
-        if letter in before:
-            before[letter] += max(0, count)
-    unknown = books.row.lost_in_queue + books.row.recovered_in_queue - sum(in_queue.values())
+        loss_class = books.class_of(emitter)
+        in_queue[loss_class] += of_queue
+        own[loss_class, books.numbered_by(emitter)] -= of_queue
+    for (loss_class, _), count in own.items():
+        if loss_class in before:
+            before[loss_class] += max(0, count)
+    unattributed = books.row.lost_in_queue + books.row.recovered_in_queue - sum(in_queue.values())
     in_store = sum(max(0, -one.difference) for one in books.store_differences)
-    samples = {("before_door", letter): count for letter, count in before.items()}
-    samples |= {("queue", letter): count for letter, count in {**in_queue, UNKNOWN: unknown}.items()}
-    return _family("logweir_lost_events", {**samples, ("store", UNKNOWN): in_store})
+    samples: dict[tuple[str, str], int] = {("before_ingest", one): count for one, count in before.items()}
+    samples |= {("queue", one): count for one, count in in_queue.items()}
+    samples |= {("queue", UNATTRIBUTED): unattributed, ("store", UNATTRIBUTED): in_store}
+    return _family("logweir_lost_events", samples)
 
 
 def _silence(silence: Silence) -> Iterator[Metric]:
-    emitters = {(state.value, letter): 0 for state in State for letter in (*NUMBERED, "D")}
+    emitters = {(state.value, one): 0 for state in State for one in LossClass}
     yield _family("logweir_emitters", {**emitters, **silence.emitter_counts()})
     sources = {**{state.value: 0 for state in State}, **silence.source_counts()}
     yield _family("logweir_sources", {(state,): count for state, count in sources.items()})

@@ -1,4 +1,4 @@
-"""The door: what is asked of it, what it refuses, how quick it is, and where it keeps what it cannot pass on."""
+"""Ingest: what is asked of it, what it refuses, how quick it is, and where it keeps what it cannot pass on."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ QUEUE = Row(
     "Into the queue",
     (
         Panel(
-            "From the door into the queue",
+            "From ingest into the queue",
             "From a request's last byte to the answer that queue or spool has its events, by event.",
             "s",
-            quantiles('logweir_event_latency_seconds_bucket{path="door_to_queued"}'),
+            quantiles('logweir_event_latency_seconds_bucket{path="ingest_to_queued"}'),
         ),
         Panel(
             "How long the queue takes to confirm",
@@ -94,7 +94,7 @@ QUEUE = Row(
         ),
         Panel(
             "Canaries sent and returned",
-            "Canaries a minute that doors sent, or could not, and that workers had back. Both lines are the same.",
+            "Canaries a minute that ingest processes sent, or could not, and that workers had back. Both lines are the same.",
             "cpm",
             (
                 Query("60 * sum(rate(logweir_canary_sent_total[$__rate_interval]))", "sent"),
@@ -172,7 +172,7 @@ SPOOL = Row(
         ),
         Panel(
             "Failures of the spool's disk",
-            "Failures per step of the graph. The door answers 503 for what it cannot write.",
+            "Failures per step of the graph. Ingest answers 503 for what it cannot write.",
             "short",
             (
                 Query(
@@ -220,7 +220,7 @@ TLS = Row(
     (
         Panel(
             "Time until a certificate expires",
-            "Of each certificate that a door serves. Nothing is shown where another program ends TLS.",
+            "Of each certificate that ingest serves. Nothing is shown where another program ends TLS.",
             "s",
             (
                 Query(
@@ -267,8 +267,8 @@ TLS = Row(
 )
 
 DASHBOARD = Dashboard(
-    "logweir-door",
-    "logweir: door",
-    "What is asked of the door, what it refuses, how quick it is, where it keeps what it cannot pass on.",
+    "logweir-ingest",
+    "logweir: ingest",
+    "What is asked of ingest, what it refuses, how quick it is, where it keeps what it cannot pass on.",
     (ANSWERS, QUEUE, SPOOL, TLS),
 )
