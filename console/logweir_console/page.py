@@ -13,6 +13,7 @@ from logweir import __version__
 from logweir.errors import LogweirError
 from logweir.query.tree import TIME_FIELDS
 from logweir.store.port import Hits
+from logweir.text import counted
 from logweir_console import parameters
 from logweir_console.parameters import Search
 
@@ -62,7 +63,7 @@ def _url(endpoint: str, query: str) -> str:
 def _total(hits: Hits | None, shown: int) -> str:
     if hits is None:
         return ""
-    total = f"{hits.total:,} {'event' if hits.total == 1 else 'events'}"
+    total = counted(hits.total, "event", separator=",")
     return total if shown == hits.total else f"{total}, {shown} shown"
 
 

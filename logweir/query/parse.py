@@ -148,13 +148,10 @@ class _Translation:
 
     def _require_no_small_operator(self, item: tree.Item, field: str | None) -> None:
         """Refuse ``a:b and c:d`` and ``a:(b or c)``, which is Kibana's language: here the operator would be a word."""
-        fields = [isinstance(operand, tree.SearchField | tree.BaseGroup) for operand in item.operands]
-        for place, operand in enumerate(item.operands):
-            if (
-                isinstance(operand, tree.Word)
-                and operand.value.lower() in ("and", "or", "not")
-                and (field is not None or any(fields[max(0, place - 1) : place + 2]))
-            ):
+        if field is None and all(isinstance(operand, tree.Term) for operand in item.operands):
+            return  # Nothing but words, of which "and" may be one.
+        for operand in item.operands:
+            if isinstance(operand, tree.Word) and operand.value.lower() in ("and", "or", "not"):
                 capitals = operand.value.upper()
                 self._bad(operand, f'{capitals} is written in capitals; to look for the word, write "{operand.value}"')
 

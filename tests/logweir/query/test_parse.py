@@ -55,6 +55,7 @@ MEANINGS: tuple[tuple[str, Node], ...] = (
     ("a&&b", Words(("a", "b"))),
     ("a!b", Words(("a", "b"))),
     ('"a && b"', Words(("a", "b"))),
+    ('a or "b c"', And((A, Words(("or",)), Words(("b", "c"))))),
     ("and or not", And((Words(("and",)), Words(("or",)), Words(("not",))))),
     ("Foo.Bar", Words(("foo", "bar"))),
     ("foo\\ bar", Words(("foo", "bar"))),
@@ -222,6 +223,8 @@ SYNTAX = (
     # other search languages
     ("hostname:a and severity:ERROR", 12, 'AND is written in capitals; to look for the word, write "and"'),
     ("a (b c) or d", 9, "OR is written in capitals"),
+    ("category:a b or c", 14, "OR is written in capitals"),
+    ("-category:a b or c", 15, "OR is written in capitals"),
     ("hostname:(a or b)", 13, "OR is written in capitals"),
     ("not hostname:a", 1, "NOT is written in capitals"),
     ("hostname:“web1”", 10, '“ is not a quote here; write "…"'),
