@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 import random
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ _durations: collections.Counter[str] = collections.Counter()
 def pytest_configure() -> None:
     # Before anything is started, and inherited by the other processes of the run.
     os.environ.setdefault("LOGWEIR_TEST_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    # Ignored where the tests run in the background, and then by all that they start, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("proof" if IS_PROOF else "test")
 
 

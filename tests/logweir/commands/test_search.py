@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -18,6 +19,7 @@ from logweir.config import StoreSettings
 from logweir.store import open_store
 from tests.contract.stores import NOON_US, document
 from tests.tools.product import LOGWEIR, environment
+from tests.waiting import until
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -192,11 +194,18 @@ def test_ctrl_c_stops_the_search(tmp_path: Path) -> None:
         env=environment(LOGWEIR_STORE_SEARCH_TIMEOUT_S="60"),
         stderr=subprocess.PIPE,
     ) as process:
-        time.sleep(2)
+        until(lambda: _has_open(process.pid, tmp_path / "store"))
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=40)
 
     assert (process.returncode, err) == (130, b"")
+
+
+def _has_open(pid: int, folder: Path) -> bool:
+    """Whether the process has a file of events open: it searches, or is about to."""
+    links = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
+    return any(link.startswith(f"{folder}/events") for link in links)
 
 
 def test_slow_search_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,14 +114,9 @@ def sending(product: Embedded, *words: str, key: str = "", url: str = "") -> sub
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(),
-        preexec_fn=_hears_signals,
+        # Where the tests run by nohup it is ignored, also by what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
-
-
-def _hears_signals() -> None:
-    """Where the tests run in the background, or by nohup, these are ignored, also by what they start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def sent(product: Embedded, text: bytes, *words: str, url: str = "") -> tuple[int, str]:
