@@ -75,6 +75,11 @@ def day_of(received_us: int) -> str:
     return _day_name(received_us // DAY_US)
 
 
+def start_of(day: str) -> int:
+    """The beginning of a day given as YYYYMMDD, in microseconds since 1970."""
+    return int(datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp()) * 1_000_000
+
+
 @lru_cache(maxsize=64)
 def _day_name(day: int) -> str:
     return datetime.fromtimestamp(day * 86_400, tz=UTC).strftime("%Y%m%d")

@@ -15,12 +15,13 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from logweir.audit.emitters import TOTALS, EmitterBooks, read_emitters
 from logweir.audit.outside import OutsideWindows
 from logweir.audit.span import EVERYTHING, Span
+from logweir.audit.stored import IndexedByDay, Shortage, StreamDay, shortages
 from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, WindowBooks
 from logweir.clock import WINDOW_US, iso_seconds
@@ -31,6 +32,7 @@ from logweir.ledger.differences import StoreDifference, read_differences
 from logweir.ledger.documents import PartitionId, StreamId, StreamWindow
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.equation import Row
+from logweir.ledger.expiry import read_expired_before
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.ledger.loss import UNATTRIBUTED, LossClass
 from logweir.ledger.position import Position, read_positions
@@ -81,10 +83,32 @@ class Books:
     carried: CarriedForward
     outside: OutsideWindows
     natural_keys: frozenset[str]
+    indexed: IndexedByDay
+    """What the store should have of the windows."""
+    shortages: list[Shortage] = field(default_factory=list)
+    """What it has too few of beside ``store_differences``, where it was asked (``read_books_and_store``)."""
 
     @property
     def balanced(self) -> bool:
+        """Every event that was accepted is accounted for: as stored, or as lost."""
         return self.imbalance == 0
+
+    @property
+    def lost_now(self) -> int:
+        """How many events are known to be lost and have not come since."""
+        return max(0, (self.total("lost") or 0) - (self.total("recovered") or 0))
+
+    @property
+    def is_loss_known(self) -> bool:
+        """False where the queue's retention took records, and it is unknown how many events they held."""
+        return all(hole.exact for hole in self.expired)
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether the books balance and nothing is lost; None when that is unknown."""
+        if not self.balanced or self.lost_now:
+            return False
+        return True if self.is_loss_known else None
 
     def total(self, name: str) -> int | None:
         """As ``EmitterBooks.total``, over all emitters that number their events; None when there is none of them.
@@ -167,7 +191,9 @@ class Books:
     def as_json(self) -> dict[str, Any]:
         return {
             "balanced": self.balanced,
+            "complete": self.complete,
             "imbalance": self.imbalance,
+            "lost_now": self.lost_now,
             **self.row.as_json(),
             **{name: self.total(name) for name in TOTALS},
             "lost_in_queue_ranges": [
@@ -178,6 +204,7 @@ class Books:
             "windows": self.states,
             "expired_offsets": [asdict(one) for one in self.expired],
             "store_differences": [one.as_json() for one in self.store_differences],
+            "store_shortages": [one.as_json() for one in self.shortages],
             "corrections": [correction.as_json() for correction in self.corrections],
             "carried": self._carried_json(),
             "watermark_us": self.watermark_us,
@@ -214,6 +241,30 @@ def read_books(
         if read_carried_forward(store, group).edition == books.carried.edition:
             return books
         # Something was let go of meanwhile: it may have been read in both places, or in none.
+        time.sleep(_READ_AGAIN_S)
+
+
+def read_books_and_store(
+    store: Store, *, group: str, late_us: int, now_us: int, span: Span = EVERYTHING, keeps: Keeps = no_window
+) -> Books:
+    """As ``read_books``, with what the store itself has fewer of than was indexed, as ``shortages``.
+
+    A shortage that a second look does not find again is none: a replay may have been at it. Raises LogweirError:
+    STORE_DOWN, SEARCH_TOO_SLOW.
+    """
+    before: set[StreamDay] | None = None
+    while True:
+        books = read_books(store, group=group, late_us=late_us, now_us=now_us, span=span, keeps=keeps)
+        if span.emitter is not None:
+            return books  # What the store lacks is not known by emitter.
+        store.refresh()
+        expired_before = read_expired_before(store, group)
+        found = list(shortages(store, books.indexed, books.store_differences, expired_before=expired_before))
+        if before is not None or not found:
+            books.shortages = [one for one in found if one.place in (before or ())]
+            books.imbalance += sum(one.missing for one in books.shortages)
+            return books
+        before = {one.place for one in found}
         time.sleep(_READ_AGAIN_S)
 
 
@@ -266,6 +317,7 @@ def read_books_once(
         natural_keys=frozenset(
             key for (key, _), known in emitters.items() if known.loss_class is LossClass.FROM_FIELDS
         ),
+        indexed=sums.indexed,
     )
     # What is corrected in a window that is gone has been carried as it was before.
     for one in corrections:

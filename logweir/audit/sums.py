@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from logweir.audit.emitters import EmitterBooks
 from logweir.audit.span import Span
+from logweir.audit.stored import IndexedByDay
 from logweir.audit.windows import Context, WindowBooks, joined, places_of, reconciled, state_of_open
 from logweir.clock import WINDOW_US
 from logweir.ledger import hours
@@ -16,6 +17,7 @@ from logweir.ledger.emitter import Emitter
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.window import Window
+from logweir.outcomes import Outcome
 from logweir.store.port import Store
 
 RATE_WINDOWS = 5
@@ -58,6 +60,7 @@ class Sums:
     known: dict[StreamId, Intervals] = field(default_factory=lambda: defaultdict(Intervals))
     corrected_in: set[StreamWindow] = field(default_factory=set)
     imbalance: int = 0
+    indexed: IndexedByDay = field(default_factory=IndexedByDay)
     active_us: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _emitters: dict[Emitter, EmitterBooks] = field(default_factory=dict)
 
@@ -71,6 +74,7 @@ class Sums:
             self.corrected_in.update(places_of(window))
         self.imbalance += books.imbalance
         self._add_rows(books)
+        self.indexed.add(window, books.row.outcomes[Outcome.INDEXED])
         if books.state == "balanced":
             self.states[books.state] += len(window.windows)
         if books.state != "balanced" or self.wanted.keeps(window):

@@ -4,8 +4,9 @@
     logweir audit --window 2026-01-31T12:05
     logweir audit close --process 5f1e9c --dry-run
 
-Exit status 0 when every closed window balances to the event, 1 when one does not. ``close`` ends the books of an ingest
-process that is gone: what never came of it is void.
+The books balance when every event is accounted for; they are complete when none is lost, too. Exit status 0: both;
+1: they do not balance; 3: they balance, and events are lost, or may be. ``close`` ends the books of an ingest process
+that is gone: what never came of it is void.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from logweir.audit.books import Books, explain, read_books
+from logweir.audit.books import Books, explain, read_books, read_books_and_store
 from logweir.audit.close import close_process
 from logweir.audit.span import Span
 from logweir.audit.sums import every_window, no_window
@@ -41,6 +42,8 @@ from logweir.store.port import Store
 from logweir.text import counted, printable
 
 _WATCH_INTERVAL_S = 2.0
+_LOST = 3
+"""The exit status when the books balance and events are lost, or may be."""
 _OF_FIRST_EQUATION = ("accepted", *OUTCOMES, "in_flight")
 
 
@@ -100,7 +103,7 @@ def _who() -> str:
 def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:
     now = now_us()
     span = _span(arguments, now)
-    books = read_books(
+    books = read_books_and_store(
         store,
         group=settings.worker.group,
         late_us=settings.accounting.late_us,
@@ -119,7 +122,9 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
         _print_window(document)
     else:
         _print_books(books, document["unread_records"])
-    return 0 if books.balanced else 1
+    if not books.balanced:
+        return 1
+    return 0 if books.complete else _LOST
 
 
 def _span(arguments: argparse.Namespace, now: int) -> Span:
@@ -146,12 +151,7 @@ def unread_records(settings: Settings, books: Books) -> int | None:
 # --- for people ---------------------------------------------------------------------------------------------------
 def _print_books(books: Books, unread: int | None) -> None:
     out = console()
-    verdict = Text("The books balance", "bold green")
-    if not books.balanced:
-        unexplained = counted(books.imbalance, "event", separator=",")
-        verb = "is" if books.imbalance == 1 else "are"
-        verdict = Text(f"THE BOOKS DO NOT BALANCE: {unexplained} {verb} unexplained", "bold red")
-    out.print(verdict)
+    out.print(_verdict(books, unread))
     row = books.row
     parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
     parts += _unusual(row)
@@ -159,7 +159,7 @@ def _print_books(books: Books, unread: int | None) -> None:
     out.print(Text(", ".join(parts).replace("_", " ")))
     _print_carried(out, books)
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(books.states.items())) or "none"
-    out.print(Text(f"windows: {states}; records not read yet: {count_text(unread)}"))
+    out.print(Text(f"windows: {states}"))
     for hole in books.expired:
         exactly = "all of it is counted as lost" if hole.exact else "how many events it held is unknown"
         place = f"partition {hole.partition}, offsets {hole.first} to {hole.last}"
@@ -169,9 +169,40 @@ def _print_books(books: Books, unread: int | None) -> None:
         out.print(Text(f"lost in the queue: partition {partition}, process {epoch}, numbers {numbers}", "red"))
     for one in books.store_differences:
         where = f"window {one.place.window}, partition {one.place.partition}"
-        out.print(Text(f"{where}: the store has {one.stored}, the ledger says {one.indexed} indexed", "red"))
+        if one.difference:
+            out.print(Text(f"{where}: the store has {one.stored}, the ledger says {one.indexed} indexed", "red"))
+        else:
+            was = f"{abs(one.first_difference)} {'fewer' if one.first_difference < 0 else 'more'}"
+            found, looked = iso_seconds(one.first_us), iso_seconds(one.at_us)
+            text = f"{where}: the store had {was} at {found}, and was right at {looked}: no difference any more"
+            out.print(Text(text, "dim"))
+    for short in books.shortages:
+        day, stream = short.place.name, short.place.stream
+        where = f"{day[:4]}-{day[4:6]}-{day[6:]}, partition {stream.partition}, process {stream.ingest_epoch}"
+        text = f"{where}: the store has {short.stored:,} events, {short.missing:,} fewer than were indexed"
+        out.print(Text(text, "red"))
     if books.emitters:
         out.print(_emitters_table(books))
+
+
+def _verdict(books: Books, unread: int | None) -> Text:
+    """The first line: whether the books balance, what is lost, and what they do not know yet."""
+    found = [Text("The books balance", "bold green")]
+    if not books.balanced:
+        found = [Text(f"THE BOOKS DO NOT BALANCE: {_are(books.imbalance, 'event')} unexplained", "bold red")]
+    if books.lost_now:
+        found.append(Text(f"{_are(books.lost_now, 'event')} lost", "bold red"))
+    if not books.is_loss_known:
+        found.append(Text("how many events expired before they were read is unknown", "bold red"))
+    if unread is None:
+        found.append(Text("what is not read yet is unknown: the queue does not answer", "yellow"))
+    elif unread:
+        found.append(Text(f"{_are(unread, 'record')} not read yet", "yellow"))
+    return Text("; ").join(found)
+
+
+def _are(count: int, noun: str) -> str:
+    return f"{counted(count, noun, separator=',')} {'is' if count == 1 else 'are'}"
 
 
 def _unusual(row: Row) -> list[str]:

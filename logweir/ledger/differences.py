@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from logweir.ledger.documents import STORE_DIFFERENCE, WindowId
@@ -12,16 +12,29 @@ from logweir.store.port import LedgerDocument, Store
 
 @dataclass(frozen=True, slots=True)
 class StoreDifference:
-    """One window. Counts of events, when it was asked for (``at_us``)."""
+    """One window, as it was when the store was asked for it last. Counts of events."""
 
     place: WindowId
     stored: int
     indexed: int
     at_us: int
+    """When it was asked for last."""
+    first_us: int
+    """When it was found."""
+    first_difference: int
+    """What it was then."""
+
+    @classmethod
+    def found(cls, place: WindowId, stored: int, indexed: int, at_us: int) -> StoreDifference:
+        return cls(place, stored, indexed, at_us, at_us, stored - indexed)
+
+    def looked_at(self, stored: int, indexed: int, at_us: int) -> StoreDifference:
+        """The same after another look, by which it may be none any more: then it is withdrawn, and kept as that."""
+        return replace(self, stored=stored, indexed=indexed, at_us=at_us)
 
     @property
     def difference(self) -> int:
-        """Below zero: how many are gone from the store."""
+        """Below zero: how many are gone from the store; 0 when it is withdrawn."""
         return self.stored - self.indexed
 
     def as_json(self) -> dict[str, Any]:
@@ -33,14 +46,23 @@ class StoreDifference:
             "stored": self.stored,
             "indexed": self.indexed,
             "difference": self.difference,
+            "looked_us": self.at_us,
+            "found_us": self.first_us,
+            "found_difference": self.first_difference,
         }
 
     def as_body(self) -> dict[str, Any]:
-        return {"stored": self.stored, "indexed": self.indexed, "at_us": self.at_us}
+        return {
+            "stored": self.stored,
+            "indexed": self.indexed,
+            "at_us": self.at_us,
+            "first_us": self.first_us,
+            "first_difference": self.first_difference,
+        }
 
     @classmethod
     def from_body(cls, place: WindowId, body: Mapping[str, Any]) -> StoreDifference:
-        return cls(place, body["stored"], body["indexed"], body["at_us"])
+        return cls(place, body["stored"], body["indexed"], body["at_us"], body["first_us"], body["first_difference"])
 
 
 def read_differences(store: Store, group: str) -> Iterator[tuple[StoreDifference, LedgerDocument]]:

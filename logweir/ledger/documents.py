@@ -210,6 +210,8 @@ CARRIED_FORWARD = DocumentKind("carried_forward", PartitionNumber)
 """Sums of what is older than the ledger's retention (``carried_forward.py``)."""
 REPLAY = DocumentKind("replay", Digest)
 """How far a replay has come (``replays.py``)."""
+EXPIRY = DocumentKind("expiry", Digest)
+"""Which days of events have been deleted because they are old (``expiry.py``)."""
 
 KINDS: tuple[DocumentKind[Any], ...] = (
     POSITION,
@@ -224,6 +226,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     STORE_DIFFERENCE,
     CARRIED_FORWARD,
     REPLAY,
+    EXPIRY,
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
 

@@ -247,6 +247,12 @@ class Store(Protocol):
         ``cancellation`` says so. Both end the work in the store, too.
         """
 
+    def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:
+        """How many events of the stream have numbers from ``lowest`` to ``highest``, as a search finds them.
+
+        ``days``: only those of these days (YYYYMMDD) and between them. Raises LogweirError(SEARCH_TOO_SLOW).
+        """
+
     def require_prepared(self) -> None:
         """Raises LogweirError(STORE_ABSENT) where nobody has ever called ``prepare``. Makes nothing."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from logweir.config import StoreSettings
-from logweir.event import Document, Provenance, day_of
+from logweir.event import Document, Provenance, day_of, stream_of
 from logweir.query.words import BOUNDARY, words_of
 from logweir.store import open_store
 from logweir.store.port import Store
@@ -64,6 +65,14 @@ def document(id: str, source: dict[str, Any], *, number: int, received_us: int =
         summary_words=words[0],
         all_words=f" {BOUNDARY} ".join(words).strip(),
     )
+
+
+def index_numbers(store: Store, epoch: bytes, partition: int, numbers: Iterable[int], *, received_us: int) -> None:
+    """Have the store hold an event of each of these numbers, as if a worker had indexed them."""
+    stream = stream_of(epoch, partition)
+    plain = (document(f"{stream}-{n}", {"summary": "x"}, number=n, received_us=received_us) for n in numbers)
+    store.index([replace(one, provenance=replace(one.provenance, stream=stream)) for one in plain])
+    store.refresh()
 
 
 def leaves(value: Any) -> Iterator[str]:

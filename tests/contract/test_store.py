@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.event import Document, Provenance
+from logweir.event import Document, Provenance, day_of
 from logweir.query.parse import parse
 from logweir.query.tree import And, Range, Term
 from logweir.store import open_store
@@ -48,13 +48,16 @@ def test_events_are_counted_by_the_numbers_they_carry(store: Store) -> None:
     store.index([*some(5), *yesterday, other])
     store.refresh()
     stream = some(1)[0].provenance.stream
+    today, before = day_of(NOON_US), day_of(NOON_US - DAY_US)
 
-    def count(first: int, last: int, **bounds: int) -> int:
-        query = And((Term("ingest_stream", stream), Range("ingest_number", first, last + 1)))
-        return store.search(query, size=0, **bounds).total
+    def count(lowest: int, highest: int, days: tuple[str, str] | None = None) -> int:
+        asked = store.search(And((Term("ingest_stream", stream), Range("ingest_number", lowest, highest + 1))), size=0)
+        counted = store.count_numbers(stream, lowest, highest, days=days)
+        assert days is not None or counted == asked.total
+        return counted
 
-    assert [count(2, 4), count(1, 9), count(8, 99)] == [3, 7, 0]
-    assert count(1, 9, from_us=NOON_US - 60_000_000, to_us=NOON_US + 60_000_000) == 5
+    assert [count(1, 100), count(2, 4), count(5, 6), count(100, 200)] == [7, 3, 2, 0]
+    assert [count(1, 100, (today, today)), count(1, 100, (before, before)), count(1, 100, (before, today))] == [5, 2, 7]
 
 
 def test_new_documents_are_created_and_found(store: Store) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -31,12 +31,18 @@ def environment(**extra: str) -> dict[str, str]:
     return {**clean, "LOGWEIR_INGEST_QUEUE_TIMEOUT_S": "5", **extra}
 
 
-def logweir(*words: str, timeout_s: float = 60, env: dict[str, str] | None = None, **options: object) -> str:
+def logweir(
+    *words: str,
+    timeout_s: float = 60,
+    env: dict[str, str] | None = None,
+    statuses: Collection[int] = (0,),
+    **options: object,
+) -> str:
     """What a command prints on standard output; fails the test, with its standard error, when it fails."""
     done = subprocess.run(
         [*LOGWEIR, *words], capture_output=True, text=True, timeout=timeout_s, env=env or environment(), **options
     )
-    assert done.returncode == 0, f"logweir {' '.join(words)}: {done.stderr}"
+    assert done.returncode in statuses, f"logweir {' '.join(words)}: {done.stderr}"
     return done.stdout
 
 

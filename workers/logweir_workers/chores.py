@@ -13,14 +13,16 @@ from typing import Generic, TypeVar
 from logweir.audit.books import Books
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
-from logweir.errors import STORE_DOWN, STORE_REFUSES, LogweirError, Problem
+from logweir.errors import SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
+from logweir.ledger.documents import WindowId
+from logweir.ledger.expiry import write_expired_before
 from logweir.store.port import Store
 from logweir_workers.accounting.closing import end_books
 from logweir_workers.accounting.hours import HourMerger
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
-from logweir_workers.accounting.store_audit import StoreAuditor
+from logweir_workers.accounting.store_audit import StoreAuditor, suspicious
 from logweir_workers.backoff import tolerate
 from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.filters import Filters
@@ -33,6 +35,8 @@ _LETTERS_INTERVAL_S = 60.0
 _MERGE_INTERVAL_S = 1.0
 _CLOSE_INTERVAL_S = 2.0
 _FILTERS_INTERVAL_S = 2.0
+# All that the store should have is counted so often, where that does not take longer.
+_ROUND_INTERVAL_S = 6 * 3600.0
 # A worker that has just begun has the backlog to read first.
 _BOOKS_DELAY_S = 60.0
 # Whoever started a machine with a wrong clock has some minutes to notice it.
@@ -90,6 +94,7 @@ class Chores:
         self._old_books: BackgroundRead[Books | None] = BackgroundRead("books")
         self._mergeable: BackgroundRead[None] = BackgroundRead("merging")
         self._auditor = StoreAuditor(store=store, group=self._group, clock=clock)
+        self._suspicious: BackgroundRead[list[WindowId]] = BackgroundRead("store-audit")
         self._merger = HourMerger(store=store, group=self._group, owner=owner, settings=self._accounting, clock=clock)
         self._retention_clock = RetentionClock(clock)
         of_store = STORE_DOWN, STORE_REFUSES
@@ -101,7 +106,8 @@ class Chores:
             PeriodicTask(_READ_INTERVAL_S, self._delete_old_books, of_store),
             PeriodicTask(_MERGE_INTERVAL_S, self._merge_windows, of_store, due_s=later_s),
             PeriodicTask(_CLOSE_INTERVAL_S, self._close_gone, of_store),
-            PeriodicTask(self._accounting.store_audit_interval_s, self._audit_store, of_store),
+            PeriodicTask(_ROUND_INTERVAL_S, self._look_for_suspicious, due_s=deletion_s),
+            PeriodicTask(self._accounting.store_audit_interval_s, self._audit_store, (*of_store, SEARCH_TOO_SLOW)),
             PeriodicTask(_LETTERS_INTERVAL_S, self._expire_letters, of_store, due_s=deletion_s),
             PeriodicTask(_FILTERS_INTERVAL_S, filters.reload),
         )
@@ -118,7 +124,9 @@ class Chores:
     def _delete_expired(self) -> None:
         if not (now_us := self._aged_us()):
             return
-        for day in self._store.delete_expired(day_of(now_us - self._retention_days * DAY_US)):
+        before = day_of(now_us - self._retention_days * DAY_US)
+        write_expired_before(self._store, self._group, before, owner=self._owner)
+        for day in self._store.delete_expired(before):
             log.info("Deleted the events of %s: store.retention_days is %d.", day, self._retention_days)
 
     def _read_old_books(self) -> None:
@@ -155,7 +163,13 @@ class Chores:
     def _close_gone(self) -> None:
         end_books(self._store, group=self._group, ledgers=self._ledgers.values(), now_us=self._clock())
 
+    def _look_for_suspicious(self) -> None:
+        partitions = frozenset(self._ledgers)
+        self._suspicious.begin(lambda: suspicious(self._store, self._group, partitions, now_us=self._clock()))
+
     def _audit_store(self) -> None:
+        if self._suspicious.is_done:
+            self._auditor.suspect(self._suspicious.take())
         self._auditor.audit_some(self._ledgers.values())
 
     def _expire_letters(self) -> None:

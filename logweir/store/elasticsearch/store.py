@@ -7,14 +7,17 @@ from typing import Any
 
 import orjson
 
+from logweir.clock import DAY_US
 from logweir.config import StoreSettings
-from logweir.event import Document, Provenance
+from logweir.event import Document, Provenance, start_of
 from logweir.query.match import paths_of
 from logweir.query.tree import (
     PAGE_MAX,
     PAGE_SIZE_BYTES_MAX,
     And,
     Node,
+    Range,
+    Term,
     time_range,
 )
 from logweir.store.elasticsearch.connection import Connection
@@ -185,6 +188,11 @@ class ElasticsearchStore:
                     left -= 1
                 if len(hits) < wanted or not wanted:
                     return Hits(total, events, None)
+
+    def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:
+        query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, highest + 1)))
+        from_us, to_us = (None, None) if days is None else (start_of(days[0]), start_of(days[1]) + DAY_US)
+        return self.search(query, size=0, from_us=from_us, to_us=to_us).total
 
     def require_prepared(self) -> None:
         self._connection.require_prepared()

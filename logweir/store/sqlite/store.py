@@ -150,6 +150,17 @@ class SqliteStore:
         # With one key more than events were asked for, there are others, even if some are gone since.
         return Hits(total, events, last if len(page.keys) > page.size else None)
 
+    def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:
+        # By the index alone: no event is read.
+        query = "SELECT count(*) FROM events WHERE ingest_stream = ? AND ingest_number BETWEEN ? AND ?"
+        total = 0
+        with self._folder.problems():
+            for path in self._folder.day_paths():
+                if days is None or days[0] <= path.stem.removeprefix(DAY_PREFIX) <= days[1]:
+                    with self._folder.reading(path) as connection:
+                        total += connection.execute(query, (stream, lowest, highest)).fetchone()[0]
+        return total
+
     def require_prepared(self) -> None:
         self._folder.require_prepared()
 

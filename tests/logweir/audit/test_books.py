@@ -13,6 +13,7 @@ from logweir.audit.books import Books, explain, read_books
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import every_window
 from logweir.config import AccountingSettings, Settings
+from logweir.event import Provenance, day_of, stream_of
 from logweir.ledger.documents import WindowId
 from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import Outcome
@@ -20,6 +21,7 @@ from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
+from tests.contract.stores import index_numbers
 
 EPOCH = b"\x07" * 16
 MINUTE_US = 60_000_000
@@ -34,6 +36,7 @@ class Partition:
     """A ledger, and a door's records that go straight into it."""
 
     def __init__(self, store: Store, *, partition: int = 0, topic_id: str = "t") -> None:
+        self.store = store
         self.ledger = PartitionLedger.claim(
             store=store,
             group="logweir",
@@ -48,6 +51,8 @@ class Partition:
         batches = [batch(emitter, len(outcomes), window=window, **fields) for emitter, outcomes in events]
         outcomes = [outcome for _, some in events for outcome in some]
         self.settle(Record(Kind.DATA, EPOCH, first, len(outcomes), window, batches), outcomes)
+        numbers = (first + at for at, outcome in enumerate(outcomes) if outcome is INDEXED)
+        index_numbers(self.store, EPOCH, self.ledger.partition, numbers, received_us=window * MINUTE_US)
 
     def marker(
         self,
@@ -679,6 +684,41 @@ def test_the_exit_status_says_whether_the_books_balance(
     assert "1 event is unexplained" in bad[1]
     assert (document["balanced"], document["imbalance"]) == (False, 1)
     assert document["unread_records"] is None
+
+
+def test_what_is_lost_is_in_the_first_line_and_the_exit_status(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Balanced and complete are two things."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3), epoch="r", sequence_first=1, high=5)
+    book.marker(1, 3, {"web": 3})
+    book.idle(LATER_US)
+    status, text = audit(settings, capsys, "audit")
+    document = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
+    book.data(4, ("web", [INDEXED]), epoch="r", sequence_first=4, high=5, window=WINDOW + 3)
+    later = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
+
+    assert status == 3
+    assert text.splitlines()[0].startswith("The books balance; 2 events are lost; what is not read yet is unknown")
+    assert (document["balanced"], document["complete"], document["lost_now"]) == (True, False, 2)
+    assert (later["lost"], later["recovered"], later["lost_now"]) == (2, 1, 1)
+
+
+def test_what_the_store_lacks_does_not_balance(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Events that somebody deleted, long after their window was asked for."""
+    book = Partition(store)
+    book.data(1, ("web", [INDEXED] * 3))
+    book.marker(1, 3, {"web": 3})
+    stream = stream_of(EPOCH, 0)
+    store.delete([(day_of(START_US), f"{stream}-2", Provenance(stream, 2, ""))])
+    status, text = audit(settings, capsys, "audit")
+
+    assert status == 1
+    assert text.splitlines()[0].startswith("THE BOOKS DO NOT BALANCE: 1 event is unexplained")
+    assert f"partition 0, process {EPOCH.hex()}: the store has 2 events, 1 fewer than were indexed" in text
 
 
 def test_one_window_is_explained_down_to_ranges(

@@ -218,7 +218,8 @@ def books_of(product: Embedded, env: dict[str, str], *, created: int, epochs: in
     found: dict[str, Any] = {}
 
     def is_complete() -> bool:
-        books = json.loads(logweir("audit", "--json", "--data-dir", str(product.data_dir), env=env))
+        words = "audit", "--json", "--data-dir", str(product.data_dir)
+        books = json.loads(logweir(*words, env=env, statuses=(0, 3)))
         rows = [row for row in books["emitters"] if row["emitter"]]
         if rows:
             found.update(rows[0], balanced=books["balanced"])

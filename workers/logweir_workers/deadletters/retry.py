@@ -99,7 +99,7 @@ class Retrier:
 
         To be called behind the last ``retry``. Raises LogweirError(STORE_DOWN).
         """
-        recheck_differences(self._store, self._group)
+        recheck_differences(self._store, self._group, at_us=now_us())
 
     def close(self) -> None:
         if self._producer is not None:

@@ -171,7 +171,8 @@ class Replay:
             for partition in self.progress.bounds:
                 self._replay_partition(partition)
             if not self._dry_run:
-                until_it_answers(lambda: recheck_differences(self._store, self._settings.worker.group), self._stopping)
+                group = self._settings.worker.group
+                until_it_answers(lambda: recheck_differences(self._store, group, at_us=self._clock()), self._stopping)
             self.progress.is_done = True
             self._save()
         except Stopped:
