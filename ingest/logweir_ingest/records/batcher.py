@@ -42,7 +42,7 @@ TICK_S = 0.05
 _LOOKS_MAX = 9
 _IN_FLIGHT_SIZE_BYTES_MAX = 4 * MEBIBYTE
 _REFUSED_UNDER_WAY_MAX = 64
-# A marker's line for one emitter is at most this large: a window takes so many emitters as fit into a record.
+# A marker's row for one emitter is at most this large.
 _EMITTER_SIZE_BYTES_MAX = 900
 
 
@@ -209,13 +209,13 @@ class RecordBatcher:
         self._ticked = ticked
         self._keys_with_numbers = frozenset(keys_with_numbers)
         self._lock = threading.RLock()
-        # A window ends early when it has seen so many emitters. Its partition's own queue and the unnumbered one may
-        # each have as many others in flight then, and its marker must still fit into a record.
+        # A window ends early when the rows of its marker take a third of a record. Its partition's own queue and the
+        # unnumbered one may each have so many other emitters in flight then, and the marker must still fit.
         self._batches_max = max(1, record_size_bytes_max // _EMITTER_SIZE_BYTES_MAX // 3)
         self._encoder = RecordEncoder(ingest_epoch=ingest_epoch, record_size_bytes_max=record_size_bytes_max)
         self._unnumbered = PartitionQueue(None)
         self._numbered: list[PartitionQueue] = []
-        self._windows = Windows(partitions=0, emitters_max=1)
+        self._windows = Windows(partitions=0, marker_size_bytes_max=0)
         self._partition = 0
         self._pending_size_bytes = 0
         self._refused_under_way = 0
@@ -230,7 +230,7 @@ class RecordBatcher:
 
     def _opened(self, partitions: int) -> None:
         with self._lock:
-            self._windows = Windows(partitions=partitions, emitters_max=self._batches_max)
+            self._windows = Windows(partitions=partitions, marker_size_bytes_max=self._record_size_bytes_max // 3)
             self._numbered = [PartitionQueue(partition) for partition in range(partitions)]
             # Doors that start together should not all begin with partition 0.
             self._partition = self.ingest_epoch[0] % partitions

@@ -1,13 +1,12 @@
 """The numbers that this process gives out on each partition, and what became of them, window by window.
 
-A window ends when its minute is over (or when it has seen so many emitters that its marker would outgrow a record:
-then the next window begins early, ahead of the clock). Its marker is due when none of its records is in flight.
+A window ends when its minute is over (or when it has seen so many emitters, thousands, that its marker would outgrow a
+record: then the next window begins early, ahead of the clock). Its marker is due when none of its records is in flight.
 Not for several threads at once: the batcher's lock is around it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,8 @@ from logweir.record import Accepted, Marker
 
 Emitter = tuple[str, str | None]
 """(key name, emitter name)."""
+_ROW_SIZE_BYTES = 23
+"""Of a marker's row beside the names, at most: what stands around them, and two counts."""
 
 
 @dataclass(slots=True)
@@ -24,8 +25,10 @@ class _Window:
     count: int = 0
     in_flight: int = 0
     """Records."""
-    counts: dict[Emitter, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    counts: dict[Emitter, list[int]] = field(default_factory=dict)
     """Per emitter, the events accepted and the unconfirmed ones."""
+    size_bytes: int = 0
+    """Of its marker's rows, at most."""
     voids: list[tuple[int, int]] = field(default_factory=list)
     marker_under_way: bool = False
 
@@ -51,9 +54,10 @@ class DueMarker:
 class Windows:
     """Numbers from 1 in each partition, without a gap, in the order of ``give``."""
 
-    def __init__(self, *, partitions: int, emitters_max: int) -> None:
+    def __init__(self, *, partitions: int, marker_size_bytes_max: int) -> None:
+        """``marker_size_bytes_max``: a window whose marker is as large ends early."""
         self._partitions = [_Partition() for _ in range(partitions)]
-        self._emitters_max = emitters_max
+        self._marker_size_bytes_max = marker_size_bytes_max
 
     def next_number(self, partition: int) -> int:
         return self._partitions[partition].next_number
@@ -63,7 +67,7 @@ class Windows:
         state = self._partitions[partition]
         state.current = max(state.current, window_of(now_us))
         current = state.open.get(state.current)
-        if current is not None and len(current.counts) >= self._emitters_max:
+        if current is not None and current.size_bytes >= self._marker_size_bytes_max:
             state.current += 1
         return state.current
 
@@ -80,7 +84,10 @@ class Windows:
         opened = self._partitions[partition].open[window]
         opened.in_flight -= 1
         for emitter, (accepted, unconfirmed) in counts.items():
-            totals = opened.counts[emitter]
+            totals = opened.counts.get(emitter)
+            if totals is None:
+                totals = opened.counts[emitter] = [0, 0]
+                opened.size_bytes += _size_bytes(emitter)
             totals[0] += accepted
             totals[1] += unconfirmed
 
@@ -121,6 +128,11 @@ class Windows:
     def open_count(self) -> int:
         """How many windows have no confirmed marker yet."""
         return sum(len(state.open) for state in self._partitions)
+
+
+def _size_bytes(emitter: Emitter) -> int:
+    key, name = emitter
+    return _ROW_SIZE_BYTES + len(key.encode()) + (0 if name is None else len(name.encode()))
 
 
 def _marker_of(opened: _Window) -> Marker:
