@@ -11,7 +11,9 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from logweir.process.files import hold, locked, make_folder, sync_folder
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 _LOCK = "lock"
 _DAMAGED = "damaged"
 _SEGMENT = re.compile(r"\d{5,}-\d{8}\.log")
+_PROCESS = re.compile(r"\d+-([0-9a-f]{32})-")
+# A process that lives makes its lock again within seconds.
+_WITHOUT_LOCK_S_MAX = 60.0
 
 
 class Folders:
@@ -32,6 +37,8 @@ class Folders:
         self._own_locks: list[int] = []
         self._adopted: dict[Path, int] = {}
         self._unmarked: set[Path] = set()
+        # Since when folders of other processes are seen without their lock.
+        self._without_lock_s: dict[Path, float] = {}
 
     # --- this process's own ----------------------------------------------------------------------------------------
     def ensure_own(self, *, wait_s_max: float = math.inf) -> None:
@@ -64,14 +71,22 @@ class Folders:
 
     def _others(self) -> list[Path]:
         found = []
+        without_lock_s: dict[Path, float] = {}
+        now_s = time.monotonic()
         for folder in self._root.iterdir():
+            if folder == self.own or folder in self._adopted:
+                continue
             try:
                 is_process = (folder / _LOCK).is_file()
+                if not is_process and ingest_epoch_of(folder) is not None and folder.is_dir():
+                    since_s = without_lock_s[folder] = self._without_lock_s.get(folder, now_s)
+                    is_process = now_s - since_s > _WITHOUT_LOCK_S_MAX
             except OSError as error:
                 _say_once(folder, error.strerror)
                 continue
-            if is_process and folder != self.own and folder not in self._adopted:
+            if is_process:
                 found.append(folder)
+        self._without_lock_s = without_lock_s
         return sorted(found)
 
     @contextlib.contextmanager
@@ -87,7 +102,16 @@ class Folders:
 
     def adopt(self, folder: Path) -> None:
         """Raises OSError when its process lives, or has just removed it, or it is not ours to read."""
-        self._adopted[folder] = hold(folder / _LOCK, wait_s_max=0, is_there=True)
+        is_without_lock = folder in self._without_lock_s and not (folder / _LOCK).exists()
+        self._adopted[folder] = hold(folder / _LOCK, wait_s_max=0, is_there=not is_without_lock)
+        if is_without_lock:
+            self.mark_damaged(folder)
+            log.error(
+                "%s has no lock: somebody has removed files there. What is left is forwarded; whether that is all that"
+                " its process had accepted is unknown.",
+                folder,
+                extra={"path": folder},
+            )
 
     def release(self, folder: Path) -> None:
         """Leave an adopted one to whoever comes next."""
@@ -143,6 +167,28 @@ class Folders:
 def segment_paths(folder: Path) -> list[Path]:
     """The files of a folder, by partition, the oldest first. Raises OSError: what cannot be listed is not empty."""
     return sorted(path for path in folder.iterdir() if _SEGMENT.fullmatch(path.name))
+
+
+def ingest_epoch_of(folder: Path) -> bytes | None:
+    """Of the process whose folder it is; None when it is none."""
+    named = _PROCESS.match(folder.name)
+    return None if named is None else bytes.fromhex(named[1])
+
+
+def missing_in(paths: Sequence[Path]) -> list[str]:
+    """The names of segments that must be missing among these: they are numbered, and go in their order."""
+    numbers: dict[int, list[int]] = defaultdict(list)
+    for path in paths:
+        numbers[partition_of(path)].append(int(path.stem.partition("-")[2]))
+    return [
+        segment_name(partition, number)
+        for partition, found in numbers.items()
+        for number in sorted({*range(min(found), max(found))} - {*found})
+    ]
+
+
+def segment_name(partition: int, number: int) -> str:
+    return f"{partition:05}-{number:08}.log"
 
 
 def partition_of(path: Path) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from logweir.process.files import sync_folder
-from logweir_ingest.spool.folders import Folders
+from logweir_ingest.spool.folders import Folders, segment_name
 from logweir_ingest.spool.segment import FRAME_OVERHEAD_BYTES, Segment, framed
 
 log = logging.getLogger(__name__)
@@ -19,9 +19,8 @@ log = logging.getLogger(__name__)
 class PartitionSpool:
     """The ``segments`` of one partition, in the order in which they are forwarded. For one thread alone.
 
-    ``size_bytes`` is what they hold on disk; ``damaged_bytes`` what was no record, since the start. ``numbers`` are for
-    the names of new segments. ``removed`` is called with the folder of a segment that was removed. Methods that touch
-    the disk raise OSError.
+    ``size_bytes`` is what they hold on disk; ``damaged_bytes`` what was no record, since the start. ``removed`` is
+    called with the folder of a segment that was removed. Methods that touch the disk raise OSError.
     """
 
     def __init__(
@@ -29,7 +28,6 @@ class PartitionSpool:
         partition: int,
         folders: Folders,
         *,
-        numbers: Iterator[int],
         segment_size_bytes: int,
         removed: Callable[[Path], None],
     ) -> None:
@@ -38,7 +36,8 @@ class PartitionSpool:
         self.damaged_bytes = 0
         self._partition = partition
         self._folders = folders
-        self._numbers = numbers
+        # Of the segment that was begun last: without a gap, so that one that is missing is missed.
+        self._number = 0
         self._segment_size_bytes = segment_size_bytes
         self._removed = removed
         # Of the last segment; -1 when the next record begins a new one.
@@ -83,11 +82,13 @@ class PartitionSpool:
             self.segments.pop()
             with contextlib.suppress(OSError):
                 segment.path.unlink()
+                self._number -= 1
 
     def _begin_segment(self) -> None:
         self._folders.ensure_own()
-        path = self._folders.own / f"{self._partition:05}-{next(self._numbers):08}.log"
+        path = self._folders.own / segment_name(self._partition, self._number + 1)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._number += 1
         self.segments.append(Segment(path, 0, is_sealed=False))
         sync_folder(self._folders.own)
 

@@ -7,7 +7,7 @@
                                         of one process: when it began (microseconds), its ingest epoch, its generation
             lock                        held as long as the process lives
             damaged                     there when something in it, which may have been acknowledged, could not be read
-            00003-00000001.log          a segment: partition, then a running number
+            00003-00000001.log          a segment: partition, then a running number in it
 
 A segment is removed when all of its records are in the queue. So after a kill the last segment of a partition may be
 forwarded once more: readers know a record by its numbers. A process has its folder from its start until it has ended
@@ -21,14 +21,13 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from logweir.config import MEBIBYTE
-from logweir_ingest.spool.folders import Folders, partition_of, segment_paths
+from logweir_ingest.spool.folders import Folders, ingest_epoch_of, missing_in, partition_of, segment_paths
 from logweir_ingest.spool.generation import Generation
 from logweir_ingest.spool.partition import PartitionSpool
 from logweir_ingest.spool.segment import FRAME_OVERHEAD_BYTES, Segment
@@ -37,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SEGMENT_SIZE_BYTES_MAX = 8 * MEBIBYTE
 
-_FOLDER = re.compile(r"\d+-([0-9a-f]{32})-")
 _PROBE_SIZE_BYTES = MEBIBYTE
 _NEVER_RELOADED = Generation()
 
@@ -59,7 +57,6 @@ class Spool:
         self._folders = Folders(folder, f"{name}-{generation}")
         self._generation = generation
         self._segment_size_bytes = segment_size_bytes
-        self._numbers = itertools.count(1)
         self._partitions: dict[int, PartitionSpool] = {}
         # Of processes that are gone and of which nothing is left here, by ingest epoch.
         self._ended: dict[bytes, Path] = {}
@@ -71,7 +68,6 @@ class Spool:
             found = self._partitions[partition] = PartitionSpool(
                 partition,
                 self._folders,
-                numbers=self._numbers,
                 segment_size_bytes=self._segment_size_bytes,
                 removed=self._segment_removed,
             )
@@ -206,6 +202,15 @@ class Spool:
         if any(self.partition(partition).has_unforwarded for partition in partitions):
             self._folders.release(folder)
             return set()
+        if missing := missing_in([segment.path for segment in segments]):
+            self._folders.mark_damaged(folder)
+            log.error(
+                "%s: the segments %s are missing. The others are forwarded; what these held, and was acknowledged, may"
+                " be lost. When it cannot be restored, close the books of the process: logweir audit close.",
+                folder,
+                ", ".join(missing),
+                extra={"path": folder, "segments": len(missing)},
+            )
         for segment in segments:
             self.partition(partition_of(segment.path)).adopt(segment)
         if segments:
@@ -223,11 +228,11 @@ class Spool:
         segments = itertools.chain.from_iterable(partition.segments for partition in self._partitions.values())
         if folder == self._folders.own or any(segment.path.parent == folder for segment in segments):
             return
-        named = _FOLDER.match(folder.name)
-        if named is None or self._folders.is_damaged(folder):
+        ingest_epoch = ingest_epoch_of(folder)
+        if ingest_epoch is None or self._folders.is_damaged(folder):
             self._folders.remove(folder)
         else:
-            self._ended[bytes.fromhex(named[1])] = folder
+            self._ended[ingest_epoch] = folder
 
     def ended(self) -> list[bytes]:
         """The ingest epochs of processes that are gone, and of which nothing is left here, until they are forgotten."""

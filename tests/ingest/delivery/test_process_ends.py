@@ -326,6 +326,80 @@ def test_a_folder_that_somebody_removed_is_made_again_and_locked(tmp_path: Path)
     assert (len(folders_in(tmp_path)), other.ended()) == (1, [])
 
 
+def left_behind(root: Path, number: int) -> Path:
+    """The folder of a process that was killed, with three segments of a partition."""
+    killed = Spool(root, name=f"{number:017}-{number:032x}", segment_size_bytes=1)
+    for at in range(3):
+        assert killed.write([(0, b"record %d" % at)]) == [None]
+    killed.close(is_complete=False)
+    (folder,) = (path for path in root.iterdir() if path.is_dir())
+    return folder
+
+
+def rest_of(spool: Spool, partition: int) -> list[bytes]:
+    found = []
+    while (payload := spool.partition(partition).read()) is not None:
+        found.append(payload)
+        spool.partition(partition).forwarded()
+    return found
+
+
+def test_a_segment_that_is_missing_is_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The others are forwarded, and nobody says that this was all."""
+    folder = left_behind(tmp_path, 1)
+    sorted(folder.glob("*.log"))[1].unlink()
+    other = spool_of(tmp_path, 2)
+    other.adopt()
+
+    assert rest_of(other, 0) == [b"record 0", b"record 2"]
+    assert other.ended() == []
+    assert not folder.exists()
+    assert "00000-00000002.log are missing" in caplog.text
+
+
+def test_what_is_forwarded_already_is_not_missed(tmp_path: Path) -> None:
+    folder = left_behind(tmp_path, 1)
+    sorted(folder.glob("*.log"))[0].unlink()
+    other = spool_of(tmp_path, 2)
+    other.adopt()
+
+    assert rest_of(other, 0) == [b"record 1", b"record 2"]
+    assert other.ended() == [bytes.fromhex(f"{1:032x}")]
+
+
+def test_a_missing_lock_hides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is forwarded, once a process that lives would have made it again; and nobody says it was all."""
+    folder = left_behind(tmp_path, 1)
+    (folder / "lock").unlink()
+    other = spool_of(tmp_path, 2)
+    at_once = other.adopt(), other.others_size_bytes()
+    monkeypatch.setattr("logweir_ingest.spool.folders._WITHOUT_LOCK_S_MAX", 0.0)
+    other.adopt()
+
+    assert at_once == (set(), 0)
+    assert rest_of(other, 0) == [b"record 0", b"record 1", b"record 2"]
+    assert other.ended() == []
+    assert not folder.exists()
+    assert "has no lock" in caplog.text
+
+
+def test_a_process_that_lives_makes_its_lock_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lives = spool_of(tmp_path, 1)
+    lives.ensure_folder(wait_s_max=0)
+    (lock,) = tmp_path.glob("*/lock")
+    lock.unlink()
+    other = spool_of(tmp_path, 2)
+    other.adopt()
+    lives.ensure_folder(wait_s_max=0)
+    monkeypatch.setattr("logweir_ingest.spool.folders._WITHOUT_LOCK_S_MAX", 0.0)
+    other.adopt()
+
+    assert lock.exists()
+    assert other.ended() == []
+
+
 def test_who_ends_well_while_its_lock_is_being_tried_is_not_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
