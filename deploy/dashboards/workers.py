@@ -22,6 +22,20 @@ LAG = Row(
             runbook="LogweirLag",
         ),
         Panel(
+            "Retention used",
+            "How far the first unread record is on its way to being deleted, by its age or by what is behind it: at 100 % it may be"
+            " gone. Nothing is shown of the embedded queue, which deletes nothing unread.",
+            "percentunit",
+            (
+                Query(
+                    "max by (topic, partition, group) (logweir_queue_retention_used_ratio)",
+                    "{{topic}} {{partition}} {{group}}",
+                ),
+            ),
+            red_from=0.5,
+            runbook="LogweirLagNearRetention",
+        ),
+        Panel(
             "Lag in records",
             "Records behind the group's position, by partition. A record holds one event or many.",
             "short",

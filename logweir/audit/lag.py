@@ -14,13 +14,22 @@ _READ_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """``records``: how many are not settled yet. ``seconds``: the age of the first of them, 0.0 when there is none.
-
-    None when the queue did not give that one in time.
-    """
-
     records: int
+    """How many are not settled yet."""
     seconds: float | None
+    """The age of the first of them, 0.0 when there is none; None when the queue did not give that one in time."""
+    retention_used: float | None = None
+    """How far the first of them is on its way to being deleted unread, as ``Queue.retention_used``."""
+
+    def left_s(self, before: Lag, seconds: float) -> float | None:
+        """When the queue's retention is at the first of them, at the pace since it was as ``before``, ``seconds`` ago.
+
+        None when it is not, or when nothing is known.
+        """
+        if self.retention_used is None or before.retention_used is None or seconds <= 0:
+            return None
+        used_per_s = (self.retention_used - before.retention_used) / seconds
+        return (1.0 - self.retention_used) / used_per_s if used_per_s > 0 else None
 
 
 def lags(queue: Queue, positions: Mapping[int, int], *, now_us: int) -> dict[int, Lag]:
@@ -38,9 +47,12 @@ def _lag(queue: Queue, partition: int, position: int, now_us: int) -> Lag:
     earliest, latest = queue.offsets(partition)
     following = max(position, earliest)
     if following >= latest:
-        return Lag(0, 0.0)
+        return Lag(0, 0.0, queue.retention_used(partition, latest, 0.0))
     taken_us = _taken_us(queue, partition, following)
-    return Lag(latest - following, None if taken_us is None else max(0.0, (now_us - taken_us) / 1e6))
+    if taken_us is None:
+        return Lag(latest - following, None)
+    age_s = max(0.0, (now_us - taken_us) / 1e6)
+    return Lag(latest - following, age_s, queue.retention_used(partition, following, age_s))
 
 
 def _taken_us(queue: Queue, partition: int, offset: int) -> int | None:

@@ -22,12 +22,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from logweir.audit.lag import Lag, lags
 from logweir.clock import DAY_US, now_us
 from logweir.config import Settings, shown_url
 from logweir.errors import FILE_FAILED, STORE_ABSENT, LogweirError
 from logweir.http.tls import Pair, load
 from logweir.keys.file import live_keys
+from logweir.ledger.position import read_positions
 from logweir.queue import open_queue
+from logweir.queue.port import Queue
 from logweir.store import existing_store, open_store
 from logweir.store.letters import divided, full, received
 from logweir.text import counted, printable
@@ -35,6 +38,10 @@ from logweir.text import counted, printable
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1
 _KEY_ENDS_SOON_US = 7 * DAY_US
+# Of what the queue keeps, the first unread record has used so much before it is worth a word.
+_RETENTION_USED_MAX = 0.1
+_PACE_S = 3.0
+_LEFT_S_MIN = 24 * 3600.0
 _STA_UNSYNC = 0x40  # linux/timex.h
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
@@ -173,11 +180,34 @@ def _fsync_s(folder: Path) -> float:
 
 
 def _queue(settings: Settings) -> Finding:
-    queue = open_queue(settings.queue, group=settings.worker.group)
-    try:
-        return Finding("queue", "ok", queue.check())
-    finally:
-        queue.close()
+    with closing(open_queue(settings.queue, group=settings.worker.group)) as queue:
+        found = queue.check()
+        try:
+            behind = _behind(settings, queue)
+        except LogweirError:
+            return Finding("queue", "ok", f"{found}; how much is unread is unknown: the store does not say")
+        unread = sum(lag.records for lag in behind.values())
+        found += f"; {counted(unread, 'record', separator=',')} unread"
+        used = {partition: lag.retention_used or 0.0 for partition, lag in behind.items()}
+        worst = max(used, key=lambda partition: used[partition], default=0)
+        if used.get(worst, 0.0) <= _RETENTION_USED_MAX:
+            return Finding("queue", "ok", found)
+        time.sleep(_PACE_S)
+        left_s = _behind(settings, queue)[worst].left_s(behind[worst], _PACE_S)
+    found += f"; the first of partition {worst} has used {used[worst]:.0%} of what the queue keeps"
+    if left_s is None:
+        return Finding("queue", "warning", f"{found}, and workers catch up")
+    advice = "Start more workers, or have the topic keep more: docs/how-to/runbooks/LogweirLagNearRetention.md"
+    found += f": at this pace the lag reaches the end of retention in {left_s / 3600:,.1f} hours"
+    return Finding("queue", "fault" if left_s < _LEFT_S_MIN else "warning", found, advice)
+
+
+def _behind(settings: Settings, queue: Queue) -> dict[int, Lag]:
+    with existing_store(settings.store) as store:
+        ever = read_positions(store, settings.worker.group)
+    topic_id = queue.topic_id()
+    places = {place.partition: one.next_offset or 0 for place, one in ever.items() if place.topic_id == topic_id}
+    return lags(queue, places, now_us=now_us())
 
 
 def _store(settings: Settings) -> Finding:

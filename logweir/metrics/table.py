@@ -407,6 +407,13 @@ METRICS = (
         ("topic", "partition", "group"),
     ),
     Metric(
+        "logweir_queue_retention_used_ratio",
+        Kind.GAUGE,
+        "How far the first of them is on its way to being deleted before it is read, by its age or by what is behind it: 1 and it"
+        " may be gone. Not there where the queue deletes nothing unread.",
+        ("topic", "partition", "group"),
+    ),
+    Metric(
         "logweir_queue_expired_offsets_total",
         Kind.COUNTER,
         "Offsets that were gone from the topic before they were read.",

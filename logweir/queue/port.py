@@ -125,6 +125,13 @@ class Queue(Protocol):
     def offset_at(self, partition: int, timestamp_ms: int) -> int:
         """The first offset held whose record the queue took at that time or later; else the next to be written."""
 
+    def retention_used(self, partition: int, offset: int, age_s: float) -> float | None:
+        """How far the record at that offset, of that age, is on its way to being deleted: from 0.0 to 1.0.
+
+        By its age or by what is behind it, whichever is further. None where what nobody has read is not deleted, or
+        where the queue does not say.
+        """
+
     def reader(self, partition: int, offset: int) -> Reader:
         """Reads on from ``offset``."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import kafka as kafka_library
 import pytest
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from logweir.audit.lag import Lag, lags
 from logweir.clock import now_us
@@ -72,6 +73,12 @@ class OnKafka:
     def expire(self, offset: int) -> None:
         with kafka_library.KafkaAdminClient(bootstrap_servers=self._bootstrap) as admin:
             admin.delete_records({kafka_library.TopicPartition(self._topic, 0): offset})
+
+    def keep_bytes(self, size_bytes: int) -> None:
+        wanted = {"retention.bytes": str(size_bytes)}
+        place = ConfigResource(ConfigResourceType.TOPIC, self._topic, wanted)
+        with kafka_library.KafkaAdminClient(bootstrap_servers=self._bootstrap) as admin:
+            admin.alter_configs([place])
 
     def remove(self) -> None:
         with kafka_library.KafkaAdminClient(bootstrap_servers=self._bootstrap) as admin:
@@ -562,9 +569,31 @@ def test_lag_is_by_the_position_whoever_reads(adapter: Adapter, queue: Queue, pr
 
     assert behind[0].records == later[0].records == 2
     assert 0.5 <= behind[0].seconds <= later[0].seconds - 0.5 < 15
-    assert read == {0: Lag(0, 0.0), 1: Lag(0, 0.0)}
+    assert [(lag.records, lag.seconds) for lag in read.values()] == [(0, 0.0)] * 2
     assert expired[0].records == 1
     assert 0 <= expired[0].seconds < 15
+
+
+def test_what_nobody_has_read_is_on_its_way_to_being_deleted(
+    adapter: Adapter, queue: Queue, producer: Producer
+) -> None:
+    """On Kafka by its age, or by what is behind it; the embedded queue deletes nothing unread."""
+    send(producer, *[b"x" * 1000] * 20)
+    used = [queue.retention_used(0, 0, age_s) for age_s in (0.0, 84 * 3600.0, 1e9)]
+
+    if isinstance(adapter, OnSqlite):
+        assert used == [None] * 3
+        assert lags(queue, {}, now_us=now_us())[0].retention_used is None
+    else:
+        assert used[0] is not None and 0 <= used[0] < 0.01
+        assert used[1:] == [pytest.approx(0.5), 1.0]
+        adapter.keep_bytes(40_000)
+        assert queue.retention_used(0, 0, 0.0) == pytest.approx(0.5, abs=0.2)
+        assert queue.retention_used(0, 20, 0.0) == 0
+        before, now = lags(queue, {}, now_us=now_us())[0], lags(queue, {}, now_us=now_us() + 84 * 3_600_000_000)[0]
+        assert now.retention_used == pytest.approx(0.5, abs=0.2)
+        assert Lag(9, 1.0, 0.6).left_s(Lag(9, 1.0, 0.5), 60.0) == pytest.approx(240)
+        assert before.left_s(now, 60.0) is None
 
 
 def test_expired_offset_is_an_error_and_seeking_goes_on(adapter: Adapter, queue: Queue, producer: Producer) -> None:

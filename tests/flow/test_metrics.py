@@ -60,6 +60,7 @@ QUIET = {
     # Where everything is read.
     "logweir_queue_lag_records",
     "logweir_queue_head_age_seconds",
+    "logweir_queue_retention_used_ratio",
 }
 FILTERS = '[[rule]]\nname = "probes"\nquery = "summary:probe"\n'
 

@@ -72,6 +72,36 @@ class KafkaQueue:
         offset = self._offset(partition, max(0, timestamp_ms))
         return offset if offset >= 0 else self.offsets(partition)[1]
 
+    def retention_used(self, partition: int, offset: int, age_s: float) -> float | None:
+        limits = self._topic_limits("retention.ms", "retention.bytes")
+        if limits is None:
+            return None
+        shares = []
+        if limits["retention.ms"] > 0:
+            shares.append(age_s * 1000 / limits["retention.ms"])
+        if limits["retention.bytes"] > 0:
+            earliest, latest = self.offsets(partition)
+            share_behind = (latest - max(offset, earliest)) / max(1, latest - earliest)
+            shares.append(share_behind * self._size_bytes(partition) / limits["retention.bytes"])
+        return min(1.0, max(shares)) if shares else None
+
+    def _size_bytes(self, partition: int) -> int:
+        """Of the partition on a broker's disk; 0 where the brokers do not say."""
+
+        def sizes(admin: Any) -> list[int]:
+            # One of several brokers may be away, or not let us ask: the age is known all the same.
+            with contextlib.suppress(kafka.errors.KafkaError):
+                return [
+                    found["partition_size"]
+                    for broker in admin.describe_log_dirs({self.topic: [partition]})
+                    for folder in broker["log_dirs"]
+                    for topic in folder["topics"]
+                    for found in topic["partitions"]
+                ]
+            return []
+
+        return max(self._ask(sizes), default=0)
+
     def reader(self, partition: int, offset: int) -> KafkaReader:
         return KafkaReader(self._connection, self._settings, partition, offset)
 
@@ -158,17 +188,8 @@ class KafkaQueue:
     def _require_room(self) -> None:
         """Raises LogweirError(QUEUE_RECORD_LIMIT_LOW). A broker that does not let us ask is believed to have room."""
         name, wanted = "max.message.bytes", self._settings.record_size_bytes_max + ENVELOPE_BYTES
-        asked = kafka.admin.ConfigResource(kafka.admin.ConfigResourceType.TOPIC, self.topic, {name: None})
-
-        def limits(admin: Any) -> Any:
-            with contextlib.suppress(kafka.errors.TopicAuthorizationFailedError):
-                return admin.describe_configs([asked], config_filter="all")
-
-        found = self._ask(limits)
-        if found is None:
-            return
-        size_bytes_topic = int(found["topic"][self.topic][name]["value"])
-        if size_bytes_topic < wanted:
+        limits = self._topic_limits(name)
+        if limits is not None and (size_bytes_topic := limits[name]) < wanted:
             raise LogweirError(
                 QUEUE_RECORD_LIMIT_LOW,
                 topic=self.topic,
@@ -176,6 +197,17 @@ class KafkaQueue:
                 size_bytes_wanted=wanted,
                 size_bytes_max=self._settings.record_size_bytes_max,
             )
+
+    def _topic_limits(self, *names: str) -> dict[str, int] | None:
+        """The topic's settings of these names; None where the broker does not let us ask."""
+        asked = kafka.admin.ConfigResource(kafka.admin.ConfigResourceType.TOPIC, self.topic, dict.fromkeys(names))
+
+        def limits(admin: Any) -> Any:
+            with contextlib.suppress(kafka.errors.TopicAuthorizationFailedError):
+                return admin.describe_configs([asked], config_filter="all")
+
+        found = self._ask(limits)
+        return None if found is None else {name: int(found["topic"][self.topic][name]["value"]) for name in names}
 
     def _topic(self, admin: Any) -> dict[str, Any]:
         topic = self._described(admin)

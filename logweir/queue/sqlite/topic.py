@@ -82,6 +82,10 @@ class SqliteQueue:
         with self._lock, self._database.reading() as connection:
             return bounds(connection, partition)
 
+    def retention_used(self, partition: int, offset: int, age_s: float) -> float | None:  # noqa: ARG002
+        """What no worker has read is not deleted."""
+        return None
+
     def offset_at(self, partition: int, timestamp_ms: int) -> int:
         query = "SELECT id FROM record WHERE id BETWEEN ? AND ? AND timestamp_ms >= ? ORDER BY id LIMIT 1"
         first, last = row_id(partition, 0), row_id(partition + 1, 0) - 1

@@ -58,6 +58,8 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     yield _family("logweir_queue_lag_records", {labels[at]: lag.records for at, lag in behind.items()})
     ages = {labels[at]: lag.seconds for at, lag in behind.items() if lag.seconds is not None}
     yield _family("logweir_queue_head_age_seconds", ages)
+    used = {labels[at]: lag.retention_used for at, lag in behind.items() if lag.retention_used is not None}
+    yield _family("logweir_queue_retention_used_ratio", used)
     yield from _dead_letters(store)
     yield _family("logweir_ledger_read_timestamp_seconds", {(): now_us / 1e6})
 
