@@ -38,7 +38,7 @@ INGEST = {
 WORKER = {
     "before": ("logweir_workers.accounting.partition:PartitionLedger.expect",),
     "identity": ("logweir.event:content_hash_of", "logweir_workers.pipeline:ids_of"),
-    "outcomes": ("logweir_workers.pipeline:outcome_of", "logweir_workers.pipeline:Pipeline._settle_retries"),
+    "outcomes": ("logweir_workers.pipeline:outcome_of", "logweir_workers.pipeline:take_out_retries"),
     "settle": ("logweir_workers.pipeline:Pipeline.settle",),
     "write": ("logweir_workers.accounting.partition:PartitionLedger.flush",),
     "upkeep": (

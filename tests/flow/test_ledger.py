@@ -45,7 +45,8 @@ from logweir_workers.deadletters.retry import Retrier
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
 from logweir_workers.normalise.fields import Context
-from logweir_workers.pipeline import Pipeline, Work
+from logweir_workers.pipeline import Pipeline
+from logweir_workers.work import Work
 from tests.crashing import Crash, CrashingStore
 from tests.proof import size
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from logweir.config import WorkerSettings
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir_workers.backoff import Stopped, tolerate
-from logweir_workers.pipeline import Pipeline, Work
+from logweir_workers.pipeline import Pipeline
+from logweir_workers.work import Work
 
 log = logging.getLogger(__name__)
 

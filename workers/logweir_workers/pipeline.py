@@ -12,14 +12,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from logweir import event as identity
 from logweir.clock import Clock
 from logweir.config import EventFields, StoreSettings
 from logweir.errors import RECORD_CORRUPT, LogweirError
-from logweir.event import Document, Provenance
-from logweir.ledger.source import Source
+from logweir.event import Provenance
 from logweir.metrics import registry
 from logweir.metrics.registry import Observations
 from logweir.outcomes import DeadLetterReason, Outcome, Stage
@@ -30,52 +28,17 @@ from logweir_workers.accounting.emitters import FirstDays
 from logweir_workers.accounting.natural import natural_runs
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
-from logweir_workers.backoff import until_it_answers
 from logweir_workers.deadletters import letter as dead_letter
 from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
+from logweir_workers.duplicates import conflicts, take_out_retries
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
 from logweir_workers.index import index, outcome_of
+from logweir_workers.work import Retry, Work
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """A numbered event that came first on another UTC ``day`` (empty: long ago), or is on its way from there."""
-
-    id: str
-    day: str
-    content_hash: str
-
-
-@dataclass(slots=True)
-class Work:
-    """One record on its way. ``outcomes``: one per event; None until it is known. ``documents``: place -> document.
-
-    ``record`` is None for one that cannot be read, and for a hole: the offsets ``expired``, first and last, that were
-    gone from the queue before anybody read them. It goes the way of records, to be counted behind those before it.
-    ``retries``: events that came before, on another day; ``doubtful``: days on one of which an event came if it did.
-    ``reasons``: why an outcome is not another one, by place.
-    ``natural``: its events as they number themselves, where they do. ``sources``: category and host name of its
-    documents, each with a batch in which it came.
-    """
-
-    delivery: Delivery
-    ledger: PartitionLedger
-    record: Record | None
-    size_bytes: int = 0
-    expired: tuple[int, int] | None = None
-    outcomes: list[Outcome | None] = field(default_factory=list)
-    documents: dict[int, Document] = field(default_factory=dict)
-    retries: dict[int, _Retry] = field(default_factory=dict)
-    doubtful: dict[int, list[str]] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    natural: list[Batch] = field(default_factory=list)
-    sources: dict[Source, Batch] = field(default_factory=dict)
-    letters: list[DeadLetter] = field(default_factory=list)
 
 
 class Pipeline:
@@ -132,7 +95,7 @@ class Pipeline:
 
     def index(self, works: list[Work], stopping: threading.Event) -> None:
         """Give every event of these records its outcome, durably. Raises Stopped."""
-        self._find_retries(works, stopping)
+        take_out_retries(self._store, works, events_max=self._events_max, stopping=stopping)
         places = [(work, place) for work in works for place in work.documents]
         documents = [work.documents[place] for work, place in places]
         items = index(self._store, documents, events_max=self._events_max, stopping=stopping)
@@ -142,42 +105,16 @@ class Pipeline:
             if reason is not None:
                 error = item.reason
                 self._refuse(work, place, document.id, reason, Stage.INDEX, error)
-        self._settle_retries(works, stopping)
-        letters = [letter for work in works for letter in work.letters]
-        if letters:
-            self._letter_room.keep(letters, stopping)
-        self._observe_latency(works)
-
-    def _find_retries(self, works: list[Work], stopping: threading.Event) -> None:
-        """Ask the store for events that may have come on an earlier day, of which the ledger no longer knows."""
-        asked = [
-            (work, place, day) for work in works for place in work.documents for day in work.doubtful.get(place, ())
-        ]
-        for at in range(0, len(asked), self._events_max):
-            some = asked[at : at + self._events_max]
-            places = [(day, work.documents[place].id) for work, place, day in some]
-            found = until_it_answers(lambda: self._store.provenances(places), stopping)  # noqa: B023
-            for (work, place, day), (_, id), stored in zip(some, places, found, strict=True):
-                if stored is not None:
-                    work.retries[place] = _Retry(id, day, work.documents[place].provenance.content_hash)
-        for work in works if asked else ():
-            for place in work.retries:
-                work.documents.pop(place, None)
-
-    def _settle_retries(self, works: list[Work], stopping: threading.Event) -> None:
-        """Events that came on an earlier day are not indexed into a second one: duplicates, or identity conflicts."""
-        retries = [(work, place, retry) for work in works for place, retry in work.retries.items()]
-        places = [(retry.day, retry.id) for _, _, retry in retries if retry.day]
-        if not retries:
-            return
-        found = dict(zip(places, until_it_answers(lambda: self._store.provenances(places), stopping), strict=True))
-        for work, place, retry in retries:
-            stored = found.get((retry.day, retry.id))
-            if stored is None or stored.content_hash == retry.content_hash:
+        for work, place, retry, stored in conflicts(self._store, works, stopping):
+            if stored is None:
                 work.outcomes[place] = Outcome.DUPLICATE
             else:
                 reason = DeadLetterReason.IDENTITY_CONFLICT
                 self._refuse(work, place, retry.id, reason, Stage.INDEX, f"stored is {stored}")
+        letters = [letter for work in works for letter in work.letters]
+        if letters:
+            self._letter_room.keep(letters, stopping)
+        self._observe_latency(works)
 
     def settle(self, works: list[Work]) -> None:
         """Count indexed records in their partitions' ledgers; to be called in the order of the offsets.
@@ -230,7 +167,7 @@ class Pipeline:
             provenance = Provenance(stream, record.first + place + at, identity.content_hash_of(raw))
             work.size_bytes += len(raw)
             if place + at in first_days.known:
-                work.retries[place + at] = _Retry(id, first_days.known[place + at], provenance.content_hash)
+                work.retries[place + at] = Retry(id, first_days.known[place + at], provenance.content_hash)
                 continue
             try:
                 made = self._documents.make(raw, context, id=id, day=day, provenance=provenance)

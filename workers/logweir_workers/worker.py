@@ -35,8 +35,9 @@ from logweir_workers.chores import Chores, PeriodicTask
 from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.filters import Filters
-from logweir_workers.pipeline import Pipeline, Work
+from logweir_workers.pipeline import Pipeline
 from logweir_workers.resume import in_place, resume_offset
+from logweir_workers.work import Work
 
 log = logging.getLogger(__name__)
 
