@@ -15,6 +15,8 @@ from logweir.audit.books import read_books
 from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import STORE_DOWN, LogweirError
+from logweir.ledger.differences import StoreDifference
+from logweir.ledger.documents import STORE_DIFFERENCE, WINDOW
 from logweir.ledger.revisions import read_corrections
 from logweir.query.parse import parse
 from logweir.queue import open_queue
@@ -151,8 +153,9 @@ def test_what_it_mends_is_no_difference_of_the_store_any_more(
     """The store was asked between a retry's document and its correction line: the books balance when it is through."""
     letters = broken_events(product, monkeypatch)
     (window,) = product.store.ledger.scan("window:")
-    body = {"kind": "store_difference", "partition": 0, "stored": 2, "indexed": 1, "at_us": 0}
-    product.store.ledger.write([LedgerDocument(window.id.replace("window", "store_difference"), 1, body)])
+    place = WINDOW.place_of(window.id)
+    body = {"kind": "store_difference", "partition": 0, **StoreDifference.found(place, 2, 1, 0).as_body()}
+    product.store.ledger.write([LedgerDocument(STORE_DIFFERENCE.id("logweir", place), 1, body)])
 
     def imbalance() -> int:
         return read_books(product.store, group="logweir", late_us=60_000_000, now_us=now_us()).imbalance

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from logweir.config import MEBIBYTE
 from tests.services.process import free_port
 from tests.tools.product import Process, environment, logweir, stopped_at_the_end, wait_for_http
@@ -14,6 +16,7 @@ from tests.waiting import until
 EVENTS_A_REQUEST = 10
 
 
+@pytest.mark.timeout(400)  # A queue, a spool and a store are filled.
 def test_a_queue_full_of_unread_records_loses_nothing(tmp_path: Path) -> None:
     """While no worker runs: the queue, then the spool, then 503 with Retry-After. What was answered 2xx comes."""
     env = environment(
@@ -47,7 +50,7 @@ def test_a_queue_full_of_unread_records_loses_nothing(tmp_path: Path) -> None:
         with stopped_at_the_end(Process(["worker"], tmp_path / "worker.log", env)):
             until((tmp_path / "data/store/main.sqlite").exists)
             wanted = len(accepted) * EVENTS_A_REQUEST
-            until(lambda: int(logweir("search", "*", "--count", env=env)) == wanted, wait_s=50)
+            until(lambda: int(logweir("search", "*", "--count", env=env)) == wanted, wait_s=250)
             until(lambda: post().status == 202)
 
     assert durable == {"queue", "spool"}
