@@ -59,6 +59,11 @@ _FIELDS_HEAD = """\
 Every top-level field of a stored event. Whatever else an event brings along moves under `details`. The names in the
 last column, from the Elastic Common Schema, mean the same field in a search.
 """
+_DETAILS_HEAD = """\
+These details have one name and one type, whoever sends them: [event.md](event.md#known-details) lists how senders call
+them. A value that has not the form of its kind stays under the name that it was sent with. A search compares the text
+of all details alike; it understands the names in the last column, too.
+"""
 _COMPOSE_BEGIN = "# --- every setting, by section: made by deploy/generate.py from logweir/config.py ---\n"
 _COMPOSE_END = "# --- end of what deploy/generate.py makes ---"
 _TIMES_HEAD = """\
@@ -249,10 +254,14 @@ def outcomes_page() -> str:
 
 
 def fields_page() -> str:
-    rows = ((_code(row.name), row.kind.value, row.help, _code(row.ecs) if row.ecs else "") for row in event.FIELDS)
     kinds = _table(("Kind", "How it is kept"), ((_code(kind.value), _docstring_of(kind)) for kind in event.Kind))
-    fields = _table(("Field", "Kind", "Meaning", "Also called"), rows)
-    return f"# Fields of an event\n\n{_FIELDS_HEAD}\n{fields}\n\n## Kinds\n\n{kinds}"
+    details = f"## Known details\n\n{_DETAILS_HEAD}\n{_fields_table(event.DETAILS)}"
+    return f"# Fields of an event\n\n{_FIELDS_HEAD}\n{_fields_table(event.FIELDS)}\n\n{details}\n\n## Kinds\n\n{kinds}"
+
+
+def _fields_table(fields: Iterable[event.Field]) -> str:
+    rows = ((_code(row.name), row.kind.value, row.help, _code(row.ecs) if row.ecs else "") for row in fields)
+    return _table(("Field", "Kind", "Meaning", "Also called"), rows)
 
 
 def _docstring_of(kind: event.Kind) -> str:

@@ -28,6 +28,10 @@ class Kind(StrEnum):
     """ISO 8601 in UTC with microseconds; compared as milliseconds."""
     NUMBER = "number"
     """A whole number."""
+    FLOAT = "float"
+    """A number, whole or not."""
+    IP = "ip"
+    """An address, IPv4 or IPv6, in its shortest spelling and in lower case."""
     FLATTENED = "flattened"
     """An object; each leaf is compared whole, with regard to case, or by its beginning."""
 
@@ -66,6 +70,54 @@ FIELDS = (
     Field("content_hash", Kind.KEYWORD, "Fingerprint of the bytes that were sent."),
 )
 """Every top-level field of a stored event. Whatever else an event brings moves under ``details``."""
+
+DETAILS = (
+    # ``source.ip`` and ``source.port`` would be the nearest, but ``source`` is a field of ours.
+    Field(
+        "details.sourceipaddress",
+        Kind.IP,
+        "The address that somebody came from: of a client, a caller, an attacker.",
+        "client.ip",
+    ),
+    Field("details.sourceport", Kind.NUMBER, "The port there.", "client.port"),
+    Field("details.destinationipaddress", Kind.IP, "The address that somebody went to.", "destination.ip"),
+    Field("details.destinationport", Kind.NUMBER, "The port there.", "destination.port"),
+    Field("details.username", Kind.KEYWORD, "Who did it, or tried to.", "user.name"),
+    Field("details.targetusername", Kind.KEYWORD, "Whom it was done to, or who somebody became.", "user.target.name"),
+    Field("details.action", Kind.KEYWORD, "What was done: login, run_command, add_user, …", "event.action"),
+    Field("details.outcome", Kind.KEYWORD, "success or failure.", "event.outcome"),
+    Field("details.status", Kind.NUMBER, "The status of an answer, as HTTP numbers them.", "http.response.status_code"),
+    Field("details.bytes", Kind.NUMBER, "How many bytes were sent in answer, or carried.", "http.response.body.bytes"),
+    # ``event.duration`` is in nanoseconds.
+    Field("details.duration", Kind.FLOAT, "How long it took, in seconds."),
+    Field("details.method", Kind.KEYWORD, "The method of a request: GET, POST, …", "http.request.method"),
+    Field("details.protocol", Kind.KEYWORD, "The protocol: HTTP/1.1, ssh2, TCP, …", "network.protocol"),
+    Field("details.path", Kind.KEYWORD, "What was asked for, without its query.", "url.path"),
+    Field("details.query", Kind.KEYWORD, "What stands behind the ? of a URL.", "url.query"),
+    Field("details.useragent", Kind.KEYWORD, "The client's software, as it says itself.", "user_agent.original"),
+    Field("details.referrer", Kind.KEYWORD, "The page that led there.", "http.request.referrer"),
+    Field(
+        "details.country",
+        Kind.KEYWORD,
+        "Country of the source address: two letters of ISO 3166.",
+        "client.geo.country_iso_code",
+    ),
+    Field("details.command", Kind.KEYWORD, "A command with its arguments.", "process.command_line"),
+    Field("details.executable", Kind.KEYWORD, "The program's file.", "process.executable"),
+    Field(
+        "details.parentexecutable",
+        Kind.KEYWORD,
+        "The file of the program that started it.",
+        "process.parent.executable",
+    ),
+    Field("details.filepath", Kind.KEYWORD, "The file that it is about.", "file.path"),
+    Field("details.hash", Kind.KEYWORD, "A hash of that file, in hexadecimal digits.", "file.hash"),
+)
+"""Details that have one name and one type, whoever sent them and however they were called there.
+
+A value that has not the form of its kind stays under the name that it was sent with. The stores keep all of them as
+other details: by their text.
+"""
 
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
 

@@ -21,7 +21,7 @@ from logweir.errors import (
     QUERY_OPERATOR_UNFIT,
     LogweirError,
 )
-from logweir.event import FIELD_BY_NAME, FIELDS, Kind
+from logweir.event import DETAILS, FIELD_BY_NAME, FIELDS, Kind
 from logweir.query import hints
 from logweir.query.match import text_matcher
 from logweir.query.times import interval_us
@@ -309,7 +309,7 @@ class _Translation:
         raise LogweirError(QUERY_BAD, column=self._columns[(item.pos or 0) + behind], reason=reason)
 
 
-_BY_ALIAS = {field.ecs: field.name for field in FIELDS if field.ecs}
+_BY_ALIAS = {field.ecs: field.name for field in (*FIELDS, *DETAILS) if field.ecs}
 
 _Pieces = list[tuple[str, bool]]
 """Characters, and whether each is a wildcard."""

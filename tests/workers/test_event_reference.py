@@ -11,6 +11,7 @@ import pytest
 from logweir.config import WorkerSettings
 from logweir_workers import decode
 from logweir_workers.enrich import category, enrichments, load
+from logweir_workers.normalise import details
 from logweir_workers.normalise import fields as normalise
 from logweir_workers.normalise.fields import Context
 from logweir_workers.normalise.severities import SCALES, SEVERITIES, SPELLINGS
@@ -36,6 +37,11 @@ def _code(cell: str) -> tuple[str, ...]:
 def test_reference_lists_every_name_of_every_field_in_order() -> None:
     """The order is the rule for which name wins."""
     assert {_code(field)[0]: _code(names) for field, names in _table(EVENT, "Field")} == normalise.SYNONYMS
+
+
+def test_reference_lists_every_name_of_every_known_detail_in_order() -> None:
+    """As for the fields."""
+    assert {_code(detail)[0]: _code(names) for detail, names in _table(EVENT, "Detail")} == details.SYNONYMS
 
 
 def test_reference_lists_every_spelling_of_every_severity() -> None:

@@ -16,6 +16,7 @@ from logweir.event import FIELDS
 from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import event_of
 from logweir_workers.enrich import load
+from logweir_workers.normalise import details
 from logweir_workers.normalise.fields import (
     KEYWORD_LENGTH_MAX,
     LEVELS_MAX,
@@ -165,7 +166,11 @@ def test_objects_of_the_elastic_common_schema_are_understood() -> None:
         "processname": "app",
         "source": "app.db",
         "summary": "hello",
-        "details": {"host": {"ip": ["192.0.2.7"]}, "log": {"file": {"path": "/x"}}, "source": {"ip": "192.0.2.9"}},
+        "details": {
+            "host": {"ip": ["192.0.2.7"]},
+            "log": {"file": {"path": "/x"}},
+            "sourceipaddress": "192.0.2.9",
+        },
     }
     assert stored({"host": {"name": "a"}, "host.name": "b"}) == {
         "hostname": "b",
@@ -552,7 +557,8 @@ _value = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
     max_leaves=12,
 )
-_known = st.sampled_from(sorted({name for names in SYNONYMS.values() for name in names} | {f.name for f in FIELDS}))
+_synonyms = [*SYNONYMS.values(), *details.SYNONYMS.values()]
+_known = st.sampled_from(sorted({name for names in _synonyms for name in names} | {f.name for f in FIELDS}))
 _name = _known | _known.map(str.upper) | st.sampled_from(["host", "log", "process", "PRI"]) | st.text(max_size=8)
 _inner = st.sampled_from(["name", "level", "pid", "a.b", "n" * 300, "\0"]) | st.text(max_size=5)
 _event = st.dictionaries(_name, _value | st.dictionaries(_inner, _value, max_size=4), max_size=8)

@@ -16,6 +16,7 @@ import orjson
 
 from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import free_name, name_hash
+from logweir_workers.normalise.details import name_known
 from logweir_workers.normalise.severities import severity_of, severity_of_pri
 from logweir_workers.normalise.times import iso_of, time_of
 
@@ -425,6 +426,7 @@ def _fill_details(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
     _put_all(details, left, 2, renamed)
     if renamed:
         details[free_name(RENAMED, details, sent=RENAMED)] = renamed
+    name_known(details)
     stored["details"] = details
 
 
