@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from logweir import cli, config, errors, event, limits, outcomes
 from logweir.metrics.table import METRICS
+from logweir_workers import parsers
 from logweir_workers.normalise import time_forms
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -63,6 +65,16 @@ _DETAILS_HEAD = """\
 These details have one name and one type, whoever sends them: [event.md](event.md#known-details) lists how senders call
 them. A value that has not the form of its kind stays under the name that it was sent with. A search compares the text
 of all details alike; it understands the names in the last column, too.
+"""
+_PARSERS_HEAD = """\
+A worker reads what log lines say and adds it as [details](fields.md#known-details), between normalising an event and
+its other enrichments. Nothing that the event has is changed: where a detail is there already, it stays; the message
+stays as it is. A line that no parser understands stays untouched.
+
+Which parser is asked is a look-up: by what the line begins with, else by the process, else by the category that the
+event came with; objects by a member that only they have. `logweir parse FILE` shows what becomes of lines, and
+[parse your own](../how-to/parse-your-own.md) how to add a parser. Below, each line is one of the parser's own tests.
+A parser adds at most {fields} details, and no text of more than {length:,} characters.
 """
 _COMPOSE_BEGIN = "# --- every setting, by section: made by deploy/generate.py from logweir/config.py ---\n"
 _COMPOSE_END = "# --- end of what deploy/generate.py makes ---"
@@ -135,6 +147,7 @@ def pages() -> dict[Path, str]:
         "outcomes": ("logweir/outcomes.py", outcomes_page),
         "fields": ("logweir/event.py", fields_page),
         "times": ("workers/logweir_workers/normalise/time_forms.py", times_page),
+        "parsers": ("workers/logweir_workers/parsers/", parsers_page),
         "cli": ("the commands' own parsers", cli_page),
     }
     reference = {
@@ -255,13 +268,66 @@ def outcomes_page() -> str:
 
 def fields_page() -> str:
     kinds = _table(("Kind", "How it is kept"), ((_code(kind.value), _docstring_of(kind)) for kind in event.Kind))
-    details = f"## Known details\n\n{_DETAILS_HEAD}\n{_fields_table(event.DETAILS)}"
-    return f"# Fields of an event\n\n{_FIELDS_HEAD}\n{_fields_table(event.FIELDS)}\n\n{details}\n\n## Kinds\n\n{kinds}"
+    fields = _table(("Field", "Kind", "Meaning", "Also called"), map(_field_row, event.FIELDS))
+    rows = ((*_field_row(row), _filled_by(row.name.removeprefix("details."))) for row in event.DETAILS)
+    details = _table(("Field", "Kind", "Meaning", "Also called", "Filled by"), rows)
+    return "\n\n".join(
+        (
+            f"# Fields of an event\n\n{_FIELDS_HEAD}\n{fields}",
+            f"## Known details\n\n{_DETAILS_HEAD}\n{details}",
+            f"## Kinds\n\n{kinds}",
+        )
+    )
 
 
-def _fields_table(fields: Iterable[event.Field]) -> str:
-    rows = ((_code(row.name), row.kind.value, row.help, _code(row.ecs) if row.ecs else "") for row in fields)
-    return _table(("Field", "Kind", "Meaning", "Also called"), rows)
+def _field_row(row: event.Field) -> tuple[str, ...]:
+    return _code(row.name), row.kind.value, row.help, _code(row.ecs) if row.ecs else ""
+
+
+def _filled_by(detail: str) -> str:
+    names = [parser.name for parser in parsers.built_in() if detail in parser.adds]
+    return ", ".join(f"[{name}](parsers.md#{name})" for name in names)
+
+
+def parsers_page() -> str:
+    head = _PARSERS_HEAD.format(fields=parsers.FIELDS_MAX, length=parsers.VALUE_LENGTH_MAX)
+    built_in = parsers.built_in()
+    rows = ((f"[{parser.name}](#{parser.name})", _says(parser), _looked_up_by(parser)) for parser in built_in)
+    table = _table(("Parser", "Reads", "Looked up by"), rows)
+    return "\n\n".join((f"# Parsers\n\n{head}\n{table}", *map(_parser_section, built_in)))
+
+
+def _says(parser: parsers.Parser) -> str:
+    """The first line of its file, without the name: what it reads."""
+    docstring = inspect.getdoc(importlib.import_module(parser.parse.__module__)) or ""
+    return _prose(docstring.partition("\n")[0].partition(": ")[2])
+
+
+def _looked_up_by(parser: parsers.Parser) -> str:
+    names = {
+        "process": parser.processes,
+        "category": parser.categories,
+        "beginning": parser.begins,
+        "member": parser.marks,
+    }
+    return "; ".join(f"{what} {' '.join(map(_code, given))}" for what, given in names.items() if given)
+
+
+def _parser_section(parser: parsers.Parser) -> str:
+    adds = "what the line names" if parser.is_free else ", ".join(map(_code, parser.adds))
+    lines = "\n".join(f"{_sent(sent)}\n    {_details(details)}" for sent, details in parser.examples)
+    return f"## {parser.name}\n\nAdds {adds}.\n\n```text\n{lines}\n```"
+
+
+def _sent(sent: Any) -> str:
+    text = sent if isinstance(sent, str) else json.dumps(sent, ensure_ascii=False)
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+
+
+def _details(details: Any) -> str:
+    return (
+        " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in details.items()) or "(untouched)"
+    )
 
 
 def _docstring_of(kind: event.Kind) -> str:

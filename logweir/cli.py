@@ -44,6 +44,7 @@ COMMANDS = (
         "logweir_workers.commands.deadletters",
     ),
     Command("filters", "check the rules that leave events out on purpose", "logweir_workers.commands.filters"),
+    Command("parse", "show what becomes of lines: fields, which parser, time taken", "logweir_workers.commands.parse"),
     Command("queue", "save what can be read of a damaged embedded queue", "logweir.commands.queue"),
     Command("receipt", "ask a door what became of a batch", "logweir.commands.receipt"),
     Command("send", "post events from a file or standard input", "logweir.commands.send"),

@@ -232,6 +232,8 @@ class WorkerSettings(_Section):
     """TOML file with rules that give events a category; see docs/how-to/categories.md."""
     filters_file: Path | None = None
     """TOML file with rules that leave events out on purpose; a change counts within seconds; see docs/how-to/filters.md."""
+    enrich_dir: Path | None = None
+    """Folder of parsers and enrichments of your own, read at the start; see docs/how-to/parse-your-own.md."""
     metrics_address: str = "127.0.0.1"
     """Address of the worker's /metrics and /healthz."""
     metrics_port: int = Field(8082, ge=0, le=65535)

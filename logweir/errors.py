@@ -629,6 +629,12 @@ FILTERS_BAD = Problem(
     "The filters {path}, {place}: {reason}.",
     "Correct the file; `logweir filters check FILE` reads it, and docs/how-to/filters.md has the rules.",
 )
+PLUGIN_BAD = Problem(
+    "plugin_bad",
+    500,
+    "{path} cannot be used: {reason}.",
+    "Correct it, or take it out of worker.enrich_dir; `logweir parse --test` runs the examples of what can be loaded.",
+)
 EVENT_UNUSABLE = Problem(
     "event_unusable",
     400,

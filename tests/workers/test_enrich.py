@@ -12,7 +12,7 @@ import logweir_workers.enrich
 from logweir.config import WorkerSettings
 from logweir.errors import SETTING_BAD, LogweirError
 from logweir.event import FIELD_BY_NAME
-from logweir_workers.enrich import Enrichment, Example, enrichments, load
+from logweir_workers.enrich import Enricher, Enrichment, Example, enrichments, load
 from logweir_workers.enrich.category import RULES_MAX
 from logweir_workers.normalise.fields import Context
 
@@ -50,7 +50,7 @@ def test_every_file_of_the_folder_is_an_enrichment_that_runs() -> None:
 )
 def test_enriching_any_event_changes_only_what_is_declared(event: dict[str, Any]) -> None:
     """Whatever the texts are, nothing raises, nothing else changes, and the same event gives the same again."""
-    enricher = load(WorkerSettings())
+    enricher = Enricher(tuple(each.prepare(WorkerSettings()) for each in enrichments()))
     once, again = dict(event), dict(event)
 
     enricher(once, CONTEXT)

@@ -1,5 +1,6 @@
 """The bytes of one accepted event -> its document: decode, normalise, enrich, filter. All ways to the store share this.
 
+To enrich is to run what ``enrich.load`` gives: the parsers first, then the enrichments, the operator's own last.
 The same bytes, with the same rules, always give the same result: whether they come from the queue, from a replay or
 from a dead letter that is tried again.
 """

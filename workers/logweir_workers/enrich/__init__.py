@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from logweir.config import WorkerSettings
-from logweir_workers.normalise.fields import Context
+from logweir.event import FIELD_BY_NAME
+from logweir_workers import parsers, plugins
+from logweir_workers.normalise.fields import Context, details_of
 
 _MODULES = ("hostname", "category")
 """The files of this folder, in the order in which they run."""
@@ -60,7 +64,7 @@ def configured_enrichment(
 
 @dataclass(frozen=True, slots=True)
 class Enricher:
-    """All enrichments, ready to run."""
+    """All that is done to a normalised event, ready to run: first the parsers, then the enrichments."""
 
     steps: tuple[Enrich, ...]
 
@@ -77,5 +81,50 @@ def enrichments() -> tuple[Enrichment, ...]:
 
 
 def load(settings: WorkerSettings) -> Enricher:
-    """The enrichments as ``settings`` want them. Raises LogweirError(SETTING_BAD) for a bad file of rules."""
-    return Enricher(tuple(each.prepare(settings) for each in enrichments()))
+    """Parsers and enrichments as ``settings`` want them.
+
+    Raises LogweirError: SETTING_BAD for a bad file of rules, PLUGIN_BAD for a bad file of ``worker.enrich_dir``.
+    """
+    steps = (each.prepare(settings) for each in (*enrichments(), *own_enrichments(settings)))
+    return Enricher((load_parsers(settings), *steps))
+
+
+def load_parsers(settings: WorkerSettings) -> parsers.Parsers:
+    """The parsers: the operator's own are asked first. Raises LogweirError(PLUGIN_BAD)."""
+    return parsers.Parsers((*own_parsers(settings), *parsers.built_in()))
+
+
+def own_parsers(settings: WorkerSettings) -> tuple[parsers.Parser, ...]:
+    """The parsers in ``worker.enrich_dir``, by file and name. Raises LogweirError(PLUGIN_BAD)."""
+    return tuple(parsers.checked(parser) for parser in plugins.load(settings.enrich_dir, parsers.Parser, KINDS))
+
+
+def own_enrichments(settings: WorkerSettings) -> tuple[Enrichment, ...]:
+    """The enrichments in ``worker.enrich_dir``, by file and name. Raises LogweirError(PLUGIN_BAD)."""
+    return tuple(_checked(each) for each in plugins.load(settings.enrich_dir, Enrichment, KINDS))
+
+
+KINDS = (parsers.Parser, Enrichment)
+"""What a file of ``worker.enrich_dir`` may have."""
+
+
+def _checked(enrichment: Enrichment) -> Enrichment:
+    """The enrichment with a look at what it leaves: an event that no store takes is a dead letter, with its name."""
+
+    def prepare(settings: WorkerSettings) -> Enrich:
+        enrich = enrichment.prepare(settings)
+
+        def run(event: Event, context: Context) -> None:
+            enrich(event, context)
+            for name, value in event.items():
+                if name not in FIELD_BY_NAME or type(value) is not _TYPES.get(name, str):
+                    raise TypeError(f"{enrichment.name} left {name} of the event as {value!r}")
+            if "details" in event:
+                event["details"] = details_of(orjson.loads(orjson.dumps(event["details"])))
+
+        return run
+
+    return replace(enrichment, prepare=prepare)
+
+
+_TYPES = {"tags": list, "details": dict}

@@ -264,11 +264,6 @@ def name_known(details: dict[str, Any]) -> None:
             _remove(details, path)
 
 
-def fit_of(name: str) -> Fit | None:
-    """How a value of the detail ``name`` takes its type; None for a detail that is not known."""
-    return _FITS.get(name)
-
-
 _Found = tuple[int, str, tuple[str, ...], Any]
 """Rank of the name, the known detail, the names that lead to its value, and the value as its type."""
 
@@ -340,6 +335,8 @@ def address_of(text: str) -> str | None:
 
 def _whole(value: Any) -> int | None:
     if type(value) is str:
+        if value.isdigit() and len(value) < 19 and value.isascii() and (value[0] != "0" or len(value) == 1):
+            return int(value)
         return int(value) if len(value) < 20 and _INTEGER.fullmatch(value) else None
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
@@ -369,8 +366,9 @@ def _outcome(value: Any) -> str | None:
 
 
 _BY_KIND: dict[Kind, Fit] = {Kind.IP: _address, Kind.NUMBER: _whole, Kind.FLOAT: _number, Kind.KEYWORD: _keyword}
-_FITS: dict[str, Fit] = {field.name.removeprefix("details."): _BY_KIND[field.kind] for field in DETAILS}
-_FITS["outcome"] = _outcome
+FITS: dict[str, Fit] = {field.name.removeprefix("details."): _BY_KIND[field.kind] for field in DETAILS}
+FITS["outcome"] = _outcome
+"""By known detail, how a value takes its type."""
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -383,8 +381,8 @@ def _spellings() -> dict[str, _Spelling]:
     spellings: dict[str, _Spelling] = {}
     for known, names in SYNONYMS.items():
         for rank, name in enumerate(names):
-            spellings[name] = (known, rank, _FITS[known], spellings[name][3] if name in spellings else None)
-            _add_members(spellings, name, (known, rank, _FITS[known], None))
+            spellings[name] = (known, rank, FITS[known], spellings[name][3] if name in spellings else None)
+            _add_members(spellings, name, (known, rank, FITS[known], None))
     return spellings
 
 

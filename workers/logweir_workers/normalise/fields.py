@@ -430,6 +430,14 @@ def _fill_details(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
     stored["details"] = details
 
 
+def details_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` as details: names and depth that both stores take, what is known under its name and of its type."""
+    stored: dict[str, Any] = {}
+    _fill_details(stored, values)
+    details: dict[str, Any] = stored["details"]
+    return details
+
+
 def _put_all(target: dict[str, Any], values: Mapping[str, Any], level: int, renamed: dict[str, Any]) -> None:
     """Put ``values`` into ``target``, cleaned; ``level`` is their nesting in the event, whose own is 1."""
     for name, value in values.items():

@@ -1,0 +1,49 @@
+"""What several parsers need to take a line apart. All of it takes time in proportion to the length of the text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# Nothing here gives back what it took ("++"), so no text takes long. A value that begins with a quote ends with it.
+_KEY = r"[A-Za-z_][A-Za-z0-9_.@/-]{0,63}+"
+_VALUE = r"""(?:[^\s"']\S*+|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|(?=\s|\Z))"""
+_PAIRS = re.compile(f"({_KEY})=({_VALUE})", re.DOTALL)
+_ONLY_PAIRS = re.compile(f"(?:{_KEY}={_VALUE}(?:[ \t]++|\\Z))++", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_UNESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def pairs_of(text: str) -> dict[str, str] | None:
+    """The pairs of a text that is nothing but ``key=value``, ``key="quoted value"`` and blanks; None for another."""
+    if _ONLY_PAIRS.fullmatch(text) is None:
+        return None
+    pairs = dict(_PAIRS.findall(text))
+    if '"' in text or "'" in text:
+        for name, value in pairs.items():
+            if value[:1] in ('"', "'"):
+                pairs[name] = _unescaped(value[1:-1])
+    return pairs
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: _UNESCAPED.get(match[1], match[1]), text) if "\\" in text else text
+
+
+def value_of(text: str, key: str) -> str:
+    """What stands behind ``key`` (such as ``" rhost="``) up to the next blank; nothing where it is not there."""
+    return text.partition(key)[2].partition(" ")[0]
+
+
+def peer_of(text: str) -> dict[str, Any] | None:
+    """Address and port of ``192.0.2.7 port 4242``, whatever stands behind; None where it is not that."""
+    address, port, rest = text.partition(" port ")
+    if not port or " " in address:
+        return None
+    digits = rest if rest.isdigit() else rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    return {"sourceipaddress": address, "sourceport": digits} if digits and len(digits) <= 5 else None
+
+
+def quoted(text: str) -> str | None:
+    """What stands between ' and ' at the beginning of ``text``."""
+    return text[1:end] if text[:1] == "'" and (end := text.find("'", 1)) > 0 else None

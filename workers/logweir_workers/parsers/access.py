@@ -1,0 +1,153 @@
+"""access: the access lines of nginx and Apache, common and combined, with or without the virtual host in front."""
+
+from __future__ import annotations
+
+import re
+
+from logweir_workers.parsers import Fields, line_parser
+
+
+@line_parser(
+    processes=("nginx", "apache", "apache2", "httpd", "httpd24", "caddy", "lighttpd"),
+    categories=("web", "nginx", "apache", "access", "accesslog", "access_log", "access-log"),
+    begins=tuple("0123456789:"),
+    adds=(
+        "sourceipaddress",
+        "username",
+        "method",
+        "path",
+        "query",
+        "protocol",
+        "status",
+        "bytes",
+        "referrer",
+        "useragent",
+        "vhost",
+    ),
+    # Forms of nginx' log_format combined and of Apache's LogFormat common, combined and vhost_combined.
+    examples=(
+        (
+            '192.0.2.7 - - [31/Jan/2026:12:00:00 +0100] "GET /a/b.html?x=1&y=2 HTTP/1.1" 200 612 "https://example.org/" '
+            '"Mozilla/5.0 (X11; Linux x86_64) Firefox/147.0"',
+            {
+                "sourceipaddress": "192.0.2.7",
+                "method": "GET",
+                "path": "/a/b.html",
+                "query": "x=1&y=2",
+                "protocol": "HTTP/1.1",
+                "status": 200,
+                "bytes": 612,
+                "referrer": "https://example.org/",
+                "useragent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/147.0",
+            },
+        ),
+        (
+            '192.0.2.7 - alice [31/Jan/2026:12:00:00 +0000] "POST /login HTTP/2.0" 302 0 "-" "-"',
+            {
+                "sourceipaddress": "192.0.2.7",
+                "username": "alice",
+                "method": "POST",
+                "path": "/login",
+                "protocol": "HTTP/2.0",
+                "status": 302,
+                "bytes": 0,
+            },
+        ),
+        (
+            '::1 - - [31/Jan/2026:12:00:00 +0000] "GET /favicon.ico HTTP/1.1" 404 209',
+            {
+                "sourceipaddress": "::1",
+                "method": "GET",
+                "path": "/favicon.ico",
+                "protocol": "HTTP/1.1",
+                "status": 404,
+                "bytes": 209,
+            },
+        ),
+        (
+            '192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "-" 408 -',
+            {"sourceipaddress": "192.0.2.7", "status": 408},
+        ),
+        (
+            'www.example.org:443 192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "HEAD / HTTP/1.0" 200 5 "-" "curl/8.5.0"',
+            {
+                "sourceipaddress": "192.0.2.7",
+                "method": "HEAD",
+                "path": "/",
+                "protocol": "HTTP/1.0",
+                "status": 200,
+                "bytes": 5,
+                "useragent": "curl/8.5.0",
+                "vhost": "www.example.org:443",
+            },
+        ),
+        (
+            '2001:db8::7 - - [31/Jan/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 45 "-" "a \\"quoted\\" 200 1 agent" 0.004',
+            {
+                "sourceipaddress": "2001:db8::7",
+                "method": "GET",
+                "path": "/",
+                "protocol": "HTTP/1.1",
+                "status": 200,
+                "bytes": 45,
+                "useragent": 'a "quoted" 200 1 agent',
+            },
+        ),
+        # What a client sends in place of a request is no request; nor does a quote in it end it.
+        (
+            '192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "\\x16\\x03\\x01\\x02" 400 157 "-" "-"',
+            {"sourceipaddress": "192.0.2.7", "status": 400, "bytes": 157},
+        ),
+        (
+            '192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "GET /\\" 200 5 \\"x HTTP/1.1" 404 9 "-" "-"',
+            {"sourceipaddress": "192.0.2.7", "status": 404, "bytes": 9},
+        ),
+        (
+            '192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "<SCRIPT>x</SCRIPT> / HTTP/1.1" 400 3386 "-" "-"',
+            {"sourceipaddress": "192.0.2.7", "status": 400, "bytes": 3386},
+        ),
+        (
+            'client.example.org - - [31/Jan/2026:12:00:00 +0000] "GET /status HTTP/1.1" 200 612',  # HostnameLookups On
+            {"method": "GET", "path": "/status", "protocol": "HTTP/1.1", "status": 200, "bytes": 612},
+        ),
+        ("2026/01/31 12:00:00 [notice] 1#1: signal process started", {}),
+        ('192.0.2.7 said "hello" 200 times', {}),
+        ("200 OK", {}),
+        ('192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "GET / HTTP/1.1"', {}),
+        ('192.0.2.7 - - [yesterday, or on the day before] "GET / HTTP/1.1" 200 5', {}),
+    ),
+)
+def access(line: str) -> Fields | None:
+    """``[VHOST ]ADDRESS IDENTITY USER [TIME] "REQUEST" STATUS BYTES[ "REFERRER" "AGENT"[ …]]``"""
+    match = _LINE.match(line)
+    if match is None:
+        return None
+    head, request, status, size, referrer, agent = match.groups()
+    names = head[:-1].split(" ")
+    if len(names) > 3 and names[2] == "-" and ("." in names[0] or ":" in names[0]):
+        vhost = names.pop(0)
+    elif len(names) > 2:
+        vhost = None
+    else:
+        return None
+    fields: Fields = {
+        "sourceipaddress": names[0],
+        "username": names[2] if len(names) == 3 else " ".join(names[2:]),
+        "status": status,
+        "bytes": size,
+        "referrer": referrer,
+        "useragent": agent.replace('\\"', '"') if agent else None,
+        "vhost": vhost,
+    }
+    words = request.split(" ")
+    if len(words) == 3 and words[2].startswith("HTTP/") and words[0].isupper() and words[0].isalpha():
+        fields["method"] = words[0]
+        fields["path"], _, fields["query"] = words[1].partition("?")
+        fields["protocol"] = words[2]
+    return fields
+
+
+# Nothing here gives back what it took ("++"), and what stands before the time is looked at once: no line takes long.
+_QUOTED = r'"((?:[^"\\]++|\\.)*+)"'
+_TIME = r"\[[0-9]{2}/[A-Za-z]{3}/[0-9]{4}:[0-9:]{8} [+-][0-9]{4}\]"
+_LINE = re.compile(rf"([^\[]{{5,1000}}+)(?<= ){_TIME} {_QUOTED} ([0-9]{{3}}) ([0-9]+|-)(?: {_QUOTED}(?: {_QUOTED})?)?")

@@ -1,0 +1,121 @@
+"""cloudtrail: what somebody did in AWS, as CloudTrail records it, alone or inside of an EventBridge event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logweir_workers.parsers import Event, Fields, event_parser
+
+_RECORD = {
+    "eventVersion": "1.08",
+    "userIdentity": {"type": "IAMUser", "userName": "alice", "accountId": "111122223333"},
+    "eventTime": "2026-01-31T12:00:00Z",
+    "eventSource": "iam.amazonaws.com",
+    "eventName": "CreateUser",
+    "awsRegion": "us-east-1",
+    "sourceIPAddress": "192.0.2.7",
+    "userAgent": "aws-cli/2.15.0",
+    "requestParameters": {"userName": "mallory"},
+    "responseElements": {"user": {"userName": "mallory"}},
+}
+_ROLE = {
+    "type": "AssumedRole",
+    "arn": "arn:aws:sts::111122223333:assumed-role/deploy/ci-77",
+    "sessionContext": {"sessionIssuer": {"type": "Role", "userName": "deploy"}},
+}
+
+
+@event_parser(
+    marks=("eventSource", "detail-type"),
+    adds=("action", "outcome", "username", "targetusername", "sourceipaddress", "useragent", "reason"),
+    # Fields as in "CloudTrail record contents" of AWS' documentation. sourceIPAddress and userAgent have their names
+    # already, where the record itself is the event.
+    examples=(
+        (_RECORD, {"action": "CreateUser", "outcome": "success", "username": "alice", "targetusername": "mallory"}),
+        (
+            {**_RECORD, "eventName": "DeleteTrail", "errorCode": "AccessDenied", "requestParameters": None},
+            {"action": "DeleteTrail", "outcome": "failure", "username": "alice", "reason": "AccessDenied"},
+        ),
+        (
+            {
+                **_RECORD,
+                "eventSource": "signin.amazonaws.com",
+                "eventName": "ConsoleLogin",
+                "userIdentity": {"type": "Root", "accountId": "111122223333"},
+                "requestParameters": None,
+                "responseElements": {"ConsoleLogin": "Failure"},
+                "errorMessage": "Failed authentication",
+            },
+            {"action": "ConsoleLogin", "outcome": "failure", "username": "root", "reason": "Failed authentication"},
+        ),
+        (
+            {
+                **_RECORD,
+                "eventName": "RunInstances",
+                "userIdentity": _ROLE,
+                "requestParameters": {"instanceType": "m7i"},
+            },
+            {"action": "RunInstances", "outcome": "success", "username": "deploy"},
+        ),
+        (
+            {
+                **_RECORD,
+                "eventName": "AssumeRole",
+                "userIdentity": {"type": "AWSService", "invokedBy": "lambda.amazonaws.com"},
+                "sourceIPAddress": "lambda.amazonaws.com",
+                "requestParameters": {"roleArn": "arn:aws:iam::111122223333:role/x"},
+            },
+            {"action": "AssumeRole", "outcome": "success", "username": "lambda.amazonaws.com"},
+        ),
+        (
+            {"detail-type": "AWS API Call via CloudTrail", "source": "aws.iam", "detail": _RECORD},
+            {
+                "action": "CreateUser",
+                "outcome": "success",
+                "username": "alice",
+                "targetusername": "mallory",
+                "sourceipaddress": "192.0.2.7",
+                "useragent": "aws-cli/2.15.0",
+            },
+        ),
+        ({"eventSource": "calendar", "eventName": "standup"}, {}),
+        ({"eventSource": 7, "eventName": ["x"], "eventVersion": {}}, {}),
+        ({"detail-type": "EC2 Instance State-change Notification", "detail": {"state": "running"}}, {}),
+    ),
+)
+def cloudtrail(event: Event) -> Fields | None:
+    """Who, what, and how it ended; everything else is in the record under its own names."""
+    details = event["details"]
+    record = details.get("detail") if "detail-type" in details else details
+    if type(record) is not dict:
+        return None
+    action, source, version = record.get("eventName"), record.get("eventSource"), record.get("eventVersion")
+    if type(action) is not str or type(source) is not str or type(version) is not str:
+        return None
+    answer = _object(record.get("responseElements"))
+    reason = record.get("errorCode") or record.get("errorMessage")
+    failed = bool(reason) or answer.get("ConsoleLogin") == "Failure"
+    return {
+        "action": action,
+        "outcome": "failure" if failed else "success",
+        "username": _who(_object(record.get("userIdentity"))),
+        "targetusername": _object(record.get("requestParameters")).get("userName"),
+        "sourceipaddress": record.get("sourceIPAddress"),
+        "useragent": record.get("userAgent"),
+        "reason": reason if type(reason) is str else None,
+    }
+
+
+def _who(identity: dict[str, Any]) -> Any:
+    """A user's name, a role's, a service's, or root."""
+    name = identity.get("userName")
+    if name is None and identity.get("type") == "Root":
+        return "root"
+    if name is None:
+        issuer = _object(_object(identity.get("sessionContext")).get("sessionIssuer"))
+        name = issuer.get("userName") or identity.get("invokedBy")
+    return name
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if type(value) is dict else {}
