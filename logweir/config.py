@@ -234,6 +234,10 @@ class WorkerSettings(_Section):
     """TOML file with rules that leave events out on purpose; a change counts within seconds; see docs/how-to/filters.md."""
     enrich_dir: Path | None = None
     """Folder of parsers and enrichments of your own, read at the start; see docs/how-to/parse-your-own.md."""
+    redact: CommaList = ("secrets", "cards")
+    """What is replaced by marks before anything is stored: secrets, cards, emails, or single rules; none; see docs/how-to/redact.md."""
+    redaction_key_file: Path | None = None
+    """File of 32 random bytes that the hashes in marks are keyed with; by default redaction.key in the data folder."""
     metrics_address: str = "127.0.0.1"
     """Address of the worker's /metrics and /healthz."""
     metrics_port: int = Field(8082, ge=0, le=65535)
@@ -536,7 +540,9 @@ def _filled(settings: Settings) -> Settings:
     data_dir = settings.data_dir.expanduser().absolute()
     queue = settings.queue.model_copy(update={"url": settings.queue.url or f"sqlite:///{data_dir}/queue.sqlite"})
     store = settings.store.model_copy(update={"url": settings.store.url or f"sqlite:///{data_dir}/store"})
-    return settings.model_copy(update={"data_dir": data_dir, "queue": queue, "store": store})
+    key_file = settings.worker.redaction_key_file or data_dir / "redaction.key"
+    worker = settings.worker.model_copy(update={"redaction_key_file": key_file})
+    return settings.model_copy(update={"data_dir": data_dir, "queue": queue, "store": store, "worker": worker})
 
 
 def shown_url(url: str) -> str:

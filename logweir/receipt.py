@@ -11,15 +11,12 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
-import secrets
 import struct
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from logweir.errors import RECEIPT_BAD, LogweirError
-from logweir.process.files import make_folder, sync_folder
+from logweir.process.files import secret_in, shared_secret
 
 VERSION = 1
 _FIELDS = struct.Struct(">B16sIQII")
@@ -73,37 +70,12 @@ def secret_of(folder: Path) -> bytes:
 
     Raises OSError when the folder cannot be read or written.
     """
-    path = folder / _NAME
-    try:
-        return _read(path)
-    except FileNotFoundError:
-        make_folder(folder)
-    descriptor, name = tempfile.mkstemp(prefix=".receipt.", dir=folder)  # mkstemp makes it 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_SECRET_SIZE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        # A link fails when the name is taken, where a rename would replace another process's secret.
-        os.link(name, path)
-        sync_folder(folder)
-    except FileExistsError:
-        pass
-    finally:
-        Path(name).unlink()
-    return _read(path)
+    return shared_secret(folder / _NAME, _SECRET_SIZE_BYTES)
 
 
 def secret_if_any(folder: Path) -> bytes | None:
     """The installation's secret where it can be read; None elsewhere: what is not a door needs none."""
     try:
-        return _read(folder / _NAME)
+        return secret_in(folder / _NAME, _SECRET_SIZE_BYTES)
     except OSError:
         return None
-
-
-def _read(path: Path) -> bytes:
-    secret = path.read_bytes()
-    if len(secret) != _SECRET_SIZE_BYTES:
-        raise OSError(f"{path} holds {len(secret)} bytes instead of {_SECRET_SIZE_BYTES}; remove it to make a new one")
-    return secret

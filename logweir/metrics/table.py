@@ -186,6 +186,12 @@ METRICS = (
         "logweir_worker_filtered_events_total", Kind.COUNTER, "Events left out by a filter, by its rule.", ("rule",)
     ),
     Metric(
+        "logweir_worker_redacted_values_total",
+        Kind.COUNTER,
+        "Values that were replaced by a mark before their event was stored, by the rule.",
+        ("rule",),
+    ),
+    Metric(
         "logweir_worker_filters_stale",
         Kind.GAUGE,
         "1 while the filters file cannot be read and the rules before it are in force.",

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import math
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -91,6 +92,37 @@ def write_whole(path: Path, text: str) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def shared_secret(path: Path, size_bytes: int) -> bytes:
+    """The random bytes in the file, made at first use; processes that make it at the same moment agree on one.
+
+    Raises OSError when the file cannot be read or made, or has another size.
+    """
+    if not path.exists():
+        make_folder(path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp makes it 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(size_bytes))
+                file.flush()
+                os.fsync(file.fileno())
+            # A link fails when the name is taken, where a rename would replace another process's secret.
+            os.link(name, path)
+            sync_folder(path.parent)
+        except FileExistsError:
+            pass
+        finally:
+            Path(name).unlink()
+    return secret_in(path, size_bytes)
+
+
+def secret_in(path: Path, size_bytes: int) -> bytes:
+    """The bytes in the file. Raises OSError when it cannot be read, or has another size."""
+    secret = path.read_bytes()
+    if len(secret) != size_bytes:
+        raise OSError(f"{path} holds {len(secret)} bytes instead of {size_bytes}; remove it to make a new one")
+    return secret
 
 
 def fingerprint_of(path: Path) -> tuple[int, int, int] | None:

@@ -37,7 +37,8 @@ QUIET = {
     "logweir_worker_paused",
     "logweir_series_capped",
     "logweir_worker_windows_unaudited_total",
-    # What people do, and what takes minutes or days.
+    # What people do, what few events have, and what takes minutes or days.
+    "logweir_worker_redacted_values_total",
     "logweir_worker_windows_audited_total",
     "logweir_worker_filters_stale",
     "logweir_worker_dead_letters_deleted_total",

@@ -17,7 +17,7 @@ from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, LogweirError
 from logweir.event import Document, Provenance, day_of
 from logweir.text import counted, printable
-from logweir_workers import enrich
+from logweir_workers import enrich, redaction
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters, Rule
 from logweir_workers.normalise.fields import Context
@@ -56,7 +56,7 @@ def _stored(raw: bytes, arguments: argparse.Namespace, settings: Settings) -> Do
     """The event as a worker with these settings would store it. Raises LogweirError(EVENT_UNUSABLE)."""
     received_us = now_us()
     context = Context(received_us=received_us, key=arguments.key, emitter=arguments.emitter)
-    documents = Documents(enrich.load(settings.worker), Filters())
+    documents = Documents(enrich.load(redaction.without_new_key(settings.worker)), Filters())
     provenance = Provenance("0" * 32 + "-0", 1, "0" * 16)
     try:
         made = documents.make(raw, context, id="example", day=day_of(received_us), provenance=provenance)

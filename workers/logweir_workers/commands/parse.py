@@ -28,7 +28,7 @@ from logweir.commands.output import print_json
 from logweir.config import Settings, WorkerSettings
 from logweir.errors import FILE_UNREADABLE, LogweirError
 from logweir.text import printable
-from logweir_workers import enrich
+from logweir_workers import enrich, redaction
 from logweir_workers.decode import EventUnreadable, event_of
 from logweir_workers.normalise.fields import Context, normalise
 from logweir_workers.parsers import Parser, Parsers, as_event, built_in
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.test:
         return _test(settings.worker)
     counts = _Counts()
-    steps = enrich.load(settings.worker).steps
+    steps = enrich.load(redaction.without_new_key(settings.worker)).steps
     with _opened(arguments.file or "-") as stream:
         for number, raw in enumerate(stream, start=1):
             raw = raw.rstrip(b"\r\n")

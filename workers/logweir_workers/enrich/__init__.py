@@ -14,7 +14,7 @@ import orjson
 
 from logweir.config import WorkerSettings
 from logweir.event import FIELD_BY_NAME
-from logweir_workers import parsers, plugins
+from logweir_workers import parsers, plugins, redaction
 from logweir_workers.normalise.fields import Context, details_of
 
 _MODULES = ("hostname", "category")
@@ -64,7 +64,7 @@ def configured_enrichment(
 
 @dataclass(frozen=True, slots=True)
 class Enricher:
-    """All that is done to a normalised event, ready to run: first the parsers, then the enrichments."""
+    """All that is done to a normalised event, ready to run: the parsers, the enrichments, redaction."""
 
     steps: tuple[Enrich, ...]
 
@@ -85,8 +85,10 @@ def load(settings: WorkerSettings) -> Enricher:
 
     Raises LogweirError: SETTING_BAD for a bad file of rules, PLUGIN_BAD for a bad file of ``worker.enrich_dir``.
     """
-    steps = (each.prepare(settings) for each in (*enrichments(), *own_enrichments(settings)))
-    return Enricher((load_parsers(settings), *steps))
+    steps = [each.prepare(settings) for each in (*enrichments(), *own_enrichments(settings))]
+    redact = redaction.load(settings)
+    # Last: what parsers decode, and what the operator's own code adds, is looked at, too.
+    return Enricher((load_parsers(settings), *steps, *([redact] if redact else [])))
 
 
 def load_parsers(settings: WorkerSettings) -> parsers.Parsers:
