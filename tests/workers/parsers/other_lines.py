@@ -14,7 +14,7 @@ _TEMPLATES = (
     "Started Daily apt download activities.",
     "Finished Rotate log files.",
     "Reached target Timers.",
-    "{w}.service: Main process exited, code=killed, status=9/KILL",
+    "{w}: Main process exited, code=killed, status=9/KILL",
     "dhclient: DHCPACK of 10.0.0.{d} from 10.0.0.1",
     'rsyslogd: [origin software="rsyslogd" swVersion="8.2302.0" x-pid="{n}"] rsyslogd was HUPed',
     "NetworkManager: <info>  [{n}.{m}] dhcp4 (eth{d}): state changed new lease, address=10.0.0.{d}",

@@ -45,9 +45,13 @@ def parsed(sent: dict[str, Any], parsers: Parsers = ALL) -> tuple[dict[str, Any]
     event = normalise(sent, CONTEXT)
     before = copy.deepcopy(event)
     understood = parsers.parse(event)
-    added = {name: value for name, value in event.get("details", {}).items() if name not in before.get("details", {})}
-    kept = {**event, "details": {k: v for k, v in event.get("details", {}).items() if k not in added}}
-    assert kept == {**before, "details": before.get("details", {})}, "a parser changed what was there"
+    replaced = {name for each in understood for name in each.replaces}
+    details, after = before.pop("details", {}), event.pop("details", {})
+    assert event == before
+    assert {name: after.get(name) for name in details if name not in replaced} == {
+        name: value for name, value in details.items() if name not in replaced
+    }, "a parser changed what was there"
+    added = {name: value for name, value in after.items() if name not in details or details[name] != value}
     return added, [each.name for each in understood]
 
 
@@ -264,7 +268,7 @@ def test_repeated_message_is_read_once_with_its_count() -> None:
 
 
 def test_what_the_sender_says_stays() -> None:
-    """A parser adds; it never replaces."""
+    """A parser adds; what is there is the sender's word."""
     sent = {"processname": "sshd", "summary": "Invalid user a from 192.0.2.7", "details": {"user": "b", "src": "x"}}
 
     added, _ = parsed(sent)
@@ -323,3 +327,14 @@ def test_parser_in_the_readme_works() -> None:
 
     for sent, details in parser.examples:
         assert parsed(as_event(parser, sent), Parsers((parser,)))[0] == details
+
+
+def test_detail_that_means_something_else_in_a_format_is_moved() -> None:
+    """GitHub's user is whom something was done to, and nothing of it is lost."""
+    event = normalise(
+        {"_document_id": "x", "action": "org.add_member", "actor": "alice", "user": {"name": "bob"}}, CONTEXT
+    )
+
+    ALL.parse(event)
+
+    assert (event["details"]["username"], event["details"]["targetusername"]) == ("alice", "bob")

@@ -208,7 +208,8 @@ def _failed_lines(parsers: tuple[Parser, ...]) -> Iterator[str]:
             except Exception as error:  # noqa: BLE001 - the operator's own code
                 yield f"{parser.name}: {printable(sent)}\n    raised {printable(repr(error))}"
                 continue
-            got = {name: value for name, value in event.get("details", {}).items() if name not in before}
+            after = event.get("details", {})
+            got = {name: value for name, value in after.items() if name not in before or before[name] != value}
             if orjson.dumps(got, option=orjson.OPT_SORT_KEYS) != orjson.dumps(details, option=orjson.OPT_SORT_KEYS):
                 yield _failure(parser.name, sent, details, got)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from logweir_workers.decode import free_name
 from logweir_workers.normalise.details import FITS, Fit
 from logweir_workers.normalise.fields import Context, details_of
 
@@ -63,6 +64,8 @@ class Parser:
     """What a line begins with: one character, or four and more, of which the first four count; or PAIRS."""
     marks: tuple[str, ...] = ()
     """Names of details that only events of its kind have."""
+    replaces: tuple[str, ...] = ()
+    """Details that mean something else where such an event has them; what they held moves to the next free name."""
 
 
 def line_parser(
@@ -100,11 +103,21 @@ def event_parser(
     examples: tuple[Example, ...],
     marks: tuple[str, ...] = (),
     processes: tuple[str, ...] = (),
+    replaces: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Event], Fields | None]], Parser]:
     """As ``line_parser``, of a function ``(event) -> details or None`` for events that come as objects."""
 
     def decorate(function: Callable[[Event], Fields | None]) -> Parser:
-        return Parser(function.__name__, adds, examples, function, of_events=True, marks=marks, processes=processes)
+        return Parser(
+            function.__name__,
+            adds,
+            examples,
+            function,
+            of_events=True,
+            marks=marks,
+            processes=processes,
+            replaces=replaces,
+        )
 
     return decorate
 
@@ -136,7 +149,7 @@ class Parsers:
     def parse(self, event: Event) -> list[Parser]:
         """Add to the details of ``event`` what its parsers understand; gives those parsers.
 
-        Nothing that the event has is changed: where a detail is there already, it stays.
+        Nothing that the event has is changed: where a detail is there already, it stays, but for what ``replaces`` names.
         """
         line = event.get("summary")
         understood = [] if line is None else self._parse_line(event, line)
@@ -214,9 +227,19 @@ def _first(parsers: tuple[Parser, ...], event: Event, line: str) -> Parser | Non
     for parser in parsers:
         fields = parser.parse(event if parser.of_events else line)
         if fields:
+            if parser.replaces:
+                _make_room(event["details"], fields, parser.replaces)
             _add(event, fields, {} if parser.is_free else _TYPED)
             return parser
     return None
+
+
+def _make_room(details: dict[str, Any], fields: Fields, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name in details and fields.get(name) is not None:
+            value = details.pop(name)
+            if value not in fields.values():
+                details[free_name(f"{name}_2", details, sent=name)] = value
 
 
 def _repeated(line: str) -> tuple[int, str] | None:

@@ -110,7 +110,6 @@ from logweir_workers.parsers import Fields, line_parser
             'client.example.org - - [31/Jan/2026:12:00:00 +0000] "GET /status HTTP/1.1" 200 612',  # HostnameLookups On
             {"method": "GET", "path": "/status", "protocol": "HTTP/1.1", "status": 200, "bytes": 612},
         ),
-        ("2026/01/31 12:00:00 [notice] 1#1: signal process started", {}),
         ('192.0.2.7 said "hello" 200 times', {}),
         ("200 OK", {}),
         ('192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "GET / HTTP/1.1"', {}),

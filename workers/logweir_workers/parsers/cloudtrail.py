@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from logweir_workers.parsers import Event, Fields, event_parser
+from logweir_workers.parsers._objects import at, text_at
 
 _RECORD = {
     "eventVersion": "1.08",
@@ -92,30 +93,23 @@ def cloudtrail(event: Event) -> Fields | None:
     action, source, version = record.get("eventName"), record.get("eventSource"), record.get("eventVersion")
     if type(action) is not str or type(source) is not str or type(version) is not str:
         return None
-    answer = _object(record.get("responseElements"))
-    reason = record.get("errorCode") or record.get("errorMessage")
-    failed = bool(reason) or answer.get("ConsoleLogin") == "Failure"
+    reason = text_at(record, "errorCode") or text_at(record, "errorMessage")
+    failed = reason is not None or at(record, "responseElements", "ConsoleLogin") == "Failure"
     return {
         "action": action,
         "outcome": "failure" if failed else "success",
-        "username": _who(_object(record.get("userIdentity"))),
-        "targetusername": _object(record.get("requestParameters")).get("userName"),
-        "sourceipaddress": record.get("sourceIPAddress"),
-        "useragent": record.get("userAgent"),
-        "reason": reason if type(reason) is str else None,
+        "username": _who(record.get("userIdentity")),
+        "targetusername": text_at(record, "requestParameters", "userName"),
+        "sourceipaddress": text_at(record, "sourceIPAddress"),
+        "useragent": text_at(record, "userAgent"),
+        "reason": reason,
     }
 
 
-def _who(identity: dict[str, Any]) -> Any:
+def _who(identity: Any) -> str | None:
     """A user's name, a role's, a service's, or root."""
-    name = identity.get("userName")
-    if name is None and identity.get("type") == "Root":
+    if name := text_at(identity, "userName"):
+        return name
+    if at(identity, "type") == "Root":
         return "root"
-    if name is None:
-        issuer = _object(_object(identity.get("sessionContext")).get("sessionIssuer"))
-        name = issuer.get("userName") or identity.get("invokedBy")
-    return name
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if type(value) is dict else {}
+    return text_at(identity, "sessionContext", "sessionIssuer", "userName") or text_at(identity, "invokedBy")
