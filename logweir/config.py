@@ -234,6 +234,12 @@ class WorkerSettings(_Section):
     """TOML file with rules that leave events out on purpose; a change counts within seconds; see docs/how-to/filters.md."""
     enrich_dir: Path | None = None
     """Folder of parsers and enrichments of your own, read at the start; see docs/how-to/parse-your-own.md."""
+    networks_file: Path | None = None
+    """CSV file of your networks and the names of their sites; a change counts within seconds; see docs/how-to/enrich.md."""
+    geoip_file: Path | None = None
+    """MaxMind file (.mmdb) with countries; without one, those of registration by iptocc, if logweir[geo] is installed."""
+    lookups_dir: Path | None = None
+    """Folder of CSV tables that say more of a host, a user or an address; a change counts within seconds."""
     redact: CommaList = ("secrets", "cards")
     """What is replaced by marks before anything is stored: secrets, cards, emails, or single rules; none; see docs/how-to/redact.md."""
     redaction_key_file: Path | None = None

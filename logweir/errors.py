@@ -629,6 +629,12 @@ FILTERS_BAD = Problem(
     "The filters {path}, {place}: {reason}.",
     "Correct the file; `logweir filters check FILE` reads it, and docs/how-to/filters.md has the rules.",
 )
+SETTING_NEEDS_EXTRA = Problem(
+    "setting_needs_extra",
+    500,
+    "{name} is set, but the package {module} is not installed.",
+    "Install it with `pip install 'logweir[{extra}]'`.",
+)
 PLUGIN_BAD = Problem(
     "plugin_bad",
     500,

@@ -47,6 +47,7 @@ _TURN_S_MAX = 0.5
 _POLL_INTERVAL_S_MAX = 0.25
 _IDLE_WAIT_S = 0.2
 _IDLE_INTERVAL_S = 2.0
+_TABLES_INTERVAL_S = 2.0
 _STALLED_S = 120.0
 
 
@@ -126,6 +127,7 @@ class Worker:
         self._tasks = (
             PeriodicTask(self._settings.ledger_interval_s, self._flush),
             PeriodicTask(_IDLE_INTERVAL_S, self._note_idle, (QUEUE_DOWN,)),
+            PeriodicTask(_TABLES_INTERVAL_S, self._enrich.reload),
         )
         self._chores = Chores(
             settings,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
@@ -17,7 +17,7 @@ from logweir.event import FIELD_BY_NAME
 from logweir_workers import parsers, plugins, redaction
 from logweir_workers.normalise.fields import Context, details_of
 
-_MODULES = ("hostname", "category")
+_MODULES = ("hostname", "category", "address", "country", "useragent", "lookups")
 """The files of this folder, in the order in which they run."""
 
 Event = dict[str, Any]
@@ -72,6 +72,19 @@ class Enricher:
         """Enrich ``event`` in place."""
         for step in self.steps:
             step(event, context)
+
+    def reload(self) -> None:
+        """Read the operator's tables again that have changed."""
+        for step in self.steps:
+            if isinstance(step, Reloadable):
+                step.reload()
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """A step with a table that may change while the worker runs."""
+
+    def reload(self) -> None: ...
 
 
 def enrichments() -> tuple[Enrichment, ...]:
