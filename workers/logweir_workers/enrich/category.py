@@ -6,6 +6,8 @@ import fnmatch
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,19 @@ FIELDS = ("processname", "source", "hostname", "type", "key", "emitter")
 CONTAINS = "summary_contains"
 
 Matches = Callable[[Event], bool]
-Rule = tuple[str, bool, tuple[Matches, ...]]
-"""Category, whether it replaces one that the event has, and what must all match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a file."""
+
+    category: str
+    override: bool
+    """Whether it replaces a category that the event has."""
+    process: Matches | None
+    """What it asks of the process's name, if anything."""
+    matches: tuple[Matches, ...]
+    """What else must all match."""
 
 
 @configured_enrichment(
@@ -44,15 +57,28 @@ Rule = tuple[str, bool, tuple[Matches, ...]]
 def category(settings: WorkerSettings) -> Enrich:
     """The first rule that matches gives its category; without one the event stays without."""
     rules = load_rules(settings.categories_file)
-    overriding = tuple(rule for rule in rules if rule[1])
+    overriding = tuple(rule for rule in rules if rule.override)
+    # Of the rules, most ask for the process, and there are few processes: what is left of them is looked up.
+    of_process = lru_cache(maxsize=4096)(lambda process: _left(rules, process))
+    overriding_of_process = lru_cache(maxsize=4096)(lambda process: _left(overriding, process))
 
     def enrich(event: Event, _context: Context) -> None:
-        for name, _, matches in overriding if "category" in event else rules:
+        look_up = overriding_of_process if "category" in event else of_process
+        for name, matches in look_up(event.get("processname")):
             if all(match(event) for match in matches):
                 event["category"] = name
                 return
 
     return enrich
+
+
+def _left(rules: tuple[Rule, ...], process: str | None) -> tuple[tuple[str, tuple[Matches, ...]], ...]:
+    """The rules that can match an event of the process, with what they ask for beside it."""
+    return tuple(
+        (rule.category, rule.matches)
+        for rule in rules
+        if rule.process is None or rule.process({} if process is None else {"processname": process})
+    )
 
 
 def load_rules(path: Path | None) -> tuple[Rule, ...]:
@@ -78,9 +104,10 @@ def _rules_of(content: bytes, where: str) -> tuple[Rule, ...]:
     if len(tables) > RULES_MAX:
         raise _bad(where, "rule", len(tables), f"there are {len(tables)} rules; there may be at most {RULES_MAX}")
     rules = tuple(_rule_of(table, number, where) for number, table in enumerate(tables, 1))
-    for number, (name, _, matches) in enumerate(rules[:-1], 1):
-        if not matches:
-            raise _bad(where, f"rule {number}", name, "it has no condition, so no rule behind it would ever apply")
+    for number, rule in enumerate(rules[:-1], 1):
+        if not rule.matches and rule.process is None:
+            reason = "it has no condition, so no rule behind it would ever apply"
+            raise _bad(where, f"rule {number}", rule.category, reason)
     return rules
 
 
@@ -88,9 +115,12 @@ def _rule_of(table: Any, number: int, where: str) -> Rule:
     if type(table) is not dict:
         raise _bad(where, f"rule {number}", table, "a rule is a table")
     conditions = []
+    process: Matches | None = None
     for name, value in table.items():
         place = f"rule {number}: {name}"
-        if name in FIELDS:
+        if name == "processname":
+            process = _whole(name, _patterns(value, place, where))
+        elif name in FIELDS:
             conditions.append(_whole(name, _patterns(value, place, where)))
         elif name == CONTAINS:
             conditions.append(_part(_patterns(value, place, where)))
@@ -102,7 +132,7 @@ def _rule_of(table: Any, number: int, where: str) -> Rule:
         raise _bad(where, f"rule {number}: category", name, "a rule needs the category that it gives, as text")
     if type(override) is not bool:
         raise _bad(where, f"rule {number}: override", override, "it is neither true nor false")
-    return name.strip(), override, tuple(conditions)
+    return Rule(name.strip(), override, process, tuple(conditions))
 
 
 def _patterns(value: Any, place: str, where: str) -> tuple[str, ...]:

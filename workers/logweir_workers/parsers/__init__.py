@@ -264,9 +264,11 @@ def _add(event: Event, fields: Fields, fits: Mapping[str, Fit]) -> None:
         fields = dict(islice(fields.items(), FIELDS_MAX))
     for name, value in fields.items():
         if type(value) is str:
-            if value == "" or value == "-" or len(value) > VALUE_LENGTH_MAX:
-                continue
-            if name in fits and (value := fits[name](value)) is None:
+            if name in fits:
+                value = fits[name](value)
+                if value is None:
+                    continue
+            elif value == "" or value == "-" or len(value) > VALUE_LENGTH_MAX:
                 continue
         elif value is None:
             continue

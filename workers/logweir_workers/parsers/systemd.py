@@ -6,12 +6,12 @@ from logweir_workers.parsers import Fields, line_parser
 
 _SUFFIXES = (".service", ".socket", ".timer", ".mount", ".scope", ".slice", ".target", ".path", ".swap", ".automount")
 _JOBS = {
-    "Started ": ("start_service", "success"),
-    "Finished ": ("start_service", "success"),
-    "Failed to start ": ("start_service", "failure"),
-    "Stopped ": ("stop_service", "success"),
-    "Reloaded ": ("reload_service", "success"),
-    "Failed to reload ": ("reload_service", "failure"),
+    "Started": ("start_service", "success"),
+    "Finished": ("start_service", "success"),
+    "Failed to start": ("start_service", "failure"),
+    "Stopped": ("stop_service", "success"),
+    "Reloaded": ("reload_service", "success"),
+    "Failed to reload": ("reload_service", "failure"),
 }
 
 
@@ -78,10 +78,14 @@ _JOBS = {
 )
 def systemd(line: str) -> Fields | None:
     """``VERB UNIT - DESCRIPTION.`` or ``UNIT: MESSAGE``; where a line names no unit, it is left alone."""
-    for begin, (action, outcome) in _JOBS.items():
-        if line.startswith(begin):
-            unit = line[len(begin) :].partition(" - ")[0].rstrip(".")
-            return {"action": action, "outcome": outcome, "unit": unit} if _is_unit(unit) else None
+    verb, _, rest = line.partition(" ")
+    if verb == "Failed" and rest.startswith("to "):
+        verb, _, rest = rest[3:].partition(" ")
+        verb = f"Failed to {verb}"
+    if verb in _JOBS:
+        action, outcome = _JOBS[verb]
+        unit = rest.partition(" - ")[0].rstrip(".")
+        return {"action": action, "outcome": outcome, "unit": unit} if _is_unit(unit) else None
     unit, colon, message = line.partition(": ")
     fields = _of_unit(message) if colon and _is_unit(unit) else None
     return {**fields, "unit": unit} if fields else None
