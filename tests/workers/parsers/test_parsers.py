@@ -35,6 +35,7 @@ from tests.workers.parsers.other_lines import other_lines
 CONTEXT = Context(1_767_614_400_000_000, "web")
 PARSERS = built_in()
 ALL = Parsers(PARSERS)
+FOLDER = Path(__file__).parents[2] / "golden" / "parsers"
 EXAMPLES = [(each, example) for each in PARSERS for example in each.examples]
 LINES = [(each, example[0]) for each, example in EXAMPLES if isinstance(example[0], str)]
 PROCESSES = sorted({process for each in PARSERS for process in each.processes})
@@ -113,6 +114,33 @@ def test_no_parser_claims_the_lines_of_another_parser() -> None:
     }
 
     assert claimed == set()
+
+
+GOLDEN = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in sorted(FOLDER.glob("*.jsonl"))}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_lines_are_read_as_their_file_says(name: str) -> None:
+    """More lines of each kind, from the formats' documentation and as public samples have them."""
+    (parser,) = [each for each in PARSERS if each.name == name]
+    for line in GOLDEN[name]:
+        golden = orjson.loads(line)
+
+        added, understood = parsed(as_event(parser, golden["sent"]))
+
+        assert added == golden["details"], golden["sent"]
+        assert understood[-1:] == [name]
+
+
+def test_there_are_twenty_lines_of_each_kind() -> None:
+    """That a parser understands: its own examples and the golden ones."""
+    counts = {
+        each.name: sum(bool(details) for _, details in each.examples) + len(GOLDEN.get(each.name, ()))
+        for each in PARSERS
+    }
+
+    assert {name: count for name, count in counts.items() if count < 20} == {}
+    assert set(GOLDEN) <= set(counts)
 
 
 # --- every line -----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ _ACTIONS = {
     "DEL_USER": "delete_user",
     "EXECVE": "execute",
     "GRP_MGMT": "change_group",
+    "LOGIN": "set_loginuid",  # also of a job that the clock starts
     "SERVICE_START": "start_service",
     "SERVICE_STOP": "stop_service",
     "USER_ACCT": "authorize",
@@ -264,16 +265,16 @@ def auditd(line: str) -> Fields | None:
     # Of equal names the first: what comes later may be a program's own words.
     said = dict(reversed(_PAIRS.findall(body.replace(" msg='", " ") if "'" in body else body)))
     fields: Fields = {"action": _ACTIONS.get(kind) or kind.lower(), "recordtype": kind, "auditserial": serial}
-    for name in _NAMES & said.keys():
-        value = said[name]
-        if value not in _NOBODY:
+    for name in _NAMES:
+        value = said.get(name)
+        if value is not None and value not in _NOBODY:
             fields[_KNOWN.get(name, name)] = value[1:-1] if value[0] == '"' else _decoded(value, name)
     _mend(kind, said, body, fields)
     return fields
 
 
 # What has blanks or quotes in it stands in hexadecimal digits: no value has a quote inside.
-_PAIRS = re.compile(r"""(\w++)=("[^"]*+"|[^\s']++)""")
+_PAIRS = re.compile(r"""([\w-]++)=("[^"]*+"|[^\s']++)""")
 _KNOWN = {
     "acct": "username",
     "addr": "sourceipaddress",
@@ -287,7 +288,7 @@ _KNOWN = {
 }
 """The fields of audit that have another name here."""
 
-_NAMES = frozenset((*_KNOWN, "pid", "ppid", "uid", "auid", "tty", "cwd", "unit", "reason"))
+_NAMES = (*_KNOWN, "pid", "ppid", "uid", "auid", "tty", "cwd", "unit", "reason")
 
 
 def _mend(kind: str, said: dict[str, str], body: str, fields: Fields) -> None:

@@ -122,7 +122,9 @@ def _said(message: str) -> Fields | None:
         return {"action": "authenticate", "outcome": "failure", "reason": message[16:]}
     if message.startswith("VERIFY ERROR: ") and (error := message.partition(", error=")[2]):
         reason, _, subject = error.partition(": ")
-        name = subject.partition("CN=")[2].partition(",")[0].partition("/")[0]
+        # Deeper is the authority's certificate, which names nobody who comes.
+        is_own = message.startswith("VERIFY ERROR: depth=0,")
+        name = subject.partition("CN=")[2].partition(",")[0].partition("/")[0] if is_own else None
         return {"action": "authenticate", "outcome": "failure", "username": name, "reason": reason}
     if message.startswith("TLS Error: TLS handshake failed"):
         return {"action": "connect", "outcome": "failure", "reason": "TLS handshake failed"}

@@ -155,7 +155,10 @@ def _who(rest: str) -> Fields:
 def _opened(rest: str) -> Fields:
     user, _, by = rest.rpartition(" by ")
     user, by = _without_uid(user), _without_uid(by)
-    return {"action": "session_open", "username": by or user, "targetusername": user if by else None}
+    # LOGIN is what utmp has before anybody has logged in.
+    if by in ("", "LOGIN", user):
+        return {"action": "session_open", "username": user}
+    return {"action": "session_open", "username": by, "targetusername": user}
 
 
 def _closed(rest: str) -> Fields:
