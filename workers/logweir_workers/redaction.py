@@ -223,7 +223,7 @@ RULES = (
     Rule(
         "url_password",
         "secrets",
-        (b"://",),
+        (b"@",),
         re.compile(r"://[^\s/:@\"'<>]{0,100}+:(?!\[redacted:)([^\s/@\"'<>]{1,200}+)@"),
         (
             ("connecting to postgres://app:s3cret@db1:5432/shop", "s3cret"),

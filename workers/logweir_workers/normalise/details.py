@@ -315,13 +315,18 @@ _OUTCOMES = {
 
 
 def _address(value: Any) -> str | None:
-    address = address_of(value) if type(value) is str and len(value) <= _ADDRESS_LENGTH_MAX else None
+    address = address_of(value) if type(value) is str else None
     return value if address == value else address
 
 
-@lru_cache(maxsize=8192)
 def address_of(text: str) -> str | None:
     """An address as it is kept: an IPv4 address inside of an IPv6 one as the IPv4 one. None for anything else."""
+    # Longer ones would also fill the cache's memory.
+    return _parsed_address(text) if len(text) <= _ADDRESS_LENGTH_MAX else None
+
+
+@lru_cache(maxsize=8192)
+def _parsed_address(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text.strip())
     except ValueError:

@@ -54,6 +54,8 @@ class Parser:
     """Of a line (or of an event, if ``of_events``), its details; None or nothing where it does not understand."""
     is_free: bool = False
     """Whether its values have their types already, since ``adds`` has ANY."""
+    is_exact: bool = False
+    """Whether what it gives is clean, since it is asked very often: nothing empty, known details of their types."""
     of_events: bool = False
     """Whether it is given the whole event, which is not to be changed."""
     processes: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ def line_parser(
     processes: tuple[str, ...] = (),
     categories: tuple[str, ...] = (),
     begins: tuple[str, ...] = (),
+    is_exact: bool = False,
 ) -> Callable[[Callable[[str], Fields | None]], Parser]:
     """Make a Parser of a function ``(line) -> details or None``.
 
@@ -89,6 +92,7 @@ def line_parser(
             examples,
             function,
             is_free=ANY in adds,
+            is_exact=is_exact,
             processes=processes,
             categories=categories,
             begins=begins,
@@ -139,49 +143,70 @@ class Parsers:
             if PAIRS in parser.begins:
                 self._of_pairs = (*self._of_pairs, parser)
             _file(self._by_mark, parser.marks, parser)
+        self._understood: tuple[Parser, ...] = ()
         self._marks = frozenset(self._by_mark)
         self._of_process = lru_cache(maxsize=4096)(self._look_up_process)
 
-    def __call__(self, event: Event, _context: Context) -> None:
-        """Add to the details of ``event`` what its parsers understand."""
-        self.parse(event)
-
-    def parse(self, event: Event) -> list[Parser]:
+    def parse(self, event: Event) -> tuple[Parser, ...]:
         """Add to the details of ``event`` what its parsers understand; gives those parsers.
 
         Nothing that the event has is changed: where a detail is there already, it stays, but for what ``replaces`` names.
         """
+        self(event, None)
+        return self._understood
+
+    def __call__(self, event: Event, _context: Context | None) -> None:
+        """Add to the details of ``event`` what its parsers understand."""
+        self._understood = ()
         line = event.get("summary")
-        understood = [] if line is None else self._parse_line(event, line)
+        if line is not None:
+            parsers = self._by_begin.get(line[:4]) or self._by_begin.get(line[:1])
+            if parsers is None or not self._first(parsers, event, line):
+                process = event.get("processname")
+                parsers = None if process is None else self._of_process(process)
+                if not parsers or not self._first(parsers, event, line):
+                    self._ask_others(event, line)
         details = event.get("details")
         # Behind the line: a message may have an object in it.
         if details is not None and not self._marks.isdisjoint(details):
-            for mark, parsers in self._by_mark.items():
-                if mark in details and (parser := _first(parsers, event, "")) is not None:
-                    return [*understood, parser]
-        return understood
+            for mark, marked in self._by_mark.items():
+                if mark in details and self._first(marked, event, ""):
+                    break
 
-    def _parse_line(self, event: Event, line: str) -> list[Parser]:
-        parsers = self._by_begin.get(line[:4]) or self._by_begin.get(line[:1])
-        if parsers is not None and (parser := _first(parsers, event, line)) is not None:
-            return [parser]
-        process = event.get("processname")
-        if process is not None and (parser := _first(self._of_process(process), event, line)) is not None:
-            return [parser]
+    def _first(self, parsers: tuple[Parser, ...], event: Event, line: str) -> bool:
+        """Let the first of ``parsers`` that understands add its details; gives whether one does."""
+        for parser in parsers:
+            fields = parser.parse(event if parser.of_events else line)
+            if fields:
+                if parser.is_exact and "details" not in event and len(line) <= VALUE_LENGTH_MAX:
+                    event["details"] = fields
+                else:
+                    if parser.replaces:
+                        _make_room(event["details"], fields, parser.replaces)
+                    _add(event, fields, {} if parser.is_free else _TYPED)
+                self._understood = (*self._understood, parser)
+                return True
+        return False
+
+    def _ask_others(self, event: Event, line: str) -> None:
+        """By category, by what an rsyslog put together, and by the form of pairs."""
         category = event.get("category")
         if category is not None:
             parsers = self._by_category.get(category) or self._by_category.get(category.lower())
-            if parsers is not None and (parser := _first(parsers, event, line)) is not None:
-                return [parser]
+            if parsers is not None and self._first(parsers, event, line):
+                return
         if line.startswith("message repeated ") and (repeated := _repeated(line)) is not None:
             count, line = repeated
-            if understood := self._parse_line(event, line):
+            # Shown as an event of its own, so that the other parsers are asked as for any line.
+            once = {**event, "summary": line}
+            self(once, None)
+            if self._understood:
+                event["details"] = once["details"]
                 _add(event, {"repeated": count}, {})
-            return understood
+            return
         equals = line.find("=", 1, _KEY_LENGTH_MAX + 1)
-        if equals > 0 and " " not in line[:equals] and (parser := _first(self._of_pairs, event, line)) is not None:
-            return [parser]
-        return []
+        if equals > 0 and " " not in line[:equals]:
+            self._first(self._of_pairs, event, line)
 
     def _look_up_process(self, name: str) -> tuple[Parser, ...]:
         """The parsers of a process as senders spell it: ``sshd``, ``SSHD[77]``, ``/usr/sbin/sshd``, ``postfix/smtpd``."""
@@ -220,18 +245,6 @@ def checked(parser: Parser) -> Parser:
 def _file(parsers: dict[str, tuple[Parser, ...]], names: Iterable[str], parser: Parser) -> None:
     for name in names:
         parsers[name] = (*parsers.get(name, ()), parser)
-
-
-def _first(parsers: tuple[Parser, ...], event: Event, line: str) -> Parser | None:
-    """Let the first of ``parsers`` that understands add its details; gives it."""
-    for parser in parsers:
-        fields = parser.parse(event if parser.of_events else line)
-        if fields:
-            if parser.replaces:
-                _make_room(event["details"], fields, parser.replaces)
-            _add(event, fields, {} if parser.is_free else _TYPED)
-            return parser
-    return None
 
 
 def _make_room(details: dict[str, Any], fields: Fields, names: tuple[str, ...]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from logweir_workers.normalise.details import address_of
+
 # Nothing here gives back what it took ("++"), so no text takes long. A value that begins with a quote ends with it.
 _KEY = r"[A-Za-z_][A-Za-z0-9_.@/-]{0,63}+"
 _VALUE = r"""(?:[^\s"']\S*+|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|(?=\s|\Z))"""
@@ -36,12 +38,18 @@ def value_of(text: str, key: str) -> str:
 
 
 def peer_of(text: str) -> dict[str, Any] | None:
-    """Address and port of ``192.0.2.7 port 4242``, whatever stands behind; None where it is not that."""
-    address, port, rest = text.partition(" port ")
-    if not port or " " in address:
+    """Address and port of ``192.0.2.7 port 4242``, whatever stands behind; None where it is not that.
+
+    A host's name is no address: then there is the port alone.
+    """
+    name, port, rest = text.partition(" port ")
+    if not port or " " in name:
         return None
     digits = rest if rest.isdigit() else rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    return {"sourceipaddress": address, "sourceport": digits} if digits and len(digits) <= 5 else None
+    if not digits or len(digits) > 5 or not digits.isascii():
+        return None
+    address = address_of(name)
+    return {"sourceport": int(digits)} if address is None else {"sourceipaddress": address, "sourceport": int(digits)}
 
 
 def quoted(text: str) -> str | None:

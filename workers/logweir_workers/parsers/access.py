@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from logweir_workers.normalise.details import address_of
 from logweir_workers.parsers import Fields, line_parser
 
 
 @line_parser(
+    is_exact=True,
     processes=("nginx", "apache", "apache2", "httpd", "httpd24", "caddy", "lighttpd"),
     categories=("web", "nginx", "apache", "access", "accesslog", "access_log", "access-log"),
     begins=tuple("0123456789:"),
@@ -129,24 +131,38 @@ def access(line: str) -> Fields | None:
         vhost = None
     else:
         return None
-    fields: Fields = {
-        "sourceipaddress": names[0],
-        "username": names[2] if len(names) == 3 else " ".join(names[2:]),
-        "status": status,
-        "bytes": size,
-        "referrer": referrer,
-        "useragent": agent.replace('\\"', '"') if agent else None,
-        "vhost": vhost,
-    }
+    fields: Fields = {"status": int(status)}
+    if (address := address_of(names[0])) is not None:
+        fields["sourceipaddress"] = address
+    if names[2] != "-" or len(names) > 3:
+        fields["username"] = " ".join(names[2:])
+    _add_request(fields, request)
+    if size != "-":
+        fields["bytes"] = int(size)
+    if referrer and referrer != "-":
+        fields["referrer"] = referrer
+    if agent and agent != "-":
+        fields["useragent"] = agent.replace('\\"', '"') if "\\" in agent else agent
+    if vhost is not None:
+        fields["vhost"] = vhost
+    return fields
+
+
+def _add_request(fields: Fields, request: str) -> None:
     words = request.split(" ")
     if len(words) == 3 and words[2].startswith("HTTP/") and words[0].isupper() and words[0].isalpha():
         fields["method"] = words[0]
-        fields["path"], _, fields["query"] = words[1].partition("?")
+        path, _, query = words[1].partition("?")
+        if path:
+            fields["path"] = path
+        if query:
+            fields["query"] = query
         fields["protocol"] = words[2]
-    return fields
 
 
 # Nothing here gives back what it took ("++"), and what stands before the time is looked at once: no line takes long.
 _QUOTED = r'"((?:[^"\\]++|\\.)*+)"'
 _TIME = r"\[[0-9]{2}/[A-Za-z]{3}/[0-9]{4}:[0-9:]{8} [+-][0-9]{4}\]"
-_LINE = re.compile(rf"([^\[]{{5,1000}}+)(?<= ){_TIME} {_QUOTED} ([0-9]{{3}}) ([0-9]+|-)(?: {_QUOTED}(?: {_QUOTED})?)?")
+_LINE = re.compile(
+    rf"([^\[]{{5,1000}}+)(?<= ){_TIME} {_QUOTED} ([0-9]{{3}}) ([0-9]{{1,18}}+|-)(?: {_QUOTED}(?: {_QUOTED})?)?"
+)

@@ -63,7 +63,6 @@ _OUTCOMES = {
 }
 _HEXADECIMAL = frozenset("0123456789ABCDEF")
 _NOBODY = frozenset(("4294967295", "-1", "unset", "(null)", "(none)", "(unknown)", "?", ""))
-_ARGUMENTS_MAX = 1000
 
 
 @line_parser(
@@ -262,52 +261,82 @@ def auditd(line: str) -> Fields | None:
         return None
     if kind is None or not kind.replace("_", "").isalnum() or not (serial.isdigit() or serial == ""):
         return None
-    # Of equal names the first: what comes later may be a program's own words.
-    said = dict(reversed(_PAIRS.findall(body.replace(" msg='", " ") if "'" in body else body)))
-    fields: Fields = {"action": _ACTIONS.get(kind) or kind.lower(), "recordtype": kind, "auditserial": serial}
-    for name in _NAMES:
-        value = said.get(name)
-        if value is not None and value not in _NOBODY:
-            fields[_KNOWN.get(name, name)] = value[1:-1] if value[0] == '"' else _decoded(value, name)
-    _mend(kind, said, body, fields)
+    # What stands behind \x1d is auditd's own, with names in place of numbers (log_format = ENRICHED).
+    body = f" {body}".replace(" msg='", " ").replace("\x1d", " ")
+    fields: Fields = {"action": _ACTIONS.get(kind) or kind.lower(), "recordtype": kind}
+    if serial:
+        fields["auditserial"] = serial
+    for key, name in _NAMES:
+        if key in body and (value := _value(body, key)) is not None:
+            fields[name] = value
+    _mend(kind, body, fields)
     return fields
 
 
-# What has blanks or quotes in it stands in hexadecimal digits: no value has a quote inside.
-_PAIRS = re.compile(r"""([\w-]++)=("[^"]*+"|[^\s']++)""")
-_KNOWN = {
-    "acct": "username",
-    "addr": "sourceipaddress",
-    "AUID": "originaluser",
-    "exe": "executable",
-    "cmd": "command",
-    "proctitle": "command",
-    "key": "auditkey",
-    "terminal": "tty",
-    "SYSCALL": "syscall",
-}
-"""The fields of audit that have another name here."""
-
-_NAMES = (*_KNOWN, "pid", "ppid", "uid", "auid", "tty", "cwd", "unit", "reason")
+def _value(body: str, key: str) -> str | None:
+    """What stands behind the first ``key``, as text; None where it is nothing or nobody."""
+    begin = body.find(key)
+    if begin < 0:
+        return None
+    begin += len(key)
+    if body.startswith('"', begin):
+        # What has blanks or quotes in it stands in hexadecimal digits: no value has a quote inside.
+        return body[begin + 1 :].partition('"')[0] or None
+    end = body.find(" ", begin)
+    value = (body[begin:] if end < 0 else body[begin:end]).rstrip("'")
+    if value in _NOBODY:
+        return None
+    return _decoded(value) if key in _ENCODED else value
 
 
-def _mend(kind: str, said: dict[str, str], body: str, fields: Fields) -> None:
+_NAMES = (
+    (" acct=", "username"),
+    (" addr=", "sourceipaddress"),
+    (" AUID=", "originaluser"),
+    (" exe=", "executable"),
+    (" cmd=", "command"),
+    (" proctitle=", "command"),
+    (" key=", "auditkey"),
+    (" terminal=", "tty"),
+    (" SYSCALL=", "syscall"),
+    (" pid=", "pid"),
+    (" ppid=", "ppid"),
+    (" uid=", "uid"),
+    (" auid=", "auid"),
+    (" tty=", "tty"),
+    (" cwd=", "cwd"),
+    (" unit=", "unit"),
+    (" reason=", "reason"),
+)
+"""The fields of audit that are kept, and what they are called here."""
+
+
+def _mend(kind: str, body: str, fields: Fields) -> None:
     """Add what depends on the type of the record."""
     if kind == "AVC":
-        if said.get("permissive") != "1" and ("denied" in body[:40] or said.get("apparmor") == '"DENIED"'):
-            fields["outcome"] = "failure"
-    elif not kind.startswith("ANOM_"):
-        fields["outcome"] = _OUTCOMES.get(said.get("res") or said.get("success") or "")
+        outcome = "failure" if _is_denied(body) else None
+    elif kind.startswith("ANOM_"):
+        outcome = None
+    else:
+        outcome = _OUTCOMES.get(_value(body, " res=") or _value(body, " success=") or "")
+    if outcome is not None:
+        fields["outcome"] = outcome
     if kind in _OF_ACCOUNTS and "username" in fields:
         fields["targetusername"] = fields.pop("username")
-    if "UID" in said and "username" not in fields:
-        fields["username"] = said["UID"].strip('"')
+    added: Fields = {}
+    if "username" not in fields:
+        added["username"] = _value(body, " UID=")
     if kind == "EXECVE":
-        fields["command"] = _arguments(said)
-    elif kind in ("PATH", "AVC") and "name" in said and said["name"] not in _NOBODY:
-        fields["filepath"] = said["name"][1:-1] if said["name"][0] == '"' else _decoded(said["name"], "name")
+        added["command"] = _arguments(body)
+    elif kind in ("PATH", "AVC"):
+        added["filepath"] = _value(body, " name=")
     elif kind == "SYSCALL" and "syscall" not in fields:
-        fields["syscall"] = said.get("syscall")
+        added["syscall"] = _value(body, " syscall=")
+    fields.update({name: value for name, value in added.items() if value})
+
+
+def _is_denied(body: str) -> bool:
+    return " permissive=1" not in body and ("denied" in body[:40] or ' apparmor="DENIED"' in body)
 
 
 def _kind(head: str) -> str | None:
@@ -315,24 +344,27 @@ def _kind(head: str) -> str | None:
     return _NUMBERS.get(kind) if kind.isdigit() else kind
 
 
-_ENCODED = frozenset(("acct", "cmd", "comm", "cwd", "exe", "key", "name", "proctitle"))
+_ENCODED = frozenset((" acct=", " cmd=", " cwd=", " exe=", " key=", " name=", " proctitle="))
 """What stands in hexadecimal digits, without quotes, where it has blanks, quotes or control characters."""
 
 
-def _decoded(value: str, name: str) -> str:
-    if name not in _ENCODED or len(value) % 2 or not _HEXADECIMAL.issuperset(value):
+def _decoded(value: str) -> str | None:
+    if len(value) % 2 or not _HEXADECIMAL.issuperset(value):
         return value
     # A command's arguments have a NUL between them.
-    return bytes.fromhex(value).decode(errors="replace").rstrip("\0").replace("\0", " ")
+    return bytes.fromhex(value).decode(errors="replace").rstrip("\0").replace("\0", " ") or None
 
 
-def _arguments(said: dict[str, str]) -> str | None:
+def _arguments(body: str) -> str | None:
+    """The arguments behind argc=, in their order, as far as there is room."""
     arguments: list[str] = []
     size = 0
-    for number in range(_ARGUMENTS_MAX):
-        argument = said.get(f"a{number}")
-        if argument is None or size > VALUE_LENGTH_MAX:
+    for name, value in _ARGUMENT.findall(body, body.find(" argc=") + 1):
+        if name != str(len(arguments)) or size > VALUE_LENGTH_MAX:
             break
-        arguments.append(argument[1:-1] if argument[:1] == '"' else _decoded(argument, "cmd"))
-        size += len(argument) + 1
+        arguments.append(value[1:-1] if value[0] == '"' else _decoded(value) or "")
+        size += len(value) + 1
     return " ".join(arguments)[:VALUE_LENGTH_MAX] or None
+
+
+_ARGUMENT = re.compile(r"""(?<= )a([0-9]{1,5}+)=("[^"]*+"|[^\s']++)""")

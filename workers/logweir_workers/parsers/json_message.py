@@ -11,6 +11,7 @@ LENGTH_MAX = 65_536
 
 
 @line_parser(
+    is_exact=True,
     begins=("{", "@cee:"),
     adds=(ANY,),
     examples=(

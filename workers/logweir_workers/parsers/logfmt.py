@@ -13,6 +13,7 @@ _PAIRS_MIN = 2
 
 
 @line_parser(
+    is_exact=True,
     begins=(PAIRS,),
     adds=(ANY,),
     examples=(
@@ -71,6 +72,6 @@ def logfmt(line: str) -> Fields | None:
         return None
     if len(pairs) > FIELDS_MAX:
         pairs = dict(islice(pairs.items(), FIELDS_MAX))
-    fields: Fields = dict(pairs)
+    fields: Fields = {name: value for name, value in pairs.items() if value not in ("", "-")}
     name_known(fields)
     return fields

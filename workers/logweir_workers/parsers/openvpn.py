@@ -124,8 +124,8 @@ def _said(message: str) -> Fields | None:
         reason, _, subject = error.partition(": ")
         # Deeper is the authority's certificate, which names nobody who comes.
         is_own = message.startswith("VERIFY ERROR: depth=0,")
-        name = subject.partition("CN=")[2].partition(",")[0].partition("/")[0] if is_own else None
-        return {"action": "authenticate", "outcome": "failure", "username": name, "reason": reason}
+        owner = subject.partition("CN=")[2].partition(",")[0].partition("/")[0] if is_own else None
+        return {"action": "authenticate", "outcome": "failure", "username": owner, "reason": reason}
     if message.startswith("TLS Error: TLS handshake failed"):
         return {"action": "connect", "outcome": "failure", "reason": "TLS handshake failed"}
     if message.startswith(("SIGTERM[soft,", "SIGUSR1[soft,")) and ", client-instance " in message:

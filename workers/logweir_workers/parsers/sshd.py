@@ -316,19 +316,17 @@ def _attempt(word: str, rest: str) -> Fields | None:
     protocol, _, extra = place.split(" ", 3)[3].partition(": ") if place.count(" ") > 2 else ("", "", "")
     if not protocol.startswith("ssh"):
         return None
+    fields: Fields = {"action": "login", **peer, "protocol": protocol, "authmethod": method}
+    if outcome := _OUTCOMES[word]:
+        fields["outcome"] = outcome
     user, reason = _user(name)
-    words = extra.split(" ", 2)
-    fingerprint = words[1].strip('"') if len(words) > 1 and ":" in words[1] else None
-    return {
-        "action": "login",
-        "outcome": _OUTCOMES[word],
-        "username": user,
-        **peer,
-        "protocol": protocol,
-        "authmethod": method,
-        "fingerprint": fingerprint,
-        "reason": reason,
-    }
+    if user not in ("", "-"):
+        fields["username"] = user
+    if reason:
+        fields["reason"] = reason
+    if extra and ":" in (fingerprint := extra.partition(" ")[2].partition(" ")[0].strip('"')):
+        fields["fingerprint"] = fingerprint
+    return fields
 
 
 def _user(name: str) -> tuple[str, str | None]:
