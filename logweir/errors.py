@@ -671,7 +671,7 @@ QUERY_FIELD_UNKNOWN = Problem(
     "query_field_unknown",
     400,
     "{field!r} is not a field.{nearest}",
-    "Fields that events bring along are below details, such as details.user; text that has a colon needs quotes.",
+    "Fields that events bring along are below details, such as details.username; text that has a colon needs quotes.",
 )
 QUERY_OPERATOR_UNFIT = Problem(
     "query_operator_unfit",

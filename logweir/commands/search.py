@@ -1,7 +1,7 @@
 """Search the stored events, newest first.
 
     logweir search 'category:syslog AND (sshd OR "failed password")' --since 1h
-    logweir search 'details.user:root' --from 2026-01-31 --to 2026-02-01 --json
+    logweir search 'details.username:root' --from 2026-01-31 --to 2026-02-01 --json
 
 docs/reference/query.md has the language. Without a query, everything in the time range is found.
 """
