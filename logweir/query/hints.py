@@ -35,8 +35,35 @@ SENT_AS = {
     "ts": "timestamp",
     "date": "timestamp",
     "datetime": "timestamp",
+    "user": "details.username",
+    "user_name": "details.username",
+    "remote_user": "details.username",
+    "target_user": "details.targetusername",
+    "src": "details.sourceipaddress",
+    "src_ip": "details.sourceipaddress",
+    "srcip": "details.sourceipaddress",
+    "source_ip": "details.sourceipaddress",
+    "client_ip": "details.sourceipaddress",
+    "clientip": "details.sourceipaddress",
+    "remote_addr": "details.sourceipaddress",
+    "src_port": "details.sourceport",
+    "dst": "details.destinationipaddress",
+    "dst_ip": "details.destinationipaddress",
+    "dstip": "details.destinationipaddress",
+    "dest_ip": "details.destinationipaddress",
+    "dst_port": "details.destinationport",
+    "dest_port": "details.destinationport",
+    "status_code": "details.status",
+    "http_status": "details.status",
+    "user_agent": "details.useragent",
+    "http_user_agent": "details.useragent",
+    "referer": "details.referrer",
+    "http_method": "details.method",
+    "proto": "details.protocol",
+    "cmd": "details.command",
+    "exe": "details.executable",
 }
-"""Names that events are often sent with, and the field that they become: none of these is found below details."""
+"""Names that events are often sent with, and what they become: none of these is found under its own name."""
 
 _KNOWN = {name.lower(): name for field in FIELDS for name in (field.name, field.ecs) if name}
 _PLAIN_NAME = re.compile(r"[^\W\d][\w.@-]*")
@@ -75,7 +102,8 @@ def _nearest(name: str) -> str | None:
     lowered = name.lower()
     first, dot, rest = name.partition(".")
     if dot and rest and difflib.SequenceMatcher(None, first.lower(), "details").ratio() > 0.8:
-        return f"details.{rest}"
+        known = SENT_AS.get(rest.lower(), "")
+        return known if known.startswith("details.") else f"details.{rest}"
     found = _KNOWN.get(lowered) or SENT_AS.get(lowered) or _KNOWN.get(lowered.removeprefix("_"))
     if found:
         return found

@@ -28,6 +28,7 @@ from logweir.query.tree import (
     searchable,
     time_range,
 )
+from logweir_workers.normalise.details import SYNONYMS as DETAILS_SYNONYMS
 from logweir_workers.normalise.fields import SYNONYMS
 from logweir_workers.normalise.severities import SEVERITIES as NORMALISED
 
@@ -288,14 +289,17 @@ def test_operator_that_a_field_cannot_do_is_named(text: str, operator: str) -> N
         ("host.nam:x", " Did you mean 'host.name'?"),
         ("qqq:x", " Did you mean 'details.qqq'?"),
         ("detail.x:y", " Did you mean 'details.x'?"),
-        ("Details.User:y", " Did you mean 'details.User'?"),
+        ("Details.User:y", " Did you mean 'details.username'?"),
+        ("Details.Owner:y", " Did you mean 'details.Owner'?"),
         ("details.:x", " Did you mean 'details'?"),
         ("details.a*:x", " The name of a field takes no wildcards."),
         ("Hostname:x", " Did you mean 'hostname'?"),
         ("CATEGORY:q", " Did you mean 'category'?"),
         ("Host.Name:q", " Did you mean 'host.name'?"),
         ("ThreatID:x", " Did you mean 'details.ThreatID'?"),
-        ("user.name:x", " Did you mean 'details.user.name'?"),
+        ("ruser.name:x", " Did you mean 'details.ruser.name'?"),
+        ("user:x", " Did you mean 'details.username'?"),
+        ("SRC_IP:x", " Did you mean 'details.sourceipaddress'?"),
         ("username:x", " Did you mean 'details.username'?"),
         ("pid:1", " Did you mean 'processid'?"),
         ("Level:1", " Did you mean 'severity'?"),
@@ -321,8 +325,10 @@ def test_unknown_field_is_named_with_the_nearest(text: str, nearest: str) -> Non
 
 
 def test_names_that_events_are_sent_with_lead_to_their_fields() -> None:
-    """What normalisation moves into a field is not looked for below details."""
-    assert {name: field for name, field in SENT_AS.items() if name not in SYNONYMS[field]} == {"priority": "severity"}
+    """What normalisation moves into a field, or gives a known detail's name, is not looked for under its own."""
+    spellings = SYNONYMS | {f"details.{known}": names for known, names in DETAILS_SYNONYMS.items()}
+
+    assert {name: field for name, field in SENT_AS.items() if name not in spellings[field]} == {"priority": "severity"}
     assert SEVERITIES == NORMALISED
 
 

@@ -29,6 +29,7 @@ from logweir_workers.parsers import (
     built_in,
     line_parser,
 )
+from tests.proof import size
 from tests.workers.parsers.hostile_lines import PIECES, hostile
 from tests.workers.parsers.other_lines import other_lines
 
@@ -215,15 +216,17 @@ def test_no_bent_example_breaks_a_parser(sent: dict[str, Any], data: st.DataObje
     check({"details": added})
 
 
+@pytest.mark.sized
 @pytest.mark.parametrize("name", PIECES)
 def test_hostile_line_takes_time_in_proportion_to_its_length(name: str) -> None:
-    """Eight times the length takes about eight times as long, not sixty-four; and a megabyte well below a second."""
+    """Eight times the length takes about eight times as long, not sixty-four."""
+    length = size(200_000, 1_000_000)
 
-    def spent_s(size: int) -> float:
-        line = hostile(name, size)
+    def spent_s(length: int) -> float:
+        line = hostile(name, length)
         best = float("inf")
+        gc.collect()
         for _ in range(3):
-            gc.collect()
             began_s = time.process_time()
             for each in PARSERS:
                 if not each.of_events:
@@ -231,7 +234,7 @@ def test_hostile_line_takes_time_in_proportion_to_its_length(name: str) -> None:
             best = min(best, time.process_time() - began_s)
         return best
 
-    small_s, large_s = spent_s(125_000), spent_s(1_000_000)
+    small_s, large_s = spent_s(length // 8), spent_s(length)
 
     assert large_s < 8 * 3 * small_s + 0.05, (small_s, large_s)
 
