@@ -34,6 +34,7 @@ from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.store_audit import StoreAuditor
 from logweir_workers.deadletters.retry import Retrier
 from logweir_workers.normalise.fields import normalise
+from logweir_workers.parsers import Parsers
 from logweir_workers.replay.replay import Replay, Selection
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
@@ -296,6 +297,47 @@ def test_reprocessing_follows_a_change_of_normalisation(world: World, monkeypatc
     assert world.store.search(parse("event"), size=0).total == 0
     assert world.lines() == {}
     world.assert_agreed()
+
+
+def test_reprocessing_fills_the_details_of_events_that_were_stored_before_there_were_parsers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the parsers of today; and by those of the operator's own, which come later still."""
+    line = "Failed password for root from 192.0.2.7 port 4242 ssh2"
+    world.door.write(batch(event(line, processname="sshd"), event("badge of alice opened north", processname="badged")))
+    with monkeypatch.context() as before:
+        before.setattr("logweir_workers.enrich.load_parsers", lambda _settings: Parsers(()))
+        world.work_off()
+    untouched = [one.get("details") for one in world.stored()]
+
+    first = world.replay(reprocess=True).tally
+    failed = world.store.search(parse("details.action:login AND details.username:root"), size=10).events
+    own = world.rules.with_name("own")
+    own.mkdir()
+    own.joinpath("badged.py").write_text(BADGED)
+    world.settings = world.settings.model_copy(
+        update={"worker": world.settings.worker.model_copy(update={"enrich_dir": own})}
+    )
+    second = world.replay(reprocess=True, restart=True).tally
+    opened = world.store.search(parse("details.door:north"), size=10).events
+
+    assert untouched == [None, None]
+    assert (first.changed, second.changed) == (1, 1)
+    assert [one["summary"] for one in failed] == [line]
+    assert failed[0]["details"]["outcome"] == "failure"
+    assert [one["details"] for one in opened] == [{"action": "open", "door": "north"}]
+    assert len(world.stored()) == 2
+    assert world.lines() == {}
+    world.assert_agreed()
+
+
+BADGED = """
+from logweir_workers.parsers import line_parser
+
+@line_parser(processes=("badged",), adds=("action", "door"), examples=())
+def badged(line):
+    return {"action": "open", "door": line.split(" ")[-1]}
+"""
 
 
 def test_reprocessing_follows_a_change_of_filters_there_and_back(world: World) -> None:
@@ -708,7 +750,7 @@ def test_the_same_words_go_on_where_they_were_stopped(world: World, monkeypatch:
     assert (third.is_resumed, third.progress.records_read) == (False, 0)
 
 
-@pytest.mark.parametrize("changed", ["filters", "categories", "version", "nothing"])
+@pytest.mark.parametrize("changed", ["filters", "categories", "version", "own", "lookups", "redact", "nothing"])
 def test_a_stopped_replay_whose_rules_have_changed_begins_anew_with_the_same_range(
     world: World, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
@@ -716,9 +758,11 @@ def test_a_stopped_replay_whose_rules_have_changed_begins_anew_with_the_same_ran
     monkeypatch.setattr("logweir_workers.replay.replay._SAVE_INTERVAL_S", 0.0)
     categories = world.rules.with_name("categories.toml")
     categories.write_text('[[rule]]\ncategory = "old"\nsummary_contains = "event"\n')
-    world.settings = world.settings.model_copy(
-        update={"worker": world.settings.worker.model_copy(update={"categories_file": categories})}
-    )
+    folder = world.rules.with_name("own")
+    folder.mkdir()
+    (folder / "badged.py").write_text(BADGED)
+    update: dict[str, Any] = {"categories_file": categories, "enrich_dir": folder, "lookups_dir": folder}
+    world.settings = world.settings.model_copy(update={"worker": world.settings.worker.model_copy(update=update)})
     for number in range(10):
         world.door.write(batch(*some(16), id=bytes([number]) * 16))
     world.work_off()
@@ -733,6 +777,13 @@ def test_a_stopped_replay_whose_rules_have_changed_begins_anew_with_the_same_ran
         categories.write_text(categories.read_text().replace("old", "new"))
     elif changed == "version":
         monkeypatch.setattr("logweir_workers.replay.replay.__version__", "99")
+    elif changed == "own":
+        (folder / "badged.py").write_text(BADGED + "\n")
+    elif changed == "lookups":
+        (folder / "hosts.csv").write_text("hostname,team\nweb1,shop\n")
+    elif changed == "redact":
+        update["redact"] = ("none",)
+    world.settings = world.settings.model_copy(update={"worker": world.settings.worker.model_copy(update=update)})
     again = world.begun(Selection(from_us=2), words=("since=1h",), reprocess=True)
     progress = again.run(lambda _: None)
 

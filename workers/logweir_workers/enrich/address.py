@@ -9,6 +9,7 @@ from pathlib import Path
 from logweir.config import WorkerSettings
 from logweir_workers.enrich import Enrich, Event, configured_enrichment
 from logweir_workers.enrich._tables import Networks, Table, rows_of
+from logweir_workers.normalise.details import ADDRESS_LENGTH_MAX
 from logweir_workers.normalise.fields import Context
 
 SCOPES = {
@@ -79,7 +80,7 @@ class _Addresses:
             return
         for side, prefix, site_name in _SIDES:
             text = details.get(side)
-            if type(text) is not str or (about := self._about(text)) is None:
+            if type(text) is not str or len(text) > ADDRESS_LENGTH_MAX or (about := self._about(text)) is None:
                 continue
             version, scope, site = about
             details.setdefault(f"{prefix}version", version)

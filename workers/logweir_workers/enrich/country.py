@@ -12,6 +12,7 @@ from logweir.config import WorkerSettings
 from logweir.errors import SETTING_NEEDS_EXTRA, LogweirError
 from logweir_workers.enrich import Enrich, Event, configured_enrichment
 from logweir_workers.enrich._tables import Table
+from logweir_workers.normalise.details import ADDRESS_LENGTH_MAX
 from logweir_workers.normalise.fields import Context
 
 Look = Callable[[str], str | None]
@@ -59,8 +60,10 @@ class _Countries:
         # The enrichment "address" has said which are public.
         if details is None or details.get("sourceipscope") != "public" or "country" in details:
             return
-        code = self._look(details["sourceipaddress"]) if type(details.get("sourceipaddress")) is str else None
-        if code is not None:
+        address = details.get("sourceipaddress")
+        if type(address) is not str or len(address) > ADDRESS_LENGTH_MAX:
+            return
+        if (code := self._look(address)) is not None:
             details["country"] = code
 
     def reload(self) -> None:

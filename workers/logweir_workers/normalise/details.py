@@ -231,6 +231,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """By known detail, the names that mean it, the strongest first. Case does not count."""
 
+ADDRESS_LENGTH_MAX = 45
+"""Longest spelling of an address: an IPv4 one inside of an IPv6 one."""
+
 Fit = Callable[[Any], Any]
 """A value as its type, or None when it has not the form of the type."""
 
@@ -300,7 +303,6 @@ def _remove(value: dict[str, Any], path: tuple[str, ...]) -> None:
 
 # --- values ---------------------------------------------------------------------------------------------------------
 
-_ADDRESS_LENGTH_MAX = 45
 _INTEGER_MAX = 2**63 - 1
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
@@ -322,7 +324,7 @@ def _address(value: Any) -> str | None:
 def address_of(text: str) -> str | None:
     """An address as it is kept: an IPv4 address inside of an IPv6 one as the IPv4 one. None for anything else."""
     # Longer ones would also fill the cache's memory.
-    return _parsed_address(text) if len(text) <= _ADDRESS_LENGTH_MAX else None
+    return _parsed_address(text) if len(text) <= ADDRESS_LENGTH_MAX else None
 
 
 @lru_cache(maxsize=8192)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from logweir import __version__
@@ -396,13 +397,21 @@ class Replay:
 
 
 def _fingerprint_of(settings: WorkerSettings) -> str:
-    """Of all that decides what becomes of an event: the files of rules, and our version."""
-    digest = hashlib.blake2b(__version__.encode(), digest_size=16)
-    for path in (settings.categories_file, settings.filters_file):
+    """Of all that decides what becomes of an event: the files of rules, tables and the operator's code; our version."""
+    digest = hashlib.blake2b(repr((__version__, sorted(settings.redact))).encode(), digest_size=16)
+    files = [settings.categories_file, settings.filters_file, settings.networks_file, settings.geoip_file]
+    files += [settings.redaction_key_file, *_files_in(settings.enrich_dir), *_files_in(settings.lookups_dir)]
+    for path in files:
         # One that is named and absent is an error of who loads it.
         content = path.read_bytes() if path is not None and path.is_file() else b""
         digest.update(hashlib.blake2b(content).digest())
     return digest.hexdigest()
+
+
+def _files_in(folder: Path | None) -> list[Path]:
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix in (".py", ".csv"))
 
 
 def _as_json(selection: Selection) -> dict[str, Any]:
