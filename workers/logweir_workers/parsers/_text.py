@@ -12,6 +12,8 @@ _KEY = r"[A-Za-z_][A-Za-z0-9_.@/-]{0,63}+"
 _VALUE = r"""(?:[^\s"']\S*+|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|(?=\s|\Z))"""
 _PAIRS = re.compile(f"({_KEY})=({_VALUE})", re.DOTALL)
 _ONLY_PAIRS = re.compile(f"(?:{_KEY}={_VALUE}(?:[ \t]++|\\Z))++", re.DOTALL)
+PORT_MAX = 65_535
+
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _UNESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
@@ -40,14 +42,16 @@ def value_of(text: str, key: str) -> str:
 def peer_of(text: str) -> dict[str, Any] | None:
     """Address and port of ``192.0.2.7 port 4242``, whatever stands behind; None where it is not that.
 
-    A host's name is no address: then there is the port alone.
+    A host's name is no address: then there is the port alone. OpenSSH's ``UNKNOWN port 65535`` says nothing at all.
     """
     name, port, rest = text.partition(" port ")
     if not port or " " in name:
         return None
     digits = rest if rest.isdigit() else rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    if not digits or len(digits) > 5 or not digits.isascii():
+    if not digits or len(digits) > 5 or not digits.isascii() or int(digits) > PORT_MAX:
         return None
+    if name == "UNKNOWN":
+        return {}
     address = address_of(name)
     return {"sourceport": int(digits)} if address is None else {"sourceipaddress": address, "sourceport": int(digits)}
 

@@ -74,6 +74,10 @@ def _user(action: str, name: str, group: str | None = None) -> Fields:
             {"action": "change_user", "outcome": "success", "targetusername": "alice"},
         ),
         (
+            "change user name 'alice' to 'bob'",
+            {"action": "change_user", "outcome": "success", "targetusername": "alice"},
+        ),
+        (
             "change user 'alice' password",
             {"action": "change_password", "outcome": "success", "targetusername": "alice"},
         ),
@@ -175,6 +179,7 @@ def _member(action: str, rest: str, betweens: tuple[str, ...]) -> Fields | None:
 
 
 def _change(rest: str) -> Fields | None:
+    rest = rest.removeprefix("name ")
     name = quoted(rest)
     is_password = name is not None and rest[len(name) + 2 :] == " password"
     return _user("change_password" if is_password else "change_user", name) if name else None

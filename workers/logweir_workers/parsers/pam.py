@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from logweir_workers.parsers import Fields, line_parser
-from logweir_workers.parsers._text import value_of
 
 
 @line_parser(
-    begins=("pam_",),
+    begins=("pam_", "PAM "),
     adds=("action", "outcome", "username", "targetusername", "sourceipaddress", "service", "reason"),
     # Forms of Linux-PAM's pam_unix, pam_faillock and pam_access, and of SSSD's pam_sss.
     examples=(
@@ -114,6 +113,36 @@ from logweir_workers.parsers._text import value_of
                 "reason": "access denied",
             },
         ),
+        (
+            "pam_sss(sshd:account): Access denied for user bob: 6 (Permission denied)",
+            {
+                "action": "authenticate",
+                "outcome": "failure",
+                "username": "bob",
+                "service": "sshd",
+                "reason": "access denied",
+            },
+        ),
+        (
+            "PAM 2 more authentication failures; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root",
+            {"action": "authenticate", "outcome": "failure", "username": "root", "sourceipaddress": "192.0.2.7"},
+        ),
+        ("PAM service(sshd) ignoring max retries; 6 > 3", {}),
+        # A mail server's client chooses ruser: what it writes there is never taken for the address.
+        (
+            "pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=x rhost=198.51.100.1 rhost=192.0.2.7",
+            {"action": "authenticate", "outcome": "failure", "service": "dovecot"},
+        ),
+        (
+            "pam_unix(dovecot:auth): authentication failure; logname= uid=0 euid=0 tty=dovecot ruser=alice user=root rhost=192.0.2.7",
+            {
+                "action": "authenticate",
+                "outcome": "failure",
+                "username": "alice user=root",
+                "sourceipaddress": "192.0.2.7",
+                "service": "dovecot",
+            },
+        ),
         ("pam_systemd(sshd:session): Failed to release session: Interrupted system call", {}),
         ("pam_env(sshd:session): deprecated reading of user environment enabled", {}),
         ("pam_unix", {}),
@@ -121,7 +150,10 @@ from logweir_workers.parsers._text import value_of
     ),
 )
 def pam(line: str) -> Fields | None:
-    """``MODULE(SERVICE:TYPE): MESSAGE``, by how the message begins."""
+    """``MODULE(SERVICE:TYPE): MESSAGE``, by how the message begins; or what a program says of several failures at once."""
+    if line.startswith("PAM "):
+        _, found, rest = line.partition(" more authentication failure")
+        return _failure(rest) if found and line[4:].split(" ", 1)[0].isdigit() else None
     head, found, message = line.partition("): ")
     service, colon, _ = head.partition("(")[2].partition(":")
     if not found or not colon or not service or " " in head:
@@ -142,13 +174,19 @@ def _success(rest: str) -> Fields:
 
 
 def _who(rest: str) -> Fields:
-    """``logname= uid=0 … ruser=alice rhost=192.0.2.7  user=root``: the user last, since it may be any text."""
-    said, _, user = rest.partition(" user=")
-    asker = value_of(said, " ruser=")
+    """``logname= uid=0 … ruser=alice rhost=192.0.2.7  user=root``.
+
+    Of mail and FTP servers, clients choose ``ruser``, which may be any text: where a key stands twice, nobody can say
+    which one is true. The user stands last, and may be any text, too.
+    """
+    said, _, behind = rest.partition(" rhost=")
+    if said.count(" ruser=") != 1 or " ruser=" in behind or " rhost=" in behind:
+        return {}
+    asker, (address, _, user) = said.partition(" ruser=")[2], behind.partition(" user=")
     return {
         "username": asker or user,
         "targetusername": user if asker and user != asker else None,
-        "sourceipaddress": value_of(said, " rhost="),
+        "sourceipaddress": address.strip(),
     }
 
 
@@ -195,6 +233,11 @@ def _received(rest: str) -> Fields | None:
     return {"action": "authenticate", "outcome": "failure", "username": user, "reason": words.rstrip(")")}
 
 
+def _refused(rest: str) -> Fields | None:
+    fields = _received(rest)
+    return {**fields, "reason": "access denied"} if fields else None
+
+
 def _expired(rest: str) -> Fields | None:
     user, found, _ = rest.rpartition(" has expired (")
     return (
@@ -225,6 +268,7 @@ _MESSAGES = (
     ("check pass; user unknown", _unknown),
     ("password changed for ", _changed),
     ("received for user ", _received),
+    ("Access denied for user ", _refused),
     ("Consecutive login failures for user ", _locked),
     ("account ", _expired),
     ("access denied for user `", _denied),

@@ -82,6 +82,7 @@ from logweir_workers.parsers import Fields, line_parser
                 "tty": "/dev/pts/0",
             },
         ),
+        ("+ time 12:30", {}),
         ("pam_limits(su:session): unknown limit type", {}),
         ("cannot open session: Permission denied", {}),
         ("We went to town on monday", {}),
@@ -99,7 +100,7 @@ def su(line: str) -> Fields | None:
             return _switch("success", user, target)
         case ["FAILED", "su", "for", target, "by", user]:
             return _switch("failure", user, target)
-        case [("+" | "-") as sign, tty, users] if ":" in users:
+        case [("+" | "-") as sign, tty, users] if ":" in users and tty.startswith(_TTYS):
             user, _, target = users.partition(":")
             return _switch("success" if sign == "+" else "failure", user, target, tty)
         case [user, "to", target, "on", tty] if tty.startswith("/dev/"):
@@ -109,6 +110,10 @@ def su(line: str) -> Fields | None:
     return None
 
 
+_TTYS = ("/dev/", "pts/", "tty", "console", "none", "???")
+"""How the name of a terminal begins, and what stands for none."""
+
+
 def _switch(outcome: str, user: str, target: str, tty: str | None = None) -> Fields:
-    tty = None if tty in ("none", "???") else tty
+    tty = None if tty in ("none", "???", "(null)") else tty
     return {"action": "switch_user", "outcome": outcome, "username": user, "targetusername": target, "tty": tty}

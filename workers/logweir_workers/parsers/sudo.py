@@ -93,6 +93,19 @@ _KEPT = ("tty", "cwd", "targetusername", "group", "command", "executable")
                 "reason": "command not allowed",
             },
         ),
+        (
+            "bob : TTY=pts/1 ; PWD=/srv ; USER=root ; COMMAND=/bin/sh -c A=1 ; USER=x make ; echo COMMAND=",
+            {
+                "action": "run_command",
+                "outcome": "success",
+                "username": "bob",
+                "targetusername": "root",
+                "command": "/bin/sh -c A=1 ; USER=x make ; echo COMMAND=",
+                "executable": "/bin/sh",
+                "tty": "pts/1",
+                "cwd": "/srv",
+            },
+        ),
         # A folder's name may be anything: where a part stands twice, nobody can say which one is true.
         (
             "bob : TTY=pts/1 ; PWD=/tmp/x ; USER=nobody ; COMMAND=/bin/true ; USER=root ; COMMAND=/bin/sh",
@@ -124,7 +137,7 @@ def sudo(line: str) -> Fields | None:
         if name == "command":
             # Behind it everything is the command's own.
             rest = " ; ".join(parts[place + 1 :])
-            is_clear = is_clear and "USER=" not in rest and "COMMAND=" not in rest
+            is_clear = is_clear and " ; COMMAND=" not in f" ; {rest}"
             said["command"] = f"{value} ; {rest}" if rest else value
             said["executable"] = value.partition(" ")[0] if value.startswith("/") else None
             break
