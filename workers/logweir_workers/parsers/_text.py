@@ -11,7 +11,9 @@ from logweir_workers.normalise.details import address_of
 _KEY = r"[A-Za-z_][A-Za-z0-9_.@/-]{0,63}+"
 _VALUE = r"""(?:[^\s"']\S*+|"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+'|(?=\s|\Z))"""
 _PAIRS = re.compile(f"({_KEY})=({_VALUE})", re.DOTALL)
-_ONLY_PAIRS = re.compile(f"(?:{_KEY}={_VALUE}(?:[ \t]++|\\Z))++", re.DOTALL)
+_ONLY_PAIRS = re.compile(f"(?:{_KEY}={_VALUE}(?:,?[ \t]++|\\Z))++", re.DOTALL)
+_ENDS_OF_LISTED = (",", '"', "'")
+
 PORT_MAX = 65_535
 
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -19,10 +21,20 @@ _UNESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def pairs_of(text: str) -> dict[str, str] | None:
-    """The pairs of a text that is nothing but ``key=value``, ``key="quoted value"`` and blanks; None for another."""
+    """The pairs of a text that is nothing but ``key=value``, ``key="quoted value"`` and blanks; None for another.
+
+    Commas may stand between them. Of a key that stands twice with two values, nobody can say which one is true: it is
+    left out.
+    """
     if _ONLY_PAIRS.fullmatch(text) is None:
         return None
-    pairs = dict(_PAIRS.findall(text))
+    found: list[tuple[str, str]] = _PAIRS.findall(text)
+    if ", " in text and all(value[-1:] in _ENDS_OF_LISTED for _, value in found[:-1]):
+        found = [(name, value.removesuffix(",")) for name, value in found]
+    pairs = dict(found)
+    if len(pairs) != len(found):
+        several = {name for name, value in found if pairs[name] != value}
+        pairs = {name: value for name, value in pairs.items() if name not in several}
     if '"' in text or "'" in text:
         for name, value in pairs.items():
             if value[:1] in ('"', "'"):

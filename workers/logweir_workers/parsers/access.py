@@ -15,6 +15,7 @@ from logweir_workers.parsers import Fields, line_parser
     begins=tuple("0123456789:"),
     adds=(
         "sourceipaddress",
+        "sourceport",
         "username",
         "method",
         "path",
@@ -95,6 +96,43 @@ from logweir_workers.parsers import Fields, line_parser
                 "useragent": 'a "quoted" 200 1 agent',
             },
         ),
+        (
+            'localhost 127.0.0.1 - - [31/Jan/2026:12:00:00 +0000] "M-SEARCH * HTTP/1.1" 405 5 "http://a/\\"b" "x \\\\ y"',
+            {
+                "sourceipaddress": "127.0.0.1",
+                "method": "M-SEARCH",
+                "path": "*",
+                "protocol": "HTTP/1.1",
+                "status": 405,
+                "bytes": 5,
+                "referrer": 'http://a/"b',
+                "useragent": "x \\ y",
+                "vhost": "localhost",
+            },
+        ),
+        (
+            '198.51.100.1, 192.0.2.7 - alice [31/Jan/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 5',
+            {
+                "username": "alice",
+                "method": "GET",
+                "path": "/",
+                "protocol": "HTTP/1.1",
+                "status": 200,
+                "bytes": 5,
+            },
+        ),
+        (
+            '192.0.2.7:4242 - "" [31/Jan/2026:12:00:00 +0000] "GET / HTTP/1.1" 401 5',
+            {
+                "sourceipaddress": "192.0.2.7",
+                "sourceport": 4242,
+                "method": "GET",
+                "path": "/",
+                "protocol": "HTTP/1.1",
+                "status": 401,
+                "bytes": 5,
+            },
+        ),
         # What a client sends in place of a request is no request; nor does a quote in it end it.
         (
             '192.0.2.7 - - [31/Jan/2026:12:00:00 +0000] "\\x16\\x03\\x01\\x02" 400 157 "-" "-"',
@@ -125,32 +163,51 @@ def access(line: str) -> Fields | None:
         return None
     head, request, status, size, referrer, agent = match.groups()
     names = head[:-1].split(" ")
-    if len(names) > 3 and names[2] == "-" and ("." in names[0] or ":" in names[0]):
-        vhost = names.pop(0)
-    elif len(names) > 2:
-        vhost = None
-    else:
+    if len(names) < 3:
         return None
     fields: Fields = {"status": int(status)}
-    if (address := address_of(names[0])) is not None:
-        fields["sourceipaddress"] = address
-    if names[2] != "-" or len(names) > 3:
-        fields["username"] = " ".join(names[2:])
+    if len(names) > 3:
+        _take_first_names(names, fields)
+    _add_client(fields, names[0])
+    if (len(names) > 3 or names[2] != "-") and (user := " ".join(names[2:]).strip('"')):
+        fields["username"] = user
     _add_request(fields, request)
     if size != "-":
         fields["bytes"] = int(size)
     if referrer and referrer != "-":
-        fields["referrer"] = referrer
+        fields["referrer"] = _unescaped(referrer)
     if agent and agent != "-":
-        fields["useragent"] = agent.replace('\\"', '"') if "\\" in agent else agent
-    if vhost is not None:
-        fields["vhost"] = vhost
+        fields["useragent"] = _unescaped(agent)
     return fields
+
+
+def _take_first_names(names: list[str], fields: Fields) -> None:
+    """Take from the names in front of the time what stands before the client: a virtual host, or other addresses."""
+    if names[0].endswith(","):
+        # X-Forwarded-For, which anybody may write: of several addresses, nobody can say which one is the client's.
+        while len(names) > 3 and names[0].endswith(","):
+            del names[0]
+        names[0] = ""
+    elif names[2] == "-" and (
+        address_of(names[1]) is not None or ("." in names[1] and ("." in names[0] or ":" in names[0]))
+    ):
+        fields["vhost"] = names.pop(0)
+
+
+def _add_client(fields: Fields, client: str) -> None:
+    """Its address, with the port where it is there; the name of a host is no address."""
+    if (address := address_of(client)) is not None:
+        fields["sourceipaddress"] = address
+        return
+    name, colon, port = client.rpartition(":")
+    address = address_of(name.strip("[]")) if colon and port.isdigit() and port.isascii() and len(port) < 6 else None
+    if address is not None:
+        fields["sourceipaddress"], fields["sourceport"] = address, int(port)
 
 
 def _add_request(fields: Fields, request: str) -> None:
     words = request.split(" ")
-    if len(words) == 3 and words[2].startswith("HTTP/") and words[0].isupper() and words[0].isalpha():
+    if len(words) == 3 and words[2].startswith("HTTP/") and _METHOD.fullmatch(words[0]):
         fields["method"] = words[0]
         path, _, query = words[1].partition("?")
         if path:
@@ -159,6 +216,13 @@ def _add_request(fields: Fields, request: str) -> None:
             fields["query"] = query
         fields["protocol"] = words[2]
 
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(r"\1", text) if "\\" in text else text
+
+
+_METHOD = re.compile(r"[A-Z][A-Z_-]*+")
+_ESCAPE = re.compile(r'\\(["\\])')
 
 # Nothing here gives back what it took ("++"), and what stands before the time is looked at once: no line takes long.
 _QUOTED = r'"((?:[^"\\]++|\\.)*+)"'

@@ -42,7 +42,7 @@ _ROLE = {
                 **_RECORD,
                 "eventSource": "signin.amazonaws.com",
                 "eventName": "ConsoleLogin",
-                "userIdentity": {"type": "Root", "accountId": "111122223333"},
+                "userIdentity": {"type": "Root", "userName": "our-account", "accountId": "111122223333"},
                 "requestParameters": None,
                 "responseElements": {"ConsoleLogin": "Failure"},
                 "errorMessage": "Failed authentication",
@@ -69,6 +69,18 @@ _ROLE = {
             {"action": "AssumeRole", "outcome": "success", "username": "lambda.amazonaws.com"},
         ),
         (
+            {
+                **_RECORD,
+                "eventSource": "signin.amazonaws.com",
+                "eventName": "ConsoleLogin",
+                "userIdentity": {"type": "IAMUser", "userName": "HIDDEN_DUE_TO_SECURITY_REASONS"},
+                "requestParameters": None,
+                "responseElements": {"ConsoleLogin": "Failure"},
+            },
+            {"action": "ConsoleLogin", "outcome": "failure"},
+        ),
+        ({"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "eventVersion": "2.1"}, {}),
+        (
             {"detail-type": "AWS API Call via CloudTrail", "source": "aws.iam", "detail": _RECORD},
             {
                 "action": "CreateUser",
@@ -93,6 +105,9 @@ def cloudtrail(event: Event) -> Fields | None:
     action, source, version = record.get("eventName"), record.get("eventSource"), record.get("eventVersion")
     if type(action) is not str or type(source) is not str or type(version) is not str:
         return None
+    # Notifications of S3 ("aws:s3") and other programs' events have such members, too.
+    if ".amazonaws.com" not in source:
+        return None
     reason = text_at(record, "errorCode") or text_at(record, "errorMessage")
     failed = reason is not None or at(record, "responseElements", "ConsoleLogin") == "Failure"
     return {
@@ -106,10 +121,14 @@ def cloudtrail(event: Event) -> Fields | None:
     }
 
 
+_HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
+"""What stands in place of a name that there is not: it may be a password."""
+
+
 def _who(identity: Any) -> str | None:
     """A user's name, a role's, a service's, or root."""
-    if name := text_at(identity, "userName"):
-        return name
-    if at(identity, "type") == "Root":
+    if at(identity, "type") == "Root":  # its userName is the alias of the account
         return "root"
+    if name := text_at(identity, "userName"):
+        return None if name == _HIDDEN else name
     return text_at(identity, "sessionContext", "sessionIssuer", "userName") or text_at(identity, "invokedBy")

@@ -52,6 +52,13 @@ _PAIRS_MIN = 2
                 "url": "/x?y=z",
             },
         ),
+        (
+            'user=alice, src_ip=192.0.2.7, msg="a, b", n=1',
+            {"username": "alice", "sourceipaddress": "192.0.2.7", "msg": "a, b", "n": "1"},
+        ),
+        ("user=alice msg=hello user=root level=info level=info", {"msg": "hello", "level": "info"}),
+        ("tags=a, b=c,d", {"tags": "a", "b": "c,d"}),
+        ("a=1, b=2 c=3", {"a": "1,", "b": "2", "c": "3"}),
         ("empty= next='single quoted' last=-", {"next": "single quoted"}),
         ("status=ok code=7", {"status": "ok", "code": "7"}),
         ("type=invoice msg=paid", {"type": "invoice", "msg": "paid"}),
