@@ -30,6 +30,8 @@ from logweir_workers.parsers import (
     line_parser,
 )
 from tests.proof import size
+from tests.workers.parsers.chosen_lines import CHOSEN
+from tests.workers.parsers.chosen_lines import LINES as LINES_CHOSEN
 from tests.workers.parsers.hostile_lines import PIECES, hostile
 from tests.workers.parsers.other_lines import other_lines
 
@@ -142,6 +144,21 @@ def test_there_are_twenty_lines_of_each_kind() -> None:
 
     assert {name: count for name, count in counts.items() if count < 20} == {}
     assert set(GOLDEN) <= set(counts)
+
+
+@pytest.mark.parametrize(("process", "line"), LINES_CHOSEN, ids=lambda value: value[:40])
+def test_what_a_client_writes_is_never_taken_for_what_the_program_says(process: str, line: str) -> None:
+    """Who can choose a name or a path cannot choose the address, the user or the command of the event."""
+    added, _ = parsed({"processname": process, "summary": line})
+
+    assert CHOSEN not in [value for name, value in added.items() if name != "reason"]
+
+
+def test_lines_with_a_clients_words_are_understood_all_the_same() -> None:
+    """Most of them: what is not in doubt is still said."""
+    understood = [parsed({"processname": process, "summary": line})[1] for process, line in LINES_CHOSEN]
+
+    assert sum(map(bool, understood)) > len(LINES_CHOSEN) / 2
 
 
 # --- every line -----------------------------------------------------------------------------------------------------

@@ -69,12 +69,15 @@ def cef(line: str) -> Fields | None:
     }
     places = list(islice(_KEY.finditer(parts[7]), FIELDS_MAX))
     ends = [place.start() for place in places[1:]] + [len(parts[7])]
+    said: dict[str, str] = {}
     for place, end in zip(places, ends, strict=False):
         value = parts[7][place.end() : end].strip(" ")
+        # Blanks in values are not escaped: where a key stands twice, one may be of a value that somebody else chose.
         if value:
-            fields[_NAMES.get(place[1], place[1])] = _ESCAPE.sub(
-                lambda match: _UNESCAPED.get(match[1], match[1]), value
-            )
+            said[place[1]] = value if said.get(place[1], value) == value else ""
+    for key, value in said.items():
+        if value:
+            fields[_NAMES.get(key, key)] = _ESCAPE.sub(lambda match: _UNESCAPED.get(match[1], match[1]), value)
     name_known(fields)
     return fields
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from logweir_workers.parsers import Event, Fields, event_parser
 from logweir_workers.parsers._objects import at, text_at
 
@@ -14,7 +16,7 @@ _EVENT = {
     "requestURI": "/api/v1/namespaces/shop/secrets/db?timeout=5s",
     "verb": "get",
     "user": {"username": "alice", "groups": ["system:authenticated"]},
-    "sourceIPs": ["192.0.2.7", "10.0.0.1"],
+    "sourceIPs": ["192.0.2.7"],
     "userAgent": "kubectl/v1.35.0",
     "objectRef": {"resource": "secrets", "namespace": "shop", "name": "db"},
     "responseStatus": {"metadata": {}, "code": 200},
@@ -47,6 +49,15 @@ _FIELDS = {
     ),
     # Package audit.k8s.io/v1 in the API reference of Kubernetes.
     examples=(
+        # All but the last address are a client's own words.
+        (
+            {**_EVENT, "sourceIPs": ["198.51.100.1", "192.0.2.7"]},
+            {
+                name: value
+                for name, value in (_FIELDS | {"outcome": "success", "status": 200}).items()
+                if name != "sourceipaddress"
+            },
+        ),
         (_EVENT, {**_FIELDS, "outcome": "success", "status": 200}),
         (
             {**_EVENT, "responseStatus": {"status": "Failure", "reason": "Forbidden", "code": 403}},
@@ -99,7 +110,7 @@ def kubernetes_audit(event: Event) -> Fields | None:
         "outcome": outcome,
         "username": text_at(details, "user", "username"),
         "targetusername": text_at(details, "impersonatedUser", "username"),
-        "sourceipaddress": text_at(details, "sourceIPs", 0),
+        "sourceipaddress": _source(at(details, "sourceIPs")),
         "status": status if outcome else None,
         "path": path,
         "query": query,
@@ -107,3 +118,8 @@ def kubernetes_audit(event: Event) -> Fields | None:
         "namespace": text_at(details, "objectRef", "namespace"),
         "reason": text_at(details, "responseStatus", "reason"),
     }
+
+
+def _source(addresses: Any) -> str | None:
+    """The address, if it is the only one: all but the last are what a client wrote into X-Forwarded-For."""
+    return text_at(addresses, 0) if type(addresses) is list and len(addresses) == 1 else None

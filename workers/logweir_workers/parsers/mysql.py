@@ -75,6 +75,8 @@ def _aborted(rest: str) -> Fields | None:
     host, _, reason = rest.partition("' (")
     if not found or not also_found:
         return None
+    if "' user: '" in user:  # whoever connects chooses both names
+        database = user = ""
     return {
         "action": "disconnect",
         "outcome": "failure",

@@ -154,7 +154,7 @@ def _login_failed(rest: str) -> Fields | None:
         "action": "login",
         "outcome": "failure",
         "sourceipaddress": _address(client),
-        "username": reason.rpartition(", sasl_username=")[2] if ", sasl_username=" in reason else None,
+        "username": reason.partition(", sasl_username=")[2] or None,
         "authmethod": method,
     }
 
@@ -164,16 +164,13 @@ def _rejected(rest: str) -> Fields | None:
     client, colon, rest = rest.partition("]: ")
     if not what.startswith("reject: ") or not found or not colon:
         return None
-    reason, _, addresses = rest.rpartition("; from=<")
-    sender, _, rest = addresses.partition("> to=<")
-    return {
-        "action": "reject_mail",
-        "outcome": "failure",
-        "sourceipaddress": _address(client + "]"),
-        "sender": sender,
-        "recipient": rest.partition(">")[0],
-        "reason": reason,
-    }
+    fields: Fields = {"action": "reject_mail", "outcome": "failure", "sourceipaddress": _address(client + "]")}
+    # A client chooses the addresses and, behind them, its name: where either has this in it, nobody can say which is which.
+    if rest.count("; from=<") == 1 and rest.count("> to=<") == 1:
+        reason, _, addresses = rest.partition("; from=<")
+        sender, _, rest = addresses.partition("> to=<")
+        fields |= {"sender": sender, "recipient": rest.partition(">")[0], "reason": reason}
+    return fields
 
 
 def _client(rest: str) -> Fields:

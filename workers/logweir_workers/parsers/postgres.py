@@ -95,6 +95,9 @@ def postgres(line: str) -> Fields | None:
     if place < 0:
         return None
     message = line[place + 3 :]
+    # The prefix may have names in it that a client chooses: what looks like another prefix may be one of these.
+    if ":  " in message:
+        return None
     if line.endswith("LOG", 0, place):
         for begin, read in _OF_LOG:
             if message.startswith(begin):

@@ -121,7 +121,11 @@ def _nginx(line: str) -> Fields | None:
     match = _NGINX.match(line)
     if match is None:
         return None
-    reason, _, rest = line[match.end() :].partition(", client: ")
+    said = line[match.end() :]
+    if said.count(", client: ") > 1:
+        # A client chooses the path in front and the request behind: nobody can say which one is its address.
+        return {"errorlevel": match[1]}
+    reason, _, rest = said.partition(", client: ")
     client, _, rest = rest.partition(", server: ")
     fields: Fields = {"errorlevel": match[1], "reason": reason, "sourceipaddress": client}
     _, *parts = rest.split(", ", 8)
