@@ -168,7 +168,10 @@ def access(line: str) -> Fields | None:
     fields: Fields = {"status": int(status)}
     if len(names) > 3:
         _take_first_names(names, fields)
-    _add_client(fields, names[0])
+    if (address := address_of(names[0])) is not None:
+        fields["sourceipaddress"] = address
+    elif ":" in names[0]:
+        _add_peer(fields, names[0])
     if (len(names) > 3 or names[2] != "-") and (user := " ".join(names[2:]).strip('"')):
         fields["username"] = user
     _add_request(fields, request)
@@ -194,20 +197,19 @@ def _take_first_names(names: list[str], fields: Fields) -> None:
         fields["vhost"] = names.pop(0)
 
 
-def _add_client(fields: Fields, client: str) -> None:
-    """Its address, with the port where it is there; the name of a host is no address."""
-    if (address := address_of(client)) is not None:
-        fields["sourceipaddress"] = address
-        return
-    name, colon, port = client.rpartition(":")
-    address = address_of(name.strip("[]")) if colon and port.isdigit() and port.isascii() and len(port) < 6 else None
+def _add_peer(fields: Fields, peer: str) -> None:
+    """Address and port of ``192.0.2.7:4242`` and ``[2001:db8::7]:4242``."""
+    name, _, port = peer.rpartition(":")
+    address = address_of(name.strip("[]")) if port.isdigit() and port.isascii() and len(port) < 6 else None
     if address is not None:
         fields["sourceipaddress"], fields["sourceport"] = address, int(port)
 
 
 def _add_request(fields: Fields, request: str) -> None:
     words = request.split(" ")
-    if len(words) == 3 and words[2].startswith("HTTP/") and _METHOD.fullmatch(words[0]):
+    if len(words) != 3 or not words[2].startswith("HTTP/"):
+        return
+    if (words[0].isalpha() and words[0].isupper()) or _METHOD.fullmatch(words[0]):
         fields["method"] = words[0]
         path, _, query = words[1].partition("?")
         if path:
