@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logweir_workers.normalise.details import address_of
 from logweir_workers.parsers import Fields, line_parser
 from logweir_workers.parsers._text import value_of
 
@@ -81,6 +82,7 @@ _ACTIONS = {"block": "deny", "drop": "deny", "deny": "deny", "reject": "deny", "
                 "interfacein": "eth0",
             },
         ),
+        ("not accepted: IN=x SRC=1 DST=2 PROTO=3", {}),
         ("usb 1-1: new high-speed USB device number 5 using xhci_hcd", {}),
         ("IN=eth0 and OUT=eth1 are interfaces", {}),
         ("a SRC=192.0.2.7 without the rest", {}),
@@ -97,10 +99,12 @@ def iptables(line: str) -> Fields | None:
         rule = rule.partition("]")[2].strip(" ")
     rule = rule.strip("[]: ")
     packet = " " + line[begin:].partition(" [")[0]
+    if address_of(source := value_of(packet, " SRC=")) is None:
+        return None
     return {
         "action": _action_of(rule),
         "rule": rule,
-        "sourceipaddress": value_of(packet, " SRC="),
+        "sourceipaddress": source,
         "sourceport": value_of(packet, " SPT="),
         "destinationipaddress": value_of(packet, " DST="),
         "destinationport": value_of(packet, " DPT="),
