@@ -67,6 +67,7 @@ def test_ecs_names_do_not_collide_with_fields() -> None:
         ("bytes", "0", 0),
         ("bytes", 2**63 - 1, 2**63 - 1),
         ("duration", "0.250", 0.25),
+        ("duration", "0.000000123456789", 0.000000123456789),
         ("duration", "3", 3),
         ("duration", 1, 1),
         ("username", " root ", "root"),
@@ -102,6 +103,7 @@ def test_value_with_the_form_of_its_type_takes_the_type(known: str, sent: object
         ("bytes", "-"),
         ("duration", "5ms"),
         ("duration", "nan"),
+        ("duration", "123456789012.12345678"),  # more digits than a float keeps
         ("username", "-"),
         ("username", ""),
         ("username", ["a"]),

@@ -306,6 +306,8 @@ def _remove(value: dict[str, Any], path: tuple[str, ...]) -> None:
 _INTEGER_MAX = 2**63 - 1
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
+_DIGITS_MAX = 15
+"""Most digits of a number that a float certainly keeps."""
 _OUTCOMES = {
     "success": "success",
     "succeeded": "success",
@@ -351,7 +353,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _number(value: Any) -> int | float | None:
-    if type(value) is str and len(value) < 33 and _DECIMAL.fullmatch(value):
+    if type(value) is str and _DECIMAL.fullmatch(value) and len(value.replace(".", "").lstrip("-0")) <= _DIGITS_MAX:
         return float(value)
     return value if type(value) is float else _whole(value)
 
