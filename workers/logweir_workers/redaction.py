@@ -291,7 +291,7 @@ class Redaction:
 
     def __call__(self, event: Event, _context: Context) -> None:
         """Replace, in all values of ``event``, what the rules find; names stay as they are."""
-        raw = orjson.dumps(event)
+        raw = orjson.dumps([value for name, value in event.items() if name not in _OF_THE_DOOR])
         rules = [rule for sign, rule in self._short if sign in raw]
         if _LONG_RUN in raw.translate(_WORDS):
             rules += [rule for sign, rule in self._long if sign in raw]
