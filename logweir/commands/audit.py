@@ -115,7 +115,10 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
     if arguments.window:
         document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
     else:
-        document = {**books.as_json(), "unread_records": unread_records(settings, books)}
+        unread = unread_records(settings, books)
+        document = {**books.as_json(), "unread_records": unread}
+        if books.complete and unread != 0:
+            document["complete"] = None  # Of what nobody has read, nobody knows.
     if arguments.json:
         print_json(whole(document))
     elif arguments.window:
