@@ -38,6 +38,9 @@ RAW_SIZE_BYTES_MAX = 4 * 1024 * 1024
 """A door puts no more into one record, however well it compresses; only a single larger event may exceed it."""
 EVENTS_MAX = 10_000
 """A door puts no more events into one record; a batch without events counts as one."""
+NUMBER_MAX = 2**53 - 1
+"""The highest number that an emitter may give or name, and the most that it may say to have dropped for one reason:
+whatever reads it, as JSON, as a double or as a signed integer of 64 bits, reads it exactly."""
 
 _MAGIC = b"LWR"
 _HEADER = struct.Struct(">3sBBB16sQIIII")
@@ -81,6 +84,16 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
     stamp: dict[str, str] | None
     index_first: int
     events: list[bytes]
+
+    @property
+    def has_numbers_in_bounds(self) -> bool:
+        """Whether all numbers that its sender names are within NUMBER_MAX, as doors of today have it."""
+        return (
+            (self.sequence_first is None or 1 <= self.sequence_first <= NUMBER_MAX + 1 - len(self.events))
+            and (self.high is None or 0 <= self.high <= NUMBER_MAX)
+            and (self.previous is None or 0 <= self.previous[1] <= NUMBER_MAX)
+            and (self.dropped is None or all(0 <= count <= NUMBER_MAX for count in self.dropped.values()))
+        )
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True):

@@ -411,6 +411,8 @@ class Admitted(msgspec.Struct):
         sent = self.emitter if parsed.emitter is None else parsed.emitter
         if events and sent.epoch is not None and sent.sequence_first is None:
             raise emitter_headers.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")
+        if sent.sequence_first is not None:
+            emitter_headers.check_last_number(sent.sequence_first, len(events))
         stamp = None
         if self.policy is not None:
             self.charge = self.policy.charge(events)

@@ -146,7 +146,7 @@ class _Ledger:
             _add_window(found, window, present.revised(asked.first, asked.last), asked)
         for position in positions:
             _add_position(found, position, asked, is_known=bool(windows))
-        if len(found.settled):
+        if found.settled:
             _ask_events(store, found, asked)
         return found
 
@@ -207,7 +207,7 @@ def _add_position(found: Found, position: Position, asked: Receipt, *, is_known:
     stream = position.streams.get(epoch)
     is_long_ago = position.latest_window - asked.window > STREAM_MINUTES_MAX
     came_by = is_long_ago if stream is None else stream.last >= asked.last
-    found.is_gone |= came_by and not is_known and not len(found.lost)
+    found.is_gone |= came_by and not is_known and not found.lost
 
 
 def _ask_events(store: Store, found: Found, asked: Receipt) -> None:
@@ -233,9 +233,7 @@ def as_json(asked: Receipt, found: Found) -> dict[str, Any]:
         **counts,
         "searchable": None if found.is_gone else found.searchable,
         "revised": None if found.is_gone else found.revised,
-        "exceptions": [
-            _exception(deviation, numbers) for deviation, numbers in found.deviations.items() if len(numbers)
-        ],
+        "exceptions": [_exception(deviation, numbers) for deviation, numbers in found.deviations.items() if numbers],
         "dead_letters": _dead_letters(asked, found),
         "received": found.received,
         "window": iso_seconds(asked.window * WINDOW_US),
@@ -262,14 +260,14 @@ def _counts(asked: Receipt, found: Found) -> dict[str, int | None]:
     counts: dict[str, int | None] = dict.fromkeys(_COUNTS, 0)
     for outcome in Outcome:
         counts[outcome.value] = sum(
-            len(numbers) for deviation, numbers in found.deviations.items() if deviation.outcome is outcome
+            numbers.count for deviation, numbers in found.deviations.items() if deviation.outcome is outcome
         )
     # Nothing here is cut off at zero: whatever does not add up has to be seen.
-    deviating = sum(map(len, found.deviations.values()))
-    counts[Outcome.INDEXED.value] = len(found.settled) - deviating - len(found.unknown)
-    counts["lost"] = len(found.lost)
-    counts["unknown"] = len(found.unknown)
-    counts["in_flight"] = asked.count - len(found.settled) - len(found.lost)
+    deviating = sum(numbers.count for numbers in found.deviations.values())
+    counts[Outcome.INDEXED.value] = found.settled.count - deviating - found.unknown.count
+    counts["lost"] = found.lost.count
+    counts["unknown"] = found.unknown.count
+    counts["in_flight"] = asked.count - found.settled.count - found.lost.count
     return counts
 
 
@@ -293,7 +291,7 @@ def _exception(deviation: OutcomeReason, numbers: Intervals) -> dict[str, Any]:
         "outcome": outcome.value,
         "reason": reason,
         "meaning": DeadLetterReason(reason).help if outcome is Outcome.DEAD_LETTERED and reason else outcome.help,
-        "count": len(numbers),
+        "count": numbers.count,
     }
 
 

@@ -51,7 +51,7 @@ def close_process(
         closing = _closing(books, stream, windows, who, now_us)
         if not dry_run:
             close(store, group, stream, closing)
-        found.append(Closed(*stream, [one.window.window for one in windows], len(closing.numbers)))
+        found.append(Closed(*stream, [one.window.window for one in windows], closing.numbers.count))
     return found
 
 
@@ -67,7 +67,7 @@ def _epoch(books: Books, process: str) -> str:
 
 
 def _closing(books: Books, stream: StreamId, windows: list[WindowBooks], who: str, now_us: int) -> Closing:
-    counts = {one.place: len(one.window.numbers) for one in windows}
+    counts = {one.place: one.window.numbers.count for one in windows}
     return Closing(counts, books.outside.undecided(stream), who, now_us)
 
 

@@ -208,7 +208,7 @@ def _within(tracker: Tracker, span: Span) -> Tracker:
         return tracker
     outside = [gap for gap in tracker.gaps if not span.has_time(gap.since_us)]
     # What was dropped, and what came late, has no time of its own: it explains what is outside first.
-    explained = tracker.dropped_count - sum(map(len, outside)) - tracker.lost_below + tracker.recovered_below
+    explained = tracker.dropped_count - sum(gap.count for gap in outside) - tracker.lost_below + tracker.recovered_below
     return replace(
         tracker,
         gaps=[gap for gap in tracker.gaps if span.has_time(gap.since_us)],

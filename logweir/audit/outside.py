@@ -38,13 +38,13 @@ class OutsideWindows:
         """Of one stream, from one number up to another, which are included."""
         row = Row()
         left, lost = self.not_here(stream, until, first=first)
-        row.lost_in_queue = len(lost)
+        row.lost_in_queue = lost.count
         if stream in self.gone:
             void = self.void.get(stream, Intervals())
             row.void = sum(last - first + 1 for pair in left for first, last in void.within(*pair))
-            row.undecided = len(left) - row.void
+            row.undecided = left.count - row.void
         else:
-            row.in_flight = len(left)
+            row.in_flight = left.count
         row.accepted, row.unconfirmed = row.in_flight + row.lost_in_queue, row.undecided + row.void
         return row
 

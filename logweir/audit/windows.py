@@ -114,7 +114,7 @@ def reconciled(window: Window, context: Context) -> WindowBooks:
             gaps.add(first, last)
             lost_here.add_all(stream_lost.within(first, last))
         gaps.remove_all(lost_here)
-        imbalance = _imbalance(window, by_emitter, lost=len(lost_here), gaps=len(gaps), voided=voided)
+        imbalance = _imbalance(window, by_emitter, lost=lost_here.count, gaps=gaps.count, voided=voided)
     own = [one for place in places_of(window) for one in context.corrections_of.get(place, ())]
     for correction in own:
         row = by_emitter.setdefault(correction.sender, Row())
@@ -124,7 +124,7 @@ def reconciled(window: Window, context: Context) -> WindowBooks:
     for row in by_emitter.values():
         total.add(row)
     # Exact for the window, also where numbers that did not come and void ones that did are of one emitter.
-    total.in_flight, total.lost_in_queue = len(gaps), len(lost_here)
+    total.in_flight, total.lost_in_queue = gaps.count, lost_here.count
     total.recovered_in_queue = sum(last - first + 1 for pair in here for first, last in stream_lost.within(*pair))
     if window.marker is None:
         total.accepted, total.unconfirmed = total.settled - voided, voided
@@ -156,7 +156,7 @@ def _imbalance(window: Window, by_emitter: dict[Emitter, Row], *, lost: int, gap
     if not voided:
         unexplained = max(unexplained, -sum(one for one in differences if one < 0))
     settled = sum(counts.settled for counts in window.outcomes.values())
-    return max(unexplained, abs(len(window.numbers) - settled))
+    return max(unexplained, abs(window.numbers.count - settled))
 
 
 def _voided(window: Window) -> int:
@@ -174,7 +174,7 @@ def state_of_open(books: WindowBooks, context: Context, active_us: int) -> str:
     """Of a window without a marker. ``active_us``: the end of the last window in which anything of its process came."""
     window = books.window
     closing = context.closings.get(books.stream)
-    if closing and closing.holds_of(window.place, len(window.numbers)):
+    if closing and closing.holds_of(window.place, window.numbers.count):
         return CLOSED_AFTERWARDS
     ended_us = (window.window + 1) * WINDOW_US
     return PROCESS_GONE if context.accounted_us - max(ended_us, active_us) > GONE_AFTER_US else "open"

@@ -30,7 +30,7 @@ def rows_of(numbers: Mapping[OutcomeReason, Intervals]) -> list[dict[str, Any]]:
     return [
         {"outcome": outcome.value, "reason": reason, "numbers": pairs(ranges)}
         for (outcome, reason), ranges in numbers.items()
-        if len(ranges)
+        if ranges
     ]
 
 

@@ -25,7 +25,7 @@ from logweir.store.port import Store
 def is_complete(window: Window) -> bool:
     """Whether the two sides agree for each emitter, and no number can come that would change them."""
     marker = window.marker
-    if marker is None or window.minutes or window.amendments or len(window.voids) or window.deviations.beyond:
+    if marker is None or window.minutes or window.amendments or window.voids or window.deviations.beyond:
         return False
     if list(window.numbers) != [(first, last) for first, last in window.given if first <= last]:
         return False
@@ -33,7 +33,7 @@ def is_complete(window: Window) -> bool:
     settled = {emitter: counts.settled for emitter, counts in window.outcomes.items()}
     emitters = promised.keys() | settled.keys()
     agree = all(promised.get(emitter, 0) == settled.get(emitter, 0) for emitter in emitters)
-    return agree and sum(settled.values()) == len(window.numbers)
+    return agree and sum(settled.values()) == window.numbers.count
 
 
 def merge(hour: Window, window: Window) -> None:

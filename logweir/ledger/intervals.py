@@ -95,9 +95,13 @@ class Intervals:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._firsts, self._lasts, strict=True)
 
-    def __len__(self) -> int:
-        """How many numbers are in the set."""
+    @property
+    def count(self) -> int:
+        """How many numbers are in the set. Not as ``len``, which fails above ``sys.maxsize``."""
         return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
+    def __bool__(self) -> bool:
+        return bool(self._firsts)
 
 
 def pairs(numbers: Intervals) -> list[list[int]]:

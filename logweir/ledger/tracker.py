@@ -29,7 +29,8 @@ class Gap:
     last: int
     since_us: int
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return self.last - self.first + 1
 
 
@@ -82,7 +83,7 @@ class Tracker:
     @property
     def accepted(self) -> int:
         """How many different numbers have come."""
-        return len(self.seen) - self.lost_below + self.recovered_below
+        return self.seen.count - self.lost_below + self.recovered_below
 
     @property
     def created(self) -> int:
@@ -148,7 +149,7 @@ class Tracker:
         return self._late(watermark_us - late_us) + self.lost_below - self.recovered_below - self.dropped_count
 
     def _late(self, before_us: int) -> int:
-        return sum(len(gap) for gap in self.gaps if gap.since_us <= before_us)
+        return sum(gap.count for gap in self.gaps if gap.since_us <= before_us)
 
     def _late_below(self, first: int, outcomes: Sequence[Outcome], day: str) -> int:
         # Which numbers below the floor had come is forgotten here, but the store knows: it calls them duplicates. What
@@ -183,7 +184,7 @@ class Tracker:
             for first, last, day in self._days(self.floor + 1, gap.last):
                 self._note_below(first, last, day)
             self.floor = max(self.floor, gap.last)
-            self.lost_below += len(gap)
+            self.lost_below += gap.count
             self.seen.add(gap.first, gap.last)
 
     # --- on which day a number came first --------------------------------------------------------------------------
@@ -248,7 +249,7 @@ class Tracker:
     def losses(self, *, watermark_us: int, late_us: int) -> Losses:
         """What is missing and lost when the partition is accounted for up to ``watermark_us``."""
         unexplained = self._unexplained(watermark_us, late_us)
-        fresh = sum(map(len, self.gaps)) - self._late(watermark_us - late_us)
+        fresh = sum(gap.count for gap in self.gaps) - self._late(watermark_us - late_us)
         return Losses(
             lost=max(0, unexplained) + self.recovered,
             recovered=self.recovered,

@@ -21,7 +21,7 @@ from logweir import errors, receipt
 from logweir.clock import now_us, window_of
 from logweir.event import batch_id_from_idempotency_key
 from logweir.keys.file import KeysFile
-from logweir.record import Kind, Refused
+from logweir.record import NUMBER_MAX, Kind, Refused
 from tests.ingest.formats.test_json import GOLDEN
 from tests.ingest.formats.test_json import LIMITS as GOLDEN_LIMITS
 from tests.ingest.helpers import Answer, Door, answer_on, events_of, of_kind, running
@@ -487,6 +487,11 @@ def test_an_empty_body_with_log_high_is_a_heartbeat(door: Door, body: bytes) -> 
         ({"Log-Epoch": "e", "Log-Seq": "-1"}, "Log-Seq"),
         ({"Log-Epoch": "e", "Log-Seq": "1.5"}, "Log-Seq"),
         ({"Log-Epoch": "e", "Log-Seq": str(2**63)}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": str(2**63 - 1)}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": str(NUMBER_MAX + 1)}, "Log-Seq"),
+        ({"Log-Epoch": "e", "Log-Seq": "1", "Log-High": str(NUMBER_MAX + 1)}, "Log-High"),
+        ({"Log-Epoch": "e", "Log-Seq": "1", "Log-Prev": f"d:{NUMBER_MAX + 1}"}, "Log-Prev"),
+        ({"Log-Epoch": "e", "Log-Seq": "1", "Log-Dropped": f"r={NUMBER_MAX + 1}"}, "Log-Dropped"),
         ({"Log-Epoch": "e" * 65, "Log-Seq": "1"}, "Log-Epoch"),
         ({"Log-Epoch": "a b", "Log-Seq": "1"}, "Log-Epoch"),
         ({"Log-Emitter": "x" * 257}, "Log-Emitter"),
@@ -504,6 +509,18 @@ def test_an_empty_body_with_log_high_is_a_heartbeat(door: Door, body: bytes) -> 
 def test_malformed_emitter_headers_are_refused_by_name(door: Door, headers: dict[str, str], named: str) -> None:
     """A number that cannot be believed is worse than none: the answer says which header and what it should be."""
     assert refused(door.post(b"{}", headers), 400, "emitter_header_bad")["header"] == named
+
+
+def test_the_last_number_of_a_request_is_bounded_as_the_first(door: Door) -> None:
+    """The highest that every reader reads exactly is taken; one more is refused, by whichever event reaches it."""
+    highest = {"Log-Epoch": "highest", "Log-Seq": str(NUMBER_MAX - 1)}
+
+    assert door.post(b"{}{}", highest).status == 202
+    for body in (b"{}{}{}", gzip.compress(b"{}" * 500)):
+        encoding = {} if body[:1] == b"{" else {"Content-Encoding": "gzip"}
+        problem = refused(door.post(body, {**highest, **encoding}), 400, "emitter_header_bad")
+        assert (problem["header"], problem["value"]) == ("Log-Seq", str(NUMBER_MAX - 1))
+        assert str(NUMBER_MAX) in problem["expected"]
 
 
 def test_an_idempotency_key_fixes_the_identity_of_the_batch(door: Door) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from logweir import clock, config
+from logweir import cli, clock, config
 from logweir.config import Settings
 from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
+from logweir.ledger.tracker import Tracker
 from logweir.query.parse import parse
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -250,6 +251,69 @@ def test_a_record_of_a_later_version_stops_the_worker_before_it(
 
     assert caught.value.problem is RECORD_VERSION_UNKNOWN
     assert position(store, queue) <= 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sequence_first": 2**63 - 2},
+        {"sequence_first": 2**53},
+        {"sequence_first": 1, "high": 2**63 - 1},
+        {"sequence_first": 1, "previous": ("e0", 2**63 - 1)},
+        {"sequence_first": 1, "dropped": {"r": 2**64 - 1, "s": 2**64 - 1}},
+    ],
+    ids=str,
+)
+def test_numbers_that_nothing_could_count_cost_only_who_sends_them(
+    settings: Settings, queue: Queue, store: Store, door: Door, said: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A door of before the bound took them: the events are stored, and everybody else's books stay exact."""
+    hostile = {"key": "hostile", "emitter": "h", "epoch": "e1", **said}
+    door.write(batch(event(summary="hostile one"), event(summary="hostile two"), id=b"\x0a" * 16, **hostile))
+    door.write(batch(event(summary="good"), id=b"\x0b" * 16, emitter="web", epoch="e1", sequence_first=1, high=3))
+    work_off(settings, queue, store)
+    status = cli.main(["audit", "--json", "--data-dir", str(settings.data_dir)])
+    audited = json.loads(capsys.readouterr().out)
+    numbered = {one["emitter"]: one for one in audited["emitters"]}
+
+    assert sorted(one["summary"] for one in found(store)) == ["good", "hostile one", "hostile two"]
+    assert (status, outcomes(store, queue)["indexed"]) == (0, 3)
+    assert (numbered["web"]["created"], numbered["web"]["lost"] + numbered["web"]["missing"]) == (3, 2)
+    assert not numbered["h"]["created"]
+
+
+def test_a_worker_that_dies_of_a_fault_of_ours_writes_nothing_that_is_half_counted(
+    settings: Settings, queue: Queue, store: Store, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves its group, and writes nothing: who reads on counts all of it, each once."""
+    door.write(batch(event(summary="one"), emitter="web", epoch="e1", sequence_first=1))
+    work_off(settings, queue, store)
+    before = [document.body for document in store.ledger.scan("")]
+    arrive = Tracker.arrive
+
+    def fault(tracker: Tracker, first: int, *arguments: Any, **named: Any) -> None:
+        arrive(tracker, first, *arguments, **named)
+        if first == 4:
+            monkeypatch.undo()
+            raise OverflowError("Python int too large to convert to C ssize_t")
+
+    monkeypatch.setattr(Tracker, "arrive", fault)
+    # The window counts the record before its emitter does, and that its first batch before its second.
+    numbered = {"emitter": "web", "epoch": "e1"}
+    door.write(
+        batch(event(summary="two"), id=b"\x02" * 16, sequence_first=2, **numbered),
+        batch(event(summary="four"), id=b"\x04" * 16, sequence_first=4, **numbered),
+    )
+    worker = Worker(settings=settings, queue=queue, store=store, stopping=Event(), clock=clock.now_us)
+    with pytest.raises(OverflowError):
+        worker.run()
+
+    def counted(bodies: list[dict[str, Any]]) -> list[Any]:
+        return [(body.get("next_offset"), body.get("outcomes"), body.get("epochs")) for body in bodies]
+
+    assert counted([document.body for document in store.ledger.scan("")]) == counted(before)
+    work_off(settings, queue, store)
+    assert outcomes(store, queue) == {"indexed": 3, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
 
 
 def test_a_backlog_of_full_records_is_worked_off_within_the_limits(

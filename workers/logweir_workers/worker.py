@@ -180,6 +180,11 @@ class Worker:
                 if error.problem is not CLAIM_LOST:
                     raise
                 self._lose_claim(error)
+            except Exception:
+                # Where it came from, something may be counted by half. Leaving the group must not write that down:
+                # whoever reads on counts it again.
+                self._drop(list(self._ledgers))
+                raise
             finally:
                 self._consumer.close()
                 self._drop(list(self._ledgers))
@@ -297,7 +302,7 @@ class Worker:
 
     def _revoked(self, partitions: Collection[int], lost: bool) -> None:
         """Finish what is under way and write it down, unless it is no longer ours to write."""
-        if not lost:
+        if not lost and not self._ledgers.keys().isdisjoint(partitions):
             try:
                 self._bulks.drain()
                 self._flush()

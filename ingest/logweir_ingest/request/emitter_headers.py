@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from logweir.errors import EMITTER_HEADER_BAD, LogweirError
+from logweir.record import NUMBER_MAX
 from logweir.text import KEY_PREFIX, holds_key
 
 NAME_SIZE_BYTES_MAX = 256
 EPOCH_SIZE_BYTES_MAX = 64
 REASONS_MAX = 64
-NUMBER_MAX = 2**63 - 1
 
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _EPOCH = re.compile(rb"[!-~]{1,%d}" % EPOCH_SIZE_BYTES_MAX)
@@ -57,6 +57,13 @@ def read(headers: Mapping[bytes, bytes]) -> EmitterHeaders:
         except ValueError as error:
             raise bad(label, value, expected) from error
     return EmitterHeaders(**fields)
+
+
+def check_last_number(sequence_first: int, events: int) -> None:
+    """Raises LogweirError(EMITTER_HEADER_BAD) when so many events, from that number on, go beyond NUMBER_MAX."""
+    if sequence_first > NUMBER_MAX + 1 - events:
+        expected = f"low enough: the last of the request's {events} events may have the number {NUMBER_MAX} at most"
+        raise bad("Log-Seq", b"%d" % sequence_first, expected)
 
 
 def bad(header: str, value: bytes, expected: str) -> LogweirError:
@@ -120,14 +127,14 @@ def _bye(value: bytes) -> bool:
 _READERS: dict[bytes, tuple[str, str, Callable[[bytes], Any], str]] = {
     b"log-emitter": ("emitter", "Log-Emitter", _name, f"1 to {NAME_SIZE_BYTES_MAX} bytes of visible UTF-8"),
     b"log-epoch": ("epoch", "Log-Epoch", _epoch, f"1 to {EPOCH_SIZE_BYTES_MAX} visible ASCII characters"),
-    b"log-seq": ("sequence_first", "Log-Seq", _sequence, "a whole number from 1"),
-    b"log-high": ("high", "Log-High", _number, "a whole number from 0"),
-    b"log-prev": ("previous", "Log-Prev", _previous, "an epoch, a colon and a whole number"),
+    b"log-seq": ("sequence_first", "Log-Seq", _sequence, f"a whole number from 1 to {NUMBER_MAX}"),
+    b"log-high": ("high", "Log-High", _number, f"a whole number from 0 to {NUMBER_MAX}"),
+    b"log-prev": ("previous", "Log-Prev", _previous, f"an epoch, a colon and a whole number up to {NUMBER_MAX}"),
     b"log-dropped": (
         "dropped",
         "Log-Dropped",
         _dropped,
-        f"1 to {REASONS_MAX} reasons with counts, as queue_overflow=12;disk_full=40",
+        f"1 to {REASONS_MAX} reasons with counts up to {NUMBER_MAX}, as queue_overflow=12;disk_full=40",
     ),
     b"log-bye": ("bye", "Log-Bye", _bye, "0 or 1"),
 }

@@ -16,6 +16,14 @@ def numbers_of(pairs: list[tuple[int, int]]) -> set[int]:
     return {number for first, last in pairs for number in range(first, last + 1)}
 
 
+def test_more_numbers_than_a_size_may_be_are_counted() -> None:
+    """What senders choose may be larger than ``sys.maxsize``, at which ``len`` fails."""
+    intervals = Intervals([(1, 2**64), (2**65, 2**66)])
+
+    assert intervals.count == 2**64 + 2**65 + 1
+    assert intervals and not Intervals()
+
+
 @given(ranges)
 def test_any_order_and_repetition_gives_the_same_set(pairs: list[tuple[int, int]]) -> None:
     """What add says is new is what a set would have gained; the ranges are merged and sorted."""
@@ -27,7 +35,7 @@ def test_any_order_and_repetition_gives_the_same_set(pairs: list[tuple[int, int]
         assert intervals.add(first, last) == len(new)
 
     assert numbers_of(list(intervals)) == seen
-    assert len(intervals) == len(seen)
+    assert intervals.count == len(seen)
     flat = list(intervals)
     assert all(one[1] + 1 < other[0] for one, other in pairwise(flat))
 

@@ -72,4 +72,4 @@ def _open_windows(store: Store, group: str, ledger: PartitionLedger, epoch: str)
     """How many numbers have come in each; of one with a part in an earlier topic, only here."""
     found = WINDOW.scan(store.ledger, group, *ledger.place, epoch)
     windows = (Window.from_body(place, document.body) for place, document in found)
-    return {window.place: len(window.numbers) for window in windows if not window.closed}
+    return {window.place: window.numbers.count for window in windows if not window.closed}

@@ -154,7 +154,9 @@ class EmitterLedger:
         found = FirstDays()
         place = 0
         for batch in record.batches:
-            if batch.epoch is not None and batch.sequence_first is not None and batch.events:
+            is_numbered = batch.epoch is not None and batch.sequence_first is not None and batch.events
+            if is_numbered and batch.has_numbers_in_bounds:
+                assert batch.epoch is not None and batch.sequence_first is not None
                 at = place - batch.sequence_first
                 last = batch.sequence_first + len(batch.events) - 1
                 expected = _Expected(offset, batch.epoch, batch.sequence_first, last, day_of(batch.received_us))
@@ -242,6 +244,11 @@ class EmitterLedger:
         state.cadence.mark(batch.received_us)
         if batch.received_us >= state.last_us:
             state.last_us, state.source_address, state.door = batch.received_us, batch.source_address, door
+        if not batch.has_numbers_in_bounds:
+            # A door of before the bound took it. No tracker could count it, and no store keep it.
+            self.untracked += 1
+            registry.get("logweir_worker_emitters_untracked_total").inc()
+            return
         epoch = batch.epoch
         if natural and epoch is None:
             epoch = _implied_epoch(state, batch, self._late_us)

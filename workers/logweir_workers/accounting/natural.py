@@ -12,17 +12,17 @@ from typing import Any
 import msgspec
 
 from logweir.config import EventFields
-from logweir.record import Batch
+from logweir.record import NUMBER_MAX, Batch
 from logweir_workers.decode import EventUnreadable, event_of
 
-_NUMBER_MAX = 2**63 - 1
 _NAME_LENGTH_MAX = 256
 
 
 def natural_runs(batch: Batch, fields: EventFields) -> Iterator[Batch]:
     """The batch's events as the emitters, runs and numbers that they name, cut into runs of numbers that follow.
 
-    Events that cannot be read, or have no whole number from 1 in the field, are left out: they are not numbered.
+    Events that cannot be read, or have no whole number from 1 to NUMBER_MAX in the field, are left out: they are not
+    numbered.
     """
     run: list[bytes] = []
     begun: tuple[str | None, str | None, int] | None = None
@@ -69,7 +69,7 @@ def _at(event: dict[str, Any], path: tuple[str, ...]) -> Any:
 def _number(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         value = int(value)
-    return value if type(value) is int and 1 <= value <= _NUMBER_MAX else None
+    return value if type(value) is int and 1 <= value <= NUMBER_MAX else None
 
 
 def _name(value: Any) -> str | None:

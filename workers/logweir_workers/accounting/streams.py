@@ -127,14 +127,14 @@ class StreamLedger:
         for pair in ranges:
             position.streams[epoch].pending.arrive(*pair)
         while len(position.lost) > LOST_EPOCHS_MAX:
-            position.lost_before += len(position.lost.pop(next(iter(position.lost))))
+            position.lost_before += position.lost.pop(next(iter(position.lost))).count
 
     def forget_lost(self, starts: Mapping[StreamId, int]) -> None:
         """Forget what the queue lost of processes whose books begin behind it, at these numbers."""
         position = self._position
         for epoch in list(position.lost):
             if position.lost[epoch].max < starts.get(StreamId(epoch, self._partition.partition), 0):
-                position.lost_before += len(position.lost.pop(epoch))
+                position.lost_before += position.lost.pop(epoch).count
                 self.dirty = True
 
     def written(self) -> None:

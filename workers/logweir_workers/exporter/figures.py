@@ -52,7 +52,7 @@ def published(settings: Settings, *, store: Store, queue: Queue, now_us: int) ->
     settled_us = min(_settled_us(lag, positions.get(at), now_us) for at, lag in behind.items())
     yield from _windows(books, settled_us, now_us)
     yield from _canaries(positions.values())
-    expired = sum(len(position.expired) + position.expired_before for position in ever.values())
+    expired = sum(position.expired.count + position.expired_before for position in ever.values())
     yield _family("logweir_queue_expired_offsets_total", {(): expired})
     labels = {partition: (queue.topic, str(partition), group) for partition in behind}
     yield _family("logweir_queue_lag_records", {labels[at]: lag.records for at, lag in behind.items()})
