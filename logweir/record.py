@@ -41,6 +41,8 @@ EVENTS_MAX = 10_000
 NUMBER_MAX = 2**53 - 1
 """The highest number that an emitter may give or name, and the most that it may say to have dropped for one reason:
 whatever reads it, as JSON, as a double or as a signed integer of 64 bits, reads it exactly."""
+REASONS_MAX = 64
+"""The most reasons for what it dropped that an emitter may name at once, and that are told apart of one of its runs."""
 
 _MAGIC = b"LWR"
 _HEADER = struct.Struct(">3sBBB16sQIIII")

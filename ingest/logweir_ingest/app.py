@@ -32,7 +32,7 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.metrics import registry
-from logweir.record import Batch, Refused
+from logweir.record import NUMBER_MAX, Batch, Refused
 from logweir_ingest.access.auth import Authenticator, KeyPolicy
 from logweir_ingest.access.proxies import SourceAddress
 from logweir_ingest.access.quota import Charge
@@ -397,11 +397,11 @@ class Admitted(msgspec.Struct):
             body = plain(body, self.encoding, self.app.limits)
             parsed = self.format.split(self.request, body, self.app.limits)
         except LogweirError as error:
-            if error.problem is not BODY_EMPTY:
-                self._keep(body, error)
-                raise
             # An empty body with Log-High is a heartbeat: it says how far the emitter is, and brings nothing.
-            if self.emitter.high is None:
+            if error.problem is not BODY_EMPTY or self.emitter.high is None:
+                self._pay(len(body))
+                if error.problem is not BODY_EMPTY:
+                    self._keep(body, error)
                 raise
             parsed = Parsed([])
         return self._batch(parsed)
@@ -410,9 +410,11 @@ class Admitted(msgspec.Struct):
         events = parsed.events
         sent = self.emitter if parsed.emitter is None else parsed.emitter
         if events and sent.epoch is not None and sent.sequence_first is None:
+            self._pay(0)
             raise emitter_headers.bad("Log-Seq", b"", "there, though Log-Epoch says that the events are numbered")
-        if sent.sequence_first is not None:
-            emitter_headers.check_last_number(sent.sequence_first, len(events))
+        if sent.sequence_first is not None and sent.sequence_first > NUMBER_MAX + 1 - len(events):
+            self._pay(0)
+            raise emitter_headers.last_too_high(sent.sequence_first, len(events))
         stamp = None
         if self.policy is not None:
             self.charge = self.policy.charge(events)
@@ -442,14 +444,17 @@ class Admitted(msgspec.Struct):
             return event.batch_id_from_idempotency_key(self.key, self.idempotency_key)
         return event.batch_id_new(received_us, self.app.random.ten_bytes())
 
+    def _pay(self, size_bytes: int) -> None:
+        """Take from the key's quota what the request costs that is refused for what its sender wrote."""
+        if self.policy is not None:
+            self.policy.charge_refused(min(size_bytes, self.app.limits.refused_size_bytes_max))
+
     def _keep(self, body: bytes, error: LogweirError) -> None:
         """Keep an unreadable body for the operator, who can then see what the emitter believes it sent."""
         app = self.app
         size_bytes_max = app.limits.refused_size_bytes_max
         if not size_bytes_max:
             return
-        if self.policy is not None:
-            self.policy.charge_kept(min(len(body), size_bytes_max))
         received_us = app.clock()
         refused = Refused(
             id=event.batch_id_new(received_us, app.random.ten_bytes()),

@@ -14,9 +14,13 @@ from typing import Any
 
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.outcomes import Outcome
+from logweir.record import REASONS_MAX
 
 DAYS_MAX = 8
 """Earlier days of which a tracker knows the numbers apart; of days before those it knows only that they are past."""
+
+OTHER = "other"
+"""The reason under which those are shown that are no longer told apart."""
 
 _LONG_AGO = ""
 
@@ -58,7 +62,8 @@ class Tracker:
     ``begun_us``: when its first was received. ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of
     the days before it. ``floor``: numbers up to there are only counted, because there were too many gaps to keep;
     ``lost_below`` of them were lost, and ``recovered_below`` came after all. ``below``: between which numbers they came
-    on each day.
+    on each day. ``dropped``: what the emitter says to have dropped, by reason, the one that it named last at the end;
+    ``dropped_other``: the sum over reasons that it no longer named, when there were more than REASONS_MAX.
     """
 
     epoch: str
@@ -70,6 +75,7 @@ class Tracker:
     day: str = ""
     earlier: dict[str, Intervals] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    dropped_other: int = 0
     previous: tuple[str, int] | None = None
     bye: bool = False
     recovered: int = 0
@@ -92,7 +98,14 @@ class Tracker:
 
     @property
     def dropped_count(self) -> int:
-        return sum(self.dropped.values())
+        return sum(self.dropped.values()) + self.dropped_other
+
+    @property
+    def dropped_by_reason(self) -> dict[str, int]:
+        """All of it, with the sum over reasons that are no longer told apart under OTHER."""
+        if not self.dropped_other:
+            return self.dropped
+        return {**self.dropped, OTHER: self.dropped.get(OTHER, 0) + self.dropped_other}
 
     # --- what comes ------------------------------------------------------------------------------------------------
     def arrive(
@@ -130,11 +143,20 @@ class Tracker:
         self._bound(ranges_max)
 
     def drop(self, dropped: dict[str, int], *, watermark_us: int, late_us: int) -> None:
-        """The emitter says how many events it has dropped so far, by reason; a report that comes late heals itself."""
+        """The emitter says how many events it has dropped so far, by reason; a report that comes late heals itself.
+
+        Reasons that it named longest ago are only summed up when there are more than REASONS_MAX; one of those that it
+        names again counts anew.
+        """
         before, unexplained = self.dropped_count, self._unexplained(watermark_us, late_us)
         for reason, count in dropped.items():
-            self.dropped[reason] = max(count, self.dropped.get(reason, 0))
+            self.dropped[reason] = max(count, self.dropped.pop(reason, 0))
+        self._bound_reasons()
         self.recovered += max(0, min(self.dropped_count - before, unexplained))
+
+    def _bound_reasons(self) -> None:
+        while len(self.dropped) > REASONS_MAX:
+            self.dropped_other += self.dropped.pop(next(iter(self.dropped)))
 
     def _begin_at(self, first: int, last: int, watermark_us: int) -> None:
         """A natural number has come that is lower than all before it: the range that is covered begins there."""
@@ -273,6 +295,8 @@ class Tracker:
             "day": self.day,
             "earlier": {day: pairs(numbers) for day, numbers in self.earlier.items()},
             "dropped": self.dropped,
+            # Seldom there. As text: a sum of numbers that senders choose may outgrow what JSON's readers take.
+            **({"dropped_other": str(self.dropped_other)} if self.dropped_other else {}),
             "previous": self.previous,
             "bye": self.bye,
             "recovered": self.recovered,
@@ -293,6 +317,7 @@ class Tracker:
                 "seen": Intervals(body["seen"]),
                 "gaps": [Gap(*gap) for gap in body["gaps"]],
                 "earlier": {day: Intervals(numbers) for day, numbers in body["earlier"].items()},
+                "dropped_other": int(body.get("dropped_other", 0)),
                 "previous": None if previous is None else (previous[0], previous[1]),
                 "below": {day: (first, last) for day, (first, last) in body["below"].items()},
             }
@@ -310,6 +335,7 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
         whole.seen.add_all(part.seen)
         for reason, count in part.dropped.items():
             whole.dropped[reason] = max(count, whole.dropped.get(reason, 0))
+        whole.dropped_other = max(whole.dropped_other, part.dropped_other)
         whole.top = max(whole.top, part.top)
         whole.bye = whole.bye or part.bye
         whole.previous = whole.previous or part.previous
@@ -318,6 +344,7 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
         whole.lost_below += part.lost_below
         whole.recovered_below += part.recovered_below
         whole.last_us = max(whole.last_us, part.last_us)
+    whole._bound_reasons()
     if natural:
         whole.seen.remove(1, whole.start - 1)
     gaps = [gap for part in parts for gap in part.gaps]

@@ -19,7 +19,7 @@ from logweir.keys.terms import NO_TERMS
 from logweir.keys.usage import note_usage
 from logweir.process.files import fingerprint_of
 from logweir_ingest.access.categories import check_categories
-from logweir_ingest.access.quota import BYTES, EVENTS, Charge, FailedAttempts, Quota, Quotas
+from logweir_ingest.access.quota import BARE_SIZE_BYTES, BYTES, EVENTS, Charge, FailedAttempts, Quota, Quotas
 
 log = logging.getLogger(__name__)
 
@@ -155,23 +155,28 @@ class KeyPolicy:
                 raise self._at_its_quota(error) from None
 
     def charge(self, events: Sequence[bytes]) -> Charge | None:
-        """Let the events of a batch through, and take them from the quota.
+        """Let the events of a batch through, and take them from the quota; one without events is not for nothing.
 
         Raises LogweirError: CATEGORY_REFUSED, CATEGORY_MISSING, QUOTA_EXCEEDED.
         """
         if self._categories:
-            check_categories(events, self._categories, stamped="category" in (self.stamp or {}))
+            try:
+                check_categories(events, self._categories, stamped="category" in (self.stamp or {}))
+            except LogweirError:
+                self.charge_refused(0)
+                raise
         if self._quota is None:
             return None
+        size_bytes = sum(map(len, events)) if events else BARE_SIZE_BYTES
         try:
-            return self._quota.take(events=len(events), size_bytes=sum(map(len, events)))
+            return self._quota.take(events=max(1, len(events)), size_bytes=size_bytes)
         except LogweirError as error:
             raise self._at_its_quota(error) from None
 
-    def charge_kept(self, size_bytes: int) -> None:
-        """Take an unreadable body that is kept from the quota: it goes through the queue, too."""
+    def charge_refused(self, size_bytes: int) -> None:
+        """Take a request that is refused for what its sender wrote: so much of it was read, or is kept."""
         if self._quota is not None:
-            self._quota.charge(events=1, size_bytes=size_bytes)
+            self._quota.charge(events=1, size_bytes=max(size_bytes, BARE_SIZE_BYTES))
 
     def _is_from_within(self, source_address: str) -> bool:
         address = _address_of(source_address)

@@ -23,6 +23,10 @@ Seconds = Callable[[], float]
 
 _IPV6_PREFIX = 64
 """A sender with IPv6 has all the addresses of such a network."""
+BARE_SIZE_BYTES = 1024
+"""What a request takes of a quota in bytes that brings no events, or is refused for what its sender wrote.
+
+Of a quota in events it takes one."""
 
 
 class Bucket:

@@ -10,12 +10,11 @@ from typing import Any
 import msgspec
 
 from logweir.errors import EMITTER_HEADER_BAD, LogweirError
-from logweir.record import NUMBER_MAX
+from logweir.record import NUMBER_MAX, REASONS_MAX
 from logweir.text import KEY_PREFIX, holds_key
 
 NAME_SIZE_BYTES_MAX = 256
 EPOCH_SIZE_BYTES_MAX = 64
-REASONS_MAX = 64
 
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _EPOCH = re.compile(rb"[!-~]{1,%d}" % EPOCH_SIZE_BYTES_MAX)
@@ -59,11 +58,10 @@ def read(headers: Mapping[bytes, bytes]) -> EmitterHeaders:
     return EmitterHeaders(**fields)
 
 
-def check_last_number(sequence_first: int, events: int) -> None:
-    """Raises LogweirError(EMITTER_HEADER_BAD) when so many events, from that number on, go beyond NUMBER_MAX."""
-    if sequence_first > NUMBER_MAX + 1 - events:
-        expected = f"low enough: the last of the request's {events} events may have the number {NUMBER_MAX} at most"
-        raise bad("Log-Seq", b"%d" % sequence_first, expected)
+def last_too_high(sequence_first: int, events: int) -> LogweirError:
+    """The problem of so many events, from that number on, when they go beyond NUMBER_MAX."""
+    expected = f"low enough: the last of the request's {events} events may have the number {NUMBER_MAX} at most"
+    return bad("Log-Seq", b"%d" % sequence_first, expected)
 
 
 def bad(header: str, value: bytes, expected: str) -> LogweirError:

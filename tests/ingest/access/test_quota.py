@@ -297,6 +297,38 @@ def test_a_door_lets_in_what_the_quota_says(tmp_path: Path) -> None:
     assert not any(name.startswith("x-ratelimit") for other in others for name in other.headers)
 
 
+NUMBERED = {"Log-Emitter": "e", "Log-Epoch": "run"}
+BARE = {
+    "a heartbeat": (b"", {**NUMBERED, "Log-High": "7"}, 202),
+    "what was dropped": (b"[]", {**NUMBERED, "Log-High": "7", "Log-Dropped": "queue_overflow=1"}, 202),
+    "nothing": (b"", {}, 400),
+    "no JSON": (b'{"a', {}, 400),
+    "no number": (b"{}", NUMBERED, 400),
+    "a number too high": (b'{"category":"web"}' * 2, {**NUMBERED, "Log-Seq": str(2**53 - 1)}, 400),
+    "another category": (b'{"category":"secret"}', {}, 403),
+}
+
+
+@pytest.mark.parametrize("terms", [{"events_per_second": 1}, {"bytes_per_second": 1024}], ids=str)
+def test_a_request_without_events_is_not_for_nothing(tmp_path: Path, terms: dict[str, int]) -> None:
+    """It is counted as an event, and as so many bytes; so is one that is refused for what its sender wrote."""
+    keys = KeysFile(tmp_path / "keys.toml")
+    named = {what: keys.add(f"key-{at}", terms=Terms(categories=("web",), **terms)) for at, what in enumerate(BARE)}
+    found = {}
+    with running(Door(tmp_path)) as door:
+        until(lambda: is_ready(door))
+        for what, (body, headers, _) in BARE.items():
+            begun_s = time.monotonic()
+            sent = {"X-Log-Key": named[what], **headers}
+            answers = [door.request("POST", "/events", body, sent).status for _ in range(20)]
+            found[what] = set(answers), 20 - answers.count(429), time.monotonic() - begun_s
+
+    for what, (_, _, status) in BARE.items():
+        statuses, let_in, took_s = found[what]
+        assert statuses == {status, 429} or took_s > 10, (what, statuses)
+        assert let_in <= 3 + took_s, (what, let_in)
+
+
 def test_two_processes_together_let_in_what_the_quota_says(kafka: Kafka, tmp_path: Path) -> None:
     """Each its half: the sum is within the quota."""
     key = KeysFile(tmp_path / "keys.toml").add("limited", terms=Terms(events_per_second=200))

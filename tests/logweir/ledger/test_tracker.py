@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.tracker import DAYS_MAX, Losses, Tracker, united
 from logweir.outcomes import Outcome
+from logweir.record import REASONS_MAX
 
 LATE_US = 60
 MANY = 10_000
@@ -53,6 +55,34 @@ class Brute:
         self.seen.update(numbers)
         self.top = max(self.top, first + count - 1)
         return outcomes
+
+
+def test_reasons_for_what_was_dropped_are_bounded_and_their_sum_is_exact() -> None:
+    """Reasons beyond those that one request may name are summed up, those named longest ago first, over any rebirth."""
+    tracker = Tracker("e")
+    for number in range(500):
+        reasons = {f"reason-{number}-{at}": 2**53 - 1 for at in range(1, REASONS_MAX)}
+        tracker.drop({"usual": number, **reasons}, watermark_us=0, late_us=LATE_US)
+        tracker = reborn(tracker)
+
+    assert tracker.dropped_count == 500 * (REASONS_MAX - 1) * (2**53 - 1) + 499
+    assert len(orjson.dumps(tracker.as_body())) < 10_000
+    assert (len(tracker.dropped), tracker.dropped["usual"]) == (REASONS_MAX, 499)
+    assert sum(tracker.dropped_by_reason.values()) == tracker.dropped_count
+    assert tracker.dropped_by_reason["other"] == tracker.dropped_other > 0
+    assert united([tracker, tracker]).dropped_count == tracker.dropped_count
+
+
+def test_an_emitter_that_names_all_its_reasons_each_time_is_never_summed_up() -> None:
+    """As many as fit into one request are told apart, one that is called as the sum of others included."""
+    tracker = Tracker("e")
+    for number in range(1, 4):
+        reasons = {**{f"r{at}": number for at in range(REASONS_MAX - 1)}, "other": number}
+        tracker.drop(reasons, watermark_us=0, late_us=LATE_US)
+
+    assert tracker.dropped_by_reason == {**{f"r{at}": 3 for at in range(REASONS_MAX - 1)}, "other": 3}
+    tracker.drop({"one more": 5}, watermark_us=0, late_us=LATE_US)
+    assert tracker.dropped_by_reason["other"] == 3 + 3
 
 
 def reborn(tracker: Tracker) -> Tracker:
