@@ -48,8 +48,8 @@ events is accepted.
 
 An answer of 408, 431, 503 for too many requests or connections, or 429 for requests sent ahead ends its connection,
 behind the answers to earlier requests. `/healthz`, `/readyz` and `/metrics` are answered whatever the load. A key may
-have quotas of its own (429 `quota_exceeded`); a request that brings no events, or is refused for what its sender wrote,
-takes one event and 1 KiB of them. Fixed by what they bound: the `Log-*` headers and `Idempotency-Key` (400
+have quotas of its own (429 `quota_exceeded`); a request that brings no events, or cannot be read, takes one event and
+256 bytes of them. Fixed by what they bound: the `Log-*` headers and `Idempotency-Key` (400
 `emitter_header_bad` says how long each may be; no number, that of a request's last event included, is above 2^53 - 1,
 so that whatever counts or reads it does so exactly), and a compressed body's parts and window
 ([JSON](json.md#compression)).

@@ -241,6 +241,18 @@ HTTP_BAD = Problem(
     "The request is not HTTP that can be read: {reason}.",
     "Check the sender, and any proxy in between.",
 )
+HTTP_VERSION_UNKNOWN = Problem(
+    "http_version_unknown",
+    505,
+    "The request line names a version of HTTP that is not spoken here.",
+    "Send HTTP/1.1. A proxy in front may speak HTTP/2 or HTTP/3 to its clients.",
+)
+TRANSFER_ENCODING_UNKNOWN = Problem(
+    "transfer_encoding_unknown",
+    501,
+    "The Transfer-Encoding {encoding!r} is not understood here; chunked alone is.",
+    "Say what the body is compressed with in Content-Encoding, and Transfer-Encoding: chunked at most.",
+)
 RECEIPT_BAD = Problem(
     "receipt_bad",
     404,

@@ -445,7 +445,7 @@ class Admitted(msgspec.Struct):
         return event.batch_id_new(received_us, self.app.random.ten_bytes())
 
     def _pay(self, size_bytes: int) -> None:
-        """Take from the key's quota what the request costs that is refused for what its sender wrote."""
+        """Take from the key's quota what a request costs that cannot be read."""
         if self.policy is not None:
             self.policy.charge_refused(min(size_bytes, self.app.limits.refused_size_bytes_max))
 

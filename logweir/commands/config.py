@@ -10,6 +10,7 @@ import tomlkit
 from pydantic import BaseModel, SecretStr
 
 from logweir.config import SECTIONS, Settings, environment_name, fields_of, require_known, shown_url
+from logweir.text import printable, safe_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.name:
-        print(value_of(settings, arguments.name))
+        print(printable(value_of(settings, arguments.name)))
     else:
-        print(as_toml(settings), end="")
+        # TOML has the escapes of JSON.
+        print(safe_json(as_toml(settings)), end="")
     return 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ from rich.markup import escape
 
 from logweir.audit.lag import Lag, lags
 from logweir.clock import DAY_US, now_us
+from logweir.commands.output import print_json
 from logweir.config import Settings, shown_url
 from logweir.errors import FILE_FAILED, STORE_ABSENT, LogweirError
 from logweir.http.tls import Pair, load
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     findings = examine(settings)
     if arguments.json:
         for finding in findings:
-            print(json.dumps(asdict(finding)))
+            print_json(asdict(finding))
     else:
         _print_lines(findings)
     return 1 if any(finding.state == "fault" for finding in findings) else 0
@@ -268,6 +268,6 @@ def _print_lines(findings: list[Finding]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for finding in findings:
         colour = _COLOURS[finding.state]
-        console.print(f"{finding.what:<14} [{colour}]{finding.state:<8}[/] {escape(finding.found)}")
+        console.print(f"{finding.what:<14} [{colour}]{finding.state:<8}[/] {escape(printable(finding.found))}")
         if finding.advice:
-            console.print(f"{'':<14} {'':<8} {escape(finding.advice)}")
+            console.print(f"{'':<14} {'':<8} {escape(printable(finding.advice))}")

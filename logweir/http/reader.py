@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import httptools
 
-from logweir.errors import HTTP_BAD, LogweirError
+from logweir.errors import HTTP_BAD, HTTP_VERSION_UNKNOWN, TRANSFER_ENCODING_UNKNOWN, LogweirError
 from logweir.http.limits import Limits
 from logweir.http.reply import Header
 from logweir.http.states import BODY, HEADERS, OPEN, State
 
+_VERSIONS = ("1.1", "1.0")
+# What llhttp says of versions that it does not read, and of the beginning of every connection of HTTP/2.
+_OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")
+# Headers that say how the request is to be read.
+_OF_FRAMING = frozenset((b"expect", b"host", b"transfer-encoding"))
+# RFC 9110 section 7.2, RFC 3986 section 3.2: what a host and port consist of, or nothing. A comma joins two.
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+;=%:\[\]-]*")
+_SHOWN_MAX = 100
 # A chunked body costs at most this many bytes on the wire for each of its own ("1\r\nx\r\n").
 _CHUNKING_FACTOR = 6
+
+
+# The same clients ask again and again for the same host.
+@lru_cache(1000)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 @dataclass(slots=True)
@@ -61,6 +77,8 @@ class RequestReader:
         self._url = b""
         self._headers: list[Header] = []
         self._expects_100 = False
+        self._hosts = 0
+        self._codings: tuple[bytes, ...] = ()
         self._wire_bytes = 0
         self._body_bytes = 0
         self._behind_body_bytes = 0
@@ -84,8 +102,8 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Read on.
 
-        Raises LogweirError when it is the last that is read: HTTP_BAD, HEADERS_TOO_LARGE, HEADERS_TOO_MANY, or what
-        the connection has raised.
+        Raises LogweirError when it is the last that is read: HTTP_BAD, HTTP_VERSION_UNKNOWN, HEADERS_TOO_LARGE,
+        TRANSFER_ENCODING_UNKNOWN, HEADERS_TOO_MANY, or what the connection has raised.
         """
         self._fed_bytes = len(data)
         self._has_body = self._has_end = False
@@ -108,7 +126,9 @@ class RequestReader:
                 continue
             except httptools.HttpParserCallbackError as error:
                 raise (error.__context__ or error) from None
-            except httptools.HttpParserError:
+            except httptools.HttpParserError as error:
+                if str(error) in _OTHER_VERSIONS:
+                    raise LogweirError(HTTP_VERSION_UNKNOWN) from None
                 raise LogweirError(HTTP_BAD, reason="it does not follow the protocol") from None
             return
 
@@ -142,6 +162,7 @@ class RequestReader:
             raise _ClosingError
         self._connection.begin()
         self._url, self._headers, self._expects_100 = b"", [], False
+        self._hosts, self._codings = 0, ()
         self._began_behind_another = self._has_end
         self._wire_bytes = self._body_bytes = self._behind_body_bytes = 0
 
@@ -150,9 +171,21 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._expects_100 = True
+        # RFC 9110 section 5.5: white space around a value is no part of it. What is before it, the parser takes away.
+        value = value.rstrip(b" \t")
+        if name in _OF_FRAMING:
+            self._note_framing(name, value)
         self._headers.append((name, value))
+
+    def _note_framing(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            self._hosts += 1
+            if not _is_host(value):
+                raise LogweirError(HTTP_BAD, reason="its Host is no name or address")
+        elif name == b"transfer-encoding":
+            self._codings += (value,)
+        elif value.lower() == b"100-continue":
+            self._expects_100 = True
 
     def on_headers_complete(self) -> None:
         parser, settings, headers = self._parser, self._limits.settings, self._headers
@@ -165,12 +198,29 @@ class RequestReader:
         if len(headers) > settings.headers_max:
             raise self._limits.headers_too_many()
         version = parser.get_http_version()
+        if version != "1.1" or self._hosts != 1 or self._codings:
+            self._check_framing(version)
         keep_alive = version != "1.0" and parser.should_keep_alive()
         # RFC 9110 section 6.5.1: trailers must not be merged into the headers.
         self._headers = []
         # RFC 9110 section 10.1.1: HTTP/1.0 knows no "100 Continue".
         expects_100 = self._expects_100 and version != "1.0"
         self._connection.end_headers(Head(method, self._url, version, headers, keep_alive, expects_100))
+
+    def _check_framing(self, version: str) -> None:
+        if version not in _VERSIONS:
+            raise LogweirError(HTTP_VERSION_UNKNOWN)
+        # RFC 9112 section 3.2: else a proxy and we may differ about whose request it is.
+        if self._hosts != 1 and (self._hosts or version != "1.0"):
+            raise LogweirError(HTTP_BAD, reason="it has not exactly one Host header")
+        # RFC 9112 section 6.1. What is no good use of "chunked" the parser refuses.
+        if self._codings:
+            codings = b", ".join(self._codings)
+            if any(coding.strip().lower() != b"chunked" for coding in codings.split(b",")):
+                encoding = codings[:_SHOWN_MAX].decode("latin-1")
+                raise LogweirError(TRANSFER_ENCODING_UNKNOWN, encoding=encoding)
+            if len(self._codings) > 1:
+                raise LogweirError(HTTP_BAD, reason="its body is in chunks twice")
 
     def _has_large_headers(self) -> bool:
         size_bytes = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)

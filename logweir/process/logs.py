@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from logweir.errors import LogweirError
-from logweir.text import without_keys
+from logweir.text import safe_json, without_keys
 
 if TYPE_CHECKING:  # The command line logs, and works without the server's extra, which the settings need.
     from logweir.config import LogSettings
@@ -23,7 +23,18 @@ log = logging.getLogger(__name__)
 
 _OF_EVERY_RECORD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime"))
 # What would end a line, or tell a terminal something.
-_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+_CONTROLS = {
+    code: repr(chr(code))[1:-1]
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        0x61C,
+        0x200E,
+        0x200F,
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+    )
+}
 # The largest number that every reader of JSON takes for what it is (RFC 8259 section 6).
 _NUMBER_MAX = 2**53 - 1
 
@@ -103,7 +114,8 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return without_keys(json.dumps({name: _plain(value) for name, value in line.items()}, separators=(",", ":")))
+        text = json.dumps({name: _plain(value) for name, value in line.items()}, separators=(",", ":"))
+        return safe_json(without_keys(text))
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:

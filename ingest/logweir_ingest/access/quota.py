@@ -23,8 +23,8 @@ Seconds = Callable[[], float]
 
 _IPV6_PREFIX = 64
 """A sender with IPv6 has all the addresses of such a network."""
-BARE_SIZE_BYTES = 1024
-"""What a request takes of a quota in bytes that brings no events, or is refused for what its sender wrote.
+BARE_SIZE_BYTES = 256
+"""What a request takes of a quota in bytes, at least, that brings no events, or that cannot be read.
 
 Of a quota in events it takes one."""
 

@@ -142,7 +142,7 @@ def _stream_values(body: bytes, limits: Limits) -> list[msgspec.Raw]:
     if len(body) <= _ANY_SHAPE_SIZE_BYTES_MAX:
         return _one.decode_lines(body)
     lines = body.split(b"\n", limits.events_per_request_max + 1)
-    return [_one.decode(line) for line in lines if line and not line.isspace()]
+    return [_one.decode(line) for line in lines if line.strip(_SPACE)]
 
 
 def _is_small_array(body: bytes, limits: Limits) -> bool:

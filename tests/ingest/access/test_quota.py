@@ -305,13 +305,12 @@ BARE = {
     "no JSON": (b'{"a', {}, 400),
     "no number": (b"{}", NUMBERED, 400),
     "a number too high": (b'{"category":"web"}' * 2, {**NUMBERED, "Log-Seq": str(2**53 - 1)}, 400),
-    "another category": (b'{"category":"secret"}', {}, 403),
 }
 
 
-@pytest.mark.parametrize("terms", [{"events_per_second": 1}, {"bytes_per_second": 1024}], ids=str)
+@pytest.mark.parametrize("terms", [{"events_per_second": 1}, {"bytes_per_second": 256}], ids=str)
 def test_a_request_without_events_is_not_for_nothing(tmp_path: Path, terms: dict[str, int]) -> None:
-    """It is counted as an event, and as so many bytes; so is one that is refused for what its sender wrote."""
+    """It is counted as an event, and as so many bytes; so is one that cannot be read."""
     keys = KeysFile(tmp_path / "keys.toml")
     named = {what: keys.add(f"key-{at}", terms=Terms(categories=("web",), **terms)) for at, what in enumerate(BARE)}
     found = {}

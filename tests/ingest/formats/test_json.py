@@ -251,6 +251,21 @@ def test_large_bodies_are_split_in_every_shape() -> None:
     assert split(b"\xef\xbb\xbf" + b"\r\n".join(events) + b"\r\n", LARGE) == events
 
 
+@pytest.mark.parametrize("space", [b"\x0b", b"\x0c", b" \x0c ", b"\xc2\xa0", b" \t\r"])
+def test_white_space_is_the_same_in_small_and_large_bodies(space: bytes) -> None:
+    """What JSON calls so, between events as elsewhere: in a large body, whose lines are looked at one by one, too."""
+    small = b'{"a":1}\n%b\n{"a":2}\n' % space
+    large = small + (b'{"a":"%b"}\n' % (b"x" * 4000)) * 300
+    taken = []
+    for body in (small, large):
+        try:
+            taken.append(split(body, LARGE)[:2])
+        except LogweirError as error:
+            taken.append([error.problem.code.encode()])
+
+    assert taken == [[b'{"a":1}', b'{"a":2}'] if space.isascii() and not space.strip(b" \t\r") else [b"json_bad"]] * 2
+
+
 def test_white_space_alone_is_an_empty_body() -> None:
     """Nothing but line ends holds no event, however many there are."""
     with pytest.raises(LogweirError) as caught:

@@ -262,7 +262,7 @@ def test_headers_are_counted(door: Door) -> None:
     assert (answer.status, answer.json["code"]) == (431, "headers_too_many")
 
 
-@pytest.mark.parametrize("half", ["POST /events HTTP/1.1\r\n", "trailers", "one trailer"])
+@pytest.mark.parametrize("half", ["POST /events HTTP/1.1\r\nHost: x\r\n", "trailers", "one trailer"])
 def test_headers_that_do_not_end_cost_no_memory(door: Door, half: str) -> None:
     """Nor do thousands in a request that is not all there, or behind a body, whose size is no excuse."""
     before = rss_bytes(door.worker())
@@ -274,7 +274,9 @@ def test_headers_that_do_not_end_cost_no_memory(door: Door, half: str) -> None:
                 if half.startswith("POST"):
                     connection.sendall(half.encode())
                 else:
-                    connection.sendall(b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + body * 20)
+                    connection.sendall(
+                        b"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body * 20
+                    )
                     connection.sendall(b"0\r\n" + (b"a: " if half == "one trailer" else b""))
                 for _ in range(200):
                     connection.sendall(b"x" * 4000 if half == "one trailer" else b"a:\r\n" * 1000)
@@ -300,7 +302,7 @@ def test_connections_are_bounded(door: Door) -> None:
         others.pop().close()
         time.sleep(0.1)
         with waiting:
-            waiting.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"connection: close" not in waiting.recv(2000)
 
     until(lambda: door.post(b"{}").status == 202)
@@ -323,7 +325,7 @@ def test_a_connection_that_idles_is_closed(door: Door) -> None:
     with socket.create_connection(("127.0.0.1", door.port), 10) as connection:
         for _ in range(2):
             started_s = time.monotonic()
-            connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answer_on(connection).status == 200
         assert read_to_end(connection) == b""
 

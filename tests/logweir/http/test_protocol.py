@@ -145,7 +145,7 @@ def served(application: Application) -> Iterator[Served]:
 
 
 def post(path: str, body: bytes = b"", headers: str = "", version: str = "1.1") -> bytes:
-    return f"POST {path} HTTP/{version}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
+    return f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body
 
 
 LAST = "Connection: close\r\n"
@@ -155,7 +155,7 @@ LAST = "Connection: close\r\n"
 def test_the_scope_says_what_was_asked(served: Served, application: Application) -> None:
     """As ASGI has it: names in lower case, the path unescaped and as it was sent, who asks, and by what."""
     with served.connect() as connection:
-        connection.sendall(b"PUT /a%20b?c=%64 HTTP/1.1\r\nX-UPPER: Value\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"PUT /a%20b?c=%64 HTTP/1.1\r\nHost: x\r\nX-UPPER: Value\r\nConnection: close\r\n\r\n")
         to_end(connection)
         client = ("127.0.0.1", connection.getsockname()[1])
     (scope,) = application.scopes
@@ -171,7 +171,7 @@ def test_the_scope_says_what_was_asked(served: Served, application: Application)
         "raw_path": b"/a%20b",
         "query_string": b"c=%64",
         "root_path": "",
-        "headers": [(b"x-upper", b"Value"), (b"connection", b"close")],
+        "headers": [(b"host", b"x"), (b"x-upper", b"Value"), (b"connection", b"close")],
         "client": client,
         "server": ("127.0.0.1", served.port),
         "state": {},
@@ -190,7 +190,7 @@ def test_the_scope_says_what_was_asked(served: Served, application: Application)
 )
 def test_the_end_of_an_answer_can_be_told(served: Served, request_line: str, answer: bytes) -> None:
     """By its length, in chunks, by the connection's end where chunks are unknown; or it has no body."""
-    said = served.said(f"{request_line}\r\nConnection: close\r\n\r\n".encode())
+    said = served.said(f"{request_line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
 
     assert said.endswith(answer)
     assert said.count(b"connection: close\r\n") == 1
@@ -205,7 +205,7 @@ def test_an_answer_in_one_piece_is_the_same_as_one_that_is_sent(served: Served) 
         b"HTTP/1.1 202 Accepted\r\nx-a: b\r\ncontent-length: 2\r\n\r\n{}"
         b"HTTP/1.1 202 Accepted\r\nx-a: b\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
     )
-    assert served.said(b"HEAD /whole HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 500 ")
+    assert served.said(b"HEAD /whole HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 500 ")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_100_continue_is_said_when_the_body_is_asked_for(served: Served) -> None
 def test_an_answer_before_the_body_leaves_the_connection_as_it_is(served: Served, application: Application) -> None:
     """The rest of the body is thrown away, however much it is, and what comes behind it is the next request."""
     with served.connect() as connection:
-        connection.sendall(b"POST /early HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+        connection.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         assert heard(connection, b"early").startswith(b"HTTP/1.1 401 ")
         connection.sendall(b"x" * 1_000_000 + post("/echo", b"next", LAST))
         assert to_end(connection).endswith(b"next")
@@ -260,7 +260,7 @@ def test_an_answer_before_the_body_leaves_the_connection_as_it_is(served: Served
 def test_a_body_that_never_ends_behind_its_answer_ends_the_connection(served: Served) -> None:
     """With no second answer."""
     started_s = time.monotonic()
-    said = served.said(b"POST /early HTTP/1.1\r\nContent-Length: 10\r\n\r\nx")
+    said = served.said(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
 
     assert said.count(b"HTTP/1.1 ") == 1 and said.endswith(b"early")
     assert served.refused == {"body_too_slow": 1}
@@ -271,7 +271,7 @@ def test_a_body_is_read_no_faster_than_it_is_taken(served: Served) -> None:
     """The application has taken one piece and works: the rest stays where it is, in the sender's hands."""
     with served.connect() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        connection.sendall(b"POST /counts HTTP/1.1\r\nContent-Length: 100000000\r\n\r\nx")
+        connection.sendall(b"POST /counts HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nx")
         time.sleep(0.3)
         connection.settimeout(0.3)
         sent = 0
@@ -284,7 +284,7 @@ def test_a_body_is_read_no_faster_than_it_is_taken(served: Served) -> None:
 
 def test_a_refused_body_is_no_body_for_the_application(served: Served, application: Application) -> None:
     """It is told that nobody waits, and what it still says goes to nobody."""
-    chunks = b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    chunks = b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
     for path in (b"/echo", b"/sleeps"):
         with served.connect() as connection:
             connection.sendall(chunks % path)
@@ -310,7 +310,7 @@ def test_only_what_comes_whole_is_inline(served: Served, application: Applicatio
             (post("/inline", b"cut"), 10),
             (post("/inline", b"no"), 0),
             (post("/inline", b"expects", "Expect: 100-continue\r\n"), 0),
-            (b"POST /inline HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, 0),
+            (b"POST /inline HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks, 0),
         ):
             for piece in (request[:cut], request[cut:]) if cut else (request,):
                 connection.sendall(piece)
@@ -417,7 +417,7 @@ def test_lost_connections_leave_nothing_to_the_garbage_collector(served: Served,
             post("/early", b"cut")[:-1],
             post("/sleeps", b"x") + post("/echo", b"x") + b"nonsense\r\n\r\n",
             b"nonsense\r\n\r\n",
-            b"GET / HTTP/1.1\r\nX: ",
+            b"GET / HTTP/1.1\r\nHost: x\r\nX: ",
         ):
             with served.connect() as connection:
                 connection.sendall(data)

@@ -78,6 +78,14 @@ def test_as_text_every_line_is_one_thing_or_belongs_to_a_trace() -> None:
     assert "    RuntimeError: first\n    second lw_***\n" in text
 
 
+def test_no_format_has_a_terminal_do_anything() -> None:
+    """Not by DEL, by C1, or by what turns the direction of text."""
+    for format in ("text", "json"):
+        text = logged(r"log.warning('%s', '\x7f\x9b31m\u202e\u2066\u200f')", format)
+
+        assert text.rstrip("\n").isprintable()
+
+
 def test_a_line_as_json_has_what_it_is_about_as_fields() -> None:
     """The numbers of the problem that it speaks of, and what its caller gave beside; none takes the place of a field
     that every line has."""

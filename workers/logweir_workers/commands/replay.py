@@ -37,6 +37,7 @@ from logweir.process.logs import configure_logging
 from logweir.query.times import time_bounds
 from logweir.queue import open_queue
 from logweir.store import existing_store
+from logweir.text import printable
 from logweir_workers.replay.replay import Replay, Selection
 
 _LINE_INTERVAL_S = 5.0
@@ -188,7 +189,7 @@ def _report(arguments: argparse.Namespace, progress: ReplayProgress) -> int:
     else:
         _print(document, reprocess=arguments.reprocess)
     for one in progress.gone:
-        print(one, file=sys.stderr)
+        print(printable(str(one)), file=sys.stderr)
     if not progress.is_done:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 130
