@@ -118,6 +118,9 @@ DETAILS = (
 A value that has not the form of its kind stays under the name that it was sent with. The stores keep all of them as
 other details: by their text.
 """
+CATEGORY_NAMES = ("category", "event.category")
+"""What senders call the category, the strongest first, in lower case; case does not count. Doors judge by these what
+workers store by them."""
 
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
 

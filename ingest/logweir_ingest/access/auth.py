@@ -18,7 +18,7 @@ from logweir.keys.file import Key, digest_of, read_keys
 from logweir.keys.terms import NO_TERMS
 from logweir.keys.usage import note_usage
 from logweir.process.files import fingerprint_of
-from logweir_ingest.access.categories import check_categories
+from logweir_ingest.access.categories import check_categories, folded
 from logweir_ingest.access.quota import BARE_SIZE_BYTES, BYTES, EVENTS, Charge, FailedAttempts, Quota, Quotas
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class KeyPolicy:
         self._id = key.id
         self._expires_us = key.expires_us
         self._networks = tuple(ipaddress.ip_network(network) for network in terms.networks)
-        self._categories = frozenset(category.casefold() for category in terms.categories)
+        self._categories = frozenset(map(folded, terms.categories))
         self._quota = quota
         self._said = said
         self._clock = clock

@@ -1,6 +1,8 @@
 """Whether the events of a batch have categories that their key may send. Only keys with such terms cost this.
 
-An event's category is what a worker would store: the field ``category``; else what it takes for that field's synonyms.
+An event's category is what a worker would store, under one of the names that it takes for it. Which one of several
+counts is the worker's rule, so here all have to be allowed; what is no text, or a list of one, cannot be judged and is
+refused. Two texts are the same category if a search takes them for the same.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from typing import Any
 import msgspec
 
 from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError
+from logweir.event import CATEGORY_NAMES
+from logweir.query.tree import lower
 
-SYNONYMS = ("category", "event.category")
-"""Names that a worker takes for the category, in lower case; case does not count."""
 _SHOWN_MAX = 100
 
 
@@ -28,22 +30,27 @@ _decoder = msgspec.json.Decoder(_Event)
 def check_categories(events: Sequence[bytes], allowed: frozenset[str], *, stamped: bool) -> None:
     """Raises LogweirError: CATEGORY_REFUSED, or CATEGORY_MISSING unless one is ``stamped`` where there is none.
 
-    ``allowed`` are case-folded.
+    ``allowed``: each as ``folded``.
     """
     for index, event in enumerate(events):
         try:
             category = _decoder.decode(event).category
         except msgspec.DecodeError:
             category = None
-        if category is None or category.strip().casefold() not in allowed:
+        if category is None or folded(category) not in allowed:
             _check_closely(event, index, allowed, stamped=stamped)
+
+
+def folded(category: str) -> str:
+    """The category as searches compare it, without the white space that a worker takes away from around it."""
+    return lower(category.strip())
 
 
 def _check_closely(event: bytes, index: int, allowed: frozenset[str], *, stamped: bool) -> None:
     """Refuse whatever might become the category and is not allowed: one is stored, which one is the worker's rule."""
     found = False
     for value in _categories_in(event):
-        if not isinstance(value, str) or value.strip().casefold() not in allowed:
+        if not isinstance(value, str) or folded(value) not in allowed:
             shown = value if isinstance(value, str) else json.dumps(value)
             raise LogweirError(CATEGORY_REFUSED, event_index=index, category=shown[:_SHOWN_MAX])
         found = True
@@ -55,7 +62,7 @@ def _categories_in(event: bytes) -> Iterator[Any]:
     # A very long number as an int would cost more to convert than it is worth.
     sent: dict[str, Any] = json.loads(event, parse_int=float)
     for name, value in sent.items():
-        if name.lower() in SYNONYMS and not _says_nothing(value):
+        if name.lower() in CATEGORY_NAMES and not _says_nothing(value):
             yield _one(value)
         elif name == "event" and isinstance(value, dict) and not _says_nothing(value.get("category")):
             yield _one(value["category"])

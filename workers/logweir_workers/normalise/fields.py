@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from logweir.event import CATEGORY_NAMES
 from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import free_name, name_hash
 from logweir_workers.normalise.details import name_known
@@ -55,7 +56,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "date",
         "__realtime_timestamp",
     ),
-    "category": ("category", "event.category"),
+    "category": CATEGORY_NAMES,
     "hostname": ("hostname", "host", "host.name", "host.hostname", "_hostname"),
     "fqdn": ("fqdn",),
     "processid": ("processid", "pid", "process_id", "procid", "process.pid", "_pid"),
