@@ -87,6 +87,12 @@ class IngestSettings(HttpSettings):
     """Most requests without a good key from one address (of IPv6: one /64); more are answered 429, good keys never."""
     failed_addresses_max: int = _advanced(10_000, ge=1)
     """Most addresses whose failed attempts are remembered, per process; beyond that the oldest is forgotten."""
+    connections_without_key_max: int = _advanced(6144, ge=1)
+    """Most connections that have shown no good key, per process; below connections_max, the rest is for those that have."""
+    connections_without_key_per_address_max: int = _advanced(1024, ge=1)
+    """Most of these from one address (of IPv6: one /64), per process. A connection with a good key does not count, proxies' neither."""
+    connections_per_key_max: int = _advanced(4096, ge=1)
+    """Most connections of one key, per process, that are kept open for another request; others end with their answer."""
     body_size_bytes_max: int = Field(10 * MEBIBYTE, ge=1024)
     """Largest request body, as sent."""
     decompressed_size_bytes_max: int = Field(64 * MEBIBYTE, ge=1024)

@@ -304,6 +304,13 @@ CONNECTIONS_TOO_MANY = Problem(
     " more processes, or raise {section}.connections_max and the limit of open files.",
     retry=True,
 )
+CONNECTIONS_WITHOUT_KEY_TOO_MANY = Problem(
+    "connections_without_key_too_many",
+    503,
+    "Too many connections have shown no good key, of one address or altogether: the oldest is ended for the newest.",
+    "Send a request with a good key as soon as a connection is made; close connections that are not used.",
+    retry=True,
+)
 QUEUE_UNAVAILABLE = Problem(
     "queue_unavailable",
     503,

@@ -10,6 +10,7 @@ from logweir.errors import (
     BODY_TOO_LARGE,
     BODY_TOO_SLOW,
     CONNECTIONS_TOO_MANY,
+    CONNECTIONS_WITHOUT_KEY_TOO_MANY,
     DECOMPRESSED_TOO_LARGE,
     DEPTH_EXCEEDED,
     EVENT_TOO_LARGE,
@@ -50,6 +51,15 @@ LIMITS = (
     Limit("connections_max", CONNECTIONS_TOO_MANY),
     Limit("requests_max", REQUESTS_TOO_MANY),
     Limit("pipelined_requests_max", PIPELINED_TOO_MANY),
+    Limit(
+        "ingest.connections_without_key_max",
+        f"the oldest is ended, and counted as `{CONNECTIONS_WITHOUT_KEY_TOO_MANY.code}`",
+    ),
+    Limit(
+        "ingest.connections_without_key_per_address_max",
+        f"the oldest is ended, and counted as `{CONNECTIONS_WITHOUT_KEY_TOO_MANY.code}`",
+    ),
+    Limit("ingest.connections_per_key_max", "a connection ends with its next answer"),
     Limit("ingest.tls_handshake_timeout_s", "the connection is closed"),
     Limit("ingest.failed_attempts_per_minute_max", FAILED_ATTEMPTS_EXCEEDED),
     Limit("ingest.failed_addresses_max", "the oldest is forgotten"),

@@ -236,6 +236,11 @@ class EventsRequest:
             self._fail(error)
 
     @property
+    def key(self) -> str | None:
+        """The name of the good key that it came with, None when it has not."""
+        return None if self._admitted is None else self._admitted.key
+
+    @property
     def wants_body(self) -> bool:
         """Whether more of the body is to be received: not after its end, nor after a refusal."""
         return not self._received_s and not self._is_over

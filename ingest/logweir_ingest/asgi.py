@@ -66,6 +66,8 @@ class AsgiApp:
     async def _events(self, format: Format, scope: Scope, receive: Receive, send: Send) -> None:
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         events = self.app.take(_request(scope), format, answered.set_result)
+        if events.key is not None and (writer := scope.get(WRITER)) is not None:
+            writer.show_key(events.key)
         try:
             while events.wants_body:
                 if not await _receive_piece(events, receive):
@@ -84,7 +86,9 @@ class AsgiApp:
             return False
         peer = inline.client[0] if inline.client else ""
         request = Request("POST", inline.url.decode(), headers_of(inline.headers), peer)
-        self.app.take(request, self.inline_urls[inline.url], inline.answer).receive(body, is_last=True)
+        events = self.app.take(request, self.inline_urls[inline.url], inline.answer)
+        inline.key = events.key
+        events.receive(body, is_last=True)
         return True
 
     async def _live(self, receive: Receive, send: Send) -> None:

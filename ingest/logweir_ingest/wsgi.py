@@ -8,6 +8,7 @@ from concurrent import futures
 import flask
 from werkzeug.exceptions import ClientDisconnected, HTTPException, InternalServerError
 
+from logweir.http.cycle import WRITER
 from logweir_ingest.app import ENDPOINTS, EventsRequest, IngestApp, endpoint_of
 from logweir_ingest.formats.port import Format
 from logweir_ingest.request.message import Reply, Request
@@ -51,6 +52,9 @@ def make_wsgi(app: Callable[[], IngestApp]) -> flask.Flask:
 def _events(app: IngestApp, request: Request, format: Format) -> Reply:
     answered: futures.Future[Reply] = futures.Future()
     events = app.take(request, format, answered.set_result)
+    writer = flask.request.environ.get("asgi.scope", {}).get(WRITER)
+    if events.key is not None and writer is not None:
+        writer.show_key(events.key)
     try:
         _receive_body(events)
         # The batcher has a deadline for it.

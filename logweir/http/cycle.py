@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import urllib.parse
@@ -21,7 +22,8 @@ from logweir.http.reply import STATUS_LINES, Header, Reply, answer_of
 log = logging.getLogger(__name__)
 
 WRITER = "logweir.writer"
-"""In the scope: what has ``write_reply(scope, reply) -> bool``, which writes a whole answer at once."""
+"""In the scope: what has ``write_reply(scope, reply) -> bool``, which writes a whole answer at once, and
+``show_key(name)``, to be called when the request has come with the good key of that name."""
 
 # More of a body than this that the application has not taken, and nothing more is read.
 _UNTAKEN_BYTES_MAX = 65536
@@ -49,7 +51,11 @@ class Connection(Protocol):
     app_state: dict[str, Any]
     server_state: ServerState
 
+    key: str | None
+    loop: asyncio.AbstractEventLoop
+
     def answered(self, request: Cycle) -> None: ...
+    def show_key(self, name: str, request: Cycle) -> None: ...
     def close(self) -> None: ...
 
 
@@ -110,6 +116,13 @@ class Cycle:
     def end_body(self) -> None:
         self._is_whole = True
         self._changed.set()
+
+    def show_key(self, name: str) -> None:
+        """It has come with the good key of that name. Any thread may say so."""
+        connection = self._connection
+        if connection.key is None:
+            with contextlib.suppress(RuntimeError):  # The loop has ended, and with it the connection.
+                connection.loop.call_soon_threadsafe(connection.show_key, name, self)
 
     def drop(self) -> None:
         """Nobody waits for the answer any more: the application is told so, and what it still sends is thrown away."""

@@ -31,7 +31,7 @@ class Connection(Protocol):
 class InlineRequest:
     """An application that has taken it calls ``answer`` once, on the loop's thread."""
 
-    __slots__ = ("_connection", "_is_dropped", "body", "client", "headers", "keep_alive", "url")
+    __slots__ = ("_connection", "_is_dropped", "body", "client", "headers", "keep_alive", "key", "url")
     is_started = False
     """Whether a part of the answer is written: never, for it is written in one piece."""
 
@@ -41,6 +41,8 @@ class InlineRequest:
         self.body = body
         self.client = connection.client
         self.keep_alive = head.keep_alive
+        self.key: str | None = None
+        """The name of the good key that it has come with: for the application to say, when it takes it."""
         self._connection = connection
         self._is_dropped = False
 

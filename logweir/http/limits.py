@@ -17,6 +17,7 @@ from logweir.errors import (
     STOPPING,
     LogweirError,
 )
+from logweir.http.shares import Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Limits:
     """Paths that are served under any load."""
     refused: Callable[[str], object] = lambda _: None
     """Gets the code of each refusal."""
+    shares: Shares | None = None
+    """Who holds its connections; None where keys are not asked for."""
 
     def headers_too_large(self) -> LogweirError:
         size_bytes_max = self.settings.header_size_bytes_max

@@ -28,6 +28,7 @@ from logweir.http.states import (
     BEGIN,
     BODY,
     CLOSE,
+    CLOSED,
     CLOSING,
     END,
     HEADERS,
@@ -69,7 +70,7 @@ class HttpProtocol(asyncio.Protocol):
         self.connections: set[Any] = server_state.connections
         self.tasks: set[Any] = server_state.tasks
         loop = _loop or asyncio.get_running_loop()
-        self._loop = loop
+        self.loop = loop
         self._inline_urls = inline_urls_of(config.loaded_app)
         self._pipeline = Pipeline(loop, config.loaded_app, self.tasks)
         self._reader = RequestReader(self, self.limits)
@@ -80,6 +81,8 @@ class HttpProtocol(asyncio.Protocol):
         self._held_body: list[bytes] = []
         # What is answered when the earlier requests are.
         self._refusal: Refusal | None = None
+        self.holder: str | None = None
+        self.key: str | None = None
         self._is_over_limit = False
         self._is_ending = False
         self._is_refusing = False
@@ -88,7 +91,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         settings = self.limits.settings
         self.transport = transport
-        self.flow = Flow(self._loop, transport, self.limits)
+        self.flow = Flow(self.loop, transport, self.limits)
         self.client = _address(transport, "peername")
         self.base_scope: dict[str, Any] = {
             "type": "http",
@@ -99,6 +102,8 @@ class HttpProtocol(asyncio.Protocol):
             "root_path": "",
         }
         self.connections.add(self)
+        if self.limits.shares is not None:
+            self.limits.shares.add(self, self.client[0] if self.client else "")
         beyond = len(self.connections) - settings.connections_max
         self._is_over_limit = beyond > 0
         if beyond > _TOLD_CONNECTIONS_MAX:
@@ -111,6 +116,8 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         self.state = after(self.state, LOSE)
         self.connections.discard(self)
+        if self.limits.shares is not None:
+            self.limits.shares.discard(self)
         self._pipeline.drop()
         self._deadline.end()
         self.flow.end()
@@ -118,6 +125,24 @@ class HttpProtocol(asyncio.Protocol):
         # What holds the connection, and is held by it, would stay until the garbage collector looks for such pairs.
         self._receiver = None
         del self._reader
+
+    def show_key(self, name: str, request: Cycle | InlineRequest) -> None:
+        """A request has come with the good key of that name: the connection is no stranger's any more."""
+        shares = self.limits.shares
+        if shares is None or self.key is not None or self.state is CLOSED:
+            return
+        # An answer that has begun has said already that the connection stays.
+        if not shares.show_key(self, name) and not request.is_started:
+            request.keep_alive = False
+
+    def make_room(self) -> None:
+        """Another connection needs the room: end."""
+        if self.state is not CLOSING:
+            self.state = after(self.state, CLOSE)
+        # It counts no more, though it is told so only in the loop's next round.
+        self.connections.discard(self)
+        self._pipeline.drop()
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -225,8 +250,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._held is not None:
             head, self._held = self._held, None
             head.keep_alive = head.keep_alive and not self._is_ending
-            if self._pipeline.take(InlineRequest(self, head, b"".join(self._held_body))):
+            request = InlineRequest(self, head, b"".join(self._held_body))
+            if self._pipeline.take(request):
                 self._held_body.clear()
+                if request.key is not None and self.key is None:
+                    self.show_key(request.key, request)
                 return
             self._begin(head)
         receiver, self._receiver = self._receiver, None

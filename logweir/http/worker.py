@@ -19,6 +19,7 @@ from uvicorn_worker import UvicornWorker
 from logweir.config import HttpSettings
 from logweir.http.limits import Limits
 from logweir.http.protocol import HttpProtocol
+from logweir.http.shares import Shares
 from logweir.process.lifetime import give_large_memory_back
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,12 @@ class HttpLog(gunicorn.glogging.Logger):  # type: ignore[misc]
 
 
 def limit(
-    settings: HttpSettings, *, section: str, exempt: Collection[bytes] = (), refused: Callable[[str], object]
+    settings: HttpSettings,
+    *,
+    section: str,
+    exempt: Collection[bytes] = (),
+    refused: Callable[[str], object],
+    shares: Shares | None = None,
 ) -> None:
     """Have this process's server keep to the settings. The other arguments are those of ``Limits``.
 
@@ -114,8 +120,10 @@ def limit(
     connections_max = settings.connections_max
     if hard != resource.RLIM_INFINITY and hard < connections_max + _OTHER_FILES:
         connections_max = max(1, hard - _OTHER_FILES)
+        if shares is not None:
+            shares.without_key_max = min(shares.without_key_max, max(1, connections_max * 3 // 4))
         log.warning("The system allows a process %d open files: at most %d connections.", hard, connections_max)
     if soft < connections_max + _OTHER_FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, connections_max + _OTHER_FILES), hard))
     settings = settings.model_copy(update={"connections_max": connections_max})
-    HttpProtocol.limits = Limits(settings, section, frozenset(exempt), refused)
+    HttpProtocol.limits = Limits(settings, section, frozenset(exempt), refused, shares)

@@ -7,7 +7,6 @@ what comes after it.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import threading
 import time
@@ -16,13 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from logweir.errors import FAILED_ATTEMPTS_EXCEEDED, QUOTA_EXCEEDED, LogweirError
+from logweir.http.shares import network_of
 from logweir.metrics import registry
 
 Seconds = Callable[[], float]
 """A steady clock, as time.monotonic."""
 
-_IPV6_PREFIX = 64
-"""A sender with IPv6 has all the addresses of such a network."""
 BARE_SIZE_BYTES = 256
 """What a request takes of a quota in bytes, at least, that brings no events, or that cannot be read.
 
@@ -188,7 +186,7 @@ class FailedAttempts:
 
     def count(self, address: str) -> None:
         """Count one. Raises LogweirError(FAILED_ATTEMPTS_EXCEEDED), with ``retry_after_s``, when there are too many."""
-        network = _network_of(address)
+        network = network_of(address)
         at_s = self._now_s()
         with self._lock:
             bucket = self._buckets.pop(network, None)
@@ -207,13 +205,3 @@ class FailedAttempts:
 
     def __len__(self) -> int:
         return len(self._buckets)
-
-
-def _network_of(address: str) -> str:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return ""
-    if parsed.version == 4:
-        return address
-    return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX), strict=False))

@@ -12,6 +12,7 @@ from uvicorn.config import Config
 
 from logweir.config import IngestSettings, Settings
 from logweir.http.server import HttpServer, Tls
+from logweir.http.shares import Shares
 from logweir.http.worker import limit
 from logweir.metrics import registry
 from logweir_ingest.app import IngestApp
@@ -51,7 +52,17 @@ def make_asgi(settings: Settings, open_app: Callable[[Post, Post], IngestApp], *
     registry.prepare(("logweir_ingest", "logweir_canary_sent"))
     ingest = settings.ingest
     rejected = registry.get("logweir_ingest_rejected_requests_total")
-    limit(ingest, section="ingest", exempt=_EXEMPT, refused=lambda code: rejected.labels(code).inc())
+
+    def refused(code: str) -> None:
+        rejected.labels(code).inc()
+
+    shares = Shares(
+        without_key_max=ingest.connections_without_key_max,
+        per_address_max=ingest.connections_without_key_per_address_max,
+        per_key_max=ingest.connections_per_key_max,
+        ended=refused,
+    )
+    limit(ingest, section="ingest", exempt=_EXEMPT, refused=refused, shares=shares)
     return AsgiApp(
         open_app,
         make_wsgi,

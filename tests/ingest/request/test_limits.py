@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from logweir.keys.file import KeysFile
 from tests.ingest.helpers import INTERFACES, Answer, Door, answer_on, running
 from tests.ingest.request.test_compression import BOMBS
 from tests.ingest.test_server import read_to_end, rss_bytes
@@ -318,6 +319,55 @@ def test_connections_far_beyond_the_limit_are_ended(door: Door) -> None:
         assert time.monotonic() - started_s < 1.5
 
     until(lambda: door.post(b"{}").status == 202)
+
+
+FLOOD = {
+    "LOGWEIR_INGEST_CONNECTIONS_MAX": "100",
+    "LOGWEIR_INGEST_CONNECTIONS_WITHOUT_KEY_MAX": "60",
+    "LOGWEIR_INGEST_CONNECTIONS_WITHOUT_KEY_PER_ADDRESS_MAX": "30",
+    "LOGWEIR_INGEST_CONNECTIONS_PER_KEY_MAX": "20",
+}
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_half_open_connections_end_nobody_elses(tmp_path: Path, interface: str) -> None:
+    """From one address, that of good senders and proxies, too, and from many: who has shown a key stays, who is about
+    to is let in, and health is told."""
+    with (
+        running(Door(tmp_path, interface=interface, environment=FLOOD)) as door,
+        ExitStack() as stack,
+        counted(door, "connections_without_key_too_many"),
+    ):
+        until(lambda: door.request("GET", "/readyz").status == 200)
+        good = stack.enter_context(begun(door, "Content-Length: 2\r\n", b"{}"))
+        assert answer_on(good).status == 202
+        halves = (b"", b"POST /events HTTP/1.1\r\nX-Log-", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        for number in range(400):
+            address = "127.0.0.1" if number < 200 else f"127.0.0.{number % 100 + 2}"
+            flooding = socket.create_connection(("127.0.0.1", door.port), 10, (address, 0))
+            stack.enter_context(flooding).sendall(halves[number % 3])
+            if number % 50 == 49:
+                assert door.post(b"{}").status == 202
+                health = door.request("GET", "/healthz")
+                assert (health.status, "connection" in health.headers) == (200, False)
+                good.sendall(
+                    f"POST / HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+                )
+                assert answer_on(good).status == 202
+
+
+def test_a_key_keeps_so_many_connections_and_no_more(tmp_path: Path) -> None:
+    """Beyond that each is served, and ends with its answer; when others have gone it may stay."""
+    environment = {"LOGWEIR_INGEST_CONNECTIONS_PER_KEY_MAX": "3"}
+    with running(Door(tmp_path, environment=environment)) as door, ExitStack() as stack:
+        until(lambda: door.request("GET", "/readyz").status == 200)
+        connections = [stack.enter_context(begun(door, "Content-Length: 2\r\n", b"{}")) for _ in range(5)]
+        answers = [answer_on(connection) for connection in connections]
+        another = KeysFile(tmp_path / "keys.toml").add("another")
+        until(lambda: door.request("POST", "/events", b"{}", {"X-Log-Key": another}).status == 202)
+
+    assert [answer.status for answer in answers] == [202] * 5
+    assert [answer.headers.get("connection") for answer in answers].count("close") == 2
 
 
 def test_a_connection_that_idles_is_closed(door: Door) -> None:

@@ -286,8 +286,8 @@ def test_a_stop_finishes_what_is_under_way_and_refuses_what_comes(tmp_path: Path
             assert door.request("GET", "/healthz", connection=connection).status == 200
         with half_sent(door) as connection:
             # Begun, since a connection that nothing comes on is closed after a second.
-            begin(kept, f"POST /events HTTP/1.1\r\nHost: x\r\nX-Log-Key: {door.key}\r\nContent-Length: 2\r\n")
-            begin(asking, "GET /readyz HTTP/1.1\r\nHost: x\r\n")
+            begin(kept, f"POST /events HTTP/1.1\r\nX-Log-Key: {door.key}\r\nContent-Length: 2\r\n")
+            begin(asking, "GET /readyz HTTP/1.1\r\n")
             assert door.process is not None
             door.process.terminate()
             until(lambda: refuses_connections(door))
