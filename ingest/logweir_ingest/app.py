@@ -140,8 +140,8 @@ class IngestApp:
         return Reply(200, _JSON, b'{"status":"ok"}')
 
     def readyz(self, _: Request) -> Reply:
-        """200 when the queue can take events, else 503 with the reason."""
-        reason = "this door is stopping" if self._is_stopping else self.batcher.unready()
+        """200 when events can be taken, else 503 with the reason why none is."""
+        reason = "this door is stopping" if self._is_stopping else self._keys.unready() or self.batcher.unready()
         if reason is None:
             return Reply(200, _JSON, b'{"status":"ready"}')
         body = json.dumps({"status": "not ready", "reason": reason}, separators=(",", ":")).encode()

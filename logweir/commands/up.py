@@ -142,8 +142,14 @@ def _ready(settings: Settings, way: _Way) -> dict[str, Callable[[], bool]]:
     console = reachable(settings.console.address), settings.console.port
     # By a name that it answers to.
     headers = {"Host": settings.console.hosts[0].lstrip(".")} if settings.console.hosts else {}
+
+    def is_ingest_ready() -> bool:
+        # Whose keys are all revoked or expired may still want to search, and to make another.
+        path = "/readyz" if live_keys(settings.keys_path) else "/healthz"
+        return way.status("GET", path) == http.client.OK
+
     return {
-        "ingest": lambda: way.status("GET", "/readyz") == http.client.OK,
+        "ingest": is_ingest_ready,
         "console": lambda: _status(*console, "GET", "/healthz", headers) == http.client.OK,
     }
 

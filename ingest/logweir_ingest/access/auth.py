@@ -72,6 +72,12 @@ class Authenticator:
     def stop(self) -> None:
         self._keys.stop()
 
+    def unready(self) -> str | None:
+        """Why nobody is let in, or None."""
+        if not self._keys.is_readable:
+            return "the keys cannot be read"
+        return None if self._keys.has_live else "there is no live key; `logweir keys add NAME` makes one"
+
     def authenticate(self, key: bytes | None, headers: Mapping[bytes, bytes], source_address: str) -> Known:
         """The key of a request that comes from there; None: it is in ingest.key_headers, or in Authorization: Bearer.
 
@@ -141,6 +147,10 @@ class KeyPolicy:
         self._quota = quota
         self._said = said
         self._clock = clock
+
+    @property
+    def is_expired(self) -> bool:
+        return self._expires_us is not None and self._clock() >= self._expires_us
 
     def check(self, source_address: str) -> None:
         """What can be told before the body. Raises LogweirError: KEY_REFUSED, QUOTA_EXCEEDED."""
@@ -226,7 +236,7 @@ class Keys:
         self._ended = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="keys", daemon=True)
         self._load()
-        if self.is_readable and not self._known:
+        if self.is_readable and not self.has_live:
             log.info("%s holds no live key: every event is refused; `logweir keys add NAME` makes one.", path)
 
     def find(self, key: bytes) -> Known | None:
@@ -234,6 +244,11 @@ class Keys:
         digest = digest_of(key)
         known = self._known.get(digest)
         return known if known is not None and hmac.compare_digest(known.digest, digest) else None
+
+    @property
+    def has_live(self) -> bool:
+        """Whether there is a key that is neither revoked nor expired."""
+        return any(known.policy is None or not known.policy.is_expired for known in self._known.values())
 
     def start(self) -> None:
         self._follower.start()

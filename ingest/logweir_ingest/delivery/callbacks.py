@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from logweir_ingest.delivery.pending import PendingRecord
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 class Callbacks:
     """Whichever of several threads comes first with a record tells its sender; the others' word on it is dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, noted: Callable[[DeliveryReport], object] = lambda _: None) -> None:
+        """``noted`` gets each report, too, with any lock."""
+        self._noted = noted
         self._lock = threading.Lock()
         self._refused: SimpleQueue[tuple[Confirmed, DeliveryReport] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="refusals", daemon=True)
@@ -33,12 +36,14 @@ class Callbacks:
         """Tell the sender now. Not with a lock."""
         confirmed = self._taken(record)
         if confirmed is not None:
+            self._noted(report)
             _call(confirmed, report)
 
     def call_soon(self, record: PendingRecord, report: DeliveryReport) -> None:
         """Have the sender told, in the order of these calls, on another thread. With any lock; returns at once."""
         confirmed = self._taken(record)
         if confirmed is not None:
+            self._noted(report)
             self._refused.put((confirmed, report))
 
     def _taken(self, record: PendingRecord) -> Confirmed | None:

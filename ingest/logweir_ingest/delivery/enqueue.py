@@ -17,7 +17,9 @@ from collections.abc import Callable
 
 from logweir.clock import now_us
 from logweir.config import Settings, shown_url
+from logweir.errors import LogweirError
 from logweir.queue.port import Queue
+from logweir_ingest.delivery.acceptance import Acceptance
 from logweir_ingest.delivery.callbacks import Callbacks
 from logweir_ingest.delivery.link import QueueLink
 from logweir_ingest.delivery.other_processes import OtherProcesses
@@ -69,9 +71,10 @@ class Enqueuer:
         # Its lock is around the state of all partitions. Notified when the spool's thread has something to do.
         self._changed = threading.Condition(threading.RLock())
         self._telemetry = Telemetry()
-        self._callbacks = Callbacks()
+        self.acceptance = Acceptance(budget)
+        self._callbacks = Callbacks(self.acceptance.note)
         self._health = QueueHealth(link)
-        self._disk = SpoolDisk(spool, self._telemetry)
+        self._disk = SpoolDisk(spool, self._telemetry, mended=self.acceptance.forget)
         self._writer = SpoolWriter(spool, budget, self._disk, self._telemetry, self._changed)
         self._routes: list[PartitionRoute] = []
         self._spool_thread: SpoolThread | None = None
@@ -106,6 +109,7 @@ class Enqueuer:
             callbacks=self._callbacks,
             telemetry=self._telemetry,
             changed=self._changed,
+            is_needed=lambda: self._link.producer is None or self._health.is_suspect,
         )
         others.start()
         self._callbacks.start()
@@ -173,7 +177,11 @@ class Enqueuer:
         ``is_reserved``: it fits into what the caller reserved of the spool. Raises LogweirError when the record was
         not taken: QUEUE_RECORD_TOO_LARGE; SPOOL_FULL, SPOOL_FAILED when it would have to go to the spool.
         """
-        self._routes[partition].send(PendingRecord(partition, payload, confirmed, time.monotonic(), is_reserved))
+        try:
+            self._routes[partition].send(PendingRecord(partition, payload, confirmed, time.monotonic(), is_reserved))
+        except LogweirError as error:
+            self.acceptance.note(error)
+            raise
 
     def reserve(self, size_bytes: int) -> None:
         """Keep room in the spool free, for records that must all be taken or none. Raises LogweirError(SPOOL_FULL)."""
@@ -212,13 +220,15 @@ class Enqueuer:
             return self._link.reason
         with self._changed:
             producer = self._link.producer
-            if producer is not None and not all(route.is_spooling for route in self._routes) and producer.fill() < 1:
-                return None
-        if self._disk.is_failing:
+            is_straight = (
+                producer is not None and not all(route.is_spooling for route in self._routes) and producer.fill() < 1
+            )
+        if not is_straight and self._disk.is_failing:
             return "the queue does not confirm records, and the spool cannot be written"
-        if self._budget.is_full:
+        if not is_straight and self._budget.is_full:
             return "the queue does not confirm records, and the spool is full"
-        return None
+        # A queue that looks well may take none of them, as one on a full disk.
+        return self.acceptance.why_refused()
 
     # --- stop ------------------------------------------------------------------------------------------------------
     def stop(self, timeout_s: float, *, is_complete: bool) -> None:

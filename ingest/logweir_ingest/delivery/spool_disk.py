@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from logweir.errors import SPOOL_FAILED, LogweirError
 from logweir_ingest.delivery.telemetry import Telemetry
@@ -22,9 +23,13 @@ class SpoolDisk:
     So no sender's record is needed to find out. Safe to use from several threads.
     """
 
-    def __init__(self, spool: Spool, telemetry: Telemetry) -> None:
+    def __init__(self, spool: Spool, telemetry: Telemetry, *, mended: Callable[[], object] = lambda: None) -> None:
+        """``mended`` is called when a probe works after a failure."""
         self._spool = spool
         self._telemetry = telemetry
+        self._mended = mended
+        # When it was last known to be good.
+        self._good_s = -math.inf
         # When it is tried again; None while it is good.
         self._probe_s: float | None = None
 
@@ -47,18 +52,27 @@ class SpoolDisk:
         self._telemetry.disk_failures.inc()
         return _spool_failed(error.strerror or error, probe_s=probe_s)
 
-    def probe_if_due(self) -> None:
-        """For the spool's thread."""
-        probe_s = self._probe_s
-        if probe_s is None or time.monotonic() < probe_s:
+    def succeeded(self) -> None:
+        """Note that writing worked."""
+        self._good_s = time.monotonic()
+
+    def probe_if_due(self, *, is_needed: bool) -> None:
+        """For the spool's thread. ``is_needed``: what comes now would go to the disk, so whether it is good matters."""
+        now_s, probe_s = time.monotonic(), self._probe_s
+        if now_s < (self._good_s + _PROBE_EVERY_S if probe_s is None else probe_s) or (
+            probe_s is None and not is_needed
+        ):
             return
         try:
             self._spool.probe()
         except OSError as error:
             self.failed(error)
             return
-        log.info("The spool can be written again.")
-        self._probe_s = None
+        self._good_s = time.monotonic()
+        if probe_s is not None:
+            log.info("The spool can be written again.")
+            self._probe_s = None
+            self._mended()
 
 
 def _spool_failed(reason: object, *, probe_s: float) -> LogweirError:

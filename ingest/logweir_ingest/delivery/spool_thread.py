@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from logweir.errors import SPOOL_FAILED, LogweirError
 from logweir.record import HEADER_SIZE_BYTES
@@ -42,7 +42,9 @@ class SpoolThread:
         callbacks: Callbacks,
         telemetry: Telemetry,
         changed: threading.Condition,
+        is_needed: Callable[[], bool],
     ) -> None:
+        """``is_needed``: whether what comes now goes to the spool."""
         self._spool = spool
         self._routes = routes
         self._writer = writer
@@ -52,6 +54,7 @@ class SpoolThread:
         self._callbacks = callbacks
         self._telemetry = telemetry
         self._changed = changed
+        self._is_needed = is_needed
         self._is_stopped = False
         self._is_complete = False
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -64,7 +67,7 @@ class SpoolThread:
             reports: list[DeliveryReport] = [LogweirError(SPOOL_FAILED, reason="see this door's log")] * len(group)
             try:
                 reports = self._writer.write(group)
-                self._disk.probe_if_due()
+                self._disk.probe_if_due(is_needed=self._is_needed())
                 self._others.look()
                 self._forward()
             except Exception:  # The thread outlives whatever goes wrong in it: senders wait for it.

@@ -75,5 +75,7 @@ class SpoolWriter:
         reports: list[DeliveryReport] = [
             SPOOL if failure is None else self._disk.failed(failure) for failure in failures
         ]
+        if SPOOL in reports:
+            self._disk.succeeded()
         self._telemetry.written.inc(reports.count(SPOOL))
         return reports

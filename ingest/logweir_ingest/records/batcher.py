@@ -42,6 +42,8 @@ TICK_S = 0.05
 _LOOKS_MAX = 9
 _IN_FLIGHT_SIZE_BYTES_MAX = 4 * MEBIBYTE
 _REFUSED_UNDER_WAY_MAX = 64
+# With less room than that, a request of some events is refused.
+_SMALL_BYTES = 64 * 1024
 # A marker's row for one emitter is at most this large.
 _EMITTER_SIZE_BYTES_MAX = 900
 
@@ -450,6 +452,7 @@ class RecordBatcher:
                     if not pending.is_late:
                         self._pending_size_bytes -= pending.size_bytes
         if late:
+            self._enqueuer.acceptance.note(error)
             self._post(_answer, late)
 
     def _write_markers(self, *, stopping: bool = False) -> None:
@@ -487,6 +490,10 @@ class RecordBatcher:
         with self._lock:
             if self._numbered and all(queue.is_overdue for queue in (self._unnumbered, *self._numbered)):
                 return "neither the queue nor the disk of the spool answers"
+            if self._pending_size_bytes > self._pending_size_bytes_max - min(
+                _SMALL_BYTES, self._pending_size_bytes_max // 16
+            ):
+                return f"{self._pending_size_bytes} bytes wait for the queue already"
         return self._enqueuer.unready()
 
     def stop(self, timeout_s: float) -> None:

@@ -555,3 +555,28 @@ def test_a_connection_outlives_a_revoked_key(door: Door) -> None:
         third = door.post(b"{}", connection=connection).status
 
     assert (first, second, third) == (202, 401, 202)
+
+
+def test_a_door_that_lets_nobody_in_is_not_ready(tmp_path: Path) -> None:
+    """Without a live key each event is refused; one more is found out as its first use is."""
+    keys = KeysFile(tmp_path / "keys.toml")
+    keys.add("gone", expires=iso_seconds(now_us() - 1_000_000))
+    with running(Door(tmp_path, key="none")) as door:
+        door.wait_for("no live key")
+        unready = door.request("GET", "/readyz")
+        keys.add("live")
+        until(lambda: is_ready(door))
+        keys.revoke("live")
+        until(lambda: not is_ready(door))
+        health = door.request("GET", "/healthz")
+
+    assert (unready.status, unready.json["status"]) == (503, "not ready") and "no live key" in unready.json["reason"]
+    assert health.status == 200
+
+
+def test_keys_that_cannot_be_read_are_why_a_door_is_not_ready(tmp_path: Path) -> None:
+    """Nobody can be told from a stranger: that is ours to mend."""
+    settings = load(environment={}, overrides={"data_dir": tmp_path})
+    (tmp_path / "keys.toml").mkdir()
+
+    assert Authenticator.of(settings).unready() == "the keys cannot be read"

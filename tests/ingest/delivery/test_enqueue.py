@@ -179,6 +179,45 @@ def test_a_full_spool_refuses_with_the_time_to_wait_and_keeps_what_it_has(tmp_pa
     assert sorted(events_of(records)) == sorted([*taken, event(1), *later])
 
 
+def test_a_queue_that_looks_well_and_takes_nothing_is_not_ready(tmp_path: Path) -> None:
+    """As one on a full disk, beside the spool: each record fails, and nothing waits for its partition to come back."""
+    with started(tmp_path, queue_timeout_s=0.2) as bench:
+        before = bench.merger.unready()
+        bench.queue.faulty.fails = lambda _: True
+        with bench.failing_disk():
+            refused = [bench.send(event(n)) for n in range(2 * PARTITIONS)]
+            until(lambda: not any(bench.enqueuer.is_spooling(partition) for partition in range(PARTITIONS)))
+            reason = bench.merger.unready()
+        bench.queue.faulty.fails = lambda _: False
+        until(lambda: not isinstance(bench.send(event(99)), LogweirError))
+        after = bench.merger.unready()
+
+    assert all(isinstance(one, LogweirError) and one.problem is SPOOL_FAILED for one in refused)
+    assert (before, after) == (None, None)
+    assert reason is not None and "spool failed: " in reason
+
+
+def test_a_spool_that_cannot_be_written_is_found_out_before_the_first_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the queue is away, it is all that there is; when it is mended, that is found out, too."""
+    monkeypatch.setattr(spool_disk, "_PROBE_EVERY_S", 0.1)
+    with started(tmp_path):
+        pass
+    (tmp_path / "queue.sqlite").rename(tmp_path / "away")
+    (tmp_path / "queue.sqlite").mkdir()
+    bench = Bench(tmp_path, name="2")
+    bench.merger.start()
+    until(lambda: bench.enqueuer.is_open)
+    with bench.failing_disk():
+        until(lambda: bench.merger.unready() is not None)
+        reason = bench.merger.unready()
+    until(lambda: bench.merger.unready() is None)
+    bench.merger.stop(1)
+
+    assert reason == "the queue does not confirm records, and the spool cannot be written"
+
+
 def test_a_fault_while_the_spool_is_written_refuses_its_senders_and_nobody_after_them(tmp_path: Path) -> None:
     """Its bookkeeping is done all the same: room comes back, and the partition goes straight to the queue again."""
     with started(tmp_path, queue_timeout_s=0.2) as bench:

@@ -450,12 +450,17 @@ def test_what_waits_for_the_queue_is_bounded(tmp_path: Path) -> None:
             with pytest.raises(LogweirError) as caught:
                 for _ in range(10):
                     taken.append(bench.submit(bench.batch(b"x" * 5000)))
+            with pytest.raises(LogweirError, match="bytes wait"):
+                for _ in range(100):
+                    bench.submit(bench.batch(b"{}"))
+            unready = bench.merger.unready()
         assert all(isinstance(future.result(10), Enqueued) for future in taken)
         assert len(taken) == 3
         assert isinstance(bench.send(b"x" * 5000), Enqueued)
 
     assert caught.value.problem is QUEUE_UNAVAILABLE
     assert "bytes wait" in str(caught.value)
+    assert unready is not None and "bytes wait" in unready
 
 
 def test_a_door_starts_without_its_queue_and_connects_when_it_is_there(tmp_path: Path) -> None:
