@@ -59,6 +59,26 @@ def test_json_has_the_event_as_it_would_be_stored(log: Path, capsys: pytest.Capt
     assert shown[0]["took_us"] > 0
 
 
+def test_heads_of_rfc_5424_are_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With and without structured data and a process's number."""
+    log = tmp_path / "log"
+    log.write_text(
+        "<38>1 2026-01-31T12:00:00Z web1 sshd 77 - - \ufeffInvalid user a from 192.0.2.7\n"
+        '<38>1 2026-01-31T12:00:00Z web1 sshd - ID7 [a@1 b="x"][c@1 d="\\]"] Invalid user b from 192.0.2.7\n'
+        "<38>1 2026-01-31T12:00:00Z web1 app - - -\n"
+    )
+
+    assert cli.main(["parse", str(log), "--json"]) == 0
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+
+    assert [(event.get("processid"), event.get("details", {}).get("username")) for event in events] == [
+        ("77", "a"),
+        (None, "b"),
+        (None, None),
+    ]
+    assert {event["hostname"] for event in events} == {"web1"}
+
+
 def test_lines_without_a_head_get_process_and_category(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,13 @@ _HEAD = re.compile(
     re.DOTALL,
 )
 
+# RFC 5424 section 6: "<PRI>1 TIME HOST APP PROCID MSGID STRUCTURED-DATA MESSAGE".
+_HEAD_5424 = re.compile(
+    r"<[0-9]{1,3}>1 ([^ ]{1,40}) ([^ ]{1,255}) ([^ ]{1,48}) ([^ ]{1,128}) [^ ]{1,32} "
+    r"(?:-|(?:\[(?:[^\]\\]|\\.)*+\])++)(?: (?:\ufeff)?(.*)|)",
+    re.DOTALL,
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="lines or events, one a line; - for standard input")
@@ -61,6 +68,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         return _test(settings.worker)
     counts = _Counts()
     steps = enrich.load(redaction.without_new_key(settings.worker)).steps
+    # Some lists are read when they are first asked: that is no line's time.
+    _Shown(0, {"summary": "", "src_ip": "192.0.2.7", "user_agent": "Mozilla/5.0"}, arguments.key, steps)
     with _opened(arguments.file or "-") as stream:
         for number, raw in enumerate(stream, start=1):
             raw = raw.rstrip(b"\r\n")
@@ -93,9 +102,9 @@ def _sent(raw: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
     except EventUnreadable:
         line = raw.decode(errors="replace")
         event = {"summary": line}
-        if (head := _HEAD.fullmatch(line)) is not None:
+        if (head := _HEAD.fullmatch(line) or _HEAD_5424.fullmatch(line)) is not None:
             time_text, host, process, number, message = head.groups()
-            event = {"timestamp": time_text, "hostname": host, "processname": process, "summary": message}
+            event = {"timestamp": time_text, "hostname": host, "processname": process, "summary": message or ""}
             event |= {"processid": number} if number else {}
     for name, value in (("processname", arguments.process), ("category", arguments.category)):
         if value is not None:
