@@ -63,7 +63,7 @@ SENT_AS = {
     "cmd": "details.command",
     "exe": "details.executable",
 }
-"""Names that events are often sent with, and what they become: none of these is found under its own name."""
+"""Names that events are often sent with, and what they become; a search for such a detail looks for both."""
 
 _KNOWN = {name.lower(): name for field in FIELDS for name in (field.name, field.ecs) if name}
 _PLAIN_NAME = re.compile(r"[^\W\d][\w.@-]*")

@@ -167,7 +167,12 @@ class _Translation:
             self._bad(item.expr, f'{what} needs quotes: {item.name}:"{self._typed(item.expr)}"')
         if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
             self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
-        return self.node(item.expr, field, depth + 1)
+        node = self.node(item.expr, field, depth + 1)
+        known = hints.SENT_AS.get(field.removeprefix("details.").lower(), "") if field.startswith("details.") else ""
+        if not known.startswith("details."):
+            return node
+        # What is known has one name since: events of before, and values of another form, have it as it was sent.
+        return Or((node, self.node(item.expr, known, depth + 1)))
 
     def _resolved(self, item: tree.SearchField) -> str:
         """The field's own name; other names of it (ECS) are resolved."""

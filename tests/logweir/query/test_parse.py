@@ -74,8 +74,8 @@ MEANINGS: tuple[tuple[str, Node], ...] = (
     ("hostname:*", Exists("hostname")),
     ("host.name:x", Term("hostname", "x")),
     ("log.level:(error OR critical)", Or((Term("severity", "error"), Term("severity", "critical")))),
-    ("details.User:Root", Term("details.User", "Root")),
-    ("details.User:Ro*", Prefix("details.User", "Ro")),
+    ("details.Owner:Root", Term("details.Owner", "Root")),
+    ("details.Owner:Ro*", Prefix("details.Owner", "Ro")),
     ("details.message\\ id:x", Term("details.message id", "x")),
     ("details.x:*", Exists("details.x")),
     ("details:Root", Term("details", "Root")),
@@ -322,6 +322,16 @@ def test_unknown_field_is_named_with_the_nearest(text: str, nearest: str) -> Non
     assert caught.value.problem.code == "query_field_unknown"
     assert caught.value.numbers["nearest"] == nearest
     assert "below details" in caught.value.advice
+
+
+def test_a_details_name_as_it_was_sent_finds_it_under_its_known_name_too() -> None:
+    """So rules and searches for `details.user` go on, whether an event has it so or as `details.username`."""
+    both = Or((Term("details.user", "root"), Term("details.username", "root")))
+
+    assert parse("details.user:root") == both
+    assert parse("NOT details.user:root") == Not(both)
+    assert parse("details.Src_IP:*") == Or((Exists("details.Src_IP"), Exists("details.sourceipaddress")))
+    assert parse("details.username:root") == Term("details.username", "root")
 
 
 def test_names_that_events_are_sent_with_lead_to_their_fields() -> None:
