@@ -201,6 +201,15 @@ def test_named_volumes_and_networks_are_declared() -> None:
     assert networks == set(compose["networks"])
 
 
+def test_redaction_key_outlives_the_workers_that_share_it() -> None:
+    """Else equal values would get other marks with each container; and the image has the folder, owned by its user."""
+    worker = load()["services"]["worker"]
+    folder = worker["environment"]["LOGWEIR_WORKER_REDACTION_KEY_FILE"].rpartition("/")[0]
+
+    assert f"redaction:{folder}" in worker["volumes"]
+    assert f" {folder} " in (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
+
+
 def test_image_ends_as_an_ordinary_user() -> None:
     """The image's last USER is a number that is not root's, the one that the front runs as to read the TLS key."""
     dockerfile = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
