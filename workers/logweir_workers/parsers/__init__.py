@@ -182,7 +182,7 @@ class Parsers:
                     event["details"] = fields
                 else:
                     if parser.replaces:
-                        _make_room(event["details"], fields, parser.replaces)
+                        _make_room(event.get("details", {}), fields, parser.replaces)
                     _add(event, fields, {} if parser.is_free else _TYPED)
                 self._understood = (*self._understood, parser)
                 return True

@@ -65,6 +65,9 @@ _SYSMON = {
 }
 """Those of the channel Microsoft-Windows-Sysmon/Operational."""
 
+_SERVICE_INSTALLED = 7045
+"""Of the channel System, by the Service Control Manager; Security has it as 4697, if it is audited."""
+
 _LOGINS = {4624, 4625, 4634, 4647, 4768, 4769, 4771, 4776}
 """Events whose target is the one who logs in."""
 
@@ -138,7 +141,6 @@ def _winlogbeat(event_id: int | str, channel: str, **data: str) -> dict[str, Any
                 "outcome": "success",
                 "username": "alice",
                 "sourceipaddress": "::1",
-                "sourceport": 0,
                 "logontype": "2",
             },
         ),
@@ -224,6 +226,26 @@ def _winlogbeat(event_id: int | str, channel: str, **data: str) -> dict[str, Any
             _winlogbeat(22, "Microsoft-Windows-Sysmon/Operational", Image="C:\\app.exe", QueryName="example.org"),
             {"action": "dns_query", "executable": "C:\\app.exe", "dnsname": "example.org"},
         ),
+        (
+            {"winlog": {"channel": "Security", "event_id": 1102, "user_data": {"SubjectUserName": "bob"}}},
+            {"action": "clear_log", "outcome": "success", "username": "bob"},
+        ),
+        (
+            _winlogbeat(7045, "System", ServiceName="evil", ImagePath="C:\\evil.exe -k"),
+            {"action": "install_service", "outcome": "success", "service": "evil", "command": "C:\\evil.exe -k"},
+        ),
+        (
+            _winlogbeat(
+                4624, "Security", TargetUserName="bob", IpAddress="::ffff:192.0.2.7", IpPort="0", LogonType="10"
+            ),
+            {
+                "action": "login",
+                "outcome": "success",
+                "username": "bob",
+                "sourceipaddress": "192.0.2.7",
+                "logontype": "10",
+            },
+        ),
         (_winlogbeat(7036, "System", param1="Spooler"), {}),
         ({"EventID": 4625, "Message": "of another product"}, {}),
         ({"winlog": "none"}, {}),
@@ -236,7 +258,9 @@ def windows(event: Event) -> Fields | None:
     if winlog is None:
         number, channel, data = details.get("EventID"), text_at(details, "Channel"), details
     else:
-        number, channel, data = at(winlog, "event_id"), text_at(winlog, "channel"), at(winlog, "event_data")
+        number, channel = at(winlog, "event_id"), text_at(winlog, "channel")
+        # Of a few events, such as 1102, Windows itself calls the data otherwise.
+        data = at(winlog, "event_data") or at(winlog, "user_data")
     if type(number) is str and number.isascii() and number.isdigit() and len(number) < 10:
         number = int(number)
     if type(number) is not int or type(data) is not dict or channel is None:
@@ -245,6 +269,10 @@ def windows(event: Event) -> Fields | None:
         return _security(number, data)
     if channel == "Microsoft-Windows-Sysmon/Operational" and number in _SYSMON:
         return _sysmon(number, data)
+    if channel == "System" and number == _SERVICE_INSTALLED:
+        # With its arguments.
+        name, command = text_at(data, "ServiceName"), text_at(data, "ImagePath")
+        return {"action": "install_service", "outcome": "success", "service": name, "command": command}
     return None
 
 
@@ -262,7 +290,7 @@ def _security(number: int, data: Mapping[str, Any]) -> Fields:
         "username": target if number in _LOGINS else subject,
         "targetusername": None if number in _LOGINS else target,
         "sourceipaddress": text_at(data, "IpAddress"),
-        "sourceport": text_at(data, "IpPort"),
+        "sourceport": None if data.get("IpPort") in ("0", 0) else text_at(data, "IpPort"),
         "executable": text_at(data, "NewProcessName") or text_at(data, "ServiceFileName"),
         "parentexecutable": text_at(data, "ParentProcessName"),
         "command": text_at(data, "CommandLine"),
