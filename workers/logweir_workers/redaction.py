@@ -224,10 +224,13 @@ RULES = (
         "url_password",
         "secrets",
         (b"@",),
-        re.compile(r"://[^\s/:@\"'<>]{0,100}+:(?!\[redacted:)([^\s/@\"'<>]{1,200}+)@"),
+        # The last @ ends it: a password may have one, too.
+        re.compile(r"://[^\s/:@\"'<>?#]{0,100}+:(?!\[redacted:)([^\s/\"'<>?#]{1,200})@"),
         (
             ("connecting to postgres://app:s3cret@db1:5432/shop", "s3cret"),
             ("redis://:s3cret@cache1", "s3cret"),
+            ("amqp://app:s3c@ret@mq1", "s3c@ret"),
+            ("http://example.org:80?mail=a@b", ""),
             ("https://example.org:8443/a@b", ""),
         ),
         is_long=False,
