@@ -631,7 +631,7 @@ DEAD_LETTERS_FULL = Problem(
     "dead_letters_full",
     503,
     "The store holds {letters} dead letters of {size_bytes} bytes; it may hold {letters_max} of {size_bytes_max} bytes:"
-    " workers wait, and store nothing, until there is room.",
+    " events that would be more of them wait until there is room, and in time all behind them.",
     "See what they are: logweir deadletters list --count; then retry, export or drop some, or raise"
     " store.dead_letters_max or store.dead_letters_size_bytes_max.",
     retry=True,

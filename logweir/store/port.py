@@ -191,8 +191,11 @@ class DeadLetters(Protocol):
     def delete(self, wanted: LetterFilter, *, letters_max: int | None = None) -> dict[str, int]:
         """Delete them durably, at most so many, the oldest first; how many were there, by reason."""
 
-    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
-        """Delete the oldest of one reason, until what is left is within both limits; gives how many."""
+    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int, key: str | None = None) -> int:
+        """Delete the oldest of one reason, until what is left is within both limits; gives how many.
+
+        With a ``key``, only those of events and bodies that came with it, which alone count then.
+        """
 
 
 class Store(Protocol):

@@ -9,8 +9,9 @@ from collections import deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
-from logweir.config import WorkerSettings
+from logweir.config import MEBIBYTE, WorkerSettings
 from logweir.errors import STORE_DOWN, LogweirError
+from logweir.metrics import registry
 from logweir_workers.backoff import Stopped, tolerate
 from logweir_workers.pipeline import Pipeline
 from logweir_workers.work import Work
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 _WAIT_S_MAX = 0.05
 _DRAIN_S_MAX = 5.0
+_ROOM_S = 1.0
+"""How often it is looked whether there is room for dead letters that wait."""
+AHEAD_SIZE_BYTES_MAX = 64 * MEBIBYTE
+"""Most bytes of records that are indexed while dead letters before them wait for room; with more, all wait."""
 
 
 @dataclass(slots=True)
@@ -32,6 +37,16 @@ class _Bulk:
     """When the first one was prepared, monotonic."""
     indexed: Future[None] | None = None
     """Set while it is in flight."""
+    looked_s: float = 0.0
+    """When it was last looked whether there is room for its dead letters, monotonic; 0 when none of them waits."""
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.indexed is not None and not self.indexed.done()
+
+    @property
+    def has_waiting(self) -> bool:
+        return any(work.waiting for work in self.works if not work.ledger.dropped)
 
     def add(self, work: Work) -> None:
         self.since_s = self.since_s or time.monotonic()
@@ -52,6 +67,7 @@ class Bulks:
         self._stopping = stopping
         self._filling = _Bulk()
         self._in_flight: deque[_Bulk] = deque()
+        self._paused = registry.get("logweir_worker_paused").labels("dead_letters_full")
 
     @property
     def is_full(self) -> bool:
@@ -70,22 +86,47 @@ class Bulks:
         """Have the bulk indexed when it is full or has waited, if fewer than the allowed number are in flight."""
         bulk = self._filling
         is_due = self.is_full or (bulk.works and time.monotonic() - bulk.since_s >= _WAIT_S_MAX)
-        if not is_due or len(self._in_flight) >= self._settings.bulks_in_flight:
+        if not is_due or not self._may_send():
             return
         self._filling = _Bulk()
         bulk.indexed = self._executor.submit(self._pipeline.index, bulk.works, self._stopping)
         self._in_flight.append(bulk)
 
+    def _may_send(self) -> bool:
+        if not self._in_flight or not self._in_flight[0].looked_s:
+            return len(self._in_flight) < self._settings.bulks_in_flight
+        # What is of other keys does not wait for the oldest one's letters, as far as there is memory for it.
+        is_too_much = sum(bulk.size_bytes for bulk in self._in_flight) >= AHEAD_SIZE_BYTES_MAX
+        return not is_too_much and sum(bulk.is_under_way for bulk in self._in_flight) < self._settings.bulks_in_flight
+
     def settle_indexed(self) -> None:
-        """Count the bulks that are indexed, oldest first. Raises Stopped, and what went wrong in the bulk's thread."""
+        """Count the bulks that are indexed, oldest first. Raises Stopped, and what went wrong in the bulk's thread.
+
+        One whose dead letters find no room yet stays, and those behind it with it.
+        """
         while self._in_flight and (indexed := self._in_flight[0].indexed) and indexed.done():
             indexed.result()
+            if self._in_flight[0].has_waiting:
+                self._look_for_room(self._in_flight[0])
+                return
+            if self._in_flight[0].looked_s:
+                self._paused.set(0)
+                log.warning("There is room for dead letters again: the worker goes on.")
             try:
                 self._pipeline.settle(self._in_flight[0].works)
             except LogweirError as error:
                 tolerate(error, STORE_DOWN)
                 return
             self._in_flight.popleft()
+
+    def _look_for_room(self, bulk: _Bulk) -> None:
+        now_s = time.monotonic()
+        self._paused.set(1)
+        if now_s - bulk.looked_s >= _ROOM_S:
+            # Soon after the first look there is none.
+            if bulk.looked_s:
+                bulk.indexed = self._executor.submit(self._pipeline.keep_letters, bulk.works, self._stopping)
+            bulk.looked_s = now_s
 
     def drain(self) -> None:
         """Wait a little for what is in flight, and count it."""

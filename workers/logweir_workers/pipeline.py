@@ -94,7 +94,7 @@ class Pipeline:
         return work
 
     def index(self, works: list[Work], stopping: threading.Event) -> None:
-        """Give every event of these records its outcome, durably. Raises Stopped."""
+        """Give every event of these records its outcome, durably, but for ``waiting`` letters. Raises Stopped."""
         take_out_retries(self._store, works, events_max=self._events_max, stopping=stopping)
         places = [(work, place) for work in works for place in work.documents]
         documents = [work.documents[place] for work, place in places]
@@ -111,13 +111,23 @@ class Pipeline:
             else:
                 reason = DeadLetterReason.IDENTITY_CONFLICT
                 self._refuse(work, place, retry.id, reason, Stage.INDEX, f"stored is {stored}")
-        letters = [letter for work in works for letter in work.letters]
-        if letters:
-            self._letter_room.keep(letters, stopping)
+        for work in works:
+            work.waiting = work.letters
+            work.documents = {}
+        self.keep_letters(works, stopping)
         self._observe_latency(works)
 
+    def keep_letters(self, works: list[Work], stopping: threading.Event) -> None:
+        """Keep those dead letters that are ``waiting`` for which there is room by now. Raises Stopped."""
+        waiting = [letter for work in works for letter in work.waiting]
+        if not waiting:
+            return
+        left = {letter.id for letter in self._letter_room.keep_some(waiting, stopping)}
+        for work in works:
+            work.waiting = [letter for letter in work.waiting if letter.id in left]
+
     def settle(self, works: list[Work]) -> None:
-        """Count indexed records in their partitions' ledgers; to be called in the order of the offsets.
+        """Count indexed records, whose letters are kept, in their partitions' ledgers; in the order of the offsets.
 
         Raises LogweirError(STORE_DOWN) before anything is counted: call again.
         """

@@ -51,3 +51,5 @@ class Work:
     sources: dict[Source, Batch] = field(default_factory=dict)
     """Category and host name of its documents, each with a batch in which it came."""
     letters: list[DeadLetter] = field(default_factory=list)
+    waiting: list[DeadLetter] = field(default_factory=list)
+    """Those of its ``letters`` for which there was no room yet: until there is, it cannot be settled."""

@@ -71,8 +71,8 @@ class ElasticsearchDeadLetters:
                 reason = hit["_source"]["reason"]
                 counts[reason] = counts.get(reason, 0) + 1
 
-    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
-        wanted = LetterFilter(reasons=(reason,))
+    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int, key: str | None = None) -> int:
+        wanted = LetterFilter(reasons=(reason,), key=key)
         deleted = 0
         while held := self.count(wanted).get(reason):
             letters, size_bytes = held

@@ -24,9 +24,9 @@ _TRIM = """
 DELETE FROM dead_letters WHERE id IN (
     SELECT id FROM (
         SELECT id, count(*) OVER newer AS letters, sum(size_bytes) OVER newer AS size_bytes
-        FROM dead_letters WHERE reason = ?
+        FROM dead_letters WHERE reason = ?1 AND (?2 IS NULL OR body ->> '$.key' = ?2)
         WINDOW newer AS (ORDER BY received_us DESC, id DESC ROWS UNBOUNDED PRECEDING)
-    ) WHERE letters > ? OR size_bytes > ?
+    ) WHERE letters > ?3 OR size_bytes > ?4
 )
 """
 
@@ -75,9 +75,9 @@ class SqliteDeadLetters:
             connection.execute(f"DELETE FROM dead_letters WHERE {where}", values)  # noqa: S608 - the names are our own
         return {reason: held.letters for reason, held in counts.items()}
 
-    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int) -> int:
+    def trim(self, reason: str, *, letters_max: int, size_bytes_max: int, key: str | None = None) -> int:
         with self._folder.problems(), self._folder.writing(self._folder.main) as connection:
-            return connection.execute(_TRIM, (reason, letters_max, size_bytes_max)).rowcount
+            return connection.execute(_TRIM, (reason, key, letters_max, size_bytes_max)).rowcount
 
 
 def _condition(wanted: LetterFilter) -> tuple[str, list[Any]]:

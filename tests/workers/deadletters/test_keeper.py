@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,73 @@ def test_what_is_past_its_retention_is_deleted_and_counted(store: Store, monkeyp
 
     assert ids_in(store) == "f"
     assert deleted._value.get() - before == 5
+
+
+def of_key(key: str, ids: str, reason: str = "event_unfit") -> list[DeadLetter]:
+    return [replace(letter, body={**letter.body, "key": key}) for letter in letters(ids, reason)]
+
+
+def test_a_part_of_the_limits_is_each_keys_own(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """One key fills the rest, and waits; another's are kept, up to a tenth, in whatever order they come."""
+    room = LetterRoom(store, StoreSettings(dead_letters_max=20))
+    mixed = [*of_key("loud", "abcdefghijklmnopqrst"), *of_key("loud", "u"), *of_key("quiet", "XYZ")]
+    left = room.keep_some(mixed, threading.Event())
+
+    assert "".join(letter.id for letter in left) == "uZ"
+    assert "Those of loud, quiet wait." in caplog.text
+    assert [one.id for one in room.keep_some([*left, *of_key("third", "3")], threading.Event())] == ["u", "Z"]
+    store.dead_letters.delete(LetterFilter(ids=("X", "a", "b", "c", "d")))
+    assert room.keep_some(left, threading.Event()) == []
+
+
+def test_refused_bodies_of_one_key_push_out_its_own_first(store: Store) -> None:
+    """It may keep a half of the room; what others sent before it stays."""
+    room = LetterRoom(store, StoreSettings(refused_bodies_max=8))
+    room.keep(of_key("quiet", "ab", REFUSED), threading.Event())
+    for ids in ("cdefgh", "ijklmn", "opqrst"):
+        room.keep(of_key("loud", ids, REFUSED), threading.Event())
+
+    assert ids_in(store) == "abqrst"
+
+
+def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(tmp_path: Path) -> None:
+    """Behind them in the same partition it is stored at once, and its own letters are kept; the books wait."""
+    overrides = {
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "store.dead_letters_max": 10,
+    }
+    settings = config.load(environment={}, overrides=overrides)
+    queue, store = open_queue(settings.queue), open_store(settings.store)
+    queue.prepare()
+    door = Door(queue)
+    with running_worker(settings, queue, store):
+        for number in range(3):
+            door.write(batch(*[b'{"bad'] * 10, id=bytes([number]) * 16, key="loud"))
+        until(lambda: registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get() == 1)
+        for number in range(100, 120):
+            door.write(batch(b'{"summary":"good"}', id=bytes([number]) * 16, key="quiet"))
+            door.write(batch(b'{"summary":"loud"}', id=bytes([number + 100]) * 16, key="loud"))
+        door.write(batch(b'{"quiet', id=bytes([99]) * 16, key="quiet"))
+        until(lambda: store.search(parse("good"), size=0).total == 20)
+        until(lambda: len(store.dead_letters.page(size=99, wanted=LetterFilter(key="quiet"))) == 1)
+        settled = read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
+        loud = len(store.dead_letters.page(size=99, wanted=LetterFilter(key="loud")))
+
+        def is_all_settled() -> bool:
+            store.dead_letters.delete(LetterFilter(key="loud"))
+            return read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled == 71
+
+        until(is_all_settled)
+    row = read_books(store, group="logweir", late_us=1, now_us=now_us()).row
+    paused = registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get()
+    door.close()
+    queue.close()
+    store.close()
+
+    assert (loud, settled <= 10, paused) == (10, True, 0)
+    assert (row.outcomes["indexed"], row.outcomes["dead_lettered"]) == (40, 31)
 
 
 def test_a_running_worker_waits_at_the_limit_and_loses_nothing(
