@@ -53,6 +53,13 @@ have quotas of its own (429 `quota_exceeded`); a request that brings no events, 
 `emitter_header_bad` says how long each may be; no number, that of a request's last event included, is above 2^53 - 1,
 so that whatever counts or reads it does so exactly), and a compressed body's parts and window
 ([JSON](json.md#compression)).
+
+What all keys share, none may fill for the others. A tenth of the room for dead letters, and of the emitters and sources
+that are tracked on a partition, is each key's own, whatever the others have taken. Of refused bodies, the oldest of a
+key with more than half go first; of the emitters with series of their own, a key has half at most while there are
+others; one large body of each key is let in beside all. Who is beyond its share is named in the log, and counted:
+`logweir_worker_emitters_untracked_total`, `logweir_worker_sources_untracked_total`, `logweir_series_capped`,
+`logweir_worker_paused{reason="dead_letters_full"}`, `logweir_worker_dead_letters_deleted_total`.
 """
 _METRICS_HEAD = """\
 Ingest and the console serve `/metrics` on their own ports, each worker on `worker.metrics_port` or the next free one

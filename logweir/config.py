@@ -86,7 +86,7 @@ class IngestSettings(HttpSettings):
     failed_attempts_per_minute_max: int = _advanced(60, ge=1)
     """Most requests without a good key from one address (of IPv6: one /64); more are answered 429, good keys never."""
     failed_addresses_max: int = _advanced(10_000, ge=1)
-    """Most addresses whose failed attempts are remembered, per process; beyond that the oldest is forgotten."""
+    """Most addresses whose failed attempts are remembered, per process; beyond that the oldest is forgotten, of its own /24 or /48 first where that has half."""
     connections_without_key_max: int = _advanced(6144, ge=1)
     """Most connections that have shown no good key, per process; below connections_max, the rest is for those that have."""
     connections_without_key_per_address_max: int = _advanced(1024, ge=1)
@@ -106,7 +106,7 @@ class IngestSettings(HttpSettings):
     depth_max: int = _advanced(32, ge=1, le=39)
     """Deepest nesting of an event; the store's own limit of 40 stays above it."""
     bodies_size_bytes_max: int = _advanced(128 * MEBIBYTE, ge=1024)
-    """Most bytes of all request bodies under way together, per process; one is always let in."""
+    """Most bytes of all request bodies under way together, per process; one of each key is always let in, up to twice as many."""
     queue_timeout_s: float = _advanced(0.2, gt=0)
     """How long a record waits for the queue before it goes to the spool."""
     spool_dir: Path | None = None
@@ -283,11 +283,11 @@ class AccountingSettings(_Section):
     event_fields: CommaList = ()
     """Keys whose events bring numbers of their own, and the fields: syslog sequence=details.seqnum emitter=hostname epoch=details.boot"""
     emitters_max: int = _advanced(20_000, ge=1)
-    """Emitters tracked on one partition. Beyond that, batches are counted but gaps are not detected."""
+    """Emitters tracked on one partition, and a tenth more of each key. Beyond that, batches are counted but gaps are not detected."""
     emitters_in_memory_max: int = _advanced(10_000, ge=1)
     """Most emitters of one partition in a worker's memory; others are read from the store when they send."""
     sources_max: int = _advanced(10_000, ge=1)
-    """Sources (pairs of category and host name) of one partition whose silence is detected. Beyond that, they are only counted."""
+    """Sources (pairs of category and host name) of one partition whose silence is detected, and a tenth more of each key. Beyond that, they are only counted."""
     sources_in_memory_max: int = _advanced(10_000, ge=1)
     """Most sources of one partition in a worker's memory; others are read from the store when they send."""
     epochs_max: int = _advanced(64, ge=2)

@@ -231,7 +231,7 @@ class EventsRequest:
         try:
             self._admitted = admitted = app.admit(request, format)
             if admitted.announced_bytes > COUNTED_FROM_BYTES:
-                self._held_bytes = app.bodies.hold(admitted.announced_bytes)
+                self._held_bytes = app.bodies.hold(admitted.announced_bytes, key=admitted.key)
         except Exception as error:  # noqa: BLE001  Whatever goes wrong is answered.
             self._fail(error)
 
@@ -265,7 +265,7 @@ class EventsRequest:
             if self._size_bytes > app.limits.body_size_bytes_max:
                 raise LogweirError(BODY_TOO_LARGE, size_bytes_max=app.limits.body_size_bytes_max)
             if self._size_bytes > COUNTED_FROM_BYTES:
-                self._held_bytes = app.bodies.hold(self._size_bytes, held_bytes=self._held_bytes)
+                self._held_bytes = app.bodies.hold(self._size_bytes, key=admitted.key, held_bytes=self._held_bytes)
             self._pieces.append(piece)
             if not is_last:
                 return
@@ -355,8 +355,9 @@ class EventsRequest:
         self._answer(reply)
 
     def _release(self) -> None:
-        self._app.bodies.release(self._held_bytes)
-        self._held_bytes = 0
+        if self._held_bytes and self._admitted is not None:
+            self._app.bodies.release(self._held_bytes, key=self._admitted.key)
+            self._held_bytes = 0
 
 
 class Admitted(msgspec.Struct):

@@ -30,6 +30,13 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((int(parsed), _IPV6_PREFIX), strict=False))
 
 
+def neighbourhood_of(network: str) -> str:
+    """Of what ``network_of`` gives, what one owner commonly has: of IPv4 a /24, of IPv6 a /48."""
+    if ":" in network:
+        return ":".join([*network.partition("::")[0].split(":"), "0", "0"][:3])
+    return network.rpartition(".")[0]
+
+
 class Connection(Protocol):
     """``holder``: whose share it counts against, a network until a good key is shown, then None."""
 

@@ -80,9 +80,12 @@ class Position:
     """By ingest epoch."""
     emitters: int = 0
     """How many emitters have a document."""
+    emitters_by_key: dict[str, int] = field(default_factory=dict)
+    """How many of them each key has, as far as that was counted."""
     emitters_untracked: int = 0
     """How many batches came of emitters for which there was no room."""
     sources: int = 0
+    sources_by_key: dict[str, int] = field(default_factory=dict)
     sources_untracked: int = 0
 
     @property
@@ -133,8 +136,10 @@ class Position:
             "ended": {epoch: list(ended) for epoch, ended in self.ended.items()},
             "canaries": {epoch: list(canary) for epoch, canary in self.canaries.items()},
             "emitters": self.emitters,
+            "emitters_by_key": self.emitters_by_key,
             "emitters_untracked": self.emitters_untracked,
             "sources": self.sources,
+            "sources_by_key": self.sources_by_key,
             "sources_untracked": self.sources_untracked,
         }
 
@@ -162,8 +167,10 @@ class Position:
             ended={epoch: EndedProcess(*row) for epoch, row in body["ended"].items()},
             canaries={epoch: LastCanary(*row) for epoch, row in body["canaries"].items()},
             emitters=body["emitters"],
+            emitters_by_key=dict(body.get("emitters_by_key", {})),
             emitters_untracked=body["emitters_untracked"],
             sources=body["sources"],
+            sources_by_key=dict(body.get("sources_by_key", {})),
             sources_untracked=body["sources_untracked"],
         )
 

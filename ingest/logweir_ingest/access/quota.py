@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from logweir.errors import FAILED_ATTEMPTS_EXCEEDED, QUOTA_EXCEEDED, LogweirError
-from logweir.http.shares import network_of
+from logweir.http.shares import neighbourhood_of, network_of
 from logweir.metrics import registry
 
 Seconds = Callable[[], float]
@@ -170,7 +170,7 @@ class FailedAttempts:
     """Counts requests without a good key by the address that they come from. Safe to use from several threads.
 
     At most ``addresses_max`` addresses are remembered; the one that has not failed for longest is forgotten for a new
-    one, and counted.
+    one, and counted: of the new one's own neighbours when they are half of all, so that they push out nobody else.
     """
 
     def __init__(
@@ -181,7 +181,9 @@ class FailedAttempts:
         self._addresses_max = addresses_max
         self._now_s = now_s
         self._lock = threading.Lock()
+        # The one that failed last at the end; all, and by neighbourhood.
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._neighbours: dict[str, OrderedDict[str, None]] = {}
         self._forgotten = registry.get("logweir_ingest_failed_addresses_forgotten_total")
 
     def count(self, address: str) -> None:
@@ -193,15 +195,27 @@ class FailedAttempts:
             if bucket is None:
                 bucket = Bucket(per_second=self._share / 60, capacity=self._share, at_s=at_s)
                 if len(self._buckets) >= self._addresses_max:
-                    self._buckets.popitem(last=False)
-                    self._forgotten.inc()
+                    self._forget_one(network)
             self._buckets[network] = bucket
+            neighbours = self._neighbours.setdefault(neighbourhood_of(network), OrderedDict())
+            neighbours[network] = None
+            neighbours.move_to_end(network)
             bucket.fill(at_s)
             if bucket.tokens < 1:
                 raise LogweirError(
                     FAILED_ATTEMPTS_EXCEEDED, attempts_max=self._per_minute_max, retry_after_s=bucket.wait_s(1)
                 )
             bucket.tokens -= 1
+
+    def _forget_one(self, network: str) -> None:
+        own = self._neighbours.get(neighbourhood_of(network), OrderedDict())
+        oldest = next(iter(own if len(own) > self._addresses_max // 2 else self._buckets))
+        del self._buckets[oldest]
+        neighbours = self._neighbours[neighbourhood_of(oldest)]
+        del neighbours[oldest]
+        if not neighbours:
+            del self._neighbours[neighbourhood_of(oldest)]
+        self._forgotten.inc()
 
     def __len__(self) -> int:
         return len(self._buckets)

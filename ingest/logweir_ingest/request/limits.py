@@ -75,22 +75,30 @@ class BodyBudget:
     def __init__(self, size_bytes_max: int) -> None:
         self._size_bytes_max = size_bytes_max
         self._held_bytes = 0
+        self._by_key: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def hold(self, size_bytes: int, *, held_bytes: int = 0) -> int:
+    def hold(self, size_bytes: int, *, key: str, held_bytes: int = 0) -> int:
         """Hold a body that is so large now, and held ``held_bytes`` before; returns what it holds, to be released.
 
-        Raises LogweirError(BODIES_TOO_LARGE) when there is no room. One body is always let in.
+        Raises LogweirError(BODIES_TOO_LARGE) when there is no room. One body is always let in; and one of each ``key``,
+        up to twice the limit together, so that no key's bodies keep out all of another's.
         """
         if size_bytes <= held_bytes:
             return held_bytes
         with self._lock:
             others_bytes = self._held_bytes - held_bytes
-            if others_bytes and others_bytes + size_bytes > self._size_bytes_max:
+            own_bytes = self._by_key.get(key, 0) - held_bytes
+            size_bytes_max = self._size_bytes_max if own_bytes else 2 * self._size_bytes_max
+            if others_bytes and others_bytes + size_bytes > size_bytes_max:
                 raise LogweirError(BODIES_TOO_LARGE, held_bytes=self._held_bytes, size_bytes_max=self._size_bytes_max)
             self._held_bytes = others_bytes + size_bytes
+            self._by_key[key] = own_bytes + size_bytes
         return size_bytes
 
-    def release(self, held_bytes: int) -> None:
+    def release(self, held_bytes: int, *, key: str) -> None:
         with self._lock:
             self._held_bytes -= held_bytes
+            self._by_key[key] -= held_bytes
+            if not self._by_key[key]:
+                del self._by_key[key]

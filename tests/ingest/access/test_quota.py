@@ -230,6 +230,20 @@ def test_the_table_of_addresses_is_bounded() -> None:
     assert is_counted(failed, "10.0.0.0")
 
 
+@pytest.mark.parametrize("flood", ["10.0.0.{}", "2001:db8:0:{:x}::1", "2001:db8:0:{:x}::ffff"])
+def test_one_neighbourhood_pushes_out_its_own_addresses_first(flood: str) -> None:
+    """Who has a /24, or a /48 of IPv6, makes nobody else's failed attempts forgotten."""
+    clock = Clock()
+    failed = attempts(clock, per_minute_max=1, addresses_max=10)
+    others = ("192.0.2.1", "2001:db9::1", "198.51.100.7")
+    assert all(is_counted(failed, address) for address in others)
+    for n in range(250):
+        assert is_counted(failed, flood.format(n))
+
+    assert len(failed) == 10
+    assert not any(is_counted(failed, address) for address in others)
+
+
 def test_processes_share_what_an_address_may() -> None:
     """So that more processes do not let more through; each lets one through at least."""
     clock = Clock()

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from logweir.errors import BODIES_TOO_LARGE, LogweirError
 from logweir.keys.file import KeysFile
+from logweir_ingest.request.limits import BodyBudget
 from tests.ingest.helpers import INTERFACES, Answer, Door, answer_on, running
 from tests.ingest.request.test_compression import BOMBS
 from tests.ingest.test_server import read_to_end, rss_bytes
@@ -105,6 +107,25 @@ def test_a_chunked_body_is_refused_when_it_has_grown_too_large_beside_others(doo
             for _ in range(16):
                 second.sendall(b"16000\r\n" + b" " * 0x16000 + b"\r\n")
             assert refusal(answer_on(second)) == (503, "bodies_too_large", "")
+
+
+def test_bodies_of_one_key_do_not_keep_out_anothers() -> None:
+    """One of each key is let in beside them, up to twice the limit; when they have gone, nothing is held."""
+    budget = BodyBudget(100)
+    held = [budget.hold(40, key="loud"), budget.hold(60, key="loud")]
+    for key, size_bytes in (("loud", 1), ("huge", 101)):
+        with pytest.raises(LogweirError) as caught:
+            budget.hold(size_bytes, key=key)
+        assert caught.value.problem is BODIES_TOO_LARGE
+    small = budget.hold(30, key="quiet")
+    grown = budget.hold(50, key="quiet", held_bytes=small)
+    with pytest.raises(LogweirError):
+        budget.hold(1, key="quiet")
+    budget.release(grown, key="quiet")
+    for size_bytes in held:
+        budget.release(size_bytes, key="loud")
+
+    assert (budget._held_bytes, budget._by_key) == (0, {})
 
 
 def test_one_body_is_always_let_in(tmp_path: Path) -> None:

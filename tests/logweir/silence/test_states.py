@@ -348,6 +348,30 @@ def test_sources_beyond_the_limit_are_counted_and_old_ones_make_room(store: Stor
     assert [one.subject[2] for one in world.read().sources] == ["a", "d"]
 
 
+@pytest.mark.parametrize("is_claimed_again", [False, True])
+def test_one_keys_names_leave_room_for_anothers(
+    store: Store, caplog: pytest.LogCaptureFixture, is_claimed_again: bool
+) -> None:
+    """Host names and emitters without end fill the common limit; a tenth of it is each other key's own."""
+    settings = AccountingSettings(sources_max=20, emitters_max=20)
+    world = World(store, settings=settings)
+    for at in range(50):
+        world.send(batch(0, f"e{at}", key="loud"), sources=[("syslog", f"h{at}")])
+    world.flush(1)
+    if is_claimed_again:
+        world = World(store, settings=settings)
+    for at in range(4):
+        world.send(batch(0, f"q{at}", key="quiet", sequence=1), sources=[("syslog", f"q{at}")])
+    world.flush(1)
+    found = world.read()
+
+    assert [one.name for one in found.emitters if one.name.startswith("quiet")] == ["quiet/q0", "quiet/q1"]
+    assert [one.subject[2] for one in found.sources if str(one.subject[2]).startswith("q")] == ["q0", "q1"]
+    assert len(found.emitters) == len(found.sources) == 22
+    assert "Emitters of the key loud are not tracked" in caplog.text
+    assert "Sources of the key loud are not watched" in caplog.text
+
+
 def test_emitters_beyond_the_limit_are_counted(store: Store) -> None:
     """Those are not watched, and it says so."""
     world = World(store, settings=AccountingSettings(emitters_max=1))

@@ -34,6 +34,7 @@ from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.retention import delete_old_books, old_books
 from logweir_workers.accounting.settled import SettledRecord
 from logweir_workers.exporter.exporter import Exporter
+from logweir_workers.exporter.figures import _highest
 from tests.logweir import silence_world
 from tests.logweir.silence_world import World
 from tests.tools.product import Process, environment, free_port
@@ -391,3 +392,14 @@ def timed(port: int) -> float:
     began_s = time.perf_counter()
     assert scraped(port)
     return time.perf_counter() - began_s
+
+
+def test_of_the_worst_one_key_has_half_at_most_while_there_are_others() -> None:
+    """So that one with many emitters does not hide another's from every graph; the rest is one number, as ever."""
+    loud = {("loud", f"e{at}"): 1000 + at for at in range(10)}
+    quiet = {("quiet", None): 3, ("other", "x"): 2}
+    named, others = _highest({**loud, **quiet}, 6)
+
+    assert named == {"loud/e9": 1009, "loud/e8": 1008, "loud/e7": 1007, "quiet": 3, "other/x": 2, "loud/e6": 1006}
+    assert sum(others) + sum(named.values()) == sum(loud.values()) + 5
+    assert list(_highest(loud, 3)[0]) == ["loud/e9", "loud/e8", "loud/e7"]

@@ -8,7 +8,9 @@ a topic that was made anew, a document begins with what those of the topics befo
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from logweir.ledger.documents import EMITTER, EmitterId, PartitionId
 from logweir.ledger.emitter import RETIRED_NAMES_MAX, Emitter, EmitterState, place_of
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.position import Position
+from logweir.ledger.shares import Shares
 from logweir.ledger.tracker import Tracker
 from logweir.metrics import registry
 from logweir.outcomes import Outcome
@@ -33,6 +36,9 @@ _IMPLIED = re.compile(r"run ([0-9]{1,15})", re.ASCII)
 _IMPLIED_FIRST = "run 1"
 # By how many numbers a source's own may come out of order when it is heard of first: more is a new run.
 _REORDERED_MAX = 100
+_SAY_AGAIN_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class Earlier(NamedTuple):
@@ -98,7 +104,7 @@ class EmitterLedger:
         settings: AccountingSettings,
         position: Position,
     ) -> None:
-        self.count = position.emitters
+        self.shares = Shares(settings.emitters_max, count=position.emitters, by_key=position.emitters_by_key)
         """How many documents there are, for the limit; those that a crash left without a position are not in it."""
         self.untracked = position.emitters_untracked
         """How many batches came of emitters for which there was no room."""
@@ -109,8 +115,13 @@ class EmitterLedger:
         self._before = before
         self._position = position
         self._settings = settings
+        self._said_s = -_SAY_AGAIN_S
         # Most recently used last.
         self._entries: OrderedDict[Emitter, _Entry] = OrderedDict()
+
+    @property
+    def count(self) -> int:
+        return self.shares.count
 
     # --- before a record is indexed --------------------------------------------------------------------------------
     def load(self, batches: Iterable[Batch]) -> None:
@@ -134,8 +145,8 @@ class EmitterLedger:
                 state = stored[place]
                 state.position = self._position.true_for(state.position, state.rewinds)
                 self._entries[emitter] = _Entry(state)
-            elif self.count < self._settings.emitters_max:
-                self.count += 1
+            elif self.shares.has_room(emitter[0]):
+                self.shares.take(emitter[0])
                 state = EmitterState(place, emitter)
                 state.begin_with([stored_before[place] for place in former[emitter] if place in stored_before])
                 self._entries[emitter] = _Entry(state)
@@ -232,6 +243,7 @@ class EmitterLedger:
             entry.expected_top = 0
         if not entry.is_tracked:
             self.untracked += 1
+            self._say_untracked(batch.key)
             registry.get("logweir_worker_emitters_untracked_total").inc()
             return
         if offset < state.position:
@@ -254,6 +266,20 @@ class EmitterLedger:
             epoch = _implied_epoch(state, batch, self._late_us)
         if epoch is not None and (epoch in state.epochs or epoch not in state.retired_names):
             self._track(state, batch, epoch, outcomes, natural=natural)
+
+    def _say_untracked(self, key: str) -> None:
+        if time.monotonic() - self._said_s < _SAY_AGAIN_S:
+            return
+        self._said_s = time.monotonic()
+        log.warning(
+            "Emitters of the key %s are not tracked, nor watched for silence, on partition %d: it has %d, and"
+            " accounting.emitters_max (%d) is reached. (Said once a minute; all batches are counted.)",
+            key,
+            self._partition.partition,
+            self.shares.by_key[key],
+            self._settings.emitters_max,
+            extra={"key": key, "partition": self._partition.partition},
+        )
 
     def _track(
         self, state: EmitterState, batch: Batch, epoch: str, outcomes: Sequence[Outcome], *, natural: bool
@@ -342,7 +368,7 @@ class EmitterLedger:
             entry = self._entries[emitter]
             if not entry.expected:
                 if entry.is_tracked and not entry.state.position:
-                    self.count -= 1  # It was loaded for a record that never settled: there is no document.
+                    self.shares.give_back(emitter[0])  # It was loaded for a record that never settled: there is none.
                 del self._entries[emitter]
 
     def is_at_rest(self, emitter: Emitter) -> bool:
@@ -353,7 +379,7 @@ class EmitterLedger:
     def evict(self, emitter: Emitter) -> None:
         """Forget one whose document is about to leave the ledger, and which is at rest."""
         self._entries.pop(emitter, None)
-        self.count -= 1
+        self.shares.give_back(emitter[0])
 
 
 def _implied_epoch(state: EmitterState, batch: Batch, late_us: int) -> str:

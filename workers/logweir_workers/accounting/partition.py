@@ -231,8 +231,9 @@ class PartitionLedger:
             window.rewinds = position.rewind_count
         for emitter in emitters:
             emitter.rewinds = position.rewind_count
-        position.emitters, position.emitters_untracked = self.emitters.count, self.emitters.untracked
-        position.sources, position.sources_untracked = self.sources.count, self.sources.untracked
+        position.emitters, position.emitters_untracked = self.emitters.shares.count, self.emitters.untracked
+        position.sources, position.sources_untracked = self.sources.shares.count, self.sources.untracked
+        position.emitters_by_key, position.sources_by_key = self.emitters.shares.by_key, self.sources.shares.by_key
         # The position last: a crash in between leaves it behind the others, which know what they have counted.
         self._store.ledger.write(
             [

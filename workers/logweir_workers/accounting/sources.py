@@ -7,13 +7,16 @@ sources. Nothing here needs the position that it is true for: a bit set twice is
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import logging
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logweir.config import AccountingSettings
 from logweir.ledger.documents import SOURCES, BucketId, PartitionId
 from logweir.ledger.position import Position
+from logweir.ledger.shares import Shares
 from logweir.ledger.source import (
     LastBatch,
     Source,
@@ -27,25 +30,34 @@ from logweir.metrics import registry
 from logweir.record import Batch
 from logweir.store.port import Store
 
+log = logging.getLogger(__name__)
+
+_SAY_AGAIN_S = 60.0
+
 
 class SourceLedger:
-    """The sources of one claimed partition. Used by one thread. ``count``: how many there are, for the limit."""
+    """The sources of one claimed partition. Used by one thread. ``shares``: how many there are, for the limit; each is
+    of the key that it came with first."""
 
     def __init__(
         self, *, store: Store, group: str, partition: PartitionId, settings: AccountingSettings, position: Position
     ) -> None:
-        self.count = position.sources
+        self.shares = Shares(settings.sources_max, count=position.sources, by_key=position.sources_by_key)
         self.untracked = position.sources_untracked
         self._store = store
         self._group = group
         self._partition = partition
-        self._sources_max = settings.sources_max
         self._in_memory_max = settings.sources_in_memory_max
+        self._said_s = -_SAY_AGAIN_S
         # Most recently used last.
         self._buckets: OrderedDict[int, dict[Source, SourceState]] = OrderedDict()
         # All that the buckets have, so that a source that is known costs no more than a look.
         self._known: dict[Source, SourceState] = {}
         self._dirty: set[int] = set()
+
+    @property
+    def count(self) -> int:
+        return self.shares.count
 
     def load(self, sources: Iterable[Source]) -> None:
         """Have these sources in memory. Raises LogweirError(STORE_DOWN)."""
@@ -68,6 +80,7 @@ class SourceLedger:
             state = self._known.get(sent) or self._state_of(bounded(sent), batch, door)
             if state is None:
                 self.untracked += 1
+                self._say_untracked(batch.key)
                 registry.get("logweir_worker_sources_untracked_total").inc()
                 continue
             if batch.received_us > state.last.received_us:
@@ -81,11 +94,24 @@ class SourceLedger:
         """A new one where it is new; None when there is no room for it."""
         states = self._buckets[bucket_of(source)]
         if source not in states:
-            if self.count >= self._sources_max:
+            if not self.shares.has_room(batch.key):
                 return None
-            self.count += 1
+            self.shares.take(batch.key)
             states[source] = self._known[source] = SourceState(source, batch.received_us, _last(batch, door))
         return states[source]
+
+    def _say_untracked(self, key: str) -> None:
+        if time.monotonic() - self._said_s < _SAY_AGAIN_S:
+            return
+        self._said_s = time.monotonic()
+        log.warning(
+            "Sources of the key %s are not watched for silence on partition %d: it has %d, and accounting.sources_max"
+            " is reached. (Said once a minute; all records are counted.)",
+            key,
+            self._partition.partition,
+            self.shares.by_key[key],
+            extra={"key": key, "partition": self._partition.partition},
+        )
 
     def touched(self) -> list[tuple[BucketId, dict[str, Any]]]:
         """The documents to be written, as place and body."""
@@ -114,7 +140,8 @@ class SourceLedger:
             del self._buckets[bucket][source], self._known[source]
             self._dirty.add(bucket)
         # Exactly, now that all are here: a crash may have left the count behind the documents.
-        self.count = len(self._known)
+        self.shares.count = len(self._known)
+        self.shares.by_key = Counter(state.last.key for state in self._known.values())
         return len(old)
 
     def _load_all(self) -> None:

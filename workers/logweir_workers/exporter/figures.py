@@ -5,7 +5,6 @@ To publish another one: a row in logweir/metrics/table.py, and a line in the fun
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from logweir.audit.lag import Lag, lags
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE
 from logweir.clock import WINDOW_US
 from logweir.config import Settings
-from logweir.ledger.emitter import name_of
+from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.equation import OUTCOMES
 from logweir.ledger.expectations import EMITTER, SOURCE
 from logweir.ledger.loss import NUMBERED, UNATTRIBUTED, LossClass
@@ -150,22 +149,34 @@ def _silence(silence: Silence) -> Iterator[Metric]:
     yield _family("logweir_silence_findings", {(of,): findings[of] for of in (EMITTER, SOURCE)})
 
 
-def _highest(figures: Mapping[str, int], size: int) -> tuple[dict[str, int], list[int]]:
-    """The highest figures by name, and all others."""
-    named = dict(heapq.nlargest(size, figures.items(), key=lambda item: item[1]))
-    return named, [figure for name, figure in figures.items() if name not in named]
+def _highest(figures: Mapping[Emitter, int], size: int) -> tuple[dict[str, int], list[int]]:
+    """The highest figures by name, and all others. Of one key at most half, unless there are not so many of others."""
+    ranked = sorted(figures.items(), key=lambda item: -item[1])
+    of_key: Counter[str] = Counter()
+    chosen: dict[Emitter, int] = {}
+    for emitter, figure in ranked:
+        of_key[emitter[0]] += 1
+        if len(chosen) < size and of_key[emitter[0]] <= max(1, size // 2):
+            chosen[emitter] = figure
+    for emitter, figure in ranked:
+        if len(chosen) < size:
+            chosen.setdefault(emitter, figure)
+    named = {name_of(emitter): figure for emitter, figure in chosen.items()}
+    return named, [figure for emitter, figure in ranked if emitter not in chosen]
 
 
 def _worst(books: Books, silence: Silence, emitters_max: int) -> Iterator[Metric]:
     """A series for each of the emitters that lost most, or are silent longest; one for all others, and how many."""
     lost = {
-        name_of(emitter): (found.total("lost") or 0) - (found.total("recovered") or 0)
+        emitter: (found.total("lost") or 0) - (found.total("recovered") or 0)
         for emitter, found in books.emitters.items()
     }
-    figures = {
-        "logweir_emitter_lost_events": {name: count for name, count in lost.items() if count},
+    figures: dict[str, dict[Emitter, int]] = {
+        "logweir_emitter_lost_events": {emitter: count for emitter, count in lost.items() if count},
         "logweir_emitter_silence_seconds": {
-            one.name: one.silent_s for one in silence.emitters if one.state is State.SILENT
+            (one.subject[1] or "", one.subject[2]): one.silent_s
+            for one in silence.emitters
+            if one.state is State.SILENT
         },
     }
     capped = {}
