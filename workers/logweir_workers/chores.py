@@ -16,7 +16,7 @@ from logweir.config import Settings
 from logweir.errors import SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError, Problem
 from logweir.event import day_of
 from logweir.ledger.documents import WindowId
-from logweir.ledger.expiry import write_expired_before
+from logweir.ledger.expiry import read_aged_us, write_expired_before
 from logweir.store.port import Store
 from logweir_workers.accounting.closing import end_books
 from logweir_workers.accounting.hours import HourMerger
@@ -117,15 +117,24 @@ class Chores:
         for task in self._tasks:
             task.run_when_due()
 
+    def claimed(self, ledger: PartitionLedger) -> None:
+        """A partition is claimed, and nothing of it read yet: what comes now may bear the time of a wrong clock.
+
+        Raises LogweirError(STORE_DOWN).
+        """
+        known_us, aged_us = ledger.watermark_us, read_aged_us(self._store, self._group)
+        self._retention_clock.begin(min(known_us, aged_us) if aged_us else known_us)
+
     def _aged_us(self) -> int:
         """The time that ages are measured by; 0 while nothing is known to have been received."""
-        return self._retention_clock.now_us(max((one.watermark_us for one in self._ledgers.values()), default=0))
+        self._retention_clock.begin(max((one.watermark_us for one in self._ledgers.values()), default=0))
+        return self._retention_clock.now_us()
 
     def _delete_expired(self) -> None:
         if not (now_us := self._aged_us()):
             return
         before = day_of(now_us - self._retention_days * DAY_US)
-        write_expired_before(self._store, self._group, before, owner=self._owner)
+        write_expired_before(self._store, self._group, before, aged_us=now_us, owner=self._owner)
         for day in self._store.delete_expired(before):
             log.info("Deleted the events of %s: store.retention_days is %d.", day, self._retention_days)
 
@@ -180,7 +189,7 @@ class Chores:
 class RetentionClock:
     """The time that ages are measured by, so that a machine whose clock is ahead does not delete everything.
 
-    It begins with the newest receipt that is known, and follows the clock from there, a day an hour at most.
+    It begins with what was known before this start, and follows the clock from there, a day an hour at most.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -188,20 +197,25 @@ class RetentionClock:
         self._us = 0
         self._looked_s = 0.0
 
-    def now_us(self, known_us: int) -> int:
-        """Never later than the clock; 0 until there is a ``known_us``, the time of the newest receipt."""
+    def begin(self, known_us: int) -> None:
+        """Begin at ``known_us``, the time of the newest receipt that is known; nothing is done when it has, or at 0."""
+        if self._us or not known_us:
+            return
+        now_us = self._clock()
+        self._us, self._looked_s = min(known_us, now_us), time.monotonic()
+        if now_us - known_us > _AHEAD_US_MAX:
+            log.warning(
+                "The clock says %s, and the newest event that is known was received at %s. Old events, dead letters"
+                " and books are deleted a day further each hour until the two agree: set the clock if it is wrong.",
+                iso_seconds(now_us),
+                iso_seconds(known_us),
+            )
+
+    def now_us(self) -> int:
+        """Never later than the clock; 0 until it has begun."""
         now_us, now_s = self._clock(), time.monotonic()
         if self._us:
             self._us += int((now_s - self._looked_s) * 1_000_000 * _CATCH_UP)
-        elif known_us:
-            self._us = known_us
-            if now_us - known_us > _AHEAD_US_MAX:
-                log.warning(
-                    "The clock says %s, and the newest event that is known was received at %s. Old events, dead letters"
-                    " and books are deleted a day further each hour until the two agree: set the clock if it is wrong.",
-                    iso_seconds(now_us),
-                    iso_seconds(known_us),
-                )
         self._looked_s = now_s
         self._us = min(self._us, now_us)
         return self._us

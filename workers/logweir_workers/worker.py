@@ -291,7 +291,7 @@ class Worker:
         }
 
     def _claim(self, partition: int) -> PartitionLedger:
-        return PartitionLedger.claim(
+        ledger = PartitionLedger.claim(
             store=self._store,
             group=self._settings.group,
             topic_id=self._topic_id,
@@ -299,6 +299,8 @@ class Worker:
             owner=self._owner,
             settings=self._accounting,
         )
+        self._chores.claimed(ledger)
+        return ledger
 
     def _revoked(self, partitions: Collection[int], lost: bool) -> None:
         """Finish what is under way and write it down, unless it is no longer ours to write."""

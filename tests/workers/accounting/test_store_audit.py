@@ -273,10 +273,10 @@ def test_days_that_are_expired_are_not_missed(store: Store) -> None:
     close_window(ledger, [Outcome.INDEXED] * 3)
     day = day_of(START_US)
     expected = read_books_and_store(store, group="g", late_us=1, now_us=NOW_US)
-    write_expired_before(store, "g", day, owner="me")
-    write_expired_before(store, "g", "19700101", owner="other")
+    write_expired_before(store, "g", day, aged_us=2, owner="me")
+    write_expired_before(store, "g", "19700101", aged_us=1, owner="other")
     on_the_day = read_books_and_store(store, group="g", late_us=1, now_us=NOW_US)
-    write_expired_before(store, "g", day_of(START_US + DAY_US), owner="me")
+    write_expired_before(store, "g", day_of(START_US + DAY_US), aged_us=3, owner="me")
     behind = read_books_and_store(store, group="g", late_us=1, now_us=NOW_US)
 
     assert (expected.imbalance, on_the_day.imbalance, behind.imbalance) == (3, 3, 0)
