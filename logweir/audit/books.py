@@ -378,10 +378,13 @@ def _expired(positions: Mapping[PartitionId, Position], windows: Iterable[Window
 
     Whether all that was in it is counted as lost is not known while a process was sending then whose later records or
     marker did not come by: one with an open window, or one that was heard of shortly before the range and never again.
+    Nor is it of what was gone when the books began.
     """
     open_streams = {books.stream for books in windows if not books.window.closed}
     found = []
     for (topic_id, partition), position in positions.items():
+        if position.begun:
+            found.append(ExpiredOffsets(topic_id, partition, 0, position.begun - 1, exact=False))
         for first, last in position.expired:
             unsure = any(since <= first for since in position.unseen_since.values()) or any(
                 stream.offset < first and (epoch, partition) in open_streams

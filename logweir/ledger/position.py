@@ -48,6 +48,8 @@ class Position:
 
     next_offset: int | None = None
     """Everything below is accounted for; None when nothing was read yet."""
+    begun: int = 0
+    """The offset at which these books begin: what was in the queue before was gone when they did."""
     watermark_us: int = 0
     """Up to when everything that was received is accounted for."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -119,6 +121,7 @@ class Position:
     def as_body(self) -> dict[str, Any]:
         return {
             "next_offset": self.next_offset,
+            "begun": self.begun,
             "watermark_us": self.watermark_us,
             "checkpoints": self.checkpoints.as_rows(),
             "due_us": self.due_us,
@@ -148,6 +151,7 @@ class Position:
         pending = body["pending"]
         return cls(
             next_offset=body["next_offset"],
+            begun=body.get("begun", 0),
             watermark_us=body["watermark_us"],
             checkpoints=Checkpoints(body.get("checkpoints", [])),
             due_us=body["due_us"],

@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from logweir import cli, clock, config
+from logweir.audit.books import read_books
+from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
 from logweir.ledger.tracker import Tracker
@@ -127,6 +130,27 @@ def test_a_lost_ledger_is_made_again_from_the_queue(
     assert sorted(one["summary"] for one in found(store)) == ["one", "two"]
     assert outcomes(store, queue) == before == {"indexed": 2, "duplicate": 0, "filtered": 0, "dead_lettered": 0}
     assert "knows no position of partition 0: it is read from its earliest record, offset 0 of" in caplog.text
+
+
+def test_what_was_gone_from_the_queue_when_the_books_began_is_not_called_complete(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """The store is lost with its ledger, and of what it had the queue's retention has taken a part."""
+    door.write(batch(event(summary="one"), event(summary="two")))
+    door.write(batch(event(summary="three"), id=b"\x02" * 16))
+    work_off(settings, queue, store)
+    whole = read_books(store, group=settings.worker.group, late_us=1, now_us=now_us())
+    store.close()
+    shutil.rmtree(config.sqlite_path(settings.store.url))
+    with closing(sqlite3.connect(config.sqlite_path(settings.queue.url), isolation_level=None)) as file:
+        file.execute("DELETE FROM record WHERE id = 0")
+    work_off(settings, queue, store)
+    books = read_books(store, group=settings.worker.group, late_us=1, now_us=now_us())
+
+    assert whole.complete is True
+    assert [one["summary"] for one in found(store)] == ["three"]
+    assert [(one.first, one.last, one.exact) for one in books.expired] == [(0, 0, False)]
+    assert (books.balanced, books.complete) == (True, None)
 
 
 @pytest.mark.parametrize("written_since", [0, 1, 5], ids=lambda count: f"{count} written since")

@@ -31,6 +31,9 @@ def resume_offset(queue: Queue, ledger: PartitionLedger) -> int:
                 earliest,
                 end,
             )
+        if earliest:
+            # What was before was stored, perhaps, and is known no more; or retention was faster than the first worker.
+            ledger.begin(earliest)
         return earliest
     return in_place(queue, ledger, position, earliest)
 

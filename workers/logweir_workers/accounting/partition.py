@@ -122,6 +122,11 @@ class PartitionLedger:
         """Up to when everything that was received is accounted for."""
         return self._position.watermark_us
 
+    def begin(self, offset: int) -> None:
+        """The books begin at the earliest record that the queue has; what was before, nobody knows here."""
+        self._position.begun = offset
+        self._move_behind(offset - 1)
+
     # --- records ---------------------------------------------------------------------------------------------------
     def expect(self, record: Record, offset: int) -> FirstDays:
         """The record is going to be indexed: which of its events came first on another UTC day, or may have.
