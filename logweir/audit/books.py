@@ -38,6 +38,7 @@ from logweir.ledger.loss import UNATTRIBUTED, LossClass
 from logweir.ledger.position import Position, read_positions
 from logweir.ledger.revisions import Correction, read_corrections
 from logweir.store.port import Store
+from logweir.text import counted
 
 _READ_AGAIN_S = 1.0
 
@@ -95,20 +96,34 @@ class Books:
 
     @property
     def lost_now(self) -> int:
-        """How many events are known to be lost and have not come since."""
-        return max(0, (self.total("lost") or 0) - (self.total("recovered") or 0))
+        """How many events are known to be lost and have not come since. What one emitter recovers is no other's."""
+        own = sum(max(0, (one.total("lost") or 0) - (one.total("recovered") or 0)) for one in self.emitters.values())
+        carried = sum(counts["lost"] - counts["recovered"] for counts in self.carried.numbered.values())
+        lost, recovered = self._of_queue_alone()
+        return own + max(0, carried) + lost - recovered
 
     @property
-    def is_loss_known(self) -> bool:
-        """False where the queue's retention took records, and it is unknown how many events they held."""
-        return all(hole.exact for hole in self.expired)
+    def doubts(self) -> list[str]:
+        """Why more may be lost than is known."""
+        found = []
+        if not all(hole.exact for hole in self.expired):
+            found.append("how many events expired before they were read is unknown")
+        if gone := {one.window.ingest_epoch for one in self.windows if one.state == PROCESS_GONE}:
+            processes = counted(len(gone), "ingest process", plural="ingest processes")
+            found.append(f"whether all has come of {processes} that died is unknown (docs/how-to/dead-processes.md)")
+        elif self.row.undecided:
+            found.append(f"whether {counted(self.row.undecided, 'number')} of processes that died will come is unknown")
+        numbered = [one for one in self.emitters.values() if one.loss_class is not LossClass.UNKNOWN]
+        if unsaid := sum(one.total("lost") is None for one in numbered):
+            found.append(f"how much {counted(unsaid, 'emitter')} lost in that time is unknown")
+        return found
 
     @property
     def complete(self) -> bool | None:
         """Whether the books balance and nothing is lost; None when that is unknown."""
         if not self.balanced or self.lost_now:
             return False
-        return True if self.is_loss_known else None
+        return None if self.doubts else True
 
     def total(self, name: str) -> int | None:
         """As ``EmitterBooks.total``, over all emitters that number their events; None when there is none of them.
@@ -255,8 +270,6 @@ def read_books_and_store(
     before: set[StreamDay] | None = None
     while True:
         books = read_books(store, group=group, late_us=late_us, now_us=now_us, span=span, keeps=keeps)
-        if span.emitter is not None:
-            return books  # What the store lacks is not known by emitter.
         store.refresh()
         expired_before = read_expired_before(store, group)
         found = list(shortages(store, books.indexed, books.store_differences, expired_before=expired_before))

@@ -18,6 +18,8 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +29,7 @@ from rich.text import Text
 from logweir.audit.books import Books, explain, read_books, read_books_and_store
 from logweir.audit.close import close_process
 from logweir.audit.span import Span
+from logweir.audit.stored import Shortage
 from logweir.audit.sums import every_window, no_window
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
 from logweir.commands.output import console, count_text, print_json, ranges_text, some_ranges, whole
@@ -35,6 +38,7 @@ from logweir.errors import LogweirError
 from logweir.ledger.documents import PartitionId
 from logweir.ledger.emitter import name_of
 from logweir.ledger.equation import OUTCOMES, Row
+from logweir.ledger.position import read_offsets
 from logweir.query.times import time_bounds, time_of
 from logweir.queue import open_queue
 from logweir.store import existing_store
@@ -112,22 +116,29 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
         keeps=every_window if arguments.window else no_window,
     )
     document: dict[str, Any]
+    doubts = books.doubts
     if arguments.window:
-        document = {"window": window_of(span.from_us or 0), "balanced": books.balanced, "rows": list(explain(books))}
+        document = {
+            "window": window_of(span.from_us or 0),
+            "balanced": books.balanced,
+            "rows": list(explain(books)),
+            "store_shortages": [one.as_json() for one in books.shortages],
+        }
     else:
-        unread = unread_records(settings, books)
-        document = {**books.as_json(), "unread_records": unread}
-        if books.complete and unread != 0:
-            document["complete"] = None  # Of what nobody has read, nobody knows.
+        unread = read_unread(settings, store, books)
+        doubts += unread.doubts
+        # Of what nobody has read, nobody knows.
+        complete = None if books.complete and (doubts or unread.records) else books.complete
+        document = {**books.as_json(), "complete": complete, "unread_records": unread.records}
     if arguments.json:
         print_json(whole(document))
     elif arguments.window:
-        _print_window(document)
+        _print_window(document, books.shortages)
     else:
-        _print_books(books, document["unread_records"])
+        _print_books(books, document["unread_records"], doubts)
     if not books.balanced:
         return 1
-    return 0 if books.complete else _LOST
+    return _LOST if books.lost_now or doubts else 0
 
 
 def _span(arguments: argparse.Namespace, now: int) -> Span:
@@ -138,23 +149,38 @@ def _span(arguments: argparse.Namespace, now: int) -> Span:
     return Span(*time_bounds(arguments.since, arguments.until, now), arguments.emitter)
 
 
-def unread_records(settings: Settings, books: Books) -> int | None:
-    """How many records of the queue no worker has accounted for yet; None when the queue does not say."""
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What of the queue no worker has accounted for yet. ``records`` is None when that is unknown."""
+
+    records: int | None
+    doubts: list[str]
+    """Why something of it may be lost, or be more."""
+
+
+def read_unread(settings: Settings, store: Store, books: Books) -> Unread:
+    """Of the queue as it is now, behind these books. Raises LogweirError(STORE_DOWN)."""
     queue = open_queue(settings.queue, group=settings.worker.group)
     try:
         topic_id = queue.topic_id()
-        ends = {partition: queue.offsets(partition) for partition in range(queue.partition_count())}
+        ends = {PartitionId(topic_id, at): queue.offsets(at) for at in range(queue.partition_count())}
     except LogweirError:
-        return None
+        return Unread(None, ["what is not read yet is unknown: the queue does not answer"])
     finally:
         queue.close()
-    return sum(end - max(first, books.positions.get(PartitionId(topic_id, at), 0)) for at, (first, end) in ends.items())
+    if any(books.positions.get(place, 0) > end for place, (_, end) in ends.items()):
+        return Unread(None, ["what is not read yet is unknown: the queue was set back behind what was read of it"])
+    # Now, not as in the books: retention may have passed what was read since.
+    positions = read_offsets(store, settings.worker.group, ends)
+    gone = sum(max(0, first - positions.get(place, 0)) for place, (first, _) in ends.items())
+    doubts = [f"{_are(gone, 'record')} gone from the queue unread"] if gone else []
+    return Unread(sum(end - max(first, books.positions.get(at, 0)) for at, (first, end) in ends.items()), doubts)
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
-def _print_books(books: Books, unread: int | None) -> None:
+def _print_books(books: Books, unread: int | None, doubts: Sequence[str]) -> None:
     out = console()
-    out.print(_verdict(books, unread))
+    out.print(_verdict(books, unread, doubts))
     row = books.row
     parts = [f"accepted {row.accepted:,}", *(f"{name} {count:,}" for name, count in row.outcomes.items())]
     parts += _unusual(row)
@@ -179,27 +205,28 @@ def _print_books(books: Books, unread: int | None) -> None:
             found, looked = iso_seconds(one.first_us), iso_seconds(one.at_us)
             text = f"{where}: the store had {was} at {found}, and was right at {looked}: no difference any more"
             out.print(Text(text, "dim"))
-    for short in books.shortages:
-        day, stream = short.place.name, short.place.stream
-        where = f"{day[:4]}-{day[4:6]}-{day[6:]}, partition {stream.partition}, process {stream.ingest_epoch}"
-        text = f"{where}: the store has {short.stored:,} events, {short.missing:,} fewer than were indexed"
-        out.print(Text(text, "red"))
+    _print_shortages(out, books.shortages)
     if books.emitters:
         out.print(_emitters_table(books))
 
 
-def _verdict(books: Books, unread: int | None) -> Text:
+def _print_shortages(out: Console, shortages: Iterable[Shortage]) -> None:
+    for short in shortages:
+        day, stream = short.place.name, short.place.stream
+        where = f"{day[:4]}-{day[4:6]}-{day[6:]}, partition {stream.partition}, process {stream.ingest_epoch}"
+        text = f"{where}: the store has {short.stored:,} events, {short.missing:,} fewer than were indexed"
+        out.print(Text(text, "red"))
+
+
+def _verdict(books: Books, unread: int | None, doubts: Sequence[str]) -> Text:
     """The first line: whether the books balance, what is lost, and what they do not know yet."""
     found = [Text("The books balance", "bold green")]
     if not books.balanced:
         found = [Text(f"THE BOOKS DO NOT BALANCE: {_are(books.imbalance, 'event')} unexplained", "bold red")]
     if books.lost_now:
         found.append(Text(f"{_are(books.lost_now, 'event')} lost", "bold red"))
-    if not books.is_loss_known:
-        found.append(Text("how many events expired before they were read is unknown", "bold red"))
-    if unread is None:
-        found.append(Text("what is not read yet is unknown: the queue does not answer", "yellow"))
-    elif unread:
+    found += [Text(doubt, "bold red") for doubt in doubts]
+    if unread:
         found.append(Text(f"{_are(unread, 'record')} not read yet", "yellow"))
     return Text("; ").join(found)
 
@@ -257,8 +284,9 @@ def _emitters_table(books: Books) -> Table:
     return table
 
 
-def _print_window(document: dict[str, Any]) -> None:
+def _print_window(document: dict[str, Any], shortages: Iterable[Shortage]) -> None:
     out = console()
+    _print_shortages(out, shortages)
     if not document["rows"]:
         out.print(f"Nothing is known of window {document['window']}.")
     for row in document["rows"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -12,16 +14,18 @@ from logweir import cli
 from logweir.audit.books import Books, explain, read_books
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import every_window
-from logweir.config import AccountingSettings, Settings
+from logweir.config import AccountingSettings, Settings, sqlite_path
 from logweir.event import Provenance, day_of, stream_of
 from logweir.ledger.documents import WindowId
 from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import Outcome
+from logweir.queue import open_queue
 from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
 from tests.contract.stores import index_numbers
+from tests.workers.helpers import Door
 
 EPOCH = b"\x07" * 16
 MINUTE_US = 60_000_000
@@ -35,7 +39,7 @@ INDEXED, DUPLICATE, DEAD = Outcome.INDEXED, Outcome.DUPLICATE, Outcome.DEAD_LETT
 class Partition:
     """A ledger, and a door's records that go straight into it."""
 
-    def __init__(self, store: Store, *, partition: int = 0, topic_id: str = "t") -> None:
+    def __init__(self, store: Store, *, partition: int = 0, topic_id: str = "t", **settings: Any) -> None:
         self.store = store
         self.ledger = PartitionLedger.claim(
             store=store,
@@ -43,7 +47,7 @@ class Partition:
             topic_id=topic_id,
             partition=partition,
             owner="me",
-            settings=AccountingSettings(late_after_s=60),
+            settings=AccountingSettings(late_after_s=60, **settings),
         )
         self.offset = self.ledger.next_offset or 0
 
@@ -518,7 +522,9 @@ def test_a_window_without_a_marker_is_open_and_after_minutes_its_process_is_gone
     other.idle(later_us)
 
     assert read(store).states == behind == one_is_behind == {"open": 1}
-    assert read(store, now_us=later_us).states == {"open: process gone": 1}
+    gone = read(store, now_us=later_us)
+    assert gone.states == {"open: process gone": 1}
+    assert (gone.balanced, gone.lost_now, gone.complete) == (True, 0, None)
 
 
 def test_losses_of_numbered_emitters_are_exact_and_those_of_bare_ones_unknown(store: Store) -> None:
@@ -602,6 +608,24 @@ def test_what_has_no_time_is_unknown_of_a_span_of_time(store: Store) -> None:
         assert (document["lost"], document["missing"]) == (1, 0)
 
 
+def test_what_one_emitter_lost_is_not_made_good_by_another_nor_by_what_is_unknown(store: Store) -> None:
+    """Of a span of time, one with too many gaps to keep knows nothing of what it lost; the other still does."""
+    book = Partition(store, gaps_max=1)
+    for number in (1, 3, 5, 7):
+        book.data(number, ("many", [INDEXED]), epoch="r", sequence_first=number)
+    book.data(2, ("few", [INDEXED]), epoch="r", sequence_first=2)
+    book.idle(LATER_US)
+    hour = read(store, Span(START_US - 60 * MINUTE_US))
+    many = read(store, Span(START_US - 60 * MINUTE_US, emitter="app/many"))
+    whole = read(store)
+    whole.emitters["app", "few"].retired = {"recovered": 9}
+
+    assert hour.emitters["app", "many"].total("lost") is None
+    assert (hour.lost_now, hour.complete) == (1, False)
+    assert (many.lost_now, many.complete) == (0, None)
+    assert whole.lost_now == 3
+
+
 def test_the_state_of_a_window_does_not_depend_on_what_is_asked_for(store: Store) -> None:
     """Its marker waits in a spool while its process lives on."""
     book = Partition(store)
@@ -667,10 +691,14 @@ def audit(settings: Settings, capsys: pytest.CaptureFixture[str], *words: str) -
 def test_the_exit_status_says_whether_the_books_balance(
     settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0 and a green word, or 1 and by how many events."""
+    """0 and a green word, or 1 and by how many events; 3 while nobody knows what the queue still has."""
     book = Partition(store)
     book.data(1, ("web", [INDEXED] * 3))
     book.marker(1, 3, {"web": 3})
+    without_queue = audit(settings, capsys, "audit")
+    unknown = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
+    with closing(open_queue(settings.queue)) as queue:
+        queue.prepare()
     good = audit(settings, capsys, "audit")
     book.data(4, ("web", [INDEXED]), window=WINDOW + 1)
     book.marker(4, 1, {"web": 2}, window=WINDOW + 1)
@@ -683,7 +711,10 @@ def test_the_exit_status_says_whether_the_books_balance(
     assert bad[0] == 1
     assert "1 event is unexplained" in bad[1]
     assert (document["balanced"], document["imbalance"]) == (False, 1)
-    assert document["unread_records"] is None
+    assert document["unread_records"] == 0
+    assert without_queue[0] == 3
+    assert "what is not read yet is unknown: the queue does not answer" in without_queue[1]
+    assert (unknown["unread_records"], unknown["balanced"], unknown["complete"]) == (None, True, None)
 
 
 def test_what_is_lost_is_in_the_first_line_and_the_exit_status(
@@ -705,6 +736,36 @@ def test_what_is_lost_is_in_the_first_line_and_the_exit_status(
     assert (later["lost"], later["recovered"], later["lost_now"]) == (2, 1, 1)
 
 
+@pytest.mark.parametrize("what", ["set back", "gone unread"])
+def test_what_the_queue_has_no_more_is_not_called_complete(
+    settings: Settings, capsys: pytest.CaptureFixture[str], store: Store, what: str
+) -> None:
+    """No worker has looked at it since: what it had above the position, or below it, nobody has read."""
+    with closing(open_queue(settings.queue)) as queue:
+        queue.prepare()
+        door = Door(queue)
+        for _ in range(4):
+            door.write(batch(None, 1))
+        book = Partition(store, topic_id=queue.topic_id())
+        door.close()
+    book.data(1, (None, [INDEXED]))
+    good = audit(settings, capsys, "audit")
+    with closing(sqlite3.connect(sqlite_path(settings.queue.url), isolation_level=None)) as file:
+        if what == "set back":
+            file.execute("DELETE FROM record")
+            file.execute("UPDATE partition SET next_offset = 0")
+        else:
+            file.execute("DELETE FROM record WHERE id < 3")
+    status, text = audit(settings, capsys, "audit")
+    document = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
+
+    assert (good[0], good[1].splitlines()[0]) == (0, "The books balance; 3 records are not read yet")
+    assert status == 3
+    assert ("the queue was set back" if what == "set back" else "2 records are gone from the queue unread") in text
+    assert (document["balanced"], document["complete"]) == (True, None)
+    assert document["unread_records"] == (None if what == "set back" else 1)
+
+
 def test_what_the_store_lacks_does_not_balance(
     settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -714,11 +775,13 @@ def test_what_the_store_lacks_does_not_balance(
     book.marker(1, 3, {"web": 3})
     stream = stream_of(EPOCH, 0)
     store.delete([(day_of(START_US), f"{stream}-2", Provenance(stream, 2, ""))])
-    status, text = audit(settings, capsys, "audit")
+    for words in ((), ("--since", "2000d"), ("--emitter", "web"), ("--window", str(WINDOW))):
+        status, text = audit(settings, capsys, "audit", *words)
 
-    assert status == 1
-    assert text.splitlines()[0].startswith("THE BOOKS DO NOT BALANCE: 1 event is unexplained")
-    assert f"partition 0, process {EPOCH.hex()}: the store has 2 events, 1 fewer than were indexed" in text
+        assert status == 1
+        assert f"partition 0, process {EPOCH.hex()}: the store has 2 events, 1 fewer than were indexed" in text
+        if "--window" not in words:
+            assert text.splitlines()[0].startswith("THE BOOKS DO NOT BALANCE: 1 event is unexplained")
 
 
 def test_one_window_is_explained_down_to_ranges(

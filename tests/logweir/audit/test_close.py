@@ -13,6 +13,7 @@ from logweir.errors import PROCESS_ALIVE, PROCESS_UNKNOWN, LogweirError, Problem
 from logweir.ledger.documents import POSITION
 from logweir.ledger.position import LastCanary, Position
 from logweir.outcomes import Outcome
+from logweir.queue.port import Queue
 from logweir.store.port import Store
 from tests.logweir.audit.test_books import EPOCH, MINUTE_US, START_US, WINDOW, Partition, read
 
@@ -101,7 +102,9 @@ def test_a_living_process_and_an_unknown_one_are_refused(store: Store) -> None:
     assert list(store.ledger.scan("closing:")) == []
 
 
-def test_the_command_says_what_it_closes(settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_it_closes(
+    settings: Settings, queue: Queue, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As text and as JSON; afterwards the audit names what is void."""
     with_hole(store)
 
@@ -114,4 +117,5 @@ def test_the_command_says_what_it_closes(settings: Settings, store: Store, capsy
 
     assert would == f"process {NAME}, partition 0: 2 windows would be closed, 2 numbers that never came would be void\n"
     assert document["closed"] == [{"ingest_epoch": NAME, "partition": 0, "windows": [WINDOW, WINDOW + 1], "void": 2}]
+    assert queue.partition_count()
     assert "void 2" in run("audit")
