@@ -250,7 +250,7 @@ HTTP_VERSION_UNKNOWN = Problem(
 TRANSFER_ENCODING_UNKNOWN = Problem(
     "transfer_encoding_unknown",
     501,
-    "The Transfer-Encoding {encoding!r} is not understood here; chunked alone is.",
+    "The Transfer-Encoding {encoding!r} is not understood here: chunked alone is.",
     "Say what the body is compressed with in Content-Encoding, and Transfer-Encoding: chunked at most.",
 )
 RECEIPT_BAD = Problem(

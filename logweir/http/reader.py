@@ -15,8 +15,9 @@ from logweir.http.reply import Header
 from logweir.http.states import BODY, HEADERS, OPEN, State
 
 _VERSIONS = ("1.1", "1.0")
-# What llhttp says of versions that it does not read, and of the beginning of every connection of HTTP/2.
-_OTHER_VERSIONS = ("Invalid HTTP version", "Pause on PRI/Upgrade")
+# What llhttp says of versions that it does not read. Those that there are get 505; others are no HTTP.
+_VERSION_BAD = ("Invalid HTTP version", "Expected dot")
+_LATER_VERSION = re.compile(rb" HTTP/(?:1\.[2-9]|[23](?:\.[0-9])?)\r?\n")
 # Headers that say how the request is to be read.
 _OF_FRAMING = frozenset((b"expect", b"host", b"transfer-encoding"))
 # RFC 9110 section 7.2, RFC 3986 section 3.2: what a host and port consist of, or nothing. A comma joins two.
@@ -127,7 +128,7 @@ class RequestReader:
             except httptools.HttpParserCallbackError as error:
                 raise (error.__context__ or error) from None
             except httptools.HttpParserError as error:
-                if str(error) in _OTHER_VERSIONS:
+                if str(error) in _VERSION_BAD and _LATER_VERSION.search(data):
                     raise LogweirError(HTTP_VERSION_UNKNOWN) from None
                 raise LogweirError(HTTP_BAD, reason="it does not follow the protocol") from None
             return
@@ -208,19 +209,23 @@ class RequestReader:
         self._connection.end_headers(Head(method, self._url, version, headers, keep_alive, expects_100))
 
     def _check_framing(self, version: str) -> None:
+        if version == "0.9":
+            raise LogweirError(HTTP_BAD, reason="it names no version of HTTP")
         if version not in _VERSIONS:
             raise LogweirError(HTTP_VERSION_UNKNOWN)
         # RFC 9112 section 3.2: else a proxy and we may differ about whose request it is.
         if self._hosts != 1 and (self._hosts or version != "1.0"):
             raise LogweirError(HTTP_BAD, reason="it has not exactly one Host header")
-        # RFC 9112 section 6.1. What is no good use of "chunked" the parser refuses.
         if self._codings:
-            codings = b", ".join(self._codings)
-            if any(coding.strip().lower() != b"chunked" for coding in codings.split(b",")):
-                encoding = codings[:_SHOWN_MAX].decode("latin-1")
-                raise LogweirError(TRANSFER_ENCODING_UNKNOWN, encoding=encoding)
-            if len(self._codings) > 1:
-                raise LogweirError(HTTP_BAD, reason="its body is in chunks twice")
+            self._check_codings(b", ".join(self._codings))
+
+    def _check_codings(self, sent: bytes) -> None:
+        """RFC 9112 sections 6.1 and 6.3: its chunks alone say where the body ends: they are the last coding, once."""
+        codings = [coding.strip().lower() for coding in sent.split(b",")]
+        if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+            raise LogweirError(HTTP_BAD, reason="its Transfer-Encoding does not say where its body ends")
+        if len(codings) > 1:
+            raise LogweirError(TRANSFER_ENCODING_UNKNOWN, encoding=sent[:_SHOWN_MAX].decode("latin-1"))
 
     def _has_large_headers(self) -> bool:
         size_bytes = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)

@@ -150,7 +150,7 @@ def test_trailers_and_chunk_extensions_cannot_grow(door: Door) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"],
+    [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nA b: c\r\n\r\n"],
 )
 def test_what_is_not_http_gets_a_problem_answer(door: Door, sent: bytes) -> None:
     """A TLS client on the plain port, for one, is told something."""

@@ -234,8 +234,8 @@ class _Siege:
 def _wrong(case: Case, answers: list[Answer], *, is_ended: bool) -> str:
     """What is wrong with the answers; nothing when they are right."""
     for one in answers:
-        # 501 and 505 say of what the client asks for that it is not to be had.
-        if (one.status >= 500 and one.status not in (501, 505)) or one.status < 200:
+        # A transfer coding and a version that we do not speak are 501 and 505 (RFC 9110 sections 15.6.2 and 15.6.6).
+        if (one.status >= 500 or one.status < 200) and one.status not in (501, 505):
             return f"{one.status} for a client's fault"
         if any(word in one.body for word in _BANNED):
             return "an answer shows the program"
