@@ -13,10 +13,11 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from logweir.process.files import hold, locked, make_folder, sync_folder
+from logweir_ingest.spool.held import Held
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Folders:
         try:
             if segment_paths(folder):
                 return
+            Held(folder).remove()
             (folder / _LOCK).unlink()
         except OSError:
             return
@@ -175,20 +177,36 @@ def ingest_epoch_of(folder: Path) -> bytes | None:
     return None if named is None else bytes.fromhex(named[1])
 
 
-def missing_in(paths: Sequence[Path]) -> list[str]:
-    """The names of segments that must be missing among these: they are numbered, and go in their order."""
-    numbers: dict[int, list[int]] = defaultdict(list)
-    for path in paths:
-        numbers[partition_of(path)].append(int(path.stem.partition("-")[2]))
-    return [
-        segment_name(partition, number)
-        for partition, found in numbers.items()
-        for number in sorted({*range(min(found), max(found))} - {*found})
-    ]
+def missing_in(folder: Path, sizes: Mapping[Path, int]) -> list[str]:
+    """The names of segments that must be missing among these, or are cut off: they are numbered, and go in their order.
+
+    ``sizes``: of each one that is there. Raises OSError.
+    """
+    held = Held(folder)
+    found: dict[int, dict[int, int]] = defaultdict(dict)
+    for path, size_bytes in sizes.items():
+        found[partition_of(path)][number_of(path)] = size_bytes
+    missing = []
+    for partition in sorted({*found, *held.partitions()}):
+        there, row = found[partition], held.read(partition)
+        wanted = {*range(min(there), max(there))} if there else set()
+        if row is not None:
+            wanted |= {*range(row.first, row.last)}
+            # Of the last one, nothing may be there that was ever acknowledged.
+            if row.first <= row.last and there.get(row.last, 0) < row.size_bytes:
+                wanted.add(row.last)
+                there.pop(row.last, None)
+        missing += [segment_name(partition, number) for number in sorted(wanted - there.keys())]
+    return missing
 
 
 def segment_name(partition: int, number: int) -> str:
     return f"{partition:05}-{number:08}.log"
+
+
+def number_of(path: Path) -> int:
+    """Of a segment, among those of its partition."""
+    return int(path.stem.partition("-")[2])
 
 
 def partition_of(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 from collections import deque
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from logweir.process.files import sync_folder
-from logweir_ingest.spool.folders import Folders, segment_name
+from logweir_ingest.spool.folders import Folders, number_of, segment_name
+from logweir_ingest.spool.held import Held, HeldRow
 from logweir_ingest.spool.segment import FRAME_OVERHEAD_BYTES, Segment, framed
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,9 @@ class PartitionSpool:
         segment.size_bytes += self._unsynced_bytes
         self.size_bytes += self._unsynced_bytes
         self._unsynced_bytes = 0
+        with contextlib.suppress(OSError):  # It is on disk all the same.
+            row = HeldRow(self._first_own(), self._number, segment.size_bytes)
+            Held(self._folders.own).grown(self._partition, row)
         if segment.size_bytes >= self._segment_size_bytes:
             self._seal()
 
@@ -87,10 +92,16 @@ class PartitionSpool:
     def _begin_segment(self) -> None:
         self._folders.ensure_own()
         path = self._folders.own / segment_name(self._partition, self._number + 1)
+        Held(self._folders.own).begun(self._partition, self._number + 1, first=self._first_own())
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._number += 1
         self.segments.append(Segment(path, 0, is_sealed=False))
         sync_folder(self._folders.own)
+
+    def _first_own(self) -> int:
+        """The number of this process's first segment that is there, or of the one that comes next."""
+        own = (number_of(one.path) for one in self.segments if one.path.parent == self._folders.own)
+        return next(own, self._number + 1)
 
     def _seal(self) -> None:
         if self.segments:
@@ -143,7 +154,9 @@ class PartitionSpool:
         if offset in segment.damage:
             return segment.damage[offset]
         following = segment.damage[offset] = segment.next_frame(offset + 1)
-        if following < segment.size_bytes or not segment.is_torn(offset):
+        # Only the last one of a process can have been cut off in the middle of a write.
+        is_last = all(one is segment or one.path.parent != segment.path.parent for one in self._behind(segment))
+        if following < segment.size_bytes or not is_last or not segment.is_torn(offset):
             self._folders.mark_damaged(segment.path.parent)
         size_bytes = following - offset
         self.damaged_bytes += size_bytes
@@ -161,6 +174,10 @@ class PartitionSpool:
             segment.size_bytes = offset
             self.size_bytes -= size_bytes
         return min(following, segment.size_bytes)
+
+    def _behind(self, segment: Segment) -> Iterator[Segment]:
+        """That segment, and those that come after it."""
+        return itertools.dropwhile(lambda one: one is not segment, self.segments)
 
     def forwarded(self) -> None:
         """The oldest record that was read is in the queue. A segment goes when all of its records are."""
@@ -187,6 +204,7 @@ class PartitionSpool:
         folder = segment.path.parent
         if not segment.damage or self._folders.is_damage_known(folder):
             with contextlib.suppress(OSError):  # It may come again after a restart, and is known by its numbers then.
+                Held(folder).forwarded(self._partition, number_of(segment.path))
                 segment.path.unlink()
         self._removed(folder)
 

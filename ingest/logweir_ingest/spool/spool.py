@@ -6,6 +6,7 @@
         01790000000000000-9f3c…-5d0e…f1.2/
                                         of one process: when it began (microseconds), its ingest epoch, its generation
             lock                        held as long as the process lives
+            held                        which segments there should be (held.py)
             damaged                     there when something in it, which may have been acknowledged, could not be read
             00003-00000001.log          a segment: partition, then a running number in it
 
@@ -195,6 +196,7 @@ class Spool:
         self._folders.adopt(folder)
         try:
             segments = [Segment(path, path.stat().st_size) for path in segment_paths(folder)]
+            missing = missing_in(folder, {one.path: one.size_bytes for one in segments})
         except OSError:
             self._folders.release(folder)
             raise
@@ -202,11 +204,12 @@ class Spool:
         if any(self.partition(partition).has_unforwarded for partition in partitions):
             self._folders.release(folder)
             return set()
-        if missing := missing_in([segment.path for segment in segments]):
+        if missing:
             self._folders.mark_damaged(folder)
             log.error(
-                "%s: the segments %s are missing. The others are forwarded; what these held, and was acknowledged, may"
-                " be lost. When it cannot be restored, close the books of the process: logweir audit close.",
+                "%s: the segments %s are missing, or cut off. The others are forwarded; what these held, and was"
+                " acknowledged, may be lost. When it cannot be restored, close the books of the process: logweir audit"
+                " close.",
                 folder,
                 ", ".join(missing),
                 extra={"path": folder, "segments": len(missing)},

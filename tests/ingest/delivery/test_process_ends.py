@@ -98,7 +98,7 @@ def test_what_was_torn_off_when_it_was_killed_is_no_damage(tmp_path: Path) -> No
     """The record at the end that was never written whole was never acknowledged."""
     before = killed(tmp_path, "1")
     (segment,) = before.spool.rglob("*.log")
-    segment.write_bytes(segment.read_bytes()[:-1])
+    segment.write_bytes(segment.read_bytes() + segment.read_bytes()[:-1])
     with started(tmp_path, name="2") as after:
         until(lambda: len(folders(after)) == 1)
 
@@ -344,27 +344,43 @@ def rest_of(spool: Spool, partition: int) -> list[bytes]:
     return found
 
 
-def test_a_segment_that_is_missing_is_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The others are forwarded, and nobody says that this was all."""
+@pytest.mark.parametrize("is_cut", [False, True], ids=["missing", "cut off"])
+@pytest.mark.parametrize("places", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_a_segment_that_is_missing_is_missed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, places: tuple[int, ...], is_cut: bool
+) -> None:
+    """The others are forwarded, and nobody says that this was all; most often, there is but one."""
     folder = left_behind(tmp_path, 1)
-    sorted(folder.glob("*.log"))[1].unlink()
+    segments = sorted(folder.glob("*.log"))
+    for place in places:
+        if is_cut:
+            os.truncate(segments[place], segments[place].stat().st_size - 1)
+        else:
+            segments[place].unlink()
     other = spool_of(tmp_path, 2)
     other.adopt()
 
-    assert rest_of(other, 0) == [b"record 0", b"record 2"]
+    assert rest_of(other, 0) == [b"record %d" % place for place in range(3) if place not in places]
     assert other.ended() == []
     assert not folder.exists()
-    assert "00000-00000002.log are missing" in caplog.text
+    if not is_cut:
+        assert segments[places[0]].name in caplog.text
 
 
 def test_what_is_forwarded_already_is_not_missed(tmp_path: Path) -> None:
+    """Nor when who forwarded it had adopted it, and was killed in the middle."""
     folder = left_behind(tmp_path, 1)
-    sorted(folder.glob("*.log"))[0].unlink()
     other = spool_of(tmp_path, 2)
     other.adopt()
+    assert other.partition(0).read() == b"record 0"
+    other.partition(0).forwarded()
+    other.close(is_complete=False)
+    later = spool_of(tmp_path, 3)
+    later.adopt()
 
-    assert rest_of(other, 0) == [b"record 1", b"record 2"]
-    assert other.ended() == [bytes.fromhex(f"{1:032x}")]
+    assert rest_of(later, 0) == [b"record 1", b"record 2"]
+    assert bytes.fromhex(f"{1:032x}") in later.ended()
+    assert not list(folder.glob("*.log"))
 
 
 def test_a_missing_lock_hides_nothing(
