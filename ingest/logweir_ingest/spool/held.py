@@ -1,8 +1,9 @@
 """What a process's folder in the spool should hold: so that a segment that is gone or cut off is missed by its adopter.
 
 One file beside the segments, with a row of three numbers for each partition: the first segment that is not forwarded,
-the last one that was begun, and how much of that one is on disk for sure. Which ones there are is synced. How much is on
-disk of the last one is not, and so costs no time: after a kill it is right all the same, after a power cut perhaps too low.
+the last one that was begun, and how much of that one is on disk for sure. Which ones there are is synced. How much is
+on disk of the last one is not, and so costs no time: after a kill it is right all the same, after a power cut perhaps
+too low.
 """
 
 from __future__ import annotations
