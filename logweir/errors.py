@@ -716,6 +716,19 @@ TIME_BAD = Problem(
     "{value!r} is not a time.{hint}",
     "Write 2026-01-31T12:00:00Z, epoch seconds, or an age such as 15m, 1h or 7d.",
 )
+DOCUMENT_CHANGED = Problem(
+    "document_changed",
+    409,
+    "{id} was changed by somebody else since it was read.",
+    "Look at it again, and repeat the change if it is still wanted.",
+    retry=True,
+)
+DOCUMENT_TOO_LARGE = Problem(
+    "document_too_large",
+    413,
+    "{id} would have {size_bytes} bytes; a document has at most {size_bytes_max}.",
+    "Make it smaller: shorter notes, or fewer of them.",
+)
 PARTITION_UNKNOWN = Problem(
     "partition_unknown",
     400,

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from logweir.event import FIELD_BY_NAME, Document, Kind
+from logweir.event import FIELD_BY_NAME, Document, Field, Kind
 from logweir.query.tree import (
     All,
     And,
@@ -39,9 +39,15 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def matcher(query: Node) -> Matches:
-    """A function that says whether a search for ``query`` would find a document, once it is stored."""
-    return _MATCHERS[type(query)](query)
+Fields = Mapping[str, Field]
+
+
+def matcher(query: Node, fields: Fields = FIELD_BY_NAME) -> Matches:
+    """A function that says whether a search for ``query`` would find a document, once it is stored.
+
+    ``fields``: those that the query was parsed with.
+    """
+    return _MATCHERS[type(query)](query, fields)
 
 
 # --- values -------------------------------------------------------------------------------------------------------
@@ -122,29 +128,29 @@ def _walk(path: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 # --- queries ------------------------------------------------------------------------------------------------------
-def _and(query: And) -> Matches:
-    parts = [matcher(node) for node in query.nodes]
+def _and(query: And, fields: Fields) -> Matches:
+    parts = [matcher(node, fields) for node in query.nodes]
     return lambda document: all(part(document) for part in parts)
 
 
-def _or(query: Or) -> Matches:
-    parts = [matcher(node) for node in query.nodes]
+def _or(query: Or, fields: Fields) -> Matches:
+    parts = [matcher(node, fields) for node in query.nodes]
     return lambda document: any(part(document) for part in parts)
 
 
-def _not(query: Not) -> Matches:
-    part = matcher(query.node)
+def _not(query: Not, fields: Fields) -> Matches:
+    part = matcher(query.node, fields)
     return lambda document: not part(document)
 
 
-def _words(query: Words) -> Matches:
+def _words(query: Words, _: Fields) -> Matches:
     phrase = f" {' '.join(query.words)} "
     if query.summary_only:
         return lambda document: phrase in f" {document.summary_words} "
     return lambda document: phrase in f" {document.all_words} "
 
 
-def _word_prefix(query: WordPrefix) -> Matches:
+def _word_prefix(query: WordPrefix, _: Fields) -> Matches:
     begin = f" {query.prefix}"
     if query.summary_only:
         return lambda document: begin in f" {document.summary_words}"
@@ -160,13 +166,13 @@ def text_matcher(query: Term | Prefix | Wildcard) -> Callable[[str], bool]:
     return forms.__contains__ if isinstance(query, Term) else lambda text: text.startswith(forms)
 
 
-def _text(query: Term | Prefix | Wildcard) -> Matches:
+def _text(query: Term | Prefix | Wildcard, _: Fields) -> Matches:
     return _any_value(query.field, text_matcher(query))
 
 
-def _exists(query: Exists) -> Matches:
+def _exists(query: Exists, fields: Fields) -> Matches:
     field = query.field
-    kind = FIELD_BY_NAME[field.partition(".")[0]].kind
+    kind = fields[field.partition(".")[0]].kind
     if kind in (Kind.TEXT, Kind.NUMBER):
         return lambda document: _value(document, field) is not None
     if kind is Kind.DATE:
@@ -198,9 +204,9 @@ def _any_value(field: str, fits: Callable[[str], bool]) -> Matches:
     return matches
 
 
-def _range(query: Range) -> Matches:
+def _range(query: Range, fields: Fields) -> Matches:
     field, low, high = query.field, query.low, query.high
-    is_date = FIELD_BY_NAME[field].kind is Kind.DATE
+    is_date = fields[field].kind is Kind.DATE
 
     def matches(document: Document) -> bool:
         value = _value(document, field)
@@ -210,8 +216,8 @@ def _range(query: Range) -> Matches:
     return matches
 
 
-_MATCHERS: dict[type, Callable[[Any], Matches]] = {
-    All: lambda _: lambda _document: True,
+_MATCHERS: dict[type, Callable[[Any, Fields], Matches]] = {
+    All: lambda *_: lambda _document: True,
     And: _and,
     Or: _or,
     Not: _not,

@@ -6,8 +6,10 @@ and a query that asks for more is an error that names what it asks for.
 
 from __future__ import annotations
 
+import difflib
 import re
 import threading
+from collections.abc import Mapping
 from typing import NoReturn
 
 from luqum import tree
@@ -21,7 +23,7 @@ from logweir.errors import (
     QUERY_OPERATOR_UNFIT,
     LogweirError,
 )
-from logweir.event import DETAILS, FIELD_BY_NAME, FIELDS, Kind
+from logweir.event import DETAILS, FIELD_BY_NAME, FIELDS, Field, Kind
 from logweir.query import hints
 from logweir.query.match import text_matcher
 from logweir.query.times import interval_us
@@ -54,8 +56,8 @@ _ANYWHERE = "(none given: all words)"
 _luqum_lock = threading.Lock()
 
 
-def parse(text: str) -> Node:
-    """The tree of a query; the empty one asks for everything.
+def parse(text: str, fields: Mapping[str, Field] = FIELD_BY_NAME) -> Node:
+    """The tree of a query; the empty one asks for everything. ``fields``: what it may ask for, an event's by default.
 
     Raises LogweirError: QUERY_BAD (with the column, from 1), QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
     """
@@ -73,7 +75,7 @@ def parse(text: str) -> Node:
         raise _syntax_error(str(error), spelled, columns) from error
     except (ValueError, ArithmeticError) as error:  # luqum's own reading of the numbers in a~1.2.3 or a^x
         raise LogweirError(QUERY_BAD, column=1, reason="a number after ~ or ^ cannot be read") from error
-    return _Translation(text, columns).node(item, None, 0)
+    return _Translation(text, columns, fields).node(item, None, 0)
 
 
 def _with_word_operators(text: str) -> tuple[str, list[int]]:
@@ -123,9 +125,11 @@ _UNSUPPORTED = {
 class _Translation:
     """One query's way from luqum's tree to ours. ``columns``: of each of luqum's positions, where it is in ``text``."""
 
-    def __init__(self, text: str, columns: list[int]) -> None:
+    def __init__(self, text: str, columns: list[int], fields: Mapping[str, Field]) -> None:
         self._text = text
         self._columns = columns
+        self._fields = fields
+        self._is_of_events = fields is FIELD_BY_NAME
         self._clauses = 0
 
     def node(self, item: tree.Item, field: str | None, depth: int) -> Node:
@@ -163,7 +167,7 @@ class _Translation:
             return All()
         field = self._resolved(item)
         if isinstance(item.expr, tree.SearchField):
-            what = "a time with an offset" if _kind(field) is Kind.DATE else "a value that has a colon"
+            what = "a time with an offset" if self._kind(field) is Kind.DATE else "a value that has a colon"
             self._bad(item.expr, f'{what} needs quotes: {item.name}:"{self._typed(item.expr)}"')
         if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
             self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
@@ -180,8 +184,12 @@ class _Translation:
         name = "".join(character for character, _ in pieces)
         if len(name.encode()) > FIELD_SIZE_BYTES_MAX:
             self._bad(item, f"a field's name is longer than {FIELD_SIZE_BYTES_MAX} bytes")
-        if name in FIELD_BY_NAME:
+        if name in self._fields:
             return name
+        if not self._is_of_events:
+            nearest = difflib.get_close_matches(name.lower(), self._fields, n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=hint)
         if name.startswith("details.") and name != "details." and not any(wild for _, wild in pieces):
             return name
         if name in _BY_ALIAS:
@@ -209,10 +217,10 @@ class _Translation:
             self._bad(item, f"a value has more than {WILDCARDS_MAX} wildcards")
         if wildcards and len(item.value.encode()) > PATTERN_SIZE_BYTES_MAX:
             self._bad(item, f"a value with wildcards is longer than {PATTERN_SIZE_BYTES_MAX} bytes")
-        kind = _kind(field)
+        kind = self._kind(field)
         text = "".join(character for character, _ in pieces)
         if (not is_phrase or field == "sourceaddress") and hints.is_network(text):
-            raise _unfit(field, f"the range of addresses {text}", hint=_of_network(field, text))
+            raise self._unfit(field, f"the range of addresses {text}", hint=_of_network(field, text))
         if kind is Kind.TEXT:
             return self._words(item, field, pieces)
         if kind in (Kind.KEYWORD, Kind.FLATTENED) and not is_phrase and text[:1] in _OTHER_QUOTES:
@@ -220,16 +228,22 @@ class _Translation:
         if kind is Kind.KEYWORD:
             return self._possible(item, _keyword(field or "", pieces), text)
         if kind is Kind.FLATTENED:
-            return _detail(field or "", pieces)
+            return self._detail(field or "", pieces)
         if any(wild for _, wild in pieces):
-            raise _unfit(field, "wildcards")
+            raise self._unfit(field, "wildcards")
         low, high = self._bounds(item, field, text)
         return Range(field or "", low, high)
+
+    def _detail(self, field: str, pieces: _Pieces) -> Node:
+        text, stars = _split_stars(pieces)
+        if text is None:
+            raise self._unfit(field, "wildcards other than one * at the end")
+        return (Prefix if stars else Term)(field, text)
 
     def _words(self, item: tree.Item, field: str | None, pieces: _Pieces) -> Node:
         text, stars = _split_stars(pieces)
         if text is None:
-            raise _unfit(field, "wildcards other than one * at the end of a word")
+            raise self._unfit(field, "wildcards other than one * at the end of a word")
         words = words_of(text)
         if not words:
             self._bad(item, f"{item.value[:20]} has no letter or digit to look for")
@@ -239,14 +253,14 @@ class _Translation:
         if is_one_character(words[-1]):
             return Words(tuple(words), summary_only=field is not None)  # Whatever follows it is another word.
         if len(words) > 1 or not words_of(text[-1]):
-            raise _unfit(field, f"a * behind {text[:40]!r}, which is not one word")
+            raise self._unfit(field, f"a * behind {text[:40]!r}, which is not one word")
         return WordPrefix(words[0], summary_only=field is not None)
 
     def _possible(self, item: tree.Item, node: Node, text: str) -> Node:
         """The node, if the field can have such a value at all: some take only what is known beforehand."""
         if not isinstance(node, Term | Prefix | Wildcard):
             return node
-        if node.field == "severity":
+        if node.field == "severity" and self._is_of_events:
             matches = text_matcher(node)
             if not any(matches(name.lower()) for name in hints.SEVERITIES):
                 known = ", ".join(hints.SEVERITIES)
@@ -264,8 +278,8 @@ class _Translation:
             self._bad(item, f"it asks for more than {CLAUSES_MAX} words and values")
 
     def _range(self, item: tree.Item, field: str | None) -> Node:
-        if _kind(field) not in (Kind.DATE, Kind.NUMBER):
-            raise _unfit(field, "ranges")
+        if self._kind(field) not in (Kind.DATE, Kind.NUMBER):
+            raise self._unfit(field, "ranges")
         low = high = None
         if isinstance(item, tree.Range | tree.From):
             bound, included = (item.low, item.include_low) if isinstance(item, tree.Range) else (item.a, item.include)
@@ -288,7 +302,7 @@ class _Translation:
         """The first value that ``text`` stands for and the first behind it; ``*`` is open to both sides."""
         if text == "*":
             return None, None
-        if _kind(field) is Kind.DATE:
+        if self._kind(field) is Kind.DATE:
             interval = interval_us(text)
             if interval is None:
                 is_age = text.startswith("now") or duration_us(text) is not None
@@ -309,6 +323,15 @@ class _Translation:
                 self._bad(item, reason, behind=found.start() + quoted)
             pieces.append((character, not quoted and found[0] in "*?"))
         return pieces
+
+    def _kind(self, field: str | None) -> Kind:
+        return Kind.TEXT if field is None else self._fields[field.partition(".")[0]].kind
+
+    def _unfit(self, field: str | None, operator: str, *, hint: str = "") -> LogweirError:
+        operators = OPERATORS[self._kind(field)] + hint
+        if field is None:
+            field, operators = _ANYWHERE, operators.replace("field:*", "*")
+        return LogweirError(QUERY_OPERATOR_UNFIT, field=field, operator=operator, operators=operators)
 
     def _bad(self, item: tree.Item, reason: str, *, behind: int = 0) -> NoReturn:
         raise LogweirError(QUERY_BAD, column=self._columns[(item.pos or 0) + behind], reason=reason)
@@ -338,24 +361,6 @@ def _keyword(field: str, pieces: _Pieces) -> Node:
         return (Prefix if stars else Term)(field, lower(text))
     escaped = (character if wild else re.sub(r"([*?\\])", r"\\\1", lower(character)) for character, wild in pieces)
     return Wildcard(field, "".join(escaped))
-
-
-def _detail(field: str, pieces: _Pieces) -> Node:
-    text, stars = _split_stars(pieces)
-    if text is None:
-        raise _unfit(field, "wildcards other than one * at the end")
-    return (Prefix if stars else Term)(field, text)
-
-
-def _kind(field: str | None) -> Kind:
-    return Kind.TEXT if field is None else FIELD_BY_NAME[field.partition(".")[0]].kind
-
-
-def _unfit(field: str | None, operator: str, *, hint: str = "") -> LogweirError:
-    operators = OPERATORS[_kind(field)] + hint
-    if field is None:
-        field, operators = _ANYWHERE, operators.replace("field:*", "*")
-    return LogweirError(QUERY_OPERATOR_UNFIT, field=field, operator=operator, operators=operators)
 
 
 def _of_network(field: str | None, network: str) -> str:

@@ -1,6 +1,7 @@
 """The store's port: what workers and console may ask of Elasticsearch or of the embedded store, and nothing more.
 
-Three kinds of things are kept: events (by the UTC day of their receipt), ledger documents, dead letters.
+Four kinds of things are kept: events (by the UTC day of their receipt), ledger documents, dead letters, and documents
+of our own that people change (``documents.py``).
 Adapters: ``elasticsearch/`` and ``sqlite/``. One contract suite, tests/contract/test_store.py, runs over both.
 """
 
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from logweir.event import Document, Provenance
 from logweir.query.tree import PAGE_SIZE_BYTES_MAX, Node
+from logweir.store.documents import DocumentSet, OwnDocument, Page
 
 
 class Written(Enum):
@@ -198,6 +200,44 @@ class DeadLetters(Protocol):
         """
 
 
+class Documents(Protocol):
+    """Documents of our own. Safe to use from several threads; raises STORE_DOWN as the store.
+
+    None of these answers is ever stale. A set is made by its first document; before, it is empty.
+    """
+
+    def get(self, among: DocumentSet, ids: Collection[str]) -> dict[str, OwnDocument]:
+        """Those that are there, by id."""
+
+    def put(self, among: DocumentSet, id: str, body: dict[str, Any], *, version: str | None) -> str:
+        """Write the body durably over the version that was read, None where there was none; returns the new version.
+
+        Raises LogweirError: DOCUMENT_CHANGED when another version is there, or none; DOCUMENT_TOO_LARGE.
+        """
+
+    def search(
+        self,
+        among: DocumentSet,
+        query: Node,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        after: tuple[Any, ...] | None = None,
+    ) -> Page:
+        """Newest first by the set's time, then by id, highest first; at most PAGE_MAX, ``size`` 0 only counts.
+
+        ``query`` is parsed with the set's fields. ``from_us`` is included, ``to_us`` is not. Raises
+        LogweirError(SEARCH_TOO_SLOW).
+        """
+
+    def delete(self, among: DocumentSet, id: str, *, version: str) -> None:
+        """Delete the version that was read.
+
+        Raises LogweirError(DOCUMENT_CHANGED) when another one is there, or none.
+        """
+
+
 class Store(Protocol):
     """Safe to use from several threads. Every method raises LogweirError(STORE_DOWN) when the store does not answer."""
 
@@ -206,6 +246,9 @@ class Store(Protocol):
 
     @property
     def dead_letters(self) -> DeadLetters: ...
+
+    @property
+    def documents(self) -> Documents: ...
 
     def prepare(self) -> None:
         """Make or bring up to date templates, indices and tables. Harmless when repeated or run by two at once."""

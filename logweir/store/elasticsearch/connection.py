@@ -27,7 +27,8 @@ from logweir.errors import (
     STORE_REFUSES,
     LogweirError,
 )
-from logweir.store.elasticsearch.mapping import IndexNames, templates
+from logweir.store.documents import DocumentSet
+from logweir.store.elasticsearch.mapping import IndexNames, documents_template, templates
 from logweir.store.port import Cancellation, Item, Written
 
 _CONNECTIONS = 20
@@ -61,6 +62,7 @@ class Connection:
         self.url = ",".join(_address(url) for url in urls)
         self.client = _client(settings, urls)
         self._prepared = False
+        self._sets_prepared: set[str] = set()
         self._is_there = False
         self._prepare_lock = threading.Lock()
 
@@ -76,6 +78,17 @@ class Connection:
         with self._prepare_lock:
             if not self._prepared:
                 self.prepare()
+
+    def ensure_set_prepared(self, among: DocumentSet) -> None:
+        """As ``ensure_prepared``, for the index of documents of our own."""
+        with self._prepare_lock:
+            if among.name not in self._sets_prepared:
+                index = self.names.of_documents(among)
+                with self.problems("an index template"):
+                    body = documents_template(self._settings, self.names, among)
+                    self.client.indices.put_index_template(name=index, **body)
+                self.make_indices({index})
+                self._sets_prepared.add(among.name)
 
     def make_indices(self, indices: set[str]) -> None:
         """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""

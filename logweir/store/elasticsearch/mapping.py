@@ -12,6 +12,7 @@ from logweir.query.tree import (
     IGNORE_ABOVE,
     PAGE_MAX,
 )
+from logweir.store.documents import DocumentSet
 
 _DETAILS_DEPTH_LIMIT = 40
 _TEMPLATE_PRIORITY = 500
@@ -49,6 +50,9 @@ class IndexNames:
     @property
     def dead_letters(self) -> str:
         return f"{self.prefix}logweir-dead-letters"
+
+    def of_documents(self, among: DocumentSet) -> str:
+        return f"{self.prefix}logweir-{among.name}"
 
 
 _FIELD_MAPPINGS: dict[Kind, dict[str, Any]] = {
@@ -109,6 +113,26 @@ def templates(settings: StoreSettings, names: IndexNames) -> dict[str, dict[str,
         names.ledger: _template(names.ledger, common, {"dynamic": False, "properties": ledger}),
         names.dead_letters: _template(names.dead_letters, common, {"dynamic": False, "properties": letters}),
     }
+
+
+def documents_template(settings: StoreSettings, names: IndexNames, among: DocumentSet) -> dict[str, Any]:
+    """The template of the index of documents of our own; it has the name of the index."""
+    index = {"number_of_replicas": settings.replicas, "refresh_interval": "1s", "max_result_window": PAGE_MAX + 1}
+    properties = {
+        **{field.name: _FIELD_MAPPINGS[field.kind] for field in among.fields},
+        "id": {"type": "keyword"},
+        "time_ms": {"type": "long"},
+        "summary_words": _WORDS_MAPPING,
+        "all_words": _WORDS_MAPPING,
+        "body": {"type": "object", "enabled": False},
+    }
+    mappings = {
+        "dynamic": False,
+        "date_detection": False,
+        "_source": {"excludes": ["summary_words", "all_words"]},
+        "properties": properties,
+    }
+    return _template(names.of_documents(among), index, mappings)
 
 
 def _template(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from logweir.event import day_of
+from logweir.event import FIELDS, Kind, day_of
 from logweir.query.times import within_years
 from logweir.query.tree import (
     All,
@@ -28,6 +28,7 @@ from logweir.store.elasticsearch.mapping import IndexNames
 _DAYS_NAMED_MAX = 62
 _YEAR_1_MS = -62_135_596_800_000
 _YEAR_10000_MS = 253_402_300_800_000
+_EVENT_NUMBERS = frozenset(field.name for field in FIELDS if field.kind is Kind.NUMBER)
 
 
 def indices(names: IndexNames, time_field: str, from_us: int | None, to_us: int | None) -> str:
@@ -45,17 +46,18 @@ def _next_day(day: str) -> str:
     return (datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=1)).strftime("%Y%m%d")
 
 
-def dsl(query: Node) -> dict[str, Any]:
-    return cast("Callable[[Node], dict[str, Any]]", _DSL[type(query)])(query)
+def dsl(query: Node, numbers: frozenset[str] = _EVENT_NUMBERS) -> dict[str, Any]:
+    """The server's own query. ``numbers``: the fields that are numbers; other ranges are of dates."""
+    return cast("Callable[[Node, frozenset[str]], dict[str, Any]]", _DSL[type(query)])(query, numbers)
 
 
 def _words_field(query: Words | WordPrefix) -> str:
     return "summary_words" if query.summary_only else "all_words"
 
 
-def _range(query: Range) -> dict[str, Any]:
+def _range(query: Range, numbers: frozenset[str]) -> dict[str, Any]:
     bounds: dict[str, Any] = {"gte": query.low, "lt": query.high}
-    if query.field != "ingest_number":
+    if query.field not in numbers:
         # strict_date_optional_time knows the years 1 to 9999, and no event has another one.
         if query.low is not None and query.low >= _YEAR_10000_MS:
             return {"match_none": {}}
@@ -74,23 +76,23 @@ def _any(queries: list[dict[str, Any]]) -> dict[str, Any]:
     return queries[0] if len(queries) == 1 else {"bool": {"should": queries, "minimum_should_match": 1}}
 
 
-def _exists(query: Exists) -> dict[str, Any]:
+def _exists(query: Exists, _numbers: frozenset[str]) -> dict[str, Any]:
     name, _, path = query.field.partition(".")
     if name != "details":
         return {"exists": {"field": query.field}}
     return {"term": {"details_paths": path}} if path else {"exists": {"field": "details_paths"}}
 
 
-_DSL: dict[type, Callable[[Any], dict[str, Any]]] = {
-    All: lambda _: {"match_all": {}},
-    And: lambda query: {"bool": {"filter": [dsl(node) for node in query.nodes]}},
-    Or: lambda query: _any([dsl(node) for node in query.nodes]),
-    Not: lambda query: {"bool": {"must_not": [dsl(query.node)]}},
-    Words: lambda query: {"match_phrase": {_words_field(query): " ".join(query.words)}},
-    WordPrefix: lambda query: {"prefix": {_words_field(query): query.prefix}},
-    Term: lambda query: _any([{"term": {query.field: form}} for form in forms_of(query.value)]),
-    Prefix: lambda query: _any([{"prefix": {query.field: form}} for form in forms_of(query.value)]),
-    Wildcard: lambda query: _any([{"wildcard": {query.field: form}} for form in forms_of(query.pattern)]),
+_DSL: dict[type, Callable[[Any, frozenset[str]], dict[str, Any]]] = {
+    All: lambda *_: {"match_all": {}},
+    And: lambda query, numbers: {"bool": {"filter": [dsl(node, numbers) for node in query.nodes]}},
+    Or: lambda query, numbers: _any([dsl(node, numbers) for node in query.nodes]),
+    Not: lambda query, numbers: {"bool": {"must_not": [dsl(query.node, numbers)]}},
+    Words: lambda query, _: {"match_phrase": {_words_field(query): " ".join(query.words)}},
+    WordPrefix: lambda query, _: {"prefix": {_words_field(query): query.prefix}},
+    Term: lambda query, _: _any([{"term": {query.field: form}} for form in forms_of(query.value)]),
+    Prefix: lambda query, _: _any([{"prefix": {query.field: form}} for form in forms_of(query.value)]),
+    Wildcard: lambda query, _: _any([{"wildcard": {query.field: form}} for form in forms_of(query.pattern)]),
     Exists: _exists,
     Range: _range,
 }

@@ -21,6 +21,7 @@ from logweir.query.tree import (
     time_range,
 )
 from logweir.store.elasticsearch.connection import Connection
+from logweir.store.elasticsearch.documents import ElasticsearchDocuments
 from logweir.store.elasticsearch.ledger import ElasticsearchLedger
 from logweir.store.elasticsearch.letters import ElasticsearchDeadLetters
 from logweir.store.elasticsearch.search import dsl, indices
@@ -41,6 +42,7 @@ class ElasticsearchStore:
         self._names = self._connection.names
         self.ledger = ElasticsearchLedger(self._connection)
         self.dead_letters = ElasticsearchDeadLetters(self._connection)
+        self.documents = ElasticsearchDocuments(self._connection)
 
     def prepare(self) -> None:
         self._connection.prepare()

@@ -68,7 +68,7 @@ class SearchLimit:
 
 
 class Folder:
-    """``main`` has the tables of ``main_schema``; beside it lies one file of events for each day.
+    """``main`` has the tables of ``main_schema``; beside it lies one file of events for each day, and ``documents``.
 
     Threads share its connections for writing one after the other.
     """
@@ -77,6 +77,7 @@ class Folder:
         self._url = settings.url
         self.path = sqlite_path(settings.url)
         self.main = self.path / f"main{SUFFIX}"
+        self.documents = self.path / f"documents{SUFFIX}"
         self._main_schema = main_schema
         self._timeout_s = settings.timeout_s
         self._search_timeout_s = settings.search_timeout_s
@@ -166,8 +167,8 @@ class Folder:
         if make is not None and not path.exists():
             with self.writing(self.main):
                 self._make(path, make)
-        days = [known for known in self._open if known != self.main]
-        if path != self.main and len(days) >= _DAYS_OPEN_MAX:
+        days = [known for known in self._open if known not in (self.main, self.documents)]
+        if path not in (self.main, self.documents) and len(days) >= _DAYS_OPEN_MAX:
             self._forget(min(days))
         inode = path.stat().st_ino
         self._open[path] = _Open(self._connect(path), inode)
@@ -193,13 +194,15 @@ class Folder:
         return connection
 
     @contextmanager
-    def reading(self, path: Path, limit: SearchLimit | None = None) -> Iterator[sqlite3.Connection]:
-        """A connection for one reader; where the file is not there yet, an empty database instead."""
+    def reading(
+        self, path: Path, limit: SearchLimit | None = None, *, schema: str | None = None
+    ) -> Iterator[sqlite3.Connection]:
+        """A connection for one reader; where the file is not there yet, an empty database of the schema instead."""
         if path.exists():
             connection = self._connect(path)
         else:
             connection = sqlite3.connect(":memory:", isolation_level=None)
-            connection.executescript(self._main_schema if path == self.main else search.SCHEMA)
+            connection.executescript(schema or (self._main_schema if path == self.main else search.SCHEMA))
         with closing(connection):
             search.register(connection)
             connection.execute("PRAGMA query_only = ON")

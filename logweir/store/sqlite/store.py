@@ -1,4 +1,5 @@
-"""The embedded store: a folder with ``main.sqlite`` (ledger, dead letters) and one file of events for each day.
+"""The embedded store: a folder with ``main.sqlite`` (ledger, dead letters), ``documents.sqlite`` (documents of our own)
+and one file of events for each day.
 
 The write protocol is Elasticsearch's: events first, under their ids; ledger and position after them, in another file.
 A transaction over several files would not survive a crash whole, so none is asked for. A day expires by unlinking.
@@ -19,7 +20,7 @@ from logweir.event import Document, Provenance, day_of
 from logweir.query.times import within_years
 from logweir.query.tree import PAGE_MAX, PAGE_SIZE_BYTES_MAX, And, Node, time_range
 from logweir.store.port import Cancellation, Hits, Item, Written
-from logweir.store.sqlite import ledger, letters
+from logweir.store.sqlite import documents, ledger, letters
 from logweir.store.sqlite import search as sql
 from logweir.store.sqlite.database import DAY_PREFIX, SUFFIX, Folder, SearchLimit
 from logweir.text import counted
@@ -38,6 +39,7 @@ class SqliteStore:
         self._folder = Folder(settings, main_schema=ledger.SCHEMA + letters.SCHEMA)
         self.ledger = ledger.SqliteLedger(self._folder)
         self.dead_letters = letters.SqliteDeadLetters(self._folder)
+        self.documents = documents.SqliteDocuments(self._folder)
 
     def prepare(self) -> None:
         self._folder.prepare()
