@@ -63,8 +63,8 @@ others; one large body of each key is let in beside all. Who is beyond its share
 """
 _METRICS_HEAD = """\
 Ingest and the console serve `/metrics` on their own ports, each worker on `worker.metrics_port` or the next free one
-above, the exporter on `exporter.port`. Histograms have `_bucket`, `_sum` and `_count` as usual. Times are in seconds,
-sizes in bytes.
+above, the exporter on `exporter.port`, the alerter on `alerts.metrics_port`. Histograms have `_bucket`, `_sum` and
+`_count` as usual. Times are in seconds, sizes in bytes.
 """
 _FIELDS_HEAD = """\
 Every top-level field of a stored event. Whatever else an event brings along moves under `details`. The names in the

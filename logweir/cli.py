@@ -33,6 +33,13 @@ COMMANDS = (
     Command("worker", "run a worker: queue in, store out", "logweir_workers.worker"),
     Command("console", "run the web console", "logweir_console.server"),
     Command("exporter", "publish the ledger's figures for Prometheus", "logweir_workers.exporter.exporter"),
+    Command("alerter", "ask rules of every event, and write down alerts", "logweir_workers.alerts.alerter"),
+    Command(
+        "alerts",
+        "list and show alerts; acknowledge, assign, note, snooze, close and reopen them",
+        "logweir.commands.alerts",
+    ),
+    Command("rules", "list, check, test and explain the rules that make alerts", "logweir_workers.commands.rules"),
     Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.commands.keys"),
     Command("search", "search the stored events", "logweir.commands.search"),
     Command("audit", "close the books: what became of every event, and which never came", "logweir.commands.audit"),

@@ -377,6 +377,39 @@ class ExporterSettings(_Section):
     """Emitters that have a series of their own: those with the highest figures. All others are in one, (others)."""
 
 
+class AlertsSettings(_Section):
+    """Rules, and what they find."""
+
+    rules_dir: Path | None = None
+    """Folder of your own rules, one Python file each; by default rules in the data folder. A change counts within seconds."""
+    pack: bool = True
+    """Whether the rules that come with logweir are evaluated, too."""
+    shard: str = Field("1/1", pattern=r"^[1-9][0-9]{0,2}/[1-9][0-9]{0,2}$")
+    """Which part of the rules this process evaluates: 2/4 is the second of four. A second process of one part waits until the first is gone."""
+    lateness_s: float = Field(3600.0, ge=60, le=86_400)
+    """How late an event may come, by its own time, and be counted at once with those in time; later ones are counted by asking the store."""
+    retention_days: int = Field(365, ge=1)
+    """Days that closed alerts are kept, from their last change by the engine."""
+    checkpoint_interval_s: float = _advanced(5.0, gt=0, le=60)
+    """How often what is known of rules is written to the store; after a crash, so much is read again."""
+    groups_max: int = _advanced(1_000_000, ge=1_000)
+    """Most groups of all rules together that are remembered; beyond that, new ones are not counted, and their rule says so."""
+    takeover_s: float = _advanced(15.0, ge=2, le=600)
+    """How long the evaluating process may be silent before one that waits takes its place."""
+    metrics_address: str = "127.0.0.1"
+    """Address of the alerter's /metrics and /healthz."""
+    metrics_port: int = Field(8091, ge=0, le=65535)
+    """Port of them; when it is taken, the next free one above."""
+
+    @field_validator("shard")
+    @classmethod
+    def _within(cls, shard: str) -> str:
+        number, _, of = shard.partition("/")
+        if int(number) > int(of):
+            raise ValueError("it must be the number of a part, such as 2/4: the second of four")
+        return shard
+
+
 class LogSettings(_Section):
     """What our own processes say, on standard error."""
 
@@ -397,6 +430,7 @@ class Settings(_Section):
     silence: SilenceSettings = SilenceSettings()
     console: ConsoleSettings = ConsoleSettings()
     exporter: ExporterSettings = ExporterSettings()
+    alerts: AlertsSettings = AlertsSettings()
     log: LogSettings = LogSettings()
 
     @property
@@ -408,6 +442,11 @@ class Settings(_Section):
     def spool_path(self) -> Path:
         """The folder of the spool."""
         return self.ingest.spool_dir or self.data_dir / "spool"
+
+    @property
+    def rules_path(self) -> Path:
+        """The folder of the operator's own rules."""
+        return self.alerts.rules_dir or self.data_dir / "rules"
 
 
 SECTIONS: dict[str, type[_Section]] = {

@@ -729,6 +729,26 @@ DOCUMENT_TOO_LARGE = Problem(
     "{id} would have {size_bytes} bytes; a document has at most {size_bytes_max}.",
     "Make it smaller: shorter notes, or fewer of them.",
 )
+RULE_BAD = Problem(
+    "rule_bad",
+    422,
+    "The rule {rule} cannot be used: {reason}.",
+    "docs/how-to/write-a-rule.md says how a rule is written; `logweir rules lint` looks at all of them.",
+)
+RULES_UNREADABLE = Problem(
+    "rules_unreadable",
+    422,
+    "The rules in {path} cannot be read: {reason}.",
+    "Correct the file. Until then its rules stay as they were.",
+)
+RULE_UNKNOWN = Problem("rule_unknown", 404, "There is no rule {name!r}.{nearest}", "`logweir rules list` has them all.")
+ALERT_UNKNOWN = Problem(
+    "alert_unknown",
+    404,
+    "There {count} whose id begins with {id!r}.",
+    "`logweir alerts list` has them all; more of the id's characters tell alerts apart.",
+)
+ALERT_UNFIT = Problem("alert_unfit", 409, "The alert {id} is {status}: it cannot be {change}.", "{what}")
 PARTITION_UNKNOWN = Problem(
     "partition_unknown",
     400,

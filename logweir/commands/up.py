@@ -1,4 +1,4 @@
-"""Run the whole product on this machine: ingest, worker and console, watched over by this process.
+"""Run the whole product on this machine: ingest, worker, alerter and console, watched over by this process.
 
 Everything is kept in the data folder (--data-dir): queue, store, keys. Ctrl-C stops it all, as does closing the
 terminal from which it was started; any other SIGHUP has ingest read its settings again.
@@ -174,6 +174,7 @@ def _parts(arguments: argparse.Namespace, settings: Settings, authority: Authori
         *workers,
         part("console", "console"),
         part("exporter", "exporter"),
+        part("alerter", "alerter"),
     ]
 
 

@@ -116,6 +116,20 @@ class BucketId(NamedTuple):
     bucket: int
 
 
+class ShardId(NamedTuple):
+    """A part of the rules: "2of4" is the second of four."""
+
+    shard: str
+
+
+class GroupsId(NamedTuple):
+    """Some of the groups of a shard's rules. ``slot``: one is written while the other one counts."""
+
+    shard: str
+    bucket: int
+    slot: int
+
+
 class Digest(NamedTuple):
     """What is known by a digest of its name."""
 
@@ -212,6 +226,10 @@ REPLAY = DocumentKind("replay", Digest)
 """How far a replay has come (``replays.py``)."""
 EXPIRY = DocumentKind("expiry", Digest)
 """Which days of events have been deleted because they are old (``expiry.py``)."""
+ALERTER = DocumentKind("alerter", ShardId)
+"""How far the rules of a shard are evaluated (the engine's checkpoint.py)."""
+ALERTER_GROUPS = DocumentKind("alerter_groups", GroupsId)
+"""What is known of the rules' groups at that point."""
 
 KINDS: tuple[DocumentKind[Any], ...] = (
     POSITION,
@@ -227,6 +245,8 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     CARRIED_FORWARD,
     REPLAY,
     EXPIRY,
+    ALERTER,
+    ALERTER_GROUPS,
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
 

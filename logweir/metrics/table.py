@@ -434,4 +434,42 @@ METRICS = (
         "When the last canary was sent that came back, by ingest process; of the last hour.",
         ("process",),
     ),
+    Metric(
+        "logweir_alerter_is_active",
+        Kind.GAUGE,
+        "1 where rules are evaluated, 0 where a process waits for another one to be gone.",
+    ),
+    Metric(
+        "logweir_alerter_watermark_age_seconds",
+        Kind.GAUGE,
+        "How long ago that came to the queue up to which all is evaluated.",
+        merge="livemax",
+    ),
+    Metric("logweir_alerter_events_total", Kind.COUNTER, "Events that rules were asked of."),
+    Metric(
+        "logweir_alerter_records_missed_total",
+        Kind.COUNTER,
+        "Records that the queue had deleted before rules were asked of them.",
+    ),
+    Metric(
+        "logweir_alerter_matches_total",
+        Kind.COUNTER,
+        "Matches of rules, by what became of them: counted, late, or unevaluated; of those that are none of these, the same event"
+        " was counted before.",
+        ("rule", "outcome"),
+    ),
+    Metric("logweir_alerter_rule_errors_total", Kind.COUNTER, "How often a rule's own code has failed.", ("rule",)),
+    Metric("logweir_alerter_rules", Kind.GAUGE, "Rules that are evaluated."),
+    Metric("logweir_alerter_rules_parked", Kind.GAUGE, "Rules that are not evaluated because their own code fails."),
+    Metric("logweir_alerter_rule_files_bad", Kind.GAUGE, "Files of rules that cannot be read as they are now."),
+    Metric("logweir_alerter_groups", Kind.GAUGE, "Groups of matches that are remembered."),
+    Metric("logweir_alerter_open_episodes", Kind.GAUGE, "Episodes whose alerts may still change."),
+    Metric("logweir_alerter_pending_alerts", Kind.GAUGE, "Alerts whose latest state is not in the store yet."),
+    Metric(
+        "logweir_alerter_checkpoint_seconds",
+        Kind.HISTOGRAM,
+        "How long it takes to write down how far all is evaluated.",
+        (),
+        _SECONDS,
+    ),
 )

@@ -109,7 +109,7 @@ def test_env_file_points_at_ones_own_servers() -> None:
     )["services"]
 
     assert [services[name]["scale"] for name in ("elasticsearch", "kafka", "kibana")] == ["0", "0", "0"]
-    for name in ("ingest", "worker", "console", "exporter"):
+    for name in ("ingest", "worker", "console", "exporter", "alerter"):
         assert services[name]["environment"]["LOGWEIR_STORE_URL"] == "https://es.example.com:9200"
         assert services[name]["environment"]["LOGWEIR_STORE_API_KEY"] == "abc"
         assert services[name]["environment"]["LOGWEIR_QUEUE_URL"] == "kafka://k.example.com:9092/events"
@@ -125,6 +125,7 @@ def test_each_service_is_given_what_it_needs_and_no_more() -> None:
         "worker": {"worker", "queue", "store", "accounting", "silence", "log"},
         "console": {"console", "store", "log"},
         "exporter": {"exporter", "worker", "queue", "store", "accounting", "silence", "log"},
+        "alerter": {"alerts", "queue", "store", "worker", "accounting", "log"},
     }
     for name, wanted in sections.items():
         given = services[name]["environment"]
@@ -136,8 +137,8 @@ def test_each_service_is_given_what_it_needs_and_no_more() -> None:
     }
 
     assert holders == {
-        "queue": {"ingest", "worker", "exporter"},
-        "store": {"ingest", "worker", "console", "exporter"},
+        "queue": {"ingest", "worker", "exporter", "alerter"},
+        "store": {"ingest", "worker", "console", "exporter", "alerter"},
         "kibana": {"kibana-setup"},
     }
     assert {name for name, row in services.items() if "env_file" in row} == {"settings"}

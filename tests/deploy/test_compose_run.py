@@ -21,13 +21,13 @@ from tests.deploy.kibana import Kibana
 from tests.deploy.local import ENTRYPOINT, Stack
 
 FOUND_S_MAX = 30.0
-STAYING = ("ingest", "worker", "console", "exporter")
+STAYING = ("ingest", "worker", "console", "exporter", "alerter")
 ENDING = ("settings", "certificate", "kibana-setup")
 
 
 @pytest.fixture(scope="module")
 def stack(kafka: Any, elasticsearch: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Give the composition on this machine with ingest, worker, console and exporter running."""
+    """Give the composition on this machine with ingest, worker, console, exporter and alerter running."""
     servers = {
         # A topic of its own: the servers are shared with other tests.
         "kafka:9092/events": f"{kafka.bootstrap}/compose-{secrets.token_hex(4)}",

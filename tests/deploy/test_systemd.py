@@ -15,10 +15,10 @@ EXPOSURE_MAX = 2.0
 
 
 def test_there_is_a_unit_for_each_service() -> None:
-    """Ingest, worker, console and exporter have one each, and it runs the command of that name."""
+    """Ingest, worker, console, exporter and alerter have one each, and it runs the command of that name."""
     commands = {re.search(r"^ExecStart=/opt/logweir/bin/logweir (\w+)$", unit.read_text(), re.M)[1] for unit in UNITS}  # type: ignore[index]
 
-    assert commands == {"ingest", "worker", "console", "exporter"}
+    assert commands == {"ingest", "worker", "console", "exporter", "alerter"}
     assert commands <= {command.name for command in COMMANDS}
 
 

@@ -1,0 +1,187 @@
+"""List and show alerts, and say what has become of them.
+
+    logweir alerts list                                    those that are not closed, newest first
+    logweir alerts list 'severity:high AND rule:ssh*' --since 1d --closed
+    logweir alerts show 3f2a
+    logweir alerts close 3f2a --reason benign --comment 'the nightly scan'
+
+An alert is named by its id or the beginning of it. docs/alerting.md says what alerts have to search by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from typing import Any
+
+from rich.table import Table
+
+from logweir.alerts import alert
+from logweir.alerts.alert import ALERTS, Reason, Status
+from logweir.clock import now_us
+from logweir.commands.output import console, integer, print_json
+from logweir.config import Settings
+from logweir.errors import PARAMETER_BAD, LogweirError
+from logweir.query.parse import parse
+from logweir.query.times import time_bounds, time_of
+from logweir.query.tree import PAGE_MAX, And, Node, Not, Term
+from logweir.store import existing_store
+from logweir.store.port import Store
+from logweir.text import counted, printable
+
+_STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="list alerts, newest first")
+    listed.add_argument("query", nargs="?", default="*", metavar="QUERY", help="what to look for (*: all)")
+    listed.add_argument("--since", metavar="AGE", help="only what changed in the last 15m, 1h, 7d, …")
+    listed.add_argument("--closed", action="store_true", help="those that are closed, too")
+    listed.add_argument("--near-misses", action="store_true", help="what could have fired with events that are missing")
+    listed.add_argument("--size", type=integer, default=100, metavar="N", help="most alerts shown (100)")
+    shown = actions.add_parser("show", help="show one alert: what, why, whether it could be wrong, its history")
+    changes = {
+        "ack": "say that somebody looks after it",
+        "assign": "say who looks after it",
+        "note": "write something down",
+        "snooze": "want to hear nothing of it for a while",
+        "close": "say that it is done with, and why",
+        "reopen": "say that it is not done with",
+    }
+    made = {name: actions.add_parser(name, help=help) for name, help in changes.items()}
+    for name, sub in {"show": shown, **made}.items():
+        sub.add_argument("id", metavar="ID", help="the alert's id, or the beginning of it")
+        if name != "show":
+            sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
+    made["assign"].add_argument("to", nargs="?", metavar="NAME", help="who; without a name, nobody")
+    made["note"].add_argument("text", metavar="TEXT", help="what to write down")
+    made["snooze"].add_argument("until", metavar="TIME", help="until when: 2h, 1d, or a time as ISO 8601")
+    made["close"].add_argument("--reason", required=True, choices=[str(one) for one in Reason], help="why")
+    made["close"].add_argument("--comment", default="", metavar="TEXT", help="what else is to be said")
+    for sub in (listed, shown, *made.values()):
+        sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    with existing_store(settings.store) as store:
+        if arguments.action == "list":
+            return _list(arguments, store)
+        found = alert.find(store.documents, arguments.id)
+        if arguments.action != "show":
+            found = alert.change(store.documents, found.id, _change(arguments))
+        if arguments.json:
+            print_json(found.body)
+        elif arguments.action == "show":
+            _print(found.body)
+        else:
+            print(f"{found.id} is {found.body['status']}, assignee {printable(found.body['assignee'])}.")
+    return 0
+
+
+def _change(arguments: argparse.Namespace) -> alert.Change:
+    by, now = arguments.by or getpass.getuser(), now_us()
+    match arguments.action:
+        case "ack":
+            return alert.acknowledge(by, now)
+        case "assign":
+            return alert.assign(by, now, to=arguments.to)
+        case "note":
+            return alert.note(by, now, text=arguments.text)
+        case "snooze":
+            return alert.snooze(by, now, until_us=_until_us(arguments.until, now))
+        case "close":
+            return alert.close(by, now, reason=Reason(arguments.reason), comment=arguments.comment)
+    return alert.reopen(by, now)
+
+
+def _until_us(text: str, now: int) -> int:
+    """An age is a time from now on here."""
+    time_us = time_of(text, now)
+    is_age = text.strip()[-1:].isalpha() and text.strip()[:-1].isdigit()
+    return 2 * now - time_us if is_age else time_us
+
+
+def query_of(text: str, *, with_closed: bool, near_misses: bool) -> Node:
+    """The query for a list of alerts. Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT."""
+    nodes: list[Node] = [parse(text.strip(), ALERTS.by_name)]
+    nodes.append(Term("kind", "near_miss" if near_misses else "alert"))
+    if not with_closed:
+        nodes.append(Not(Term("status", Status.CLOSED.value)))
+    return And(tuple(nodes))
+
+
+def _list(arguments: argparse.Namespace, store: Store) -> int:
+    if not 1 <= arguments.size <= PAGE_MAX:
+        raise LogweirError(PARAMETER_BAD, name="--size", value=arguments.size, expected=f"from 1 to {PAGE_MAX}")
+    query = query_of(arguments.query, with_closed=arguments.closed, near_misses=arguments.near_misses)
+    from_us, _ = time_bounds(arguments.since, None, now_us())
+    page = store.documents.search(ALERTS, query, size=arguments.size, from_us=from_us)
+    bodies = [one.body for one in page.documents]
+    if arguments.json:
+        print_json({"total": page.total, "alerts": bodies})
+        return 0
+    if bodies:
+        table = Table("Id", "Severity", "Updated", "Summary", "Count", "Completeness", "Status", "Assignee", box=None)
+        for body in bodies:
+            table.add_row(
+                body["id"],
+                f"[{_STYLES[body['severity']]}]{body['severity']}[/]",
+                body["updated"],
+                _escaped(body["summary"]),
+                f"{body['count']:,}",
+                _completeness_text(body["completeness"]),
+                body["status"],
+                _escaped(body["assignee"]),
+            )
+        console().print(table)
+    if page.total > len(bodies):
+        print(f"The newest {len(bodies)} of {page.total} alerts are shown.", file=sys.stderr)
+    elif not bodies:
+        print("0 alerts found.", file=sys.stderr)
+    return 0
+
+
+def _escaped(value: object) -> str:
+    return printable(value).replace("[", "\\[")
+
+
+def _completeness_text(completeness: dict[str, Any]) -> str:
+    missing = completeness.get("missing")
+    return f"{missing:,} missing" if missing else str(completeness.get("state"))
+
+
+def _print(body: dict[str, Any]) -> None:
+    completeness = body["completeness"]
+    lines = [
+        f"{body['summary']}",
+        f"  {body['severity']}, {body['status']}, assignee {printable(body['assignee'])}",
+        f"  rule {body['rule']} (revision {body['revision']}), runbook {body['runbook'] or '-'}",
+        f"  {counted(body['count'], 'event')} from {body['first']} to {body['last']}"
+        + (f", {body['late']['late_s']} s late" if body["late"] else ""),
+        *(f"  {name}: {printable(value)}" for name, value in body["group"].items()),
+        f"  completeness: {_completeness_text(completeness)}"
+        + (f", up to {completeness['up_to']}" if completeness.get("up_to") else ""),
+        *(f"    {printable(one['emitter'])}: {one['missing']} missing" for one in completeness.get("emitters", ())),
+    ]
+    if body["search"]:
+        lines.append(f"  all events: logweir search {_quoted(body['search'])}")
+    if body["previous"]:
+        lines.append(f"  goes on from {body['previous']}, which was closed")
+    lines.append("Evidence:")
+    for one in (*body["evidence"], *body["evidence_last"]):
+        event = one["event"]
+        text = event.get("summary") or event.get("details")
+        lines.append(f"  {printable(event.get('timestamp'))} {printable(event.get('hostname'))} {printable(text)}")
+    lines.append("History:")
+    for one in body["history"]:
+        lines.append("  " + " ".join(printable(value) for value in one.values()))
+    for note in body["notes"]:
+        lines.append(f"  {note['time']} {printable(note['by'])}: {printable(note['text'])}")
+    print("\n".join(printable(line) for line in lines))
+
+
+def _quoted(search: dict[str, str]) -> str:
+    query = search["query"].replace("'", "'\\''")
+    return f"'{query}' --time-field {search['time_field']} --from {search['from']} --to {search['to']}"

@@ -1,0 +1,402 @@
+"""The engine over the embedded queue and store: alerts, once each, whatever dies, and who waits for whom."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from logweir import clock
+from logweir.alerts import alert
+from logweir.alerts.alert import ALERTS, Reason
+from logweir.config import Settings
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.query.parse import parse
+from logweir.queue.port import Queue
+from logweir.record import Batch
+from logweir.store import open_store
+from logweir.store.port import Store
+from logweir_workers.alerts.alerter import Alerter
+from logweir_workers.alerts.checkpoint import Checkpoint, Standby, shard_id
+from logweir_workers.alerts.engine import Engine, rules_of_shard
+from logweir_workers.alerts.loading import RuleFiles
+from tests.proof import SEED, size
+from tests.waiting import until
+from tests.workers import helpers
+from tests.workers.helpers import Door, running_worker
+
+RULES = """
+from logweir.alerts import rule, step
+
+@rule(where="details.action:login AND details.outcome:failure", group=["details.ip"], at_least=5, within="2m",
+      severity="high", quiet="2m")
+def failures(found):
+    return f"{found.count} failures from {found.group} on {found.distinct('hostname')} hosts"
+
+@rule(steps=[step("details.outcome:failure", at_least=5), "details.outcome:success"], in_order=True, within="10m",
+      group=["details.ip"], severity="critical", quiet="10m")
+def success_after_failures(found):
+    return f"{found.group} got in"
+
+@rule(where="unheard", severity="low")
+def raising(found):
+    raise ValueError("never works")
+"""
+NOW_S = clock.now_us() // 1_000_000 - 600
+
+
+def login(outcome: str, *, at: float, ip: str = "10.0.0.9", host: str = "web1") -> bytes:
+    """An event of so many seconds after some minutes ago."""
+    details = {"action": "login", "outcome": outcome, "ip": ip}
+    return orjson.dumps({"timestamp": NOW_S + at, "hostname": host, "summary": f"{outcome} {at}", "details": details})
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    from logweir import config
+
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "own.py").write_text(RULES)
+    overrides = {"data_dir": tmp_path, "queue.partitions": 3, "alerts.pack": False}
+    return config.load(environment={}, overrides=overrides)
+
+
+@pytest.fixture
+def doors(queue: Queue) -> Iterator[list[Door]]:
+    opened = [Door(queue, partition=partition) for partition in range(3)]
+    yield opened
+    for door in opened:
+        door.close()
+
+
+_ids = itertools.count(1)
+
+
+def batch(*events: bytes, **arguments: Any) -> Batch:
+    """A request of its own."""
+    return helpers.batch(*events, id=next(_ids).to_bytes(16, "big"), **arguments)
+
+
+def alerts_of(store: Store, query: str = "*") -> list[dict[str, Any]]:
+    return [one.body for one in store.documents.search(ALERTS, parse(query, ALERTS.by_name), size=1000).documents]
+
+
+def sums(store: Store) -> set[tuple[str, str, str, str, int]]:
+    """What has to be the same, in whatever order events come and whoever dies."""
+    return {
+        (one["rule"], ",".join(one["group"].values()), one["first"], one["last"], one["count"])
+        for one in alerts_of(store)
+    }
+
+
+@contextmanager
+def running(settings: Settings, queue: Queue, store: Store) -> Iterator[Alerter]:
+    """An alerter in a thread."""
+    stopping = threading.Event()
+    alerter = Alerter(settings, queue=queue, store=store, stopping=stopping, clock=clock.now_us)
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            alerter.run()
+        except BaseException as error:  # handed to the test's own thread
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield alerter
+    finally:
+        stopping.set()
+        thread.join(30)
+    if raised:
+        raise raised[0]
+    assert not thread.is_alive()
+
+
+def an_engine(settings: Settings, queue: Queue, store: Store) -> Engine:
+    """An engine with the claim, whose steps the test takes itself."""
+    files = RuleFiles(settings.alerts, settings.rules_path)
+    checkpoint = Checkpoint.claim(store, settings.worker.group, shard_id("1/1"), "test")
+    return Engine(
+        settings,
+        queue=queue,
+        store=store,
+        files=files,
+        checkpoint=checkpoint,
+        stopping=threading.Event(),
+        clock=clock.now_us,
+    )
+
+
+def read_all(engine: Engine, queue: Queue) -> None:
+    """Have the engine take what is in the queue behind what it took."""
+    engine.progress.topic_id = queue.topic_id()
+    for partition in range(queue.partition_count()):
+        offset = engine.progress.offsets.get(partition, 0)
+        reader = queue.reader(partition, offset)
+        for delivery in reader.read(wait_s=0, records_max=10_000):
+            engine.take(delivery)
+        reader.close()
+        engine.progress.offsets.setdefault(partition, 0)
+
+
+def test_failures_and_a_success_make_two_alerts_that_are_complete(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """With counts, groups and evidence; from several partitions; complete once the workers have accounted for all."""
+    with running_worker(settings, queue, store), running(settings, queue, store):
+        for at in range(12):
+            doors[at % 3].write(batch(login("failure", at=at, host=f"web{at % 2}")))
+        until(lambda: alerts_of(store, "rule:failures AND count:12"))
+        doors[0].write(batch(login("success", at=20)))
+        until(lambda: len(alerts_of(store, "completeness:complete")) == 2)
+    one, two = sorted(alerts_of(store), key=lambda body: body["severity"], reverse=True)
+
+    assert (one["rule"], one["severity"], one["count"], one["group"]) == (
+        "failures",
+        "high",
+        12,
+        {"details.ip": "10.0.0.9"},
+    )
+    assert one["summary"] == "12 failures from 10.0.0.9 on 2 hosts"
+    assert [len(one["evidence"]), len(one["evidence_last"])] == [10, 2]
+    assert one["evidence"][0]["event"]["summary"] == "failure 0"
+    assert (two["rule"], two["severity"], two["count"]) == ("success_after_failures", "critical", 13)
+    assert one["status"] == two["status"] == "open"
+    assert store.sources([(row["day"], row["id"]) for row in one["evidence"]]).count(None) == 0
+
+
+@pytest.mark.sized
+@pytest.mark.timeout(300)
+def test_whoever_dies_and_whatever_comes_twice_the_alerts_are_the_same(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """Engines that stop anywhere, without a checkpoint or with one, and a zombie that goes on for a while."""
+    rng = random.Random(SEED)
+    events = [
+        login(
+            rng.choice(("failure", "failure", "failure", "success")), at=rng.uniform(0, 500), ip=f"10.0.0.{number % 4}"
+        )
+        for number in range(size(150, 1500))
+    ]
+    reference = open_store(settings.store.model_copy(update={"url": f"{settings.store.url}-reference"}))
+    reference.prepare()
+    zombies: list[Engine] = []
+    engine = an_engine(settings, queue, store)
+    for raw in events:
+        whole = batch(raw)
+        for _ in range(rng.choice((1, 1, 1, 2))):
+            doors[rng.randrange(3)].write(whole)
+        if rng.random() < 0.3:
+            read_all(engine, queue)
+        if rng.random() < 0.2:
+            engine._flush()
+        if rng.random() < 0.15:
+            engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+        if rng.random() < 0.08:
+            zombies.append(engine)
+            engine = an_engine(settings, queue, store)
+        if zombies and rng.random() < 0.2:
+            try:
+                read_all(zombies[-1], queue)
+                zombies[-1]._flush()
+                zombies[-1]._checkpoint.write(zombies[-1].progress, zombies[-1].evaluator.groups, clock=clock.now_us)
+            except LogweirError as error:
+                assert error.problem is CLAIM_LOST
+    read_all(engine, queue)
+    engine._flush()
+    undisturbed = an_engine(settings, queue, reference)
+    read_all(undisturbed, queue)
+    undisturbed._flush()
+    expected = sums(reference)
+    reference.close()
+
+    assert len(expected) > 4
+    assert sums(store) == expected
+    assert len(alerts_of(store)) == len(expected)
+
+
+def test_what_people_did_stays_and_nothing_goes_back_when_it_is_read_again(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """The process dies before its checkpoint: the next one leaves the alert alone until it has read as far."""
+    engine = an_engine(settings, queue, store)
+    for at in range(8):
+        doors[0].write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    engine._flush()
+    (before,) = alerts_of(store)
+    alert.change(store.documents, before["id"], alert.acknowledge("anna", clock.now_us()))
+    again = an_engine(settings, queue, store)
+    again.progress.topic_id = queue.topic_id()
+    for delivery in queue.reader(0, 0).read(wait_s=0, records_max=6):
+        again.take(delivery)
+    again._flush()
+    (half_way,) = alerts_of(store)
+    read_all(again, queue)
+    doors[1].write(batch(login("failure", at=9)))
+    read_all(again, queue)
+    again._flush()
+    (after,) = alerts_of(store)
+
+    assert half_way["count"] == 8
+    assert (after["count"], after["status"], after["assignee"]) == (9, "acknowledged", "anna")
+    assert [line["change"] for line in after["history"]] == ["opened", "status"]
+
+
+def test_matches_after_a_close_open_a_new_alert_that_names_the_old_one(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    engine = an_engine(settings, queue, store)
+    for at in range(6):
+        doors[0].write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    engine._flush()
+    (first,) = alerts_of(store)
+    closed_us = (NOW_S + 30) * 1_000_000
+    alert.change(store.documents, first["id"], alert.close("anna", closed_us, reason=Reason.BENIGN))
+    for at in range(40, 46):
+        doors[0].write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    for _ in range(2):
+        engine._flush()
+    by_id = {one["id"]: one for one in alerts_of(store)}
+    (second,) = [one for id, one in by_id.items() if id != first["id"]]
+
+    assert (by_id[first["id"]]["count"], by_id[first["id"]]["status"]) == (6, "closed")
+    assert (second["count"], second["status"], second["previous"]) == (6, "open", first["id"])
+
+
+def test_withheld_numbers_could_have_fired_and_fire_late_when_they_come(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """Of twelve numbered events five never came; they come after all."""
+    settings = settings.model_copy(update={"accounting": settings.accounting.model_copy(update={"late_after_s": 1.0})})
+    text = RULES.replace("at_least=5, within", "at_least=10, within")
+    (settings.rules_path / "own.py").write_text(text)
+    received_us = (NOW_S + 12) * 1_000_000
+
+    def write(numbers: range, at_us: int) -> None:
+        events = [login("failure", at=number) for number in numbers]
+        first = numbers[0] + 1
+        doors[0].write(
+            batch(
+                *events,
+                emitter="web-17",
+                epoch="e1",
+                sequence_first=first,
+                high=first + len(events) - 1,
+                received_us=at_us,
+            )
+        )
+
+    with running_worker(settings, queue, store), running(settings, queue, store):
+        write(range(4), received_us)
+        write(range(9, 12), received_us)
+        write(range(12, 13), received_us + 5_000_000)
+        until(lambda: alerts_of(store, "kind:near_miss AND completeness:incomplete"))
+        (missed,) = alerts_of(store, "rule:failures")
+        write(range(4, 9), received_us + 300_000_000)
+        until(lambda: alerts_of(store, "kind:alert AND late:yes AND completeness:complete"))
+    (fired,) = alerts_of(store, "rule:failures")
+
+    assert (missed["count"], missed["completeness"]["missing"], missed["severity"]) == (8, 5, "low")
+    assert missed["completeness"]["emitters"] == [{"emitter": "app/web-17", "missing": 5}]
+    assert (fired["id"], fired["count"], fired["severity"]) == (missed["id"], 13, "high")
+    assert fired["late"]["late_s"] > 60
+
+
+def test_a_second_alerter_waits_and_goes_on_where_the_first_was(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    with running(settings, queue, store) as first:
+        until(lambda: first.engine is not None)
+        with running(settings, queue, store) as second:
+            for at in range(4):
+                doors[0].write(batch(login("failure", at=at)))
+            until(lambda: first.engine is not None and first.engine.evaluator.counts.get("failures"))
+            assert second.engine is None
+            first._stopping.set()
+            until(lambda: second.engine is not None)
+            doors[0].write(batch(login("failure", at=5)))
+            until(lambda: alerts_of(store, "count:5"))
+
+
+def test_a_process_that_is_silent_is_taken_for_gone_only_after_a_while(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    """Another machine's: whether it has ended cannot be seen from here. One of this machine that has ended is gone."""
+    engine = an_engine(settings, queue, store)
+    standby = Standby(store, settings.worker.group, shard_id("1/1"), takeover_s=10)
+    assert standby.is_free(0.0)
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    seen = [standby.is_free(at) for at in (100.0, 109.0)]
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    seen += [standby.is_free(at) for at in (111.0, 120.0, 121.5)]
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us, is_released=True)
+
+    assert seen == [False, False, False, False, True]
+    assert standby.is_free(122.0)
+
+
+def test_a_rule_that_raises_makes_its_alert_and_is_parked_when_it_goes_on(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """Others are not harmed; what a parked rule misses is counted."""
+    engine = an_engine(settings, queue, store)
+    for at in range(8):
+        doors[0].write(batch(orjson.dumps({"summary": "unheard", "timestamp": NOW_S + at * 0.01})))
+        read_all(engine, queue)
+        engine._flush()
+    (one,) = alerts_of(store)
+
+    assert one["summary"].startswith("raising: ")
+    assert "never works" in engine.evaluator.parked["raising"]
+    assert engine.evaluator.counts["raising"]["unevaluated"] >= 2
+    assert engine.evaluator.counts["raising"]["errors"] >= 5
+
+
+def test_a_rule_that_changes_begins_anew_and_others_go_on(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """Also when it cannot be read: then it stays as it was."""
+    (settings.rules_path / "other.py").write_text(RULES.replace("def ", "def other_"))
+    engine = an_engine(settings, queue, store)
+    for at in range(4):
+        doors[0].write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    (settings.rules_path / "own.py").write_text(RULES + "\n# changed\n")
+    (settings.rules_path / "other.py").write_text("this is no Python")
+    engine.reload()
+    doors[0].write(batch(login("failure", at=5)))
+    read_all(engine, queue)
+    engine._flush()
+
+    assert [one["rule"] for one in alerts_of(store)] == ["other_failures"]
+    assert "other.py" in str(engine._files.problems[0])
+    assert set(engine.evaluator.rules) == {
+        *("failures", "success_after_failures", "raising"),
+        *("other_failures", "other_success_after_failures", "other_raising"),
+    }
+
+
+def test_shards_share_the_rules_out_and_leave_none_out(settings: Settings) -> None:
+    (settings.rules_path / "own.py").write_text(
+        "from logweir.alerts import rule\n"
+        + "\n".join(f"@rule(where='x', severity='low')\ndef rule_{number}(found): return 'x'" for number in range(50))
+    )
+    rules = RuleFiles(settings.alerts, settings.rules_path).rules
+    shares = [set(rules_of_shard(rules, f"{number}/4")) for number in range(1, 5)]
+
+    assert sum(map(len, shares)) == 50
+    assert set().union(*shares) == set(rules)
+    assert all(shares)

@@ -1,0 +1,153 @@
+"""Ask every rule of every accepted event, and write down what was found as alerts.
+
+One process reads everything. A second one waits until the first is gone, and goes on where it was: nothing is missed,
+and nothing alerted twice. Where one is not enough, alerts.shard gives each a part of the rules. The rules are those
+that come with logweir and your own in alerts.rules_dir; docs/how-to/write-a-rule.md says how to write one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+import time
+from contextlib import closing
+
+from logweir.clock import Clock, now_us
+from logweir.config import Settings, shown_url
+from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.metrics import endpoint as exposition
+from logweir.metrics import registry
+from logweir.process.files import make_folder
+from logweir.process.lifetime import owner_new
+from logweir.process.logs import configure_logging
+from logweir.queue import open_queue
+from logweir.queue.port import Queue
+from logweir.store import open_store
+from logweir.store.port import Store
+from logweir_workers.alerts.checkpoint import Checkpoint, Standby, shard_id
+from logweir_workers.alerts.engine import Engine
+from logweir_workers.alerts.loading import RuleFiles
+from logweir_workers.backoff import Stopped, until_it_answers
+
+log = logging.getLogger(__name__)
+
+_LOOK_INTERVAL_S = 0.5
+_STALLED_S = 120.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shard", dest="set:alerts.shard", metavar="N/M", help="which part of the rules (1/1: all)")
+    parser.add_argument(
+        "--metrics-address",
+        dest="set:alerts.metrics_address",
+        metavar="ADDRESS",
+        help="address of /metrics and /healthz (127.0.0.1)",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        dest="set:alerts.metrics_port",
+        metavar="PORT",
+        help="port of /metrics and /healthz (8091, or the next free one)",
+    )
+
+
+def run(_arguments: argparse.Namespace, settings: Settings) -> int:
+    configure_logging("alerter", settings.log)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    if settings.alerts.rules_dir is None:
+        make_folder(settings.rules_path)
+    registry.prepare(("logweir_alerter_",))
+    with (
+        closing(open_store(settings.store)) as store,
+        closing(open_queue(settings.queue, group=settings.worker.group)) as queue,
+    ):
+        alerter = Alerter(settings, queue=queue, store=store, stopping=stopping, clock=now_us)
+        where = settings.alerts
+        port = exposition.serve("The alerter's /metrics", where.metrics_address, where.metrics_port, alerter.unhealthy)
+        log.info("Reading %s; /metrics is on port %d.", shown_url(settings.queue.url), port)
+        alerter.run()
+    return 0
+
+
+class Alerter:
+    """Evaluates the shard's rules whenever nobody else does. ``run`` returns when ``stopping`` is set."""
+
+    def __init__(
+        self, settings: Settings, *, queue: Queue, store: Store, stopping: threading.Event, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._store = store
+        self._stopping = stopping
+        self._clock = clock
+        self._owner = owner_new()
+        self._shard = shard_id(settings.alerts.shard)
+        self.engine: Engine | None = None
+        """While it evaluates."""
+
+    def unhealthy(self) -> str | None:
+        """What /healthz complains of: the evaluating loop has not turned for two minutes."""
+        engine = self.engine
+        seconds = time.monotonic() - engine.turned_s if engine is not None else 0.0
+        return f"no rule was evaluated for {seconds:.0f} s" if seconds > _STALLED_S else None
+
+    def run(self) -> None:
+        """Wait for the shard, evaluate, and wait again when somebody else has taken it over."""
+        try:
+            until_it_answers(self._store.prepare, self._stopping)
+            until_it_answers(self._queue.prepare, self._stopping)
+            while not self._stopping.is_set():
+                self._wait()
+                self._evaluate()
+        except Stopped:
+            return
+
+    def _wait(self) -> None:
+        """Return when nobody evaluates the shard's rules. Raises Stopped."""
+        group, takeover_s = self._settings.worker.group, self._settings.alerts.takeover_s
+        standby = Standby(self._store, group, self._shard, takeover_s=takeover_s)
+        is_said = False
+        while not until_it_answers(lambda: standby.is_free(time.monotonic()), self._stopping):
+            if not is_said:
+                is_said = True
+                log.info("Another process evaluates the rules %s; waiting until it is gone.", self._shard.shard)
+            if self._stopping.wait(_LOOK_INTERVAL_S):
+                raise Stopped
+
+    def _evaluate(self) -> None:
+        group = self._settings.worker.group
+        files = RuleFiles(self._settings.alerts, self._settings.rules_path)
+        for problem in files.problems:
+            log.error("%s", problem)
+        checkpoint = until_it_answers(
+            lambda: Checkpoint.claim(self._store, group, self._shard, self._owner), self._stopping
+        )
+        engine = until_it_answers(
+            lambda: Engine(
+                self._settings,
+                queue=self._queue,
+                store=self._store,
+                files=files,
+                checkpoint=checkpoint,
+                stopping=self._stopping,
+                clock=self._clock,
+            ),
+            self._stopping,
+        )
+        log.info("Evaluating %d rules.", len(engine.evaluator.rules))
+        registry.get("logweir_alerter_rule_files_bad").set(len(files.problems))
+        registry.get("logweir_alerter_is_active").set(1)
+        self.engine = engine
+        try:
+            engine.run()
+        except LogweirError as error:
+            if error.problem is not CLAIM_LOST:
+                raise
+            log.warning("Another process has taken over the rules: %s", error.detail)
+        finally:
+            self.engine = None
+            registry.get("logweir_alerter_is_active").set(0)

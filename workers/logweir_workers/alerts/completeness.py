@@ -1,0 +1,105 @@
+"""What the ledger says of an alert's window: that nothing is missing, what is, or that it is not known yet."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from logweir.alerts.rules import Rule
+from logweir.audit.emitters import books_of_emitter
+from logweir.clock import iso_seconds
+from logweir.ledger.documents import EMITTER, PartitionId
+from logweir.ledger.emitter import Emitter, EmitterState, name_of
+from logweir.ledger.position import read_offsets
+from logweir.store.port import Store
+
+EMITTERS_NAMED_MAX = 20
+COMPLETE, INCOMPLETE, OPEN = "complete", "incomplete", "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Numbers of an emitter that never came. ``since_us``: when a higher one had come."""
+
+    emitter: Emitter
+    first: int
+    last: int
+    since_us: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+class Completeness:
+    """The ledger as it was read last. For one thread."""
+
+    def __init__(self, store: Store, *, group: str, late_us: int) -> None:
+        self._store = store
+        self._group = group
+        self._late_us = late_us
+        self._asked: tuple[int, Mapping[PartitionId, int]] | None = None
+        self.up_to_us = 0
+        """All that had come to the queue by then is accounted for."""
+        self.missing: list[Missing] = []
+        """Of all emitters, what is missing now."""
+
+    def look(self, topic_id: str, ends: Mapping[int, int], at_us: int) -> bool:
+        """See how far the workers are. ``ends``: where the partitions ended at ``at_us``. Whether they are further.
+
+        Raises LogweirError(STORE_DOWN).
+        """
+        if self._asked is None:
+            self._asked = at_us, {PartitionId(topic_id, partition): end for partition, end in ends.items()}
+        asked_us, wanted = self._asked
+        offsets = read_offsets(self._store, self._group, list(wanted))
+        if any(offsets.get(place, 0) < end for place, end in wanted.items()):
+            if any(place.topic_id != topic_id for place in wanted):
+                self._asked = None
+            return False
+        self._asked = None
+        self.up_to_us = max(self.up_to_us, asked_us)
+        return True
+
+    def read_missing(self) -> None:
+        """Read what is missing of every emitter. Raises LogweirError(STORE_DOWN)."""
+        states: dict[Emitter, list[EmitterState]] = defaultdict(list)
+        for place, document in EMITTER.scan(self._store.ledger, self._group):
+            state = EmitterState.from_body(place, document.body)
+            if any(tracker.gaps for tracker in state.epochs.values()):
+                states[state.emitter].append(state)
+        self.missing = [
+            Missing(emitter, gap.first, gap.last, gap.since_us)
+            for emitter, parts in states.items()
+            for run in books_of_emitter(emitter, [(0, part) for part in parts]).runs
+            for gap in run.tracker.gaps
+        ]
+
+    def within(
+        self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter] | None = None
+    ) -> list[Missing]:
+        """What is missing that may have happened in a window of the rule around these times."""
+        begin_us = first_us - rule.window.within_us
+        end_us = received_us + rule.window.within_us + self._late_us
+        return [one for one in self.missing if begin_us <= one.since_us <= end_us and (of is None or one.emitter in of)]
+
+    def lost_within(self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter]) -> int:
+        """How many numbers of these emitters are lost there: not merely on their way."""
+        found = self.within(rule, first_us, received_us, of=of)
+        return sum(len(one) for one in found if one.since_us + self._late_us <= self.up_to_us)
+
+    def judge(self, rule: Rule, first_us: int, received_us: int) -> dict[str, Any]:
+        """What an alert says of itself: ``state``, ``up_to``, and how many numbers are missing of which emitters."""
+        if self.up_to_us < received_us:
+            return {"state": OPEN, "up_to": None, "missing": 0, "emitters": []}
+        by_emitter: dict[Emitter, int] = defaultdict(int)
+        for one in self.within(rule, first_us, received_us):
+            by_emitter[one.emitter] += len(one)
+        named = sorted(by_emitter.items(), key=lambda pair: -pair[1])[:EMITTERS_NAMED_MAX]
+        return {
+            "state": INCOMPLETE if by_emitter else COMPLETE,
+            "up_to": iso_seconds(self.up_to_us),
+            "missing": sum(by_emitter.values()),
+            "emitters": [{"emitter": name_of(emitter), "missing": count} for emitter, count in named],
+        }

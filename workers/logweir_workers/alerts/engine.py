@@ -1,0 +1,400 @@
+"""READ FIRST: records from the queue, rules asked of their events, alerts and checkpoint to the store.
+
+    documents -> match -> groups -> alerts -> checkpoint -> the queue's offsets
+
+A crash between any two steps repeats work: what is read again finds the episode's alert, which says how far it counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Collection, Mapping
+from functools import partial
+
+from logweir import event as identity
+from logweir.alerts.rules import Rule
+from logweir.clock import Clock, iso_seconds
+from logweir.config import Settings
+from logweir.errors import (
+    OFFSETS_EXPIRED,
+    QUEUE_DOWN,
+    QUEUE_REBALANCING,
+    RECORD_CORRUPT,
+    STORE_DOWN,
+    STORE_REFUSES,
+    LogweirError,
+)
+from logweir.event import Document, Provenance
+from logweir.ledger.emitter import Emitter
+from logweir.metrics import registry
+from logweir.queue.port import Consumer, Delivery, Queue
+from logweir.record import Batch, Record, decode
+from logweir.store.port import Store
+from logweir_workers import enrich
+from logweir_workers.alerts.checkpoint import Checkpoint
+from logweir_workers.alerts.completeness import Completeness
+from logweir_workers.alerts.evaluator import Evaluator, Late
+from logweir_workers.alerts.evidence import Evidence
+from logweir_workers.alerts.groups import Episode, Group, Groups
+from logweir_workers.alerts.loading import RuleFiles
+from logweir_workers.alerts.windows import needed
+from logweir_workers.alerts.writer import ALERT, NEAR_MISS, AlertWriter
+from logweir_workers.backoff import tolerate, until_it_answers
+from logweir_workers.chores import PeriodicTask
+from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
+from logweir_workers.filters import Filters
+
+log = logging.getLogger(__name__)
+
+LATE_MAX = 10_000
+"""Late matches that wait to be counted by asking the store; more are counted as unevaluated."""
+_RECORDS_PER_POLL = 64
+_IDLE_WAIT_S = 0.2
+_FLUSH_INTERVAL_S = 0.3
+_LEDGER_INTERVAL_S = 1.0
+_MISSING_INTERVAL_S = 10.0
+_RELOAD_INTERVAL_S = 2.0
+_SWEEP_INTERVAL_S = 0.5
+_SWEEP_GROUPS = 5_000
+_MATCHES_PER_CHECKPOINT = 10_000
+# Large checkpoints take long to write: they get at most this share of the time.
+_CHECKPOINT_SHARE_MAX = 0.2
+
+
+class Engine:
+    """Evaluates the rules of one claimed shard until told to stop. For one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        queue: Queue,
+        store: Store,
+        files: RuleFiles,
+        checkpoint: Checkpoint,
+        stopping: threading.Event,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._store = store
+        self._files = files
+        self._checkpoint = checkpoint
+        self._stopping = stopping
+        self._clock = clock
+        self._filters = Filters.of_file(settings.worker.filters_file)
+        self._documents = Documents(enrich.load(settings.worker), self._filters)
+        groups = Groups(groups_max=settings.alerts.groups_max)
+        rules = rules_of_shard(files.rules, settings.alerts.shard)
+        self.progress = checkpoint.load(rules, groups)
+        self.evaluator = Evaluator(rules, groups, late_after_us=settings.accounting.late_us)
+        self.evaluator.counts = {
+            name: dict(counted["counts"]) for name, counted in self.progress.rules.items() if name in rules
+        }
+        self._lateness_us = int(settings.alerts.lateness_s * 1e6)
+        self._evidence = Evidence(store)
+        self._writer = AlertWriter(
+            store,
+            self._evidence,
+            generation=checkpoint.generation,
+            clock=clock,
+            failed=self.evaluator.failed,
+        )
+        self.completeness = Completeness(store, group=settings.worker.group, late_us=settings.accounting.late_us)
+        self._open: dict[int, tuple[Group, Episode]] = {
+            id(episode): (group, episode)
+            for group in groups
+            for episode in group.episodes
+            if episode.alert or episode.fired
+        }
+        self._dirty: dict[int, tuple[Group, Episode]] = dict(self._open)
+        self._states: dict[int, str] = {}
+        self._matches = 0
+        self.turned_s = time.monotonic()
+        self._tasks = (
+            PeriodicTask(_FLUSH_INTERVAL_S, self._flush, (STORE_DOWN, STORE_REFUSES)),
+            PeriodicTask(_LEDGER_INTERVAL_S, self._look_at_ledger, (STORE_DOWN, QUEUE_DOWN)),
+            PeriodicTask(_MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN,)),
+            PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
+            PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
+        )
+        # At once: until then, others see the claim of whoever had the shard before.
+        self._checkpoint_due_s = time.monotonic()
+        self._note_rules()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Read until told to stop; then write down how far that was. Raises LogweirError(CLAIM_LOST), Stopped."""
+        topic_id = until_it_answers(self._queue.topic_id, self._stopping)
+        if topic_id != self.progress.topic_id:
+            self.progress.topic_id, self.progress.offsets, self.progress.times = topic_id, {}, {}
+        shard = self._settings.alerts.shard.replace("/", "of")
+        group = f"{self._settings.worker.group}-alerts-{shard}"
+        join = partial(self._queue.consumer, group=group, assigned=self._assigned, revoked=lambda *_: None)
+        self._consumer: Consumer = until_it_answers(join, self._stopping)
+        try:
+            while not self._stopping.is_set():
+                self.turn()
+            self._write_checkpoint(is_released=True)
+        finally:
+            self._consumer.close()
+
+    def _assigned(self, partitions: Collection[int]) -> Mapping[int, int | None]:
+        for partition in partitions:
+            if partition not in self.progress.offsets:
+                self.progress.offsets[partition] = until_it_answers(partial(self._start_of, partition), self._stopping)
+        return {partition: self.progress.offsets[partition] for partition in partitions}
+
+    def _start_of(self, partition: int) -> int:
+        """Where a partition is begun that was never evaluated: with what came within the lateness."""
+        return self._queue.offset_at(partition, (self._clock() - self._lateness_us) // 1000)
+
+    def turn(self) -> None:
+        """Poll, evaluate, and whatever is due beside that."""
+        self.turned_s = time.monotonic()
+        try:
+            deliveries = self._consumer.poll(wait_s=0.0 if self._dirty else _IDLE_WAIT_S, records_max=_RECORDS_PER_POLL)
+        except LogweirError as error:
+            deliveries = []
+            if error.problem is OFFSETS_EXPIRED:
+                self._pass_over(error)
+            else:
+                tolerate(error, QUEUE_DOWN)
+                self._stopping.wait(1.0)
+        for delivery in deliveries:
+            self.take(delivery)
+        if not deliveries and self._dirty:
+            self._stopping.wait(_IDLE_WAIT_S / 4)
+        for task in self._tasks:
+            task.run_when_due()
+        if self._matches >= _MATCHES_PER_CHECKPOINT or time.monotonic() >= self._checkpoint_due_s:
+            self._write_checkpoint()
+
+    def take(self, delivery: Delivery) -> None:
+        """Evaluate a record; then it is behind us."""
+        partition = delivery.partition
+        if delivery.offset < self.progress.offsets.get(partition, 0):
+            return  # Handed out twice, around a change of the group.
+        try:
+            record = decode(delivery.payload)
+        except LogweirError as error:
+            if error.problem is not RECORD_CORRUPT:
+                raise
+        else:
+            place = 0
+            for batch in record.batches:
+                self._evaluate_batch(partition, record, batch, place)
+                place += len(batch.events)
+        times = self.progress.times
+        self.progress.offsets[partition] = delivery.offset + 1
+        times[partition] = max(times.get(partition, 0), delivery.timestamp_ms * 1000)
+
+    def _evaluate_batch(self, partition: int, record: Record, batch: Batch, place: int) -> None:
+        context = context_of(batch)
+        prefix, number_first = ids_of(batch)
+        stream, day = identity.stream_of(record.ingest_epoch, partition), identity.day_of(batch.received_us)
+        horizon_us = self.horizon_us
+        for at, raw in enumerate(batch.events):
+            provenance = Provenance(stream, record.first + place + at, identity.content_hash_of(raw))
+            try:
+                made = self._documents.make(
+                    raw, context, id=prefix + str(number_first + at), day=day, provenance=provenance
+                )
+            except EventUnfit:
+                continue  # A dead letter: the worker keeps it, and says why.
+            if not isinstance(made, Filtered):
+                self._evaluate(made, batch.received_us, (batch.key, batch.emitter), horizon_us)
+        registry.get("logweir_alerter_events_total").inc(len(batch.events))
+
+    def _evaluate(self, document: Document, received_us: int, emitter: Emitter, horizon_us: int) -> None:
+        changes, late = self.evaluator.evaluate(
+            document, received_us=received_us, emitter=emitter, horizon_us=horizon_us
+        )
+        if changes:
+            self._evidence.note(document)
+        for change in changes:
+            self._matches += 1
+            if change.episode.fired or change.episode.alert:
+                self._open[id(change.episode)] = self._dirty[id(change.episode)] = change.group, change.episode
+        for one in late:
+            self._note_late(one)
+
+    def _note_late(self, one: Late) -> None:
+        if len(self.progress.late) < LATE_MAX:
+            self.progress.late.append([one.rule.name, list(one.group), one.time_us, self._clock()])
+        else:
+            self.evaluator.count(one.rule.name, "unevaluated")
+
+    @property
+    def horizon_us(self) -> int:
+        """What happened before then is too late to be counted from memory."""
+        return self.progress.watermark_us - self._lateness_us
+
+    def _pass_over(self, error: LogweirError) -> None:
+        """The next offset is not in the queue: read on from the nearest that is, and say what was missed."""
+        numbers = error.numbers
+        partition, wanted, earliest = numbers["partition"], numbers["offset"], numbers["offset_earliest"]
+        if until_it_answers(self._queue.topic_id, self._stopping) != self.progress.topic_id:
+            raise error
+        if wanted < earliest:
+            log.error("%s Rules were not asked of %d records.", error, earliest - wanted)
+            registry.get("logweir_alerter_records_missed_total").inc(earliest - wanted)
+            self.progress.offsets[partition] = earliest
+        else:
+            # The queue was set back. What is read again is known by its ids.
+            log.error("%s", error)
+            self.progress.offsets[partition] = until_it_answers(partial(self._start_of, partition), self._stopping)
+        self._consumer.seek(partition, self.progress.offsets[partition])
+
+    # --- writing --------------------------------------------------------------------------------------------------
+    def _flush(self) -> None:
+        """Write the alerts of episodes that have changed. Raises LogweirError: STORE_DOWN, CLAIM_LOST."""
+        for key, (group, episode) in list(self._dirty.items()):
+            if episode not in group.episodes:
+                del self._dirty[key]  # It is a part of another one since.
+                self._open.pop(key, None)
+                continue
+            self.evaluator.groups.touch(group)
+            verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
+            before = list(group.episodes)
+            kind = ALERT if episode.fired else NEAR_MISS
+            if self._writer.write(group, episode, self.progress, verdict, kind=kind):
+                del self._dirty[key]
+                self._states[key] = verdict["state"]
+            for made in group.episodes:
+                if made not in before and made.fired:
+                    self._open[id(made)] = self._dirty[id(made)] = group, made
+        registry.get("logweir_alerter_pending_alerts").set(len(self._dirty))
+
+    def _write_checkpoint(self, *, is_released: bool = False) -> None:
+        """Alerts first: the checkpoint says that they are there. Raises LogweirError(CLAIM_LOST)."""
+        began_s = time.monotonic()
+        try:
+            self._flush()
+            self._note_rules()
+            self._checkpoint.write(self.progress, self.evaluator.groups, clock=self._clock, is_released=is_released)
+        except LogweirError as error:
+            tolerate(error, STORE_DOWN, STORE_REFUSES)
+            self._checkpoint_due_s = time.monotonic() + 1.0
+            return
+        self._matches = 0
+        took_s = time.monotonic() - began_s
+        self._checkpoint_due_s = time.monotonic() + max(
+            self._settings.alerts.checkpoint_interval_s, took_s / _CHECKPOINT_SHARE_MAX - took_s
+        )
+        registry.get("logweir_alerter_checkpoint_seconds").observe(took_s)
+        try:
+            self._consumer.commit(self.progress.offsets)
+        except LogweirError as error:
+            if error.problem not in (QUEUE_DOWN, QUEUE_REBALANCING):
+                raise
+
+    def _note_rules(self) -> None:
+        """What the checkpoint says of each rule."""
+        now = iso_seconds(self._clock())
+        known = self.progress.rules
+        self.progress.rules = {
+            name: {
+                "revision": rule.revision,
+                "since": known[name]["since"] if known.get(name, {}).get("revision") == rule.revision else now,
+                "counts": self.evaluator.counts.get(name, {}),
+                "parked": self.evaluator.parked.get(name),
+            }
+            for name, rule in self.evaluator.rules.items()
+        }
+
+    # --- beside ---------------------------------------------------------------------------------------------------
+    def reload(self) -> None:
+        """Read rules and filters again that have changed."""
+        self._filters.reload()
+        if not self._files.reload():
+            return
+        for problem in self._files.problems:
+            log.error("%s", problem)
+        registry.get("logweir_alerter_rule_files_bad").set(len(self._files.problems))
+        rules = rules_of_shard(self._files.rules, self._settings.alerts.shard)
+        self.evaluator.replace_rules(rules)
+        groups = self.evaluator.groups
+        self._open = {
+            key: (group, episode)
+            for key, (group, episode) in self._open.items()
+            if groups.get(group.rule, group.values) is group
+        }
+        self._dirty = {key: pair for key, pair in self._dirty.items() if key in self._open}
+        self._note_rules()
+        log.info("Rules are read again: %d are evaluated here.", len(rules))
+
+    def _look_at_ledger(self) -> None:
+        """See where the queue ends, and how far the workers are. Raises LogweirError: QUEUE_DOWN, STORE_DOWN."""
+        at_us = self._clock()
+        ends = {partition: self._queue.offsets(partition)[1] for partition in self.progress.offsets}
+        for partition, end in ends.items():
+            if self.progress.offsets[partition] >= end:
+                self.progress.times[partition] = max(self.progress.times.get(partition, 0), at_us)
+        self._observe(at_us)
+        if self.completeness.look(self.progress.topic_id, ends, at_us):
+            self._judge_open()
+
+    def _judge_open(self) -> None:
+        """Episodes whose end or completeness may have become known."""
+        for key, (group, episode) in list(self._open.items()):
+            if episode not in group.episodes:
+                self._open.pop(key)
+                self._states.pop(key, None)
+                continue
+            if not episode.is_quiet and self.completeness.up_to_us > max(
+                episode.last_us + group.rule.quiet_us, episode.received_us
+            ):
+                episode.is_quiet = True
+                self._dirty[key] = group, episode
+            verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
+            if self._states.get(key) != verdict["state"]:
+                self._dirty[key] = group, episode
+
+    def _read_missing(self) -> None:
+        """Read what is missing of emitters, and which groups could have fired with it.
+
+        Raises LogweirError(STORE_DOWN).
+        """
+        before = self.completeness.missing
+        self.completeness.read_missing()
+        if self.completeness.missing or before:
+            for key, (group, episode) in self._open.items():
+                if episode in group.episodes:
+                    self._dirty[key] = group, episode
+            self._find_near_misses()
+
+    def _find_near_misses(self) -> None:
+        for group in self.evaluator.groups:
+            need = needed(group.rule.window)
+            for episode in group.episodes if need > 1 else ():
+                if episode.fired or episode.alert is not None:
+                    continue
+                lost = self.completeness.lost_within(
+                    group.rule, episode.first_us, episode.received_us, of=episode.emitters
+                )
+                if lost and group.best_of(episode) * 2 >= need and group.best_of(episode) + lost >= need:
+                    self._open[id(episode)] = self._dirty[id(episode)] = group, episode
+
+    def _sweep(self) -> None:
+        """Forget what is too old to matter."""
+        if self.progress.watermark_us:
+            self.evaluator.groups.forget_before(self.horizon_us, groups_max=_SWEEP_GROUPS)
+
+    def _observe(self, now_us: int) -> None:
+        if self.progress.watermark_us:
+            age_s = max(0.0, (now_us - self.progress.watermark_us) / 1e6)
+            registry.get("logweir_alerter_watermark_age_seconds").set(age_s)
+        registry.get("logweir_alerter_groups").set(len(self.evaluator.groups))
+        registry.get("logweir_alerter_rules").set(len(self.evaluator.rules))
+        registry.get("logweir_alerter_rules_parked").set(len(self.evaluator.parked))
+        registry.get("logweir_alerter_open_episodes").set(len(self._open))
+
+
+def rules_of_shard(rules: Mapping[str, Rule], shard: str) -> dict[str, Rule]:
+    """Those of the rules that the shard evaluates."""
+    number, _, of = shard.partition("/")
+    return {name: rule for name, rule in rules.items() if zlib.crc32(name.encode()) % int(of) == int(number) - 1}

@@ -1,0 +1,155 @@
+"""One event, all rules: matched, put to its groups, episodes that have changed given back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from logweir.alerts.rules import Rule
+from logweir.event import Document
+from logweir.ledger.emitter import Emitter
+from logweir.metrics import registry
+from logweir.query.match import milliseconds_of
+from logweir_workers.alerts.groups import Episode, Group, Groups
+from logweir_workers.alerts.matching import Matched, Matcher, Seen
+from logweir_workers.alerts.windows import Match
+
+log = logging.getLogger(__name__)
+
+FAILURES_MAX = 5
+FAILURES_WITHIN_S = 600.0
+"""A rule whose own code raises so often within that time is parked."""
+
+
+class Changed(NamedTuple):
+    """An episode that is another one than before."""
+
+    group: Group
+    episode: Episode
+    has_fired: bool
+    """Just now."""
+
+
+class Late(NamedTuple):
+    """A match that is older than what is remembered: it is to be counted by asking the store."""
+
+    rule: Rule
+    group: tuple[str, ...]
+    time_us: int
+
+
+class Evaluator:
+    """All rules in force, with their groups. For one thread.
+
+    ``late_after_us``: an alert says so when the event that made it was received so long after it happened.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], groups: Groups, *, late_after_us: int) -> None:
+        self._late_after_us = late_after_us
+        self.groups = groups
+        self.counts: dict[str, dict[str, int]] = {}
+        """By rule, its matches: how many, and what became of them."""
+        self.parked: dict[str, str] = {}
+        """Rules that are not evaluated because their own code fails, with the error: until their file changes."""
+        self._failures: dict[str, deque[float]] = {}
+        self._rules = dict(rules)
+        self._matcher = Matcher(self._rules.values(), failed=self.failed, parked=self.parked)
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        return self._rules
+
+    def replace_rules(self, rules: Mapping[str, Rule]) -> None:
+        """Take other rules into force. Groups of rules that are the same stay."""
+        changed = {name for name, rule in rules.items() if self._rules.get(name) is not rule}
+        self._rules = dict(rules)
+        for name in changed:
+            self.parked.pop(name, None)
+            self._failures.pop(name, None)
+        self.groups.keep_only(self._rules)
+        self._matcher = Matcher(self._rules.values(), failed=self.failed, parked=self.parked)
+
+    def failed(self, rule: Rule, error: BaseException) -> None:
+        """A rule's own code has raised."""
+        self.count(rule.name, "errors")
+        times = self._failures.setdefault(rule.name, deque(maxlen=FAILURES_MAX))
+        times.append(time.monotonic())
+        if len(times) == FAILURES_MAX and times[-1] - times[0] <= FAILURES_WITHIN_S and rule.name not in self.parked:
+            self.parked[rule.name] = f"{type(error).__name__}: {error}"
+            log.error(
+                "The rule %s is parked: its own code has failed %d times.", rule.name, FAILURES_MAX, exc_info=error
+            )
+
+    def count(self, name: str, what: str, by: int = 1) -> None:
+        """Count something of a rule."""
+        counts = self.counts.setdefault(name, {})
+        counts[what] = counts.get(what, 0) + by
+        if what == "errors":
+            registry.get("logweir_alerter_rule_errors_total").labels(name).inc(by)
+        elif what != "matches":
+            registry.get("logweir_alerter_matches_total").labels(name, what).inc(by)
+
+    def evaluate(
+        self, document: Document, *, received_us: int, emitter: Emitter | None, horizon_us: int
+    ) -> tuple[list[Changed], list[Late]]:
+        """What an event changes. ``horizon_us``: what happened before then is too late to be counted here."""
+        changed: list[Changed] = []
+        late: list[Late] = []
+        found = self._matcher.matches(document)
+        if not found:
+            return changed, late
+        happened_ms = milliseconds_of(document.source.get("timestamp"))
+        time_us = received_us if happened_ms is None else min(happened_ms * 1000, received_us)
+        for one in found:
+            self.count(one.rule.name, "matches")
+            if one.rule.name in self.parked:
+                self.count(one.rule.name, "unevaluated")
+                continue
+            if time_us < horizon_us:
+                self.count(one.rule.name, "late")
+                late.append(Late(one.rule, one.group, time_us))
+                continue
+            if (change := self._put(one, document, time_us, received_us, emitter)) is not None:
+                changed.append(change)
+        return changed, late
+
+    def _put(
+        self,
+        one: Matched,
+        document: Document,
+        time_us: int,
+        received_us: int,
+        emitter: Emitter | None,
+    ) -> Changed | None:
+        rule = one.rule
+        group = self.groups.make(rule, one.group)
+        if group is None:
+            self.count(rule.name, "unevaluated")
+            return None
+        fired = {id(episode) for episode in group.episodes if episode.fired}
+        episode = group.add(Match(time_us, document.id, one.value, document.day))
+        if episode is None:
+            return None
+        self.count(rule.name, "counted")
+        episode.received_us = max(episode.received_us, received_us)
+        episode.is_quiet = False
+        if emitter is not None:
+            episode.note_emitter(emitter)
+        if rule.tracked:
+            seen = Seen(document)
+            for field in rule.tracked:
+                value = seen.value(field)
+                if value is not None:
+                    episode.track(field, [value])
+        has_fired = episode.fired and id(episode) not in fired
+        if has_fired and received_us - time_us > self._late_after_us:
+            episode.late_us = received_us - time_us
+        return Changed(group, episode, has_fired)
+
+
+def fired(groups: Iterable[Group]) -> list[tuple[Group, Episode]]:
+    """All episodes that have reached their rule's threshold."""
+    return [(group, episode) for group in groups for episode in group.episodes if episode.fired]

@@ -1,0 +1,40 @@
+"""What a rule's function is told, and which fields it asks for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from logweir.alerts.rules import Rule
+from logweir.clock import iso_seconds
+from logweir_workers.alerts.groups import Episode, Group
+
+
+class Found:
+    """What a rule's function is told of an alert (see ``logweir.alerts.rules.Found``)."""
+
+    def __init__(self, rule: Rule, group: Group, episode: Episode) -> None:
+        self.count = episode.count
+        self.values = dict(zip(rule.group, group.values, strict=True))
+        self.group = ", ".join(group.values)
+        self.first, self.last = iso(episode.first_us), iso(episode.last_us)
+        self._rule = rule
+        self._episode = episode
+
+    def distinct(self, field: str) -> int:
+        self._rule.tracked.add(field)
+        return len(self._episode.values.get(field, ()))
+
+    def some(self, field: str) -> list[str]:
+        self._rule.tracked.add(field)
+        return self._episode.values.get(field, [])[:5]
+
+
+def iso(time_us: int) -> str:
+    """As ISO 8601, with milliseconds."""
+    return f"{iso_seconds(time_us)[:-1]}.{time_us // 1000 % 1000:03}Z"
+
+
+def learn_fields(rule: Rule) -> None:
+    """Ask the rule's function once, so that the values of the fields that it wants are kept from the first event on."""
+    with suppress(Exception):
+        rule.say(Found(rule, Group(rule, ("",) * len(rule.group)), Episode(0, 0)))

@@ -1,0 +1,125 @@
+"""The rules in force: those that come with logweir, and the operator's own, read again when their files change."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from logweir.alerts.rules import Rule
+from logweir.config import AlertsSettings
+from logweir.errors import RULES_UNREADABLE, LogweirError
+from logweir.process.files import fingerprint_of
+from logweir_workers.alerts.found import learn_fields
+
+log = logging.getLogger(__name__)
+
+PACK = Path(__file__).parent / "rules"
+"""The rules that come with logweir."""
+SIZE_BYTES_MAX = 1024 * 1024
+FILES_MAX = 5_000
+
+
+@dataclass(slots=True)
+class _File:
+    version: object
+    rules: list[Rule] = field(default_factory=list)
+    problem: LogweirError | None = None
+
+
+class RuleFiles:
+    """The files of rules. A file that cannot be read leaves its rules as they were, where they were ever read."""
+
+    def __init__(self, settings: AlertsSettings, own: Path) -> None:
+        self._folders = [*([PACK] if settings.pack else []), own]
+        self._files: dict[Path, _File] = {}
+        self.rules: dict[str, Rule] = {}
+        """All of them, by name."""
+        self.reload()
+
+    @property
+    def problems(self) -> list[LogweirError]:
+        """What is wrong with files, as they are now."""
+        return [one.problem for one in self._files.values() if one.problem is not None]
+
+    def reload(self) -> bool:
+        """Read again what has changed; whether anything has."""
+        paths = [
+            path for folder in self._folders for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")
+        ][:FILES_MAX]
+        versions = {path: fingerprint_of(path) for path in paths}
+        if versions == {path: one.version for path, one in self._files.items()}:
+            return False
+        before, self._files = self._files, {}
+        for path, version in versions.items():
+            known = before.get(path)
+            if known is not None and known.version == version:
+                self._files[path] = known
+                continue
+            file = self._files[path] = _File(version)
+            try:
+                file.rules = read_rules(path)
+            except LogweirError as error:
+                file.problem = error
+                file.rules = known.rules if known is not None else []
+        self.rules = {}
+        for path, file in self._files.items():
+            for rule in file.rules:
+                other = self.rules.setdefault(rule.name, rule)
+                if other is not rule:
+                    reason = f"there is another rule {rule.name} in {other.path}"
+                    file.problem = file.problem or LogweirError(RULES_UNREADABLE, path=path, reason=reason)
+        return True
+
+
+def read_rules(path: Path) -> list[Rule]:
+    """The rules in a file. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
+    if len(source) > SIZE_BYTES_MAX:
+        raise LogweirError(RULES_UNREADABLE, path=path, reason=f"it has more than {SIZE_BYTES_MAX} bytes")
+    revision = hashlib.blake2b(source, digest_size=6).hexdigest()
+    rules = [value for value in vars(_module(path, source, revision)).values() if isinstance(value, Rule)]
+    for rule in rules:
+        rule.revision, rule.path = revision, str(path)
+        learn_fields(rule)
+    return rules
+
+
+def _module(path: Path, source: bytes, revision: str) -> ModuleType:
+    """The file, run: from what was read, not from what is there now."""
+    name = f"logweir_rules.{path.stem}_{revision}"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    module.__spec__ = importlib.util.spec_from_loader(name, loader=None)
+    sys.modules[name] = module  # Data classes and the like look their own module up.
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - rules are the operator's own code
+    except LogweirError:
+        raise
+    except Exception as error:
+        lines = _lines(error, path)
+        reason = f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")
+        raise LogweirError(RULES_UNREADABLE, path=path, reason=reason) from error
+    finally:
+        sys.modules.pop(name, None)
+    return module
+
+
+def _lines(error: BaseException, path: Path) -> list[int]:
+    """The lines of the file that the error passed through, the innermost last."""
+    found: list[int] = []
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return [error.lineno]
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            found.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return found

@@ -1,0 +1,280 @@
+"""Episodes to alerts in the store: each once, whatever dies in between.
+
+For each rule and group a document lists the ids of its alerts. Whoever finds a new episode first looks there for one
+that is the same: it was written by a process that died before its checkpoint. An alert says up to which point of the
+queue it counts; who has not read as far as that leaves it as it is. So nothing is counted twice, and nothing goes back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from logweir.alerts.alert import ALERTS, Status, line, opened, with_line
+from logweir.alerts.rules import Rule
+from logweir.clock import Clock, iso_seconds
+from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, LogweirError
+from logweir.event import Field, Kind
+from logweir.store.documents import DocumentSet, OwnDocument
+from logweir.store.port import Store
+from logweir_workers.alerts.checkpoint import Progress
+from logweir_workers.alerts.evidence import Evidence, Place
+from logweir_workers.alerts.found import Found, iso
+from logweir_workers.alerts.groups import Episode, Group
+
+log = logging.getLogger(__name__)
+
+LISTED_MAX = 8
+"""Alerts of one rule and group that are looked at for an episode that was found before."""
+SUMMARY_LENGTH_MAX = 500
+ALERT, NEAR_MISS = "alert", "near_miss"
+NEAR_MISS_SEVERITY = "low"
+_TRIES_MAX = 50
+
+EPISODES = DocumentSet(
+    "alert-episodes",
+    (Field("rule", Kind.KEYWORD, "The rule."), Field("updated", Kind.DATE, "When the latest alert was made.")),
+    "updated",
+    lambda body: {"rule": body["rule"], "updated": body["updated"]},
+)
+"""For each rule and group, the ids of its latest alerts, and how many there were."""
+
+
+class AlertWriter:
+    """Writes the alerts of one shard. For one thread. ``failed``: told of a rule whose function raises."""
+
+    def __init__(
+        self,
+        store: Store,
+        evidence: Evidence,
+        *,
+        generation: int,
+        clock: Clock,
+        failed: Callable[[Rule, BaseException], None],
+    ) -> None:
+        self._documents = store.documents
+        self._evidence = evidence
+        self._generation = generation
+        self._clock = clock
+        self._failed = failed
+        self._known: dict[str, OwnDocument] = {}
+
+    def write(
+        self, group: Group, episode: Episode, progress: Progress, completeness: dict[str, Any], *, kind: str = ALERT
+    ) -> bool:
+        """Have the alert of an episode say what is known now; False when that has to wait.
+
+        An episode whose alert was closed meanwhile is split: what happened since is another one. Raises LogweirError:
+        STORE_DOWN (call again), CLAIM_LOST.
+        """
+        for _ in range(_TRIES_MAX):
+            stored = self._stored(group, episode)
+            body = stored.body if stored is not None else None
+            if body is not None and body["generation"] > self._generation:
+                raise LogweirError(
+                    CLAIM_LOST,
+                    partition="the rules",
+                    generation=body["generation"],
+                    owner="another one",
+                    generation_own=self._generation,
+                )
+            if body is not None and not progress.is_past(body["upto"]):
+                return False
+            closed = (body or {}).get("closed")
+            if closed and episode.closed_us is None:
+                group.split(episode, closed["time_us"])
+            try:
+                self._put(group, episode, stored, progress, completeness, kind)
+            except LogweirError as error:
+                if error.problem is not DOCUMENT_CHANGED:
+                    raise
+                self._known.pop(episode.alert or "", None)
+                continue
+            self._close_merged(episode)
+            return True
+        raise LogweirError(DOCUMENT_CHANGED, id=episode.alert)
+
+    def _stored(self, group: Group, episode: Episode) -> OwnDocument | None:
+        """The episode's alert as it is now, None when it is still to be made; its id is known afterwards."""
+        if episode.alert is None:
+            return self._adopted(group, episode)
+        known = self._known.pop(episode.alert, None)
+        return known or self._documents.get(ALERTS, [episode.alert]).get(episode.alert)
+
+    def _adopted(self, group: Group, episode: Episode) -> OwnDocument | None:
+        """The alert of the same episode that was made by a process that died since; else a new id is taken."""
+        rule = group.rule
+        digest = hashlib.blake2b("\0".join((rule.name, *group.values)).encode(), digest_size=8).hexdigest()
+        while True:
+            listed = self._documents.get(EPISODES, [digest]).get(digest)
+            ids: list[str] = listed.body["alerts"] if listed else []
+            stored = self._documents.get(ALERTS, ids)
+            for id in reversed(ids):
+                if id == episode.previous:
+                    break
+                if id not in stored:
+                    episode.alert = id
+                    return None
+                if _is_same(stored[id].body, rule, episode):
+                    episode.alert = id
+                    return stored[id]
+            made = (listed.body["made"] if listed else 0) + 1
+            id = f"{digest}-{made}"
+            body = {
+                "rule": rule.name,
+                "group": list(group.values),
+                "made": made,
+                "alerts": [*ids, id][-LISTED_MAX:],
+                "updated": iso_seconds(self._clock()),
+            }
+            try:
+                self._documents.put(EPISODES, digest, body, version=listed.version if listed else None)
+            except LogweirError as error:
+                if error.problem is not DOCUMENT_CHANGED:
+                    raise
+                continue
+            episode.alert = id
+            return None
+
+    def _put(
+        self,
+        group: Group,
+        episode: Episode,
+        stored: OwnDocument | None,
+        progress: Progress,
+        completeness: dict[str, Any],
+        kind: str,
+    ) -> None:
+        assert episode.alert is not None, "an id was found or taken before"
+        now_us = self._clock()
+        before = stored.body if stored else opened(episode.alert, created_us=now_us)
+        body = {
+            **before,
+            **self._found(group, episode, before, kind),
+            "completeness": completeness if _differs(completeness, before) else before["completeness"],
+            "generation": self._generation,
+            "upto": progress.mark(),
+        }
+        for one in _changes(stored.body if stored else None, body):
+            body = with_line(body, line(now_us, by="logweir", **one))
+        if stored is not None and body == {**stored.body, "upto": body["upto"], "generation": self._generation}:
+            self._remember(stored)
+            return
+        body["updated"] = iso_seconds(now_us)
+        version = self._documents.put(ALERTS, episode.alert, body, version=stored.version if stored else None)
+        self._remember(OwnDocument(episode.alert, version, body))
+        if stored is None:
+            log.info("Alert %s (%s): %s", episode.alert, body["severity"], body["summary"])
+
+    def _found(self, group: Group, episode: Episode, before: dict[str, Any], kind: str) -> dict[str, Any]:
+        """The engine's fields, as far as they follow from the episode."""
+        rule = group.rule
+        shown = {one[1] for one in episode.first}
+        last: list[Place] = [one for one in episode.last if one[1] not in shown]
+        return {
+            "kind": kind,
+            "rule": rule.name,
+            "revision": rule.revision,
+            "severity": rule.severity if kind == ALERT else NEAR_MISS_SEVERITY,
+            "summary": self._summary(group, episode),
+            "category": rule.category,
+            "tags": list(rule.tags),
+            "runbook": rule.runbook,
+            "group": dict(zip(rule.group, group.values, strict=True)),
+            "first": iso(episode.first_us),
+            "last": iso(episode.last_us),
+            "count": episode.count,
+            "evidence": self._evidence.of(episode.first, before.get("evidence", ())),
+            "evidence_last": self._evidence.of(last, before.get("evidence_last", ())),
+            "search": search_of(rule, group, episode),
+            "late": {"late_s": episode.late_us // 1_000_000} if episode.late_us else None,
+            "previous": episode.previous,
+            "is_quiet": episode.is_quiet,
+        }
+
+    def _summary(self, group: Group, episode: Episode) -> str:
+        rule = group.rule
+        try:
+            text = rule.say(Found(rule, group, episode))
+            if not isinstance(text, str) or not text.strip():
+                raise TypeError(f"it returned {text!r}, where a text should be")
+        except Exception as error:  # noqa: BLE001 - the operator's own code: the alert is made all the same
+            self._failed(rule, error)
+            of = f" of {', '.join(group.values)}" if group.values else ""
+            text = f"{rule.name}: {episode.count} events{of}"
+        return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
+
+    def _close_merged(self, episode: Episode) -> None:
+        """Alerts that late events have shown to be parts of this one: say so, and that nobody need look at them."""
+        while episode.merged:
+            id = episode.merged[0]
+            stored = self._documents.get(ALERTS, [id]).get(id)
+            if stored is not None and stored.body["status"] != Status.CLOSED and id != episode.alert:
+                now_us = self._clock()
+                closed = {"time": iso_seconds(now_us), "time_us": now_us, "by": "logweir", "reason": "duplicate"}
+                added = line(now_us, by="logweir", change="status", after="closed", merged_into=episode.alert)
+                comment = f"Late events have shown it to be a part of {episode.alert}."
+                body = {**stored.body, "status": "closed", "closed": {**closed, "comment": comment}}
+                try:
+                    self._documents.put(ALERTS, id, with_line(body, added), version=stored.version)
+                except LogweirError as error:
+                    if error.problem is not DOCUMENT_CHANGED:
+                        raise
+                    continue
+            episode.merged.pop(0)
+
+    def _remember(self, document: OwnDocument) -> None:
+        self._known[document.id] = document
+        while len(self._known) > 200:
+            del self._known[next(iter(self._known))]
+
+
+def search_of(rule: Rule, group: Group, episode: Episode) -> dict[str, str]:
+    """A search that finds all events of an episode, where the rule's conditions are searches."""
+    if any(not isinstance(one, str) for one in rule.conditions):
+        return {}
+    parts = [f"({one})" for one in rule.conditions]
+    query = f"({' OR '.join(parts)})" if len(parts) > 1 else parts[0]
+    for name, value in zip(rule.group, group.values, strict=True):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        query += f' AND {name}:"{escaped}"'
+    return {
+        "query": query,
+        "from": iso(episode.first_us),
+        "to": iso(episode.last_us + 1_000),
+        "time_field": "timestamp",
+    }
+
+
+def _is_same(body: dict[str, Any], rule: Rule, episode: Episode) -> bool:
+    """Whether an alert is of the same episode: they touch, and it was not closed before the episode began."""
+    if body["revision"] != rule.revision:
+        return False
+    closed = body.get("closed")
+    if closed and iso(closed["time_us"]) < iso(episode.first_us):
+        return False
+    first, last = str(body["first"]), str(body["last"])
+    return iso(episode.first_us - rule.quiet_us) <= last and first <= iso(episode.last_us + rule.quiet_us)
+
+
+def _differs(completeness: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether it says something else than the alert did: a later time up to which all is there does not."""
+    known = dict(before.get("completeness") or {})
+    return {**known, "up_to": None} != {**completeness, "up_to": None}
+
+
+def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the engine's changes, those that belong into the history."""
+    if before is None:
+        return []
+    changes: list[dict[str, Any]] = []
+    if before["kind"] != after["kind"]:
+        changes.append({"change": "kind", "before": before["kind"], "after": after["kind"]})
+    if before["is_quiet"] != after["is_quiet"]:
+        changes.append({"change": "went quiet" if after["is_quiet"] else "goes on", "count": after["count"]})
+    states = before["completeness"].get("state"), after["completeness"].get("state")
+    if states[0] != states[1] and "incomplete" in states:
+        changes.append({"change": "completeness", "before": states[0], "after": states[1]})
+    return changes

@@ -1,0 +1,196 @@
+"""See, check and try the rules that make alerts: those that come with logweir, and your own in alerts.rules_dir.
+
+    logweir rules list
+    logweir rules test                        run the examples of all rules
+    logweir rules test my_rule.py             of a file that is not in force yet
+    logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
+
+docs/how-to/write-a-rule.md says how to write one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from logweir.alerts.rules import Rule
+from logweir.commands.output import print_json
+from logweir.config import Settings
+from logweir.errors import EVENT_UNUSABLE, RULE_UNKNOWN, LogweirError
+from logweir.event import Document
+from logweir.query.match import matcher
+from logweir.query.tree import All, And, Node, Not, Or
+from logweir.store import existing_store
+from logweir.text import counted, printable
+from logweir_workers.alerts import checkpoint
+from logweir_workers.alerts.examples import Examples, Tried, lint
+from logweir_workers.alerts.loading import RuleFiles, read_rules
+from logweir_workers.alerts.matching import Matcher, Seen
+from logweir_workers.document import EventUnfit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="list the rules in force, and what they have found")
+    checked = actions.add_parser("lint", help="say what rules lack: a runbook, examples that fire and that do not")
+    tested = actions.add_parser("test", help="run the examples of rules")
+    for sub in (checked, tested):
+        sub.add_argument("files", nargs="*", type=Path, metavar="FILE", help="files of rules (all that are in force)")
+    explained = actions.add_parser("explain", help="say why a rule is, or is not, for an event")
+    explained.add_argument("rule", metavar="RULE", help="the rule's name")
+    explained.add_argument("event", metavar="EVENT", help="the event as it would be posted; - reads standard input")
+    for sub in (listed, checked, tested, explained):
+        sub.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.action in ("lint", "test") and arguments.files:
+        rules = [rule for path in arguments.files for rule in read_rules(path)]
+        problems: list[LogweirError] = []
+    else:
+        files = RuleFiles(settings.alerts, settings.rules_path)
+        rules, problems = [files.rules[name] for name in sorted(files.rules)], files.problems
+    for problem in problems:
+        print(f"logweir rules: {printable(str(problem))}", file=sys.stderr)
+    if arguments.action == "list":
+        _list(rules, settings, as_json=arguments.json)
+    elif arguments.action == "explain":
+        _explain(arguments, rules, settings)
+    elif arguments.action == "lint":
+        return _lint(rules, as_json=arguments.json) or bool(problems)
+    else:
+        return _test(rules, settings, as_json=arguments.json) or bool(problems)
+    return 1 if problems else 0
+
+
+def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
+    known: dict[str, Any] = {}
+    try:
+        with existing_store(settings.store) as store:
+            stored = checkpoint.read(store, settings.worker.group, checkpoint.shard_id(settings.alerts.shard))
+            known = stored.body["rules"] if stored is not None else {}
+    except LogweirError as error:
+        print(f"What the rules have found is not known: {printable(str(error))}", file=sys.stderr)
+    rows = [
+        {
+            "name": rule.name,
+            "severity": rule.severity,
+            "window": rule.window.kind.value,
+            "where": rule.where,
+            "group": list(rule.group),
+            "tags": list(rule.tags),
+            "runbook": rule.runbook,
+            "path": rule.path,
+            "revision": rule.revision,
+            **known.get(rule.name, {"counts": {}, "since": None, "parked": None}),
+        }
+        for rule in rules
+    ]
+    if as_json:
+        print_json({"rules": rows})
+        return
+    for row in rows:
+        state = f"parked: {row['parked']}" if row["parked"] else f"{row['counts'].get('matches', 0):,} matches"
+        print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(state)}")
+    print(f"{counted(len(rows), 'rule')}.")
+
+
+def _lint(rules: Sequence[Rule], *, as_json: bool) -> int:
+    rows = [{"rule": rule.name, "path": rule.path, "missing": lint(rule)} for rule in rules]
+    wrong = [row for row in rows if row["missing"]]
+    if as_json:
+        print_json({"rules": rows})
+    else:
+        for row in wrong:
+            print(f"{row['rule']} ({row['path']}): {'; '.join(row['missing'])}")
+        print(f"{counted(len(rows), 'rule')}, {len(wrong)} of which lack something.")
+    return 1 if wrong else 0
+
+
+def _test(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> int:
+    examples = Examples(settings)
+    tried: list[tuple[Rule, Tried]] = [
+        (rule, examples.run(rule, example)) for rule in rules for example in rule.examples
+    ]
+    failed = sum(bool(one.problem) for _, one in tried)
+    if as_json:
+        rows = [
+            {"rule": rule.name, "example": one.example.name, "alerts": one.summaries, "problem": one.problem}
+            for rule, one in tried
+        ]
+        print_json({"examples": rows})
+        return 1 if failed else 0
+    for rule, one in tried:
+        if one.problem:
+            print(f"{rule.name}, {one.example.name!r}: {printable(one.problem)}")
+            for summary in one.summaries[:5]:
+                print(f"    {printable(summary)}")
+    print(f"{counted(len(tried), 'example')} of {counted(len(rules), 'rule')}, {failed} not as they should be.")
+    return 1 if failed else 0
+
+
+def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
+    rule = next((one for one in rules if one.name == arguments.rule), None)
+    if rule is None:
+        nearest = difflib.get_close_matches(arguments.rule, [one.name for one in rules], n=1)
+        raise LogweirError(
+            RULE_UNKNOWN, name=arguments.rule, nearest=f" Did you mean {nearest[0]!r}?" if nearest else ""
+        )
+    raw = sys.stdin.buffer.read() if arguments.event == "-" else arguments.event.encode()
+    try:
+        sent = orjson.loads(raw)
+        document = Examples(settings).document(sent)
+    except (orjson.JSONDecodeError, TypeError, AttributeError) as error:
+        raise LogweirError(EVENT_UNUSABLE, reason=f"it is not a JSON object: {error}") from error
+    except EventUnfit as unfit:
+        raise LogweirError(EVENT_UNUSABLE, reason=unfit.error) from unfit
+    errors: list[str] = []
+    matched = Matcher([rule], failed=lambda _, error: errors.append(f"{type(error).__name__}: {error}")).matches(
+        document
+    )
+    seen = Seen(document)
+    group = {name: seen.value(name) for name in rule.group}
+    conditions = [
+        _explained(document, node) if isinstance(where, str) else {"condition": "(a function)", "holds": bool(matched)}
+        for where, node in zip(rule.conditions, rule.nodes(), strict=True)
+    ]
+    if arguments.json:
+        print_json({"matches": bool(matched), "conditions": conditions, "group": group, "errors": errors})
+        return
+    for one in conditions:
+        _print_tree(one, 0)
+    for name, value in group.items():
+        print(f"group {name}: {printable(value)}" + ("" if value is not None else "  (without it, it is not counted)"))
+    for text in errors:
+        print(f"its function failed: {printable(text)}")
+    print(f"The event {'is' if matched else 'is not'} for {rule.name}.")
+
+
+def _explained(document: Document, node: Node) -> dict[str, Any]:
+    """The condition as a tree, each part with whether it holds and the values that it looked at."""
+    made: dict[str, Any] = {"holds": matcher(node)(document)}
+    if isinstance(node, And | Or):
+        inner = [_explained(document, one) for one in node.nodes]
+        return {"condition": "all of" if isinstance(node, And) else "one of", **made, "parts": inner}
+    if isinstance(node, Not):
+        return {"condition": "not", **made, "parts": [_explained(document, node.node)]}
+    if isinstance(node, All):
+        return {"condition": "everything", **made}
+    field = getattr(node, "field", None)
+    asked = {name: getattr(node, name) for name in node.__slots__ if name != "field"}
+    made["condition"] = f"{field or 'words'} {type(node).__name__.lower()} {printable(list(asked.values()))}"
+    made["value"] = Seen(document).value(field) if field else None
+    return made
+
+
+def _print_tree(tree: dict[str, Any], depth: int) -> None:
+    value = "" if "value" not in tree or tree["value"] is None else f"   (it is {printable(tree['value'])})"
+    print(f"{'  ' * depth}{'yes' if tree['holds'] else 'no ':<3} {tree['condition']}{value}")
+    for part in tree.get("parts", ()):
+        _print_tree(part, depth + 1)
