@@ -303,16 +303,40 @@ def test_withheld_numbers_could_have_fired_and_fire_late_when_they_come(
         write(range(4), received_us)
         write(range(9, 12), received_us)
         write(range(12, 13), received_us + 5_000_000)
-        until(lambda: alerts_of(store, "kind:near_miss AND completeness:incomplete"))
+        until(lambda: alerts_of(store, "rule:failures AND kind:near_miss AND completeness:incomplete"))
         (missed,) = alerts_of(store, "rule:failures")
         write(range(4, 9), received_us + 300_000_000)
-        until(lambda: alerts_of(store, "kind:alert AND late:yes AND completeness:complete"))
+        until(lambda: alerts_of(store, "rule:failures AND kind:alert AND late:yes AND completeness:complete"))
     (fired,) = alerts_of(store, "rule:failures")
 
     assert (missed["count"], missed["completeness"]["missing"], missed["severity"]) == (8, 5, "low")
     assert missed["completeness"]["emitters"] == [{"emitter": "app/web-17", "missing": 5}]
     assert (fired["id"], fired["count"], fired["severity"]) == (missed["id"], 13, "high")
     assert fired["late"]["late_s"] > 60
+
+
+def test_events_later_than_what_is_remembered_are_counted_by_asking_the_store(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """Each once, also what a sender repeats hours later, and into the alert that is there already."""
+    settings = settings.model_copy(update={"alerts": settings.alerts.model_copy(update={"lateness_s": 60.0})})
+    with running_worker(settings, queue, store), running(settings, queue, store) as alerter:
+        first = [batch(login("failure", at=at, host=f"web{at}")) for at in range(3)]
+        for one in first:
+            doors[0].write(one)
+        until(lambda: alerter.engine is not None and alerter.engine.progress.watermark_us > (NOW_S + 300) * 1_000_000)
+        for at in range(3, 12):
+            doors[at % 3].write(batch(login("failure", at=at, host=f"web{at}")))
+        doors[1].write(first[0])
+        doors[1].write(batch(login("failure", at=-500)))
+        until(lambda: alerts_of(store, "rule:failures AND count:12 AND completeness:complete"))
+        doors[1].write(batch(login("failure", at=12, host="web12")))
+        until(lambda: alerts_of(store, "rule:failures AND count:13"))
+    (one,) = alerts_of(store)
+
+    assert one["summary"] == "13 failures from 10.0.0.9 on 13 hosts"
+    assert one["late"]["late_s"] > 300
+    assert [row["event"]["hostname"] for row in one["evidence"]] == [f"web{at}" for at in range(10)]
 
 
 def test_a_second_alerter_waits_and_goes_on_where_the_first_was(
@@ -335,10 +359,9 @@ def test_a_process_that_is_silent_is_taken_for_gone_only_after_a_while(
     settings: Settings, queue: Queue, store: Store
 ) -> None:
     """Another machine's: whether it has ended cannot be seen from here. One of this machine that has ended is gone."""
-    engine = an_engine(settings, queue, store)
     standby = Standby(store, settings.worker.group, shard_id("1/1"), takeover_s=10)
     assert standby.is_free(0.0)
-    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    engine = an_engine(settings, queue, store)
     seen = [standby.is_free(at) for at in (100.0, 109.0)]
     engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
     seen += [standby.is_free(at) for at in (111.0, 120.0, 121.5)]

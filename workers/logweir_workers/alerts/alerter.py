@@ -123,9 +123,14 @@ class Alerter:
         files = RuleFiles(self._settings.alerts, self._settings.rules_path)
         for problem in files.problems:
             log.error("%s", problem)
-        checkpoint = until_it_answers(
-            lambda: Checkpoint.claim(self._store, group, self._shard, self._owner), self._stopping
-        )
+        try:
+            checkpoint = until_it_answers(
+                lambda: Checkpoint.claim(self._store, group, self._shard, self._owner), self._stopping
+            )
+        except LogweirError as error:
+            if error.problem is not CLAIM_LOST:
+                raise
+            return
         engine = until_it_answers(
             lambda: Engine(
                 self._settings,

@@ -19,6 +19,17 @@ from logweir.process import lifetime
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.alerts.groups import Groups
 
+_NOTHING: dict[str, Any] = {
+    "written_us": 0,
+    "topic_id": "",
+    "offsets": {},
+    "times": {},
+    "rules": {},
+    "late": [],
+    "slots": {},
+}
+"""The body of a checkpoint before the first one."""
+
 
 @dataclass(slots=True)
 class Progress:
@@ -67,8 +78,16 @@ class Checkpoint:
 
     @classmethod
     def claim(cls, store: Store, group: str, shard: ShardId, owner: str) -> Checkpoint:
-        """Take the shard over; whoever had it can write nothing more. Raises LogweirError(STORE_DOWN)."""
-        return cls(store, group, shard, ALERTER.claim(store.ledger, group, shard, owner), owner)
+        """Take the shard over; whoever had it can write nothing more.
+
+        Raises LogweirError: STORE_DOWN, CLAIM_LOST when somebody else took it over at the same time.
+        """
+        checkpoint = cls(store, group, shard, ALERTER.claim(store.ledger, group, shard, owner), owner)
+        # At once, so that whoever waits sees that the shard is taken. Groups and positions stay as they are.
+        body = {**_NOTHING, **checkpoint._body, "sequence": checkpoint._sequence + 1, "is_released": False}
+        checkpoint._write([], {**body, "process": lifetime.identity()})
+        checkpoint._sequence += 1
+        return checkpoint
 
     def load(self, rules: Mapping[str, Rule], groups: Groups) -> Progress:
         """What was written last; ``groups`` takes in those of rules that are still there, in the same revision.
@@ -116,12 +135,15 @@ class Checkpoint:
             "late": progress.late,
             "slots": {str(bucket): slot for bucket, slot in slots.items()},
         }
-        last = ALERTER.document(self._group, self._shard, self.generation, body, owner=self._owner)
         self._is_unsure = True
-        self._store.ledger.write([*documents, last])
+        self._write(documents, body)
         self._is_unsure = False
         self._sequence, self._slots = self._sequence + 1, slots
         groups.changed.difference_update(changed)
+
+    def _write(self, documents: list[LedgerDocument], body: dict[str, Any]) -> None:
+        last = ALERTER.document(self._group, self._shard, self.generation, body, owner=self._owner)
+        self._store.ledger.write([*documents, last])
 
     def _look(self) -> None:
         """See whether a write took effect of which we got no answer: then other slots count."""

@@ -23,6 +23,7 @@ from logweir.errors import (
     QUEUE_DOWN,
     QUEUE_REBALANCING,
     RECORD_CORRUPT,
+    SEARCH_TOO_SLOW,
     STORE_DOWN,
     STORE_REFUSES,
     LogweirError,
@@ -40,6 +41,8 @@ from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.loading import RuleFiles
+from logweir_workers.alerts.matching import Matcher
+from logweir_workers.alerts.recall import TooMany, recalled
 from logweir_workers.alerts.windows import needed
 from logweir_workers.alerts.writer import ALERT, NEAR_MISS, AlertWriter
 from logweir_workers.backoff import tolerate, until_it_answers
@@ -55,13 +58,15 @@ _RECORDS_PER_POLL = 64
 _IDLE_WAIT_S = 0.2
 _FLUSH_INTERVAL_S = 0.3
 _LEDGER_INTERVAL_S = 1.0
-_MISSING_INTERVAL_S = 10.0
+_MISSING_INTERVAL_S = 2.0
 _RELOAD_INTERVAL_S = 2.0
+_RECALL_INTERVAL_S = 1.0
 _SWEEP_INTERVAL_S = 0.5
 _SWEEP_GROUPS = 5_000
 _MATCHES_PER_CHECKPOINT = 10_000
 # Large checkpoints take long to write: they get at most this share of the time.
 _CHECKPOINT_SHARE_MAX = 0.2
+_MISSING_SHARE_MAX = 0.05
 
 
 class Engine:
@@ -112,12 +117,14 @@ class Engine:
         }
         self._dirty: dict[int, tuple[Group, Episode]] = dict(self._open)
         self._states: dict[int, str] = {}
+        self._missing_due_s = 0.0
         self._matches = 0
         self.turned_s = time.monotonic()
         self._tasks = (
             PeriodicTask(_FLUSH_INTERVAL_S, self._flush, (STORE_DOWN, STORE_REFUSES)),
             PeriodicTask(_LEDGER_INTERVAL_S, self._look_at_ledger, (STORE_DOWN, QUEUE_DOWN)),
             PeriodicTask(_MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN,)),
+            PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
         )
@@ -359,8 +366,13 @@ class Engine:
 
         Raises LogweirError(STORE_DOWN).
         """
+        if time.monotonic() < self._missing_due_s:
+            return
+        began_s = time.monotonic()
         before = self.completeness.missing
         self.completeness.read_missing()
+        # Of many emitters it takes long: then it is done less often.
+        self._missing_due_s = time.monotonic() + (time.monotonic() - began_s) / _MISSING_SHARE_MAX
         if self.completeness.missing or before:
             for key, (group, episode) in self._open.items():
                 if episode in group.episodes:
@@ -378,6 +390,48 @@ class Engine:
                 )
                 if lost and group.best_of(episode) * 2 >= need and group.best_of(episode) + lost >= need:
                     self._open[id(episode)] = self._dirty[id(episode)] = group, episode
+
+    def _count_late(self) -> None:
+        """Count matches that came too late for what is remembered, one group at a time.
+
+        Once the workers have accounted for all that had come then: the store has them all. Raises LogweirError:
+        STORE_DOWN, SEARCH_TOO_SLOW (they stay, for the next time).
+        """
+        ripe = [row for row in self.progress.late if row[3] < self.completeness.up_to_us]
+        if not ripe:
+            return
+        name, values = ripe[0][0], tuple(ripe[0][1])
+        times = [row[2] for row in ripe if row[0] == name and tuple(row[1]) == values]
+        rule = self.evaluator.rules.get(name)
+        group = None if rule is None else self.evaluator.groups.make(rule, values)
+        if rule is None or group is None:
+            self.evaluator.count(name, "unevaluated", len(times))
+        else:
+            self._recall(group, min(times), max(times))
+        self.progress.late = [
+            row for row in self.progress.late if row not in ripe or row[0] != name or tuple(row[1]) != values
+        ]
+
+    def _recall(self, group: Group, first_us: int, last_us: int) -> None:
+        """Give a group back what it knew around these times, with the late matches in it."""
+        if not len(group) and not group.episodes:
+            group.known_from_us = max(group.known_from_us, self.horizon_us)
+        self._store.refresh()
+        matcher = Matcher([group.rule], failed=self.evaluator.failed, parked=self.evaluator.parked)
+        try:
+            stored = recalled(self._store, group, matcher, first_us=first_us, last_us=last_us)
+        except TooMany:
+            log.warning("The rule %s has more late matches of one group than can be counted.", group.rule.name)
+            self.evaluator.count(group.rule.name, "unevaluated")
+            return
+        group.recall([one.match for one in stored])
+        for episode in group.episodes:
+            for one in stored:
+                if episode.first_us <= one.time_us <= episode.last_us:
+                    self.evaluator.note_event(group.rule, episode, one.document, one.received_us)
+                    episode.late_us = max(episode.late_us, one.received_us - one.time_us)
+            if episode.fired or episode.alert:
+                self._open[id(episode)] = self._dirty[id(episode)] = group, episode
 
     def _sweep(self) -> None:
         """Forget what is too old to matter."""

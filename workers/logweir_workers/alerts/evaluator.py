@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from logweir.alerts.rules import Rule
+from logweir.alerts.rules import Rule, WindowKind
 from logweir.event import Document
 from logweir.ledger.emitter import Emitter
 from logweir.metrics import registry
@@ -108,11 +108,11 @@ class Evaluator:
             if one.rule.name in self.parked:
                 self.count(one.rule.name, "unevaluated")
                 continue
-            if time_us < horizon_us:
+            if time_us < horizon_us and one.rule.window.kind is not WindowKind.NEW_VALUE:
                 self.count(one.rule.name, "late")
                 late.append(Late(one.rule, one.group, time_us))
                 continue
-            if (change := self._put(one, document, time_us, received_us, emitter)) is not None:
+            if (change := self._put(one, document, time_us, received_us, emitter, horizon_us)) is not None:
                 changed.append(change)
         return changed, late
 
@@ -123,33 +123,35 @@ class Evaluator:
         time_us: int,
         received_us: int,
         emitter: Emitter | None,
+        horizon_us: int,
     ) -> Changed | None:
         rule = one.rule
         group = self.groups.make(rule, one.group)
         if group is None:
             self.count(rule.name, "unevaluated")
             return None
+        if not group.episodes and not len(group) and not group.known_from_us:
+            group.known_from_us = horizon_us
         fired = {id(episode) for episode in group.episodes if episode.fired}
         episode = group.add(Match(time_us, document.id, one.value, document.day))
         if episode is None:
             return None
         self.count(rule.name, "counted")
-        episode.received_us = max(episode.received_us, received_us)
         episode.is_quiet = False
         if emitter is not None:
             episode.note_emitter(emitter)
+        self.note_event(rule, episode, document, received_us)
+        has_fired = episode.fired and id(episode) not in fired
+        if has_fired and received_us - time_us > self._late_after_us:
+            episode.late_us = received_us - time_us
+        return Changed(group, episode, has_fired)
+
+    def note_event(self, rule: Rule, episode: Episode, document: Document, received_us: int) -> None:
+        """Keep of an episode's event what its alert says: when it was received, and what the rule's function wants."""
+        episode.received_us = max(episode.received_us, received_us)
         if rule.tracked:
             seen = Seen(document)
             for field in rule.tracked:
                 value = seen.value(field)
                 if value is not None:
                     episode.track(field, [value])
-        has_fired = episode.fired and id(episode) not in fired
-        if has_fired and received_us - time_us > self._late_after_us:
-            episode.late_us = received_us - time_us
-        return Changed(group, episode, has_fired)
-
-
-def fired(groups: Iterable[Group]) -> list[tuple[Group, Episode]]:
-    """All episodes that have reached their rule's threshold."""
-    return [(group, episode) for group in groups for episode in group.episodes if episode.fired]

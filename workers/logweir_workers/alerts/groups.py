@@ -79,16 +79,21 @@ class Episode:
         """Take over another episode, which late matches have shown to be a part of this one."""
         self.first_us, self.last_us = min(self.first_us, other.first_us), max(self.last_us, other.last_us)
         self.count += other.count
+        self.first = sorted({*self.first, *other.first})[:EVIDENCE_MAX]
+        self.last = sorted({*self.last, *other.last})[-EVIDENCE_MAX:]
+        self.take_over(other)
+
+    def take_over(self, other: Episode) -> None:
+        """Go on as the other one, which had the same matches or a part of them."""
         self.fired = self.fired or other.fired
         self.received_us = max(self.received_us, other.received_us)
-        self.previous = self.previous or other.previous
+        self.late_us = max(self.late_us, other.late_us)
+        self.previous, self.closed_us = self.previous or other.previous, self.closed_us or other.closed_us
         self.merged += other.merged
         if self.alert is None:
             self.alert = other.alert
         elif other.alert is not None:
             self.merged.append(other.alert)
-        self.first = sorted({*self.first, *other.first})[:EVIDENCE_MAX]
-        self.last = sorted({*self.last, *other.last})[-EVIDENCE_MAX:]
         for name, values in other.values.items():
             self.track(name, values)
         for emitter in other.emitters:
@@ -126,6 +131,8 @@ class Group:
         """Of a rule for new values: those that it had, and when it had each last."""
         self.since_us: int | None = None
         """When its first match happened, of a rule for new values."""
+        self.known_from_us = 0
+        """All its matches since then are remembered."""
         self._matches: list[Match] = []
         self._ids: set[str] = set()
         self._tail: Tail | None = None
@@ -232,6 +239,23 @@ class Group:
         )
         return made
 
+    def recall(self, matches: Sequence[Match]) -> None:
+        """Take back matches from before ``known_from_us``; all there are, of the episodes that they are a part of."""
+        before = self.episodes
+        kept = self._matches
+        self.episodes, self._matches, self._ids, self._tail = [], [], set(), None
+        for match in sorted({*kept, *(one for one in matches if one.time_us < self.known_from_us)}):
+            self.add(match)
+        for old in before:
+            same = [one for one in self.episodes if one.first_us <= old.last_us and old.first_us <= one.last_us]
+            if not same:
+                insort(self.episodes, old, key=lambda one: one.first_us)
+            for one in same[:1]:
+                one.take_over(old)
+                if old.closed_us is not None:
+                    self.split(one, old.closed_us)
+        self.known_from_us = min([self.known_from_us, *(match.time_us for match in matches)])
+
     def best_of(self, episode: Episode) -> int:
         """How far the episode has come towards the rule's threshold."""
         return best(
@@ -241,6 +265,7 @@ class Group:
 
     def forget_before(self, time_us: int) -> int:
         """Take out the matches before then, and episodes that nothing can become a part of any more; how many."""
+        self.known_from_us = max(self.known_from_us, time_us - self.rule.memory_us)
         count = bisect_left(self._matches, (time_us - self.rule.memory_us,))
         if count:
             self._forget_first(count)
@@ -261,7 +286,8 @@ class Group:
 
     def as_row(self) -> list[Any]:
         episodes = [one.as_row() for one in self.episodes]
-        return [self.rule.name, self.values, [list(one) for one in self._matches], episodes, self.known, self.since_us]
+        matches = [list(one) for one in self._matches]
+        return [self.rule.name, self.values, matches, episodes, self.known, self.since_us, self.known_from_us]
 
     @classmethod
     def from_row(cls, rule: Rule, row: Sequence[Any]) -> Group:
@@ -269,7 +295,7 @@ class Group:
         group._matches = [Match(*match) for match in row[2]]
         group._ids = {match.id for match in group._matches}
         group.episodes = [Episode.from_row(one) for one in row[3]]
-        group.known, group.since_us = dict(row[4]), row[5]
+        group.known, group.since_us, group.known_from_us = dict(row[4]), row[5], row[6]
         return group
 
 

@@ -189,7 +189,8 @@ class AlertWriter:
             "evidence": self._evidence.of(episode.first, before.get("evidence", ())),
             "evidence_last": self._evidence.of(last, before.get("evidence_last", ())),
             "search": search_of(rule, group, episode),
-            "late": {"late_s": episode.late_us // 1_000_000} if episode.late_us else None,
+            # An alert that was made in time stays so, however late others of its events come.
+            "late": before["late"] if before.get("kind") == ALERT else _late(episode),
             "previous": episode.previous,
             "is_quiet": episode.is_quiet,
         }
@@ -257,6 +258,10 @@ def _is_same(body: dict[str, Any], rule: Rule, episode: Episode) -> bool:
         return False
     first, last = str(body["first"]), str(body["last"])
     return iso(episode.first_us - rule.quiet_us) <= last and first <= iso(episode.last_us + rule.quiet_us)
+
+
+def _late(episode: Episode) -> dict[str, int] | None:
+    return {"late_s": episode.late_us // 1_000_000} if episode.late_us else None
 
 
 def _differs(completeness: dict[str, Any], before: dict[str, Any]) -> bool:
