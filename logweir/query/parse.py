@@ -189,7 +189,8 @@ class _Translation:
         if not self._is_of_events:
             nearest = difflib.get_close_matches(name.lower(), self._fields, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=hint)
+            advice = f"There are {', '.join(self._fields)}; text that has a colon needs quotes.{hint}"
+            raise LogweirError(QUERY_FIELD_UNKNOWN, field=name, nearest=hint, advice=advice)
         if name.startswith("details.") and name != "details." and not any(wild for _, wild in pieces):
             return name
         if name in _BY_ALIAS:

@@ -221,7 +221,11 @@ def test_image_ends_as_an_ordinary_user() -> None:
 
 def _is_for_ones_own(name: str) -> bool:
     """Whether the example shows another value than the default: those of one's own servers."""
-    return name.startswith(("LOGWEIR_STORE", "LOGWEIR_QUEUE", "BUNDLED_", "KIBANA_")) or name in ("TLS_DIR", "CA_DIR", "RULES_DIR")
+    return name.startswith(("LOGWEIR_STORE", "LOGWEIR_QUEUE", "BUNDLED_", "KIBANA_")) or name in (
+        "TLS_DIR",
+        "CA_DIR",
+        "RULES_DIR",
+    )
 
 
 def _published(row: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from functools import partial
 
 from logweir import event as identity
 from logweir.alerts.rules import Rule
-from logweir.clock import Clock, iso_seconds
+from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
 from logweir.errors import (
     OFFSETS_EXPIRED,
@@ -43,6 +43,7 @@ from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.alerts.matching import Matcher
 from logweir_workers.alerts.recall import TooMany, recalled
+from logweir_workers.alerts.retention import delete_old
 from logweir_workers.alerts.windows import needed
 from logweir_workers.alerts.writer import ALERT, NEAR_MISS, AlertWriter
 from logweir_workers.backoff import tolerate, until_it_answers
@@ -63,6 +64,7 @@ _RELOAD_INTERVAL_S = 2.0
 _RECALL_INTERVAL_S = 1.0
 _SWEEP_INTERVAL_S = 0.5
 _SWEEP_GROUPS = 5_000
+_RETENTION_INTERVAL_S = 60.0
 _MATCHES_PER_CHECKPOINT = 10_000
 # Large checkpoints take long to write: they get at most this share of the time.
 _CHECKPOINT_SHARE_MAX = 0.2
@@ -127,6 +129,7 @@ class Engine:
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
+            PeriodicTask(_RETENTION_INTERVAL_S, self._delete_old, (STORE_DOWN, SEARCH_TOO_SLOW)),
         )
         # At once: until then, others see the claim of whoever had the shard before.
         self._checkpoint_due_s = time.monotonic()
@@ -437,6 +440,12 @@ class Engine:
         """Forget what is too old to matter."""
         if self.progress.watermark_us:
             self.evaluator.groups.forget_before(self.horizon_us, groups_max=_SWEEP_GROUPS)
+
+    def _delete_old(self) -> None:
+        """Delete closed alerts that are old. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
+        deleted = delete_old(self._store.documents, self._clock() - self._settings.alerts.retention_days * DAY_US)
+        if deleted:
+            log.info("Deleted %d documents of alerts that were closed long ago.", deleted)
 
     def _observe(self, now_us: int) -> None:
         if self.progress.watermark_us:

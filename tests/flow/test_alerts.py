@@ -1,0 +1,78 @@
+"""Alerts as a user meets them: twelve failed logins posted, kill -9 of everything, and nothing changes."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tools.product import Embedded, logweir
+from tests.waiting import until
+
+# Each starts the whole product, some of them twice.
+pytestmark = pytest.mark.timeout(180)
+
+
+def post(product: Embedded, *outcomes: str) -> None:
+    """One request for each login of root from one address that ended so."""
+    for outcome in outcomes:
+        event = {
+            "processname": "sshd",
+            "hostname": "web1",
+            "summary": f"{outcome} password for root from 203.0.113.9 port 4242 ssh2",
+            "details": {
+                "action": "login",
+                "outcome": "failure" if outcome == "Failed" else "success",
+                "username": "root",
+                "sourceipaddress": "203.0.113.9",
+            },
+        }
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{product.ingest_port}/events",
+            data=json.dumps(event).encode(),
+            headers={"X-My-Log-Input-Key": product.key},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.loads(answer.read())["accepted"] == 1
+
+
+def alerts(product: Embedded, *words: str) -> list[dict[str, Any]]:
+    out = logweir("alerts", "list", *words, "--json", "--data-dir", str(product.data_dir))
+    found: list[dict[str, Any]] = json.loads(out)["alerts"]
+    return found
+
+
+def test_failed_logins_alert_within_seconds_and_kill_9_changes_nothing(tmp_path: Path) -> None:
+    """One alert, high, of twelve events of that address, complete; a success makes a second, critical one."""
+    product = Embedded(tmp_path / "data")
+    try:
+        product.start()
+        post(product, *["Failed"] * 5)
+        product.process.kill_family()
+        product.start()
+        post(product, *["Failed"] * 7)
+        until(lambda: alerts(product, "count:12 AND completeness:complete"), wait_s=30)
+        (first,) = alerts(product)
+        post(product, "Accepted")
+        until(lambda: len(alerts(product, "completeness:complete")) == 2, wait_s=30)
+        before = alerts(product)
+        for _ in range(2):
+            product.process.kill_family()
+            product.start()
+        post(product, "Accepted")
+        until(lambda: alerts(product, "rule:ssh_login_after_failures AND count:14"), wait_s=30)
+        after = alerts(product)
+    finally:
+        product.process.kill_family()
+
+    assert (first["rule"], first["severity"], first["count"]) == ("ssh_brute_force", "high", 12)
+    assert first["group"] == {"details.sourceipaddress": "203.0.113.9"}
+    assert len(first["evidence"]) == 10
+    assert {(one["severity"], one["count"]) for one in before} == {("high", 12), ("critical", 13)}
+    same = ("id", "rule", "count", "first", "last", "evidence", "created", "history")
+    (kept,) = [one for one in after if one["severity"] == "high"]
+    assert {name: kept[name] for name in same} == {name: first[name] for name in same}
+    assert len(after) == 2

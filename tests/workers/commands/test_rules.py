@@ -1,0 +1,118 @@
+"""`logweir rules`: what is in force, what a file lacks, what its examples come to, why a rule is not for an event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from logweir import cli
+from logweir_workers.alerts.loading import PACK
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = """
+from logweir.alerts import event, rule
+
+@rule(where="category:shop AND details.outcome:failure", group=["details.user"], at_least=2, within="1m",
+      severity="low", runbook="shop.md")
+def failed(found):
+    return f"{found.count} of {found.group}"
+
+failed.example("two", [event(category="shop", outcome="failure", user="anna", at=at) for at in range(2)], alerts=1)
+failed.example("one", [event(category="shop", outcome="failure", user="anna")], alerts=0)
+"""
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    (tmp_path / "rules").mkdir()
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = cli.main(["rules", *words, "--data-dir", str(tmp_path)])
+        out, err = capfdbinary.readouterr()
+        return status, out.decode(), err.decode()
+
+    return call
+
+
+def test_every_rule_that_comes_along_has_what_it_needs_and_does_what_it_says(run: Run) -> None:
+    """Examples that fire and that do not, a runbook that is there."""
+    lint_status, lint, _ = run("lint")
+    test_status, tested, _ = run("test", "--json")
+    rules = json.loads(run("list", "--json")[1])["rules"]
+    absent = [rule["runbook"] for rule in rules if not (ROOT / "docs/how-to/rules" / rule["runbook"]).is_file()]
+
+    assert (lint_status, test_status) == (0, 0), lint + tested
+    assert len(rules) >= 4
+    assert all(Path(rule["path"]).parent == PACK for rule in rules)
+    assert absent == []
+    assert {one.name for one in (ROOT / "docs/how-to/rules").glob("*.md")} == {rule["runbook"] for rule in rules}
+
+
+def test_rules_of_ones_own_are_listed_with_those_that_come_along(run: Run, tmp_path: Path) -> None:
+    """What has no store yet is listed all the same; a file that cannot be read is named."""
+    (tmp_path / "rules/shop.py").write_text(GOOD)
+    (tmp_path / "rules/bad.py").write_text("from logweir.alerts import rule\n\nrule(nonsense=1)\n")
+    (tmp_path / "rules/_helper.py").write_text("this is not read")
+    status, out, err = run("list")
+
+    assert status == 1
+    assert "failed " in out and "ssh_brute_force " in out
+    assert "bad.py cannot be read: TypeError" in err and "(line 3)" in err
+    assert "_helper" not in err
+
+
+def test_examples_that_do_not_do_what_they_say_are_named(run: Run, tmp_path: Path) -> None:
+    good, wrong = tmp_path / "good.py", tmp_path / "wrong.py"
+    good.write_text(GOOD)
+    wrong.write_text(GOOD.replace('"two", [', '"two", [event(category="other")] + [').replace("alerts=0", "alerts=3"))
+    status, out, _ = run("test", str(good))
+    wrong_status, wrong_out, _ = run("test", str(wrong))
+    raising = tmp_path / "raising.py"
+    raising.write_text(GOOD.replace('return f"', 'return found.nonsense + f"'))
+    raising_status, raising_out, _ = run("test", str(raising))
+
+    assert (status, out) == (0, "2 examples of 1 rule, 0 not as they should be.\n")
+    assert wrong_status == 1
+    assert "failed, 'one': it makes 0 alerts of them, and should make 3" in wrong_out
+    assert raising_status == 1
+    assert "its function fails: AttributeError" in raising_out
+
+
+def test_lint_says_what_a_rule_lacks(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bare.py"
+    path.write_text("from logweir.alerts import rule\n@rule(where='x', severity='low')\ndef bare(found): return 'x'\n")
+    status, out, _ = run("lint", str(path))
+
+    assert status == 1
+    assert "it has no runbook; it has no example that fires; it has no example that does not fire" in out
+
+
+def test_explain_says_why_a_rule_is_not_for_an_event(run: Run, tmp_path: Path) -> None:
+    """Each part of the condition with what it looked at; the group's values; what it is for, too."""
+    (tmp_path / "rules/shop.py").write_text(GOOD)
+    event = {"category": "shop", "details": {"outcome": "success", "user": "anna"}}
+    _, out, _ = run("explain", "failed", json.dumps(event))
+    event["details"] = {"outcome": "failure", "user": "anna"}
+    explained = json.loads(run("explain", "failed", json.dumps(event), "--json")[1])
+    _, without, _ = run("explain", "failed", '{"category": "shop", "details": {"outcome": "failure"}}')
+
+    assert "yes category term" in out
+    assert 'no  details.outcome term ["failure"]   (it is success)' in out
+    assert out.endswith("The event is not for failed.\n")
+    assert (explained["matches"], explained["group"]) == (True, {"details.user": "anna"})
+    assert "without it, it is not counted" in without
+
+
+def test_what_cannot_be_explained_is_said(run: Run) -> None:
+    for words, said in (
+        (("explain", "ssh_brute_forc", "{}"), "Did you mean 'ssh_brute_force'?"),
+        (("explain", "ssh_brute_force", "nonsense"), "it is not a JSON object"),
+        (("explain", "ssh_brute_force", "[1]"), "it is not a JSON object"),
+    ):
+        status, _, err = run(*words)
+        assert status == 2
+        assert said in err
