@@ -350,6 +350,9 @@ class ConsoleSettings(HttpSettings):
     hosts: CommaList = ()
     """Host names, without ports, that it answers to (.example.org: all below). Demanded beyond loopback; there, its own names."""
 
+    api_token: SecretStr = SecretStr("")
+    """Token with which programs may change alerts (Authorization: Bearer); without one, those of this machine may."""
+
     @property
     def is_open(self) -> bool:
         """Whether it listens where others than the users of this machine may reach it. It asks nobody for a password."""
@@ -576,7 +579,7 @@ def _validated(values: Mapping[str, tuple[Any, str]]) -> Settings:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"][:2])
         value, where = values.get(name, ("", "The configuration"))
-        shown = "***" if "password" in name or "api_key" in name else value
+        shown = "***" if "password" in name or "api_key" in name or "token" in name else value
         if name.endswith(".url"):
             shown = shown_url(str(value))
         if template := _REASONS.get(first["type"]):

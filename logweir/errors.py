@@ -748,6 +748,12 @@ ALERT_UNKNOWN = Problem(
     "There {count} whose id begins with {id!r}.",
     "`logweir alerts list` has them all; more of the id's characters tell alerts apart.",
 )
+CHANGE_REFUSED = Problem(
+    "change_refused",
+    403,
+    "The change is refused: {reason}.",
+    "Change alerts on the console's own machine, by `logweir alerts`, or with the token in console.api_token.",
+)
 ALERT_UNFIT = Problem("alert_unfit", 409, "The alert {id} is {status}: it cannot be {change}.", "{what}")
 PARTITION_UNKNOWN = Problem(
     "partition_unknown",

@@ -1,4 +1,4 @@
-"""The console's pages and API: search, for now.
+"""The console's pages and API: search, and alerts (alerts.py).
 
 ``GET /``            a page with a search box and its hits; works without JavaScript
 ``GET /api/search``  the same search as JSON
@@ -23,10 +23,10 @@ from logweir.errors import SEARCH_ABANDONED, SEARCH_TOO_SLOW, LogweirError
 from logweir.metrics import registry
 from logweir.store.port import Cancellation, Hits, Store
 from logweir.text import safe_json
-from logweir_console import page, parameters
+from logweir_console import alerts, page, parameters
 from logweir_console.parameters import Search
 
-SEARCHES = ("/", "/api/search")
+SEARCHES = ("/", "/api/search", "/alerts", "/api/alerts")
 """The paths that search the store."""
 CANCELLATION = "logweir.cancellation"
 """In the ASGI scope of a request: the Cancellation of its search, where somebody would cancel it."""
@@ -51,6 +51,7 @@ def make_app(
     """The console over a store. ``refused`` gets the code of each search that was stopped."""
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.config["MAX_CONTENT_LENGTH"] = alerts.BODY_SIZE_BYTES_MAX
     _guard(app, settings)
     _answer_problems(app)
 
@@ -75,6 +76,8 @@ def make_app(
             if error.problem in (SEARCH_TOO_SLOW, SEARCH_ABANDONED):
                 refused(error.problem.code)
             raise
+
+    alerts.add(app, settings, store, clock=clock, answer=_json)
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -135,7 +138,8 @@ def _is_foreign() -> bool:
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return False
     is_followed = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
-    return not (is_followed and request.method == "GET" and request.path == "/")
+    is_page = request.path in ("/", "/alerts") or request.path.startswith("/alerts/")
+    return not (is_followed and request.method == "GET" and is_page)
 
 
 def _is_one_of(header: str, hosts: tuple[str, ...]) -> bool:

@@ -12,6 +12,7 @@ from logweir_console.app import CANCELLATION, SEARCHES
 
 _SEARCHES_AT_ONCE = 8
 _OTHERS_AT_ONCE = 2
+_CHANGES_AT_ONCE = 2
 
 
 class ConsoleFace:
@@ -23,10 +24,14 @@ class ConsoleFace:
     def __init__(self, application: Callable[..., Any]) -> None:
         self._searches = WsgiFace(application, threads=_SEARCHES_AT_ONCE)
         self._others = WsgiFace(application, threads=_OTHERS_AT_ONCE)
+        # A body may come slowly.
+        self._changes = WsgiFace(application, threads=_CHANGES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in SEARCHES:
             await self._search(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "POST":
+            await self._changes(scope, receive, send)
         else:
             await self._others(scope, receive, send)
 

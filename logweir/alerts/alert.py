@@ -14,7 +14,8 @@ from logweir.alerts.rules import SEVERITIES
 from logweir.clock import iso_seconds
 from logweir.errors import ALERT_UNFIT, ALERT_UNKNOWN, DOCUMENT_CHANGED, PARAMETER_BAD, LogweirError
 from logweir.event import Field, Kind
-from logweir.query.tree import Prefix, Term
+from logweir.query.parse import parse
+from logweir.query.tree import And, Node, Not, Prefix, Term
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Documents
 
@@ -230,7 +231,26 @@ def _require_not(body: dict[str, Any], change: str, status: Status, what: str) -
         raise LogweirError(ALERT_UNFIT, id=body["id"], status=status.value, change=change, what=what)
 
 
-# --- finding one --------------------------------------------------------------------------------------------------
+# --- finding -----------------------------------------------------------------------------------------------------
+def query_of(
+    text: str,
+    *,
+    with_closed: bool,
+    near_misses: bool = False,
+    status: str | None = None,
+    severity: str | None = None,
+) -> Node:
+    """The query for a list of alerts: what ``text`` asks for, and what else is wanted of them.
+
+    Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
+    """
+    nodes: list[Node] = [parse(text.strip(), ALERTS.by_name), Term("kind", "near_miss" if near_misses else "alert")]
+    if not with_closed:
+        nodes.append(Not(Term("status", Status.CLOSED.value)))
+    nodes += [Term(name, value) for name, value in (("status", status), ("severity", severity)) if value]
+    return And(tuple(nodes))
+
+
 def find(documents: Documents, id: str) -> OwnDocument:
     """The alert of that id, or the only one whose id begins like that. Raises LogweirError(ALERT_UNKNOWN)."""
     stored = documents.get(ALERTS, [id]).get(id)

@@ -18,14 +18,13 @@ from typing import Any
 from rich.table import Table
 
 from logweir.alerts import alert
-from logweir.alerts.alert import ALERTS, Reason, Status
+from logweir.alerts.alert import ALERTS, Reason
 from logweir.clock import now_us
 from logweir.commands.output import console, integer, print_json
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
-from logweir.query.parse import parse
-from logweir.query.times import time_bounds, time_of
-from logweir.query.tree import PAGE_MAX, And, Node, Not, Term
+from logweir.query.times import time_bounds, time_from_now
+from logweir.query.tree import PAGE_MAX
 from logweir.store import existing_store
 from logweir.store.port import Store
 from logweir.text import counted, printable
@@ -90,32 +89,16 @@ def _change(arguments: argparse.Namespace) -> alert.Change:
         case "note":
             return alert.note(by, now, text=arguments.text)
         case "snooze":
-            return alert.snooze(by, now, until_us=_until_us(arguments.until, now))
+            return alert.snooze(by, now, until_us=time_from_now(arguments.until, now))
         case "close":
             return alert.close(by, now, reason=Reason(arguments.reason), comment=arguments.comment)
     return alert.reopen(by, now)
 
 
-def _until_us(text: str, now: int) -> int:
-    """An age is a time from now on here."""
-    time_us = time_of(text, now)
-    is_age = text.strip()[-1:].isalpha() and text.strip()[:-1].isdigit()
-    return 2 * now - time_us if is_age else time_us
-
-
-def query_of(text: str, *, with_closed: bool, near_misses: bool) -> Node:
-    """The query for a list of alerts. Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT."""
-    nodes: list[Node] = [parse(text.strip(), ALERTS.by_name)]
-    nodes.append(Term("kind", "near_miss" if near_misses else "alert"))
-    if not with_closed:
-        nodes.append(Not(Term("status", Status.CLOSED.value)))
-    return And(tuple(nodes))
-
-
 def _list(arguments: argparse.Namespace, store: Store) -> int:
     if not 1 <= arguments.size <= PAGE_MAX:
         raise LogweirError(PARAMETER_BAD, name="--size", value=arguments.size, expected=f"from 1 to {PAGE_MAX}")
-    query = query_of(arguments.query, with_closed=arguments.closed, near_misses=arguments.near_misses)
+    query = alert.query_of(arguments.query, with_closed=arguments.closed, near_misses=arguments.near_misses)
     from_us, _ = time_bounds(arguments.since, None, now_us())
     page = store.documents.search(ALERTS, query, size=arguments.size, from_us=from_us)
     bodies = [one.body for one in page.documents]

@@ -61,6 +61,12 @@ def time_of(text: str, now_us: int) -> int:
     return interval[0]
 
 
+def time_from_now(text: str, now_us: int) -> int:
+    """As ``time_of``; an age such as 2h is so long from now on. Raises LogweirError(TIME_BAD)."""
+    ahead_us = duration_us(text.strip())
+    return time_of(text, now_us) if ahead_us is None else now_us + ahead_us
+
+
 def interval_us(text: str) -> tuple[int, int] | None:
     """From and to (not included) in microseconds: a day for 2026-01-31, a second for 2026-01-31T12:00:00, …"""
     if _EPOCH_SECONDS.fullmatch(text):

@@ -1,0 +1,338 @@
+"""The alerts' pages and their API: list, one alert, and what people change of it.
+
+``GET /alerts``, ``GET /alerts/ID``            pages, which work without JavaScript
+``GET /api/alerts``, ``GET /api/alerts/ID``    the same as JSON
+``POST /alerts/ID/CHANGE``                     a form of the page: ack, assign, note, snooze, close or reopen
+``POST /api/alerts/ID/CHANGE``                 the same with a JSON object
+
+Nobody signs in yet. So changes are taken from this machine alone, by a name of its own; or through the API with
+``console.api_token``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import orjson
+from flask import Flask, Response, redirect, render_template, request, url_for
+
+from logweir import __version__
+from logweir.alerts import alert
+from logweir.alerts.alert import ALERTS, NOTE_LENGTH_MAX, Reason, Status, query_of
+from logweir.alerts.rules import SEVERITIES
+from logweir.clock import Clock
+from logweir.config import ConsoleSettings
+from logweir.errors import CHANGE_REFUSED, PARAMETER_BAD, LogweirError
+from logweir.query.times import time_bounds, time_from_now
+from logweir.store.port import Store
+from logweir.text import counted
+from logweir_console import parameters
+
+BODY_SIZE_BYTES_MAX = 64 * 1024
+LIST_MAX = 200
+CHANGES = ("ack", "assign", "note", "snooze", "close", "reopen")
+NAME_LENGTH_MAX = 64
+SINCE_CHOICES = ("1h", "24h", "7d", "30d")
+SINCE_DEFAULT = "7d"
+_BARS = 60
+_NAMES = ("q", "since", "status", "severity", "near_misses", "size", "after")
+_MINUTE_US = 60_000_000
+_SHOWN = {"complete": "complete", "incomplete": "incomplete", "open": "not known yet"}
+
+
+def add(
+    app: Flask,
+    settings: ConsoleSettings,
+    store: Store,
+    *,
+    clock: Clock,
+    answer: Callable[[dict[str, Any], int], Response],
+) -> None:
+    """Give the application its endpoints for alerts. ``answer``: makes a JSON answer."""
+    guard = _Guard(settings)
+
+    @app.get("/alerts")
+    def alerts() -> tuple[str, int]:
+        return _list_page(store, request.query_string, clock())
+
+    @app.get("/alerts/<id>")
+    def one_alert(id: str) -> tuple[str, int]:
+        try:
+            body = alert.find(store.documents, id).body
+        except LogweirError as error:
+            return _problem_page(error), error.problem.status
+        return _page(body, guard, clock()), 200
+
+    @app.post("/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
+    def change_by_form(id: str, change: str) -> Any:
+        try:
+            guard.require_form(request.form.get("token", ""))
+            found = alert.find(store.documents, id)
+            alert.change(store.documents, found.id, change_of(change, request.form, clock()))
+        except LogweirError as error:
+            return _problem_page(error), error.problem.status
+        return redirect(url_for("one_alert", id=found.id), 303)
+
+    @app.get("/api/alerts")
+    def api_alerts() -> Response:
+        listed = _Listed.of(request.query_string)
+        page = listed.read(store, clock())
+        after = None if page.after is None else orjson.dumps(page.after).decode()
+        return answer({"total": page.total, "alerts": [one.body for one in page.documents], "after": after}, 200)
+
+    @app.get("/api/alerts/<id>")
+    def api_alert(id: str) -> Response:
+        return answer(alert.find(store.documents, id).body, 200)
+
+    @app.post("/api/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
+    def api_change(id: str, change: str) -> Response:
+        guard.require_program()
+        given = request.get_json(silent=True)
+        if not isinstance(given, dict) or not all(isinstance(value, str | None) for value in given.values()):
+            raise LogweirError(PARAMETER_BAD, name="body", value="", expected="a JSON object with texts")
+        found = alert.find(store.documents, id)
+        named = {name: value for name, value in given.items() if value is not None}
+        return answer(alert.change(store.documents, found.id, change_of(change, named, clock())).body, 200)
+
+
+class _Guard:
+    """Who may change alerts. A page of another site must not have a browser do it."""
+
+    def __init__(self, settings: ConsoleSettings) -> None:
+        self._settings = settings
+        # In each form, and in no other site's: until the console starts again.
+        self.form_token = secrets.token_urlsafe(24)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is asked by its machine's own name, and listens there alone: not through a proxy."""
+        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+        return not self._settings.is_open and name in ("127.0.0.1", "localhost", "::1")
+
+    def require_form(self, token: str) -> None:
+        if not self.is_local:
+            raise LogweirError(CHANGE_REFUSED, reason="it comes from beyond this machine, and nobody signs in yet")
+        self._require_own_origin()
+        if not hmac.compare_digest(token.encode(), self.form_token.encode()):
+            raise LogweirError(CHANGE_REFUSED, reason="the page is older than the console that runs now")
+
+    def require_program(self) -> None:
+        wanted = self._settings.api_token.get_secret_value()
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if wanted and scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), wanted.encode()):
+            return
+        if wanted or not self.is_local:
+            raise LogweirError(CHANGE_REFUSED, reason="it has no token, or another one than console.api_token")
+        self._require_own_origin()
+        # A form of another site cannot send this without being asked first whether it may.
+        if request.mimetype != "application/json":
+            raise LogweirError(CHANGE_REFUSED, reason="it is no application/json")
+
+    def _require_own_origin(self) -> None:
+        origin = request.headers.get("Origin")
+        is_own = origin is None or urlsplit(origin).netloc == request.headers.get("Host")
+        if not is_own or request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+            raise LogweirError(CHANGE_REFUSED, reason="it comes from another site's page")
+
+
+def change_of(name: str, given: Mapping[str, str], now_us: int) -> alert.Change:
+    """The change that a form or an object asks for. Raises LogweirError(PARAMETER_BAD)."""
+    by = given.get("by", "").strip()
+    if not 0 < len(by) <= NAME_LENGTH_MAX:
+        raise LogweirError(
+            PARAMETER_BAD, name="by", value=by, expected=f"your name, of up to {NAME_LENGTH_MAX} characters"
+        )
+    if name == "ack":
+        return alert.acknowledge(by, now_us)
+    if name == "assign":
+        to = given.get("to", "").strip()
+        if len(to) > NAME_LENGTH_MAX:
+            raise LogweirError(PARAMETER_BAD, name="to", value=to, expected=f"at most {NAME_LENGTH_MAX} characters")
+        return alert.assign(by, now_us, to=to or None)
+    if name == "note":
+        return alert.note(by, now_us, text=given.get("text", ""))
+    if name == "snooze":
+        return alert.snooze(by, now_us, until_us=time_from_now(given.get("until", ""), now_us))
+    if name == "close":
+        reason = given.get("reason", "")
+        if reason not in [str(one) for one in Reason]:
+            raise LogweirError(PARAMETER_BAD, name="reason", value=reason, expected=f"one of {', '.join(Reason)}")
+        return alert.close(by, now_us, reason=Reason(reason), comment=given.get("comment", ""))
+    return alert.reopen(by, now_us)
+
+
+# --- the list -----------------------------------------------------------------------------------------------------
+class _Listed:
+    """Which alerts are asked for."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self.given = dict(given)
+        self.q = given.get("q", "")
+        self.since = given.get("since", SINCE_DEFAULT)
+        self.status = given.get("status", "")
+        self.severity = given.get("severity", "")
+        self.near_misses = given.get("near_misses", "") == "yes"
+        if self.status not in ("", "all", *(str(one) for one in Status)):
+            raise LogweirError(PARAMETER_BAD, name="status", value=self.status, expected=f"one of {', '.join(Status)}")
+        if self.severity not in ("", *SEVERITIES):
+            expected = f"one of {', '.join(SEVERITIES)}"
+            raise LogweirError(PARAMETER_BAD, name="severity", value=self.severity, expected=expected)
+
+    @classmethod
+    def of(cls, query: bytes) -> _Listed:
+        """Raises LogweirError(PARAMETER_BAD)."""
+        return cls(parameters.read(query, _NAMES))
+
+    def read(self, store: Store, now_us: int) -> Any:
+        """Raises LogweirError for what cannot be read, and what the store raises."""
+        query = query_of(
+            self.q,
+            with_closed=self.status in ("all", Status.CLOSED),
+            near_misses=self.near_misses,
+            status=self.status if self.status not in ("", "all") else None,
+            severity=self.severity or None,
+        )
+        from_us, _ = time_bounds(self.since, "", now_us)
+        size = self.given.get("size") or str(LIST_MAX)
+        if not (size.isascii() and size.isdigit() and len(size) < 5 and 1 <= int(size) <= LIST_MAX):
+            raise LogweirError(PARAMETER_BAD, name="size", value=size, expected=f"from 1 to {LIST_MAX}")
+        return store.documents.search(ALERTS, query, size=int(size), from_us=from_us, after=self._after())
+
+    def _after(self) -> tuple[int, str] | None:
+        text = self.given.get("after")
+        if not text:
+            return None
+        try:
+            moment, id = orjson.loads(text)
+        except (ValueError, TypeError):
+            moment = id = None
+        if type(moment) is not int or type(id) is not str or len(id) > 100:
+            raise LogweirError(PARAMETER_BAD, name="after", value=text[:100], expected="what an answer gave as after")
+        return moment, id
+
+    def link(self, **changed: str) -> str:
+        """The list with some of its filters changed; an empty value takes one away."""
+        named = {**self.given, **changed}
+        named.pop("after", None) if "after" not in changed else None
+        return f"{url_for('alerts')}?{urlencode({name: value for name, value in named.items() if value})}"
+
+
+def _list_page(store: Store, query: bytes, now_us: int) -> tuple[str, int]:
+    listed, problem, page, status = _Listed({}), None, None, 200
+    try:
+        listed = _Listed.of(query)
+        page = listed.read(store, now_us)
+    except LogweirError as error:
+        problem, status = error, error.problem.status
+    bodies = [one.body for one in page.documents] if page else []
+    older = page.after if page else None
+    return render_template(
+        "alerts.html",
+        listed=listed,
+        rows=[_row(body, now_us) for body in bodies],
+        total=_total(page.total, len(bodies)) if page else "",
+        bars=_bars(bodies, now_us) if bodies else [],
+        older=listed.link(after=orjson.dumps(older).decode()) if older else None,
+        statuses=("", *(str(one) for one in Status), "all"),
+        severities=("", *SEVERITIES),
+        since_choices=SINCE_CHOICES if listed.since in SINCE_CHOICES else (*SINCE_CHOICES, listed.since),
+        problem=problem,
+        version=__version__,
+    ), status
+
+
+def _total(total: int, shown: int) -> str:
+    text = counted(total, "alert", separator=",")
+    return text if shown == total else f"{text}, {shown} shown"
+
+
+def _row(body: Mapping[str, Any], now_us: int) -> dict[str, Any]:
+    return {
+        **body,
+        "age": _age(body["last"], now_us),
+        "group_text": ", ".join(body["group"].values()),
+        "completeness_text": _completeness(body["completeness"]),
+    }
+
+
+def _completeness(completeness: Mapping[str, Any]) -> str:
+    missing = completeness.get("missing")
+    return f"{missing:,} missing" if missing else _SHOWN[completeness["state"]]
+
+
+def _age(time: str, now_us: int) -> str:
+    """How long ago, in the largest unit that fits: 42s, 12m, 3h, 9d."""
+    seconds = max(0, now_us // 1_000_000 - int(datetime.fromisoformat(time).timestamp()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _bars(bodies: list[dict[str, Any]], now_us: int) -> list[dict[str, Any]]:
+    """How many of the alerts were made in each part of the time that they cover, by severity; for a picture."""
+    times = [int(datetime.fromisoformat(body["created"]).timestamp()) for body in bodies]
+    begin, end = min(times), max(now_us // 1_000_000, max(times) + 1)
+    width = max(60, -(-(end - begin + 1) // _BARS))
+    bars: list[dict[str, Any]] = [
+        {"from": begin + width * number, "counts": dict.fromkeys(SEVERITIES, 0)}
+        for number in range((end - begin) // width + 1)
+    ]
+    for time, body in zip(times, bodies, strict=True):
+        bars[(time - begin) // width]["counts"][body["severity"]] += 1
+    most = max(sum(bar["counts"].values()) for bar in bars)
+    for number, bar in enumerate(bars):
+        top = 48.0
+        bar["x"], bar["width"] = round(600 / len(bars) * number, 1), round(max(1.0, 600 / len(bars) - 1), 1)
+        bar["total"] = sum(bar["counts"].values())
+        bar["time"] = datetime.fromtimestamp(bar["from"]).astimezone().isoformat(timespec="minutes")
+        bar["parts"] = []
+        for severity in reversed(SEVERITIES):
+            height = round(48 * bar["counts"][severity] / most, 1)
+            top = round(top - height, 1)
+            if height:
+                bar["parts"].append({"severity": severity, "y": top, "height": height})
+    return bars
+
+
+# --- one alert ----------------------------------------------------------------------------------------------------
+def _page(body: dict[str, Any], guard: _Guard, now_us: int) -> str:
+    events = [*body["evidence"], *body["evidence_last"]]
+    return render_template(
+        "alert.html",
+        alert=_row(body, now_us),
+        events=[
+            {
+                "time": one["event"].get("timestamp", ""),
+                "host": one["event"].get("hostname", ""),
+                "summary": one["event"].get("summary", ""),
+                "number": f"{one['ingest_number']} of {one['ingest_stream']}",
+                "json": orjson.dumps(one, option=orjson.OPT_INDENT_2).decode(),
+            }
+            for one in events
+        ],
+        search=_search_link(body["search"]),
+        may_change=guard.is_local,
+        token=guard.form_token,
+        reasons=[str(one) for one in Reason],
+        note_length_max=NOTE_LENGTH_MAX,
+        name_length_max=NAME_LENGTH_MAX,
+        version=__version__,
+    )
+
+
+def _search_link(search: Mapping[str, str]) -> str | None:
+    """The console's search for all of an alert's events."""
+    if not search:
+        return None
+    named = {"q": search["query"], "from": search["from"], "to": search["to"], "time_field": search["time_field"]}
+    return f"{url_for('index')}?{urlencode(named)}"
+
+
+def _problem_page(error: LogweirError) -> str:
+    return render_template("problem.html", problem=error, version=__version__)

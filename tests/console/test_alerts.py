@@ -1,0 +1,190 @@
+"""The alerts' pages and API: what is listed and shown, what people change, and whom a change is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from logweir.alerts.alert import ALERTS
+from logweir.clock import now_us
+from logweir.config import ConsoleSettings, StoreSettings
+from logweir.store import open_store
+from logweir.store.port import Store
+from logweir_console.app import make_app
+from tests.logweir.commands.test_alerts import stored
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        store.prepare()
+        event = {"id": "e1", "day": "20260131", "ingest_stream": "ab-0", "ingest_number": 7, "event": {"summary": EVIL}}
+        stored(store, "aa11-1", summary=f"12 failures {EVIL}", evidence=[event], runbook="javascript:alert(1)")
+        stored(store, "bb22-1", severity="critical", summary="root got in", evidence=[], previous="aa11-1")
+        stored(store, "cc33-1", status="closed", closed={"reason": "benign", "time_us": 1}, evidence=[])
+        stored(store, "dd44-1", kind="near_miss", severity="low", evidence=[])
+        yield store
+
+
+def client_of(store: Store, **settings: Any) -> FlaskClient:
+    return make_app(ConsoleSettings(**settings), store, clock=now_us).test_client()
+
+
+@pytest.fixture
+def client(store: Store) -> FlaskClient:
+    return client_of(store)
+
+
+def body_of(store: Store, id: str = "aa11-1") -> dict[str, Any]:
+    return store.documents.get(ALERTS, [id])[id].body
+
+
+def form_token(client: FlaskClient) -> str:
+    found = re.search(r'name="token" value="([^"]+)"', client.get("/alerts/aa11-1").text)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ["bb22-1", "aa11-1"]),
+        ("?severity=critical", ["bb22-1"]),
+        ("?status=closed", ["cc33-1"]),
+        ("?status=all", ["cc33-1", "bb22-1", "aa11-1"]),
+        ("?near_misses=yes", ["dd44-1"]),
+        ("?q=failures&since=1h", ["aa11-1"]),
+        ("?size=1", ["bb22-1"]),
+    ],
+)
+def test_the_list_and_its_api_have_the_same_alerts(client: FlaskClient, query: str, ids: list[str]) -> None:
+    answer = client.get(f"/api/alerts{query}").json
+    page = client.get(f"/alerts{query}").text
+
+    assert answer is not None
+    assert [one["id"] for one in answer["alerts"]] == ids
+    assert re.findall(r'href="/alerts/([^"]+)"', page) == ids
+
+
+def test_pages_of_alerts_follow_each_other(client: FlaskClient) -> None:
+    first = client.get("/api/alerts?size=1").json
+    assert first is not None
+    second = client.get("/api/alerts", query_string={"size": "1", "after": first["after"]}).json
+
+    assert second is not None
+    assert [first["total"], second["alerts"][0]["id"], second["after"]] == [2, "aa11-1", None]
+
+
+def test_pages_execute_nothing_and_show_what_an_alert_says(client: FlaskClient) -> None:
+    """What an event carries is text; a runbook is a link only if it is one; a shape and a word beside each colour."""
+    listed = client.get("/alerts").text
+    page = client.get("/alerts/aa11-1").text
+
+    for text in (listed, page):
+        assert "<script" not in text and "&lt;script&gt;" in text
+        assert "style=" not in text
+    assert 'href="javascript' not in page
+    for said in ("5 missing", "app/web-17", "number 7 of ab-0", "details.ip", "10.0.0.9", "some_rule", "opened"):
+        assert said in page
+    assert '<a href="/alerts/aa11-1">' in client.get("/alerts/bb22-1").text
+    assert "<rect class=" in listed
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/alerts?q=hostname:x", 400, "is not a field"),
+        ("/alerts?severity=bad", 400, "critical, high"),
+        ("/alerts?nonsense=1", 400, "one of q, since"),
+        ("/alerts/zz", 404, "There is no alert"),
+        ("/api/alerts?after=x", 400, "what an answer gave"),
+        ("/api/alerts?size=1000", 400, "from 1 to 200"),
+        ("/api/alerts/zz", 404, "There is no alert"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_place(client: FlaskClient, path: str, status: int, said: str) -> None:
+    answer = client.get(path)
+
+    assert answer.status_code == status
+    assert said in answer.text
+
+
+def test_a_person_changes_an_alert_by_forms(client: FlaskClient, store: Store) -> None:
+    """Each answers with a way back to the alert."""
+    token = form_token(client)
+    for change, given in (
+        ("ack", {}),
+        ("note", {"text": "looked at it"}),
+        ("snooze", {"until": "2h"}),
+        ("close", {"reason": "benign", "comment": "a scan"}),
+        ("reopen", {}),
+    ):
+        answer = client.post(f"/alerts/aa11-1/{change}", data={"token": token, "by": "anna", **given})
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/alerts/aa11-1"), answer.text
+    body = body_of(store)
+
+    assert (body["status"], body["assignee"], body["notes"][0]["text"]) == ("open", "anna", "looked at it")
+    assert [line["by"] for line in body["history"]] == ["logweir", *["anna"] * 5]
+
+
+@pytest.mark.parametrize(
+    ("headers", "given", "status"),
+    [
+        ({}, {"token": "guessed"}, 403),
+        ({}, {"by": ""}, 400),
+        ({}, {"reason": "because"}, 400),
+        ({"Origin": "https://evil.example"}, {}, 403),
+        ({"Origin": "http://localhost:81"}, {}, 403),
+        ({"Origin": "null"}, {}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, {}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, {}, 403),
+    ],
+)
+def test_a_form_that_is_not_the_pages_own_changes_nothing(
+    client: FlaskClient, store: Store, headers: dict[str, str], given: dict[str, str], status: int
+) -> None:
+    data = {"token": form_token(client), "by": "anna", "reason": "benign", **given}
+    answer = client.post("/alerts/aa11-1/close", data=data, headers=headers)
+
+    assert answer.status_code == status
+    assert body_of(store)["status"] == "open"
+
+
+def test_beyond_this_machine_only_a_token_changes_alerts(store: Store) -> None:
+    """Pages show no forms there; a wrong token is refused, also on this machine once there is one."""
+    public = client_of(store, address="0.0.0.0", hosts=("logs.example.org",), api_token="t0ken-of-ours")
+    proxied = client_of(store, hosts=("logs.example.org", "localhost"))
+    at = {"headers": {"Host": "logs.example.org"}}
+
+    def tried(client: FlaskClient, authorization: str = "", host: str = "logs.example.org") -> int:
+        headers = {"Host": host, **({"Authorization": authorization} if authorization else {})}
+        return client.post("/api/alerts/aa11-1/ack", json={"by": "bot"}, headers=headers).status_code
+
+    assert 'method="post"' not in public.get("/alerts/aa11-1", **at).text
+    assert 'method="post"' not in proxied.get("/alerts/aa11-1", **at).text
+    assert [tried(public), tried(public, "Bearer wrong"), tried(public, "Basic t0ken-of-ours")] == [403] * 3
+    assert tried(proxied) == 403
+    assert body_of(store)["status"] == "open"
+    assert tried(public, "Bearer t0ken-of-ours") == 200
+    assert body_of(store)["assignee"] == "bot"
+
+
+def test_programs_of_this_machine_change_alerts_by_json_alone(client: FlaskClient, store: Store) -> None:
+    """Not by what a form of another site could send."""
+    for kind, data in (("text/plain", '{"by": "bot"}'), ("application/x-www-form-urlencoded", "by=bot")):
+        assert client.post("/api/alerts/aa11-1/ack", data=data, content_type=kind).status_code == 403
+    assert client.post("/api/alerts/aa11-1/ack", json=["x"]).status_code == 400
+    assert client.post("/api/alerts/aa11-1/ack", json={"by": "x" * 70_000}).status_code in (400, 413)
+    assert client.post("/api/alerts/aa11-1/explode", json={"by": "bot"}).status_code == 404
+    answer = client.post("/api/alerts/aa11/close", json={"by": "bot", "reason": "test"})
+
+    assert (answer.status_code, (answer.json or {})["closed"]["reason"]) == (200, "test")
+    assert body_of(store)["closed"]["by"] == "bot"
