@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from logweir.clock import duration_us
 from logweir.errors import RULE_BAD, LogweirError
 from logweir.event import FIELD_BY_NAME
+from logweir.query.hints import known_detail
 from logweir.query.parse import parse
 from logweir.query.tree import All, Node
 
@@ -355,6 +356,8 @@ def _require_fields(name: str, fields: Sequence[str]) -> None:
     for one in fields:
         if one not in FIELD_BY_NAME and not (one.startswith("details.") and one != "details."):
             raise _bad(name, f"{one!r} is no field of an event; perhaps details.{one} is meant")
+        if (known := known_detail(one)) is not None:
+            raise _bad(name, f"{one!r} is stored as {known!r}, whatever senders call it: name that one")
 
 
 def _duration(name: str, what: str, text: str) -> int:

@@ -97,6 +97,14 @@ def for_field(name: str, value: str) -> str:
     return f" Did you mean 'details.{name}'?" if _PLAIN_NAME.fullmatch(name) else ""
 
 
+def known_detail(field: str) -> str | None:
+    """What the detail of this name is stored as, when that is another name; None for all other fields."""
+    if not field.startswith("details."):
+        return None
+    known = SENT_AS.get(field.removeprefix("details.").lower(), "")
+    return known if known.startswith("details.") else None
+
+
 def _nearest(name: str) -> str | None:
     """The field whose name is this but for its case, what is sent under this name, or what is spelled nearly so."""
     lowered = name.lower()

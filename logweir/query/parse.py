@@ -172,8 +172,8 @@ class _Translation:
         if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
             self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
         node = self.node(item.expr, field, depth + 1)
-        known = hints.SENT_AS.get(field.removeprefix("details.").lower(), "") if field.startswith("details.") else ""
-        if not known.startswith("details."):
+        known = hints.known_detail(field)
+        if known is None:
             return node
         # What is known has one name since: events of before, and values of another form, have it as it was sent.
         return Or((node, self.node(item.expr, known, depth + 1)))

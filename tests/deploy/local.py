@@ -14,7 +14,7 @@ from typing import Any
 from tests.deploy.compose import ROOT
 from tests.services.process import ServerProcess, choose_ports
 
-_PORTS = ("8080", "8081", "8082", "8090")
+_PORTS = ("8080", "8081", "8082", "8090", "8091")
 ENTRYPOINT = ["logweir"]  # deploy/Dockerfile's; test_compose_run.py compares
 
 
@@ -84,7 +84,7 @@ class Service(ServerProcess):
     def start(self) -> None:
         """Start it and return when its health check is content."""
         self.launch(self.command(), environment=self._all_variables())
-        self.wait_until(self.is_healthy, wait_s_max=60)
+        self.wait_until(self.is_healthy, wait_s_max=100)
 
     def run(self, words: Sequence[str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run once to the end."""

@@ -20,7 +20,9 @@ from tests.deploy.compose import COMPOSE_FILE, ROOT, load, own_services
 from tests.deploy.kibana import Kibana
 from tests.deploy.local import ENTRYPOINT, Stack
 
-FOUND_S_MAX = 30.0
+pytestmark = pytest.mark.timeout(400)  # Five services are started, one after the other.
+
+FOUND_S_MAX = 100.0
 STAYING = ("ingest", "worker", "console", "exporter", "alerter")
 ENDING = ("settings", "certificate", "kibana-setup")
 

@@ -61,21 +61,32 @@ QUIET = {
     # Where everything is read.
     "logweir_queue_lag_records",
     "logweir_queue_head_age_seconds",
+    # What no rule is for.
+    "logweir_alerter_records_missed_total",
+    "logweir_alerter_rule_errors_total",
+    "logweir_alerter_rule_files_bad",
+    "logweir_alerter_rules_parked",
+    "logweir_alerter_matches_total",
+    "logweir_alerter_pending_alerts",
+    "logweir_alerter_open_episodes",
+    "logweir_alerter_groups",
+    "logweir_alerter_watermark_age_seconds",
     "logweir_queue_retention_used_ratio",
 }
 FILTERS = '[[rule]]\nname = "probes"\nquery = "summary:probe"\n'
 
 
 class Scraped:
-    """The product with its four /metrics."""
+    """The product with its five /metrics."""
 
     def __init__(self, folder: Path) -> None:
         filters = folder / "filters.toml"
         filters.write_text(FILTERS)
-        self.worker_port, self.exporter_port = free_port(), free_port()
+        self.worker_port, self.exporter_port, self.alerter_port = free_port(), free_port(), free_port()
         env = environment(
             LOGWEIR_WORKER_METRICS_PORT=str(self.worker_port),
             LOGWEIR_EXPORTER_PORT=str(self.exporter_port),
+            LOGWEIR_ALERTS_METRICS_PORT=str(self.alerter_port),
             LOGWEIR_EXPORTER_INTERVAL_S="0.2",
             LOGWEIR_INGEST_CANARY_INTERVAL_S="0.2",
             LOGWEIR_QUEUE_PARTITIONS="2",
@@ -99,7 +110,7 @@ class Scraped:
     def everything(self) -> str:
         url = f"https://127.0.0.1:{self.product.ingest_port}/metrics"
         door = subprocess.run(["curl", "-sSk", url], capture_output=True, text=True, check=True).stdout
-        ports = (self.worker_port, self.exporter_port, self.product.console_port)
+        ports = (self.worker_port, self.exporter_port, self.alerter_port, self.product.console_port)
         return "\n".join([door, *map(self.text, ports)])
 
     def ledger(self) -> dict[str, float]:

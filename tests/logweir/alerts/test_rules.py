@@ -50,6 +50,7 @@ def test_what_a_rule_is_asked_for_says_its_kind(arguments: dict[str, Any], kind:
         ({"where": "x", "at_least": 3, "within": "8d"}, "within is longer than 7d"),
         ({"where": "x", "distinct": "hostname", "total": "details.b"}, "distinct and total are two kinds of rules"),
         ({"where": "x", "distinct": "user", "at_least": 2, "within": "1m"}, "perhaps details.user is meant"),
+        ({"where": "x", "group": ["details.user"]}, "is stored as 'details.username'"),
         ({"where": "x", "group": ["sourceip"]}, "'sourceip' is no field of an event"),
         ({"where": "severity:bad"}, "is no severity"),
         ({"where": "hostnam:x"}, "Did you mean 'hostname'"),

@@ -39,7 +39,7 @@ def fired(group: Group) -> list[tuple[float, float, int]]:
 
 
 COUNT = made(where="x", at_least=3, within="10s", quiet="20s")
-DISTINCT = made(where="x", distinct="details.user", at_least=3, within="10s", quiet="20s")
+DISTINCT = made(where="x", distinct="details.username", at_least=3, within="10s", quiet="20s")
 ORDERED = made(steps=[step("x", at_least=2), "y"], in_order=True, within="10s", quiet="20s")
 ANY_ORDER = made(steps=[step("x", at_least=2), "y"], within="10s", quiet="20s")
 TOTAL = made(where="x", total="details.bytes", at_least=100, within="10s", quiet="20s")

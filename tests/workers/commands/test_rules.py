@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parents[3]
 GOOD = """
 from logweir.alerts import event, rule
 
-@rule(where="category:shop AND details.outcome:failure", group=["details.user"], at_least=2, within="1m",
+@rule(where="category:shop AND details.outcome:failure", group=["details.username"], at_least=2, within="1m",
       severity="low", runbook="shop.md")
 def failed(found):
     return f"{found.count} of {found.group}"
 
-failed.example("two", [event(category="shop", outcome="failure", user="anna", at=at) for at in range(2)], alerts=1)
-failed.example("one", [event(category="shop", outcome="failure", user="anna")], alerts=0)
+failed.example("two", [event(category="shop", outcome="failure", username="anna", at=at) for at in range(2)], alerts=1)
+failed.example("one", [event(category="shop", outcome="failure", username="anna")], alerts=0)
 """
 Run = Callable[..., tuple[int, str, str]]
 
@@ -94,16 +94,16 @@ def test_lint_says_what_a_rule_lacks(run: Run, tmp_path: Path) -> None:
 def test_explain_says_why_a_rule_is_not_for_an_event(run: Run, tmp_path: Path) -> None:
     """Each part of the condition with what it looked at; the group's values; what it is for, too."""
     (tmp_path / "rules/shop.py").write_text(GOOD)
-    event = {"category": "shop", "details": {"outcome": "success", "user": "anna"}}
+    event = {"category": "shop", "details": {"outcome": "success", "username": "anna"}}
     _, out, _ = run("explain", "failed", json.dumps(event))
-    event["details"] = {"outcome": "failure", "user": "anna"}
+    event["details"] = {"outcome": "failure", "username": "anna"}
     explained = json.loads(run("explain", "failed", json.dumps(event), "--json")[1])
     _, without, _ = run("explain", "failed", '{"category": "shop", "details": {"outcome": "failure"}}')
 
     assert "yes category term" in out
     assert 'no  details.outcome term ["failure"]   (it is success)' in out
     assert out.endswith("The event is not for failed.\n")
-    assert (explained["matches"], explained["group"]) == (True, {"details.user": "anna"})
+    assert (explained["matches"], explained["group"]) == (True, {"details.username": "anna"})
     assert "without it, it is not counted" in without
 
 
