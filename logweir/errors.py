@@ -678,6 +678,12 @@ CLAIM_LOST = Problem(
     "Partition {partition} is claimed by {owner} with generation {generation}, later than this worker's {generation_own}.",
     "Another worker has taken the partition over; this one stops working on it.",
 )
+LEDGER_SET_BACK = Problem(
+    "ledger_set_back",
+    500,
+    "The ledger of partition {partition} is not as it was written last: it was lost, or an older copy put in its place.",
+    "The worker goes on from what is there, and indexes again what was read since; stop workers before you restore.",
+)
 
 # --- search -------------------------------------------------------------------------------------------------------
 QUERY_BAD = Problem(

@@ -153,6 +153,34 @@ def test_what_was_gone_from_the_queue_when_the_books_began_is_not_called_complet
     assert (books.balanced, books.complete) == (True, None)
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["an older copy", "lost"])
+def test_a_ledger_that_is_set_back_under_a_running_worker_hides_nothing(
+    settings: Settings, queue: Queue, store: Store, door: Door, is_lost: bool
+) -> None:
+    """The worker has let go of the windows by then; its position alone must not stand for them."""
+    with running_worker(settings, queue, store):
+        door.write(batch(event(summary="one")))
+        until(lambda: position(store, queue) == 1)
+        copy = [*store.ledger.scan("")]
+        door.write(batch(event(summary="two"), id=b"\x02" * 16))
+        door.write_as(Kind.MARKER, Marker([Accepted("app", None, 2, 0)], []), first=1, count=2)
+        until(lambda: position(store, queue) == 3)
+        store.ledger.delete(list(store.ledger.scan("")))
+        days = list(config.sqlite_path(settings.store.url).glob("events-*.sqlite"))
+        with closing(sqlite3.connect(days[0], isolation_level=None)) as file:
+            file.execute("DELETE FROM events WHERE ingest_number = 2")
+        if not is_lost:
+            store.ledger.write(copy)
+        other = Door(queue, epoch=b"\x08" * 16)
+        other.write(batch(event(summary="three"), id=b"\x03" * 16))
+        other.close()
+        until(lambda: position(store, queue) == 4)
+
+    assert sorted(one["summary"] for one in found(store)) == ["one", "three", "two"]
+    assert outcomes(store, queue)["indexed"] == 2
+    assert read_books(store, group=settings.worker.group, late_us=1, now_us=now_us()).row.in_flight == 0
+
+
 @pytest.mark.parametrize("written_since", [0, 1, 5], ids=lambda count: f"{count} written since")
 def test_a_queue_that_was_set_back_under_the_ledger_loses_nothing(
     settings: Settings, store: Store, tmp_path: Path, written_since: int, caplog: pytest.LogCaptureFixture

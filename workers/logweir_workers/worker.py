@@ -18,7 +18,15 @@ from functools import partial
 
 from logweir.clock import Clock, now_us
 from logweir.config import Settings, shown_url
-from logweir.errors import CLAIM_LOST, OFFSETS_EXPIRED, QUEUE_DOWN, QUEUE_REBALANCING, STORE_DOWN, LogweirError
+from logweir.errors import (
+    CLAIM_LOST,
+    LEDGER_SET_BACK,
+    OFFSETS_EXPIRED,
+    QUEUE_DOWN,
+    QUEUE_REBALANCING,
+    STORE_DOWN,
+    LogweirError,
+)
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
 from logweir.process.lifetime import owner_new
@@ -177,7 +185,7 @@ class Worker:
             except (Stopped, _TopicMadeAnew):
                 pass
             except LogweirError as error:
-                if error.problem is not CLAIM_LOST:
+                if error.problem not in (CLAIM_LOST, LEDGER_SET_BACK):
                     raise
                 self._lose_claim(error)
             except Exception:
@@ -250,7 +258,7 @@ class Worker:
         self._paused = wanted
 
     def _flush(self) -> None:
-        """Write the ledgers, then commit. Raises LogweirError(CLAIM_LOST)."""
+        """Write the ledgers, then commit. Raises LogweirError: CLAIM_LOST, LEDGER_SET_BACK."""
         for partition, ledger in self._ledgers.items():
             try:
                 offset = ledger.flush()
@@ -326,7 +334,7 @@ class Worker:
         registry.get("logweir_worker_partitions").set(len(self._ledgers))
 
     def _lose_claim(self, error: LogweirError) -> None:
-        """Another worker has claimed a partition of ours: write nothing more about it, and join the group anew."""
+        """Another worker has claimed a partition of ours, or its ledger was set back: join the group anew."""
         log.warning("%s", error)
         registry.get("logweir_worker_claims_lost_total").inc()
         self._drop([int(error.numbers["partition"])])

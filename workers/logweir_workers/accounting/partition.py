@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 from logweir.config import AccountingSettings
+from logweir.errors import LEDGER_SET_BACK, LogweirError
 from logweir.ledger.activity import Activity
 from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import ACTIVITY, EMITTER, POSITION, SOURCES, WINDOW, DocumentKind, PartitionId
@@ -51,6 +52,8 @@ class PartitionLedger:
         """The partition is no longer ours: nothing is to be counted any more."""
         self.written_offset = position.next_offset or 0
         """All below is accounted for in the store."""
+        self._known_offsets = {position.next_offset}
+        """What the position in the store may say: as it was written last, or as it was tried to be since."""
         self._store = store
         self._group = group
         self._owner = owner
@@ -220,7 +223,7 @@ class PartitionLedger:
     def flush(self) -> int | None:
         """Write what has changed; gives the offset to commit, None when nothing has changed, or nothing was read yet.
 
-        Raises LogweirError: CLAIM_LOST, STORE_DOWN (then all of it is written by the next flush).
+        Raises LogweirError: CLAIM_LOST, LEDGER_SET_BACK, STORE_DOWN (then all of it is written by the next flush).
         """
         activity = [self.document(ACTIVITY, self.place, self._activity.as_body())] if self._is_activity_dirty else []
         if not (self._dirty or self.streams.dirty):
@@ -229,7 +232,9 @@ class PartitionLedger:
                 self._store.ledger.write(activity)
                 self._is_activity_dirty = False
             return None
+        self._check_not_set_back()
         position = self._position
+        self._known_offsets.add(position.next_offset)
         self.streams.lose_overdue()
         windows, emitters = self.windows.touched(), self.emitters.touched()
         for window in windows:
@@ -256,7 +261,17 @@ class PartitionLedger:
         self.streams.written()
         self._is_activity_dirty = self._dirty = False
         self.written_offset = position.next_offset or 0
+        self._known_offsets = {position.next_offset}
         return position.next_offset
+
+    def _check_not_set_back(self) -> None:
+        """A position that is written over an older copy of the ledger would hide what that does not have."""
+        stored = POSITION.read(self._store.ledger, self._group, [self.place]).get(self.place)
+        if stored is None or stored.generation < self._generation:
+            raise LogweirError(LEDGER_SET_BACK, partition=self.partition)
+        # Of a later generation, it is another worker's: the write says so.
+        if stored.generation == self._generation and stored.body["next_offset"] not in self._known_offsets:
+            raise LogweirError(LEDGER_SET_BACK, partition=self.partition)
 
     def document(self, kind: DocumentKind[_Place], place: _Place, body: dict[str, Any]) -> LedgerDocument:
         """A document of this partition, under the generation of our claim."""
