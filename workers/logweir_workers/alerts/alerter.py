@@ -28,6 +28,7 @@ from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_workers.alerts.checkpoint import Checkpoint, Standby, shard_id
 from logweir_workers.alerts.engine import Engine
+from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.backoff import Stopped, until_it_answers
 
@@ -131,6 +132,8 @@ class Alerter:
             if error.problem is not CLAIM_LOST:
                 raise
             return
+        # Now that nobody else on this machine uses the file.
+        guard = Guard(self._settings.data_dir / f"alerter-{self._shard.shard}.rule")
         engine = until_it_answers(
             lambda: Engine(
                 self._settings,
@@ -140,6 +143,7 @@ class Alerter:
                 checkpoint=checkpoint,
                 stopping=self._stopping,
                 clock=self._clock,
+                guard=guard,
             ),
             self._stopping,
         )
@@ -155,4 +159,5 @@ class Alerter:
             log.warning("Another process has taken over the rules: %s", error.detail)
         finally:
             self.engine = None
+            guard.close()
             registry.get("logweir_alerter_is_active").set(0)

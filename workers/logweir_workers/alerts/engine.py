@@ -40,8 +40,8 @@ from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
 from logweir_workers.alerts.groups import Episode, Group, Groups
+from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.loading import RuleFiles
-from logweir_workers.alerts.matching import Matcher
 from logweir_workers.alerts.recall import TooMany, recalled
 from logweir_workers.alerts.retention import delete_old
 from logweir_workers.alerts.windows import needed
@@ -58,6 +58,7 @@ LATE_MAX = 10_000
 _RECORDS_PER_POLL = 64
 _IDLE_WAIT_S = 0.2
 _FLUSH_INTERVAL_S = 0.3
+_FLUSH_S_MAX = 2.0
 _LEDGER_INTERVAL_S = 1.0
 _MISSING_INTERVAL_S = 2.0
 _RELOAD_INTERVAL_S = 2.0
@@ -84,6 +85,7 @@ class Engine:
         checkpoint: Checkpoint,
         stopping: threading.Event,
         clock: Clock,
+        guard: Guard | None = None,
     ) -> None:
         self._settings = settings
         self._queue = queue
@@ -97,7 +99,11 @@ class Engine:
         groups = Groups(groups_max=settings.alerts.groups_max)
         rules = rules_of_shard(files.rules, settings.alerts.shard)
         self.progress = checkpoint.load(rules, groups)
-        self.evaluator = Evaluator(rules, groups, late_after_us=settings.accounting.late_us)
+        self._guard = guard or Guard()
+        late_after_us = settings.accounting.late_us
+        self.evaluator = Evaluator(rules, groups, late_after_us=late_after_us, guard=self._guard)
+        if self._guard.found in rules:
+            self.evaluator.park(self._guard.found, f"its own code did not come back for {STUCK_S_MAX:.0f} s")
         self.evaluator.counts = {
             name: dict(counted["counts"]) for name, counted in self.progress.rules.items() if name in rules
         }
@@ -109,6 +115,7 @@ class Engine:
             generation=checkpoint.generation,
             clock=clock,
             failed=self.evaluator.failed,
+            guard=self._guard,
         )
         self.completeness = Completeness(store, group=settings.worker.group, late_us=settings.accounting.late_us)
         self._open: dict[int, tuple[Group, Episode]] = {
@@ -117,6 +124,7 @@ class Engine:
             for episode in group.episodes
             if episode.alert or episode.fired
         }
+        # Those that were not written before the checkpoint, and those that were: what is the same is not written again.
         self._dirty: dict[int, tuple[Group, Episode]] = dict(self._open)
         self._states: dict[int, str] = {}
         self._missing_due_s = 0.0
@@ -175,7 +183,9 @@ class Engine:
                 tolerate(error, QUEUE_DOWN)
                 self._stopping.wait(1.0)
         for delivery in deliveries:
+            self._guard.watch()
             self.take(delivery)
+        self._guard.rest()
         if not deliveries and self._dirty:
             self._stopping.wait(_IDLE_WAIT_S / 4)
         for task in self._tasks:
@@ -261,8 +271,14 @@ class Engine:
 
     # --- writing --------------------------------------------------------------------------------------------------
     def _flush(self) -> None:
-        """Write the alerts of episodes that have changed. Raises LogweirError: STORE_DOWN, CLAIM_LOST."""
+        """Write the alerts of episodes that have changed, as many as there is time for; the others the next time.
+
+        Raises LogweirError: STORE_DOWN, CLAIM_LOST.
+        """
+        end_s = time.monotonic() + _FLUSH_S_MAX
         for key, (group, episode) in list(self._dirty.items()):
+            if time.monotonic() > end_s:
+                break
             if episode not in group.episodes:
                 del self._dirty[key]  # It is a part of another one since.
                 self._open.pop(key, None)
@@ -280,7 +296,10 @@ class Engine:
         registry.get("logweir_alerter_pending_alerts").set(len(self._dirty))
 
     def _write_checkpoint(self, *, is_released: bool = False) -> None:
-        """Alerts first: the checkpoint says that they are there. Raises LogweirError(CLAIM_LOST)."""
+        """Write down how far all is evaluated; what alerts have still to be written stands in it, too.
+
+        Raises LogweirError(CLAIM_LOST).
+        """
         began_s = time.monotonic()
         try:
             self._flush()
@@ -420,7 +439,7 @@ class Engine:
         if not len(group) and not group.episodes:
             group.known_from_us = max(group.known_from_us, self.horizon_us)
         self._store.refresh()
-        matcher = Matcher([group.rule], failed=self.evaluator.failed, parked=self.evaluator.parked)
+        matcher = self.evaluator.matcher([group.rule])
         try:
             stored = recalled(self._store, group, matcher, first_us=first_us, last_us=last_us)
         except TooMany:

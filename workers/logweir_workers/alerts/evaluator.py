@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from logweir.alerts.rules import Rule, WindowKind
@@ -14,6 +14,7 @@ from logweir.ledger.emitter import Emitter
 from logweir.metrics import registry
 from logweir.query.match import milliseconds_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
+from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.matching import Matched, Matcher, Seen
 from logweir_workers.alerts.windows import Match
 
@@ -47,8 +48,11 @@ class Evaluator:
     ``late_after_us``: an alert says so when the event that made it was received so long after it happened.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], groups: Groups, *, late_after_us: int) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rule], groups: Groups, *, late_after_us: int, guard: Guard | None = None
+    ) -> None:
         self._late_after_us = late_after_us
+        self.guard = guard or Guard()
         self.groups = groups
         self.counts: dict[str, dict[str, int]] = {}
         """By rule, its matches: how many, and what became of them."""
@@ -56,7 +60,11 @@ class Evaluator:
         """Rules that are not evaluated because their own code fails, with the error: until their file changes."""
         self._failures: dict[str, deque[float]] = {}
         self._rules = dict(rules)
-        self._matcher = Matcher(self._rules.values(), failed=self.failed, parked=self.parked)
+        self._matcher = self.matcher(self._rules.values())
+
+    def matcher(self, rules: Iterable[Rule]) -> Matcher:
+        """One for some of the rules, which tells this evaluator what fails."""
+        return Matcher(rules, failed=self.failed, parked=self.parked, guard=self.guard)
 
     @property
     def rules(self) -> Mapping[str, Rule]:
@@ -70,7 +78,7 @@ class Evaluator:
             self.parked.pop(name, None)
             self._failures.pop(name, None)
         self.groups.keep_only(self._rules)
-        self._matcher = Matcher(self._rules.values(), failed=self.failed, parked=self.parked)
+        self._matcher = self.matcher(self._rules.values())
 
     def failed(self, rule: Rule, error: BaseException) -> None:
         """A rule's own code has raised."""
@@ -82,6 +90,11 @@ class Evaluator:
             log.error(
                 "The rule %s is parked: its own code has failed %d times.", rule.name, FAILURES_MAX, exc_info=error
             )
+
+    def park(self, name: str, reason: str) -> None:
+        """Evaluate the rule no more until its file changes."""
+        self.parked[name] = reason
+        log.error("The rule %s is parked: %s", name, reason)
 
     def count(self, name: str, what: str, by: int = 1) -> None:
         """Count something of a rule."""

@@ -15,6 +15,7 @@ from logweir.alerts.rules import NUMERIC, Rule
 from logweir.event import Document
 from logweir.query.match import Matches, keywords_of, leaves_of, matcher, text_of
 from logweir.query.tree import And, Node, Or, Term, Words, forms_of
+from logweir_workers.alerts.guard import Guard
 
 VALUE_LENGTH_MAX = 1_000
 """Characters of a value that matches are counted by; longer ones are cut."""
@@ -85,6 +86,7 @@ class Matcher:
     """All conditions of some rules.
 
     ``failed`` is told of a rule whose own code raises; that of rules whose names are in ``parked`` is not run.
+    ``guard`` watches it.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class Matcher:
         *,
         failed: Callable[[Rule, BaseException], None],
         parked: Container[str] = (),
+        guard: Guard | None = None,
     ) -> None:
         self._failed = failed
         self._parked = parked
+        self._guard = guard or Guard()
         self._always: list[_Condition] = []
         self._by_value: dict[str, dict[str, list[_Condition]]] = {}
         self._by_word: dict[str, list[_Condition]] = {}
@@ -143,10 +147,13 @@ class Matcher:
         return [one for one in found if one is not None]
 
     def _holds(self, condition: _Condition, seen: Seen) -> bool:
-        if condition.is_code and condition.rule.name in self._parked:
+        if not condition.is_code:
+            return bool(condition.holds(seen))
+        if condition.rule.name in self._parked:
             return False
         try:
-            return bool(condition.holds(seen))
+            with self._guard.running(condition.rule.name):
+                return bool(condition.holds(seen))
         except Exception as error:  # noqa: BLE001 - the operator's own code: its rule is the one that suffers
             self._failed(condition.rule, error)
             return False

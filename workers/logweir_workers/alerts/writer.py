@@ -23,6 +23,7 @@ from logweir_workers.alerts.checkpoint import Progress
 from logweir_workers.alerts.evidence import Evidence, Place
 from logweir_workers.alerts.found import Found, iso
 from logweir_workers.alerts.groups import Episode, Group
+from logweir_workers.alerts.guard import Guard
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,14 @@ class AlertWriter:
         generation: int,
         clock: Clock,
         failed: Callable[[Rule, BaseException], None],
+        guard: Guard,
     ) -> None:
         self._documents = store.documents
         self._evidence = evidence
         self._generation = generation
         self._clock = clock
         self._failed = failed
+        self._guard = guard
         self._known: dict[str, OwnDocument] = {}
 
     def write(
@@ -197,14 +200,18 @@ class AlertWriter:
 
     def _summary(self, group: Group, episode: Episode) -> str:
         rule = group.rule
+        self._guard.watch()
         try:
-            text = rule.say(Found(rule, group, episode))
+            with self._guard.running(rule.name):
+                text = rule.say(Found(rule, group, episode))
             if not isinstance(text, str) or not text.strip():
                 raise TypeError(f"it returned {text!r}, where a text should be")
         except Exception as error:  # noqa: BLE001 - the operator's own code: the alert is made all the same
             self._failed(rule, error)
             of = f" of {', '.join(group.values)}" if group.values else ""
             text = f"{rule.name}: {episode.count} events{of}"
+        finally:
+            self._guard.rest()
         return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
 
     def _close_merged(self, episode: Episode) -> None:
