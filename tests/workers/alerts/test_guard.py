@@ -30,6 +30,7 @@ def test_a_loop_is_interrupted_and_leaves_no_mark(tmp_path: Path, monkeypatch: p
     with pytest.raises(RuleTooSlow), watching.running("looping"):
         while True:
             pass
+    monkeypatch.setattr(guard, "CALL_S_MAX", 5.0)
     with watching.running("fine"):
         pass
     watching.close()
@@ -60,12 +61,16 @@ def test_code_that_looks_at_no_signal_ends_the_process_and_is_known_to_the_next(
 
 
 def test_who_rests_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "STUCK_S_MAX", 0.1)
+    called: list[str] = []
+    monkeypatch.setattr(guard.faulthandler, "dump_traceback_later", lambda *_, **__: called.append("watch"))
+    monkeypatch.setattr(guard.faulthandler, "cancel_dump_traceback_later", lambda: called.append("rest"))
     watching = Guard(tmp_path / "rule")
     watching.watch()
     watching.rest()
-    threading.Event().wait(0.2)
+    watching.watch()
     watching.close()
+
+    assert called == ["watch", "rest", "watch", "rest"]
 
 
 def test_beside_the_main_thread_code_only_runs(tmp_path: Path) -> None:
