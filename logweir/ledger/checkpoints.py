@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Callable
 
 _FINGERPRINT_OF_BYTES = 256
-_CHECKPOINTS_MAX = 40
+_CHECKPOINTS_MAX = 64
+"""Two for each time that the distance doubles: so they reach back over four thousand million records."""
 
 
 class Checkpoints:
@@ -50,14 +51,14 @@ class Checkpoints:
         return self._rows[-1][0] if self._rows else None
 
     def _thinned(self) -> list[tuple[int, str]]:
-        """The latest, and before it each about twice as far away as the one behind it."""
-        kept: list[tuple[int, str]] = []
-        wanted = 0
-        for row in reversed(self._rows):
-            distance = self._rows[-1][0] - row[0]
-            if distance >= wanted:
-                kept.append(row)
-                wanted = max(1, 2 * distance)
+        """The latest and the earliest; in between, each at most about twice as far away as the one behind it."""
+        rows = self._rows[::-1]
+        kept = rows[:1]
+        for at in range(1, len(rows)):
+            # One goes only where the one before it is near enough: distances stay right, however often it is done.
+            is_earliest = at + 1 == len(rows)
+            if is_earliest or rows[0][0] - rows[at + 1][0] > 2 * (rows[0][0] - kept[-1][0]) + 1:
+                kept.append(rows[at])
         return kept[:_CHECKPOINTS_MAX][::-1]
 
 

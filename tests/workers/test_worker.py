@@ -24,6 +24,8 @@ from logweir.queue import open_queue
 from logweir.queue.port import Queue
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir.store.port import Store
+from logweir_workers.bulks import Bulks
+from logweir_workers.work import Work
 from logweir_workers.worker import Worker
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
@@ -369,25 +371,26 @@ def test_a_worker_that_dies_of_a_fault_of_ours_writes_nothing_that_is_half_count
 
 
 def test_a_backlog_of_full_records_is_worked_off_within_the_limits(
-    settings: Settings, queue: Queue, store: Store, door: Door
+    settings: Settings, queue: Queue, store: Store, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More work in one poll than a session is long: the member stays, and no bulk outgrows its limit by a record."""
     count, records = 2000, 20
     for number in range(records):
         events = [event(summary=f"{number} {at}", details={"text": "x" * 200}) for at in range(count)]
         door.write(batch(*events, id=bytes([number]) * 16))
-    largest = 0
-    with running_worker(settings, queue, store) as worker:
+    sizes = []
+    add = Bulks.add
 
-        def is_done() -> bool:
-            nonlocal largest
-            if hasattr(worker, "_bulks"):
-                largest = max(largest, worker._bulks._filling.events)
-            return position(store, queue) == records
+    def noting(bulks: Bulks, work: Work) -> None:
+        add(bulks, work)
+        sizes.append(bulks._filling.events)
 
-        until(is_done, wait_s=120)
+    monkeypatch.setattr(Bulks, "add", noting)
+    with running_worker(settings, queue, store):
+        until(lambda: position(store, queue) == records, wait_s=120)
 
-    assert 0 < largest < settings.worker.bulk_events_max + count
+    assert len(sizes) == records
+    assert max(sizes) < settings.worker.bulk_events_max + count
     assert store.search(parse("*"), size=0).total == count * records
     assert outcomes(store, queue)["indexed"] == count * records
 
