@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from logweir.clock import DAY_US, WINDOW_US
+from logweir.clock import DAY_US
 from logweir.event import day_of, stream_of
 from logweir.ledger.differences import StoreDifference
-from logweir.ledger.documents import HOUR_WINDOWS, StreamId
+from logweir.ledger.documents import DAY_WINDOWS, HOUR_WINDOWS, StreamId
 from logweir.ledger.window import Window
 from logweir.store.port import Store
-
-_DAY_WINDOWS = DAY_US // WINDOW_US
 
 
 class StreamDay(NamedTuple):
@@ -38,7 +36,7 @@ class StreamDay(NamedTuple):
 
 def stream_day_of(window: Window) -> StreamDay:
     """Of a window, or of an hour of them."""
-    return StreamDay(window.stream, (window.window - HOUR_WINDOWS) // _DAY_WINDOWS)
+    return StreamDay(window.stream, (window.window - HOUR_WINDOWS) // DAY_WINDOWS)
 
 
 @dataclass(slots=True)
@@ -48,6 +46,11 @@ class Indexed:
     lowest: int
     highest: int
     count: int
+    first_day: int
+    """The earliest that one of them is kept under."""
+
+    def may_be_expired(self, expired_before: str) -> bool:
+        return day_of(self.first_day * DAY_US) < expired_before
 
 
 @dataclass(slots=True)
@@ -62,9 +65,11 @@ class IndexedByDay:
             return
         lowest, highest = next(iter(window.numbers))[0], window.numbers.max
         known = self.days.get(day := stream_day_of(window))
+        first_day = day.day if window.received_day is None else min(day.day, window.received_day)
         if known is None:
-            self.days[day] = Indexed(lowest, highest, count)
+            self.days[day] = Indexed(lowest, highest, count, first_day)
         else:
+            known.first_day = min(known.first_day, first_day)
             known.lowest, known.highest = min(known.lowest, lowest), max(known.highest, highest)
             known.count += count
 
@@ -104,7 +109,7 @@ def shortages(
         day = stream_day_of(Window(one.place))
         known[day] = known.get(day, 0) + min(0, one.difference)
     for place, of_day in indexed.days.items():
-        if place.name < expired_before:
+        if of_day.may_be_expired(expired_before):
             continue
         expected = of_day.count + known.get(place, 0)
         middle_us = place.day * DAY_US + DAY_US // 2

@@ -73,6 +73,7 @@ def _with_part(window: Window, part: Window) -> Window:
         outcomes=outcomes,
         marker=part.marker or window.marker,
         amendments=[*window.amendments, *part.amendments],
+        received_day=min((day for day in (window.received_day, part.received_day) if day is not None), default=None),
         parts=[*(window.parts or [window.place]), part.place],
     )
 

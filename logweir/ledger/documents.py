@@ -14,6 +14,7 @@ from logweir.errors import LEDGER_VERSION_UNKNOWN, LogweirError
 from logweir.store.port import Ledger, LedgerDocument
 
 HOUR_WINDOWS = 60
+DAY_WINDOWS = 24 * HOUR_WINDOWS
 
 
 # --- places -------------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ def merge(hour: Window, window: Window) -> None:
     hour.place = hour.place._replace(window=min(hour.windows))
     hour.numbers.add(first, last)
     hour.deviations.merge(window.deviations)
+    if window.received_day is not None:
+        hour.note_received(window.received_day)
     for emitter, counts in window.outcomes.items():
         hour.outcomes.setdefault(emitter, Counts()).add(counts)
     for emitter, promise in window.marker.by_emitter.items():
@@ -80,6 +82,7 @@ def window_of(hour: Window, minute: int) -> Window | None:
         outcomes={("", None): Counts(**counts)},
         marker=Promises(first, last),
         deviations=deviations,
+        received_day=hour.received_day,
         minutes=[(minute, first, last)],
     )
 

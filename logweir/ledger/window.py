@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from logweir.ledger.deviations import Deviations
-from logweir.ledger.documents import HOUR, WINDOW, StreamId, WindowId
+from logweir.ledger.documents import DAY_WINDOWS, HOUR, HOUR_WINDOWS, WINDOW, StreamId, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.intervals import Intervals, pairs
 from logweir.outcomes import Outcome
@@ -149,6 +149,8 @@ class Window:
     voids: Intervals = field(default_factory=Intervals)
     amendments: list[Amendment] = field(default_factory=list)
     deviations: Deviations = field(default_factory=Deviations)
+    received_day: int | None = None
+    """The earliest day (since 1970) that an event of it is kept under, where that is before the window's own."""
     minutes: list[tuple[int, int, int]] = field(default_factory=list)
     """Of an hour of merged windows, each one's minute, first and last number; empty for a window by itself."""
     parts: list[WindowId] = field(default_factory=list)
@@ -201,6 +203,12 @@ class Window:
             return [HOUR.id(group, self.place.hour)]
         return [WINDOW.id(group, place) for place in self.places]
 
+    def note_received(self, day: int) -> None:
+        """An event of it is kept under that day: a clock that was set back left the window as it was."""
+        # As days of ingest processes are counted: from 01:00 on (``logweir.audit.stored``).
+        if day < (self.window - HOUR_WINDOWS) // DAY_WINDOWS:
+            self.received_day = min(day, self.received_day if self.received_day is not None else day)
+
     def close(self, record: Record, marker: Marker) -> None:
         """The process's word has come: the record's ``marker``."""
         self.marker = Promises(record.first, record.last)
@@ -230,6 +238,8 @@ class Window:
             "deviations": self.deviations.as_body(),
             "closed": self.closed,
         }
+        if self.received_day is not None:
+            body["received_day"] = self.received_day
         return {**body, "minutes": self.minutes} if self.minutes else body
 
     @classmethod
@@ -246,6 +256,7 @@ class Window:
             voids=Intervals(body["voids"]),
             amendments=[Amendment(**line) for line in body["amendments"]],
             deviations=Deviations.from_body(body["deviations"]),
+            received_day=body.get("received_day"),
             minutes=[(minute, first, last) for minute, first, last in body.get("minutes", ())],
         )
 

@@ -52,10 +52,12 @@ def close_window(
     emitter: str = "web",
     first: int = 1,
     marker: bool = True,
+    received_us: int | None = None,
 ) -> None:
     """A window of that many events from number ``first`` on, with its marker."""
     events = [json.dumps({"summary": f"{at}"}).encode() for at in range(len(outcomes))]
-    one = batch(*events, emitter=emitter, received_us=window * MINUTE_US, epoch="e1", sequence_first=first)
+    received_us = received_us or window * MINUTE_US
+    one = batch(*events, emitter=emitter, received_us=received_us, epoch="e1", sequence_first=first)
     records = [Record(Kind.DATA, EPOCH, first, len(outcomes), window, [one])]
     if marker:
         promised = Marker([Accepted("app", emitter, len(outcomes), 0)], [])
@@ -282,6 +284,31 @@ def test_days_that_are_expired_are_not_missed(store: Store) -> None:
     assert (expected.imbalance, on_the_day.imbalance, behind.imbalance) == (3, 3, 0)
     assert read_expired_before(store, "g") == day_of(START_US + DAY_US)
     assert suspicious(store, "g", {0}, now_us=START_US + DAY_US, share=1) == []
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_events_that_a_clock_that_was_set_back_kept_under_days_before_are_not_missed(
+    store: Store, is_merged: bool
+) -> None:
+    """Their window never goes back; retention passes the day that they are kept under before it passes the window's."""
+    ledger, now_us = claimed(store), START_US + 2 * 3_600_000_000
+    close_window(ledger, [Outcome.INDEXED] * 3, received_us=START_US - DAY_US)
+    keep(store, 1, 2, 3, received_us=START_US - DAY_US)
+    if is_merged:
+        settings = AccountingSettings(merge_after_s=600)
+        merger = HourMerger(store=store, group="g", owner="me", settings=settings, clock=lambda: now_us)
+        merger.look([ledger])
+        merger.merge_some()
+    before = read_books_and_store(store, group="g", late_us=1, now_us=now_us)
+    expired = day_of(START_US)
+    write_expired_before(store, "g", expired, aged_us=1, owner="me")
+    deleted = store.delete_expired(expired)
+    behind = read_books_and_store(store, group="g", late_us=1, now_us=now_us)
+
+    assert bool([*store.ledger.scan("hour:")]) == is_merged
+    assert deleted == [day_of(START_US - DAY_US)]
+    assert before.balanced and behind.balanced
+    assert suspicious(store, "g", {0}, now_us=now_us, share=1) == []
 
 
 def test_the_audit_finds_what_is_gone_since_the_windows_were_asked_for(store: Store) -> None:

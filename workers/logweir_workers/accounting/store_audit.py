@@ -251,7 +251,7 @@ def suspicious(
     parts: dict[StreamDay, list[_Part]] = {}
     for window, is_hour in _windows(store, group):
         day = stream_day_of(window)
-        is_asked_for = window.place.partition in partitions and day.name >= expired_before and window.numbers.max
+        is_asked_for = window.place.partition in partitions and window.numbers.max
         if is_asked_for and (max(window.windows) + 1) * WINDOW_US + _UNTOUCHED_US <= now_us:
             count = _indexed(window, corrections)
             days.add(window, count)
@@ -261,6 +261,8 @@ def suspicious(
     of_one = Counter(part.place.in_stream for own in parts.values() for part in own)
     found: list[WindowId] = []
     for day, expected in days.days.items():
+        if expected.may_be_expired(expired_before):
+            continue
         began_s = time.monotonic()
         at_us = parts[day][0].place.window * WINDOW_US
         stored = count_stored(

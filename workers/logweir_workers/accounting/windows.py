@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 
+from logweir.clock import DAY_US
 from logweir.ledger.documents import PartitionId, WindowId
 from logweir.ledger.hours import read_windows
 from logweir.ledger.position import Position
@@ -117,6 +118,7 @@ class WindowLedger:
                 if counts is None:
                     counts = window.outcomes[emitter] = Counts()
                 counts.add_outcomes(settled.outcomes[low:high])
+                window.note_received(batch.received_us // DAY_US)
                 if conflicts:
                     counts.identity_conflicts += sum(low <= place < high for place in conflicts)
                 # What is lost and recovered of those that have an emitter's number, that emitter's runs say.
