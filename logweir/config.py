@@ -395,8 +395,8 @@ class AlertsSettings(_Section):
     """Days that closed alerts are kept, from their last change by the engine."""
     checkpoint_interval_s: float = _advanced(5.0, gt=0, le=60)
     """How often what is known of rules is written to the store; after a crash, so much is read again."""
-    groups_max: int = _advanced(1_000_000, ge=1_000)
-    """Most groups of all rules together that are remembered; beyond that, new ones are not counted, and their rule says so."""
+    groups_max: int = _advanced(200_000, ge=1_000)
+    """Most groups of all rules together that are remembered (some 2 kB each); beyond that, new ones are not counted, and their rule says so."""
     takeover_s: float = _advanced(15.0, ge=2, le=600)
     """How long the evaluating process may be silent before one that waits takes its place."""
     metrics_address: str = "127.0.0.1"

@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from logweir.audit.lag import Lag, lags
-from logweir.clock import DAY_US, now_us
+from logweir.clock import DAY_US, iso_seconds, now_us
 from logweir.commands.output import print_json
 from logweir.config import Settings, shown_url
 from logweir.errors import FILE_FAILED, STORE_ABSENT, LogweirError
 from logweir.http.tls import Pair, load
 from logweir.keys.file import live_keys
+from logweir.ledger.documents import ALERTER
 from logweir.ledger.position import read_positions
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -42,6 +43,7 @@ _KEY_ENDS_SOON_US = 7 * DAY_US
 _RETENTION_USED_MAX = 0.1
 _PACE_S = 3.0
 _LEFT_S_MIN = 24 * 3600.0
+_ALERTER_SILENT_US = 120_000_000
 _STA_UNSYNC = 0x40  # linux/timex.h
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
@@ -80,6 +82,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("queue", _queue),
         ("store", _store),
         ("dead letters", _dead_letters),
+        ("alerts", _alerts),
         ("clock", _clock),
     ]
     findings = []
@@ -240,6 +243,25 @@ def _dead_letters(settings: Settings) -> Finding:
     found = f"{by_reason}; the newest, of {received(newest[0])}: {newest[0].reason}, {error}"
     advice = "See them whole: logweir deadletters list; what to do, by reason: docs/how-to/dead-letters.md"
     return Finding("dead letters", "warning", found, advice)
+
+
+def _alerts(settings: Settings) -> Finding:
+    with existing_store(settings.store) as store:
+        shards = [document.body for _, document in ALERTER.scan(store.ledger, settings.worker.group)]
+    if not shards:
+        advice = "Run logweir alerter, which logweir up does by itself: no rule is asked of any event."
+        return Finding("alerts", "warning", "no alerter has ever run on this store", advice)
+    rules = {name: row for body in shards for name, row in body["rules"].items()}
+    parked = sorted(name for name, row in rules.items() if row.get("parked"))
+    found = f"{counted(len(rules), 'rule')} evaluated"
+    oldest_us = min(body["written_us"] for body in shards)
+    if now_us() - oldest_us > _ALERTER_SILENT_US:
+        found += f", last at {iso_seconds(oldest_us)}"
+        return Finding("alerts", "warning", found, "Start logweir alerter again; it goes on where it was.")
+    if parked:
+        advice = "Their own code fails; logweir rules list says how. They go on when their file changes."
+        return Finding("alerts", "warning", f"{found}, but for those parked: {', '.join(parked)}", advice)
+    return Finding("alerts", "ok", found)
 
 
 def _clock(_settings: Settings) -> Finding:

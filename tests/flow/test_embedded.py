@@ -184,6 +184,7 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
         "queue",
         "store",
         "dead letters",
+        "alerts",
         "clock",
     }
     assert not [row for row in rows if row["state"] == "fault"]

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from logweir import clock
+from logweir import cli, clock
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, Reason
 from logweir.config import Settings
@@ -423,3 +423,28 @@ def test_shards_share_the_rules_out_and_leave_none_out(settings: Settings) -> No
     assert sum(map(len, shares)) == 50
     assert set().union(*shares) == set(rules)
     assert all(shares)
+
+
+def test_doctor_says_whether_rules_are_evaluated(
+    settings: Settings, queue: Queue, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody ever; now; with a rule that is parked; no more."""
+
+    def said() -> dict[str, Any]:
+        cli.main(["doctor", "--json", "--data-dir", str(settings.data_dir)])
+        lines = [orjson.loads(line) for line in capfd.readouterr().out.splitlines()]
+        return next(line for line in lines if line["what"] == "alerts")
+
+    found = [said()]
+    engine = an_engine(settings, queue, store)
+    engine._note_rules()
+    for parked, at_us in ((None, clock.now_us()), ("raising", clock.now_us()), (None, clock.now_us() - 600_000_000)):
+        engine.evaluator.parked = {parked: "it fails"} if parked else {}
+        engine._note_rules()
+        engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=lambda: at_us)  # noqa: B023
+        found.append(said())
+
+    assert [line["state"] for line in found] == ["warning", "ok", "warning", "warning"]
+    assert [line["found"].partition(",")[0] for line in found[1:]] == ["3 rules evaluated"] * 3
+    assert "parked: raising" in found[2]["found"]
+    assert "Start logweir alerter again" in found[3]["advice"]

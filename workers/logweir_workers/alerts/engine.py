@@ -95,7 +95,8 @@ class Engine:
         self._stopping = stopping
         self._clock = clock
         self._filters = Filters.of_file(settings.worker.filters_file)
-        self._documents = Documents(enrich.load(settings.worker), self._filters)
+        self._enrich = enrich.load(settings.worker)
+        self._documents = Documents(self._enrich, self._filters)
         groups = Groups(groups_max=settings.alerts.groups_max)
         rules = rules_of_shard(files.rules, settings.alerts.shard)
         self.progress = checkpoint.load(rules, groups)
@@ -337,8 +338,9 @@ class Engine:
 
     # --- beside ---------------------------------------------------------------------------------------------------
     def reload(self) -> None:
-        """Read rules and filters again that have changed."""
+        """Read rules, filters and tables again that have changed."""
         self._filters.reload()
+        self._enrich.reload()
         if not self._files.reload():
             return
         for problem in self._files.problems:

@@ -122,6 +122,8 @@ class Episode:
 class Group:
     """The matches of one rule that have the same values, in the order of their time."""
 
+    __slots__ = ("_ids", "_matches", "_tail", "episodes", "known", "known_from_us", "rule", "since_us", "values")
+
     def __init__(self, rule: Rule, values: GroupValues) -> None:
         self.rule = rule
         self.values = values

@@ -1,0 +1,177 @@
+"""What the alerter does on one core: events per second with few and many rules, memory and checkpoint with many groups.
+
+    python -m bench.alerts                        25, 250 and 900 rules; 100,000 groups
+    python -m bench.alerts --rules 250 --events 100000 --groups 0
+
+One JSON line each. ``events_per_s``: whole, from a record's bytes to groups, with everything that a worker does to an
+event before it is stored; ``match_per_s``: the rules alone, over documents that are made already. By CPU time. The
+rules are written for this: half of them with a category, a detail and a phrase, half with a process and one of two
+words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import tempfile
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+
+from logweir import clock, config
+from logweir.alerts import rule
+from logweir.event import Document, Provenance
+from logweir.queue import open_queue
+from logweir.queue.port import Delivery
+from logweir.record import Kind, decode, encode
+from logweir.store import open_store
+from logweir_workers.alerts.checkpoint import Checkpoint, Progress, shard_id
+from logweir_workers.alerts.engine import Engine
+from logweir_workers.alerts.groups import Groups
+from logweir_workers.alerts.loading import RuleFiles
+from logweir_workers.alerts.windows import Match
+from logweir_workers.document import context_of
+from tests.workers.helpers import batch
+
+_EVENTS_PER_RECORD = 1000
+_START_US = 1_769_860_800_000_000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rules", type=int, nargs="*", default=[25, 250, 900], help="how many rules (25 250 900)")
+    parser.add_argument("--events", type=int, default=40_000, help="how many events (40000)")
+    parser.add_argument("--groups", type=int, default=100_000, help="how many groups (100000); 0 for none")
+    arguments = parser.parse_args()
+    for rules in arguments.rules:
+        print(json.dumps(evaluated(rules, arguments.events)), flush=True)
+    if arguments.groups:
+        print(json.dumps(remembered(arguments.groups)), flush=True)
+    return 0
+
+
+def evaluated(rules: int, events: int) -> dict[str, float]:
+    """How fast events are evaluated with so many rules."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "rules").mkdir()
+        (Path(folder) / "rules/made.py").write_text(_rules(rules))
+        settings = config.load(environment={}, overrides={"data_dir": Path(folder), "alerts.pack": False})
+        with closing(open_queue(settings.queue)) as queue, closing(open_store(settings.store)) as store:
+            queue.prepare()
+            store.prepare()
+            engine = Engine(
+                settings,
+                queue=queue,
+                store=store,
+                files=RuleFiles(settings.alerts, settings.rules_path),
+                checkpoint=Checkpoint.claim(store, "logweir", shard_id("1/1"), "bench"),
+                stopping=threading.Event(),
+                clock=clock.now_us,
+            )
+            records = _records(events)
+            began_s = time.process_time()
+            for offset, payload in enumerate(records):
+                engine.take(Delivery(0, offset, clock.now_us() // 1000, payload))
+            whole_s = time.process_time() - began_s
+            documents = _documents(engine, records[:5])
+            matcher = engine.evaluator.matcher(engine.evaluator.rules.values())
+            began_s = time.process_time()
+            for document in documents:
+                matcher.matches(document)
+            match_s = time.process_time() - began_s
+    return {"rules": rules, "events_per_s": round(events / whole_s), "match_per_s": round(len(documents) / match_s)}
+
+
+def remembered(count: int) -> dict[str, float]:
+    """What so many groups with a match each take in memory, and how long a checkpoint of all of them takes."""
+
+    @rule(where="x", at_least=10, within="2m", group=["details.ip"], severity="low")
+    def one_of_many(found: object) -> str:
+        return "x"
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    groups = Groups(groups_max=count)
+    for number in range(count):
+        group = groups.make(one_of_many, (f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",))
+        assert group is not None
+        group.add(Match(_START_US + number, f"b01a22ce5507179569457b1397591012a.{number}", None, "20260131"))
+    memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    with tempfile.TemporaryDirectory() as folder:
+        settings = config.load(environment={}, overrides={"data_dir": Path(folder)})
+        with closing(open_store(settings.store)) as store:
+            store.prepare()
+            checkpoint = Checkpoint.claim(store, "logweir", shard_id("1/1"), "bench")
+            began_s = time.monotonic()
+            checkpoint.write(Progress(), groups, clock=clock.now_us)
+            took_s = time.monotonic() - began_s
+    return {"groups": count, "bytes_per_group": round(memory_kb * 1024 / count), "checkpoint_s": round(took_s, 2)}
+
+
+def _rules(count: int) -> str:
+    text = ["from logweir.alerts import rule"]
+    for number in range(count):
+        if number % 2:
+            where = f'category:c{number % 20} AND details.action:act{number} AND "word{number} here"'
+            window = "group=['details.sourceipaddress'], at_least=5, within='1m', "
+        else:
+            where, window = f"processname:p{number} AND (failed OR error{number})", ""
+        text.append(f"@rule(where={where!r}, {window}severity='low')\ndef rule_{number}(found): return 'x'")
+    return "\n".join(text)
+
+
+def _records(events: int) -> list[bytes]:
+    random.seed(1)
+    window = clock.window_of(clock.now_us())
+    return [
+        encode(
+            Kind.DATA,
+            ingest_epoch=b"\x07" * 16,
+            first=first + 1,
+            count=_EVENTS_PER_RECORD,
+            window=window,
+            body=[batch(*map(_event, range(first, first + _EVENTS_PER_RECORD)), id=first.to_bytes(16, "big"))],
+        )
+        for first in range(0, events, _EVENTS_PER_RECORD)
+    ]
+
+
+def _event(number: int) -> bytes:
+    address = f"10.0.{number % 255}.{number % 200}"
+    return orjson.dumps(
+        {
+            "processname": random.choice(("sshd", "cron", "nginx", "app")),
+            "hostname": f"web{number % 50}",
+            "category": "syslog",
+            "severity": "INFO",
+            "summary": f"Line {number} about user{number % 100} doing a thing at {address} port {number}, result ok",
+            "details": {
+                "action": random.choice(("login", "read", "write")),
+                "outcome": "success",
+                "username": f"u{number % 100}",
+                "sourceipaddress": address,
+                "pid": number,
+            },
+        }
+    )
+
+
+def _documents(engine: Engine, records: list[bytes]) -> list[Document]:
+    made = []
+    for payload in records:
+        for one in decode(payload).batches:
+            context = context_of(one)
+            for number, raw in enumerate(one.events):
+                provenance = Provenance("0" * 32 + "-0", number + 1, "0" * 16)
+                document = engine._documents.make(raw, context, id=str(number), day="20260131", provenance=provenance)
+                assert isinstance(document, Document)
+                made.append(document)
+    return made
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
