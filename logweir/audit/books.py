@@ -437,7 +437,7 @@ def _of_window(books: Books, one: WindowBooks) -> tuple[Row, Intervals, Interval
     """Its row, what of it has not arrived, and what the queue has lost; of an open one, between its own numbers."""
     if one.window.closed or not one.window.numbers:
         return one.row, one.gaps, one.lost
-    first, last = next(iter(one.window.numbers))[0], one.window.numbers.max
+    first, last = one.window.numbers.min, one.window.numbers.max
     row = books.outside.row(one.stream, last, first=first)
     row.add(one.row)
     return row, *books.outside.not_here(one.stream, last, first=first)

@@ -63,7 +63,7 @@ class IndexedByDay:
         """Add a window, or an hour of them, of which so many events are indexed."""
         if not window.numbers.max:
             return
-        lowest, highest = next(iter(window.numbers))[0], window.numbers.max
+        lowest, highest = window.numbers.min, window.numbers.max
         known = self.days.get(day := stream_day_of(window))
         first_day = day.day if window.received_day is None else min(day.day, window.received_day)
         if known is None:

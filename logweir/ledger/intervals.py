@@ -83,6 +83,11 @@ class Intervals:
             yield first, last
 
     @property
+    def min(self) -> int:
+        """The lowest number in the set, 0 when it is empty."""
+        return self._firsts[0] if self._firsts else 0
+
+    @property
     def max(self) -> int:
         """The highest number in the set, 0 when it is empty."""
         return self._lasts[-1] if self._lasts else 0

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +48,14 @@ class Terminal:
         person or a service manager asks for.
         """
         return any(not os.isatty(descriptor) for descriptor in self._descriptors)
+
+
+def set_on_stop_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set from now on, in place of ending the process."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
 
 
 def give_large_memory_back() -> None:

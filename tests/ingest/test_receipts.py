@@ -27,7 +27,7 @@ from logweir.ledger.documents import WindowId
 from logweir.ledger.position import STREAM_MINUTES_MAX
 from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import Outcome
-from logweir.record import Batch, Body, Kind, Record
+from logweir.record import Body, Kind, Record
 from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
@@ -37,6 +37,7 @@ from tests.contract.stores import NOON_US, STORES, document, settings_of
 from tests.ingest.helpers import INTERFACES, SOURCES, Answer, Door, running
 from tests.tools.product import LOGWEIR
 from tests.waiting import until
+from tests.workers.helpers import batch
 
 EPOCH = b"\x07" * 16
 PARTITION = 3
@@ -97,25 +98,7 @@ def settle(
     reasons: dict[int, str] | None = None,
     window: int = WINDOW,
 ) -> None:
-    body: Body = [
-        Batch(
-            id=b"\x01" * 16,
-            received_us=NOON_US,
-            key="app",
-            emitter=None,
-            epoch=None,
-            sequence_first=None,
-            high=None,
-            previous=None,
-            dropped=None,
-            bye=False,
-            source_address="127.0.0.1",
-            format="json",
-            stamp=None,
-            index_first=0,
-            events=[b"{}"] * len(outcomes),
-        )
-    ]
+    body: Body = [batch(*[b"{}"] * len(outcomes), received_us=NOON_US)]
     record = Record(Kind.DATA, EPOCH, first, len(outcomes), window, body)
     ledger.load([record])
     ledger.settle(SettledRecord(record, offset, outcomes, reasons or {}))

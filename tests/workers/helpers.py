@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from logweir import clock
@@ -94,18 +94,25 @@ def running_worker(settings: Settings, queue: Queue, store: Store) -> Iterator[W
     """A worker in a thread; it stops, having flushed, at the end. What it raises is raised here."""
     stopping = threading.Event()
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=clock.now_us)
+    with in_thread(worker.run, stopping):
+        yield worker
+
+
+@contextmanager
+def in_thread(run: Callable[[], object], stopping: threading.Event) -> Iterator[None]:
+    """Run it in a thread, and tell it at the end to stop. What it raises is raised here."""
     raised: list[BaseException] = []
 
-    def run() -> None:
+    def call() -> None:
         try:
-            worker.run()
+            run()
         except BaseException as error:  # handed to the test's own thread
             raised.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=call)
     thread.start()
     try:
-        yield worker
+        yield
     finally:
         stopping.set()
         thread.join(30)

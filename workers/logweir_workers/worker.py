@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import threading
 import time
 from collections import deque
@@ -29,7 +28,7 @@ from logweir.errors import (
 )
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
-from logweir.process.lifetime import owner_new
+from logweir.process.lifetime import owner_new, set_on_stop_signals
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
 from logweir.queue.port import Consumer, Delivery, Queue
@@ -77,9 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logging("worker", settings.log)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = set_on_stop_signals()
     store, queue = open_store(settings.store), open_queue(settings.queue, group=settings.worker.group)
     worker = Worker(settings=settings, queue=queue, store=store, stopping=stopping, clock=now_us)
     registry.prepare(("logweir_worker_", "logweir_event_", "logweir_store_", "logweir_canary_r"))

@@ -14,10 +14,11 @@ from logweir.ledger.deviations import Deviations
 from logweir.ledger.documents import WINDOW as WINDOW_KIND
 from logweir.ledger.documents import WindowId
 from logweir.outcomes import Outcome
-from logweir.record import Batch, Body, Kind, Record
+from logweir.record import Body, Kind, Record
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
+from tests.workers.helpers import batch
 
 EPOCH = b"\x07" * 16
 WINDOW = 29_000_000
@@ -65,25 +66,7 @@ def claimed(store: Store, exceptions_max: int = 10) -> PartitionLedger:
 
 
 def settle(ledger: PartitionLedger, offset: int, first: int, outcomes: list[Outcome], reasons: dict[int, str]) -> None:
-    body: Body = [
-        Batch(
-            id=b"\x01" * 16,
-            received_us=WINDOW * 60_000_000,
-            key="app",
-            emitter=None,
-            epoch=None,
-            sequence_first=None,
-            high=None,
-            previous=None,
-            dropped=None,
-            bye=False,
-            source_address="127.0.0.1",
-            format="json",
-            stamp=None,
-            index_first=0,
-            events=[b"{}"] * len(outcomes),
-        )
-    ]
+    body: Body = [batch(*[b"{}"] * len(outcomes), received_us=WINDOW * 60_000_000)]
     record = Record(Kind.DATA, EPOCH, first, len(outcomes), WINDOW, body)
     ledger.load([record])
     ledger.settle(SettledRecord(record, offset, outcomes, reasons))

@@ -30,7 +30,7 @@ from logweir_workers.alerts.loading import RuleFiles
 from tests.proof import SEED, size
 from tests.waiting import until
 from tests.workers import helpers
-from tests.workers.helpers import Door, running_worker
+from tests.workers.helpers import Door, in_thread, running_worker
 
 RULES = """
 from logweir.alerts import rule, step
@@ -102,24 +102,8 @@ def running(settings: Settings, queue: Queue, store: Store) -> Iterator[Alerter]
     """An alerter in a thread."""
     stopping = threading.Event()
     alerter = Alerter(settings, queue=queue, store=store, stopping=stopping, clock=clock.now_us)
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            alerter.run()
-        except BaseException as error:  # handed to the test's own thread
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_thread(alerter.run, stopping):
         yield alerter
-    finally:
-        stopping.set()
-        thread.join(30)
-    if raised:
-        raise raised[0]
-    assert not thread.is_alive()
 
 
 def an_engine(settings: Settings, queue: Queue, store: Store) -> Engine:

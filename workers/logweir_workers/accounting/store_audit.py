@@ -206,7 +206,7 @@ def count_documents(store: Store, group: str, window: Window) -> tuple[int, int]
 def _stored(store: Store, window: Window, expected: int) -> int:
     if not window.numbers.max:
         return 0
-    lowest, at_us = next(iter(window.numbers))[0], window.window * WINDOW_US
+    lowest, at_us = window.numbers.min, window.window * WINDOW_US
     return count_stored(store, window.stream, lowest, window.numbers.max, at_us=at_us, expected=expected)
 
 
@@ -255,7 +255,7 @@ def suspicious(
         if is_asked_for and (max(window.windows) + 1) * WINDOW_US + _UNTOUCHED_US <= now_us:
             count = _indexed(window, corrections)
             days.add(window, count)
-            part = _Part(window.place, is_hour, next(iter(window.numbers))[0], window.numbers.max, count)
+            part = _Part(window.place, is_hour, window.numbers.min, window.numbers.max, count)
             parts.setdefault(day, []).append(part)
     # Of a window in two topics, the numbers of one part may lie between those of the other.
     of_one = Counter(part.place.in_stream for own in parts.values() for part in own)

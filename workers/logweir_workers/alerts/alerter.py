@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import threading
 import time
 from contextlib import closing
@@ -20,7 +19,7 @@ from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
 from logweir.process.files import make_folder
-from logweir.process.lifetime import owner_new
+from logweir.process.lifetime import owner_new, set_on_stop_signals
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -56,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logging("alerter", settings.log)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = set_on_stop_signals()
     if settings.alerts.rules_dir is None:
         make_folder(settings.rules_path)
     registry.prepare(("logweir_alerter_",))

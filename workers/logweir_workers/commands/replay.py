@@ -17,9 +17,7 @@ asked for could not be replayed.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 import time
 from contextlib import closing
 from typing import Any
@@ -33,6 +31,7 @@ from logweir.commands.output import print_json, whole_number
 from logweir.config import Settings
 from logweir.errors import FILE_UNREADABLE, LogweirError
 from logweir.ledger.replays import ReplayProgress
+from logweir.process.lifetime import set_on_stop_signals
 from logweir.process.logs import configure_logging
 from logweir.query.times import time_bounds
 from logweir.queue import open_queue
@@ -64,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logging("replay", settings.log)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = set_on_stop_signals()
     with (
         existing_store(settings.store) as store,
         closing(open_queue(settings.queue, group=settings.worker.group)) as queue,

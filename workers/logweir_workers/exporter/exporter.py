@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from logweir.config import Settings, shown_url
 from logweir.errors import QUEUE_DOWN, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
+from logweir.process.lifetime import set_on_stop_signals
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
 from logweir.queue.port import Queue
@@ -48,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logging("exporter", settings.log)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = set_on_stop_signals()
     registry.prepare(())
     with (
         closing(open_store(settings.store)) as store,
