@@ -11,16 +11,16 @@ An alert is named by its id or the beginning of it. docs/alerting.md says what a
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, Reason
 from logweir.clock import now_us
-from logweir.commands.output import console, integer, print_json
+from logweir.commands.output import console, integer, print_json, user_name
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
 from logweir.query.times import time_bounds, time_from_now
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _change(arguments: argparse.Namespace) -> alert.Change:
-    by, now = arguments.by or getpass.getuser(), now_us()
+    by, now = arguments.by or user_name(), now_us()
     match arguments.action:
         case "ack":
             return alert.acknowledge(by, now)
@@ -127,7 +127,7 @@ def _list(arguments: argparse.Namespace, store: Store) -> int:
 
 
 def _escaped(value: object) -> str:
-    return printable(value).replace("[", "\\[")
+    return escape(printable(value))
 
 
 def _completeness_text(completeness: dict[str, Any]) -> str:

@@ -12,8 +12,6 @@ that is gone: what never came of it is void.
 from __future__ import annotations
 
 import argparse
-import getpass
-import os
 import re
 import socket
 import sys
@@ -32,7 +30,7 @@ from logweir.audit.span import Span
 from logweir.audit.stored import Shortage
 from logweir.audit.sums import every_window, no_window
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
-from logweir.commands.output import console, count_text, print_json, ranges_text, some_ranges, whole
+from logweir.commands.output import console, count_text, print_json, ranges_text, some_ranges, user_name, whole
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.ledger.documents import PartitionId
@@ -83,7 +81,13 @@ def _close(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
     now, group = now_us(), settings.worker.group
     books = read_books(store, group=group, late_us=settings.accounting.late_us, now_us=now)
     closed = close_process(
-        store, group, books, arguments.process or "", who=_who(), now_us=now, dry_run=arguments.dry_run
+        store,
+        group,
+        books,
+        arguments.process or "",
+        who=f"{user_name()}@{socket.gethostname()}",
+        now_us=now,
+        dry_run=arguments.dry_run,
     )
     if arguments.json:
         print_json({"dry_run": arguments.dry_run, "closed": closed})
@@ -94,14 +98,6 @@ def _close(arguments: argparse.Namespace, settings: Settings, store: Store) -> i
         place = f"process {one.ingest_epoch}, partition {one.partition}"
         print(f"{place}: {windows} {would}closed, {numbers} that never came {would}void")
     return 0
-
-
-def _who() -> str:
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = str(os.getuid())  # A container's user need not have a name.
-    return f"{name}@{socket.gethostname()}"
 
 
 def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> int:

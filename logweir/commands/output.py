@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,6 +66,14 @@ def whole(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [whole(inner) for inner in value]
     return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+
+
+def user_name() -> str:
+    """Of who calls; in a container, whose user need not have a name, the user's number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def console() -> Console:
