@@ -1,6 +1,10 @@
 """Every setting, once: name with unit, type, default and help. The file is read first, then the environment, then flags.
 
 ``queue.url`` in ``logweir.toml`` is ``url`` in the table ``[queue]``, in the environment ``LOGWEIR_QUEUE_URL``.
+
+To add one: a field in its section, with its bounds and a string behind it; ``_advanced`` where few will ever set it. A
+limit of door or console gets a row in ``logweir/limits.py``, too, and a test that goes past it. A flag is an argument
+with ``dest="set:section.name"``. Then ``python deploy/generate.py``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""The endpoints as a table, and what each answers: the one place that decides an answer.
+"""The endpoints as a table, and which answer each request gets.
 
 Two interfaces serve it: ``asgi.py`` (ASGI, the hot endpoints) and ``wsgi.py`` (Flask, all of them). They move bytes: a
-request for events goes to ``IngestApp.take``, any other to ``IngestApp.answer``, and neither raises. What events look
-like on the wire, and what their senders are answered, is said by ``formats/``.
+request for events goes to ``IngestApp.take``, any other to ``IngestApp.answer``, and neither raises.
+
+What an answer looks like is said elsewhere: status and words of a refusal by its row in ``logweir/errors.py``, its form
+and headers by ``formats/port.py``, a batch's good answer by its format. What breaks HTTP or a limit of the server
+(headers, connections, slowness) is answered before it comes here, by ``logweir/http/limits.py`` and ``reply.py``.
 """
 
 from __future__ import annotations
@@ -31,13 +34,14 @@ from logweir.errors import (
     NOT_FOUND,
     LogweirError,
 )
+from logweir.http.reply import RETRY_AFTER_S
 from logweir.metrics import registry
 from logweir.record import NUMBER_MAX, Batch, Refused
 from logweir_ingest.access.auth import Authenticator, KeyPolicy
 from logweir_ingest.access.proxies import SourceAddress
 from logweir_ingest.access.quota import Charge
 from logweir_ingest.formats import FORMATS
-from logweir_ingest.formats.port import RETRY_AFTER_S, Accepted, Format, Parsed, Route, problem_reply
+from logweir_ingest.formats.port import Accepted, Format, Parsed, Route, problem_reply
 from logweir_ingest.receipts import Receipts
 from logweir_ingest.records.batcher import BatchResult, Post, RecordBatcher, call_now
 from logweir_ingest.request import emitter_headers

@@ -1,4 +1,4 @@
-"""Run the whole product on this machine: ingest, worker, alerter and console, watched over by this process.
+"""Run the whole product on this machine: ingest, worker, alerter, exporter and console, watched over by this process.
 
 Everything is kept in the data folder (--data-dir): queue, store, keys. Ctrl-C stops it all, as does closing the
 terminal from which it was started; any other SIGHUP has ingest read its settings again.

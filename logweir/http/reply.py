@@ -13,7 +13,8 @@ Header = tuple[bytes, bytes]
 
 # What tells the client to come back later.
 _COME_BACK = (429, 503)
-_RETRY_AFTER_S = 2
+RETRY_AFTER_S = 2
+"""After how long whoever is told to come back later may, where nothing better is known."""
 
 
 class Reply(Protocol):
@@ -59,7 +60,7 @@ def refusal_of(error: LogweirError) -> Refusal:
     is_come_back = error.problem.status in _COME_BACK
     answer = b"%bcontent-type: application/problem+json\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
         STATUS_LINES[error.problem.status],
-        b"retry-after: %d\r\n" % _RETRY_AFTER_S if is_come_back else b"",
+        b"retry-after: %d\r\n" % RETRY_AFTER_S if is_come_back else b"",
         len(body),
         body,
     )

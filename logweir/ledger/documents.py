@@ -3,6 +3,9 @@
 An id is the kind, the group and the parts of a place, with colons between them; none of these has a colon itself.
 What is in a document is said by one file for each kind, which reads and writes its body. Every body carries the version
 of its form, so that a program that is too old for it says so instead of misreading it.
+
+To add a kind: its place and its row here, in ``KINDS`` as well; a file beside this one that reads and writes its body;
+who writes it, mostly in ``workers/logweir_workers/accounting/``; when it is deleted, in ``accounting/retention.py``.
 """
 
 from __future__ import annotations

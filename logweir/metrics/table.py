@@ -1,4 +1,10 @@
-"""Every metric, once: name, kind, help, labels. Processes make them by name (``registry.py``) and cannot invent one."""
+"""Every metric, once: name, kind, help, labels. Processes make them by name (``registry.py``) and cannot invent one.
+
+To add one: a row here; ``registry.get(name)`` where it is counted (what a door answers in ``tally.py``; what the exporter
+reads in the ledger in ``exporter/figures.py``). A name that begins otherwise than those of its process goes into the
+process's ``registry.prepare``, too, or it is absent until it is first used. Then ``python deploy/generate.py``, and
+a panel (``deploy/grafana/README.md``).
+"""
 
 from __future__ import annotations
 
@@ -434,6 +440,7 @@ METRICS = (
         "When the last canary was sent that came back, by ingest process; of the last hour.",
         ("process",),
     ),
+    # From here on: of the alerter.
     Metric(
         "logweir_alerter_is_active",
         Kind.GAUGE,

@@ -2,7 +2,8 @@
 
     decode -> normalise -> enrich -> filter -> index -> settle -> flush -> commit
 
-``prepare`` does the first four, on the worker's own thread. ``index`` writes to the store, on another. ``settle``
+worker.py polls and calls ``prepare``, which does the first four on the worker's own thread (document.py has them,
+parsers and redaction, too). bulks.py calls ``index``, which writes to the store, on another, and ``settle``, which
 counts, in the order of the offsets, once everything before it is durable. The worker then flushes the ledger and
 commits the offsets (worker.py). A crash between any two steps repeats work and changes no number.
 """

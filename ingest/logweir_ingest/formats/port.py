@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from logweir.errors import METHOD_NOT_ALLOWED, LogweirError
+from logweir.http.reply import RETRY_AFTER_S
 from logweir_ingest.request.compression import ENCODINGS
 from logweir_ingest.request.emitter_headers import EmitterHeaders
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.request.message import Reply, Request
-
-RETRY_AFTER_S = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,19 +31,6 @@ def split(body: bytes, limits: Limits) -> list[bytes]:
     return json_format.JsonFormat().split(Request("POST", "/events", {}, ""), body, limits).events
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.body")))
-def test_golden_bodies(name: str) -> None:
-    """Each stated rule has a body and what becomes of it, to the byte."""
-    expected = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))[name]
-    body = (GOLDEN / f"{name}.body").read_bytes()
-    try:
-        found: dict[str, object] = {"events": [event.decode() for event in split(body, LIMITS)]}
-    except LogweirError as error:
-        found = {"problem": error.problem.code, "detail": error.detail}
-
-    assert found == expected
-
-
 RULES = {
     "first byte `{`": "object, ndjson, ndjson-crlf, blank-lines, concatenated, pretty-concatenated",
     "first byte `[`": "array, array-pretty, behind-array, array-of-arrays, array-of-numbers",

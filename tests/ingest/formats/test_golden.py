@@ -1,0 +1,49 @@
+"""Golden bodies of every wire format: which events each holds, to the byte, or with which problem it is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from logweir.errors import LogweirError
+from logweir_ingest.formats import FORMATS
+from logweir_ingest.formats.port import Format
+from logweir_ingest.request.limits import Limits
+from logweir_ingest.request.message import Request
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "formats"
+LIMITS = Limits(
+    body_size_bytes_max=10_000,
+    decompressed_size_bytes_max=100_000,
+    decompression_ratio_max=10,
+    event_size_bytes_max=1000,
+    events_per_request_max=20,
+    depth_max=8,
+    refused_size_bytes_max=100,
+)
+BODIES = [(form, path) for form in FORMATS for path in sorted((GOLDEN / form.name).glob("*.body"))]
+
+
+@pytest.mark.parametrize(("form", "path"), BODIES, ids=[f"{form.name}-{path.stem}" for form, path in BODIES])
+def test_golden_bodies(form: Format, path: Path) -> None:
+    """Each stated rule has a body and what becomes of it."""
+    expected = json.loads((path.parent / "expected.json").read_text(encoding="utf-8"))[path.stem]
+    route = form.routes[0]
+    try:
+        parsed = form.split(Request(route.method, route.path, {}, ""), path.read_bytes(), LIMITS)
+        found: dict[str, object] = {"events": [event.decode() for event in parsed.events]}
+    except LogweirError as error:
+        found = {"problem": error.problem.code, "detail": error.detail}
+
+    assert found == expected
+
+
+def test_every_format_has_golden_bodies_and_none_is_left_over() -> None:
+    folders = {path.name for path in GOLDEN.iterdir()}
+
+    assert folders == {form.name for form in FORMATS}
+    for folder in GOLDEN.iterdir():
+        expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+        assert expected.keys() == {path.stem for path in folder.glob("*.body")} != set()
