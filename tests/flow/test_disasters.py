@@ -6,9 +6,7 @@ Whatever it was, no audit calls complete what is not, and what the queue still h
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.proof import SEED
+from tests.tools.disasters import Files
 from tests.tools.emitters import Emitter
 from tests.tools.product import Embedded, environment, ids_found, logweir
 from tests.tools.torture import lost_numbers
@@ -33,12 +32,12 @@ class Struck:
 
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
-        self.kept = folder / "kept"
+        self.rng = random.Random(SEED)
+        self.files = Files(self.data, self.rng)
         self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), LOGWEIR_DATA_DIR=str(self.data))
         self.product = Embedded(self.data, env=self.env)
         self.product.start()
         self.emitters = [self._emitter(number) for number in range(4)]
-        self.rng = random.Random(SEED)
 
     def _emitter(self, number: int) -> Emitter:
         return Emitter([self.product.ingest_port], self.product.key, f"e{number}", is_numbered=number < 2)
@@ -70,41 +69,6 @@ class Struck:
                 return dict(said)
             time.sleep(0.5)
 
-    # --- what happens ----------------------------------------------------------------------------------------------
-    def lose_store(self) -> None:
-        shutil.rmtree(self.data / "store")
-
-    def lose_ledger(self) -> None:
-        for path in (self.data / "store").glob("main.sqlite*"):
-            path.unlink()
-
-    def lose_days(self) -> None:
-        for path in (self.data / "store").glob("events-*"):
-            path.unlink()
-
-    def keep_queue(self) -> None:
-        self.kept.mkdir()
-        for path in self.data.glob("queue.sqlite*"):
-            shutil.copy(path, self.kept)
-
-    def roll_queue_back(self) -> None:
-        for path in self.data.glob("queue.sqlite*"):
-            path.unlink()
-        for path in self.kept.iterdir():
-            shutil.copy(path, self.data)
-
-    def tear_queue(self) -> None:
-        self._tear(self.data / "queue.sqlite-wal")
-
-    def tear_store(self) -> None:
-        for path in (self.data / "store").glob("*-wal"):
-            self._tear(path)
-
-    def _tear(self, path: Path) -> None:
-        """Cut it off at a random place, as a disk that had not written all of it."""
-        if path.exists():
-            os.truncate(path, self.rng.randrange(path.stat().st_size + 1))
-
 
 @pytest.fixture
 def struck(tmp_path: Path) -> Iterator[Struck]:
@@ -132,7 +96,7 @@ def test_what_the_queue_still_has_is_stored_again(struck: Struck, what: str) -> 
     """Without a ledger, everything in the queue is read once more: nothing is lost, nothing is there twice."""
     struck.load()
     struck.audited()
-    struck.strike(getattr(struck, what))
+    struck.strike(getattr(struck.files, what))
     struck.load()
     said, found = struck.audited(), struck.found()
 
@@ -147,7 +111,7 @@ def test_a_torn_file_is_told(struck: Struck, what: str, turn: int) -> None:
     """Of a write that the disk had not kept, whatever can be read again is."""
     struck.rng.seed(f"{SEED} {what} {turn}")
     struck.load()
-    struck.strike(getattr(struck, what))
+    struck.strike(getattr(struck.files, what))
     struck.load()
 
     assert_told(struck, said=struck.audited(), found=struck.found())
@@ -157,11 +121,11 @@ def test_a_torn_file_is_told(struck: Struck, what: str, turn: int) -> None:
 def test_a_queue_that_was_set_back_is_told(struck: Struck, has_been_read: bool) -> None:
     """What was stored since stays; what no worker had read is lost, and what comes then is read."""
     struck.load()
-    struck.strike(struck.keep_queue)
+    struck.strike(struck.files.keep_queue)
     struck.load()
     if has_been_read:
         struck.audited()
-    struck.strike(struck.roll_queue_back)
+    struck.strike(struck.files.set_queue_back)
     struck.load()
     said, found = struck.audited(), struck.found()
 
@@ -173,7 +137,7 @@ def test_a_queue_that_was_set_back_is_told(struck: Struck, has_been_read: bool) 
 def test_events_that_somebody_deleted_are_told_and_a_replay_brings_them_back(struck: Struck) -> None:
     struck.load()
     struck.audited()
-    struck.strike(struck.lose_days)
+    struck.strike(struck.files.lose_days)
     gone = struck.audited()
     replayed = json.loads(logweir("replay", "--json", env=struck.env, timeout_s=120))
     said, found = struck.audited(), struck.found()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.proof import size
+from tests.tools import disasters
 from tests.tools.torture import assert_books, system, torture
 
 PARTS = {
@@ -36,4 +37,22 @@ def test_after_random_kills_the_books_balance_to_the_event(tmp_path: Path, on: s
 
     assert outcome.kills.total() == kills
     assert outcome.kills.keys() == PARTS[on]
+    assert_books(outcome, log)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("on", ["embedded", "kafka-elasticsearch"])
+def test_after_disasters_among_the_kills_the_books_say_what_is_gone(tmp_path: Path, on: str) -> None:
+    """Disks that lose, tear, are set back or full, and clocks that jump: what is not stored is not called complete.
+
+    Each has happened at least once, among kills of every part.
+    """
+    with system(tmp_path, on_kafka=on == "kafka-elasticsearch", with_disasters=True) as struck:
+        wanted = struck.victims.keys()
+        outcome = torture(struck, until=lambda done: done >= 2 * len(wanted))
+        log = struck.log()
+
+    assert outcome.kills.keys() == wanted
+    assert outcome.disasters >= len(wanted & disasters.NAMES)
     assert_books(outcome, log)

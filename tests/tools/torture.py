@@ -5,6 +5,8 @@ python -m tests.tools.torture --minutes 30 --kafka           Kafka and Elasticse
 python -m tests.tools.torture --minutes 30 --brokers 3       with three brokers, of which one at a time is killed
 python -m tests.tools.torture --minutes 5 --kafka --only rebalance --only zombie
                                                             workers that come, go and stand still, and nothing else
+python -m tests.tools.torture --minutes 30 --disasters       also disks that lose, tear, are set back or full, and
+                                                            clocks that jump: what is gone must be told
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from tests.services.elasticsearch import Elasticsearch
 from tests.services.fetch import newest_elasticsearch
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
+from tests.tools import disasters
 from tests.tools.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
 from tests.tools.emitters import Emitter
 from tests.tools.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http
@@ -74,8 +77,8 @@ class EmbeddedSystem:
 
     category = "flow"
 
-    def __init__(self, folder: Path) -> None:
-        self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S))
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), **settings)
         self._product = Embedded(folder / "data", env=self.env)
         self._product.start()
         self.ports, self.key = [self._product.ingest_port], self._product.key
@@ -83,7 +86,7 @@ class EmbeddedSystem:
         self.victims = {
             "ingest": lambda: self._kill("ingest"),
             "worker": lambda: self._kill("worker"),
-            "everything": self._kill_everything,
+            "everything": self._kill_and_start,
         }
 
     def _kill(self, part: str) -> None:
@@ -92,8 +95,14 @@ class EmbeddedSystem:
                 if part in process.cmdline():
                     process.send_signal(signal.SIGKILL)
 
-    def _kill_everything(self) -> None:
+    def _kill_and_start(self) -> None:
+        self.kill_everything()
+        self.start()
+
+    def kill_everything(self) -> None:
         self._product.process.kill_family()
+
+    def start(self) -> None:
         self._product.start()
 
     def stop_doors(self) -> None:
@@ -113,7 +122,8 @@ class Outcome:
 
     ``lost`` and ``twice``: acknowledged events that are not stored, or more than once. ``withheld``: by emitter, the
     numbers that were created and never sent. ``differences``: windows of which the store has another number of
-    documents than the ledger says. ``durable``: where the acknowledged events went at first.
+    documents than the ledger says. ``unlost``: events that the audit calls lost, and the store has. ``durable``: where
+    the acknowledged events went at first.
     """
 
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -123,9 +133,15 @@ class Outcome:
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    unlost: list[str] = field(default_factory=list)
     withheld: dict[str, list[int]] = field(default_factory=dict)
     durable: collections.Counter[str] = field(default_factory=collections.Counter)
     audit: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def disasters(self) -> int:
+        """How many things happened after which events may be gone."""
+        return sum(self.kills[name] for name in disasters.NAMES)
 
     def __str__(self) -> str:
         return json.dumps(
@@ -139,6 +155,7 @@ class Outcome:
                 "twice": len(self.twice),
                 "lost": len(self.lost),
                 "differing_windows": len(self.differences),
+                "lost_and_stored": len(self.unlost),
                 "windows": self.audit.get("windows"),
                 "withheld": sum(map(len, self.withheld.values())),
                 **{name: self.audit.get(name) for name in _SAID},
@@ -149,18 +166,34 @@ class Outcome:
 
 @contextlib.contextmanager
 def system(
-    folder: Path, *, on_kafka: bool, brokers: int = 1, only: Collection[str] = ()
+    folder: Path, *, on_kafka: bool, brokers: int = 1, only: Collection[str] = (), with_disasters: bool = False
 ) -> Iterator[EmbeddedSystem | ClusterSystem]:
-    """The product with all that may be killed of it, or ``only`` what is named so; on Kafka with its own servers."""
+    """The product with all that may be killed of it, or ``only`` what is named so; on Kafka with its own servers.
+
+    ``with_disasters``: and what else can happen to it, by tests.tools.disasters.
+    """
     with contextlib.ExitStack() as stack:
-        made = _cluster(folder, stack, brokers) if on_kafka else EmbeddedSystem(folder)
+        clock = None
+        if with_disasters:
+            clock = disasters.FakedClock(folder)
+            folder = stack.enter_context(disasters.small_disk(folder))
+        made = _cluster(folder, stack, brokers, clock) if on_kafka else _embedded(folder, clock)
         stack.callback(made.stop)
         wanted = only or [name for name in made.victims if name not in _UNREST]
         made.victims = {name: call for name, call in made.victims.items() if name in wanted}
         yield made
 
 
-def _cluster(folder: Path, stack: contextlib.ExitStack, brokers: int) -> ClusterSystem:
+def _embedded(folder: Path, clock: disasters.FakedClock | None) -> EmbeddedSystem:
+    made = EmbeddedSystem(folder, **(clock.environment if clock else {}))
+    if clock:
+        made.victims |= disasters.embedded(made, Path(made.env["LOGWEIR_DATA_DIR"]), clock)
+    return made
+
+
+def _cluster(
+    folder: Path, stack: contextlib.ExitStack, brokers: int, clock: disasters.FakedClock | None
+) -> ClusterSystem:
     services = stack.enter_context(scratch_directory())
     kafka = Kafka(services / "kafka", brokers=brokers)
     store = Elasticsearch(services / "elasticsearch", newest_elasticsearch())
@@ -168,9 +201,13 @@ def _cluster(folder: Path, stack: contextlib.ExitStack, brokers: int) -> Cluster
         stack.callback(server.remove)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda server: server.start(), (kafka, store)))
-    made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, LOGWEIR_QUEUE_REPLICATION=str(brokers))
+    settings = {"LOGWEIR_QUEUE_REPLICATION": str(brokers), **(clock.environment if clock else {})}
+    made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, **settings)
     made.victims |= {"rebalance": made.rebalance, "zombie": made.zombie}
     made.victims |= server_victims(kafka, store) if brokers == 1 else broker_victims(kafka, made)
+    if clock:
+        prefix = made.env["LOGWEIR_STORE_INDEX_PREFIX"]
+        made.victims |= disasters.cluster(kafka, store, topic=made.name, prefix=prefix, disk=folder, clock=clock)
     return made
 
 
@@ -226,11 +263,14 @@ def torture(
         outcome.durable += emitter.durable
     # Only when nothing is in flight any more it shows whether anything came twice.
     outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())), closed=True)
-    found = settled(system, accepted)
+    found = settled(system, accepted, within_s=0 if outcome.disasters else SETTLED_S_MAX)
     outcome.stored = sum(found.values())
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
     outcome.differences = differences(system)
+    for emitter in emitters[:-2]:
+        said = (f"{emitter.name}-{emitter.epoch}-{number}" for number in lost_numbers(outcome.audit, emitter.name))
+        outcome.unlost += [text for text in said if text in found]
     return outcome
 
 
@@ -240,9 +280,9 @@ def _spool_folders(system: System) -> list[Path]:
     return [path for path in spool.iterdir() if path.is_dir()]
 
 
-def settled(system: System, accepted: list[str]) -> collections.Counter[str]:
+def settled(system: System, accepted: list[str], *, within_s: float) -> collections.Counter[str]:
     """What is stored, as soon as every acknowledged event is there, or when the time is out."""
-    deadline = time.monotonic() + SETTLED_S_MAX
+    deadline = time.monotonic() + within_s
     while True:
         count = int(logweir("search", f"category:{system.category}", "--count", env=system.env))
         if count >= len(accepted) or time.monotonic() > deadline:
@@ -282,6 +322,42 @@ def assert_books(outcome: Outcome, log: str) -> None:
 
 def faults(outcome: Outcome) -> list[str]:
     """What does not hold after a run, a line each."""
+    return _untold(outcome) if outcome.disasters else _unbalanced(outcome)
+
+
+def _untold(outcome: Outcome) -> list[str]:
+    """What does not hold after disasters: events may be gone, and then the books say so, or that they do not know."""
+    said = outcome.audit
+    is_complete = said["complete"] is True
+    reported = {name: set(lost_numbers(said, name)) for name in outcome.withheld}
+    unnamed = [text for text in outcome.lost if not _is_in(text, reported)]
+    held_back = [name for name, numbers in outcome.withheld.items() if not reported[name].issuperset(numbers)]
+    holds = {
+        "there was load": outcome.acknowledged > 100,
+        f"none is stored twice: {outcome.twice[:3]}": not outcome.twice,
+        # Of numbers from before a ledger that is gone, nobody knows what the store has.
+        f"what is called lost is not stored: {outcome.unlost[:3]}": not outcome.unlost
+        or (not is_complete and any(outcome.kills[name] for name in disasters.OF_THE_LEDGER)),
+        f"what is not stored is not called complete: {outcome.lost[:3]}": not (outcome.lost and is_complete),
+        f"numbers that are gone are lost, or the books do not balance: {unnamed[:3]}": not (
+            unnamed and said["balanced"] and is_complete
+        ),
+        f"lost are the numbers withheld, of {held_back}": not (held_back and is_complete),
+        f"windows with other documents are no complete books: {outcome.differences[:3]}": not (
+            outcome.differences and is_complete
+        ),
+        f"all is read: {said['unread_records']}": said["unread_records"] == 0,
+    }
+    return [fault for fault, is_held in holds.items() if not is_held]
+
+
+def _is_in(text: str, reported: dict[str, set[int]]) -> bool:
+    """Whether an event is one of those numbers that are reported."""
+    name, _, number = text.split("-")
+    return int(number) in reported.get(name, set())
+
+
+def _unbalanced(outcome: Outcome) -> list[str]:
     said = outcome.audit
     withheld = sum(map(len, outcome.withheld.values()))
     reported = {name: lost_numbers(said, name) for name in outcome.withheld}
@@ -339,6 +415,7 @@ def main() -> int:
         "--kafka", action="store_true", help="on Kafka and Elasticsearch instead of everything embedded"
     )
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: on Kafka, with three replicas")
+    parser.add_argument("--disasters", action="store_true", help="lose, tear, set back and fill disks and clocks, too")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="do this alone (again for more)")
     arguments = parser.parse_args()
     end_s = 0.0
@@ -350,7 +427,13 @@ def main() -> int:
     on_kafka = arguments.kafka or arguments.brokers > 1
     with (
         tempfile.TemporaryDirectory() as folder,
-        system(Path(folder), on_kafka=on_kafka, brokers=arguments.brokers, only=arguments.only) as under_torture,
+        system(
+            Path(folder),
+            on_kafka=on_kafka,
+            brokers=arguments.brokers,
+            only=arguments.only,
+            with_disasters=arguments.disasters,
+        ) as under_torture,
     ):
         end_s = time.monotonic() + 60 * arguments.minutes
         outcome = torture(under_torture, until=until, pause_s=1 if arguments.only else 3)
