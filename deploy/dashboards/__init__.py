@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dashboards import emitters, flow, ingest, workers
+from dashboards import alerter, emitters, flow, ingest, workers
 from dashboards.build import text_of
 
-ALL = (flow.DASHBOARD, emitters.DASHBOARD, workers.DASHBOARD, ingest.DASHBOARD)
+ALL = (flow.DASHBOARD, emitters.DASHBOARD, workers.DASHBOARD, ingest.DASHBOARD, alerter.DASHBOARD)
 
 
 def pages() -> dict[str, str]:

@@ -23,7 +23,9 @@ ROWS = {row.name: row for row in METRICS}
 _NAMES = list(ROWS)
 # The exporter's: of each exporter, and of each address that it has had, there is a series.
 LEDGER_COUNTERS = {
-    name for name in _NAMES[_NAMES.index("logweir_events_accepted_total") :] if ROWS[name].kind is Kind.COUNTER
+    name
+    for name in _NAMES[_NAMES.index("logweir_events_accepted_total") :]
+    if ROWS[name].kind is Kind.COUNTER and not name.startswith("logweir_alerter_")
 }
 
 

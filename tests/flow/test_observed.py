@@ -1,7 +1,8 @@
 """What operators see is what happened: known traffic through the whole product, asked of a real Prometheus.
 
-Doors, worker, console and exporter on real Kafka and Elasticsearch are scraped by a real Prometheus with the rules of
-deploy/. Good, late, repeated, bad, unauthorised, filtered and conflicting events are sent, and some numbers never are.
+Doors, worker, alerter, console and exporter on real Kafka and Elasticsearch are scraped by a real Prometheus with the
+rules of deploy/. Good, late, repeated, bad, unauthorised, filtered and conflicting events are sent, and some numbers
+never are.
 Then every query of every panel, and every series that a rule asks for, must be there, and the figures must be right.
 After that the queue loses records while no worker reads, and everything is started again: no total may fall.
 """
@@ -58,14 +59,14 @@ ALERTING = {*SPEAKING, "LogweirLossSlowBurn", "LogweirLossBudgetBurn"}
 
 
 class Observed:
-    """A door without TLS and one with, a worker, the console and the exporter; and the Prometheus that scrapes them."""
+    """A door without TLS and one with, worker, alerter, console and exporter; and the Prometheus that scrapes them."""
 
     def __init__(self, folder: Path, *, broker: str, store_url: str) -> None:
         self.name = name = f"observed-{uuid.uuid4().hex[:8]}"
         filters, tls = folder / "filters.toml", Authority(folder / "tls")
         filters.write_text(FILTERS)
         tls.prepare("127.0.0.1")
-        ports = {part: free_port() for part in ("ingest", "tls", "worker", "console", "exporter")}
+        ports = {part: free_port() for part in ("ingest", "tls", "worker", "alerter", "console", "exporter")}
         self.env = environment(
             LOGWEIR_QUEUE_URL=f"kafka://{broker}/{name}",
             LOGWEIR_STORE_URL=store_url,
@@ -80,6 +81,7 @@ class Observed:
             LOGWEIR_EXPORTER_INTERVAL_S="0.5",
             LOGWEIR_EXPORTER_PORT=str(ports["exporter"]),
             LOGWEIR_WORKER_METRICS_PORT=str(ports["worker"]),
+            LOGWEIR_ALERTS_METRICS_PORT=str(ports["alerter"]),
         )
         self.topic, self.broker = name, broker
         # What the door has to count: the bytes of each event that it accepted.
@@ -93,6 +95,7 @@ class Observed:
             "ingest": ("ingest", "--port", str(ports["ingest"])),
             "tls": ("ingest", "--port", str(ports["tls"]), *pair),
             "worker": ("worker",),
+            "alerter": ("alerter",),
             "console": ("console", "--port", str(ports["console"])),
             "exporter": ("exporter",),
         }
@@ -186,6 +189,8 @@ def send_known_traffic(system: Observed) -> list[int]:
         system.send(range(1, 3), high=2, what="copy", emitter="clone"),
         system.post([{"summary": f"bare {number}"} for number in range(7)]),
         system.post([{"summary": f"probe {number}"} for number in range(3)]),
+        # What a rule that comes along is for.
+        system.post([{"summary": "Failed password for root from 203.0.113.9 port 4242 ssh2", "processname": "sshd"}]),
         system.post(b"{broken"),
         *[system.post(ONE, key=NOBODYS) for _ in range(4)],
         system.post([system.syslog(number) for number in (1, 2, 4)], key=system.syslog_key),
@@ -319,7 +324,7 @@ def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
     found, alerting = system.prometheus.rules(), system.alerting()
     net = shown(system, "Lost")
 
-    assert answers == [202] * 7 + [400] + [401] * 4 + [202] * 2 + [401] * 2
+    assert answers == [202] * 8 + [400] + [401] * 4 + [202] * 2 + [401] * 2
     # increase() guesses what was before the first sample and behind the last one.
     assert net == {"class exact": pytest.approx(3, abs=0.3), "class from_fields": pytest.approx(1, abs=0.2)}
     assert empty == []
@@ -329,7 +334,7 @@ def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
     assert_processes(system)
     # When the doors end, they say what they accepted.
     system.stop("ingest", "tls")
-    assert_books(system, accepted=43, indexed=32, in_queue=0)
+    assert_books(system, accepted=44, indexed=33, in_queue=0)
     assert_second_equation(system, created=30, lost=5)
     # Four of thirty, as near as delta() and increase() come to it over less than their window.
     until(lambda: abs(system.figure("logweir:events_lost:ratio_1h") - 4 / 30) < 0.015, wait_s=60)
@@ -337,7 +342,7 @@ def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
     lose_in_the_queue(system)
     until(lambda: system.figure("logweir_events_lost_total") == 10, wait_s=60)
     system.stop("ingest", "tls")
-    assert_books(system, accepted=50, indexed=34, in_queue=5)
+    assert_books(system, accepted=51, indexed=35, in_queue=5)
     assert_second_equation(system, created=37, lost=10)
     assert system.counted("logweir_lost_events", "place") == {"before_ingest": 5, "queue": 5}
     assert "LogweirLostInQueue" in system.alerting()
@@ -346,11 +351,11 @@ def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
 
 def assert_processes(system: Observed) -> None:
     """What doors and worker have counted, to the event, and by reason."""
-    settled = {"indexed": 32, "duplicate": 5, "filtered": 3, "dead_lettered": 3}
+    settled = {"indexed": 33, "duplicate": 5, "filtered": 3, "dead_lettered": 3}
 
     assert system.counted("logweir_ingest_rejected_requests_total", "reason") == {"json_bad": 1, "key_unknown": 6}
-    assert system.counted('logweir_ingest_requests_total{endpoint="events"}', "code") == {"202": 9, "400": 1, "401": 6}
-    assert system.figure("logweir_ingest_accepted_events_total") == 41
+    assert system.counted('logweir_ingest_requests_total{endpoint="events"}', "code") == {"202": 10, "400": 1, "401": 6}
+    assert system.figure("logweir_ingest_accepted_events_total") == 42
     assert system.figure("logweir_ingest_accepted_bytes_total") == system.accepted_bytes
     assert system.counted("logweir_worker_filtered_events_total", "rule") == {"probes": 3}
     assert system.counted("logweir_worker_dead_letters_total", "reason", "stage") == {
@@ -362,8 +367,8 @@ def assert_processes(system: Observed) -> None:
     assert system.counted("logweir_events_total", "outcome") == settled
     assert system.counted("logweir_worker_events_total", "outcome") == settled
     assert system.counted("logweir_event_latency_seconds_count", "path") == {
-        "ingest_to_queued": 41,
-        "ingest_to_stored": 43,
+        "ingest_to_queued": 42,
+        "ingest_to_stored": 44,
     }
 
 

@@ -61,6 +61,7 @@ class Evaluator:
         self._failures: dict[str, deque[float]] = {}
         self._rules = dict(rules)
         self._matcher = self.matcher(self._rules.values())
+        _count_from_zero(rules)
 
     def matcher(self, rules: Iterable[Rule]) -> Matcher:
         """One for some of the rules, which tells this evaluator what fails."""
@@ -77,6 +78,7 @@ class Evaluator:
         for name in changed:
             self.parked.pop(name, None)
             self._failures.pop(name, None)
+        _count_from_zero(changed)
         self.groups.keep_only(self._rules)
         self._matcher = self.matcher(self._rules.values())
 
@@ -168,3 +170,11 @@ class Evaluator:
                 value = seen.value(field)
                 if value is not None:
                     episode.track(field, [value])
+
+
+def _count_from_zero(names: Iterable[str]) -> None:
+    """Have the rules' series from the start, so that the first match is an increase."""
+    for name in names:
+        registry.get("logweir_alerter_rule_errors_total").labels(name)
+        for outcome in ("counted", "late", "unevaluated"):
+            registry.get("logweir_alerter_matches_total").labels(name, outcome)
