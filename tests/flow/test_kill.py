@@ -1,4 +1,7 @@
-"""kill -9 of anything, again and again, under load from numbered and bare emitters; then the books are closed."""
+"""kill -9 of anything, again and again, under load from numbered and bare emitters; then the books are closed.
+
+And a rule that every event matches has counted each of them once.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from tests.tools import disasters
 from tests.tools.torture import assert_books, system, torture
 
 PARTS = {
-    "embedded": {"ingest", "worker", "everything"},
-    "kafka-elasticsearch": {"broker", "store", "ingest-0", "ingest-1", "worker-0", "worker-1"},
+    "embedded": {"ingest", "worker", "alerter", "everything"},
+    "kafka-elasticsearch": {"broker", "store", "ingest-0", "ingest-1", "worker-0", "worker-1", "alerter"},
 }
 
 
@@ -21,7 +24,7 @@ PARTS = {
 @pytest.mark.parametrize(
     ("on", "kills"),
     [
-        pytest.param("embedded", size(4, 200), id="embedded"),
+        pytest.param("embedded", size(5, 200), id="embedded"),
         # Servers take half a minute each to come back.
         pytest.param("kafka-elasticsearch", 60, id="kafka-elasticsearch", marks=pytest.mark.proof),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -24,7 +25,15 @@ def outcome(**audit: Any) -> Outcome:
         "emitters": emitters,
         "windows": {"balanced": 12, "closed afterwards": 3},
     }
-    return Outcome(events=2003, acknowledged=2000, stored=2000, withheld={"e0": [3, 4, 9]}, audit={**said, **audit})
+    counted = Counter(e0=1500, e1=500)
+    return Outcome(
+        events=2003,
+        acknowledged=2000,
+        stored=counted,
+        alerted=counted,
+        withheld={"e0": [3, 4, 9]},
+        audit={**said, **audit},
+    )
 
 
 def test_a_run_in_which_all_holds_has_no_fault() -> None:
@@ -58,7 +67,15 @@ def test_whatever_the_audit_says_wrongly_is_one_fault(audit: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "found", [{"lost": ["a"]}, {"twice": ["a"]}, {"differences": ["w"]}, {"acknowledged": 100}, {"stored": 1}], ids=str
+    "found",
+    [
+        {"lost": ["a"]},
+        {"twice": ["a"]},
+        {"differences": ["w"]},
+        {"acknowledged": 100},
+        {"alerted": Counter(e0=1501, e1=499)},
+    ],
+    ids=str,
 )
 def test_whatever_the_store_has_wrongly_is_one_fault(found: dict[str, Any]) -> None:
     """And a run without load shows nothing."""

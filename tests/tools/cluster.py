@@ -70,6 +70,12 @@ class ClusterSystem:
                 self._start(name)
         self.wait_for_doors()
 
+    def run_also(self, command: str) -> None:
+        """One more process, which can be killed as the others."""
+        self._commands[command] = [command]
+        self.victims[command] = self._killer(command)
+        self._start(command)
+
     def wait_for_doors(self) -> None:
         for port in self.ports:
             wait_for_http(port)

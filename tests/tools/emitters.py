@@ -77,7 +77,12 @@ class Emitter(threading.Thread):
         return {"Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-Seq": str(first), "Log-High": str(self.created)}
 
     def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
-        body = json.dumps([{"summary": text, "category": self._category, "details": {"id": text}} for text in texts])
+        body = json.dumps(
+            [
+                {"summary": text, "category": self._category, "details": {"id": text, "sender": self.name}}
+                for text in texts
+            ]
+        )
         started_s = time.monotonic()
         try:
             if self._connection is None:

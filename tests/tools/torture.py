@@ -52,6 +52,16 @@ SETTLED_S_MAX = 180
 _SELDOM = ("broker", "store", "zombie", "coordinator", "leader", "controller")
 _CLOSED = {"balanced", CLOSED_AFTERWARDS}
 _SAID = ("indexed", "duplicate", "filtered", "dead_lettered", "balanced", "imbalance", "in_flight", "missing")
+# Whatever an emitter sends is a match, and all of them make one alert.
+_RULE = """
+from logweir.alerts import event, rule
+
+
+@rule(where="category:{category}", group=["details.sender"], at_least=1, within="1h", quiet="1d", severity="info",
+      runbook="none")
+def torture(found):
+    return f"{{found.count}} of {{found.group}}"
+"""
 # Nobody dies of it, and it takes its time: done where it is asked for.
 _UNREST = ("rebalance", "zombie")
 
@@ -80,12 +90,14 @@ class EmbeddedSystem:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), **settings)
         self._product = Embedded(folder / "data", env=self.env)
+        write_rule(folder / "data", self.category)
         self._product.start()
         self.ports, self.key = [self._product.ingest_port], self._product.key
         self.env["LOGWEIR_DATA_DIR"] = str(self._product.data_dir)
         self.victims = {
             "ingest": lambda: self._kill("ingest"),
             "worker": lambda: self._kill("worker"),
+            "alerter": lambda: self._kill("alerter"),
             "everything": self._kill_and_start,
         }
 
@@ -120,6 +132,7 @@ class EmbeddedSystem:
 class Outcome:
     """What a run found. ``events``: how many the emitters created; ``acknowledged``: those that were answered 2xx.
 
+    ``stored`` and ``alerted``: by emitter, its events in the store, and those that its alerts have counted.
     ``lost`` and ``twice``: acknowledged events that are not stored, or more than once. ``withheld``: by emitter, the
     numbers that were created and never sent. ``differences``: windows of which the store has another number of
     documents than the ledger says. ``unlost``: events that the audit calls lost, and the store has. ``durable``: where
@@ -129,7 +142,8 @@ class Outcome:
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     events: int = 0
     acknowledged: int = 0
-    stored: int = 0
+    stored: collections.Counter[str] = field(default_factory=collections.Counter)
+    alerted: collections.Counter[str] = field(default_factory=collections.Counter)
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
@@ -151,7 +165,8 @@ class Outcome:
                 "events": self.events,
                 "acknowledged": self.acknowledged,
                 "durable": dict(self.durable),
-                "stored": self.stored,
+                "stored": self.stored.total(),
+                "alerted": self.alerted.total(),
                 "twice": len(self.twice),
                 "lost": len(self.lost),
                 "differing_windows": len(self.differences),
@@ -203,6 +218,8 @@ def _cluster(
         list(pool.map(lambda server: server.start(), (kafka, store)))
     settings = {"LOGWEIR_QUEUE_REPLICATION": str(brokers), **(clock.environment if clock else {})}
     made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, **settings)
+    write_rule(folder, made.category)
+    made.run_also("alerter")
     made.victims |= {"rebalance": made.rebalance, "zombie": made.zombie}
     made.victims |= server_victims(kafka, store) if brokers == 1 else broker_victims(kafka, made)
     if clock:
@@ -264,7 +281,9 @@ def torture(
     # Only when nothing is in flight any more it shows whether anything came twice.
     outcome.audit = audited(system, lost=sum(map(len, outcome.withheld.values())), closed=True)
     found = settled(system, accepted, within_s=0 if outcome.disasters else SETTLED_S_MAX)
-    outcome.stored = sum(found.values())
+    for text, count in found.items():
+        outcome.stored[text.partition("-")[0]] += count
+    outcome.alerted = alerted(system, outcome.stored, within_s=0 if outcome.disasters else SETTLED_S_MAX)
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
     outcome.differences = differences(system)
@@ -272,6 +291,12 @@ def torture(
         said = (f"{emitter.name}-{emitter.epoch}-{number}" for number in lost_numbers(outcome.audit, emitter.name))
         outcome.unlost += [text for text in said if text in found]
     return outcome
+
+
+def write_rule(data: Path, category: str) -> None:
+    """The rule whose alerts have to count each event once, for who evaluates rules in that data folder."""
+    (data / "rules").mkdir(parents=True)
+    (data / "rules" / "torture.py").write_text(_RULE.format(category=category))
 
 
 def _spool_folders(system: System) -> list[Path]:
@@ -290,6 +315,19 @@ def settled(system: System, accepted: list[str], *, within_s: float) -> collecti
                 logweir("search", f"category:{system.category}", "--json", "--size", "0", env=system.env, timeout_s=300)
             )
         time.sleep(0.5)
+
+
+def alerted(system: System, stored: collections.Counter[str], *, within_s: float) -> collections.Counter[str]:
+    """By emitter, the events that alerts have counted, as soon as they are ``stored``, or when the time is out."""
+    deadline = time.monotonic() + within_s
+    while True:
+        page = json.loads(logweir("alerts", "list", "rule:torture", "--json", env=system.env))
+        found: collections.Counter[str] = collections.Counter()
+        for alert in page["alerts"]:
+            found[alert["group"]["details.sender"]] += alert["count"]
+        if found == stored or time.monotonic() > deadline:
+            return found
+        time.sleep(1)
 
 
 def audited(system: System, *, lost: int, closed: bool = False) -> dict[str, Any]:
@@ -373,7 +411,9 @@ def _unbalanced(outcome: Outcome) -> list[str]:
         == 0,
         f"lost are the numbers withheld, of {wrong}": not wrong,
         f"{withheld} are withheld and {said['lost']} lost": said["lost"] == withheld,
-        f"{outcome.stored} are stored and {said['indexed']} indexed": said["indexed"] == outcome.stored,
+        f"{outcome.stored.total()} are stored and {said['indexed']} indexed": said["indexed"] == outcome.stored.total(),
+        f"alerts have counted each once: {dict(outcome.alerted)} of {dict(outcome.stored)}": outcome.alerted
+        == outcome.stored,
         f"each window has its documents: {outcome.differences[:3]}": not outcome.differences,
         f"each window is closed: {said['windows']}": said["windows"].keys() <= _CLOSED,
     }
