@@ -7,6 +7,7 @@ python deploy/generate.py --check    write nothing; name what is not current and
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
 import json
@@ -20,8 +21,11 @@ import dashboards
 from pydantic.fields import FieldInfo
 
 from logweir import cli, config, errors, event, limits, outcomes
+from logweir.alerts.rules import Rule, WindowKind
+from logweir.clock import DAY_US
 from logweir.metrics.table import METRICS
 from logweir_workers import parsers
+from logweir_workers.alerts import loading
 from logweir_workers.normalise import time_forms
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -85,6 +89,12 @@ Which parser is asked is a look-up: by what the line begins with, else by the pr
 event came with; objects by a member that only they have. `logweir parse FILE` shows what becomes of lines, and
 [parse your own](../how-to/parse-your-own.md) how to add a parser. Below, each line is one of the parser's own tests.
 A parser adds at most {fields} details, and no text of more than {length:,} characters.
+"""
+_RULES_HEAD = """\
+The rules that come with logweir, in force unless `alerts.pack` is false ([alerting](../alerting.md)). Each links to
+what to do when it fires. They look at the fields that [parsers](parsers.md) fill, so an event that says so itself, in
+whatever format, is seen as well. `logweir rules test` runs their examples; how to have rules of your own says
+[write a rule](../how-to/write-a-rule.md).
 """
 _COMPOSE_BEGIN = "# --- every setting, by section: made by deploy/generate.py from logweir/config.py ---\n"
 _COMPOSE_END = "# --- end of what deploy/generate.py makes ---"
@@ -158,6 +168,7 @@ def pages() -> dict[Path, str]:
         "fields": ("logweir/event.py", fields_page),
         "times": ("workers/logweir_workers/normalise/time_forms.py", times_page),
         "parsers": ("workers/logweir_workers/parsers/", parsers_page),
+        "rules": ("workers/logweir_workers/alerts/rules/", rules_page),
         "cli": ("the commands' own parsers", cli_page),
     }
     reference = {
@@ -344,6 +355,53 @@ def _docstring_of(kind: event.Kind) -> str:
     """The string below the member's line in the source: Python itself keeps none for members of an enumeration."""
     found = re.search(rf"\b{kind.name} = .*?\n\s+\"\"\"(.*?)\"\"\"", inspect.getsource(event.Kind), re.DOTALL)
     return _prose(" ".join(found.group(1).split())) if found else ""
+
+
+def rules_page() -> str:
+    parts = ["# Rules\n", _RULES_HEAD]
+    for path in sorted(loading.PACK.glob("[!_]*.py")):
+        rules = loading.read_rules(path)
+        rows = (
+            (
+                f"[{_code(rule.name)}](../how-to/rules/{rule.runbook})",
+                rule.severity,
+                _asked(rule),
+                _code(rule.where),
+                ", ".join(map(_code, rule.group)),
+            )
+            for rule in rules
+        )
+        subject = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        parts.append(f"\n## {path.stem}\n\n{_prose(subject)}\n")
+        parts.append(_table(("Rule", "Severity", "An alert when there is", "Of events", "By"), rows))
+    return "\n".join(parts)
+
+
+def _asked(rule: Rule) -> str:
+    """What the rule asks of the events of its condition."""
+    window = rule.window
+    within = f" within {_length(window.within_us)}" if window.within_us else ""
+    match window.kind:
+        case WindowKind.MATCH:
+            return "one"
+        case WindowKind.EVENT_COUNT:
+            return f"{window.threshold:g} of them{within}"
+        case WindowKind.VALUE_COUNT:
+            return f"{window.threshold:g} different {_code(window.field or '')}{within}"
+        case WindowKind.TEMPORAL:
+            return f"one of each{within}"
+        case WindowKind.TEMPORAL_ORDERED:
+            return f"{', then '.join(f'{count} of them' for count in window.steps)}{within}"
+        case WindowKind.NEW_VALUE:
+            return f"a {_code(window.field or '')} that was not there in {_length(window.learn_us)}"
+    return f"{window.kind.replace('_', ' ')}{within}"
+
+
+def _length(time_us: int) -> str:
+    for unit, letter in ((DAY_US, "d"), (3_600_000_000, "h"), (60_000_000, "m")):
+        if time_us % unit == 0:
+            return f"{time_us // unit}{letter}"
+    return f"{time_us / 1e6:g}s"
 
 
 def times_page() -> str:
