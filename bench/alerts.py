@@ -59,7 +59,7 @@ def evaluated(rules: int, events: int) -> dict[str, float]:
     """How fast events are evaluated with so many rules."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rules").mkdir()
-        (Path(folder) / "rules/made.py").write_text(_rules(rules))
+        (Path(folder) / "rules/made.py").write_text(made_rules(rules))
         settings = config.load(environment={}, overrides={"data_dir": Path(folder), "alerts.pack": False})
         with closing(open_queue(settings.queue)) as queue, closing(open_store(settings.store)) as store:
             queue.prepare()
@@ -112,7 +112,8 @@ def remembered(count: int) -> dict[str, float]:
     return {"groups": count, "bytes_per_group": round(memory_kb * 1024 / count), "checkpoint_s": round(took_s, 2)}
 
 
-def _rules(count: int) -> str:
+def made_rules(count: int) -> str:
+    """A file of so many rules."""
     text = ["from logweir.alerts import rule"]
     for number in range(count):
         if number % 2:
@@ -134,13 +135,14 @@ def _records(events: int) -> list[bytes]:
             first=first + 1,
             count=_EVENTS_PER_RECORD,
             window=window,
-            body=[batch(*map(_event, range(first, first + _EVENTS_PER_RECORD)), id=first.to_bytes(16, "big"))],
+            body=[batch(*map(made_event, range(first, first + _EVENTS_PER_RECORD)), id=first.to_bytes(16, "big"))],
         )
         for first in range(0, events, _EVENTS_PER_RECORD)
     ]
 
 
-def _event(number: int) -> bytes:
+def made_event(number: int) -> bytes:
+    """An event that some of them may be for, as it is sent."""
     address = f"10.0.{number % 255}.{number % 200}"
     return orjson.dumps(
         {
