@@ -37,7 +37,8 @@ WITHIN_US_MAX = 7 * 86_400_000_000
 STEPS_MAX = 8
 AT_LEAST_MAX = 10_000
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_EXAMPLE_TIME = datetime(2026, 1, 31, 12, tzinfo=UTC)
+EXAMPLE_TIME_US = int(datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()) * 1_000_000
+"""Some noon, when the events of examples happen."""
 
 
 class WindowKind(StrEnum):
@@ -63,6 +64,8 @@ class WindowKind(StrEnum):
     """Their median, by the nearest rank."""
     NEW_VALUE = "new_value"
     """A value of a field that the group has not had before."""
+    BOOKS = "books"
+    """Nothing of events: the rule is about what the accounting has found (``findings.py``)."""
 
 
 NUMERIC = (WindowKind.VALUE_SUM, WindowKind.VALUE_AVG, WindowKind.VALUE_PERCENTILE, WindowKind.VALUE_MEDIAN)
@@ -117,7 +120,8 @@ class Example:
     """Events as they would be posted, and how many alerts the rule makes of them."""
 
     name: str
-    events: tuple[Mapping[str, Any], ...]
+    events: tuple[Any, ...]
+    """Of a rule about the accounting, findings."""
     alerts: int
 
 
@@ -154,6 +158,8 @@ class Rule:
     severity: str
     conditions: tuple[Condition, ...]
     """One, or one for each step."""
+    of: str = ""
+    """The kind of findings that it is about; empty for a rule about events."""
     group: tuple[str, ...] = ()
     quiet_us: int = 0
     category: str = ""
@@ -167,13 +173,20 @@ class Rule:
     tracked: set[str] = field(default_factory=set)
     """Fields that the function asks ``distinct`` or ``some`` of."""
 
-    def example(self, name: str, events: Sequence[Mapping[str, Any]], *, alerts: int) -> None:
-        """Say how many alerts come of these events; `logweir rules test` holds the rule to it."""
+    def example(self, name: str, events: Sequence[Any], *, alerts: int) -> None:
+        """Say how many alerts come of these events, or findings; `logweir rules test` holds the rule to it."""
         self.examples.append(Example(name, tuple(events), alerts))
+
+    @property
+    def is_about_books(self) -> bool:
+        """Whether it is about what the accounting has found, and not about events."""
+        return bool(self.of)
 
     @property
     def where(self) -> str:
         """Its conditions, as people read them."""
+        if self.is_about_books:
+            return f"findings of the accounting: {self.of}"
         return " | ".join(one if isinstance(one, str) else "(a function)" for one in self.conditions)
 
     def nodes(self) -> list[Node]:
@@ -238,13 +251,10 @@ def rule(
     )
 
     def make(say: Saying) -> Rule:
-        name = getattr(say, "__name__", "")
-        if not _NAME.fullmatch(name):
-            raise _bad(name, "its name is not of a to z, digits and _, beginning with a letter, 64 at most")
-        if severity not in SEVERITIES:
-            raise _bad(name, f"severity is {severity!r}, which is none of {', '.join(SEVERITIES)}")
+        name = require_name(say)
+        require_severity(name, severity)
         if bool(where) == bool(steps):
-            raise _bad(name, "it needs either where, or steps")
+            raise bad_rule(name, "it needs either where, or steps")
         window = asked.window(name)
         conditions = tuple(one.where for one in asked.by["steps"]) or (where or "",)
         _require_conditions(name, conditions)
@@ -256,7 +266,7 @@ def rule(
             severity=severity,
             conditions=conditions,
             group=tuple(group),
-            quiet_us=max(_duration(name, "quiet", quiet), window.within_us),
+            quiet_us=max(duration_of(name, "quiet", quiet), window.within_us),
             category=category,
             tags=tuple(tags),
             runbook=runbook,
@@ -292,25 +302,25 @@ class _Asked:
         """The window that is meant. Raises LogweirError(RULE_BAD)."""
         given = [word for word, value in self.by.items() if value]
         if len(given) > 1:
-            raise _bad(name, f"{' and '.join(given)} are two kinds of rules; make it two rules")
+            raise bad_rule(name, f"{' and '.join(given)} are two kinds of rules; make it two rules")
         word = given[0] if given else ""
         if self.in_order and word != "steps":
-            raise _bad(name, "in_order goes with steps")
+            raise bad_rule(name, "in_order goes with steps")
         if word == "new":
-            return Window(WindowKind.NEW_VALUE, field=self.by["new"], learn_us=_duration(name, "learn", self.learn))
+            return Window(WindowKind.NEW_VALUE, field=self.by["new"], learn_us=duration_of(name, "learn", self.learn))
         if not word and self.at_least is None and self.at_most is None:
             if self.within:
-                raise _bad(name, "within says nothing without at_least")
+                raise bad_rule(name, "within says nothing without at_least")
             return Window(WindowKind.MATCH)
-        within_us = _duration(name, "within", self.within or "")
+        within_us = duration_of(name, "within", self.within or "")
         if within_us > WITHIN_US_MAX:
-            raise _bad(name, "within is longer than 7d")
+            raise bad_rule(name, "within is longer than 7d")
         return self._of_steps(name, within_us) if word == "steps" else self._of_threshold(name, word, within_us)
 
     def _of_steps(self, name: str, within_us: int) -> Window:
         steps: Sequence[Step] = self.by["steps"]
         if not 2 <= len(steps) <= STEPS_MAX or any(not 1 <= one.at_least <= AT_LEAST_MAX for one in steps):
-            raise _bad(name, f"it needs 2 to {STEPS_MAX} steps, each with an at_least of 1 to {AT_LEAST_MAX}")
+            raise bad_rule(name, f"it needs 2 to {STEPS_MAX} steps, each with an at_least of 1 to {AT_LEAST_MAX}")
         kind = WindowKind.TEMPORAL_ORDERED if self.in_order else WindowKind.TEMPORAL
         return Window(kind, within_us, steps=tuple(one.at_least for one in steps))
 
@@ -318,18 +328,18 @@ class _Asked:
         kind = _KINDS[word]
         threshold = self.at_least if self.at_least is not None else self.at_most
         if threshold is None or (self.at_least is not None and self.at_most is not None):
-            raise _bad(name, f"{word} needs at_least, or at_most")
+            raise bad_rule(name, f"{word} needs at_least, or at_most")
         if kind not in NUMERIC:
             if self.at_most is not None:
-                raise _bad(name, "at_most goes with total, average, median and percentile")
+                raise bad_rule(name, "at_most goes with total, average, median and percentile")
             if threshold != int(threshold) or not 1 <= threshold <= AT_LEAST_MAX:
-                raise _bad(name, f"at_least is {threshold}, which is no whole number from 1 to {AT_LEAST_MAX}")
+                raise bad_rule(name, f"at_least is {threshold}, which is no whole number from 1 to {AT_LEAST_MAX}")
             return Window(kind, within_us, int(threshold), field=self.by["distinct"])
         looked_at, rank = self.by[word] if word == "percentile" else (self.by[word], 50.0)
         if not 0 < rank <= 100:
-            raise _bad(name, f"percentile {rank} is not above 0 and up to 100")
+            raise bad_rule(name, f"percentile {rank} is not above 0 and up to 100")
         if not 1 <= self.samples <= AT_LEAST_MAX:
-            raise _bad(name, f"samples is {self.samples}, which is no number from 1 to {AT_LEAST_MAX}")
+            raise bad_rule(name, f"samples is {self.samples}, which is no number from 1 to {AT_LEAST_MAX}")
         return Window(
             kind,
             within_us,
@@ -341,33 +351,49 @@ class _Asked:
         )
 
 
+def require_name(say: Saying) -> str:
+    """The rule's name, which is its function's. Raises LogweirError(RULE_BAD)."""
+    name = getattr(say, "__name__", "")
+    if not _NAME.fullmatch(name):
+        raise bad_rule(name, "its name is not of a to z, digits and _, beginning with a letter, 64 at most")
+    return name
+
+
+def require_severity(name: str, severity: str) -> None:
+    """Raises LogweirError(RULE_BAD)."""
+    if severity not in SEVERITIES:
+        raise bad_rule(name, f"severity is {severity!r}, which is none of {', '.join(SEVERITIES)}")
+
+
 def _require_conditions(name: str, conditions: Sequence[object]) -> None:
     for one in conditions:
         if isinstance(one, str):
             try:
                 parse(one)
             except LogweirError as error:
-                raise _bad(name, error.detail.rstrip(".")) from error
+                raise bad_rule(name, error.detail.rstrip(".")) from error
         elif not callable(one):
-            raise _bad(name, "where is neither a query nor a function")
+            raise bad_rule(name, "where is neither a query nor a function")
 
 
 def _require_fields(name: str, fields: Sequence[str]) -> None:
     for one in fields:
         if one not in FIELD_BY_NAME and not (one.startswith("details.") and one != "details."):
-            raise _bad(name, f"{one!r} is no field of an event; perhaps details.{one} is meant")
+            raise bad_rule(name, f"{one!r} is no field of an event; perhaps details.{one} is meant")
         if (known := known_detail(one)) is not None:
-            raise _bad(name, f"{one!r} is stored as {known!r}, whatever senders call it: name that one")
+            raise bad_rule(name, f"{one!r} is stored as {known!r}, whatever senders call it: name that one")
 
 
-def _duration(name: str, what: str, text: str) -> int:
+def duration_of(name: str, what: str, text: str) -> int:
+    """The time in microseconds. Raises LogweirError(RULE_BAD)."""
     found = duration_us(text)
     if not found:
-        raise _bad(name, f"{what} is {text!r}, which is no time such as 90s, 2m, 1h or 7d")
+        raise bad_rule(name, f"{what} is {text!r}, which is no time such as 90s, 2m, 1h or 7d")
     return found
 
 
-def _bad(name: str, reason: str) -> LogweirError:
+def bad_rule(name: str, reason: str) -> LogweirError:
+    """What is raised for a rule that cannot be meant."""
     return LogweirError(RULE_BAD, rule=name or "without a name", reason=reason)
 
 
@@ -379,6 +405,6 @@ def event(*, at: float = 0.0, **values: Any) -> dict[str, Any]:
         (made if name in FIELD_BY_NAME else details)[name] = value
     if details:
         made["details"] = {**details, **made.get("details", {})}
-    micros = int(_EXAMPLE_TIME.timestamp() * 1_000_000) + int(at * 1_000_000)
+    micros = EXAMPLE_TIME_US + int(at * 1_000_000)
     time = datetime.fromtimestamp(micros // 1_000_000, tz=UTC).replace(microsecond=micros % 1_000_000)
     return {"timestamp": time.isoformat(timespec="microseconds").replace("+00:00", "Z"), **made}

@@ -27,8 +27,9 @@ from logweir.query.times import time_bounds, time_from_now
 from logweir.query.tree import PAGE_MAX
 from logweir.store import existing_store
 from logweir.store.port import Store
-from logweir.text import counted, printable
+from logweir.text import counted, printable, some_of
 
+_BLIND_SHOWN_MAX = 20
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 
 
@@ -148,11 +149,12 @@ def _print(body: dict[str, Any]) -> None:
         + (f", up to {completeness['up_to']}" if completeness.get("up_to") else ""),
         *(f"    {printable(one['emitter'])}: {one['missing']} missing" for one in completeness.get("emitters", ())),
     ]
+    lines += _finding_lines(body.get("finding"))
     if body["search"]:
         lines.append(f"  all events: logweir search {_quoted(body['search'])}")
     if body["previous"]:
         lines.append(f"  goes on from {body['previous']}, which was closed")
-    lines.append("Evidence:")
+    lines += ["Evidence:"] if body["evidence"] else []
     for one in (*body["evidence"], *body["evidence_last"]):
         event = one["event"]
         text = event.get("summary") or event.get("details")
@@ -163,6 +165,22 @@ def _print(body: dict[str, Any]) -> None:
     for note in body["notes"]:
         lines.append(f"  {note['time']} {printable(note['by'])}: {printable(note['text'])}")
     print("\n".join(printable(line) for line in lines))
+
+
+def _finding_lines(found: dict[str, Any] | None) -> list[str]:
+    """What the accounting has found, of an alert about that."""
+    if found is None:
+        return []
+    ranges = ", ".join(f"{first} to {last}" for first, last in found["numbers"])
+    blind = some_of(found["blind"], _BLIND_SHOWN_MAX)
+    named = {
+        "emitters": some_of(found["emitters"], _BLIND_SHOWN_MAX),
+        "hosts": some_of(found["hosts"], _BLIND_SHOWN_MAX),
+        "numbers": ranges,
+        "soon after": ", ".join(found["alerts"]),
+        f"blind for it ({counted(found['blind_count'], 'rule')})": blind,
+    }
+    return [f"  {name}: {text}" for name, text in named.items() if text]
 
 
 def _quoted(search: dict[str, str]) -> str:

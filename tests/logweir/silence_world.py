@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from logweir.config import AccountingSettings, SilenceSettings
@@ -76,11 +76,22 @@ class World:
             for at in range(self.partitions)
         ]
 
-    def send(self, one: Batch, *, partition: int = 0, door: bytes = DOOR, sources: Iterable[Source] = ()) -> None:
-        """A record of one batch, worked off."""
+    def send(
+        self,
+        one: Batch,
+        *,
+        partition: int = 0,
+        door: bytes = DOOR,
+        sources: Iterable[Source] = (),
+        outcomes: Sequence[Outcome] = (),
+        reasons: Mapping[int, str] | None = None,
+    ) -> None:
+        """A record of one batch, worked off: indexed, where no ``outcomes`` are given."""
         self._numbers[partition] += 1
         window = one.received_us // 60_000_000
-        self._settle(Record(Kind.DATA, door, self._numbers[partition], 1, window, [one]), partition, sources)
+        self._settle(
+            Record(Kind.DATA, door, self._numbers[partition], 1, window, [one]), partition, sources, outcomes, reasons
+        )
 
     def canary(self, at: int, *, partition: int = 0, door: bytes = DOOR) -> None:
         one = Batch(
@@ -93,13 +104,20 @@ class World:
         for at in range(first, last + 1):
             self.canary(at, partition=at % self.partitions)
 
-    def _settle(self, record: Record, partition: int, sources: Iterable[Source]) -> None:
+    def _settle(
+        self,
+        record: Record,
+        partition: int,
+        sources: Iterable[Source],
+        outcomes: Sequence[Outcome] = (),
+        reasons: Mapping[int, str] | None = None,
+    ) -> None:
         ledger = self.ledgers[partition]
         named = dict.fromkeys(sources, record.batches[0]) if record.batches else {}
         ledger.load([record], (), named)
         ledger.expect(record, self._offsets[partition])
-        outcomes = [Outcome.INDEXED] * record.count
-        ledger.settle(SettledRecord(record, self._offsets[partition], outcomes, sources=named))
+        outcomes = outcomes or [Outcome.INDEXED] * record.count
+        ledger.settle(SettledRecord(record, self._offsets[partition], outcomes, reasons=reasons or {}, sources=named))
         self._offsets[partition] += 1
 
     def flush(self, now: int, *, clear: Iterable[int] | None = None) -> None:

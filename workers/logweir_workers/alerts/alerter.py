@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import closing
 
+from logweir.alerts.rules import Rule
 from logweir.clock import Clock, now_us
 from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, LogweirError
@@ -25,6 +26,7 @@ from logweir.queue import open_queue
 from logweir.queue.port import Queue
 from logweir.store import open_store
 from logweir.store.port import Store
+from logweir_workers.alerts.books import BooksRules
 from logweir_workers.alerts.checkpoint import Checkpoint, Standby, shard_id
 from logweir_workers.alerts.engine import Engine
 from logweir_workers.alerts.guard import Guard
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S = 0.5
 _STALLED_S = 120.0
+_BOOKS_JOIN_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +151,23 @@ class Alerter:
         registry.get("logweir_alerter_rule_files_bad").set(len(files.problems))
         registry.get("logweir_alerter_is_active").set(1)
         self.engine = engine
+        books = BooksRules(
+            self._store,
+            self._settings,
+            generation=checkpoint.generation,
+            clock=self._clock,
+            failed=engine.evaluator.failed,
+        )
+        over = threading.Event()
+        # A thread of its own: books of many emitters take a while to read, and events must not wait for that.
+        books_thread = threading.Thread(
+            target=books.run,
+            args=(lambda: _in_force(engine), over),
+            kwargs={"interval_s": self._settings.alerts.books_interval_s},
+            name="books",
+            daemon=True,  # The operator's own code may not come back.
+        )
+        books_thread.start()
         try:
             engine.run()
         except LogweirError as error:
@@ -155,6 +175,13 @@ class Alerter:
                 raise
             log.warning("Another process has taken over the rules: %s", error.detail)
         finally:
+            over.set()
+            books_thread.join(_BOOKS_JOIN_S)
             self.engine = None
             guard.close()
             registry.get("logweir_alerter_is_active").set(0)
+
+
+def _in_force(engine: Engine) -> dict[str, Rule]:
+    parked = engine.evaluator.parked
+    return {name: rule for name, rule in engine.evaluator.rules.items() if name not in parked}

@@ -64,7 +64,8 @@ class Evaluator:
         _count_from_zero(rules)
 
     def matcher(self, rules: Iterable[Rule]) -> Matcher:
-        """One for some of the rules, which tells this evaluator what fails."""
+        """One for those of the rules that are about events, which tells this evaluator what fails."""
+        rules = [rule for rule in rules if not rule.is_about_books]
         return Matcher(rules, failed=self.failed, parked=self.parked, guard=self.guard)
 
     @property

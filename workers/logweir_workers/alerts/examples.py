@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
+from logweir.alerts.findings import Finding
 from logweir.alerts.rules import Example, Rule
 from logweir.config import Settings
 from logweir.event import Document, Provenance, day_of
 from logweir.query.match import milliseconds_of
 from logweir_workers import enrich
+from logweir_workers.alerts.books import episodes
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found
 from logweir_workers.alerts.groups import Groups
@@ -52,7 +55,9 @@ class Examples:
         return made
 
     def run(self, rule: Rule, example: Example) -> Tried:
-        """What the rule makes of the example's events."""
+        """What the rule makes of the example's events, or findings."""
+        if rule.is_about_books:
+            return _run_findings(rule, example)
         errors: list[str] = []
         evaluator = Evaluator({rule.name: rule}, Groups(groups_max=_GROUPS_MAX), late_after_us=60_000_000)
         for number, event in enumerate(example.events, start=1):
@@ -76,6 +81,26 @@ class Examples:
         if not errors and len(summaries) != example.alerts:
             errors.append(f"it makes {len(summaries)} alerts of them, and should make {example.alerts}")
         return Tried(example, summaries, "; ".join(errors))
+
+
+def _run_findings(rule: Rule, example: Example) -> Tried:
+    """What a rule about the accounting makes of the example's findings."""
+    (where,) = rule.conditions
+    groups: dict[tuple[tuple[str, str], ...], list[Finding]] = defaultdict(list)
+    summaries: list[str] = []
+    try:
+        for one in example.events:
+            if not isinstance(one, Finding):
+                return Tried(example, [], "its findings are not made by finding(...)")
+            assert callable(where), "the condition of a rule about the accounting is a function"
+            if one.of == rule.of and where(one):  # type: ignore[arg-type]
+                groups[tuple(sorted(one.values.items()))].append(one)
+        summaries = [rule.say(episode) for found in groups.values() for episode in episodes(rule, found)]
+    except Exception as error:  # noqa: BLE001 - the author's own code
+        return Tried(example, summaries, f"its own code fails: {type(error).__name__}: {error}")
+    right = len(summaries) == example.alerts
+    problem = "" if right else f"it makes {len(summaries)} alerts of them, and should make {example.alerts}"
+    return Tried(example, summaries, problem)
 
 
 def lint(rule: Rule) -> list[str]:

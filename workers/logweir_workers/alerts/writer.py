@@ -17,6 +17,7 @@ from logweir.alerts.rules import Rule
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, LogweirError
 from logweir.event import Field, Kind
+from logweir.ledger.emitter import name_of
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir_workers.alerts.checkpoint import Progress
@@ -192,6 +193,7 @@ class AlertWriter:
             "evidence": self._evidence.of(episode.first, before.get("evidence", ())),
             "evidence_last": self._evidence.of(last, before.get("evidence_last", ())),
             "search": search_of(rule, group, episode),
+            "emitters": [name_of(emitter) for emitter in episode.emitters],
             # An alert that was made in time stays so, however late others of its events come.
             "late": before["late"] if before.get("kind") == ALERT else _late(episode),
             "previous": episode.previous,

@@ -142,6 +142,10 @@ def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Set
         raise LogweirError(
             RULE_UNKNOWN, name=arguments.rule, nearest=f" Did you mean {nearest[0]!r}?" if nearest else ""
         )
+    if rule.is_about_books:
+        raise LogweirError(
+            EVENT_UNUSABLE, reason=f"{rule.name} is about findings of the accounting, and not about events"
+        )
     raw = sys.stdin.buffer.read() if arguments.event == "-" else arguments.event.encode()
     try:
         sent = orjson.loads(raw)
