@@ -401,6 +401,8 @@ class AlertsSettings(_Section):
     """How often what is known of rules is written to the store; after a crash, so much is read again."""
     books_interval_s: float = Field(30.0, ge=1, le=3600)
     """How often rules about the accounting (losses, silences) are asked."""
+    storm_alerts_max: int = Field(100, ge=1)
+    """How many alerts a rule makes in an hour; beyond that, its groups fold into one alert with their number, until an hour has fewer."""
     groups_max: int = _advanced(200_000, ge=1_000)
     """Most groups of all rules together that are remembered (some 2 kB each); beyond that, new ones are not counted, and their rule says so."""
     takeover_s: float = _advanced(15.0, ge=2, le=600)

@@ -29,7 +29,7 @@ from logweir.store import existing_store
 from logweir.store.port import Store
 from logweir.text import counted, printable, some_of
 
-_BLIND_SHOWN_MAX = 20
+_NAMED_MAX = 20
 _STYLES = {"critical": "bold red", "high": "red", "medium": "yellow", "low": "cyan", "info": "dim"}
 
 
@@ -150,6 +150,9 @@ def _print(body: dict[str, Any]) -> None:
         *(f"    {printable(one['emitter'])}: {one['missing']} missing" for one in completeness.get("emitters", ())),
     ]
     lines += _finding_lines(body.get("finding"))
+    if "storm" in body:
+        groups = [", ".join(values) for values in body["storm"]["named"]]
+        lines.append(f"  {body['storm']['apart']} have alerts of their own; others: {some_of(groups, _NAMED_MAX)}")
     if body["search"]:
         lines.append(f"  all events: logweir search {_quoted(body['search'])}")
     if body["previous"]:
@@ -172,10 +175,10 @@ def _finding_lines(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
     ranges = ", ".join(f"{first} to {last}" for first, last in found["numbers"])
-    blind = some_of(found["blind"], _BLIND_SHOWN_MAX)
+    blind = some_of(found["blind"], _NAMED_MAX)
     named = {
-        "emitters": some_of(found["emitters"], _BLIND_SHOWN_MAX),
-        "hosts": some_of(found["hosts"], _BLIND_SHOWN_MAX),
+        "emitters": some_of(found["emitters"], _NAMED_MAX),
+        "hosts": some_of(found["hosts"], _NAMED_MAX),
         "numbers": ranges,
         "soon after": ", ".join(found["alerts"]),
         f"blind for it ({counted(found['blind_count'], 'rule')})": blind,

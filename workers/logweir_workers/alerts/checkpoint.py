@@ -44,6 +44,8 @@ class Progress:
     """By rule: its revision, and counts of what became of its matches."""
     late: list[list[Any]] = field(default_factory=list)
     """What is to be counted by asking the store: rule, group, from and to in microseconds, when that was noted."""
+    storms: dict[str, Any] = field(default_factory=dict)
+    """By rule and hour, how many groups have fired (``Storms.as_body``)."""
 
     @property
     def watermark_us(self) -> int:
@@ -106,6 +108,7 @@ class Checkpoint:
             times={int(partition): time_us for partition, time_us in body.get("times", {}).items()},
             rules=dict(body.get("rules", {})),
             late=list(body.get("late", [])),
+            storms=dict(body.get("storms", {})),
         )
 
     def write(self, progress: Progress, groups: Groups, *, clock: Clock, is_released: bool = False) -> None:
@@ -133,6 +136,7 @@ class Checkpoint:
             "times": {str(partition): time_us for partition, time_us in progress.times.items()},
             "rules": progress.rules,
             "late": progress.late,
+            "storms": progress.storms,
             "slots": {str(bucket): slot for bucket, slot in slots.items()},
         }
         self._is_unsure = True

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Collection, Mapping
 from functools import partial
+from typing import Any
 
 from logweir import event as identity
 from logweir.alerts.rules import Rule
@@ -35,7 +36,7 @@ from logweir.queue.port import Consumer, Delivery, Queue
 from logweir.record import Batch, Record, decode
 from logweir.store.port import Store
 from logweir_workers import enrich
-from logweir_workers.alerts.checkpoint import Checkpoint
+from logweir_workers.alerts.checkpoint import Checkpoint, Progress
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
@@ -44,6 +45,7 @@ from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.alerts.recall import TooMany, recalled
 from logweir_workers.alerts.retention import delete_old
+from logweir_workers.alerts.storms import HOUR_US, Storms
 from logweir_workers.alerts.windows import needed
 from logweir_workers.alerts.writer import ALERT, NEAR_MISS, AlertWriter
 from logweir_workers.backoff import tolerate, until_it_answers
@@ -100,6 +102,8 @@ class Engine:
         groups = Groups(groups_max=settings.alerts.groups_max)
         rules = rules_of_shard(files.rules, settings.alerts.shard)
         self.progress = checkpoint.load(rules, groups)
+        self.storms = Storms(alerts_max=settings.alerts.storm_alerts_max)
+        self.storms.load(self.progress.storms)
         self._guard = guard or Guard()
         late_after_us = settings.accounting.late_us
         self.evaluator = Evaluator(rules, groups, late_after_us=late_after_us, guard=self._guard)
@@ -123,11 +127,14 @@ class Engine:
             id(episode): (group, episode)
             for group in groups
             for episode in group.episodes
-            if episode.alert or episode.fired
+            if (episode.alert or episode.fired) and not episode.is_folded
         }
         # Those that were not written before the checkpoint, and those that were: what is the same is not written again.
         self._dirty: dict[int, tuple[Group, Episode]] = dict(self._open)
         self._states: dict[int, str] = {}
+        ends = {partition: queue.offsets(partition)[1] for partition in range(queue.partition_count())}
+        self._begun: dict[str, Any] | None = Progress(queue.topic_id(), ends).mark()
+        """Where the queue ended when this began, until all that is evaluated: alerts of it may have been written."""
         self._missing_due_s = 0.0
         self._matches = 0
         self.turned_s = time.monotonic()
@@ -238,7 +245,9 @@ class Engine:
             self._evidence.note(document)
         for change in changes:
             self._matches += 1
-            if change.episode.fired or change.episode.alert:
+            if change.hours_before != change.hours_after:
+                self.storms.count(change.group.rule.name, change.hours_before, change.hours_after)
+            if (change.episode.fired or change.episode.alert) and not change.episode.is_folded:
                 self._open[id(change.episode)] = self._dirty[id(change.episode)] = change.group, change.episode
         for one in late:
             self._note_late(one)
@@ -285,16 +294,58 @@ class Engine:
                 self._open.pop(key, None)
                 continue
             self.evaluator.groups.touch(group)
+            if self._folds(group, episode):
+                del self._dirty[key]
+                self._open.pop(key, None)
+                continue
             verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
             before = list(group.episodes)
             kind = ALERT if episode.fired else NEAR_MISS
-            if self._writer.write(group, episode, self.progress, verdict, kind=kind):
+            is_new = episode.alert is None and episode.fired_hour is not None
+            is_written = self._writer.write(group, episode, self.progress, verdict, kind=kind)
+            if is_new and episode.alert is not None and kind == ALERT:
+                self.storms.hour(group.rule.name, episode.fired_hour or 0).apart += 1
+            if is_written:
                 del self._dirty[key]
                 self._states[key] = verdict["state"]
             for made in group.episodes:
                 if made not in before and made.fired:
                     self._open[id(made)] = self._dirty[id(made)] = group, made
+        self._write_storms()
+        if self._begun is not None and not self._dirty and self.progress.is_past(self._begun):
+            self._begun = None
         registry.get("logweir_alerter_pending_alerts").set(len(self._dirty))
+
+    def _folds(self, group: Group, episode: Episode) -> bool:
+        """Whether the episode has no alert of its own: its rule has too many. Raises LogweirError(STORE_DOWN)."""
+        if episode.is_folded:
+            return True
+        if not episode.fired or episode.alert is not None or episode.fired_hour is None:
+            return False
+        if not self.storms.is_storm(group.rule.name, episode.fired_hour):
+            return False
+        if self._begun is not None and self._writer.has_own(group, episode):
+            self.storms.hour(group.rule.name, episode.fired_hour).apart += 1
+            return False
+        self.storms.fold(group, episode)
+        return True
+
+    def _write_storms(self) -> None:
+        """Have the alerts of hours with too many say how many. Raises LogweirError: STORE_DOWN, CLAIM_LOST."""
+        watermark_us = self.progress.watermark_us
+        for name, number in sorted(self.storms.changed):
+            rule, hour = self.evaluator.rules.get(name), self.storms.hour(name, number)
+            if rule is None:
+                self.storms.changed.discard((name, number))
+                continue
+            end_us = (number + 1) * HOUR_US
+            verdict = self.completeness.judge(rule, number * HOUR_US, end_us)
+            is_over = end_us <= watermark_us
+            if self._writer.write_storm(rule, number, hour, self.progress, verdict, is_over=is_over):
+                hour.folded.clear()
+                # Until its hour is over and judged: then only another count changes it.
+                if is_over and self.completeness.up_to_us >= end_us:
+                    self.storms.changed.discard((name, number))
 
     def _write_checkpoint(self, *, is_released: bool = False) -> None:
         """Write down how far all is evaluated; what alerts have still to be written stands in it, too.
@@ -305,6 +356,7 @@ class Engine:
         try:
             self._flush()
             self._note_rules()
+            self.progress.storms = self.storms.as_body()
             self._checkpoint.write(self.progress, self.evaluator.groups, clock=self._clock, is_released=is_released)
         except LogweirError as error:
             tolerate(error, STORE_DOWN, STORE_REFUSES)
@@ -355,6 +407,7 @@ class Engine:
             if groups.get(group.rule, group.values) is group
         }
         self._dirty = {key: pair for key, pair in self._dirty.items() if key in self._open}
+        self.storms.keep_only(rules)
         self._note_rules()
         log.info("Rules are read again: %d are evaluated here.", len(rules))
 

@@ -16,6 +16,7 @@ from logweir.query.match import milliseconds_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.matching import Matched, Matcher, Seen
+from logweir_workers.alerts.storms import HOUR_US
 from logweir_workers.alerts.windows import Match
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ class Changed(NamedTuple):
     episode: Episode
     has_fired: bool
     """Just now."""
+    hours_before: set[int]
+    hours_after: set[int]
+    """The hours in which episodes of the group have fired, without it and with it."""
 
 
 class Late(NamedTuple):
@@ -149,6 +153,7 @@ class Evaluator:
         if not group.episodes and not len(group) and not group.known_from_us:
             group.known_from_us = horizon_us
         fired = {id(episode) for episode in group.episodes if episode.fired}
+        hours_before = group.fired_hours
         episode = group.add(Match(time_us, document.id, one.value, document.day))
         if episode is None:
             return None
@@ -158,9 +163,11 @@ class Evaluator:
             episode.note_emitter(emitter)
         self.note_event(rule, episode, document, received_us)
         has_fired = episode.fired and id(episode) not in fired
+        if has_fired and episode.fired_hour is None:
+            episode.fired_hour = received_us // HOUR_US
         if has_fired and received_us - time_us > self._late_after_us:
             episode.late_us = received_us - time_us
-        return Changed(group, episode, has_fired)
+        return Changed(group, episode, has_fired, hours_before, group.fired_hours)
 
     def note_event(self, rule: Rule, episode: Episode, document: Document, received_us: int) -> None:
         """Keep of an episode's event what its alert says: when it was received, and what the rule's function wants."""

@@ -62,6 +62,10 @@ class Episode:
     """Of the fields that the rule's function asks for, the different values."""
     emitters: list[Emitter] = field(default_factory=list)
     """Who sent its events, the first few."""
+    fired_hour: int | None = None
+    """The hour of receipt, since 1970, in which it reached the threshold."""
+    is_folded: bool = False
+    """It has no alert of its own: too many of its rule had (``storms.py``)."""
 
     def note(self, match: Match) -> None:
         """Count a match in."""
@@ -94,10 +98,18 @@ class Episode:
             self.alert = other.alert
         elif other.alert is not None:
             self.merged.append(other.alert)
+        hours = [hour for hour in (self.fired_hour, other.fired_hour) if hour is not None]
+        self.fired_hour = min(hours, default=None)
+        self.is_folded = self.alert is None and (self.is_folded or other.is_folded)
         for name, values in other.values.items():
             self.track(name, values)
         for emitter in other.emitters:
             self.note_emitter(emitter)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its alert has yet to say that it is quiet."""
+        return self.fired and not self.is_quiet and not self.is_folded
 
     def track(self, name: str, values: Sequence[str]) -> None:
         known = self.values.setdefault(name, [])
@@ -144,6 +156,11 @@ class Group:
 
     def has(self, id: str) -> bool:
         return id in self._ids
+
+    @property
+    def fired_hours(self) -> set[int]:
+        """The hours of receipt in which its episodes have fired."""
+        return {one.fired_hour for one in self.episodes if one.fired_hour is not None}
 
     def add(self, match: Match) -> Episode | None:
         """The episode that the match is a part of now; None for one that is no news."""
@@ -272,7 +289,7 @@ class Group:
         if count:
             self._forget_first(count)
         gone_us = time_us - self.rule.quiet_us
-        self.episodes = [one for one in self.episodes if one.last_us >= gone_us or (one.fired and not one.is_quiet)]
+        self.episodes = [one for one in self.episodes if one.last_us >= gone_us or one.is_awaited]
         return count
 
     def _forget_first(self, count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from logweir.alerts.alert import ALERTS, Status, line, opened, with_line
@@ -25,6 +25,7 @@ from logweir_workers.alerts.evidence import Evidence, Place
 from logweir_workers.alerts.found import Found, iso
 from logweir_workers.alerts.groups import Episode, Group
 from logweir_workers.alerts.guard import Guard
+from logweir_workers.alerts.storms import GROUPS_NAMED_MAX, HOUR_US, Hour
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +77,8 @@ class AlertWriter:
         for _ in range(_TRIES_MAX):
             stored = self._stored(group, episode)
             body = stored.body if stored is not None else None
-            if body is not None and body["generation"] > self._generation:
-                raise LogweirError(
-                    CLAIM_LOST,
-                    partition="the rules",
-                    generation=body["generation"],
-                    owner="another one",
-                    generation_own=self._generation,
-                )
+            if body is not None:
+                self._require_own(body)
             if body is not None and not progress.is_past(body["upto"]):
                 return False
             closed = (body or {}).get("closed")
@@ -100,6 +95,89 @@ class AlertWriter:
             return True
         raise LogweirError(DOCUMENT_CHANGED, id=episode.alert)
 
+    def has_own(self, group: Group, episode: Episode) -> bool:
+        """Whether a process that died since has made the episode's alert, which is its own from now on."""
+        digest = _digest(group.rule, group.values)
+        listed = self._documents.get(EPISODES, [digest]).get(digest)
+        stored = self._documents.get(ALERTS, listed.body["alerts"]) if listed else {}
+        same = [id for id, one in stored.items() if _is_same(one.body, group.rule, episode)]
+        if same and episode.alert is None:
+            episode.alert = same[-1]
+        return bool(same)
+
+    def write_storm(
+        self, rule: Rule, number: int, hour: Hour, progress: Progress, completeness: dict[str, Any], *, is_over: bool
+    ) -> bool:
+        """Have the alert of a rule's hour say how many groups have fired in it; False when that has to wait.
+
+        Raises LogweirError: STORE_DOWN (call again), CLAIM_LOST.
+        """
+        id = f"{_digest(rule, ('storm',))}-{number}"
+        for _ in range(_TRIES_MAX):
+            stored = self._documents.get(ALERTS, [id]).get(id)
+            if stored is not None:
+                self._require_own(stored.body)
+                if not progress.is_past(stored.body["upto"]):
+                    return False
+            now_us = self._clock()
+            before = stored.body if stored else opened(id, created_us=now_us)
+            named = [tuple(one) for one in before.get("storm", {}).get("named", ())]
+            named = [*named, *(one for one in hour.folded if one not in named)][:GROUPS_NAMED_MAX]
+            text = (
+                f"{rule.name}: {hour.groups:,} groups within the hour, {hour.groups - hour.apart:,} of them only here"
+            )
+            body = {
+                **before,
+                "kind": ALERT,
+                "rule": rule.name,
+                "revision": rule.revision,
+                "severity": rule.severity,
+                "summary": text,
+                "category": rule.category,
+                "tags": list(rule.tags),
+                "runbook": rule.runbook,
+                "group": {},
+                "first": iso(number * HOUR_US),
+                "last": iso((number + 1) * HOUR_US - 1000),
+                "count": hour.groups,
+                "evidence": [],
+                "evidence_last": [],
+                "search": _search_of_hour(rule, number),
+                "emitters": [],
+                "late": None,
+                "previous": None,
+                "is_quiet": is_over,
+                "storm": {"groups": hour.groups, "apart": hour.apart, "named": [list(one) for one in named]},
+                "completeness": completeness if _differs(completeness, before) else before["completeness"],
+                "generation": self._generation,
+                "upto": progress.mark(),
+            }
+            for one in _changes(stored.body if stored else None, body):
+                body = with_line(body, line(now_us, by="logweir", **one))
+            if stored is not None and body == {**stored.body, "upto": body["upto"], "generation": self._generation}:
+                return True
+            body["updated"] = iso_seconds(now_us)
+            try:
+                self._documents.put(ALERTS, id, body, version=stored.version if stored else None)
+            except LogweirError as error:
+                if error.problem is not DOCUMENT_CHANGED:
+                    raise
+                continue
+            if stored is None:
+                log.info("Alert %s (%s): %s", id, body["severity"], text)
+            return True
+        raise LogweirError(DOCUMENT_CHANGED, id=id)
+
+    def _require_own(self, body: dict[str, Any]) -> None:
+        if body["generation"] > self._generation:
+            raise LogweirError(
+                CLAIM_LOST,
+                partition="the rules",
+                generation=body["generation"],
+                owner="another one",
+                generation_own=self._generation,
+            )
+
     def _stored(self, group: Group, episode: Episode) -> OwnDocument | None:
         """The episode's alert as it is now, None when it is still to be made; its id is known afterwards."""
         if episode.alert is None:
@@ -110,7 +188,7 @@ class AlertWriter:
     def _adopted(self, group: Group, episode: Episode) -> OwnDocument | None:
         """The alert of the same episode that was made by a process that died since; else a new id is taken."""
         rule = group.rule
-        digest = hashlib.blake2b("\0".join((rule.name, *group.values)).encode(), digest_size=8).hexdigest()
+        digest = _digest(rule, group.values)
         while True:
             listed = self._documents.get(EPISODES, [digest]).get(digest)
             ids: list[str] = listed.body["alerts"] if listed else []
@@ -239,6 +317,22 @@ class AlertWriter:
         self._known[document.id] = document
         while len(self._known) > 200:
             del self._known[next(iter(self._known))]
+
+
+def _digest(rule: Rule, values: Sequence[str]) -> str:
+    return hashlib.blake2b("\0".join((rule.name, *values)).encode(), digest_size=8).hexdigest()
+
+
+def _search_of_hour(rule: Rule, number: int) -> dict[str, str]:
+    """A search for what a rule is for, of an hour of receipt."""
+    if any(not isinstance(one, str) for one in rule.conditions):
+        return {}
+    return {
+        "query": " OR ".join(f"({one})" for one in rule.conditions),
+        "from": iso(number * HOUR_US),
+        "to": iso((number + 1) * HOUR_US),
+        "time_field": "receivedtimestamp",
+    }
 
 
 def search_of(rule: Rule, group: Group, episode: Episode) -> dict[str, str]:
