@@ -40,7 +40,7 @@ NAME_LENGTH_MAX = 64
 SINCE_CHOICES = ("1h", "24h", "7d", "30d")
 SINCE_DEFAULT = "7d"
 _BARS = 60
-_NAMES = ("q", "since", "status", "severity", "near_misses", "size", "after")
+_NAMES = ("q", "since", "status", "severity", "near_misses", "shadow", "size", "after")
 _MINUTE_US = 60_000_000
 _SHOWN = {"complete": "complete", "incomplete": "incomplete", "open": "not known yet"}
 
@@ -176,7 +176,8 @@ class _Listed:
         self.since = given.get("since", SINCE_DEFAULT)
         self.status = given.get("status", "")
         self.severity = given.get("severity", "")
-        self.near_misses = given.get("near_misses", "") == "yes"
+        is_shadow, is_near_miss = (given.get(name, "") == "yes" for name in ("shadow", "near_misses"))
+        self.kind = "shadow" if is_shadow else "near_miss" if is_near_miss else "alert"
         if self.status not in ("", "all", *(str(one) for one in Status)):
             raise LogweirError(PARAMETER_BAD, name="status", value=self.status, expected=f"one of {', '.join(Status)}")
         if self.severity not in ("", *SEVERITIES):
@@ -193,7 +194,7 @@ class _Listed:
         query = query_of(
             self.q,
             with_closed=self.status in ("all", Status.CLOSED),
-            near_misses=self.near_misses,
+            kind=self.kind,
             status=self.status if self.status not in ("", "all") else None,
             severity=self.severity or None,
         )

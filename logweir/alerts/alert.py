@@ -50,7 +50,11 @@ PEOPLES = ("status", "assignee", "notes", "snoozed_until", "closed")
 
 FIELDS = (
     Field("id", Kind.KEYWORD, "The alert's id."),
-    Field("kind", Kind.KEYWORD, "alert, or near_miss: with what is missing it could have been one."),
+    Field(
+        "kind",
+        Kind.KEYWORD,
+        "alert; near_miss: it could be one with what is missing; shadow: of a shadowed rule.",
+    ),
     Field("rule", Kind.KEYWORD, "The name of its rule."),
     Field("revision", Kind.KEYWORD, "The rule's revision."),
     Field("severity", Kind.KEYWORD, f"{', '.join(SEVERITIES)}."),
@@ -236,7 +240,7 @@ def query_of(
     text: str,
     *,
     with_closed: bool,
-    near_misses: bool = False,
+    kind: str = "alert",
     status: str | None = None,
     severity: str | None = None,
 ) -> Node:
@@ -244,7 +248,7 @@ def query_of(
 
     Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
     """
-    nodes: list[Node] = [parse(text.strip(), ALERTS.by_name), Term("kind", "near_miss" if near_misses else "alert")]
+    nodes: list[Node] = [parse(text.strip(), ALERTS.by_name), Term("kind", kind)]
     if not with_closed:
         nodes.append(Not(Term("status", Status.CLOSED.value)))
     nodes += [Term(name, value) for name, value in (("status", status), ("severity", severity)) if value]

@@ -39,7 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("query", nargs="?", default="*", metavar="QUERY", help="what to look for (*: all)")
     listed.add_argument("--since", metavar="AGE", help="only what changed in the last 15m, 1h, 7d, …")
     listed.add_argument("--closed", action="store_true", help="those that are closed, too")
-    listed.add_argument("--near-misses", action="store_true", help="what could have fired with events that are missing")
+    kinds = listed.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--near-misses",
+        dest="kind",
+        action="store_const",
+        const="near_miss",
+        default="alert",
+        help="what could have fired with events that are missing",
+    )
+    kinds.add_argument(
+        "--shadow",
+        dest="kind",
+        action="store_const",
+        const="shadow",
+        help="what shadowed rules would have said",
+    )
     listed.add_argument("--size", type=integer, default=100, metavar="N", help="most alerts shown (100)")
     shown = actions.add_parser("show", help="show one alert: what, why, whether it could be wrong, its history")
     changes = {
@@ -99,7 +114,7 @@ def _change(arguments: argparse.Namespace) -> alert.Change:
 def _list(arguments: argparse.Namespace, store: Store) -> int:
     if not 1 <= arguments.size <= PAGE_MAX:
         raise LogweirError(PARAMETER_BAD, name="--size", value=arguments.size, expected=f"from 1 to {PAGE_MAX}")
-    query = alert.query_of(arguments.query, with_closed=arguments.closed, near_misses=arguments.near_misses)
+    query = alert.query_of(arguments.query, with_closed=arguments.closed, kind=arguments.kind)
     from_us, _ = time_bounds(arguments.since, None, now_us())
     page = store.documents.search(ALERTS, query, size=arguments.size, from_us=from_us)
     bodies = [one.body for one in page.documents]

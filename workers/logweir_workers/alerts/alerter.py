@@ -182,6 +182,8 @@ class Alerter:
             registry.get("logweir_alerter_is_active").set(0)
 
 
-def _in_force(engine: Engine) -> dict[str, Rule]:
-    parked = engine.evaluator.parked
-    return {name: rule for name, rule in engine.evaluator.rules.items() if name not in parked}
+def _in_force(engine: Engine) -> tuple[dict[str, Rule], set[str]]:
+    """The rules that are asked, and which of them are shadowed."""
+    evaluator = engine.evaluator
+    rules = {name: rule for name, rule in evaluator.rules.items() if name not in evaluator.parked}
+    return rules, evaluator.shadowed

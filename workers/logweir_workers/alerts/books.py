@@ -13,7 +13,7 @@ import hashlib
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from logweir.store.port import Store
 from logweir_workers.alerts.blind import blind_rules
 from logweir_workers.alerts.findings import BooksState, FindingReader, Findings, time_us_of
 from logweir_workers.alerts.found import iso
-from logweir_workers.alerts.writer import ALERT, EPISODES, SUMMARY_LENGTH_MAX
+from logweir_workers.alerts.writer import ALERT, EPISODES, SHADOW, SUMMARY_LENGTH_MAX
 from logweir_workers.backoff import tolerate
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class BooksRules:
         self._clock = clock
         self._failed = failed
         self._reader = FindingReader(store, settings, clock=clock)
+        self._shadowed: Collection[str] = ()
         self._state: BooksState | None = None
         self._version: str | None = None
         self._open: dict[str, set[Values]] = {}
@@ -83,11 +84,20 @@ class BooksRules:
         self._told: dict[str, dict[Values, tuple[Finding, ...]]] = defaultdict(dict)
         """By rule, what was found of each group, as its alerts say."""
 
-    def run(self, rules: Callable[[], Mapping[str, Rule]], stopping: threading.Event, *, interval_s: float) -> None:
-        """Look every so often until told to stop, or until another process has the shard. ``rules``: those in force."""
+    def run(
+        self,
+        rules: Callable[[], tuple[Mapping[str, Rule], Collection[str]]],
+        stopping: threading.Event,
+        *,
+        interval_s: float,
+    ) -> None:
+        """Look every so often until told to stop, or until another process has the shard.
+
+        ``rules``: those in force, and which of them are shadowed.
+        """
         while not stopping.is_set():
             try:
-                self.look(rules())
+                self.look(*rules())
             except LogweirError as error:
                 if error.problem is CLAIM_LOST:
                     return
@@ -96,11 +106,13 @@ class BooksRules:
                 log.exception("Rules about the accounting could not be asked; they are again in %.0f s.", interval_s)
             stopping.wait(interval_s)
 
-    def look(self, rules: Mapping[str, Rule]) -> None:
-        """Read what there is, and have the alerts say so. ``rules``: all of the shard.
+    def look(self, rules: Mapping[str, Rule], shadowed: Collection[str] = ()) -> None:
+        """Read what there is, and have the alerts say so.
 
+        ``rules``: all in force of the shard; ``shadowed``: the names of those whose alerts are none.
         Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW (call again), CLAIM_LOST.
         """
+        self._shadowed = shadowed
         mine = [rule for rule in rules.values() if rule.is_about_books]
         if self._state is None:
             self._load()
@@ -267,7 +279,7 @@ class BooksRules:
             episode = _united(episode, before)
         body = {
             **before,
-            "kind": ALERT,
+            "kind": ALERT if rule.name not in self._shadowed or before.get("kind") == ALERT else SHADOW,
             "rule": rule.name,
             "revision": rule.revision,
             "severity": rule.severity,

@@ -13,9 +13,10 @@ import time
 import zlib
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from logweir import event as identity
+from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, state_of
 from logweir.alerts.rules import Rule
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
@@ -47,7 +48,7 @@ from logweir_workers.alerts.recall import TooMany, recalled
 from logweir_workers.alerts.retention import delete_old
 from logweir_workers.alerts.storms import HOUR_US, Storms
 from logweir_workers.alerts.windows import needed
-from logweir_workers.alerts.writer import ALERT, NEAR_MISS, AlertWriter
+from logweir_workers.alerts.writer import ALERT, NEAR_MISS, SHADOW, AlertWriter
 from logweir_workers.backoff import tolerate, until_it_answers
 from logweir_workers.chores import PeriodicTask
 from logweir_workers.document import Documents, EventUnfit, Filtered, context_of, ids_of
@@ -64,6 +65,8 @@ _FLUSH_S_MAX = 2.0
 _LEDGER_INTERVAL_S = 1.0
 _MISSING_INTERVAL_S = 2.0
 _RELOAD_INTERVAL_S = 2.0
+_CATALOGUE_INTERVAL_S = 1.0
+_DESCRIBED_AT_ONCE = 50
 _RECALL_INTERVAL_S = 1.0
 _SWEEP_INTERVAL_S = 0.5
 _SWEEP_GROUPS = 5_000
@@ -100,13 +103,16 @@ class Engine:
         self._enrich = enrich.load(settings.worker)
         self._documents = Documents(self._enrich, self._filters)
         groups = Groups(groups_max=settings.alerts.groups_max)
-        rules = rules_of_shard(files.rules, settings.alerts.shard)
+        self._catalogue = read_catalogue(store.documents)
+        self._is_described = False
+        rules = self._in_force()
         self.progress = checkpoint.load(rules, groups)
         self.storms = Storms(alerts_max=settings.alerts.storm_alerts_max)
         self.storms.load(self.progress.storms)
         self._guard = guard or Guard()
         late_after_us = settings.accounting.late_us
         self.evaluator = Evaluator(rules, groups, late_after_us=late_after_us, guard=self._guard)
+        self.evaluator.shadowed = self._shadowed()
         if self._guard.found in rules:
             self.evaluator.park(self._guard.found, f"its own code did not come back for {STUCK_S_MAX:.0f} s")
         self.evaluator.counts = {
@@ -144,6 +150,7 @@ class Engine:
             PeriodicTask(_MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN,)),
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
+            PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
             PeriodicTask(_RETENTION_INTERVAL_S, self._delete_old, (STORE_DOWN, SEARCH_TOO_SLOW)),
         )
@@ -300,10 +307,10 @@ class Engine:
                 continue
             verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
             before = list(group.episodes)
-            kind = ALERT if episode.fired else NEAR_MISS
+            kind = self._kind_of(group.rule) if episode.fired else NEAR_MISS
             is_new = episode.alert is None and episode.fired_hour is not None
             is_written = self._writer.write(group, episode, self.progress, verdict, kind=kind)
-            if is_new and episode.alert is not None and kind == ALERT:
+            if is_new and episode.alert is not None and kind != NEAR_MISS:
                 self.storms.hour(group.rule.name, episode.fired_hour or 0).apart += 1
             if is_written:
                 del self._dirty[key]
@@ -330,6 +337,9 @@ class Engine:
         self.storms.fold(group, episode)
         return True
 
+    def _kind_of(self, rule: Rule) -> str:
+        return SHADOW if rule.name in self.evaluator.shadowed else ALERT
+
     def _write_storms(self) -> None:
         """Have the alerts of hours with too many say how many. Raises LogweirError: STORE_DOWN, CLAIM_LOST."""
         watermark_us = self.progress.watermark_us
@@ -341,7 +351,8 @@ class Engine:
             end_us = (number + 1) * HOUR_US
             verdict = self.completeness.judge(rule, number * HOUR_US, end_us)
             is_over = end_us <= watermark_us
-            if self._writer.write_storm(rule, number, hour, self.progress, verdict, is_over=is_over):
+            kind = self._kind_of(rule)
+            if self._writer.write_storm(rule, number, hour, self.progress, verdict, kind=kind, is_over=is_over):
                 hour.folded.clear()
                 # Until its hour is over and judged: then only another count changes it.
                 if is_over and self.completeness.up_to_us >= end_us:
@@ -398,7 +409,51 @@ class Engine:
         for problem in self._files.problems:
             log.error("%s", problem)
         registry.get("logweir_alerter_rule_files_bad").set(len(self._files.problems))
+        self._is_described = False
+        self._take_over()
+
+    def read_states(self) -> None:
+        """Read which rules are shadowed or disabled; write down what rules there are, where that is not known.
+
+        Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
+        """
+        states = {name: state_of(one) for name, one in self._catalogue.items()}
+        self._catalogue = read_catalogue(self._store.documents)
+        if {name: state_of(one) for name, one in self._catalogue.items()} != states:
+            self._take_over()
+        if not self._is_described:
+            self._describe()
+
+    def _describe(self) -> None:
+        mine = rules_of_shard(self._files.rules, self._settings.alerts.shard)
+        known = {name: one.body for name, one in self._catalogue.items()}
+        new = [
+            name
+            for name, rule in mine.items()
+            if {**known.get(name, {}), **described(rule), "is_there": True} != known.get(name)
+        ]
+        gone = [
+            name
+            for name in rules_of_shard(known, self._settings.alerts.shard)
+            if known[name]["is_there"] and name not in mine
+        ]
+        for name in [*new, *gone][:_DESCRIBED_AT_ONCE]:
+            self._catalogue[name] = describe(self._store.documents, name, mine.get(name), now_us=self._clock())
+        self._is_described = len(new) + len(gone) <= _DESCRIBED_AT_ONCE
+
+    def _in_force(self) -> dict[str, Rule]:
+        """The rules of the shard that are not disabled."""
         rules = rules_of_shard(self._files.rules, self._settings.alerts.shard)
+        disabled = RuleState.DISABLED
+        return {name: rule for name, rule in rules.items() if state_of(self._catalogue.get(name)) is not disabled}
+
+    def _shadowed(self) -> set[str]:
+        return {name for name, one in self._catalogue.items() if state_of(one) is RuleState.SHADOW}
+
+    def _take_over(self) -> None:
+        """Have those rules in force that are now."""
+        rules = self._in_force()
+        self.evaluator.shadowed = self._shadowed()
         self.evaluator.replace_rules(rules)
         groups = self.evaluator.groups
         self._open = {
@@ -409,7 +464,7 @@ class Engine:
         self._dirty = {key: pair for key, pair in self._dirty.items() if key in self._open}
         self.storms.keep_only(rules)
         self._note_rules()
-        log.info("Rules are read again: %d are evaluated here.", len(rules))
+        log.info("Rules have changed: %d are evaluated here.", len(rules))
 
     def _look_at_ledger(self) -> None:
         """See where the queue ends, and how far the workers are. Raises LogweirError: QUEUE_DOWN, STORE_DOWN."""
@@ -459,7 +514,8 @@ class Engine:
     def _find_near_misses(self) -> None:
         for group in self.evaluator.groups:
             need = needed(group.rule.window)
-            for episode in group.episodes if need > 1 else ():
+            is_asked = need > 1 and group.rule.name not in self.evaluator.shadowed
+            for episode in group.episodes if is_asked else ():
                 if episode.fired or episode.alert is not None:
                     continue
                 lost = self.completeness.lost_within(
@@ -531,7 +587,10 @@ class Engine:
         registry.get("logweir_alerter_open_episodes").set(len(self._open))
 
 
-def rules_of_shard(rules: Mapping[str, Rule], shard: str) -> dict[str, Rule]:
-    """Those of the rules that the shard evaluates."""
+T = TypeVar("T")
+
+
+def rules_of_shard(rules: Mapping[str, T], shard: str) -> dict[str, T]:
+    """Those of the rules, by name, that the shard evaluates."""
     number, _, of = shard.partition("/")
     return {name: rule for name, rule in rules.items() if zlib.crc32(name.encode()) % int(of) == int(number) - 1}

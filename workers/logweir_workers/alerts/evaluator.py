@@ -62,6 +62,8 @@ class Evaluator:
         """By rule, its matches: how many, and what became of them."""
         self.parked: dict[str, str] = {}
         """Rules that are not evaluated because their own code fails, with the error: until their file changes."""
+        self.shadowed: set[str] = set()
+        """Rules that are asked, and whose alerts are none."""
         self._failures: dict[str, deque[float]] = {}
         self._rules = dict(rules)
         self._matcher = self.matcher(self._rules.values())
@@ -157,7 +159,7 @@ class Evaluator:
         episode = group.add(Match(time_us, document.id, one.value, document.day))
         if episode is None:
             return None
-        self.count(rule.name, "counted")
+        self.count(rule.name, "shadow" if rule.name in self.shadowed else "counted")
         episode.is_quiet = False
         if emitter is not None:
             episode.note_emitter(emitter)

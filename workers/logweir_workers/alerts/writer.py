@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 LISTED_MAX = 8
 """Alerts of one rule and group that are looked at for an episode that was found before."""
 SUMMARY_LENGTH_MAX = 500
-ALERT, NEAR_MISS = "alert", "near_miss"
+ALERT, NEAR_MISS, SHADOW = "alert", "near_miss", "shadow"
 NEAR_MISS_SEVERITY = "low"
 _TRIES_MAX = 50
 
@@ -106,7 +106,15 @@ class AlertWriter:
         return bool(same)
 
     def write_storm(
-        self, rule: Rule, number: int, hour: Hour, progress: Progress, completeness: dict[str, Any], *, is_over: bool
+        self,
+        rule: Rule,
+        number: int,
+        hour: Hour,
+        progress: Progress,
+        completeness: dict[str, Any],
+        *,
+        kind: str,
+        is_over: bool,
     ) -> bool:
         """Have the alert of a rule's hour say how many groups have fired in it; False when that has to wait.
 
@@ -128,7 +136,7 @@ class AlertWriter:
             )
             body = {
                 **before,
-                "kind": ALERT,
+                "kind": ALERT if before.get("kind") == ALERT else kind,
                 "rule": rule.name,
                 "revision": rule.revision,
                 "severity": rule.severity,
@@ -253,13 +261,15 @@ class AlertWriter:
     def _found(self, group: Group, episode: Episode, before: dict[str, Any], kind: str) -> dict[str, Any]:
         """The engine's fields, as far as they follow from the episode."""
         rule = group.rule
+        if kind == SHADOW and before.get("kind") == ALERT:
+            kind = ALERT  # It was one before its rule was shadowed.
         shown = {one[1] for one in episode.first}
         last: list[Place] = [one for one in episode.last if one[1] not in shown]
         return {
             "kind": kind,
             "rule": rule.name,
             "revision": rule.revision,
-            "severity": rule.severity if kind == ALERT else NEAR_MISS_SEVERITY,
+            "severity": NEAR_MISS_SEVERITY if kind == NEAR_MISS else rule.severity,
             "summary": self._summary(group, episode),
             "category": rule.category,
             "tags": list(rule.tags),
@@ -273,7 +283,7 @@ class AlertWriter:
             "search": search_of(rule, group, episode),
             "emitters": [name_of(emitter) for emitter in episode.emitters],
             # An alert that was made in time stays so, however late others of its events come.
-            "late": before["late"] if before.get("kind") == ALERT else _late(episode),
+            "late": before["late"] if before.get("kind") in (ALERT, SHADOW) else _late(episode),
             "previous": episode.previous,
             "is_quiet": episode.is_quiet,
         }

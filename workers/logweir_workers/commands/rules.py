@@ -1,6 +1,7 @@
 """See, check and try the rules that make alerts: those that come with logweir, and your own in alerts.rules_dir.
 
     logweir rules list
+    logweir rules shadow my_rule --why 'too many' keep what it finds, and make no alerts of it
     logweir rules test                        run the examples of all rules
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
@@ -19,14 +20,17 @@ from typing import Any
 
 import orjson
 
+from logweir.alerts.catalogue import RULES, RuleState, change_state, described, read_catalogue, state_of
 from logweir.alerts.rules import Rule
-from logweir.commands.output import print_json
+from logweir.clock import now_us
+from logweir.commands.output import print_json, user_name
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, RULE_UNKNOWN, LogweirError
 from logweir.event import Document
 from logweir.query.match import matcher
 from logweir.query.tree import All, And, Node, Not, Or
 from logweir.store import existing_store
+from logweir.store.documents import OwnDocument
 from logweir.text import counted, printable
 from logweir_workers.alerts import checkpoint
 from logweir_workers.alerts.examples import Examples, Tried, lint
@@ -45,7 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     explained = actions.add_parser("explain", help="say why a rule is, or is not, for an event")
     explained.add_argument("rule", metavar="RULE", help="the rule's name")
     explained.add_argument("event", metavar="EVENT", help="the event as it would be posted; - reads standard input")
-    for sub in (listed, checked, tested, explained):
+    changes = {
+        "enable": "have alerts made of what a rule finds",
+        "shadow": "keep what a rule would have said, and make no alerts of it",
+        "disable": "ask a rule no more",
+    }
+    changed = [actions.add_parser(name, help=help) for name, help in changes.items()]
+    for sub in changed:
+        sub.add_argument("rule", metavar="RULE", help="the rule's name")
+        sub.add_argument("--why", default="", metavar="TEXT", help="why; it is kept, with who and when")
+        sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
+    for sub in (listed, checked, tested, explained, *changed):
         sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -60,6 +74,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         print(f"logweir rules: {printable(str(problem))}", file=sys.stderr)
     if arguments.action == "list":
         _list(rules, settings, as_json=arguments.json)
+    elif arguments.action in _STATES:
+        _change(arguments, rules, settings)
     elif arguments.action == "explain":
         _explain(arguments, rules, settings)
     elif arguments.action == "lint":
@@ -69,25 +85,47 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 1 if problems else 0
 
 
+_STATES = {"enable": RuleState.ENABLED, "shadow": RuleState.SHADOW, "disable": RuleState.DISABLED}
+
+
+def _change(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
+    with existing_store(settings.store) as store:
+        name, state = arguments.rule, _STATES[arguments.action]
+        if name not in store.documents.get(RULES, [name]):
+            _named(name, rules)
+        by = arguments.by or user_name()
+        changed = change_state(store.documents, name, state, by=by, why=arguments.why, now_us=now_us())
+    if arguments.json:
+        print_json(changed.body)
+    else:
+        print(f"{printable(name)} is {state}.")
+
+
+def _named(name: str, rules: Sequence[Rule]) -> Rule:
+    """Raises LogweirError(RULE_UNKNOWN)."""
+    rule = next((one for one in rules if one.name == name), None)
+    if rule is None:
+        nearest = difflib.get_close_matches(name, [one.name for one in rules], n=1)
+        raise LogweirError(RULE_UNKNOWN, name=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
+    return rule
+
+
 def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
     known: dict[str, Any] = {}
+    catalogue: dict[str, OwnDocument] = {}
     try:
         with existing_store(settings.store) as store:
             stored = checkpoint.read(store, settings.worker.group, checkpoint.shard_id(settings.alerts.shard))
             known = stored.body["rules"] if stored is not None else {}
+            catalogue = read_catalogue(store.documents)
     except LogweirError as error:
         print(f"What the rules have found is not known: {printable(str(error))}", file=sys.stderr)
     rows = [
         {
             "name": rule.name,
-            "severity": rule.severity,
-            "window": rule.window.kind.value,
-            "where": rule.where,
-            "group": list(rule.group),
-            "tags": list(rule.tags),
-            "runbook": rule.runbook,
-            "path": rule.path,
-            "revision": rule.revision,
+            **described(rule),
+            "state": state_of(catalogue.get(rule.name)).value,
+            "said": catalogue[rule.name].body["said"] if rule.name in catalogue else None,
             **known.get(rule.name, {"counts": {}, "since": None, "parked": None}),
         }
         for rule in rules
@@ -97,6 +135,8 @@ def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
         return
     for row in rows:
         state = f"parked: {row['parked']}" if row["parked"] else f"{row['counts'].get('matches', 0):,} matches"
+        if row["state"] != RuleState.ENABLED:
+            state = f"{row['state']}, by {row['said']['by']}: {row['said']['why'] or 'no reason given'}; {state}"
         print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(state)}")
     print(f"{counted(len(rows), 'rule')}.")
 
@@ -136,12 +176,7 @@ def _test(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> int:
 
 
 def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
-    rule = next((one for one in rules if one.name == arguments.rule), None)
-    if rule is None:
-        nearest = difflib.get_close_matches(arguments.rule, [one.name for one in rules], n=1)
-        raise LogweirError(
-            RULE_UNKNOWN, name=arguments.rule, nearest=f" Did you mean {nearest[0]!r}?" if nearest else ""
-        )
+    rule = _named(arguments.rule, rules)
     if rule.is_about_books:
         raise LogweirError(
             EVENT_UNUSABLE, reason=f"{rule.name} is about findings of the accounting, and not about events"
