@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from logweir import cli
+from logweir import cli, config
+from logweir.alerts import event
+from logweir.config import StoreSettings
+from logweir.store import open_store
+from logweir_workers.alerts.examples import Examples
 from logweir_workers.alerts.loading import PACK
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -116,3 +121,27 @@ def test_what_cannot_be_explained_is_said(run: Run) -> None:
         status, _, err = run(*words)
         assert status == 2
         assert said in err
+
+
+def test_a_backtest_of_a_file_says_what_its_rules_would_have_found(run: Run, tmp_path: Path) -> None:
+    """Before it is in force; a rule by its name; what is no rule is named."""
+    path = tmp_path / "shop.py"
+    path.write_text(GOOD)
+    sent = event(category="shop", outcome="failure", username="anna")
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        store.prepare()
+        examples = Examples(config.load(environment={}, overrides={"data_dir": tmp_path}))
+        store.index([examples.document(sent, 1), examples.document(sent, 2)])
+    span = ("--since", "2026-01-31T10:00:00Z", "--until", "2026-01-31T14:00:00Z")
+    status, out, _ = run("backtest", str(path), *span)
+    found = json.loads(run("backtest", str(path), *span, "--json")[1])["rules"]
+    none_status, none, _ = run("backtest", "ssh_brute_force", *span)
+    unknown_status, _, err = run("backtest", "ssh_brute_forse", *span)
+
+    assert status == none_status == 0
+    assert "2 of anna" in out
+    assert "failed: 1 alert of 2 matches; 2 events read in " in out
+    assert [(one["rule"], one["alerts_count"], one["cost"]["matches"]) for one in found] == [("failed", 1, 2)]
+    assert none.startswith("ssh_brute_force: 0 alerts of 0 matches")
+    assert unknown_status != 0
+    assert "Did you mean 'ssh_brute_force'?" in err

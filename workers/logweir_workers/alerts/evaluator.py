@@ -134,11 +134,11 @@ class Evaluator:
                 self.count(one.rule.name, "late")
                 late.append(Late(one.rule, one.group, time_us))
                 continue
-            if (change := self._put(one, document, time_us, received_us, emitter, horizon_us)) is not None:
+            if (change := self.put(one, document, time_us, received_us, emitter, horizon_us)) is not None:
                 changed.append(change)
         return changed, late
 
-    def _put(
+    def put(
         self,
         one: Matched,
         document: Document,
@@ -147,6 +147,7 @@ class Evaluator:
         emitter: Emitter | None,
         horizon_us: int,
     ) -> Changed | None:
+        """Count a match; None where that changes nothing. ``horizon_us``: a new group knows nothing from before."""
         rule = one.rule
         group = self.groups.make(rule, one.group)
         if group is None:

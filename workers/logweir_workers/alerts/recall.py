@@ -6,7 +6,7 @@ event once, so a sender's retry of something that was counted long ago changes n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from logweir.alerts.rules import Rule
@@ -41,10 +41,20 @@ class TooMany(Exception):
 
 
 def stored_matches(
-    store: Store, rule: Rule, matcher: Matcher, *, from_us: int, to_us: int, also: Node | None = None
+    store: Store,
+    rule: Rule,
+    matcher: Matcher,
+    *,
+    from_us: int,
+    to_us: int,
+    also: Node | None = None,
+    is_within: bool = True,
+    page_read: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Stored]:
     """The rule's matches between these times, the newest first. ``also``: what is asked of the store, too.
 
+    ``is_within``: none that bears one of these times and came earlier, so that its time is that of its receipt; else
+    each once, where ranges of whole milliseconds lie side by side. ``page_read`` gets the number of events of a page.
     Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
     """
     nodes = tuple(rule.nodes())
@@ -54,15 +64,17 @@ def stored_matches(
     after: tuple[Any, ...] | None = None
     while True:
         # One millisecond more to either side: that is what times are compared by.
+        slack_us = 1000 if is_within else 0
         page = store.search(
-            query, size=_PAGE, from_us=from_us - 1000, to_us=to_us + 1000, time_field="timestamp", after=after
+            query, size=_PAGE, from_us=from_us - slack_us, to_us=to_us + slack_us, time_field="timestamp", after=after
         )
+        page_read(len(page.events))
         for source in page.events:
             document = document_of(source)
             received_us = (milliseconds_of(source.get("receivedtimestamp")) or 0) * 1000
             happened_ms = milliseconds_of(source.get("timestamp"))
             time_us = received_us if happened_ms is None else min(happened_ms * 1000, received_us)
-            if from_us <= time_us < to_us:
+            if not is_within or from_us <= time_us < to_us:
                 for matched in matcher.matches(document):
                     yield Stored(document, matched, time_us, received_us)
         after = page.after

@@ -2,6 +2,7 @@
 
     logweir rules list
     logweir rules shadow my_rule --why 'too many' keep what it finds, and make no alerts of it
+    logweir rules backtest my_rule.py --since 7d  what would it have found?
     logweir rules test                        run the examples of all rules
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,19 @@ import orjson
 
 from logweir.alerts.catalogue import RULES, RuleState, change_state, described, read_catalogue, state_of
 from logweir.alerts.rules import Rule
-from logweir.clock import now_us
+from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
 from logweir.config import Settings
 from logweir.errors import EVENT_UNUSABLE, RULE_UNKNOWN, LogweirError
 from logweir.event import Document
 from logweir.query.match import matcher
+from logweir.query.times import time_bounds
 from logweir.query.tree import All, And, Node, Not, Or
 from logweir.store import existing_store
 from logweir.store.documents import OwnDocument
 from logweir.text import counted, printable
 from logweir_workers.alerts import checkpoint
+from logweir_workers.alerts.backtest import Backtest, backtest
 from logweir_workers.alerts.examples import Examples, Tried, lint
 from logweir_workers.alerts.loading import RuleFiles, read_rules
 from logweir_workers.alerts.matching import Matcher, Seen
@@ -49,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     explained = actions.add_parser("explain", help="say why a rule is, or is not, for an event")
     explained.add_argument("rule", metavar="RULE", help="the rule's name")
     explained.add_argument("event", metavar="EVENT", help="the event as it would be posted; - reads standard input")
+    tried = actions.add_parser("backtest", help="say what a rule would have found in events that are stored")
+    tried.add_argument("rule", metavar="RULE|FILE", help="a rule's name, or a file of rules that need not be in force")
+    tried.add_argument("--since", default="7d", metavar="TIME", help="from then on: 1h, 7d, or ISO 8601 (7d)")
+    tried.add_argument("--until", metavar="TIME", help="before then (now)")
     changes = {
         "enable": "have alerts made of what a rule finds",
         "shadow": "keep what a rule would have said, and make no alerts of it",
@@ -59,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("rule", metavar="RULE", help="the rule's name")
         sub.add_argument("--why", default="", metavar="TEXT", help="why; it is kept, with who and when")
         sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
-    for sub in (listed, checked, tested, explained, *changed):
+    for sub in (listed, checked, tested, explained, tried, *changed):
         sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -76,6 +84,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _list(rules, settings, as_json=arguments.json)
     elif arguments.action in _STATES:
         _change(arguments, rules, settings)
+    elif arguments.action == "backtest":
+        _backtest(arguments, rules, settings)
     elif arguments.action == "explain":
         _explain(arguments, rules, settings)
     elif arguments.action == "lint":
@@ -85,6 +95,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 1 if problems else 0
 
 
+_ALERTS_SHOWN_MAX = 100
+_TELL_INTERVAL_S = 2.0
 _STATES = {"enable": RuleState.ENABLED, "shadow": RuleState.SHADOW, "disable": RuleState.DISABLED}
 
 
@@ -99,6 +111,65 @@ def _change(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Sett
         print_json(changed.body)
     else:
         print(f"{printable(name)} is {state}.")
+
+
+def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
+    now = now_us()
+    from_us, to_us = time_bounds(arguments.since, arguments.until, now)
+    path = Path(arguments.rule)
+    if path.suffix == ".py":
+        wanted = [rule for rule in read_rules(path) if not rule.is_about_books]
+    else:
+        wanted = [_named(arguments.rule, rules)]
+    with existing_store(settings.store) as store:
+        made = [
+            backtest(
+                store,
+                rule,
+                settings,
+                from_us=from_us or 0,
+                to_us=to_us or now,
+                progressed=_Teller(rule.name, from_us or 0, to_us or now),
+            )
+            for rule in wanted
+        ]
+    if arguments.json:
+        print_json({"rules": [one.as_json() for one in made]})
+        return
+    for one in made:
+        for alert in one.alerts[:_ALERTS_SHOWN_MAX]:
+            group = ", ".join(alert.group.values())
+            print(printable(f"{alert.first}  {alert.last}  {alert.count:,}  {group}  {alert.summary}"))
+        if one.alerts_count > _ALERTS_SHOWN_MAX:
+            print(f"… and {one.alerts_count - _ALERTS_SHOWN_MAX:,} more")
+        alerts = counted(one.alerts_count, "alert", separator=",")
+        matches = counted(one.matches, "match", plural="matches", separator=",")
+        events = counted(one.events, "event", separator=",")
+        searches = counted(one.searches, "search", plural="searches", separator=",")
+        print(f"{one.rule}: {alerts} of {matches}; {events} read in {searches}, {one.seconds:.1f} s.")
+        for count, what in (
+            (one.unevaluated, "matches were not counted: too many groups, or clocks that run ahead"),
+            (one.errors, "times its own code failed"),
+        ):
+            if count:
+                print(f"{count:,} {what}.")
+
+
+class _Teller:
+    """Says on standard error how far a long backtest is."""
+
+    def __init__(self, rule: str, from_us: int, to_us: int) -> None:
+        self._rule = rule
+        self._from_us = from_us
+        self._to_us = to_us
+        self._due_s = time.monotonic() + _TELL_INTERVAL_S
+
+    def __call__(self, at_us: int, made: Backtest) -> None:
+        if time.monotonic() >= self._due_s:
+            self._due_s = time.monotonic() + _TELL_INTERVAL_S
+            share = max(0.0, (at_us - self._from_us) / max(1, self._to_us - self._from_us))
+            found = counted(made.alerts_count, "alert", separator=",")
+            print(f"{self._rule}: {share:.0%}, at {iso_seconds(at_us)}, {found} so far", file=sys.stderr)
 
 
 def _named(name: str, rules: Sequence[Rule]) -> Rule:

@@ -1,0 +1,207 @@
+"""What a rule would have found in events that are stored: the conditions and the correlation of the stream.
+
+    store, slice by slice, the oldest first -> the rule's condition -> groups -> the alerts that it would have made
+
+The store is asked for no more than a page at a time; a slice of time that takes too long, or has too many matches, is
+cut in half.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from logweir.alerts.rules import Rule
+from logweir.config import Settings
+from logweir.errors import RULE_BAD, SEARCH_TOO_SLOW, LogweirError
+from logweir.store.port import Store
+from logweir_workers.alerts.evaluator import Evaluator
+from logweir_workers.alerts.found import Found, iso, learn_fields
+from logweir_workers.alerts.groups import Episode, Group, Groups
+from logweir_workers.alerts.recall import Stored, TooMany, stored_matches
+
+ALERTS_MAX = 10_000
+"""Alerts that are told whole; of more, only how many there are."""
+_SLICE_US = 3_600_000_000
+_SLICE_US_MIN = 1_000_000
+_SLICE_MATCHES_MAX = 20_000
+# Whose clocks run ahead is found under a time that is yet to come.
+_AHEAD_US = 366 * 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WouldBe:
+    """An alert that the rule would have made."""
+
+    group: dict[str, str]
+    first: str
+    last: str
+    count: int
+    summary: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class Backtest:
+    """What a rule would have made of a time, and what it took to know."""
+
+    rule: str
+    alerts: list[WouldBe] = field(default_factory=list)
+    """The oldest first, at most ALERTS_MAX."""
+    alerts_count: int = 0
+    events: int = 0
+    """Read from the store."""
+    matches: int = 0
+    unevaluated: int = 0
+    """Matches that were not counted: there were too many groups, or a clock ran ahead by more than the lateness."""
+    errors: int = 0
+    """How often the rule's own code failed."""
+    searches: int = 0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        cost = {name: getattr(self, name) for name in ("events", "matches", "searches")}
+        return {
+            "rule": self.rule,
+            "alerts_count": self.alerts_count,
+            "alerts": [one.as_json() for one in self.alerts],
+            "unevaluated": self.unevaluated,
+            "errors": self.errors,
+            "cost": {**cost, "seconds": round(self.seconds, 3)},
+        }
+
+
+Progressed = Callable[[int, Backtest], object]
+"""Told now and then up to when all is read, in microseconds."""
+
+
+def backtest(
+    store: Store,
+    rule: Rule,
+    settings: Settings,
+    *,
+    from_us: int,
+    to_us: int,
+    progressed: Progressed = lambda *_: None,
+) -> Backtest:
+    """What the rule would have made of events that happened in that time. Changes nothing.
+
+    A rule for new values learns from the beginning of it. Raises LogweirError: RULE_BAD for a rule that is not about
+    events, or has too many matches within a second; STORE_DOWN; SEARCH_TOO_SLOW when a page of a second takes longer
+    than store.search_timeout_s.
+    """
+    if rule.is_about_books:
+        raise LogweirError(RULE_BAD, rule=rule.name, reason="it is about what the accounting finds, not about events")
+    return _Run(store, rule, settings, from_us, to_us).run(progressed)
+
+
+class _Run:
+    def __init__(self, store: Store, rule: Rule, settings: Settings, from_us: int, to_us: int) -> None:
+        self._store = store
+        self._rule = rule
+        # Whole milliseconds, as stores compare times: so slices side by side share no event.
+        self._from_us = from_us // 1000 * 1000
+        self._to_us = -(-to_us // 1000) * 1000
+        self._lateness_us = int(settings.alerts.lateness_s * 1e6)
+        learn_fields(rule)
+        groups = Groups(groups_max=settings.alerts.groups_max)
+        self._evaluator = Evaluator({rule.name: rule}, groups, late_after_us=settings.accounting.late_us)
+        self._matcher = self._evaluator.matcher([rule])
+        self._made = Backtest(rule.name)
+
+    def run(self, progressed: Progressed) -> Backtest:
+        made, began_s = self._made, time.monotonic()
+        self._store.refresh()
+        # What was before the beginning may be in a window with what was behind it.
+        at_us, slice_us = max(0, self._from_us - self._rule.memory_us), _SLICE_US
+        while at_us < self._to_us:
+            end_us = min(at_us + slice_us, self._to_us)
+            try:
+                found = self._matches(at_us, end_us)
+            except TooMany as error:
+                if slice_us <= _SLICE_US_MIN:
+                    reason = f"more than {_SLICE_MATCHES_MAX:,} events match it within a second"
+                    raise LogweirError(RULE_BAD, rule=self._rule.name, reason=reason) from error
+                slice_us = max(slice_us // 2000 * 1000, _SLICE_US_MIN)
+                continue
+            except LogweirError as error:
+                if error.problem is not SEARCH_TOO_SLOW or slice_us <= _SLICE_US_MIN:
+                    raise
+                slice_us = max(slice_us // 2000 * 1000, _SLICE_US_MIN)
+                continue
+            self._count(found, at_us)
+            at_us = end_us
+            slice_us = min(slice_us * 2, _SLICE_US) if len(found) < _SLICE_MATCHES_MAX // 4 else slice_us
+            self._collect(at_us)
+            made.seconds = time.monotonic() - began_s
+            progressed(at_us, made)
+        self._count(self._matches(self._to_us, self._to_us + _AHEAD_US), self._to_us)
+        self._collect(None)
+        made.alerts.sort(key=lambda one: (one.first, one.last, tuple(one.group.values())))
+        counts = self._evaluator.counts.get(self._rule.name, {})
+        made.errors += counts.get("errors", 0)
+        made.seconds = time.monotonic() - began_s
+        made.unevaluated += counts.get("unevaluated", 0)
+        return made
+
+    def _matches(self, from_us: int, to_us: int) -> list[Stored]:
+        """The matches of a slice, in the order of their time. Raises TooMany."""
+        found: list[Stored] = []
+        for one in stored_matches(
+            self._store,
+            self._rule,
+            self._matcher,
+            from_us=from_us,
+            to_us=to_us,
+            is_within=False,
+            page_read=self._page_read,
+        ):
+            found.append(one)
+            if len(found) > _SLICE_MATCHES_MAX:
+                raise TooMany
+        return sorted(found, key=lambda one: (one.time_us, one.document.id))
+
+    def _page_read(self, events: int) -> None:
+        self._made.searches += 1
+        self._made.events += events
+
+    def _count(self, found: list[Stored], begin_us: int) -> None:
+        horizon_us = begin_us - self._lateness_us
+        for one in found:
+            if not self._from_us - self._rule.memory_us <= one.time_us < self._to_us:
+                continue
+            self._made.matches += one.time_us >= self._from_us
+            if one.time_us < horizon_us:
+                self._made.unevaluated += 1
+                continue
+            self._evaluator.put(one.matched, one.document, one.time_us, one.received_us, None, 0)
+
+    def _collect(self, before_us: int | None) -> None:
+        """Take out the alerts of episodes that nothing can be added to any more; None: of all."""
+        groups = self._evaluator.groups
+        for group in groups:
+            for episode in group.episodes:
+                end_us = episode.last_us + self._rule.quiet_us + self._lateness_us
+                if episode.fired and not episode.is_quiet and (before_us is None or end_us < before_us):
+                    episode.is_quiet = True
+                    if episode.last_us >= self._from_us:
+                        self._add(group, episode)
+        if before_us is not None:
+            groups.forget_before(before_us - self._lateness_us, groups_max=len(groups) + 1)
+
+    def _add(self, group: Group, episode: Episode) -> None:
+        made = self._made
+        made.alerts_count += 1
+        if len(made.alerts) >= ALERTS_MAX:
+            return
+        try:
+            summary = " ".join(str(self._rule.say(Found(self._rule, group, episode))).split())
+        except Exception as error:  # noqa: BLE001 - the author's own code
+            made.errors += 1
+            summary = f"(its function fails: {type(error).__name__}: {error})"
+        values = dict(zip(self._rule.group, group.values, strict=True))
+        made.alerts.append(WouldBe(values, iso(episode.first_us), iso(episode.last_us), episode.count, summary))
