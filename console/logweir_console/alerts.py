@@ -1,60 +1,120 @@
-"""The alerts' pages and their API: list, one alert, and what people change of it.
+"""The alerts' pages and their part of the API: list, one alert, and what people change of it.
 
-``GET /alerts``, ``GET /alerts/ID``            pages, which work without JavaScript
-``GET /api/alerts``, ``GET /api/alerts/ID``    the same as JSON
-``POST /alerts/ID/CHANGE``                     a form of the page: ack, assign, note, snooze, close or reopen
-``POST /api/alerts/ID/CHANGE``                 the same with a JSON object
+``GET /alerts``, ``GET /alerts/ID``    pages, which work without JavaScript
+``POST /alerts/ID/CHANGE``             a form of the page: ack, assign, note, snooze, close or reopen
 
-Nobody signs in yet. So changes are taken from this machine alone, by a name of its own; or through the API with
-``console.api_token``.
+The API (``api.py``) does the same with JSON. Who may change what, ``guard.py`` says.
 """
 
 from __future__ import annotations
 
-import hmac
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import orjson
-from flask import Flask, Response, redirect, render_template, request, url_for
+from flask import Flask, redirect, render_template, request, url_for
 
 from logweir import __version__
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, NOTE_LENGTH_MAX, Reason, Status, query_of
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import Clock
-from logweir.config import ConsoleSettings
-from logweir.errors import CHANGE_REFUSED, PARAMETER_BAD, LogweirError
+from logweir.errors import (
+    ALERT_UNFIT,
+    ALERT_UNKNOWN,
+    DOCUMENT_CHANGED,
+    PARAMETER_BAD,
+    QUERY_BAD,
+    QUERY_FIELD_UNKNOWN,
+    QUERY_OPERATOR_UNFIT,
+    TIME_BAD,
+    LogweirError,
+)
+from logweir.event import Kind
 from logweir.query.times import time_bounds, time_from_now
 from logweir.store.port import Store
 from logweir.text import counted
 from logweir_console import parameters
+from logweir_console.api import TEXT, Parameter, Route
+from logweir_console.guard import Guard
+from logweir_console.parameters import NAME_LENGTH_MAX
 
 BODY_SIZE_BYTES_MAX = 64 * 1024
 LIST_MAX = 200
-CHANGES = ("ack", "assign", "note", "snooze", "close", "reopen")
-NAME_LENGTH_MAX = 64
 SINCE_CHOICES = ("1h", "24h", "7d", "30d")
 SINCE_DEFAULT = "7d"
 _BARS = 60
-_NAMES = ("q", "since", "status", "severity", "near_misses", "shadow", "size", "after")
 _MINUTE_US = 60_000_000
+_BY = Parameter("by", "Who says so.", {**TEXT, "minLength": 1, "maxLength": NAME_LENGTH_MAX}, is_required=True)
+CHANGES: dict[str, tuple[str, tuple[Parameter, ...]]] = {
+    "ack": ("Somebody looks after it.", ()),
+    "assign": ("Somebody else looks after it, or nobody.", (Parameter("to", "Who; empty: nobody.", TEXT),)),
+    "note": (
+        "Something to remember.",
+        (Parameter("text", "What.", {**TEXT, "minLength": 1, "maxLength": NOTE_LENGTH_MAX}, is_required=True),),
+    ),
+    "snooze": (
+        "Nobody wants to hear of it for a while.",
+        (Parameter("until", "Until when: 2h, 1d, or a time as ISO 8601.", TEXT, is_required=True),),
+    ),
+    "close": (
+        "It is done with.",
+        (
+            Parameter("reason", "Why.", {**TEXT, "enum": [str(one) for one in Reason]}, is_required=True),
+            Parameter("comment", "What else is to be said.", {**TEXT, "maxLength": NOTE_LENGTH_MAX}),
+        ),
+    ),
+    "reopen": ("It is not done with.", ()),
+}
+"""What can be done with an alert, and what has to be sent for it beside ``by``."""
+_FILTERS = (
+    Parameter("q", "What to look for, in the search language.", TEXT),
+    Parameter("since", "Only what changed since: 1h, 7d, or a time as ISO 8601 (7d).", TEXT),
+    Parameter("status", "Only those; all: also closed ones.", {**TEXT, "enum": ["all", *(str(one) for one in Status)]}),
+    Parameter("severity", "Only those.", {**TEXT, "enum": list(SEVERITIES)}),
+    Parameter("near_misses", "yes: what could have fired with events that are missing.", {"enum": ["yes"]}),
+    Parameter("shadow", "yes: what shadowed rules would have said.", {"enum": ["yes"]}),
+    Parameter("size", "Most alerts of one answer.", {"type": "integer", "minimum": 1, "maximum": LIST_MAX}),
+    Parameter("after", "What an answer gave as after: go on behind it.", TEXT),
+)
+_NAMES = tuple(one.name for one in _FILTERS)
+_QUERY_PROBLEMS = (QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT, TIME_BAD)
+_SCHEMAS: dict[Kind, dict[str, Any]] = {
+    Kind.KEYWORD: {"type": "string"},
+    Kind.TEXT: {"type": "string"},
+    Kind.NUMBER: {"type": "integer"},
+    Kind.DATE: {"type": "string", "format": "date-time"},
+}
+_ALERT: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "status", "assignee", "notes", "closed", "history", "created"],
+    "properties": {
+        **{field.name: {**_SCHEMAS[field.kind], "description": field.help} for field in ALERTS.fields},
+        "assignee": {"type": ["string", "null"], "description": "Who looks after it."},
+        "tags": {"type": "array", "items": TEXT},
+        "group": {"type": "object", "additionalProperties": TEXT},
+        "notes": {"type": "array", "items": {"type": "object"}},
+        "closed": {"type": ["object", "null"], "description": "When, by whom, and for which reason."},
+        "history": {"type": "array", "items": {"type": "object"}},
+        "evidence": {"type": "array", "items": {"type": "object"}, "description": "Its first events."},
+        "evidence_last": {"type": "array", "items": {"type": "object"}, "description": "Its last events."},
+        "completeness": {"type": "object", "description": "Whether it could be wrong: state, missing, emitters."},
+        "late": {"type": ["object", "null"]},
+        "previous": {"type": ["string", "null"], "description": "The alert that it goes on from, which was closed."},
+        "search": {"type": "object", "description": "A search for all of its events."},
+        "finding": {"type": "object", "description": "Of an alert about the accounting: numbers, hosts, blind rules."},
+        "storm": {"type": "object", "description": "Of one that many groups are folded in: how many."},
+    },
+}
+del _ALERT["properties"]["reason"]  # It is in ``closed``.
 _SHOWN = {"complete": "complete", "incomplete": "incomplete", "open": "not known yet"}
 
 
-def add(
-    app: Flask,
-    settings: ConsoleSettings,
-    store: Store,
-    *,
-    clock: Clock,
-    answer: Callable[[dict[str, Any], int], Response],
-) -> None:
-    """Give the application its endpoints for alerts. ``answer``: makes a JSON answer."""
-    guard = _Guard(settings)
+def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
+    """Give the application its pages for alerts."""
 
     @app.get("/alerts")
     def alerts() -> tuple[str, int]:
@@ -78,75 +138,53 @@ def add(
             return _problem_page(error), error.problem.status
         return redirect(url_for("one_alert", id=found.id), 303)
 
-    @app.get("/api/alerts")
-    def api_alerts() -> Response:
-        listed = _Listed.of(request.query_string)
-        page = listed.read(store, clock())
+
+def routes(store: Store, *, clock: Clock) -> list[Route]:
+    """The API's routes for alerts."""
+
+    def listed(_: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
+        page = _Listed(given).read(store, clock())
         after = None if page.after is None else orjson.dumps(page.after).decode()
-        return answer({"total": page.total, "alerts": [one.body for one in page.documents], "after": after}, 200)
+        return {"total": page.total, "alerts": [one.body for one in page.documents], "after": after}
 
-    @app.get("/api/alerts/<id>")
-    def api_alert(id: str) -> Response:
-        return answer(alert.find(store.documents, id).body, 200)
+    def shown(named: Mapping[str, str], _: Mapping[str, str]) -> dict[str, Any]:
+        return alert.find(store.documents, named["id"]).body
 
-    @app.post("/api/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
-    def api_change(id: str, change: str) -> Response:
-        guard.require_program()
-        given = request.get_json(silent=True)
-        if not isinstance(given, dict) or not all(isinstance(value, str | None) for value in given.values()):
-            raise LogweirError(PARAMETER_BAD, name="body", value="", expected="a JSON object with texts")
-        found = alert.find(store.documents, id)
-        named = {name: value for name, value in given.items() if value is not None}
-        return answer(alert.change(store.documents, found.id, change_of(change, named, clock())).body, 200)
+    def changed(change: str, named: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
+        made = change_of(change, given, clock())
+        return alert.change(store.documents, alert.find(store.documents, named["id"]).id, made).body
 
-
-class _Guard:
-    """Who may change alerts. A page of another site must not have a browser do it."""
-
-    def __init__(self, settings: ConsoleSettings) -> None:
-        self._settings = settings
-        # In each form, and in no other site's: until the console starts again.
-        self.form_token = secrets.token_urlsafe(24)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is asked by its machine's own name, and listens there alone: not through a proxy."""
-        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
-        return not self._settings.is_open and name in ("127.0.0.1", "localhost", "::1")
-
-    def require_form(self, token: str) -> None:
-        if not self.is_local:
-            raise LogweirError(CHANGE_REFUSED, reason="it comes from beyond this machine, and nobody signs in yet")
-        self._require_own_origin()
-        if not hmac.compare_digest(token.encode(), self.form_token.encode()):
-            raise LogweirError(CHANGE_REFUSED, reason="the page is older than the console that runs now")
-
-    def require_program(self) -> None:
-        wanted = self._settings.api_token.get_secret_value()
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if wanted and scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), wanted.encode()):
-            return
-        if wanted or not self.is_local:
-            raise LogweirError(CHANGE_REFUSED, reason="it has no token, or another one than console.api_token")
-        self._require_own_origin()
-        # A form of another site cannot send this without being asked first whether it may.
-        if request.mimetype != "application/json":
-            raise LogweirError(CHANGE_REFUSED, reason="it is no application/json")
-
-    def _require_own_origin(self) -> None:
-        origin = request.headers.get("Origin")
-        is_own = origin is None or urlsplit(origin).netloc == request.headers.get("Host")
-        if not is_own or request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-            raise LogweirError(CHANGE_REFUSED, reason="it comes from another site's page")
+    answer = {
+        "type": "object",
+        "required": ["total", "alerts", "after"],
+        "properties": {
+            "total": {"type": "integer"},
+            "alerts": {"type": "array", "items": _ALERT},
+            "after": {"type": ["string", "null"]},
+        },
+    }
+    return [
+        Route("GET", "/api/alerts", "alerts", "Alerts, the newest first.", answer, listed, _FILTERS, _QUERY_PROBLEMS),
+        Route("GET", "/api/alerts/{id}", "alert", "One alert.", _ALERT, shown, (), (ALERT_UNKNOWN,)),
+        *(
+            Route(
+                "POST",
+                f"/api/alerts/{{id}}/{change}",
+                f"{change}_alert",
+                summary,
+                _ALERT,
+                partial(changed, change),
+                (_BY, *sent),
+                (ALERT_UNKNOWN, ALERT_UNFIT, DOCUMENT_CHANGED, TIME_BAD),
+            )
+            for change, (summary, sent) in CHANGES.items()
+        ),
+    ]
 
 
 def change_of(name: str, given: Mapping[str, str], now_us: int) -> alert.Change:
     """The change that a form or an object asks for. Raises LogweirError(PARAMETER_BAD)."""
-    by = given.get("by", "").strip()
-    if not 0 < len(by) <= NAME_LENGTH_MAX:
-        raise LogweirError(
-            PARAMETER_BAD, name="by", value=by, expected=f"your name, of up to {NAME_LENGTH_MAX} characters"
-        )
+    by = parameters.name_of(given)
     if name == "ack":
         return alert.acknowledge(by, now_us)
     if name == "assign":
@@ -302,7 +340,7 @@ def _bars(bodies: list[dict[str, Any]], now_us: int) -> list[dict[str, Any]]:
 
 
 # --- one alert ----------------------------------------------------------------------------------------------------
-def _page(body: dict[str, Any], guard: _Guard, now_us: int) -> str:
+def _page(body: dict[str, Any], guard: Guard, now_us: int) -> str:
     events = [*body["evidence"], *body["evidence_last"]]
     return render_template(
         "alert.html",

@@ -18,15 +18,16 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from logweir.clock import Clock, now_us
-from logweir.config import ConsoleSettings
+from logweir.config import ConsoleSettings, WorkerSettings
 from logweir.errors import SEARCH_ABANDONED, SEARCH_TOO_SLOW, LogweirError
 from logweir.metrics import registry
 from logweir.store.port import Cancellation, Hits, Store
 from logweir.text import safe_json
-from logweir_console import alerts, page, parameters
+from logweir_console import alerts, api, page, parameters, rules
+from logweir_console.guard import Guard
 from logweir_console.parameters import Search
 
-SEARCHES = ("/", "/api/search", "/alerts", "/api/alerts")
+SEARCHES = ("/", "/api/search", "/alerts", "/api/alerts", "/api/rules")
 """The paths that search the store."""
 CANCELLATION = "logweir.cancellation"
 """In the ASGI scope of a request: the Cancellation of its search, where somebody would cancel it."""
@@ -46,9 +47,13 @@ def make_app(
     store: Store,
     *,
     clock: Clock = now_us,
+    group: str = WorkerSettings().group,
     refused: Callable[[str], object] = lambda _: None,
 ) -> Flask:
-    """The console over a store. ``refused`` gets the code of each search that was stopped."""
+    """The console over a store. ``refused`` gets the code of each search that was stopped.
+
+    ``group``: that of the workers, whose ledger it shows.
+    """
     app = Flask(__name__)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.config["MAX_CONTENT_LENGTH"] = alerts.BODY_SIZE_BYTES_MAX
@@ -77,7 +82,10 @@ def make_app(
                 refused(error.problem.code)
             raise
 
-    alerts.add(app, settings, store, clock=clock, answer=_json)
+    guard = Guard(settings)
+    alerts.add(app, guard, store, clock=clock)
+    routes = [*alerts.routes(store, clock=clock), *rules.routes(store, group=group, clock=clock)]
+    api.add(app, routes, guard, answer=_json)
 
     @app.get("/healthz")
     def healthz() -> Response:

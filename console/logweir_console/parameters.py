@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -17,6 +17,8 @@ from logweir.store.port import Cancellation, Hits, Store
 
 SIZE_DEFAULT = 100
 NAMES = ("q", "from", "to", "size", "time_field", "after")
+NAME_LENGTH_MAX = 64
+"""Characters of the name of who changes something."""
 _VALUE_SHOWN = 100
 _NUMBER_MAX = 2**63 - 1
 _NO_TIME = -(2**63)
@@ -37,6 +39,14 @@ def read(query: bytes, names: Collection[str] = NAMES) -> dict[str, str]:
             raise _bad(name, value, "one that may be given twice")
         found[name] = value.strip()
     return found
+
+
+def name_of(given: Mapping[str, str]) -> str:
+    """Who says that something is to be changed, in what was sent. Raises LogweirError(PARAMETER_BAD)."""
+    by = given.get("by", "").strip()
+    if not 0 < len(by) <= NAME_LENGTH_MAX:
+        raise _bad("by", by, f"your name, of up to {NAME_LENGTH_MAX} characters")
+    return by
 
 
 def _text(quoted: bytes) -> str:

@@ -91,7 +91,8 @@ class _Application(gunicorn.app.base.BaseApplication):  # type: ignore[misc]
 
         settings = self._settings
         limit(settings.console, section="console", exempt=(b"/healthz", b"/metrics"), refused=refused)
-        return ConsoleFace(make_app(settings.console, open_store(settings.store), refused=refused))
+        store = open_store(settings.store)
+        return ConsoleFace(make_app(settings.console, store, group=settings.worker.group, refused=refused))
 
     def server(self, config: Any, *, now_serving: Callable[[], object]) -> HttpServer:
         return HttpServer(config, stop_timeout_s=_STOP_S, now_serving=now_serving)

@@ -1,0 +1,135 @@
+"""The rules' API: which there are, what they have found, and whether they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from logweir.alerts.catalogue import RULES, WHY_LENGTH_MAX, RuleState, change_state, read_catalogue
+from logweir.clock import Clock
+from logweir.errors import PARAMETER_BAD, RULE_UNKNOWN, LogweirError
+from logweir.ledger.documents import ALERTER
+from logweir.store.port import Store
+from logweir_console import parameters
+from logweir_console.api import TEXT, Parameter, Route
+
+LIST_MAX = 1_000
+_CHANGES = {
+    "enable": (RuleState.ENABLED, "Have alerts made of what a rule finds."),
+    "shadow": (RuleState.SHADOW, "Keep what a rule would have said, and make no alerts of it."),
+    "disable": (RuleState.DISABLED, "Ask a rule no more."),
+}
+_RULE = {
+    "type": "object",
+    "required": ["name", "state", "is_there", "said", "history", "updated"],
+    "properties": {
+        "name": TEXT,
+        "state": {"type": "string", "enum": [str(one) for one in RuleState]},
+        "is_there": {"type": "boolean", "description": "It is in the files that an alerter reads."},
+        "said": {"type": ["object", "null"], "description": "Who has said of its state what, when and why."},
+        "history": {"type": "array", "items": {"type": "object"}},
+        "updated": {"type": "string", "format": "date-time"},
+        "severity": TEXT,
+        "window": {"type": "string", "description": "What is asked of its matches."},
+        "where": TEXT,
+        "group": {"type": "array", "items": TEXT},
+        "tags": {"type": "array", "items": TEXT},
+        "runbook": TEXT,
+        "revision": TEXT,
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "parked": {"type": ["string", "null"], "description": "Why it is not evaluated: its own code fails."},
+        "since": {"type": ["string", "null"], "description": "Since when it counts."},
+    },
+}
+_BY = Parameter("by", "Who says so.", {"type": "string", "minLength": 1, "maxLength": 64}, is_required=True)
+_WHY = Parameter("why", "Why.", {"type": "string", "maxLength": WHY_LENGTH_MAX})
+
+
+def routes(store: Store, *, group: str, clock: Clock) -> list[Route]:
+    """The API's routes for rules. ``group``: that of the workers, whose alerters evaluate them."""
+
+    def listed(_: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
+        state, size, after = given.get("state", ""), given.get("size") or str(LIST_MAX), given.get("after", "")
+        if state not in ("", *(str(one) for one in RuleState)):
+            raise LogweirError(PARAMETER_BAD, name="state", value=state, expected=f"one of {', '.join(RuleState)}")
+        if not (size.isascii() and size.isdigit() and len(size) < 6 and 1 <= int(size) <= LIST_MAX):
+            raise LogweirError(PARAMETER_BAD, name="size", value=size[:100], expected=f"from 1 to {LIST_MAX}")
+        found, has_gone = _counted(store, group), given.get("gone") == "yes"
+        bodies = [
+            {**one.body, **found.get(name, {})}
+            for name, one in sorted(read_catalogue(store.documents).items())
+            if name > after and state in ("", one.body["state"]) and (one.body["is_there"] or has_gone)
+        ]
+        rows = bodies[: int(size)]
+        return {"total": len(bodies), "rules": rows, "after": rows[-1]["name"] if len(bodies) > len(rows) else None}
+
+    def shown(named: Mapping[str, str], _: Mapping[str, str]) -> dict[str, Any]:
+        name = named["name"]
+        return {**_body(store, name), **_counted(store, group).get(name, {})}
+
+    def changed(state: RuleState, named: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
+        by, name = parameters.name_of(given), named["name"]
+        _body(store, name)
+        return change_state(store.documents, name, state, by=by, why=given.get("why", ""), now_us=clock()).body
+
+    return [
+        Route(
+            "GET",
+            "/api/rules",
+            "rules",
+            "The rules that there are, by name.",
+            {
+                "type": "object",
+                "required": ["total", "rules", "after"],
+                "properties": {
+                    "total": {"type": "integer"},
+                    "rules": {"type": "array", "items": _RULE},
+                    "after": {"type": ["string", "null"]},
+                },
+            },
+            listed,
+            (
+                Parameter("state", "Only those in this state.", {"type": "string", "enum": [*RuleState]}),
+                Parameter("gone", "yes: also those whose file is not there any more.", {"enum": ["yes"]}),
+                Parameter("size", "Most rules of one answer.", {"type": "integer", "minimum": 1, "maximum": LIST_MAX}),
+                Parameter("after", "What an answer gave as after: go on behind it.", TEXT),
+            ),
+        ),
+        Route(
+            "GET", "/api/rules/{name}", "rule", "One rule, with what it has found.", _RULE, shown, (), (RULE_UNKNOWN,)
+        ),
+        *(
+            Route(
+                "POST",
+                f"/api/rules/{{name}}/{change}",
+                f"{change}_rule",
+                summary,
+                _RULE,
+                _with_state(changed, state),
+                (_BY, _WHY),
+                (RULE_UNKNOWN,),
+            )
+            for change, (state, summary) in _CHANGES.items()
+        ),
+    ]
+
+
+def _with_state(changed: Any, state: RuleState) -> Any:
+    return lambda named, given: changed(state, named, given)
+
+
+def _body(store: Store, name: str) -> dict[str, Any]:
+    """Raises LogweirError(RULE_UNKNOWN)."""
+    stored = store.documents.get(RULES, [name]).get(name)
+    if stored is None:
+        raise LogweirError(RULE_UNKNOWN, name=name[:100], nearest="")
+    return stored.body
+
+
+def _counted(store: Store, group: str) -> dict[str, dict[str, Any]]:
+    """By rule, what the alerters' checkpoints say of it."""
+    return {
+        name: {member: row.get(member) for member in ("counts", "parked", "since")}
+        for _, document in ALERTER.scan(store.ledger, group)
+        for name, row in document.body["rules"].items()
+    }
