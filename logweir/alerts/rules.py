@@ -34,6 +34,8 @@ SEVERITIES = ("critical", "high", "medium", "low", "info")
 QUIET_DEFAULT = "15m"
 WITHIN_US_MAX = 7 * 86_400_000_000
 """The longest window: all that it may hold is kept."""
+ABSENT_US_MIN = 60_000_000
+"""The shortest absence: it is counted in minutes."""
 STEPS_MAX = 8
 AT_LEAST_MAX = 10_000
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -64,6 +66,8 @@ class WindowKind(StrEnum):
     """Their median, by the nearest rank."""
     NEW_VALUE = "new_value"
     """A value of a field that the group has not had before."""
+    ABSENT = "absent"
+    """None, for so long, of a group that had some."""
     BOOKS = "books"
     """Nothing of events: the rule is about what the accounting has found (``findings.py``)."""
 
@@ -113,6 +117,8 @@ class Window:
     """How many matches each step needs."""
     learn_us: int = 0
     """For so long after its first match, what a group has is learned and no news."""
+    absent_us: int = 0
+    """For so long a group has to have no match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,8 @@ class Example:
     events: tuple[Any, ...]
     """Of a rule about the accounting, findings."""
     alerts: int
+    until: float = 0.0
+    """Of a rule for what is absent: up to so many seconds after noon it is watched, if that is after the last event."""
 
 
 class Found(Protocol):
@@ -173,9 +181,12 @@ class Rule:
     tracked: set[str] = field(default_factory=set)
     """Fields that the function asks ``distinct`` or ``some`` of."""
 
-    def example(self, name: str, events: Sequence[Any], *, alerts: int) -> None:
-        """Say how many alerts come of these events, or findings; `logweir rules test` holds the rule to it."""
-        self.examples.append(Example(name, tuple(events), alerts))
+    def example(self, name: str, events: Sequence[Any], *, alerts: int, until: float = 0.0) -> None:
+        """Say how many alerts come of these events, or findings; `logweir rules test` holds the rule to it.
+
+        ``until``: of a rule for what is absent, up to how many seconds after noon nothing else comes.
+        """
+        self.examples.append(Example(name, tuple(events), alerts, until))
 
     @property
     def is_about_books(self) -> bool:
@@ -196,7 +207,7 @@ class Rule:
     @property
     def memory_us(self) -> int:
         """How far before an event what matters for it may lie."""
-        return max(self.window.within_us, self.quiet_us)
+        return max(self.window.within_us, self.quiet_us, self.window.absent_us)
 
 
 def rule(
@@ -217,6 +228,7 @@ def rule(
     samples: int = 1,
     new: str | None = None,
     learn: str = "7d",
+    absent: str | None = None,
     quiet: str = QUIET_DEFAULT,
     category: str = "",
     tags: Sequence[str] = (),
@@ -228,7 +240,8 @@ def rule(
     apart. ``at_least`` matches ``within`` a time; or so many ``distinct`` values of a field; or a ``total``,
     ``average``, ``median`` or ``percentile`` of a field that is ``at_least`` or ``at_most`` so much, of ``samples``
     values at least; or several ``steps``, perhaps ``in_order``; or a value of a field that is ``new`` to the group,
-    once it was watched for as long as ``learn``. With none of these, each match is an alert. Matches less than
+    once it was watched for as long as ``learn``; or a group that had matches has none for as long as ``absent``, while
+    anything else came. With none of these, each match is an alert. Matches less than
     ``quiet`` apart are one alert.
     """
 
@@ -244,6 +257,7 @@ def rule(
             "median": median,
             "percentile": percentile,
             "new": new,
+            "absent": absent,
         },
         in_order=in_order,
         samples=samples,
@@ -308,6 +322,8 @@ class _Asked:
             raise bad_rule(name, "in_order goes with steps")
         if word == "new":
             return Window(WindowKind.NEW_VALUE, field=self.by["new"], learn_us=duration_of(name, "learn", self.learn))
+        if word == "absent":
+            return self._of_absence(name)
         if not word and self.at_least is None and self.at_most is None:
             if self.within:
                 raise bad_rule(name, "within says nothing without at_least")
@@ -316,6 +332,14 @@ class _Asked:
         if within_us > WITHIN_US_MAX:
             raise bad_rule(name, "within is longer than 7d")
         return self._of_steps(name, within_us) if word == "steps" else self._of_threshold(name, word, within_us)
+
+    def _of_absence(self, name: str) -> Window:
+        if self.within or self.at_least is not None or self.at_most is not None:
+            raise bad_rule(name, "absent goes without within, at_least and at_most")
+        absent_us = duration_of(name, "absent", self.by["absent"])
+        if not ABSENT_US_MIN <= absent_us <= WITHIN_US_MAX:
+            raise bad_rule(name, "absent is not from 1m to 7d")
+        return Window(WindowKind.ABSENT, absent_us=absent_us)
 
     def _of_steps(self, name: str, within_us: int) -> Window:
         steps: Sequence[Step] = self.by["steps"]

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.alerts.rules import Rule
+from logweir.alerts.rules import Rule, WindowKind
 from logweir.config import Settings
 from logweir.errors import RULE_BAD, SEARCH_TOO_SLOW, LogweirError
 from logweir.store.port import Store
+from logweir_workers.alerts.absence import absent, read_activity
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found, iso, learn_fields
 from logweir_workers.alerts.groups import Episode, Group, Groups
@@ -27,6 +28,7 @@ ALERTS_MAX = 10_000
 _SLICE_US = 3_600_000_000
 _SLICE_US_MIN = 1_000_000
 _SLICE_MATCHES_MAX = 20_000
+_TOLD = "told"
 # Whose clocks run ahead is found under a time that is yet to come.
 _AHEAD_US = 366 * 86_400_000_000
 
@@ -112,6 +114,8 @@ class _Run:
         self._evaluator = Evaluator({rule.name: rule}, groups, late_after_us=settings.accounting.late_us)
         self._matcher = self._evaluator.matcher([rule])
         self._made = Backtest(rule.name)
+        is_absence = rule.window.kind is WindowKind.ABSENT
+        self._activity = read_activity(store, settings.worker.group) if is_absence else None
 
     def run(self, progressed: Progressed) -> Backtest:
         made, began_s = self._made, time.monotonic()
@@ -180,14 +184,21 @@ class _Run:
                 continue
             self._evaluator.put(one.matched, one.document, one.time_us, one.received_us, None, 0)
 
+    def _pass(self, until_us: int) -> None:
+        """Time passes until then: who is absent is found."""
+        if self._activity is not None:
+            for _ in absent(self._evaluator.groups, min(until_us, self._to_us), self._activity):
+                pass
+
     def _collect(self, before_us: int | None) -> None:
         """Take out the alerts of episodes that nothing can be added to any more; None: of all."""
         groups = self._evaluator.groups
+        self._pass(self._to_us if before_us is None else before_us)
         for group in groups:
             for episode in group.episodes:
                 end_us = episode.last_us + self._rule.quiet_us + self._lateness_us
-                if episode.fired and not episode.is_quiet and (before_us is None or end_us < before_us):
-                    episode.is_quiet = True
+                if episode.fired and episode.alert is None and (before_us is None or end_us < before_us):
+                    episode.is_quiet, episode.alert = True, _TOLD
                     if episode.last_us >= self._from_us:
                         self._add(group, episode)
         if before_us is not None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from logweir import event as identity
 from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, state_of
-from logweir.alerts.rules import Rule
+from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
 from logweir.errors import (
@@ -37,6 +37,7 @@ from logweir.queue.port import Consumer, Delivery, Queue
 from logweir.record import Batch, Record, decode
 from logweir.store.port import Store
 from logweir_workers import enrich
+from logweir_workers.alerts.absence import absent, read_activity
 from logweir_workers.alerts.checkpoint import Checkpoint, Progress
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
@@ -68,6 +69,7 @@ _RELOAD_INTERVAL_S = 2.0
 _CATALOGUE_INTERVAL_S = 1.0
 _DESCRIBED_AT_ONCE = 50
 _RECALL_INTERVAL_S = 1.0
+_ABSENT_INTERVAL_S = 5.0
 _SWEEP_INTERVAL_S = 0.5
 _SWEEP_GROUPS = 5_000
 _RETENTION_INTERVAL_S = 60.0
@@ -151,6 +153,7 @@ class Engine:
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
+            PeriodicTask(_ABSENT_INTERVAL_S, self._judge_absent, (STORE_DOWN,)),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
             PeriodicTask(_RETENTION_INTERVAL_S, self._delete_old, (STORE_DOWN, SEARCH_TOO_SLOW)),
         )
@@ -484,14 +487,31 @@ class Engine:
                 self._open.pop(key)
                 self._states.pop(key, None)
                 continue
-            if not episode.is_quiet and self.completeness.up_to_us > max(
-                episode.last_us + group.rule.quiet_us, episode.received_us
+            is_by_time = group.rule.window.kind is not WindowKind.ABSENT
+            if (
+                is_by_time
+                and not episode.is_quiet
+                and self.completeness.up_to_us > max(episode.last_us + group.rule.quiet_us, episode.received_us)
             ):
                 episode.is_quiet = True
                 self._dirty[key] = group, episode
             verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
             if self._states.get(key) != verdict["state"]:
                 self._dirty[key] = group, episode
+
+    def _judge_absent(self) -> None:
+        """Find the groups that had matches and have none any more. Raises LogweirError(STORE_DOWN)."""
+        if not any(rule.window.kind is WindowKind.ABSENT for rule in self.evaluator.rules.values()):
+            return
+        judged_us = min(self.progress.watermark_us, self.completeness.up_to_us)
+        activity = read_activity(self._store, self._settings.worker.group)
+        for group, episode in absent(self.evaluator.groups, judged_us, activity):
+            before = group.fired_hours
+            if episode.fired_hour is None:
+                episode.fired_hour = episode.last_us // HOUR_US
+            self.storms.count(group.rule.name, before, group.fired_hours)
+            self.evaluator.groups.touch(group)
+            self._open[id(episode)] = self._dirty[id(episode)] = group, episode
 
     def _read_missing(self) -> None:
         """Read what is missing of emitters, and which groups could have fired with it.

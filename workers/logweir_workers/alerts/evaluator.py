@@ -130,7 +130,7 @@ class Evaluator:
             if one.rule.name in self.parked:
                 self.count(one.rule.name, "unevaluated")
                 continue
-            if time_us < horizon_us and one.rule.window.kind is not WindowKind.NEW_VALUE:
+            if time_us < horizon_us and one.rule.window.kind not in (WindowKind.NEW_VALUE, WindowKind.ABSENT):
                 self.count(one.rule.name, "late")
                 late.append(Late(one.rule, one.group, time_us))
                 continue
@@ -153,11 +153,16 @@ class Evaluator:
         if group is None:
             self.count(rule.name, "unevaluated")
             return None
+        match = Match(time_us, document.id, one.value, document.day)
+        if rule.window.kind is WindowKind.ABSENT:
+            self.count(rule.name, "shadow" if rule.name in self.shadowed else "counted")
+            ended = group.come(match, received_us)
+            return None if ended is None else Changed(group, ended, False, set(), set())
         if not group.episodes and not len(group) and not group.known_from_us:
             group.known_from_us = horizon_us
         fired = {id(episode) for episode in group.episodes if episode.fired}
         hours_before = group.fired_hours
-        episode = group.add(Match(time_us, document.id, one.value, document.day))
+        episode = group.add(match)
         if episode is None:
             return None
         self.count(rule.name, "shadow" if rule.name in self.shadowed else "counted")

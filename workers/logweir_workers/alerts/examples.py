@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from logweir.alerts.findings import Finding
-from logweir.alerts.rules import Example, Rule
+from logweir.alerts.rules import EXAMPLE_TIME_US, Example, Rule, WindowKind
 from logweir.config import Settings
 from logweir.event import Document, Provenance, day_of
 from logweir.query.match import milliseconds_of
 from logweir_workers import enrich
+from logweir_workers.alerts.absence import absent, always_active
 from logweir_workers.alerts.books import episodes
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found
@@ -60,13 +61,16 @@ class Examples:
             return _run_findings(rule, example)
         errors: list[str] = []
         evaluator = Evaluator({rule.name: rule}, Groups(groups_max=_GROUPS_MAX), late_after_us=60_000_000)
+        until_us = EXAMPLE_TIME_US + int(example.until * 1_000_000)
         for number, event in enumerate(example.events, start=1):
             try:
                 document = self.document(event, number)
             except EventUnfit as unfit:
                 return Tried(example, [], f"event {number} cannot be read: {unfit.error}")
             received_us = (milliseconds_of(document.source["receivedtimestamp"]) or 0) * 1000
+            until_us = max(until_us, received_us)
             evaluator.evaluate(document, received_us=received_us, emitter=None, horizon_us=0)
+        _pass(evaluator, until_us)
         summaries: list[str] = []
         for group in evaluator.groups:
             for episode in group.episodes:
@@ -81,6 +85,13 @@ class Examples:
         if not errors and len(summaries) != example.alerts:
             errors.append(f"it makes {len(summaries)} alerts of them, and should make {example.alerts}")
         return Tried(example, summaries, "; ".join(errors))
+
+
+def _pass(evaluator: Evaluator, until_us: int) -> None:
+    """Time passes, in every minute of which something came, until then: who is absent is found."""
+    if any(rule.window.kind is WindowKind.ABSENT for rule in evaluator.rules.values()):
+        for _ in absent(evaluator.groups, until_us, always_active(until_us)):
+            pass
 
 
 def _run_findings(rule: Rule, example: Example) -> Tried:

@@ -26,10 +26,17 @@ EVIDENCE_MAX = 10
 TRACKED_MAX = 1_000
 """Different values of a field that a rule's function can count."""
 EMITTERS_MAX = 16
+ABSENT_US_MAX = 30 * 86_400_000_000
+"""What has been absent for so long is expected no more."""
 KNOWN_MAX = 1_000
 """Values of one group that a rule for new ones remembers."""
 
+PAUSES_MAX = 100
+"""Pauses of a group that wait to be judged."""
+
 GroupValues = tuple[str, ...]
+Place = tuple[int, str, str]
+"""Time, id and day of an event."""
 
 
 @dataclass(slots=True)
@@ -134,7 +141,20 @@ class Episode:
 class Group:
     """The matches of one rule that have the same values, in the order of their time."""
 
-    __slots__ = ("_ids", "_matches", "_tail", "episodes", "known", "known_from_us", "rule", "since_us", "values")
+    __slots__ = (
+        "_ids",
+        "_matches",
+        "_tail",
+        "begun_us",
+        "episodes",
+        "known",
+        "known_from_us",
+        "latest",
+        "pauses",
+        "rule",
+        "since_us",
+        "values",
+    )
 
     def __init__(self, rule: Rule, values: GroupValues) -> None:
         self.rule = rule
@@ -144,7 +164,13 @@ class Group:
         self.known: dict[str, int] = {}
         """Of a rule for new values: those that it had, and when it had each last."""
         self.since_us: int | None = None
-        """When its first match happened, of a rule for new values."""
+        """When its first match happened, of a rule for new values; when its latest came, of one for what is absent."""
+        self.latest: tuple[int, str, str] | None = None
+        """Time, id and day of that one."""
+        self.begun_us = 0
+        """When the earliest of these came."""
+        self.pauses: list[tuple[int, int, Place]] = []
+        """Times without one, long enough to be an absence, that are not judged yet; each with the one before it."""
         self.known_from_us = 0
         """All its matches since then are remembered."""
         self._matches: list[Match] = []
@@ -180,6 +206,70 @@ class Group:
         if len(self._matches) > GROUP_MATCHES_MAX:
             self._forget_first(GROUP_MATCHES_MAX // 2)
         return episode
+
+    # --- of a rule for what is absent --------------------------------------------------------------------------------
+    @property
+    def is_absent(self) -> bool:
+        """Whether it was found to be, and nothing has come since."""
+        return bool(self.episodes) and not self.episodes[-1].is_quiet
+
+    def come(self, match: Match, received_us: int) -> Episode | None:
+        """A match has come; the absence that is over with it, if there was one. In whatever order they come."""
+        place = match.time_us, match.id, match.day
+        if self.since_us is None:
+            self.since_us = self.begun_us = received_us
+            self.latest = place
+            return None
+        if received_us < self.begun_us:
+            self._pause(received_us, self.begun_us, place)
+            self.begun_us = received_us
+            return None
+        if received_us <= self.since_us:
+            self.pauses = [
+                part
+                for begin_us, end_us, before in self.pauses
+                for part in (
+                    [(begin_us, received_us, before), (received_us, end_us, place)]
+                    if begin_us < received_us < end_us
+                    else [(begin_us, end_us, before)]
+                )
+                if part[1] - part[0] >= self.rule.window.absent_us
+            ]
+            return None
+        ended = self.episodes[-1] if self.is_absent else None
+        if ended is not None:
+            ended.is_quiet, ended.last_us = True, received_us
+        elif self.latest is not None:
+            # Whether it was absent in between is judged as if this had not come yet: the same, however late we read it.
+            self._pause(self.since_us, received_us, self.latest)
+        self.since_us, self.latest = received_us, place
+        return ended
+
+    def _pause(self, begin_us: int, end_us: int, place: Place) -> None:
+        if end_us - begin_us >= self.rule.window.absent_us:
+            self.pauses = sorted([*self.pauses, (begin_us, end_us, place)])[-PAUSES_MAX:]
+
+    def miss(self, since_us: int, place: Place, due_us: int, *, over_us: int | None) -> Episode:
+        """It was absent since then: the episode that this is, which goes on with one that was over a little before.
+
+        ``place``: the last that came. ``due_us``: when the absence was complete. ``over_us``: when it was over.
+        """
+        before = next((one for one in reversed(self.episodes) if one.first_us <= since_us), None)
+        if before is not None and before.closed_us is None and since_us <= before.last_us + self.rule.quiet_us:
+            episode = before
+        else:
+            closed = before.alert if before is not None and before.closed_us is not None else None
+            episode = Episode(since_us, due_us, count=1, fired=True, previous=closed)
+            insort(self.episodes, episode, key=lambda one: one.first_us)
+        episode.is_quiet, episode.last_us = over_us is not None, due_us if over_us is None else over_us
+        episode.first, episode.received_us = [place], due_us
+        return episode
+
+    def _forget_absent(self, time_us: int) -> None:
+        """Expect it no more, when its latest came before then."""
+        if self.since_us is not None and self.since_us < time_us:
+            self.since_us = self.latest = None
+            self.episodes, self.pauses = [], []
 
     def _is_new(self, match: Match) -> bool:
         value = str(match.value)
@@ -288,6 +378,8 @@ class Group:
         count = bisect_left(self._matches, (time_us - self.rule.memory_us,))
         if count:
             self._forget_first(count)
+        if self.rule.window.kind is WindowKind.ABSENT:
+            self._forget_absent(time_us - ABSENT_US_MAX)
         gone_us = time_us - self.rule.quiet_us
         self.episodes = [one for one in self.episodes if one.last_us >= gone_us or one.is_awaited]
         return count
@@ -301,12 +393,13 @@ class Group:
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it is worth remembering."""
-        return not self._matches and not self.episodes and not self.known
+        return not self._matches and not self.episodes and not self.known and self.latest is None
 
     def as_row(self) -> list[Any]:
         episodes = [one.as_row() for one in self.episodes]
         matches = [list(one) for one in self._matches]
-        return [self.rule.name, self.values, matches, episodes, self.known, self.since_us, self.known_from_us]
+        first = [self.rule.name, self.values, matches, episodes]
+        return [*first, self.known, self.since_us, self.known_from_us, self.latest, self.pauses, self.begun_us]
 
     @classmethod
     def from_row(cls, rule: Rule, row: Sequence[Any]) -> Group:
@@ -315,6 +408,9 @@ class Group:
         group._ids = {match.id for match in group._matches}
         group.episodes = [Episode.from_row(one) for one in row[3]]
         group.known, group.since_us, group.known_from_us = dict(row[4]), row[5], row[6]
+        latest, pauses, group.begun_us = row[7:10] if len(row) > 9 else (None, [], 0)
+        group.latest = (latest[0], latest[1], latest[2]) if latest else None
+        group.pauses = [(begin_us, end_us, (time_us, id, day)) for begin_us, end_us, (time_us, id, day) in pauses]
         return group
 
 
