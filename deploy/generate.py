@@ -382,7 +382,7 @@ def _asked(rule: Rule) -> str:
     window = rule.window
     within = f" within {_length(window.within_us)}" if window.within_us else ""
     match window.kind:
-        case WindowKind.MATCH:
+        case WindowKind.MATCH | WindowKind.BOOKS:
             return "one"
         case WindowKind.EVENT_COUNT:
             return f"{window.threshold:g} of them{within}"
@@ -392,6 +392,8 @@ def _asked(rule: Rule) -> str:
             return f"one of each{within}"
         case WindowKind.TEMPORAL_ORDERED:
             return f"{', then '.join(f'{count} of them' for count in window.steps)}{within}"
+        case WindowKind.ABSENT:
+            return f"none for {_length(window.absent_us)}"
         case WindowKind.NEW_VALUE:
             return f"a {_code(window.field or '')} that was not there in {_length(window.learn_us)}"
     return f"{window.kind.replace('_', ' ')}{within}"

@@ -143,9 +143,14 @@ def aggregate(window: Window) -> Aggregate:
     """An empty one, of the window's kind."""
     if window.steps:
         return _Steps(window)
-    if window.kind is WindowKind.VALUE_COUNT:
-        return _Distinct()
-    return _Count() if window.kind is WindowKind.EVENT_COUNT else _Numbers()
+    match window.kind:
+        case WindowKind.EVENT_COUNT:
+            return _Count()
+        case WindowKind.VALUE_COUNT:
+            return _Distinct()
+        case WindowKind.VALUE_SUM | WindowKind.VALUE_AVG | WindowKind.VALUE_PERCENTILE | WindowKind.VALUE_MEDIAN:
+            return _Numbers()
+    raise ValueError(f"{window.kind} has no window of time")
 
 
 def needed(window: Window) -> int:
