@@ -38,6 +38,7 @@ _RULE = {
         "revision": TEXT,
         "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
         "parked": {"type": ["string", "null"], "description": "Why it is not evaluated: its own code fails."},
+        "blind": {"type": ["array", "null"], "description": "What it needs that no event has brought for a week."},
         "since": {"type": ["string", "null"], "description": "Since when it counts."},
     },
 }
@@ -129,7 +130,7 @@ def _body(store: Store, name: str) -> dict[str, Any]:
 def _counted(store: Store, group: str) -> dict[str, dict[str, Any]]:
     """By rule, what the alerters' checkpoints say of it."""
     return {
-        name: {member: row.get(member) for member in ("counts", "parked", "since")}
+        name: {member: row.get(member) for member in ("counts", "parked", "since", "blind")}
         for _, document in ALERTER.scan(store.ledger, group)
         for name, row in document.body["rules"].items()
     }

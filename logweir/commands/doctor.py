@@ -34,7 +34,7 @@ from logweir.queue import open_queue
 from logweir.queue.port import Queue
 from logweir.store import existing_store, open_store
 from logweir.store.letters import divided, full, received
-from logweir.text import counted, printable
+from logweir.text import counted, printable, some_of
 
 _FREE_BYTES_MIN = 1024**3
 _FSYNC_S_MAX = 0.1
@@ -44,6 +44,7 @@ _RETENTION_USED_MAX = 0.1
 _PACE_S = 3.0
 _LEFT_S_MIN = 24 * 3600.0
 _ALERTER_SILENT_US = 120_000_000
+_RULES_NAMED_MAX = 10
 _STA_UNSYNC = 0x40  # linux/timex.h
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
@@ -261,6 +262,8 @@ def _alerts(settings: Settings) -> Finding:
     if parked:
         advice = "Their own code fails; logweir rules list says how. They go on when their file changes."
         return Finding("alerts", "warning", f"{found}, but for those parked: {', '.join(parked)}", advice)
+    if blind := sorted(name for name, row in rules.items() if row.get("blind")):
+        found += f"; blind, as nothing that they need has come for a week: {some_of(blind, _RULES_NAMED_MAX)}"
     return Finding("alerts", "ok", found)
 
 

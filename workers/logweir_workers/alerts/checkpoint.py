@@ -44,6 +44,8 @@ class Progress:
     """By rule: its revision, and counts of what became of its matches."""
     late: list[list[Any]] = field(default_factory=list)
     """What is to be counted by asking the store: rule, group, from and to in microseconds, when that was noted."""
+    sight: dict[str, Any] = field(default_factory=dict)
+    """When what rules need came last (``Sight.as_body``)."""
     storms: dict[str, Any] = field(default_factory=dict)
     """By rule and hour, how many groups have fired (``Storms.as_body``)."""
 
@@ -108,6 +110,7 @@ class Checkpoint:
             times={int(partition): time_us for partition, time_us in body.get("times", {}).items()},
             rules=dict(body.get("rules", {})),
             late=list(body.get("late", [])),
+            sight=dict(body.get("sight", {})),
             storms=dict(body.get("storms", {})),
         )
 
@@ -136,6 +139,7 @@ class Checkpoint:
             "times": {str(partition): time_us for partition, time_us in progress.times.items()},
             "rules": progress.rules,
             "late": progress.late,
+            "sight": progress.sight,
             "storms": progress.storms,
             "slots": {str(bucket): slot for bucket, slot in slots.items()},
         }

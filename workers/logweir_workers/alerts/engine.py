@@ -115,6 +115,8 @@ class Engine:
         late_after_us = settings.accounting.late_us
         self.evaluator = Evaluator(rules, groups, late_after_us=late_after_us, guard=self._guard)
         self.evaluator.shadowed = self._shadowed()
+        self.evaluator.sight.load(self.progress.sight)
+        self.evaluator.sight.watch(rules.values())
         if self._guard.found in rules:
             self.evaluator.park(self._guard.found, f"its own code did not come back for {STUCK_S_MAX:.0f} s")
         self.evaluator.counts = {
@@ -371,6 +373,7 @@ class Engine:
             self._flush()
             self._note_rules()
             self.progress.storms = self.storms.as_body()
+            self.progress.sight = self.evaluator.sight.as_body()
             self._checkpoint.write(self.progress, self.evaluator.groups, clock=self._clock, is_released=is_released)
         except LogweirError as error:
             tolerate(error, STORE_DOWN, STORE_REFUSES)
@@ -398,9 +401,16 @@ class Engine:
                 "since": known[name]["since"] if known.get(name, {}).get("revision") == rule.revision else now,
                 "counts": self.evaluator.counts.get(name, {}),
                 "parked": self.evaluator.parked.get(name),
+                **self._blindness(name, known.get(name, {})),
             }
             for name, rule in self.evaluator.rules.items()
         }
+
+    def _blindness(self, name: str, before: Mapping[str, Any]) -> dict[str, Any]:
+        """What a rule needs and does not get, and since when that has been so for a week."""
+        missing = self.evaluator.sight.missing(name)
+        since_us = before.get("blind_since_us") or self.progress.watermark_us or self._clock()
+        return {"blind": missing, "blind_since_us": since_us if missing else None}
 
     # --- beside ---------------------------------------------------------------------------------------------------
     def reload(self) -> None:

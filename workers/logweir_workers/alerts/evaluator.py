@@ -16,6 +16,7 @@ from logweir.query.match import milliseconds_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.matching import Matched, Matcher, Seen
+from logweir_workers.alerts.sight import Sight
 from logweir_workers.alerts.storms import HOUR_US
 from logweir_workers.alerts.windows import Match
 
@@ -65,9 +66,12 @@ class Evaluator:
         self.shadowed: set[str] = set()
         """Rules that are asked, and whose alerts are none."""
         self._failures: dict[str, deque[float]] = {}
+        self.sight = Sight()
+        """Which of the rules are blind."""
         self._rules = dict(rules)
         self._matcher = self.matcher(self._rules.values())
         _count_from_zero(rules)
+        self.sight.watch(self._rules.values())
 
     def matcher(self, rules: Iterable[Rule]) -> Matcher:
         """One for those of the rules that are about events, which tells this evaluator what fails."""
@@ -87,6 +91,7 @@ class Evaluator:
             self._failures.pop(name, None)
         _count_from_zero(changed)
         self.groups.keep_only(self._rules)
+        self.sight.watch(self._rules.values())
         self._matcher = self.matcher(self._rules.values())
 
     def failed(self, rule: Rule, error: BaseException) -> None:
@@ -120,7 +125,9 @@ class Evaluator:
         """What an event changes. ``horizon_us``: what happened before then is too late to be counted here."""
         changed: list[Changed] = []
         late: list[Late] = []
-        found = self._matcher.matches(document)
+        seen = Seen(document)
+        self.sight.note(seen, received_us)
+        found = self._matcher.matches(document, seen)
         if not found:
             return changed, late
         happened_ms = milliseconds_of(document.source.get("timestamp"))

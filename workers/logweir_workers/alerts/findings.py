@@ -20,7 +20,7 @@ from logweir.clock import WINDOW_US, Clock
 from logweir.config import Settings
 from logweir.ledger.activity import read_activities
 from logweir.ledger.cadence import ACTIVITY_MINUTES, united_bits
-from logweir.ledger.documents import HOUR_WINDOWS
+from logweir.ledger.documents import ALERTER, HOUR_WINDOWS
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.intervals import pairs
 from logweir.ledger.source import Source
@@ -47,6 +47,7 @@ _OBSERVED_MINUTES_MIN = 58
 _ALERTS_MAX = 1_000
 _GROWTHS_MAX = 1_000
 _ROWS_MAX = 100
+_NEEDS_NAMED_MAX = 5
 _HOUR_US = HOUR_WINDOWS * WINDOW_US
 
 
@@ -121,6 +122,7 @@ class FindingReader:
             *_of_windows(books, places, silence.judged_us, since_us),
             *_queue_loss(books, places, now, silence.judged_us),
             *self._volume(places, silence, silence.judged_us),
+            *_blind(self._store, self._group, silence.judged_us),
         ]
         found += self._after_match(found, since_us)
         runs = frozenset(
@@ -388,6 +390,22 @@ def _of_windows(books: Books, places: _Places, judged_us: int, since_us: int) ->
                     usual=sum(before) / _SLOTS_BEFORE,
                     first_us=slot * slot_us,
                     last_us=(slot + 1) * slot_us,
+                )
+
+
+def _blind(store: Store, group: str, judged_us: int) -> Iterator[Finding]:
+    """Rules that are blind, as the alerters' checkpoints have them."""
+    for _, document in ALERTER.scan(store.ledger, group):
+        for name, row in document.body["rules"].items():
+            if row.get("blind"):
+                yield Finding(
+                    of=FindingKind.BLIND,
+                    values={"rule": name},
+                    count=1,
+                    first_us=row["blind_since_us"],
+                    last_us=judged_us,
+                    lasts=True,
+                    text=", ".join(row["blind"][:_NEEDS_NAMED_MAX]),
                 )
 
 

@@ -121,9 +121,9 @@ class Matcher:
                 for form in forms_of(one.value):
                     self._by_value.setdefault(one.field, {}).setdefault(form, []).append(condition)
 
-    def matches(self, document: Document) -> list[Matched]:
-        """The rules that the event is for, each once."""
-        seen = Seen(document)
+    def matches(self, document: Document, seen: Seen | None = None) -> list[Matched]:
+        """The rules that the event is for, each once. ``seen``: the event, where somebody has looked at it before."""
+        seen = seen or Seen(document)
         candidates = list(self._always)
         for field, by_text in self._by_value.items():
             for text in seen.texts(field):

@@ -197,7 +197,7 @@ def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
             **described(rule),
             "state": state_of(catalogue.get(rule.name)).value,
             "said": catalogue[rule.name].body["said"] if rule.name in catalogue else None,
-            **known.get(rule.name, {"counts": {}, "since": None, "parked": None}),
+            **known.get(rule.name, {"counts": {}, "since": None, "parked": None, "blind": []}),
         }
         for rule in rules
     ]
@@ -206,6 +206,8 @@ def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
         return
     for row in rows:
         state = f"parked: {row['parked']}" if row["parked"] else f"{row['counts'].get('matches', 0):,} matches"
+        if row.get("blind"):
+            state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
         if row["state"] != RuleState.ENABLED:
             state = f"{row['state']}, by {row['said']['by']}: {row['said']['why'] or 'no reason given'}; {state}"
         print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(state)}")

@@ -98,3 +98,12 @@ def queue_loss(found: Any) -> str:
 
 queue_loss.example("some", [finding("queue_loss", count=5)], alerts=1)
 queue_loss.example("lost before they came to the queue", [finding("lost", count=5)], alerts=0)
+
+
+@books(of="blind", severity="low", quiet="1d", runbook="rule-blind.md", tags=["accounting"])
+def rule_blind(found: Any) -> str:
+    return f"The rule {found.group} is blind: no event has brought {found.text} for a week"
+
+
+rule_blind.example("one", [finding("blind", lasts=True, text="details.action")], alerts=1)
+rule_blind.example("an emitter that is silent", [finding("silent", lasts=True)], alerts=0)
