@@ -15,13 +15,14 @@ from logweir.alerts.rules import Rule
 from logweir.clock import iso_seconds
 from logweir.errors import DOCUMENT_CHANGED, PARAMETER_BAD, LogweirError
 from logweir.event import Field, Kind
-from logweir.query.tree import All
+from logweir.query.tree import All, Node, Not, Term
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Documents
 
 WHY_LENGTH_MAX = 1_000
 _TRIES_MAX = 20
 _PAGE = 1_000
+_EVERY = All()
 
 
 class RuleState(StrEnum):
@@ -72,10 +73,15 @@ def read_catalogue(documents: Documents) -> dict[str, OwnDocument]:
     return {one.id: one for one in _all(documents)}
 
 
-def _all(documents: Documents) -> Iterator[OwnDocument]:
+def read_states(documents: Documents) -> dict[str, RuleState]:
+    """The states of rules that are not enabled, by name. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
+    return {one.id: state_of(one) for one in _all(documents, Not(Term("state", RuleState.ENABLED.value)))}
+
+
+def _all(documents: Documents, query: Node = _EVERY) -> Iterator[OwnDocument]:
     after: tuple[Any, ...] | None = None
     while True:
-        page = documents.search(RULES, All(), size=_PAGE, after=after)
+        page = documents.search(RULES, query, size=_PAGE, after=after)
         yield from page.documents
         after = page.after
         if after is None:

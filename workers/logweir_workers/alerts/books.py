@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,8 @@ LISTED_MAX = 100
 """Alerts of one rule and group that a finding may belong to."""
 NAMED_MAX = 50
 """Rules, emitters and hosts that an alert names; it says how many there are."""
+# Books of many emitters take long to read: the store is asked for at most this share of the time.
+_SHARE_MAX = 0.2
 _PAGE = 1_000
 _TRIES_MAX = 20
 _WITHDRAWN = (FindingKind.LOST, FindingKind.QUEUE_LOSS)
@@ -96,6 +99,7 @@ class BooksRules:
         ``rules``: those in force, and which of them are shadowed.
         """
         while not stopping.is_set():
+            began_s = time.monotonic()
             try:
                 self.look(*rules())
             except LogweirError as error:
@@ -104,7 +108,8 @@ class BooksRules:
                 tolerate(error, STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)
             except Exception:
                 log.exception("Rules about the accounting could not be asked; they are again in %.0f s.", interval_s)
-            stopping.wait(interval_s)
+            took_s = time.monotonic() - began_s
+            stopping.wait(max(interval_s, took_s / _SHARE_MAX - took_s))
 
     def look(self, rules: Mapping[str, Rule], shadowed: Collection[str] = ()) -> None:
         """Read what there is, and have the alerts say so.
@@ -156,12 +161,14 @@ class BooksRules:
         except LogweirError as error:
             if error.problem is not DOCUMENT_CHANGED:
                 raise
-            # Somebody else has, or a write of ours took effect of which we got no answer: read it again.
+            # Somebody else has, or a write of ours took effect of which we got no answer: read it again, and write.
             self._state = None
             stored = self._documents.get(STATE, [self._shard]).get(self._shard)
             if stored is not None and stored.body["generation"] > self._generation:
                 raise self._lost(stored.body["generation"]) from error
             self._load()
+            self._keep(state)
+            return
         self._state = state
 
     def _lost(self, generation: int) -> LogweirError:

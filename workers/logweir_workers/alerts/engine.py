@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from logweir import event as identity
-from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, state_of
+from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
@@ -106,6 +106,7 @@ class Engine:
         self._documents = Documents(self._enrich, self._filters)
         groups = Groups(groups_max=settings.alerts.groups_max)
         self._catalogue = read_catalogue(store.documents)
+        self._states_said = read_states(store.documents)
         self._is_described = False
         rules = self._in_force()
         self.progress = checkpoint.load(rules, groups)
@@ -430,9 +431,9 @@ class Engine:
 
         Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
         """
-        states = {name: state_of(one) for name, one in self._catalogue.items()}
-        self._catalogue = read_catalogue(self._store.documents)
-        if {name: state_of(one) for name, one in self._catalogue.items()} != states:
+        said = read_states(self._store.documents)
+        if said != self._states_said:
+            self._states_said = said
             self._take_over()
         if not self._is_described:
             self._describe()
@@ -457,11 +458,10 @@ class Engine:
     def _in_force(self) -> dict[str, Rule]:
         """The rules of the shard that are not disabled."""
         rules = rules_of_shard(self._files.rules, self._settings.alerts.shard)
-        disabled = RuleState.DISABLED
-        return {name: rule for name, rule in rules.items() if state_of(self._catalogue.get(name)) is not disabled}
+        return {name: rule for name, rule in rules.items() if self._states_said.get(name) is not RuleState.DISABLED}
 
     def _shadowed(self) -> set[str]:
-        return {name for name, one in self._catalogue.items() if state_of(one) is RuleState.SHADOW}
+        return {name for name, state in self._states_said.items() if state is RuleState.SHADOW}
 
     def _take_over(self) -> None:
         """Have those rules in force that are now."""
