@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from logweir import cli, clock, config
@@ -94,6 +95,22 @@ def test_lost_numbers_are_one_alert_with_count_numbers_host_and_blind_rules(
     assert one["finding"]["blind"] == ["about_web"]
     assert one["summary"].startswith("web-17 lost 312 events (numbers 2 to 313) from 2025-02-19T21:21")
     assert [row["change"] for row in one["history"]] == ["opened"]
+
+
+def test_very_many_holes_are_one_alert_but_for_what_the_emitter_says_that_it_dropped(
+    world: World, store: Store, settings: Settings
+) -> None:
+    """Every second number is lost; it says that it dropped ten itself."""
+    for number in range(1, 101, 2):
+        world.send(batch(1, "web-17", epoch="e1", sequence=number), **WEB_17)
+    told = batch(1, "web-17", epoch="e1", sequence=101)
+    world.send(msgspec.structs.replace(told, dropped={"full": 10}), **WEB_17)
+    world.canaries(2, 5)
+    world.flush(6)
+    asked(store, settings).look(RULES)
+    (one,) = alerts_of(store)
+
+    assert (one["count"], len(one["finding"]["numbers"])) == (40, 20)
 
 
 def test_losses_go_on_within_quiet_are_quiet_after_it_and_are_another_alert_then(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from logweir.alerts.alert import ALERTS
@@ -259,21 +260,26 @@ def _lost(books: Books, places: _Places, state: BooksState, judged_us: int) -> I
         for run in known.runs:
             values = {"run": run.tracker.epoch}
             lost = {tuple(pair) for pair in run.lost_ranges}
-            gaps = [gap for gap in run.tracker.gaps if (gap.first, gap.last) in lost]
+            gaps = sorted(
+                (gap for gap in run.tracker.gaps if (gap.first, gap.last) in lost), key=lambda gap: gap.since_us
+            )
             # What an emitter says to have dropped itself is not lost; it explains the oldest of its gaps.
             explained = max(0, sum(gap.count for gap in gaps) + max(0, _unranged(run)) - run.losses.net)
-            for gap in gaps:
-                count = gap.count - min(explained, gap.count)
-                explained -= gap.count - count
+            # Those of one minute are one finding: an emitter that loses every tenth event has very many gaps.
+            for _, together in groupby(gaps, key=lambda gap: gap.since_us // WINDOW_US):
+                of_minute = list(together)
+                whole = sum(gap.count for gap in of_minute)
+                count = whole - min(explained, whole)
+                explained -= whole - count
                 if count:
                     yield places.finding(
                         FindingKind.LOST,
                         emitter,
                         values=values,
                         count=count,
-                        first_us=gap.since_us,
-                        last_us=gap.since_us,
-                        numbers=((gap.first, gap.last),),
+                        first_us=min(gap.since_us for gap in of_minute),
+                        last_us=max(gap.since_us for gap in of_minute),
+                        numbers=tuple((gap.first, gap.last) for gap in of_minute[:NUMBERS_MAX]),
                     )
             name = f"lost:{name_of(emitter)}:{run.tracker.epoch}"
             for at_us, count in _growth(state, name, max(0, _unranged(run) - explained), judged_us):

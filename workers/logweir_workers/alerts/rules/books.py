@@ -25,7 +25,8 @@ events_lost.example("one that is silent has lost nothing", [finding("silent", la
 @books(of="silent", severity="medium", runbook="emitter-silent.md", tags=["accounting"])
 def emitter_silent(found: Any) -> str:
     others = f" and {found.count - 1} with it" if found.count > 1 else ""
-    return f"Nothing has come of {found.group}{others} since {found.first} ({found.text})"
+    *_, name = found.values.values()
+    return f"Nothing has come of {name}{others} since {found.first} ({found.text})"
 
 
 emitter_silent.example("one", [finding("silent", lasts=True, until=3600)], alerts=1)
