@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.tools.product import Embedded, logweir
+from tests.tools.product import Embedded, environment, logweir
 from tests.waiting import until
 
 # Each starts the whole product, some of them twice.
@@ -70,3 +70,45 @@ def test_failed_logins_alert_within_seconds_and_kill_9_changes_nothing(tmp_path:
     (kept,) = [one for one in after if one["severity"] == "high"]
     assert {name: kept[name] for name in same} == {name: first[name] for name in same}
     assert len(after) == 2
+
+
+OWN_RULE = """
+from logweir.alerts import rule
+
+@rule(where="details.job:scan", group=["hostname"], severity="low")
+def scanned(found):
+    return f"{found.group} was scanned"
+"""
+
+
+def test_a_flood_is_one_alert_with_its_exact_number_although_all_is_killed_in_it(tmp_path: Path) -> None:
+    """Fifty hosts, some of them again after kill -9: five alerts, and one that counts fifty."""
+    product = Embedded(tmp_path / "data", env=environment(LOGWEIR_ALERTS_STORM_ALERTS_MAX="5"))
+    (tmp_path / "data/rules").mkdir(parents=True)
+    (tmp_path / "data/rules/own.py").write_text(OWN_RULE)
+    try:
+        product.start()
+        post_scans(product, range(30))
+        product.process.kill_family()
+        product.start()
+        post_scans(product, range(20, 50))
+        until(lambda: sum(one["count"] for one in alerts(product, "rule:scanned") if "storm" in one) >= 50, wait_s=60)
+        found = alerts(product, "rule:scanned")
+    finally:
+        product.process.kill_family()
+    storms = [one for one in found if "storm" in one]
+
+    # Should an hour have ended in between, those that came again fired in each of the two.
+    assert sum(one["count"] for one in storms) == (50 if len(storms) == 1 else 60)
+    assert sum(one["storm"]["apart"] for one in storms) == len(found) - len(storms) == 5
+
+
+def post_scans(product: Embedded, hosts: range) -> None:
+    events = [{"hostname": f"web{number}", "details": {"job": "scan"}} for number in hosts]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{product.ingest_port}/events",
+        data=json.dumps(events).encode(),
+        headers={"X-My-Log-Input-Key": product.key},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.loads(answer.read())["accepted"] == len(hosts)
