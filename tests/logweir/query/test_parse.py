@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logweir.errors import LogweirError
@@ -383,6 +383,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
+@example("»so«")
+@example("::/0")
 def test_any_value_can_be_asked_for(text: str) -> None:
     """In quotes, with quote and backslash escaped, every value is itself."""
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')

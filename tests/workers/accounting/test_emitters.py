@@ -516,7 +516,7 @@ def run(store: CrashingStore, records: Sequence[Record], crashes: list[tuple[int
 
 def documents_of(store: Store) -> dict[str, dict[str, Any]]:
     # Who wrote it and up to where; what only says until when to look again; what only a limit is held against.
-    personal = ("owner", "position", "due_us", "emitters")
+    personal = ("owner", "position", "due_us", "emitters", "emitters_by_key")
     return {
         document.id: {name: value for name, value in document.body.items() if name not in personal}
         for document in store.ledger.scan("")

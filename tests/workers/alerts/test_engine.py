@@ -89,12 +89,14 @@ def alerts_of(store: Store, query: str = "*") -> list[dict[str, Any]]:
     return [one.body for one in store.documents.search(ALERTS, parse(query, ALERTS.by_name), size=1000).documents]
 
 
-def sums(store: Store) -> set[tuple[str, str, str, str, int]]:
+def sums(store: Store) -> list[tuple[str, str, str, str, int]]:
     """What has to be the same, in whatever order events come and whoever dies."""
-    return {
+    return sorted(
         (one["rule"], ",".join(one["group"].values()), one["first"], one["last"], one["count"])
         for one in alerts_of(store)
-    }
+        # A part of another one, as late events have shown: who read them in time never made it.
+        if (one["closed"] or {}).get("reason") != "duplicate"
+    )
 
 
 @contextmanager
@@ -121,10 +123,10 @@ def an_engine(settings: Settings, queue: Queue, store: Store) -> Engine:
     )
 
 
-def read_all(engine: Engine, queue: Queue) -> None:
-    """Have the engine take what is in the queue behind what it took."""
+def read_all(engine: Engine, queue: Queue, *partitions: int) -> None:
+    """Have the engine take what is in the queue, or in some partitions of it, behind what it took."""
     engine.progress.topic_id = queue.topic_id()
-    for partition in range(queue.partition_count()):
+    for partition in partitions or range(queue.partition_count()):
         offset = engine.progress.offsets.get(partition, 0)
         reader = queue.reader(partition, offset)
         for delivery in reader.read(wait_s=0, records_max=10_000):
@@ -206,7 +208,27 @@ def test_whoever_dies_and_whatever_comes_twice_the_alerts_are_the_same(
 
     assert len(expected) > 4
     assert sums(store) == expected
-    assert len(alerts_of(store)) == len(expected)
+
+
+def test_who_reads_in_another_order_than_the_one_that_died_leaves_no_part_of_an_episode_behind(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """One has made two alerts of what, by an event between them, is one episode, and died before it wrote down where."""
+    for partition, times in enumerate((range(5), range(200, 205))):
+        doors[partition].write(batch(*(login("failure", at=at) for at in times)))
+    died = an_engine(settings, queue, store)
+    for partition in (0, 1):
+        read_all(died, queue, partition)
+        died._flush()
+    before = [one["status"] for one in alerts_of(store)]
+    doors[2].write(batch(login("failure", at=100)))
+    engine = an_engine(settings, queue, store)
+    for partition in (2, 1, 0):
+        read_all(engine, queue, partition)
+        engine._flush()
+
+    assert before == ["open", "open"]
+    assert sorted((one["status"], one["count"]) for one in alerts_of(store)) == [("closed", 5), ("open", 11)]
 
 
 def test_what_people_did_stays_and_nothing_goes_back_when_it_is_read_again(

@@ -150,6 +150,7 @@ class Group:
         "known",
         "known_from_us",
         "latest",
+        "others",
         "pauses",
         "rule",
         "since_us",
@@ -173,6 +174,8 @@ class Group:
         """Times without one, long enough to be an absence, that are not judged yet; each with the one before it."""
         self.known_from_us = 0
         """All its matches since then are remembered."""
+        self.others: set[str] | None = None
+        """Its alerts that none of the episodes here is known to have; None before the store was asked."""
         self._matches: list[Match] = []
         self._ids: set[str] = set()
         self._tail: Tail | None = None

@@ -74,6 +74,7 @@ class AlertWriter:
         An episode whose alert was closed meanwhile is split: what happened since is another one. Raises LogweirError:
         STORE_DOWN (call again), CLAIM_LOST.
         """
+        self._take_over_others(group, episode)
         for _ in range(_TRIES_MAX):
             stored = self._stored(group, episode)
             body = stored.body if stored is not None else None
@@ -185,6 +186,28 @@ class AlertWriter:
                 owner="another one",
                 generation_own=self._generation,
             )
+
+    def _take_over_others(self, group: Group, episode: Episode) -> None:
+        """Have the episode take over alerts that a process which died since made of parts of it.
+
+        That one had read in another order, so it knew the parts before what connects them.
+        """
+        if group.others is None:
+            known = {id for one in group.episodes for id in (one.alert, one.previous, *one.merged)}
+            digest = _digest(group.rule, group.values)
+            listed = self._documents.get(EPISODES, [digest]).get(digest)
+            group.others = set(listed.body["alerts"]) - known if listed else set()
+        if not group.others:
+            return
+        stored = self._documents.get(ALERTS, sorted(group.others))
+        group.others &= {id for id, one in stored.items() if one.body["status"] != Status.CLOSED}
+        for id in sorted(group.others):
+            if _is_same(stored[id].body, group.rule, episode):
+                group.others.discard(id)
+                if episode.alert is None:
+                    episode.alert = id
+                else:
+                    episode.merged.append(id)
 
     def _stored(self, group: Group, episode: Episode) -> OwnDocument | None:
         """The episode's alert as it is now, None when it is still to be made; its id is known afterwards."""
