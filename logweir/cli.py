@@ -40,6 +40,10 @@ COMMANDS = (
         "logweir.commands.alerts",
     ),
     Command("rules", "list, check, test and explain the rules that make alerts", "logweir_workers.commands.rules"),
+    Command(
+        "channels", "list and test the channels by which people are told of alerts", "logweir_workers.commands.channels"
+    ),
+    Command("mutes", "tell nobody of some alerts for a while", "logweir.commands.mutes"),
     Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.commands.keys"),
     Command("search", "search the stored events", "logweir.commands.search"),
     Command("audit", "close the books: what became of every event, and which never came", "logweir.commands.audit"),

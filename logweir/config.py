@@ -356,6 +356,8 @@ class ConsoleSettings(HttpSettings):
 
     api_token: SecretStr = SecretStr("")
     """Token with which programs may change alerts (Authorization: Bearer); without one, those of this machine may."""
+    public_url: str = Field("", pattern=r"^(https?://[^\s?#]+)?$")
+    """Where people reach it: https://logs.example.org. Notifications link there."""
 
     @property
     def is_open(self) -> bool:
@@ -391,6 +393,8 @@ class AlertsSettings(_Section):
     """Folder of your own rules, one Python file each; by default rules in the data folder. A change counts within seconds."""
     pack: bool = True
     """Whether the rules that come with logweir are evaluated, too."""
+    channels_file: Path | None = None
+    """TOML file of the channels by which people are told; by default channels.toml in the data folder. A change counts within seconds."""
     shard: str = Field("1/1", pattern=r"^[1-9][0-9]{0,2}/[1-9][0-9]{0,2}$")
     """Which part of the rules this process evaluates: 2/4 is the second of four. A second process of one part waits until the first is gone."""
     lateness_s: float = Field(3600.0, ge=60, le=86_400)
@@ -458,6 +462,11 @@ class Settings(_Section):
     def rules_path(self) -> Path:
         """The folder of the operator's own rules."""
         return self.alerts.rules_dir or self.data_dir / "rules"
+
+    @property
+    def channels_path(self) -> Path:
+        """The file of channels."""
+        return self.alerts.channels_file or self.data_dir / "channels.toml"
 
 
 SECTIONS: dict[str, type[_Section]] = {

@@ -760,6 +760,37 @@ CHANGE_REFUSED = Problem(
     "The change is refused: {reason}.",
     "Change alerts on the console's own machine, by `logweir alerts`, or with the token in console.api_token.",
 )
+CHANNELS_BAD = Problem(
+    "channels_bad",
+    422,
+    "The channels {path}, {place}: {reason}.",
+    "Correct the file; docs/how-to/notifications.md says what each channel may say.",
+)
+CHANNEL_UNKNOWN = Problem(
+    "channel_unknown",
+    404,
+    "There is no channel {name!r}.{nearest}",
+    "`logweir channels list` has them all.",
+)
+CHANNEL_FAILED = Problem(
+    "channel_failed",
+    502,
+    "The channel {name} did not take the test: {reason}.",
+    "docs/how-to/notifications.md says what each kind of channel needs.",
+    retry=True,
+)
+MUTE_UNKNOWN = Problem(
+    "mute_unknown",
+    404,
+    "There is no mute {id!r}.",
+    "`logweir mutes list` has them all.",
+)
+MUTES_FULL = Problem(
+    "mutes_full",
+    409,
+    "There are {count} mutes already; there may be at most {count_max}.",
+    "End those that are not needed: each alert is held against all of them.",
+)
 ALERT_UNFIT = Problem("alert_unfit", 409, "The alert {id} is {status}: it cannot be {change}.", "{what}")
 PARTITION_UNKNOWN = Problem(
     "partition_unknown",

@@ -473,6 +473,25 @@ METRICS = (
     Metric("logweir_alerter_open_episodes", Kind.GAUGE, "Episodes whose alerts may still change."),
     Metric("logweir_alerter_pending_alerts", Kind.GAUGE, "Alerts whose latest state is not in the store yet."),
     Metric(
+        "logweir_alerter_notifications_total",
+        Kind.COUNTER,
+        "Tries to tell a channel something, by what came of them: sent, failed (tried again), or refused for good.",
+        ("channel", "result"),
+    ),
+    Metric(
+        "logweir_alerter_notifications_pending",
+        Kind.GAUGE,
+        "What a channel is still to be told.",
+        ("channel",),
+    ),
+    Metric(
+        "logweir_alerter_notifications_oldest_seconds",
+        Kind.GAUGE,
+        "For how long the oldest of that has been due; 0 when nothing is.",
+        ("channel",),
+    ),
+    Metric("logweir_alerter_channels_stale", Kind.GAUGE, "1 while the file of channels cannot be read as it is now."),
+    Metric(
         "logweir_alerter_checkpoint_seconds",
         Kind.HISTOGRAM,
         "How long it takes to write down how far all is evaluated.",
