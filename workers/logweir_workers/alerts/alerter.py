@@ -2,7 +2,8 @@
 
 One process reads everything. A second one waits until the first is gone, and goes on where it was: nothing is missed,
 and nothing alerted twice. Where one is not enough, alerts.shard gives each a part of the rules. The rules are those
-that come with logweir and your own in alerts.rules_dir; docs/how-to/write-a-rule.md says how to write one.
+that come with logweir and your own in alerts.rules_dir; docs/how-to/write-a-rule.md says how to write one. The process
+with the first part of the rules tells the channels, too: docs/how-to/notifications.md.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import argparse
 import logging
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from logweir.alerts.rules import Rule
 from logweir.clock import Clock, now_us
@@ -32,12 +34,15 @@ from logweir_workers.alerts.engine import Engine
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.backoff import Stopped, until_it_answers
+from logweir_workers.notify.channels import ChannelFile
+from logweir_workers.notify.notifier import Notifier
 
 log = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S = 0.5
 _STALLED_S = 120.0
 _BOOKS_JOIN_S = 10.0
+_NOTIFIER_END_S = 15.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +174,8 @@ class Alerter:
         )
         books_thread.start()
         try:
-            engine.run()
+            with self._notifying():
+                engine.run()
         except LogweirError as error:
             if error.problem is not CLAIM_LOST:
                 raise
@@ -180,6 +186,28 @@ class Alerter:
             self.engine = None
             guard.close()
             registry.get("logweir_alerter_is_active").set(0)
+
+    @contextmanager
+    def _notifying(self) -> Iterator[None]:
+        """Channels are told in the block, on a thread of its own: by the process with the first part of the rules."""
+        if not self._settings.alerts.shard.startswith("1/"):
+            yield
+            return
+        ended = threading.Event()
+        notifier = Notifier(
+            self._store,
+            ChannelFile(self._settings.channels_path),
+            public_url=self._settings.console.public_url,
+            stopping=ended,
+            clock=self._clock,
+        )
+        thread = threading.Thread(target=notifier.run, name="notifier", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(_NOTIFIER_END_S)
 
 
 def _in_force(engine: Engine) -> tuple[dict[str, Rule], set[str]]:

@@ -1,24 +1,32 @@
-"""Closed alerts that are old are deleted; what is open is nobody's to delete but people's."""
+"""Closed alerts that are old are deleted, with what was told of them; what is open is only people's to delete."""
 
 from __future__ import annotations
 
 from logweir.alerts.alert import ALERTS, Status
+from logweir.alerts.mutes import MUTES
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.query.tree import All, Node, Term
 from logweir.store.documents import DocumentSet
 from logweir.store.port import Documents
 from logweir_workers.alerts.writer import EPISODES
+from logweir_workers.notify.bundles import NOTICES
 
 _AT_ONCE = 200
 
 
 def delete_old(documents: Documents, before_us: int) -> int:
-    """Delete some closed alerts that the engine last changed before then, and what is known of their groups; how many.
+    """Delete some closed alerts that the engine last changed before then, and what is known beside them; how many.
 
     Raises LogweirError(STORE_DOWN).
     """
     closed = Term("status", Status.CLOSED.value)
-    return _delete(documents, ALERTS, closed, before_us) + _delete(documents, EPISODES, All(), before_us)
+    settled = Term("settled", "yes")
+    return (
+        _delete(documents, ALERTS, closed, before_us)
+        + _delete(documents, EPISODES, All(), before_us)
+        + _delete(documents, NOTICES, settled, before_us)
+        + _delete(documents, MUTES, All(), before_us)
+    )
 
 
 def _delete(documents: Documents, among: DocumentSet, query: Node, before_us: int) -> int:
