@@ -18,10 +18,12 @@ from logweir.alerts.alert import ALERTS, Reason
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir.query.parse import parse
 from logweir.store.port import Store
+from logweir_workers.alerts.retention import delete_old
 from logweir_workers.notify import bundles, courier, notifier
 from logweir_workers.notify.bundles import books_of
 from logweir_workers.notify.channels import ChannelFile
-from logweir_workers.notify.notifier import FAILING_AFTER_US, Notifier
+from logweir_workers.notify.notifier import Notifier
+from logweir_workers.notify.outages import FAILING_AFTER_US
 from tests.proof import SEED, size
 from tests.waiting import until
 from tests.workers.notify.alerts import NOW_US, changed, stored
@@ -83,6 +85,8 @@ def world(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def turn(one: Notifier) -> None:
     """A round in which everything is due."""
     one._due_s.clear()
+    for desk in one.desks.values():
+        desk._plan_due_s = 0.0
     one.turn()
 
 
@@ -95,7 +99,7 @@ def turns(one: Notifier, condition: Callable[[], object] = lambda: True) -> None
 
     until(is_done)
     for _ in range(2):
-        until(lambda: (turn(one), not any(state.courier.is_busy for state in one._states.values()))[1])
+        until(lambda: (turn(one), not any(desk.courier.is_busy for desk in one.desks.values()))[1])
 
 
 def hook(receiver: Receiver, more: str = "") -> str:
@@ -217,7 +221,7 @@ def test_a_channel_may_not_want_to_hear_that_alerts_are_over(world: World) -> No
         world.fires("a-1")
         turns(one, lambda: receiver.requests)
         world.changes("a-1", is_quiet=True)
-        turns(one, lambda: not one._states["hook"].bundles)
+        turns(one, lambda: not one.desks["hook"].bundles)
 
     assert said(receiver) == [("firing", ["a-1"])]
 
@@ -396,7 +400,7 @@ def test_who_answers_429_is_left_alone_for_as_long_as_it_says(world: World) -> N
         turns(one, lambda: receiver.requests)
         for _ in range(5):
             turn(one)
-        rests = one._states["hook"].courier._rests_until_s
+        rests = one.desks["hook"].courier._rests_until_s
 
     import time
 
@@ -443,7 +447,7 @@ def test_a_channel_that_fails_is_one_alert_on_the_others_for_each_outage(world: 
         turns(one, failing)
         turns(one, lambda: receiver.requests)
         one = world.notifier()
-        turns(one, lambda: one._states["pager"].courier.failures >= 3)
+        turns(one, lambda: one.desks["pager"].courier.failures >= 3)
         world.now_us += FAILING_AFTER_US + SECOND_US
         turns(one)
         (found,) = failing()
@@ -453,7 +457,7 @@ def test_a_channel_that_fails_is_one_alert_on_the_others_for_each_outage(world: 
         turns(one, lambda: len(receiver.requests) == 2)
         is_down = True
         world.fires("b-1")
-        turns(one, lambda: one._states["pager"].courier.failures >= 3)
+        turns(one, lambda: one.desks["pager"].courier.failures >= 3)
         world.now_us += FAILING_AFTER_US + SECOND_US
         turns(one, lambda: len(failing()) == 2)
 
@@ -484,7 +488,7 @@ def test_channels_come_change_and_go_without_a_restart(world: World) -> None:
 
     assert said(receiver) == [("firing", ["a-1"])]
     assert said(moved) == [("resolved", ["a-1"])]
-    assert one._states == {}
+    assert one.desks == {}
 
 
 # --- whatever dies ------------------------------------------------------------------------------------------------
@@ -549,6 +553,158 @@ def test_what_changes_between_a_death_and_the_next_process_is_not_taken_for_said
 
     assert before == [("firing", ["a-1"]), ("resolved", ["a-1"])]
     assert sorted(set(keys)) == ["hook.a-1-1-1-firing", "hook.a-1-1-2-resolved", "hook.a-1-2-1-firing"]
+
+
+def test_a_death_behind_a_digest_tells_nothing_twice(world: World) -> None:
+    """Before all that is told in it was marked so; the next process finds them there."""
+    with receiving(slack) as people, dying(world) as (documents, store):
+        api = f'api_url = "{people.url}"\ndigest_above = 3'
+        world.channels(team=f'type = "slack"\ntoken = "xoxb-1"\nchannel = "C1"\n{api}')
+        turns(world.notifier())
+        one = world.notifier(store)
+        turn(one)
+        for number in range(6):
+            world.fires(f"a-{number}")
+        # Six bundles, the digest, and two of those that are marked.
+        documents.left = 6 + 1 + 2
+
+        def is_dead() -> bool:
+            try:
+                turn(one)
+            except Crash:
+                return True
+            return False
+
+        until(is_dead)
+        before = len(people.requests)
+        turns(world.notifier(), lambda: people.requests)
+        turns(world.notifier())
+        texts = [request.json["text"] for request in people.requests]
+
+    assert before == 0
+    assert len(texts) == 1
+    assert "6 alerts at once" in texts[0]
+    assert world.books("team") == {"notified": 1, "grouped": 5}
+
+
+def test_what_is_old_when_it_can_be_said_at_last_is_not_said(world: World) -> None:
+    """A repeat, or that somebody looks after it, once the alert is over: only that it is over."""
+    is_down = False
+    with receiving(lambda request, number: Answer(503 if is_down else 200)) as receiver:
+        world.channels(hook=hook(receiver, "repeat_s = 60"))
+        one = world.notifier()
+        turns(one)
+        for id in ("a-1", "b-1"):
+            world.fires(id)
+        turns(one, lambda: world.books("hook") == {"notified": 2})
+        is_down = True
+        by_person(world, "b-1", alert.acknowledge("anna", world.now_us))
+        world.now_us += 61 * SECOND_US
+        turns(one, lambda: {"still", "acknowledged"} <= {t[1:].split()[0].strip("]") for t in titles(receiver)})
+        for id in ("a-1", "b-1"):
+            world.changes(id, is_quiet=True)
+        turns(one)
+        receiver.requests.clear()
+        is_down = False
+        turns(one, lambda: len(receiver.requests) >= 2)
+
+    assert sorted(said(receiver)) == [("resolved", ["a-1"]), ("resolved", ["b-1"])]
+
+
+def titles(receiver: Receiver) -> list[str]:
+    return [request.json["data"]["title"] for request in receiver.requests]
+
+
+def test_another_grouping_tells_nothing_twice(world: World) -> None:
+    """What is told already goes on where it was told."""
+    with receiving() as receiver:
+        grouped = 'group_by = ["rule"]\ngroup_wait_s = 0\ngroup_interval_s = 0'
+        world.channels(hook=hook(receiver))
+        one = world.notifier()
+        turns(one)
+        world.fires("a-1")
+        turns(one, lambda: receiver.requests)
+        world.channels(hook=hook(receiver, grouped))
+        turns(one)
+        world.now_us += SECOND_US
+        world.changes("a-1", count=20)
+        world.fires("b-1")
+        turns(one, lambda: len(receiver.requests) == 2)
+        world.channels(hook=hook(receiver))
+        turns(one)
+        world.now_us += SECOND_US
+        world.changes("b-1", count=20)
+        turns(one)
+        for id in ("a-1", "b-1"):
+            world.changes(id, is_quiet=True)
+        turns(one, lambda: len(receiver.requests) == 4)
+
+    assert said(receiver)[:2] == [("firing", ["a-1"]), ("firing", ["b-1"])]
+    assert sorted(said(receiver)[2:]) == [("resolved", ["a-1"]), ("resolved", ["b-1"])]
+
+
+def test_alertmanager_is_told_again_before_it_forgets(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what goes on; nothing is written down of that."""
+    with receiving() as receiver:
+        world.channels(prometheus=f'type = "alertmanager"\nurl = "{receiver.url}"')
+        one = world.notifier()
+        turns(one)
+        for id in ("a-1", "b-1"):
+            world.fires(id)
+        turns(one, lambda: world.books("prometheus") == {"notified": 2})
+        world.now_us += 61 * SECOND_US
+        world.changes("b-1", is_quiet=True)
+        turns(one, lambda: '"endsAt"' in receiver.requests[-1].body.decode() and len(receiver.requests) >= 3)
+        before = len(receiver.requests)
+        one.desks["prometheus"]._resend_due_s = 0.0
+        turns(one, lambda: len(receiver.requests) > before)
+        again = receiver.requests[-1].json
+
+    assert [alert["labels"]["alert_id"] for alert in again] == ["a-1"]
+    assert again[0]["endsAt"] > again[0]["startsAt"]
+
+
+def test_what_a_sender_of_events_chose_is_bounded_and_stays_text(world: World) -> None:
+    """Else it could make a notice that no receiver takes."""
+    with receiving() as receiver:
+        world.channels(hook=hook(receiver))
+        one = world.notifier()
+        turns(one)
+        world.fires("a-1", group={"details.user": "x" * 300_000, "b": "\r\n\x1b[2J"}, summary="y\n" * 400)
+        turns(one, lambda: receiver.requests)
+        alert = receiver.requests[0].json["data"]["alerts"][0]
+
+    assert len(receiver.requests[0].body) < 4_000
+    assert len(alert["group"]["details.user"]) == 256
+    assert alert["group"]["b"] == "\\r\\n\\x1b[2J"
+    assert "\n" not in alert["summary"]
+
+
+def test_what_is_old_and_settled_is_deleted_with_the_alerts(world: World) -> None:
+    """Not what channels are still told of."""
+    with receiving() as receiver:
+        world.channels(hook=hook(receiver))
+        one = world.notifier()
+        turns(one)
+        for id in ("a-1", "b-1"):
+            world.fires(id)
+        turns(one, lambda: len(receiver.requests) == 2)
+        by_person(world, "a-1", alert.close("anna", world.now_us, reason=Reason.BENIGN))
+        turns(one, lambda: len(receiver.requests) == 3)
+        mutes.add(
+            world.store.documents,
+            query="*",
+            reason="x",
+            by="anna",
+            until_us=world.now_us + HOUR_US,
+            now_us=world.now_us,
+        )
+        world.now_us += 40 * 24 * HOUR_US
+        deleted = delete_old(world.store.documents, world.now_us - 30 * 24 * HOUR_US)
+        left = world.store.documents.search(bundles.NOTICES, parse("*", bundles.NOTICES.by_name), size=9).documents
+
+    assert deleted == 3
+    assert [one.id for one in left] == ["hook.b-1"]
 
 
 def something_happens(world: World, rng: random.Random, standing: dict[str, str], *, may_close: bool) -> None:
@@ -617,8 +773,8 @@ def test_whoever_dies_and_wherever_each_receiver_knows_how_all_alerts_stand(worl
         turns(
             one,
             lambda: all(
-                b.planned(s.courier.channel.settings, {}, world.now_us) is None
-                for s in one._states.values()
+                b.planned(s.channel.settings, {}, world.now_us) is None
+                for s in one.desks.values()
                 for b in s.bundles.values()
             ),
         )

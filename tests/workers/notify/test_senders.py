@@ -133,7 +133,8 @@ def test_slack_has_one_message_for_an_alert_and_its_changes_in_the_thread() -> N
     assert (one.path, one.headers["authorization"]) == ("/api/chat.postMessage", "Bearer xoxb-S3CRET")
     assert remembered == {"ts": "1700000000.000000"}
     assert "&lt;!channel&gt; &amp; &lt;https" in one.json["text"]
-    assert "<" not in one.json["text"]
+    assert one.json["text"].count("<") == one.json["text"].count("<https://logs.example.org/alerts/aa11-1>") == 1
+    assert one.json["parse"] == "none"
     assert "thread_ts" not in one.json
     assert (two.json["thread_ts"], two.json["text"].split("]")[0]) == ("1700000000.000000", "[resolved")
 
@@ -159,7 +160,7 @@ def test_slacks_incoming_webhook_needs_no_token() -> None:
 
     assert remembered == {}
     assert receiver.requests[0].path == "/services/T/B/x"
-    assert set(receiver.requests[0].json) == {"text", "unfurl_links"}
+    assert set(receiver.requests[0].json) == {"text", "parse", "unfurl_links"}
 
 
 def test_pagerduty_is_triggered_acknowledged_and_resolved_under_one_key() -> None:

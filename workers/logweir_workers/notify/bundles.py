@@ -42,9 +42,9 @@ CHANNELS = DocumentSet(
 
 FIRING, OVER = "firing", "over"
 """What a channel was last told of an alert of a bundle."""
-BUNDLE_ALERTS_MAX = 2_000
+BUNDLE_ALERTS_MAX = 500
 """Most alerts in one bundle; others are told by themselves."""
-ENTRIES_KEPT_MAX = 500
+ENTRIES_KEPT_MAX = 250
 """When more alerts than this are over in one bundle, only their sums are kept."""
 
 
@@ -276,13 +276,16 @@ class Bundle:
         again = Planned(
             state, tuple(ids), now_us, begun["number"], begun["incident"], begun["is_repeat"], is_silent=not ids
         )
-        if state is not State.FIRING or not ids:
+        if state is State.RESOLVED or not ids:
             return again
-        if all(self.alerts[id].standing is Standing.CLOSED for id in ids):
-            # Under another key: whoever has the first one is told that it is over.
+        is_stale = again.is_repeat or state is State.ACKNOWLEDGED
+        is_over = all(self.alerts[id].standing.is_over for id in ids)
+        if (is_stale and is_over) or all(self.alerts[id].standing is Standing.CLOSED for id in ids):
+            # Under another key: whoever has what was being sent is told that it is over.
+            told = [id for id, one in self.entries.items() if one.told == FIRING and id in self.alerts]
             return Planned(
                 State.RESOLVED,
-                tuple(ids),
+                tuple(dict.fromkeys([*told, *ids])),
                 now_us,
                 begun["number"] + 1,
                 begun["incident"],

@@ -90,18 +90,18 @@ class ChannelFile:
 
         While it cannot be understood, they stay as they are, which is said in the log.
         """
-        versions = {path: fingerprint_of(path) for path in self._versions} or {self._path: fingerprint_of(self._path)}
-        if versions == self._versions:
+        known = {path: fingerprint_of(path) for path in self._versions}
+        if self._versions and known == self._versions:
             return False
+        # Looked at first: a change in between is read again, rather than missed.
+        self._versions = {path: fingerprint_of(path) for path in (self._path, *_secret_files(self._path))}
         try:
             channels = read_channels(self._path)
         except LogweirError as error:
-            self._versions = versions
             registry.get("logweir_alerter_channels_stale").set(1)
             log.error("%s Until then, the channels stay as they were.", error)
             return False
         registry.get("logweir_alerter_channels_stale").set(0)
-        self._versions = versions | {path: fingerprint_of(path) for path in _secret_files(self._path)}
         if channels == self.channels:
             return False
         self.channels = channels
@@ -176,8 +176,11 @@ def _settings(path: Path, name: str, table: dict[str, Any]) -> ChannelSettings:
 
 
 def _secret_files(path: Path) -> set[Path]:
-    """The files that the file names as file:PATH."""
-    tables = [table for table in _document(path).values() if isinstance(table, dict)]
+    """The files that the file names as file:PATH; none where it cannot be read."""
+    try:
+        tables = [table for table in _document(path).values() if isinstance(table, dict)]
+    except LogweirError:
+        return set()
     values = [
         one for table in tables for value in table.values() for one in (value if type(value) is list else [value])
     ]

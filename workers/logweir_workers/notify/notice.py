@@ -10,8 +10,11 @@ from typing import Any
 from logweir.alerts.alert import Status
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import iso_seconds
-from logweir.text import counted
+from logweir.text import counted, printable
 
+SUMMARY_LENGTH_MAX = 500
+VALUE_LENGTH_MAX = 256
+"""What an event's sender chose ends there: else it could make a notice that no receiver takes."""
 ALERTS_NAMED_MAX = 20
 """Alerts of one notice that are named; of more, only the number is."""
 
@@ -76,17 +79,17 @@ class Told:
             id=body["id"],
             rule=body["rule"],
             severity=body["severity"],
-            summary=body["summary"],
+            summary=_shown(body["summary"], SUMMARY_LENGTH_MAX),
             category=body.get("category") or "",
             tags=tuple(body.get("tags") or ()),
-            group=dict(body.get("group") or {}),
+            group={name: _shown(value, VALUE_LENGTH_MAX) for name, value in (body.get("group") or {}).items()},
             count=body["count"],
             first=body["first"],
             last=body["last"],
             created=body["created"],
             completeness=f"{counted(missing, 'event')} missing" if missing else completeness.get("state") or "open",
             runbook=body.get("runbook") or "",
-            assignee=body.get("assignee") or "",
+            assignee=_shown(body.get("assignee") or "", VALUE_LENGTH_MAX),
             reason=(body.get("closed") or {}).get("reason", ""),
             standing=_standing(body, now_us),
             url=f"{public_url}/alerts/{body['id']}" if public_url else "",
@@ -104,6 +107,12 @@ class Told:
     def line(self) -> str:
         """``[high] 12 failed logins of 10.0.0.9 (12 events, complete)``."""
         return f"[{self.severity}] {self.summary} ({counted(self.count, 'event', separator=',')}, {self.completeness})"
+
+
+def _shown(text: str, length_max: int) -> str:
+    """On one line, without what moves a cursor or ends a header."""
+    shown = printable(text)
+    return shown if len(shown) <= length_max else f"{shown[: length_max - 1]}…"
 
 
 def _standing(body: Mapping[str, Any], now_us: int) -> Standing:

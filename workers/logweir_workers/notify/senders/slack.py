@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 import orjson
 from pydantic import SecretStr, field_validator, model_validator
 
-from logweir_workers.notify.notice import Notice
+from logweir_workers.notify.notice import Notice, State
 from logweir_workers.notify.senders.http import Http
 from logweir_workers.notify.senders.port import ChannelSettings, NoticeRefused, Secret, Sender, SendFailed, web_address
 
@@ -74,8 +74,11 @@ class _Slack:
         self._http = Http(timeout_s=settings.timeout_s)
 
     def send(self, notice: Notice) -> dict[str, Any]:
-        lines = notice.lines if notice.number == 1 or not notice.remembered else notice.lines[:1]
-        message: dict[str, Any] = {"text": escaped("\n".join(lines))[:TEXT_LENGTH_MAX], "unfurl_links": False}
+        is_short = bool(notice.remembered) and (notice.is_repeat or notice.state is not State.FIRING)
+        # Links are ours alone: what looks like one in an event stays text.
+        urls = {one.url for one in notice.alerts}
+        lines = [f"<{line}>" if line in urls else escaped(line) for line in notice.lines[: 1 if is_short else None]]
+        message: dict[str, Any] = {"text": "\n".join(lines)[:TEXT_LENGTH_MAX], "parse": "none", "unfurl_links": False}
         if not self._token:
             self._http.post(self._url, orjson.dumps(message), {})
             return {}
