@@ -30,17 +30,17 @@ from logweir_workers.notify.known import KnownAlerts
 log = logging.getLogger(__name__)
 
 _CURSOR = "(notifier)"
-_CURSOR_EVERY_S = 5.0
+_CURSOR_EVERY_S = 30.0
 _LOOK_EVERY_S = 1.0
 _LOOK_BACK_US = 5_000_000
 # A write may take long, and other alerters write alerts by clocks of their own.
-_LOOK_FAR_BACK_US = 900_000_000
+_LOOK_FAR_BACK_US = 180_000_000
 _LOOK_FAR_EVERY_S = 30.0
 _REFRESH_EVERY_S = 1.0
 _REFRESHED_MAX = 200
 _MUTES_EVERY_S = 1.0
 _RELOAD_EVERY_S = 2.0
-_PAGE = 200
+_PAGE = 500
 _SEEN_MAX = 20_000
 _WAIT_S = 0.25
 _FINISH_S_MAX = 3.0
@@ -69,7 +69,7 @@ class Notifier:
         self._seen: dict[str, str] = {}
         """The versions of alerts that were taken."""
         self._cursor_us = 0
-        """Up to when alerts were looked at, by the time of the engine's last change of them."""
+        """By then alerts were looked at."""
         self._cursor_version: str | None = None
         self._is_cursor_changed = False
         self._to_refresh: list[tuple[str, list[tuple[Desk, Bundle]]]] = []
@@ -210,13 +210,12 @@ class Notifier:
     def _look(self) -> None:
         """Take alerts that are new or that the engine has changed. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
         back_us = _LOOK_FAR_BACK_US if self._is_due("far", _LOOK_FAR_EVERY_S) else _LOOK_BACK_US
-        latest_us, after = self._cursor_us, None
+        begun_us, after = self._clock(), None
         while True:
             page = self._documents.search(
                 ALERTS, Term("kind", "alert"), size=_PAGE, from_us=max(0, self._cursor_us - back_us), after=after
             )
             for one in page.documents:
-                latest_us = max(latest_us, _us_of(one.body["updated"]))
                 self._take(one)
             if (after := page.after) is None:
                 break
@@ -224,9 +223,8 @@ class Notifier:
                 return
         # Their bundles are in the store now: a start from here misses none of them.
         self._save_all()
-        latest_us = min(latest_us, max(self._cursor_us, self._clock()))
-        if latest_us > self._cursor_us:
-            self._cursor_us, self._is_cursor_changed = latest_us, True
+        if begun_us > self._cursor_us:
+            self._cursor_us, self._is_cursor_changed = begun_us, True
 
     def _take(self, document: OwnDocument) -> None:
         if self._seen.get(document.id) == document.version:
