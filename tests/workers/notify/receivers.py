@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,12 @@ class Answer:
 class Receiver:
     """``answer``: given the request, and how many came before. ``requests``: all that came."""
 
-    def __init__(self, answer: Callable[[Request, int], Answer] = lambda request, number: Answer()) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Request, int], Answer] = lambda request, number: Answer(),
+        *,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self._lock = threading.Lock()
@@ -69,7 +75,11 @@ class Receiver:
             block_on_close = False
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if context is not None:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"http{'s' if context else ''}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -80,8 +90,10 @@ class Receiver:
 
 
 @contextmanager
-def receiving(answer: Callable[[Request, int], Answer] = lambda request, number: Answer()) -> Iterator[Receiver]:
-    receiver = Receiver(answer)
+def receiving(
+    answer: Callable[[Request, int], Answer] = lambda request, number: Answer(), context: ssl.SSLContext | None = None
+) -> Iterator[Receiver]:
+    receiver = Receiver(answer, context=context)
     try:
         yield receiver
     finally:

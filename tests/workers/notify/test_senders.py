@@ -44,6 +44,25 @@ def webhook(receiver: Receiver, **settings: Any) -> Sender:
     return sender("webhook", url=f"{receiver.url}/in", secret=WHSEC, **settings)
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Of this machine, signed by itself, and its key in one file."""
+    path = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", f"{path}.key", "-out", f"{path}.crt", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    path.write_text(Path(f"{path}.crt").read_text() + Path(f"{path}.key").read_text())
+    return path
+
+
+@pytest.fixture
+def context(certificate: Path) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(certificate)
+    return made
+
+
 # --- over HTTP ----------------------------------------------------------------------------------------------------
 def test_the_signature_is_that_of_the_specifications_example() -> None:
     """Which all libraries of Standard Webhooks test with."""
@@ -119,6 +138,18 @@ def test_a_receiver_that_hangs_or_is_not_there_is_given_up() -> None:
         webhook(receiver).send(notice())
 
     assert len(str(long.value)) < 300
+
+
+def test_a_receivers_certificate_is_checked(certificate: Path, context: ssl.SSLContext) -> None:
+    """By the authorities of the system, or those of ca_file; nothing is sent before."""
+    with receiving(context=context) as receiver:
+        with pytest.raises(SendFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            webhook(receiver).send(notice())
+        before = len(receiver.requests)
+        webhook(receiver, ca_file=certificate).send(notice())
+
+    assert before == 0
+    assert len(receiver.requests) == 1
 
 
 def test_slack_has_one_message_for_an_alert_and_its_changes_in_the_thread() -> None:
@@ -327,36 +358,10 @@ def test_a_servers_refusals_say_whether_it_is_tried_again(
         sender("smtp", **{**plain, "to": to}).send(notice())
 
 
-def test_encryption_and_login_are_demanded(mailbox: Mailbox, tmp_path: Path, plain: dict[str, Any]) -> None:
+def test_encryption_and_login_are_demanded(
+    mailbox: Mailbox, certificate: Path, context: ssl.SSLContext, plain: dict[str, Any]
+) -> None:
     """With the server's certificate checked; a server without starttls, or with another's password, gets no mail."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            key,
-            "-out",
-            certificate,
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
 
     def authenticated(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         return AuthResult(success=(data.login, data.password) == (b"anna", b"S3CRET"), handled=False)

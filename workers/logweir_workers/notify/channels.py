@@ -12,6 +12,7 @@ import difflib
 import fnmatch
 import logging
 import re
+import ssl
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,11 @@ def _settings(path: Path, name: str, table: dict[str, Any]) -> ChannelSettings:
             hint = nearest.rstrip("?") or f" {kind} knows {known}, and what every channel may say"
             raise _bad(path, name, f"{key} means nothing here.{hint}")
     try:
-        return model.model_validate(table)
+        settings = model.model_validate(table)
+        settings.sender().close()
+    except OSError as error:
+        reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror or str(error)
+        raise _bad(path, name, f"ca_file: {reason}") from None
     except ValidationError as error:
         # Not shown: what was given. It may be a secret.
         first = error.errors(include_url=False, include_input=False)[0]
@@ -173,6 +178,7 @@ def _settings(path: Path, name: str, table: dict[str, Any]) -> ChannelSettings:
             reason = first["msg"].removeprefix("Value error, ")
         where = f"{first['loc'][0]}: " if first["loc"] else ""
         raise _bad(path, name, f"{where}{reason}") from None
+    return settings
 
 
 def _secret_files(path: Path) -> set[Path]:

@@ -158,4 +158,6 @@ def web_address(text: str) -> str:
     """For URLs that are given to HTTP. Raises ValueError."""
     if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
         raise ValueError("it is not a URL that begins with http:// or https://")
+    if "@" in text.split("/")[2]:
+        raise ValueError("a user or a password in a URL is not sent")
     return text

@@ -75,6 +75,7 @@ class _Smtp:
     def __init__(self, settings: SmtpSettings) -> None:
         self._settings = settings
         self._domain = _address(settings.sender_address).domain
+        self._trusted = ssl.create_default_context(cafile=settings.ca_file)
 
     def send(self, notice: Notice) -> dict[str, Any]:
         message = self.message(notice)
@@ -114,14 +115,13 @@ class _Smtp:
     def _connected(self) -> smtplib.SMTP:
         settings = self._settings
         port, timeout_s = settings.port or _PORTS[settings.security], settings.timeout_s
-        trusted = ssl.create_default_context(cafile=settings.ca_file)
         if settings.security == "tls":
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(settings.host, port, timeout=timeout_s, context=trusted)
+            connection: smtplib.SMTP = smtplib.SMTP_SSL(settings.host, port, timeout=timeout_s, context=self._trusted)
         else:
             connection = smtplib.SMTP(settings.host, port, timeout=timeout_s)
         try:
             if settings.security == "starttls":
-                connection.starttls(context=trusted)
+                connection.starttls(context=self._trusted)
             if settings.username:
                 connection.login(settings.username, settings.password.get_secret_value())
         except BaseException:
