@@ -16,6 +16,7 @@ import pytest
 from logweir.alerts import alert, mutes
 from logweir.alerts.alert import ALERTS, Reason
 from logweir.errors import STORE_DOWN, LogweirError
+from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.store.port import Store
 from logweir_workers.alerts.retention import delete_old
@@ -249,7 +250,10 @@ def test_muted_alerts_are_counted_and_told_when_the_mute_ends_if_they_go_on(worl
         world.fires("other-1", group={"details.ip": "10.0.0.8"})
         turns(one, lambda: len(receiver.requests) == 2)
         during = world.books("hook")
-        world.now_us += 2 * HOUR_US
+        world.now_us += HOUR_US // 2
+        turns(one)
+        oldest = registry.get("logweir_alerter_notifications_oldest_seconds").labels("hook")._value.get()
+        world.now_us += HOUR_US
         world.changes("quiet-1", is_quiet=True)
         world.changes("other-1", is_quiet=True)
         turns(world.notifier(), lambda: len(receiver.requests) == 3)
@@ -267,6 +271,7 @@ def test_muted_alerts_are_counted_and_told_when_the_mute_ends_if_they_go_on(worl
         ("firing", ["a-1"]),
     ]
     assert during == {"notified": 2, "muted": 2}
+    assert oldest == 0
     assert world.books("hook") == {"notified": 3, "muted": 1}
 
 

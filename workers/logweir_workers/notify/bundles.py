@@ -45,7 +45,7 @@ FIRING, OVER = "firing", "over"
 BUNDLE_ALERTS_MAX = 500
 """Most alerts in one bundle; others are told by themselves."""
 ENTRIES_KEPT_MAX = 250
-"""When more alerts than this are over in one bundle, only their sums are kept."""
+"""When more alerts than this are over in one bundle, only the sums of all but the newest half of this are kept."""
 
 
 @dataclass(slots=True)
@@ -346,8 +346,11 @@ class Bundle:
 
     def _forget(self) -> None:
         """Keep only the sums of what is over, so that the document of a busy group does not grow for ever."""
-        done = {id: one for id, one in self.entries.items() if self._is_done(id, one)}
-        for id, one in done.items():
+        done = sorted(
+            ((id, one) for id, one in self.entries.items() if self._is_done(id, one)), key=lambda pair: pair[1].created
+        )
+        # Not the newest: an alert that was made beside them may still come.
+        for id, one in done[: len(done) - ENTRIES_KEPT_MAX // 2]:
             self.forgotten[one.counts_as] = self.forgotten.get(one.counts_as, 0) + 1
             self.forgotten_before = max(self.forgotten_before, one.created)
             del self.entries[id]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import random
 import threading
@@ -17,8 +16,6 @@ from logweir_workers.notify.channels import Channel
 from logweir_workers.notify.notice import Notice
 from logweir_workers.notify.senders.port import NoticeRefused, Sender, SendFailed
 
-log = logging.getLogger(__name__)
-
 Job = tuple[Bundle, Planned] | None
 """What a notice is of; None for one of which nothing is written down."""
 REST_S_FIRST = 1.0
@@ -27,7 +24,7 @@ REST_S_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a notice. Exactly one of ``failed`` and ``refused`` has a reason, or none: it was sent."""
+    """What came of a notice: it was sent, unless ``failed`` or ``refused`` has a reason."""
 
     courier: Courier
     job: Job

@@ -174,6 +174,8 @@ class Desk:
             plan = None if bundle is under_way else bundle.planned(settings, self._alerts.mutes, now_us)
             if plan is None and bundle is not under_way:
                 bundle.unsaid_since_us = 0
+                if bundle.state is None:
+                    bundle.begun_us = now_us  # What is muted or snoozed is not waiting.
                 if bundle.is_settled and not bundle.is_changed:
                     self._drop(bundle)
                 continue
