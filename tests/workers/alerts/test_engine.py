@@ -213,7 +213,7 @@ def test_whoever_dies_and_whatever_comes_twice_the_alerts_are_the_same(
 def test_who_reads_in_another_order_than_the_one_that_died_leaves_no_part_of_an_episode_behind(
     settings: Settings, queue: Queue, store: Store, doors: list[Door]
 ) -> None:
-    """One has made two alerts of what, by an event between them, is one episode, and died before it wrote down where."""
+    """One has made two alerts of what, by an event between them, is one episode, and died before it said where."""
     for partition, times in enumerate((range(5), range(200, 205))):
         doors[partition].write(batch(*(login("failure", at=at) for at in times)))
     died = an_engine(settings, queue, store)

@@ -20,7 +20,7 @@ from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.store.port import Store
 from logweir_workers.alerts.retention import delete_old
-from logweir_workers.notify import bundles, courier, notifier
+from logweir_workers.notify import bundles, notifier, sender_thread
 from logweir_workers.notify.bundles import books_of
 from logweir_workers.notify.channels import ChannelFile
 from logweir_workers.notify.notifier import Notifier
@@ -76,8 +76,8 @@ class World:
 @pytest.fixture
 def world(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(notifier, "_WAIT_S", 0.02)
-    monkeypatch.setattr(courier, "REST_S_FIRST", 0.01)
-    monkeypatch.setattr(courier, "REST_S_MAX", 0.05)
+    monkeypatch.setattr(sender_thread, "REST_S_FIRST", 0.01)
+    monkeypatch.setattr(sender_thread, "REST_S_MAX", 0.05)
     made = World(store, tmp_path)
     yield made
     made.close()
@@ -86,8 +86,8 @@ def world(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def turn(one: Notifier) -> None:
     """A round in which everything is due."""
     one._due_s.clear()
-    for desk in one.desks.values():
-        desk._plan_due_s = 0.0
+    for outbox in one.outboxes.values():
+        outbox._plan_due_s = 0.0
     one.turn()
 
 
@@ -100,7 +100,7 @@ def turns(one: Notifier, condition: Callable[[], object] = lambda: True) -> None
 
     until(is_done)
     for _ in range(2):
-        until(lambda: (turn(one), not any(desk.courier.is_busy for desk in one.desks.values()))[1])
+        until(lambda: (turn(one), not any(outbox.sender_thread.is_busy for outbox in one.outboxes.values()))[1])
 
 
 def hook(receiver: Receiver, more: str = "") -> str:
@@ -222,7 +222,7 @@ def test_a_channel_may_not_want_to_hear_that_alerts_are_over(world: World) -> No
         world.fires("a-1")
         turns(one, lambda: receiver.requests)
         world.changes("a-1", is_quiet=True)
-        turns(one, lambda: not one.desks["hook"].bundles)
+        turns(one, lambda: not one.outboxes["hook"].bundles)
 
     assert said(receiver) == [("firing", ["a-1"])]
 
@@ -405,7 +405,7 @@ def test_who_answers_429_is_left_alone_for_as_long_as_it_says(world: World) -> N
         turns(one, lambda: receiver.requests)
         for _ in range(5):
             turn(one)
-        rests = one.desks["hook"].courier._rests_until_s
+        rests = one.outboxes["hook"].sender_thread._rests_until_s
 
     import time
 
@@ -452,7 +452,7 @@ def test_a_channel_that_fails_is_one_alert_on_the_others_for_each_outage(world: 
         turns(one, failing)
         turns(one, lambda: receiver.requests)
         one = world.notifier()
-        turns(one, lambda: one.desks["pager"].courier.failures >= 3)
+        turns(one, lambda: one.outboxes["pager"].sender_thread.failures >= 3)
         world.now_us += FAILING_AFTER_US + SECOND_US
         turns(one)
         (found,) = failing()
@@ -462,7 +462,7 @@ def test_a_channel_that_fails_is_one_alert_on_the_others_for_each_outage(world: 
         turns(one, lambda: len(receiver.requests) == 2)
         is_down = True
         world.fires("b-1")
-        turns(one, lambda: one.desks["pager"].courier.failures >= 3)
+        turns(one, lambda: one.outboxes["pager"].sender_thread.failures >= 3)
         world.now_us += FAILING_AFTER_US + SECOND_US
         turns(one, lambda: len(failing()) == 2)
 
@@ -493,7 +493,7 @@ def test_channels_come_change_and_go_without_a_restart(world: World) -> None:
 
     assert said(receiver) == [("firing", ["a-1"])]
     assert said(moved) == [("resolved", ["a-1"])]
-    assert one.desks == {}
+    assert one.outboxes == {}
 
 
 # --- whatever dies ------------------------------------------------------------------------------------------------
@@ -661,7 +661,7 @@ def test_alertmanager_is_told_again_before_it_forgets(world: World, monkeypatch:
         world.changes("b-1", is_quiet=True)
         turns(one, lambda: '"endsAt"' in receiver.requests[-1].body.decode() and len(receiver.requests) >= 3)
         before = len(receiver.requests)
-        one.desks["prometheus"]._resend_due_s = 0.0
+        one.outboxes["prometheus"]._resend_due_s = 0.0
         turns(one, lambda: len(receiver.requests) > before)
         again = receiver.requests[-1].json
 
@@ -779,7 +779,7 @@ def test_whoever_dies_and_wherever_each_receiver_knows_how_all_alerts_stand(worl
             one,
             lambda: all(
                 b.planned(s.channel.settings, {}, world.now_us) is None
-                for s in one.desks.values()
+                for s in one.outboxes.values()
                 for b in s.bundles.values()
             ),
         )

@@ -23,9 +23,9 @@ from logweir.store.documents import OwnDocument
 from logweir.store.port import Store
 from logweir_workers.notify.bundles import CHANNELS, Bundle
 from logweir_workers.notify.channels import ChannelFile
-from logweir_workers.notify.courier import Result, count
-from logweir_workers.notify.desk import Desk
 from logweir_workers.notify.known import KnownAlerts
+from logweir_workers.notify.outbox import Outbox
+from logweir_workers.notify.sender_thread import Result, count
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +63,16 @@ class Notifier:
         """As at the start. What is under way comes back to nobody, and is sent again under the same key."""
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._alerts = KnownAlerts(self._documents, public_url=self._public_url, clock=self._clock)
-        self.desks: dict[str, Desk] = {}
+        self.outboxes: dict[str, Outbox] = {}
         """By channel."""
-        self._are_desks_set = False
+        self._are_outboxes_set = False
         self._seen: dict[str, str] = {}
         """The versions of alerts that were taken."""
         self._cursor_us = 0
         """By then alerts were looked at."""
         self._cursor_version: str | None = None
         self._is_cursor_changed = False
-        self._to_refresh: list[tuple[str, list[tuple[Desk, Bundle]]]] = []
+        self._to_refresh: list[tuple[str, list[tuple[Outbox, Bundle]]]] = []
         self._due_s: dict[str, float] = {}
 
     def run(self) -> None:
@@ -103,7 +103,7 @@ class Notifier:
         """Write down what came of the notices that are under way, if that is soon."""
         end_s = time.monotonic() + _FINISH_S_MAX
         try:
-            while any(one.courier.is_busy for one in self.desks.values()) and time.monotonic() < end_s:
+            while any(one.sender_thread.is_busy for one in self.outboxes.values()) and time.monotonic() < end_s:
                 self._take_results()
             self._save_all()
             self._save_cursor()
@@ -111,28 +111,28 @@ class Notifier:
             log.warning("%s What was sent last is sent again after the next start, under the same key.", error)
 
     def close(self) -> None:
-        """End the couriers; those that hang are left behind."""
-        for desk in self.desks.values():
-            desk.close()
+        """End the sender threads; those that hang are left behind."""
+        for outbox in self.outboxes.values():
+            outbox.close()
 
     def turn(self) -> None:
         """One round: results taken, alerts looked at, what is due sent. Raises LogweirError: STORE_DOWN and others."""
         self._take_results()
         self._save_all()
         if self._is_due("reload", _RELOAD_EVERY_S) and self._file.reload():
-            self._are_desks_set = False
-        if not self._are_desks_set:
-            self._set_desks()
-        if self.desks:
+            self._are_outboxes_set = False
+        if not self._are_outboxes_set:
+            self._set_outboxes()
+        if self.outboxes:
             if self._is_due("mutes", _MUTES_EVERY_S):
                 self._read_mutes()
             if self._is_due("look", _LOOK_EVERY_S):
                 self._look()
             if self._is_due("refresh", _REFRESH_EVERY_S):
                 self._refresh()
-            for desk in self.desks.values():
-                desk.outages.watch()
-                desk.send_due()
+            for outbox in self.outboxes.values():
+                outbox.outages.watch()
+                outbox.send_due()
             if self._is_due("cursor", _CURSOR_EVERY_S):
                 self._save_cursor()
 
@@ -154,34 +154,34 @@ class Notifier:
             pass
         for result in results:
             count(result)
-            desk = self.desks.get(result.courier.channel.name)
+            outbox = self.outboxes.get(result.sender_thread.channel.name)
             # Of a channel that is another one since: it says the same again, under the same key.
-            if desk is not None and desk.courier is result.courier:
-                desk.note(result)
+            if outbox is not None and outbox.sender_thread is result.sender_thread:
+                outbox.note(result)
 
     def _save_all(self) -> None:
-        for desk in self.desks.values():
-            desk.save_all()
+        for outbox in self.outboxes.values():
+            outbox.save_all()
 
     # --- channels -------------------------------------------------------------------------------------------------
-    def _set_desks(self) -> None:
-        """Have a desk for each channel of the file. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
+    def _set_outboxes(self) -> None:
+        """Have a outbox for each channel of the file. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
         if not self._cursor_us:
             self._read_cursor()
-        desks: dict[str, Desk] = {}
+        outboxes: dict[str, Outbox] = {}
         for name, channel in self._file.channels.items():
-            known = self.desks.get(name)
-            desks[name] = (
+            known = self.outboxes.get(name)
+            outboxes[name] = (
                 known
                 if known is not None and known.channel == channel
-                else Desk(channel, self._documents, self._alerts, results=self._results, clock=self._clock)
+                else Outbox(channel, self._documents, self._alerts, results=self._results, clock=self._clock)
             )
-        before, self.desks, self._are_desks_set = self.desks, desks, True
+        before, self.outboxes, self._are_outboxes_set = self.outboxes, outboxes, True
         for name, gone in before.items():
-            if desks.get(name) is not gone:
+            if outboxes.get(name) is not gone:
                 gone.close()
         # What was made before then is for none of them.
-        since_us = min((_us_of(one.outages.since) for one in desks.values()), default=0)
+        since_us = min((_us_of(one.outages.since) for one in outboxes.values()), default=0)
         self._cursor_us = max(self._cursor_us, since_us)
         self._to_refresh, self._seen = [], {}
 
@@ -230,8 +230,8 @@ class Notifier:
         if self._seen.get(document.id) == document.version:
             return
         alert = self._alerts.take(document.body)
-        for desk in self.desks.values():
-            desk.take(alert)
+        for outbox in self.outboxes.values():
+            outbox.take(alert)
         self._seen[document.id] = document.version
         while len(self._seen) > _SEEN_MAX:
             del self._seen[next(iter(self._seen))]
@@ -240,26 +240,26 @@ class Notifier:
         known = self._alerts.read_mutes()
         if not known:
             return
-        for desk in self.desks.values():
-            for bundle in desk.bundles.values():
-                desk.see(bundle, [id for id in bundle.alerts if id in known], known)
+        for outbox in self.outboxes.values():
+            for bundle in outbox.bundles.values():
+                outbox.see(bundle, [id for id in bundle.alerts if id in known], known)
 
     def _refresh(self) -> None:
         """See what people have made of alerts that channels know; some at a time. Raises LogweirError(STORE_DOWN)."""
         if not self._to_refresh:
-            places: dict[str, list[tuple[Desk, Bundle]]] = {}
-            for desk in self.desks.values():
-                for bundle in desk.bundles.values():
+            places: dict[str, list[tuple[Outbox, Bundle]]] = {}
+            for outbox in self.outboxes.values():
+                for bundle in outbox.bundles.values():
                     for id in bundle.alerts:
-                        places.setdefault(id, []).append((desk, bundle))
+                        places.setdefault(id, []).append((outbox, bundle))
             self._alerts.keep_only(places)
             self._to_refresh = list(places.items())
         some = self._to_refresh[-_REFRESHED_MAX:]
         found = self._alerts.read([id for id, _ in some])
         for id, pairs in some:
-            for desk, bundle in pairs:
+            for outbox, bundle in pairs:
                 if id in bundle.alerts:
-                    desk.see(bundle, [id], found)
+                    outbox.see(bundle, [id], found)
         del self._to_refresh[-_REFRESHED_MAX:]
 
 

@@ -15,7 +15,7 @@ from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.store.documents import OwnDocument
 from logweir.store.port import Documents
 from logweir_workers.notify.bundles import CHANNELS
-from logweir_workers.notify.courier import Courier, Result
+from logweir_workers.notify.sender_thread import Result, SenderThread
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ _TRIES_MAX = 20
 class Outages:
     """Of one channel. For one thread."""
 
-    def __init__(self, documents: Documents, courier: Courier, *, clock: Clock) -> None:
+    def __init__(self, documents: Documents, sender_thread: SenderThread, *, clock: Clock) -> None:
         """Read the channel's document, or make it. Raises LogweirError(STORE_DOWN)."""
         self._documents = documents
-        self._courier = courier
-        self._name = courier.channel.name
+        self._sender_thread = sender_thread
+        self._name = sender_thread.channel.name
         self._clock = clock
         self.since = iso_seconds(clock())
         """Alerts made before then are not for the channel."""
@@ -63,16 +63,16 @@ class Outages:
 
     def watch(self) -> None:
         """Have an alert for an outage that is long, and end it with the outage. Raises LogweirError(STORE_DOWN)."""
-        now_us, is_stuck = self._clock(), self._courier.is_stuck(time.monotonic())
+        now_us, is_stuck = self._clock(), self._sender_thread.is_stuck(time.monotonic())
         if is_stuck and not self._first_failure_us:
             self._first_failure_us, self._error = now_us, "it does not come back"
         if self._failing_since is None:
             is_long = self._first_failure_us and now_us - self._first_failure_us >= FAILING_AFTER_US
-            if is_long and (is_stuck or self._courier.failures >= FAILURES_MIN):
+            if is_long and (is_stuck or self._sender_thread.failures >= FAILURES_MIN):
                 self._number += 1
                 self._failing_since = iso_seconds(self._first_failure_us)
                 self._save()
-        elif not self._first_failure_us and self._courier.has_answered:
+        elif not self._first_failure_us and self._sender_thread.has_answered:
             self._end_alert()
             self._failing_since = self._error = None
             self._save()
@@ -124,7 +124,7 @@ class Outages:
             "group": {"channel": self._name},
             "first": since,
             "last": iso_seconds(now_us),
-            "count": max(1, self._courier.failures),
+            "count": max(1, self._sender_thread.failures),
             "evidence": [],
             "evidence_last": [],
             "search": {},

@@ -26,7 +26,7 @@ REST_S_MAX = 60.0
 class Result:
     """What came of a notice: it was sent, unless ``failed`` or ``refused`` has a reason."""
 
-    courier: Courier
+    sender_thread: SenderThread
     job: Job
     """As it was handed to ``send``."""
     remembered: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Result:
     after_s: float | None = None
 
 
-class Courier:
+class SenderThread:
     """One channel's thread. Its methods are for the notifier's thread. ``results``: gets a Result for each notice."""
 
     def __init__(self, channel: Channel, results: queue.SimpleQueue[Result]) -> None:
@@ -120,4 +120,4 @@ class Courier:
 def count(result: Result) -> None:
     """Count what came of a try."""
     word = "failed" if result.failed is not None else ("refused" if result.refused is not None else "sent")
-    registry.get("logweir_alerter_notifications_total").labels(result.courier.channel.name, word).inc()
+    registry.get("logweir_alerter_notifications_total").labels(result.sender_thread.channel.name, word).inc()

@@ -23,10 +23,10 @@ from logweir_workers.notify.bundles import (
     name_of,
 )
 from logweir_workers.notify.channels import Channel
-from logweir_workers.notify.courier import Courier, Result
 from logweir_workers.notify.known import KnownAlerts
 from logweir_workers.notify.notice import Notice, State, Told, worst_first
 from logweir_workers.notify.outages import FAILING_RULE, Outages
+from logweir_workers.notify.sender_thread import Result, SenderThread
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _PLAN_EVERY_S = 0.5
 _RESENT_MAX = 1_000
 
 
-class Desk:
+class Outbox:
     """One channel's bundles that are not settled, and what is sent of them. For the notifier's thread."""
 
     def __init__(
@@ -49,11 +49,11 @@ class Desk:
     ) -> None:
         """Read what the channel was told. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
         self.channel = channel
-        self.courier = Courier(channel, results)
+        self.sender_thread = SenderThread(channel, results)
         self._documents = documents
         self._alerts = alerts
         self._clock = clock
-        self.outages = Outages(documents, self.courier, clock=clock)
+        self.outages = Outages(documents, self.sender_thread, clock=clock)
         self.bundles: dict[str, Bundle] = {}
         """By name."""
         self._places: dict[str, str] = {}
@@ -66,7 +66,7 @@ class Desk:
 
     def close(self) -> None:
         """The channel is no more, or another one; what is under way comes to its end."""
-        self.courier.close()
+        self.sender_thread.close()
         registry.get("logweir_alerter_notifications_pending").labels(self.channel.name).set(0)
         registry.get("logweir_alerter_notifications_oldest_seconds").labels(self.channel.name).set(0)
 
@@ -148,7 +148,7 @@ class Desk:
         if now_s >= self._plan_due_s:
             self._plan_due_s = now_s + _PLAN_EVERY_S
             self._plan()
-        if not self.courier.is_ready(now_s):
+        if not self.sender_thread.is_ready(now_s):
             return
         if self._is_digest_made():
             return
@@ -159,7 +159,7 @@ class Desk:
                 continue
             notice = bundle.begin(plan, self._clock())
             if self._save(bundle):
-                self.courier.send((bundle, plan), notice)
+                self.sender_thread.send((bundle, plan), notice)
                 return
         if self.channel.settings.resend_s and now_s >= self._resend_due_s:
             self._resend_due_s = now_s + self.channel.settings.resend_s
@@ -169,7 +169,7 @@ class Desk:
         """See what is to be said, and what of that is due."""
         now_us, settings = self._clock(), self.channel.settings
         self._due, pending, oldest_us = [], 0, now_us
-        under_way = self.courier.job[0] if self.courier.job is not None else None
+        under_way = self.sender_thread.job[0] if self.sender_thread.job is not None else None
         for bundle in list(self.bundles.values()):
             plan = None if bundle is under_way else bundle.planned(settings, self._alerts.mutes, now_us)
             if plan is None and bundle is not under_way:
@@ -234,13 +234,13 @@ class Desk:
         ][:_RESENT_MAX]
         if alerts:
             key = f"{self.channel.name}.resend"
-            self.courier.send(
+            self.sender_thread.send(
                 None, Notice(self.channel.name, key, key, 1, State.FIRING, worst_first(alerts), self._clock())
             )
 
     def note(self, result: Result) -> None:
         """Something came of a notice."""
-        self.courier.note(result)
+        self.sender_thread.note(result)
         self.outages.note(result)
         if result.failed is not None:
             log.warning("The channel %s failed: %s", self.channel.name, result.failed)
