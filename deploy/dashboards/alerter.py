@@ -1,4 +1,4 @@
-"""The alerter: whether every rule is asked of every event, how soon, what rules find and what they cost."""
+"""The alerter: whether every rule is asked of every event, how soon, what rules find, and whether people are told."""
 
 from __future__ import annotations
 
@@ -117,9 +117,54 @@ FOUND = Row(
     ),
 )
 
+TOLD = Row(
+    "Whether people are told",
+    (
+        Panel(
+            "Notices, by channel and result",
+            "Tries a second to tell a channel something: sent, failed and to be tried again, or refused for good.",
+            "cps",
+            (
+                Query(
+                    "sum by (channel, result) (rate(logweir_alerter_notifications_total[$__rate_interval]))",
+                    "{{channel}} {{result}}",
+                ),
+            ),
+            stacked=True,
+            width=12,
+        ),
+        Panel(
+            "Still to be told",
+            "Notices that a channel is still to be told, by channel.",
+            "short",
+            (Query("max by (channel) (logweir_alerter_notifications_pending)", "{{channel}}"),),
+            width=12,
+            runbook="LogweirNobodyTold",
+        ),
+        Panel(
+            "Oldest notice that is due",
+            "For how long the oldest of these has been due, by channel: it grows whatever is wrong.",
+            "s",
+            (Query("max by (channel) (logweir_alerter_notifications_oldest_seconds)", "{{channel}}"),),
+            red_from=300,
+            width=12,
+            runbook="LogweirNobodyTold",
+        ),
+        Panel(
+            "File of channels not read",
+            "1 while alerts.channels_file cannot be read as it is now, and channels are told as it said before.",
+            "short",
+            (Query("max(logweir_alerter_channels_stale)", "not read"),),
+            red_from=1,
+            width=12,
+            runbook="LogweirNobodyTold",
+        ),
+    ),
+)
+
 DASHBOARD = Dashboard(
     "logweir-alerter",
     "logweir: alerter",
-    "Whether every rule is asked of every event, how soon, what rules find and what they cost.",
-    (ASKED, FOUND),
+    "Whether every rule is asked of every event, how soon, what rules find, and whether people are told.",
+    (ASKED, FOUND, TOLD),
 )

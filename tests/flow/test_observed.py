@@ -39,6 +39,7 @@ from tests.services.prometheus import Prometheus, Sample, total
 from tests.tools.product import Process, environment, free_port, logweir, wait_for_http
 from tests.waiting import until
 from tests.workers import helpers
+from tests.workers.notify.receivers import Receiver
 
 DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
 VARIABLES = {"$__rate_interval": "5m", "$__range": "10m"}
@@ -91,6 +92,10 @@ class Observed:
         self._folder = folder
         self._processes: dict[str, Process] = {}
         pair = ("--tls-cert", str(tls.pair.certificate), "--tls-key", str(tls.pair.key))
+        self.told = Receiver()
+        channel = {"type": "webhook", "url": self.told.url, "secret": f"whsec_{'A' * 40}"}
+        rows = [f"{name} = {json.dumps(value)}" for name, value in channel.items()]
+        (folder / "channels.toml").write_text("\n".join(["[hook]", *rows]))
         self._commands = {
             "ingest": ("ingest", "--port", str(ports["ingest"])),
             "tls": ("ingest", "--port", str(ports["tls"]), *pair),
@@ -123,6 +128,11 @@ class Observed:
     def end(self) -> None:
         for process in self._processes.values():
             process.kill_family()
+
+    def close(self) -> None:
+        self.prometheus.stop()
+        self.end()
+        self.told.close()
 
     def post(self, events: list[dict[str, Any]] | bytes, *, key: str = "", **headers: str) -> int:
         body = events if isinstance(events, bytes) else json.dumps(events).encode()
@@ -173,8 +183,7 @@ class Observed:
 def system(tmp_path: Path, kafka: Any, elasticsearch: Any) -> Iterator[Observed]:
     observed = Observed(tmp_path, broker=kafka.bootstrap, store_url=elasticsearch.url)
     yield observed
-    observed.prometheus.stop()
-    observed.end()
+    observed.close()
 
 
 def send_known_traffic(system: Observed) -> list[int]:
@@ -189,8 +198,8 @@ def send_known_traffic(system: Observed) -> list[int]:
         system.send(range(1, 3), high=2, what="copy", emitter="clone"),
         system.post([{"summary": f"bare {number}"} for number in range(7)]),
         system.post([{"summary": f"probe {number}"} for number in range(3)]),
-        # What a rule that comes along is for.
-        system.post([{"summary": "Failed password for root from 203.0.113.9 port 4242 ssh2", "processname": "sshd"}]),
+        # What a rule that comes along makes an alert of, and the channel is told.
+        system.post([{"summary": "new user: name=mallory, UID=1001, GID=1001", "processname": "useradd"}]),
         system.post(b"{broken"),
         *[system.post(ONE, key=NOBODYS) for _ in range(4)],
         system.post([system.syslog(number) for number in (1, 2, 4)], key=system.syslog_key),
@@ -288,6 +297,11 @@ def unanswered(system: Observed, *, wait_s: float) -> list[tuple[str, str, str]]
     return left
 
 
+def told(system: Observed) -> list[str]:
+    """The rules whose alerts the channel was told of, each time."""
+    return [alert["rule"] for request in system.told.requests for alert in request.json["data"]["alerts"]]
+
+
 def speaking(system: Observed) -> dict[str, str]:
     """The alerts that are pending or firing, and which."""
     rules_now = system.prometheus.rules()
@@ -328,6 +342,7 @@ def test_every_panel_and_rule_shows_what_was_sent(system: Observed) -> None:
     # increase() guesses what was before the first sample and behind the last one.
     assert net == {"class exact": pytest.approx(3, abs=0.3), "class from_fields": pytest.approx(1, abs=0.2)}
     assert empty == []
+    assert told(system).count("user_added") == 1
     assert absent == []
     assert_rules(system, found)
     assert alerting == ALERTING
