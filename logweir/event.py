@@ -121,6 +121,8 @@ other details: by their text.
 CATEGORY_NAMES = ("category", "event.category")
 """What senders call the category, the strongest first, in lower case; case does not count. Doors judge by these what
 workers store by them."""
+KEYWORD_LENGTH_MAX = 1000
+"""Longest text of a field other than summary, in characters. Longer texts move under details."""
 
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from logweir.config import WorkerSettings
+from logweir.event import KEYWORD_LENGTH_MAX
 from logweir_workers import decode
 from logweir_workers.enrich import category, enrichments, load
 from logweir_workers.normalise import details
@@ -77,7 +78,7 @@ def test_limits_in_the_reference_are_those_in_force() -> None:
     numbers = [int(re.findall(r"[\d,]+", row[0])[0].replace(",", "")) for row in _table(EVENT, "Limit")]
 
     assert numbers == [
-        normalise.KEYWORD_LENGTH_MAX,
+        KEYWORD_LENGTH_MAX,
         normalise.TAGS_MAX,
         normalise.NAME_SIZE_BYTES_MAX,
         normalise.LEVELS_MAX,

@@ -2,7 +2,8 @@
 
 An event's category is what a worker would store, under one of the names that it takes for it. Which one of several
 counts is the worker's rule, so here all have to be allowed; what is no text, or a list of one, cannot be judged and is
-refused. Two texts are the same category if a search takes them for the same.
+refused, and so is a text that is too long to be stored as the category: the event would be without one. Two texts are
+the same category if a search takes them for the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError
-from logweir.event import CATEGORY_NAMES
+from logweir.event import CATEGORY_NAMES, KEYWORD_LENGTH_MAX
 from logweir.query.tree import lower
 
 _SHOWN_MAX = 100
@@ -37,7 +38,7 @@ def check_categories(events: Sequence[bytes], allowed: frozenset[str], *, stampe
             category = _decoder.decode(event).category
         except msgspec.DecodeError:
             category = None
-        if category is None or folded(category) not in allowed:
+        if category is None or len(category) > KEYWORD_LENGTH_MAX or folded(category) not in allowed:
             _check_closely(event, index, allowed, stamped=stamped)
 
 
@@ -50,7 +51,7 @@ def _check_closely(event: bytes, index: int, allowed: frozenset[str], *, stamped
     """Refuse whatever might become the category and is not allowed: one is stored, which one is the worker's rule."""
     found = False
     for value in _categories_in(event):
-        if not isinstance(value, str) or folded(value) not in allowed:
+        if not isinstance(value, str) or len(value) > KEYWORD_LENGTH_MAX or folded(value) not in allowed:
             shown = value if isinstance(value, str) else json.dumps(value)
             raise LogweirError(CATEGORY_REFUSED, event_index=index, category=shown[:_SHOWN_MAX])
         found = True
@@ -64,8 +65,10 @@ def _categories_in(event: bytes) -> Iterator[Any]:
     for name, value in sent.items():
         if name.lower() in CATEGORY_NAMES and not _says_nothing(value):
             yield _one(value)
-        elif name == "event" and isinstance(value, dict) and not _says_nothing(value.get("category")):
-            yield _one(value["category"])
+        # Beside the dotted name, even one that says nothing, a worker leaves the object as it is.
+        elif name == "event" and isinstance(value, dict) and "event.category" not in sent:
+            inner = value.get("category")
+            yield from () if _says_nothing(inner) else (_one(inner),)
 
 
 def _one(value: Any) -> Any:

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError, Problem
+from logweir.event import KEYWORD_LENGTH_MAX
 from logweir.query.tree import lower
 from logweir_ingest.access.categories import check_categories, folded
 from logweir_workers.decode import event_of
@@ -65,6 +66,10 @@ def test_an_event_of_each_allowed_category_is_let_through() -> None:
         (b'{"event":{"category":{"name":"secret"}}}', CATEGORY_REFUSED),
         (b'{"category":[["secret"]],"event.category":"web"}', CATEGORY_REFUSED),
         (b'{"category":%s}' % (b"9" * 5000), CATEGORY_REFUSED),
+        # Too long to be stored as the category, whatever is left without the spaces.
+        (b'{"category":"web%s"}' % (b" " * KEYWORD_LENGTH_MAX), CATEGORY_REFUSED),
+        (b'{"Category":["%sweb"]}' % (b" " * KEYWORD_LENGTH_MAX), CATEGORY_REFUSED),
+        (b'{"event.category":null,"event":{"category":"web"}}', CATEGORY_MISSING),
         (b"{}", CATEGORY_MISSING),
         (b'{"category":null}', CATEGORY_MISSING),
         (b'{"category":" "}', CATEGORY_MISSING),
@@ -117,6 +122,7 @@ NAMES = st.sampled_from(
 TEXTS = st.sampled_from(
     [
         *("web", "WEB", " web ", "\u00a0web\u2003", "5", "secret", "", " ", "-", "web\u0000", "x" * 2000),
+        "web" + " " * KEYWORD_LENGTH_MAX,
         *("stra\u00dfe", "strasse", "\u212a", "k", "wEb\u0307", "web\ud800", "[web]", '{"category":"web"}'),
     ]
 )
@@ -144,6 +150,8 @@ MEMBERS = st.lists(st.tuples(NAMES, VALUES), max_size=4)
 @given(members=MEMBERS, is_stamped=st.booleans())
 @example(members=[("Category", "secret"), ("category", " ")], is_stamped=True)
 @example(members=[("event", {"category": "secret"}), ("category", None)], is_stamped=True)
+@example(members=[("category", "web" + " " * 1000)], is_stamped=False)
+@example(members=[("event.category", None), ("event", {"category": "web"})], is_stamped=False)
 def test_no_event_that_is_let_through_is_stored_with_another_category(
     members: list[tuple[str, Any]], is_stamped: bool
 ) -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logweir.event import KEYWORD_LENGTH_MAX
 from logweir_workers.decode import event_of
-from logweir_workers.normalise.fields import KEYWORD_LENGTH_MAX, LEVELS_MAX, Context, normalise, words_for
+from logweir_workers.normalise.fields import LEVELS_MAX, Context, normalise, words_for
 from tests.contract.stores import ELASTICSEARCH
 from tests.proof import size
 

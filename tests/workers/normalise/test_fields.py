@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import WorkerSettings
-from logweir.event import FIELDS
+from logweir.event import FIELDS, KEYWORD_LENGTH_MAX
 from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import event_of
 from logweir_workers.enrich import load
 from logweir_workers.normalise import details
 from logweir_workers.normalise.fields import (
-    KEYWORD_LENGTH_MAX,
     LEVELS_MAX,
     NAME_SIZE_BYTES_MAX,
     RENAMED,

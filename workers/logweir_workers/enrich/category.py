@@ -14,8 +14,9 @@ from typing import Any
 
 from logweir.config import WorkerSettings
 from logweir.errors import SETTING_BAD, LogweirError
+from logweir.event import KEYWORD_LENGTH_MAX
 from logweir_workers.enrich import Enrich, Event, configured_enrichment
-from logweir_workers.normalise.fields import KEYWORD_LENGTH_MAX, Context
+from logweir_workers.normalise.fields import Context
 
 RULES_MAX = 1000
 """Most rules in one file: every event without a category is held against them one by one."""

@@ -14,15 +14,12 @@ from typing import Any
 
 import orjson
 
-from logweir.event import CATEGORY_NAMES
+from logweir.event import CATEGORY_NAMES, KEYWORD_LENGTH_MAX
 from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import free_name, name_hash
 from logweir_workers.normalise.details import name_known
 from logweir_workers.normalise.severities import severity_of, severity_of_pri
 from logweir_workers.normalise.times import iso_of, time_of
-
-KEYWORD_LENGTH_MAX = 1000
-"""Longest text of a field other than summary, in characters. Longer texts move under details."""
 
 TAGS_MAX = 100
 """Most tags. Further ones move under details."""
