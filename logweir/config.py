@@ -303,7 +303,7 @@ class AccountingSettings(_Section):
     store_audit_interval_s: float = _advanced(10.0, gt=0)
     """How often a worker has the store count the documents of closed windows, for a tenth of a second, one at least."""
     gaps_max: int = _advanced(1_000, ge=1)
-    """Gaps kept of one run of an emitter; of the oldest beyond that, only the count is kept, as lost."""
+    """Gaps kept of one emitter, in all its runs together; of the oldest beyond that, only the count is kept, as lost."""
     exceptions_max: int = _advanced(5_000, ge=1)
     """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, for receipts."""
 

@@ -132,7 +132,7 @@ class Tracker:
             self.top = last
         self._note_day(max(first, self.floor + 1), last, day)
         self.seen.add(first, last)
-        self._bound(ranges_max)
+        self.bound_gaps(ranges_max)
 
     def reach(self, high: int, *, watermark_us: int, ranges_max: int) -> None:
         """The emitter has made numbers up to ``high``."""
@@ -140,7 +140,7 @@ class Tracker:
             return
         self.gaps.append(Gap(self.top + 1, high, watermark_us))
         self.top = high
-        self._bound(ranges_max)
+        self.bound_gaps(ranges_max)
 
     def drop(self, dropped: dict[str, int], *, watermark_us: int, late_us: int) -> None:
         """The emitter says how many events it has dropped so far, by reason; a report that comes late heals itself.
@@ -151,11 +151,12 @@ class Tracker:
         before, unexplained = self.dropped_count, self._unexplained(watermark_us, late_us)
         for reason, count in dropped.items():
             self.dropped[reason] = max(count, self.dropped.pop(reason, 0))
-        self._bound_reasons()
+        self.bound_reasons(REASONS_MAX)
         self.recovered += max(0, min(self.dropped_count - before, unexplained))
 
-    def _bound_reasons(self) -> None:
-        while len(self.dropped) > REASONS_MAX:
+    def bound_reasons(self, reasons_max: int) -> None:
+        """Only sum up the reasons that it named longest ago when there are more than ``reasons_max``."""
+        while len(self.dropped) > reasons_max:
             self.dropped_other += self.dropped.pop(next(iter(self.dropped)))
 
     def _begin_at(self, first: int, last: int, watermark_us: int) -> None:
@@ -199,7 +200,7 @@ class Tracker:
         self.gaps = rest
         return late
 
-    def _bound(self, ranges_max: int) -> None:
+    def bound_gaps(self, ranges_max: int) -> None:
         """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all."""
         while len(self.gaps) > ranges_max:
             gap = self.gaps.pop(0)
@@ -344,7 +345,7 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
         whole.lost_below += part.lost_below
         whole.recovered_below += part.recovered_below
         whole.last_us = max(whole.last_us, part.last_us)
-    whole._bound_reasons()
+    whole.bound_reasons(REASONS_MAX)
     if natural:
         whole.seen.remove(1, whole.start - 1)
     gaps = [gap for part in parts for gap in part.gaps]

@@ -10,7 +10,7 @@ from logweir.config import Settings, sqlite_path
 from logweir.ledger.expiry import read_aged_us
 from logweir.queue.port import Queue
 from logweir.store.port import Store
-from logweir_workers.chores import RetentionClock
+from logweir_workers.chores import PeriodicTask, RetentionClock
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
 
@@ -33,6 +33,22 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return Time(monkeypatch)
+
+
+def test_a_task_that_takes_long_leaves_the_others_their_share(time: Time) -> None:
+    """The ledger, say, whose documents are as large as senders make them: reading goes on most of the time."""
+    began_s: list[float] = []
+
+    def take_long() -> None:
+        began_s.append(time.passed_s)
+        time.sleep(8 if len(began_s) == 1 else 0.1)
+
+    task = PeriodicTask(1.0, take_long, share_max=0.25)
+    while time.passed_s < 35:
+        task.run_when_due()
+        time.sleep(0.1)
+
+    assert began_s[:3] == pytest.approx([0, 32, 33], abs=0.2)
 
 
 def test_ages_follow_the_clock(time: Time) -> None:

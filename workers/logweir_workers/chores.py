@@ -56,17 +56,22 @@ class PeriodicTask:
     call: Callable[[], None]
     tolerated: tuple[Problem, ...] = ()
     """Problems that are said in the log, and otherwise left to the next time."""
+    share_max: float = 1.0
+    """Most of the time that it may take: when it has taken long, it is due so much later."""
     due_s: float = 0.0
     """When it is due, monotonic; at once in the beginning."""
 
     def run_when_due(self) -> None:
-        now_s = time.monotonic()
-        if now_s >= self.due_s:
-            self.due_s = now_s + self.interval_s
-            try:
-                self.call()
-            except LogweirError as error:
-                tolerate(error, *self.tolerated)
+        began_s = time.monotonic()
+        if began_s < self.due_s:
+            return
+        try:
+            self.call()
+        except LogweirError as error:
+            tolerate(error, *self.tolerated)
+        finally:
+            took_s = time.monotonic() - began_s
+            self.due_s = began_s + max(self.interval_s, took_s / self.share_max)
 
 
 class Chores:

@@ -56,6 +56,8 @@ _IDLE_WAIT_S = 0.2
 _IDLE_INTERVAL_S = 2.0
 _TABLES_INTERVAL_S = 2.0
 _STALLED_S = 120.0
+_LEDGER_SHARE_MAX = 0.25
+"""Most of a worker's time that writing the ledger may take, however large senders make its documents."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +132,7 @@ class Worker:
         self._turned = time.monotonic()
         self._polled = 0.0
         self._tasks = (
-            PeriodicTask(self._settings.ledger_interval_s, self._flush),
+            PeriodicTask(self._settings.ledger_interval_s, self._flush, share_max=_LEDGER_SHARE_MAX),
             PeriodicTask(_IDLE_INTERVAL_S, self._note_idle, (QUEUE_DOWN,)),
             PeriodicTask(_TABLES_INTERVAL_S, self._enrich.reload),
         )

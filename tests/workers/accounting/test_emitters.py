@@ -19,9 +19,9 @@ from logweir.ledger.documents import EMITTER, PartitionId
 from logweir.ledger.emitter import EmitterState, place_of
 from logweir.ledger.tracker import Losses, Tracker
 from logweir.outcomes import Outcome
-from logweir.record import Accepted, Batch, Body, Kind, Marker, Record
+from logweir.record import REASONS_MAX, Accepted, Batch, Body, Kind, Marker, Record
 from logweir.store.port import Store
-from logweir_workers.accounting.emitters import FirstDays
+from logweir_workers.accounting.emitters import REASONS_OF_EMITTER_MAX, FirstDays
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
 from tests.crashing import Crash, CrashingStore
@@ -449,6 +449,25 @@ def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
     }
     assert len(book.tracker("gaps", "web-1").gaps) == 3
     assert book.tracker("gaps", "web-1").accepted == 19
+
+
+def test_what_all_runs_of_an_emitter_leave_behind_stays_within_its_limits(store: Store) -> None:
+    """Its document is written each time that anything comes of it: the oldest runs are only counted."""
+    book = Book(store, AccountingSettings(gaps_max=10, epochs_max=20))
+    reasons = {f"reason-{at}": 1 for at in range(REASONS_MAX)}
+    for run in range(20):
+        for number in range(2, 14, 2):
+            book.take(batch(number, 1, epoch=f"run-{run}"))
+        book.take(batch(None, 0, epoch=f"run-{run}", dropped=reasons))
+    books = book.books()
+    runs = list(book.state("web").epochs.values())
+
+    assert [len(run.gaps) for run in runs] == [0] * 18 + [4, 6]
+    assert sum(len(run.dropped) for run in runs) == REASONS_OF_EMITTER_MAX
+    assert len(runs[-1].dropped) == REASONS_MAX
+    assert books.total("dropped") == 20 * REASONS_MAX
+    assert books.total("created") == 20 * 12
+    assert books.total("accepted") == 20 * 6
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ _IMPLIED_FIRST = "run 1"
 # By how many numbers a source's own may come out of order when it is heard of first: more is a new run.
 _REORDERED_MAX = 100
 _SAY_AGAIN_S = 60.0
+REASONS_OF_EMITTER_MAX = 512
+"""Reasons in Log-Dropped of all tracked runs of one emitter that are told apart; an emitter's document is written each
+time that anything comes of it."""
 
 log = logging.getLogger(__name__)
 
@@ -317,6 +320,7 @@ class EmitterLedger:
             tracker.last_us = batch.received_us
         if is_new:
             self._retire(state)
+        self._bound(state)
         if (tracker.gaps or is_new) and watermark_us + late_us > position.due_us:
             position.due_us = watermark_us + late_us
 
@@ -347,6 +351,22 @@ class EmitterLedger:
             for name, count in sums.items():
                 state.retired[name] = state.retired.get(name, 0) + count
             state.retired_names = [*state.retired_names, epoch][-RETIRED_NAMES_MAX:]
+
+    def _bound(self, state: EmitterState) -> None:
+        """Keep what its document says of all its runs together within limits: the oldest runs' is only summed up."""
+        gaps = sum(len(tracker.gaps) for tracker in state.epochs.values()) - self._settings.gaps_max
+        reasons = sum(len(tracker.dropped) for tracker in state.epochs.values()) - REASONS_OF_EMITTER_MAX
+        for tracker in state.epochs.values():
+            if gaps <= 0 and reasons <= 0:
+                return
+            if gaps > 0:
+                before = len(tracker.gaps)
+                tracker.bound_gaps(max(0, before - gaps))
+                gaps -= before - len(tracker.gaps)
+            if reasons > 0:
+                before = len(tracker.dropped)
+                tracker.bound_reasons(max(0, before - reasons))
+                reasons -= before - len(tracker.dropped)
 
     # --- in the store ----------------------------------------------------------------------------------------------
     def rewind(self, offset: int) -> None:
