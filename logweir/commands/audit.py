@@ -26,11 +26,22 @@ from rich.text import Text
 
 from logweir.audit.books import Books, explain, read_books, read_books_and_store
 from logweir.audit.close import close_process
+from logweir.audit.emitters import EmitterBooks
 from logweir.audit.span import Span
 from logweir.audit.stored import Shortage
 from logweir.audit.sums import every_window, no_window
 from logweir.clock import WINDOW_US, iso_seconds, now_us, window_of
-from logweir.commands.output import console, count_text, print_json, ranges_text, some_ranges, user_name, whole
+from logweir.commands.output import (
+    console,
+    count_text,
+    print_json,
+    print_left_out,
+    ranges_text,
+    rows_shown,
+    some_ranges,
+    user_name,
+    whole,
+)
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.ledger.documents import PartitionId
@@ -203,7 +214,10 @@ def _print_books(books: Books, unread: int | None, doubts: Sequence[str]) -> Non
             out.print(Text(text, "dim"))
     _print_shortages(out, books.shortages)
     if books.emitters:
-        out.print(_emitters_table(books))
+        emitters = sorted(books.emitters.values(), key=lambda one: name_of(one.emitter))
+        shown, left = rows_shown(emitters, key=lambda one: one.emitter[0], matters=_has_something_to_say)
+        out.print(_emitters_table(shown))
+        print_left_out(out, (one.emitter[0] for one in left), "emitter")
 
 
 def _print_shortages(out: Console, shortages: Iterable[Shortage]) -> None:
@@ -255,22 +269,27 @@ def _print_carried(out: Console, books: Books) -> None:
     out.print(Text(f"of that, before {before}: " + ", ".join(parts).replace("_", " ")))
 
 
-def _emitters_table(books: Books) -> Table:
+def _has_something_to_say(one: EmitterBooks) -> bool:
+    """Whether anything of it is lost or missing, or its events are not all accounted for."""
+    return bool(one.imbalance or one.row.lost_in_queue or one.total("lost") or one.total("missing"))
+
+
+def _emitters_table(emitters: Sequence[EmitterBooks]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("EMITTER", overflow="fold")
     table.add_column("CLASS")
     for name in ("ACCEPTED", "INDEXED", "DUPLICATE", "FILTERED", "DEAD", "IN FLIGHT", "LOST", "RECOVERED", "MISSING"):
         table.add_column(name, justify="right")
     # Seldom there: an emitter that says to have dropped what came all the same.
-    is_explained = not any(one.total("unexplained") for one in books.emitters.values())
+    is_explained = not any(one.total("unexplained") for one in emitters)
     if not is_explained:
         table.add_column("UNEXPLAINED", justify="right")
     table.add_column("LOST NOW", overflow="fold")
-    for emitter, one in sorted(books.emitters.items(), key=lambda item: name_of(item[0])):
+    for one in emitters:
         counts = ("-" if (count := one.counts[name]) is None else f"{count:,}" for name in _OF_FIRST_EQUATION)
         losses = ("lost", "recovered", "missing") if is_explained else ("lost", "recovered", "missing", "unexplained")
         table.add_row(
-            printable(name_of(emitter)),
+            printable(name_of(one.emitter)),
             one.loss_class.value.replace("_", " "),
             *counts,
             *(count_text(one.total(name)) for name in losses),

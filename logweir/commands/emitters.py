@@ -25,7 +25,15 @@ from rich.table import Table
 from logweir.audit.books import read_books
 from logweir.audit.emitters import EmitterBooks
 from logweir.clock import DAY_US, duration_us, iso_seconds, now_us
-from logweir.commands.output import console, count_text, print_json, ranges_text, whole
+from logweir.commands.output import (
+    console,
+    count_text,
+    print_json,
+    print_left_out,
+    ranges_text,
+    rows_shown,
+    whole,
+)
 from logweir.config import Settings
 from logweir.errors import EMITTER_UNKNOWN, LogweirError
 from logweir.ledger.emitter import name_of
@@ -169,7 +177,8 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
         "DROPPED",
         "LOST NOW",
     )
-    for one, found in rows:
+    shown, left = rows_shown(rows, key=lambda row: row[0].emitter[0], matters=_has_something_to_say)
+    for one, found in shown:
         losses = (count_text(one.total(name)) for name in ("lost", "recovered", "missing", "dropped"))
         table.add_row(
             printable(name_of(one.emitter)),
@@ -182,7 +191,15 @@ def _list_emitters(arguments: argparse.Namespace, silence: Silence, books: Seque
             ranges_text(one),
         )
     console().print(table)
+    print_left_out(console(), (one.emitter[0] for one, _ in left), "emitter")
     _print_notes(silence)
+
+
+def _has_something_to_say(row: tuple[EmitterBooks, Watched | None]) -> bool:
+    """Whether anything of it is lost or missing, or it is late or silent."""
+    one, found = row
+    is_missed = found is not None and found.state in (State.LATE, State.SILENT)
+    return bool(is_missed or one.total("lost") or one.total("missing"))
 
 
 def _document(one: EmitterBooks, found: Watched | None) -> dict[str, Any]:
@@ -197,7 +214,10 @@ def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
         print_json([whole(one.as_json()) for one in rows])
         return
     table = _table("SOURCE", "STATE", "EXPECTED", "LAST SEEN", "SILENT FOR", "LAST KEY", "FROM")
-    for one in rows:
+    shown, left = rows_shown(
+        rows, key=lambda one: one.last.key, matters=lambda one: one.state in (State.LATE, State.SILENT)
+    )
+    for one in shown:
         last = one.last
         silent = _length(one.silent_s) if one.silent_s else "-"
         table.add_row(
@@ -210,6 +230,7 @@ def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
             printable(last.source_address),
         )
     console().print(table)
+    print_left_out(console(), (one.last.key for one in left), "source")
     _print_notes(silence)
 
 

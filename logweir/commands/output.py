@@ -7,14 +7,17 @@ import getpass
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import orjson
 from rich.console import Console
 
 from logweir.audit.emitters import EmitterBooks
-from logweir.text import safe_json, some_of
+from logweir.text import counted, safe_json, some_of
+
+T = TypeVar("T")
 
 
 def whole_number(*, least: int) -> Callable[[str], int]:
@@ -79,6 +82,33 @@ def user_name() -> str:
 def console() -> Console:
     """Where tables go: as wide as the terminal; wide enough for all columns where there is none."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_WIDTH_MIN)
+
+
+ROWS_OF_KEY_MAX = 200
+"""Most lines of a table that are of one key: senders choose their names, and may have tens of thousands."""
+
+
+def rows_shown(rows: Iterable[T], *, key: Callable[[T], str], matters: Callable[[T], bool]) -> tuple[list[T], list[T]]:
+    """Of each key's rows ROWS_OF_KEY_MAX, first those that matter; and those that are left out. Both in their order."""
+    by_key: dict[str, list[tuple[bool, int, T]]] = defaultdict(list)
+    for at, row in enumerate(rows):
+        by_key[key(row)].append((not matters(row), at, row))
+    shown: list[tuple[bool, int, T]] = []
+    left: list[tuple[bool, int, T]] = []
+    for found in by_key.values():
+        found.sort(key=lambda one: one[:2])
+        shown += found[:ROWS_OF_KEY_MAX]
+        left += found[ROWS_OF_KEY_MAX:]
+    in_order = [[row for _, _, row in sorted(part, key=lambda one: one[1])] for part in (shown, left)]
+    return in_order[0], in_order[1]
+
+
+def print_left_out(out: Console, keys: Iterable[str], noun: str) -> None:
+    """Behind a table of ``rows_shown``: how many it leaves out, by the key of each."""
+    for key, count in sorted(Counter(keys).items()):
+        out.print(
+            f"Not listed: {counted(count, noun, separator=',')} more of the key {key}; --json has all.", markup=False
+        )
 
 
 def count_text(count: int | None) -> str:

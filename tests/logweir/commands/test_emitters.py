@@ -47,6 +47,24 @@ def document(settings: Settings, capsys: pytest.CaptureFixture[str], *words: str
     return orjson.loads(emitters(settings, capsys, *words, "--json")[1])
 
 
+def test_of_a_key_with_very_many_a_few_are_listed_and_the_rest_is_counted(
+    settings: Settings, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that have fallen silent before others, in both lists; `logweir audit` does likewise."""
+    monkeypatch.setattr("logweir.commands.output.ROWS_OF_KEY_MAX", 2)
+    _, table = emitters(settings, capsys)
+    _, sources = emitters(settings, capsys, "--sources")
+    cli.main(["audit", "--data-dir", str(settings.data_dir)])
+    books = capsys.readouterr().out
+
+    (key,) = {row["key"] for row in document(settings, capsys)}
+    assert [f"{key}/{name} " in table for name in ("a", "b", "steady")] == [True, True, False]
+    assert f"Not listed: 3 emitters more of the key {key}; --json has all." in table
+    assert f"Not listed: 3 sources more of the key {key}" in sources
+    assert f"Not listed: 3 emitters more of the key {key}" in books
+    assert len(document(settings, capsys)) == 5
+
+
 def test_every_emitter_and_source_is_listed_with_its_state(
     settings: Settings, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
