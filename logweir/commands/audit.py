@@ -122,7 +122,6 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
         span=span,
         keeps=every_window if arguments.window else no_window,
     )
-    document: dict[str, Any]
     doubts = books.doubts
     if arguments.window:
         document = {
@@ -131,18 +130,19 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
             "rows": list(explain(books)),
             "store_shortages": [one.as_json() for one in books.shortages],
         }
+        if arguments.json:
+            print_json(whole(document))
+        else:
+            _print_window(document, books.shortages)
     else:
         unread = read_unread(settings, store, books)
         doubts += unread.doubts
-        # Of what nobody has read, nobody knows.
-        complete = None if books.complete and (doubts or unread.records) else books.complete
-        document = {**books.as_json(), "complete": complete, "unread_records": unread.records}
-    if arguments.json:
-        print_json(whole(document))
-    elif arguments.window:
-        _print_window(document, books.shortages)
-    else:
-        _print_books(books, document["unread_records"], doubts)
+        if arguments.json:
+            # Of what nobody has read, nobody knows.
+            complete = None if books.complete and (doubts or unread.records) else books.complete
+            print_json(whole({**books.as_json(), "complete": complete, "unread_records": unread.records}))
+        else:
+            _print_books(books, unread.records, doubts)
     if not books.balanced:
         return 1
     return _LOST if books.lost_now or doubts else 0
