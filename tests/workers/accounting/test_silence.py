@@ -9,6 +9,7 @@ import pytest
 
 from logweir import clock, config
 from logweir.config import Settings, SilenceSettings
+from logweir.ledger.activity import read_activities
 from logweir.queue.port import Queue
 from logweir.record import Batch, Kind, encode
 from logweir.silence.states import Silence, read_silence
@@ -36,6 +37,9 @@ def settings(tmp_path: Path) -> Settings:
 class Doors:
     """One ingest process on two partitions, whose records are received in whatever minute a test says."""
 
+    windows_ahead = 0
+    """By how many windows it is ahead of the clock, as where a minute has very many emitters."""
+
     def __init__(self, queue: Queue) -> None:
         self._doors = [Door(queue, epoch=EPOCH, partition=partition) for partition in (0, 1)]
         self.now = clock.now_us()
@@ -53,13 +57,31 @@ class Doors:
         self._write(partition, Kind.CANARY, one, first=1, count=0)
 
     def _write(self, partition: int, kind: Kind, one: Batch, *, first: int, count: int) -> None:
-        window = clock.window_of(one.received_us)
+        window = clock.window_of(one.received_us) + self.windows_ahead
         payload = encode(kind, ingest_epoch=EPOCH, first=first, count=count, window=window, body=[one])
         self._doors[partition].write_bytes(payload)
 
     def close(self) -> None:
         for door in self._doors:
             door.close()
+
+
+def test_windows_ahead_of_the_clock_say_nothing_of_when_anything_came(
+    settings: Settings, queue: Queue, store: Store
+) -> None:
+    """A key that names thousands of emitters drives them ahead: five weeks of it would hide all that came before."""
+    doors = Doors(queue)
+    doors.canary(0, minutes_ago=9)
+    doors.canary(1, minutes_ago=9)
+    doors.windows_ahead = 40 * 24 * 60
+    doors.send(0, minutes_ago=5)
+    doors.send(1, minutes_ago=4)
+    doors.close()
+    work_off(settings, queue, store)
+
+    activities = read_activities(store, "logweir").values()
+    minutes = sorted(clock.window_of(doors.now - ago * MINUTE_US) for ago in (9, 5, 4))
+    assert sorted({one.minutes.first for one in activities} | {one.minutes.top for one in activities}) == minutes
 
 
 def read(store: Store) -> Silence:

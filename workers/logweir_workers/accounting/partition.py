@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
+from logweir.clock import WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.errors import LEDGER_SET_BACK, LogweirError
 from logweir.ledger.activity import Activity
@@ -17,7 +18,7 @@ from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import ACTIVITY, EMITTER, POSITION, SOURCES, WINDOW, DocumentKind, PartitionId
 from logweir.ledger.position import Position, read_positions
 from logweir.ledger.source import Source
-from logweir.record import Batch, Record
+from logweir.record import Batch, Record, Refused
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.accounting.canaries import CanaryLedger
 from logweir_workers.accounting.emitters import EmitterLedger, FirstDays
@@ -155,7 +156,8 @@ class PartitionLedger:
         To be called in the order of the offsets, after ``load``, once everything of the record is durable.
         """
         record, offset = settled.record, settled.offset
-        self._is_activity_dirty |= self._activity.mark(record.window)
+        for minute in _minutes_of(record):
+            self._is_activity_dirty |= self._activity.mark(minute)
         if settled.sources:
             self.sources.mark(settled.sources, settled.ingest_epoch)
         is_counted = True
@@ -276,3 +278,11 @@ class PartitionLedger:
     def document(self, kind: DocumentKind[_Place], place: _Place, body: dict[str, Any]) -> LedgerDocument:
         """A document of this partition, under the generation of our claim."""
         return kind.document(self._group, place, self._generation, body, owner=self._owner)
+
+
+def _minutes_of(record: Record) -> set[int]:
+    """In which minutes it was received. Not its window: that runs ahead of the clock where there are many emitters."""
+    body = record.body
+    if isinstance(body, list):
+        return {batch.received_us // WINDOW_US for batch in body}
+    return {body.received_us // WINDOW_US} if isinstance(body, Refused) else set()
