@@ -184,8 +184,9 @@ def _add_window(found: Found, window: Window, revised: Mapping[int, OutcomeReaso
     settled = Intervals(window.numbers.within(asked.first, asked.last))
     for start, end in settled:
         found.settled.add(start, end)
-    for start, end in settled.within(*window.deviations.beyond) if window.deviations.beyond else ():
-        found.unknown.add(start, end)
+    for beyond in window.deviations.beyond.within(asked.first, asked.last):
+        for start, end in settled.within(*beyond):
+            found.unknown.add(start, end)
     for deviation, ranges in window.deviations.within(asked.first, asked.last):
         for start, end in ranges:
             found.deviations.setdefault(deviation, Intervals()).add(start, end)

@@ -21,6 +21,9 @@ class OutcomeReason(NamedTuple):
     reason: str | None = None
 
 
+BEYOND_RANGES_MAX = 1000
+"""Ranges in which numbers lie for which there was no room; beyond that, those that are near each other are joined."""
+
 INDEXED = OutcomeReason(Outcome.INDEXED)
 """What is nowhere kept, because it is the rule."""
 
@@ -46,9 +49,9 @@ class Deviations:
 
     def __init__(self) -> None:
         self._kept: dict[OutcomeReason, Intervals] = {}
-        self.beyond: tuple[int, int] | None = None
-        """The first and the last number of those for which there was no room; what became of a settled number between
-        them is unknown, unless it is kept."""
+        self.beyond = Intervals()
+        """Around the numbers for which there was no room: what became of a settled number in it is unknown, unless it
+        is kept. Not one range from the first to the last: other senders' numbers are between them."""
 
     def add(
         self, first: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str], *, place: int, ranges_max: int
@@ -72,8 +75,9 @@ class Deviations:
                 self._kept.setdefault(deviation, Intervals()).add(low, high)
             else:
                 unkept += high - low + 1
-                beyond = self.beyond or (low, high)
-                self.beyond = min(low, beyond[0]), max(high, beyond[1])
+                self.beyond.add(low, high)
+        if self.beyond.range_count > BEYOND_RANGES_MAX:
+            self.beyond = _joined(self.beyond, BEYOND_RANGES_MAX // 2)
         return unkept
 
     def _has_room(self, deviation: OutcomeReason, first: int, ranges_max: int) -> bool:
@@ -100,12 +104,27 @@ class Deviations:
             self._kept.setdefault(deviation, Intervals()).add_all(numbers)
 
     def as_body(self) -> dict[str, Any]:
-        return {"kept": rows_of(self._kept), "beyond": self.beyond}
+        # The first and the last alone is what earlier versions read.
+        beyond = [self.beyond.min, self.beyond.max] if self.beyond else None
+        body = {"kept": rows_of(self._kept), "beyond": beyond}
+        return {**body, "beyond_ranges": pairs(self.beyond)} if self.beyond.range_count > 1 else body
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Deviations:
         deviations = cls()
         deviations._kept = from_rows(body["kept"])
-        if beyond := body["beyond"]:
-            deviations.beyond = beyond[0], beyond[1]
+        if body["beyond"]:
+            deviations.beyond = Intervals(body.get("beyond_ranges", [body["beyond"]]))
         return deviations
+
+
+def _joined(numbers: Intervals, ranges_max: int) -> Intervals:
+    """The numbers and the smallest gaps between them, as few ranges as wanted."""
+    gap = 1
+    while numbers.range_count > ranges_max:
+        joined = Intervals()
+        for first, last in numbers:
+            is_near = joined and first - joined.max - 1 <= gap
+            joined.add(joined.max + 1 if is_near else first, last)
+        numbers, gap = joined, 2 * gap
+    return numbers

@@ -138,8 +138,8 @@ class Present:
         found: dict[int, OutcomeReason | None] = {}
         for low, high in self._window.numbers.within(first, last):
             found.update(dict.fromkeys(range(low, high + 1), INDEXED))
-        if beyond := self._window.deviations.beyond:
-            for low, high in self._window.numbers.within(max(first, beyond[0]), min(last, beyond[1])):
+        for beyond in self._window.deviations.beyond.within(first, last):
+            for low, high in self._window.numbers.within(*beyond):
                 found.update(dict.fromkeys(range(low, high + 1)))
         for deviation, ranges in self._window.deviations.within(first, last):
             for low, high in ranges:
@@ -170,7 +170,7 @@ def read_present(store: Store, group: str, window: Window, first: int, last: int
 
 def _unkept_outcomes(window: Window) -> list[Outcome]:
     """Which outcomes other than indexed the window has more events of than it has kept numbers."""
-    if window.deviations.beyond is None:
+    if not window.deviations.beyond:
         return []
     left: Counter[str] = Counter()
     for counts in window.outcomes.values():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.config import AccountingSettings
-from logweir.ledger.deviations import Deviations
+from logweir.ledger.deviations import BEYOND_RANGES_MAX, Deviations
 from logweir.ledger.documents import WINDOW as WINDOW_KIND
 from logweir.ledger.documents import WindowId
 from logweir.outcomes import Outcome
@@ -43,11 +43,11 @@ def test_each_number_is_kept_under_its_own_outcome_and_reason(
     found = {number: why for why, ranges in again.within(low, high) for a, b in ranges for number in range(a, b + 1)}
     wanted = {number: why for number, why in enumerate(events, start=1) if low <= number <= high}
     assert found == {number: why for number, why in wanted.items() if why[0] is not INDEXED}
-    assert again.beyond is None
+    assert not again.beyond
 
 
-def test_without_room_the_first_ranges_stay_and_the_rest_is_bounded_by_two_numbers() -> None:
-    """A range that is there may grow; a new one may not come; between the first and last unkept number all is open."""
+def test_without_room_the_first_ranges_stay_and_of_the_rest_it_is_known_where_it_is() -> None:
+    """A range that is there may grow; a new one may not come."""
     deviations = Deviations()
     unkept = [
         deviations.add(1, [DUPLICATE, INDEXED, DUPLICATE], {}, place=0, ranges_max=2),
@@ -57,7 +57,31 @@ def test_without_room_the_first_ranges_stay_and_the_rest_is_bounded_by_two_numbe
 
     assert unkept == [0, 2, 1]
     assert list(deviations.within(1, 99)) == [((DUPLICATE, None), [(1, 1), (3, 4)])]
-    assert deviations.beyond == (6, 9)
+    assert list(deviations.beyond) == [(6, 7), (9, 9)]
+
+
+def test_what_one_sender_leaves_unkept_makes_no_other_senders_numbers_unknown() -> None:
+    """Batches of one that is a duplicate in every second number, and between them others' that are all indexed."""
+    deviations, at, others = Deviations(), 1, []
+    for _ in range(20):
+        deviations.add(at, [DUPLICATE, INDEXED] * 5_000, {}, place=0, ranges_max=10)
+        others.append((at + 10_000, at + 10_199))
+        deviations.add(at + 10_000, [INDEXED] * 200, {}, place=0, ranges_max=10)
+        at += 10_200
+    again = Deviations.from_body(json.loads(json.dumps(deviations.as_body())))
+
+    assert again.beyond.range_count <= BEYOND_RANGES_MAX
+    assert not [one for first, last in others for one in again.beyond.within(first, last)]
+    assert again.beyond.covers(10_201, 20_199)
+
+
+def test_a_ledger_of_an_earlier_version_has_one_range_of_unkept_numbers() -> None:
+    """And an earlier version finds it in ours."""
+    deviations = Deviations.from_body({"kept": [], "beyond": [6, 9]})
+    deviations.add(20, [DUPLICATE], {}, place=0, ranges_max=0)
+
+    assert list(deviations.beyond) == [(6, 9), (20, 20)]
+    assert deviations.as_body()["beyond"] == [6, 20]
 
 
 def claimed(store: Store, exceptions_max: int = 10) -> PartitionLedger:

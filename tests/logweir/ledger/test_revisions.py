@@ -105,7 +105,7 @@ def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: St
         (Outcome.FILTERED, "noise"),
         (Outcome.INDEXED, None),
         None,
-        None,
+        (Outcome.INDEXED, None),
         (Outcome.INDEXED, None),
     ]
     assert present.outcomes_unkept == [Outcome.FILTERED]
