@@ -220,13 +220,13 @@ class _Translation:
             self._bad(item, f"a value with wildcards is longer than {PATTERN_SIZE_BYTES_MAX} bytes")
         kind = self._kind(field)
         text = "".join(character for character, _ in pieces)
-        # What has a backslash before it means itself.
-        written = text if is_phrase else item.value
-        if (not is_phrase or field == "sourceaddress") and hints.is_network(written):
+        # What has a backslash before it means itself; colons need one in any case.
+        is_literal = is_phrase or "\\/" in item.value
+        if (not is_literal or field == "sourceaddress") and hints.is_network(text):
             raise self._unfit(field, f"the range of addresses {text}", hint=_of_network(field, text))
         if kind is Kind.TEXT:
             return self._words(item, field, pieces)
-        if kind in (Kind.KEYWORD, Kind.FLATTENED) and not is_phrase and written[:1] in _OTHER_QUOTES:
+        if kind in (Kind.KEYWORD, Kind.FLATTENED) and not is_phrase and item.value[:1] in _OTHER_QUOTES:
             self._bad(item, f'{text[0]} is not a quote here; write "…"')
         if kind is Kind.KEYWORD:
             return self._possible(item, _keyword(field or "", pieces), text)

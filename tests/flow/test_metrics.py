@@ -28,6 +28,11 @@ QUIET = {
     "logweir_ingest_unconfirmed_events_total",
     "logweir_events_unconfirmed_total",
     "logweir_ingest_processes_died_total",
+    # Nobody is told of alerts here.
+    "logweir_alerter_notifications_total",
+    "logweir_alerter_notifications_pending",
+    "logweir_alerter_notifications_oldest_seconds",
+    "logweir_alerter_channels_stale",
     # Limits that are reached.
     "logweir_ingest_failed_addresses_forgotten_total",
     "logweir_ingest_receipts_unanswered_total",
