@@ -176,7 +176,7 @@ class Rule:
     description: str = ""
     examples: list[Example] = field(default_factory=list)
     revision: str = ""
-    """Hash of the file it is from."""
+    """Hash of what it counts: the same while only its words, severity, tags and the like are others."""
     path: str = ""
     tracked: set[str] = field(default_factory=set)
     """Fields that the function asks ``distinct`` or ``some`` of."""

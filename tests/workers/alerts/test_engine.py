@@ -394,8 +394,41 @@ def test_a_rule_that_raises_makes_its_alert_and_is_parked_when_it_goes_on(
     assert engine.evaluator.counts["raising"]["errors"] >= 5
 
 
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["running", "restarted"])
+def test_a_rule_that_only_says_something_else_goes_on_counting(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door], is_restarted: bool
+) -> None:
+    """A comment, the words, the severity: what was counted stays, and the open alert takes them over."""
+    engine = an_engine(settings, queue, store)
+    for at in range(3):
+        doors[0].write(batch(login("failure", at=at)))
+    for at in range(5):
+        doors[0].write(batch(login("failure", at=at, ip="10.0.0.1")))
+    read_all(engine, queue)
+    engine._flush()
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    said = RULES.replace("failures from", "bad logins of").replace('severity="high"', 'severity="medium"')
+    (settings.rules_path / "own.py").write_text(said + "\n# changed\n")
+    if is_restarted:
+        engine = an_engine(settings, queue, store)
+    else:
+        engine.reload()
+    engine._flush()
+    (before,) = alerts_of(store, "rule:failures")
+    for at in range(3, 5):
+        doors[0].write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    engine._flush()
+
+    assert (before["summary"], before["severity"]) == ("5 bad logins of 10.0.0.1 on 1 hosts", "medium")
+    assert sorted((one["summary"], one["severity"], one["count"]) for one in alerts_of(store, "rule:failures")) == [
+        ("5 bad logins of 10.0.0.1 on 1 hosts", "medium", 5),
+        ("5 bad logins of 10.0.0.9 on 1 hosts", "medium", 5),
+    ]
+
+
 def test_a_rule_that_changes_begins_anew_and_others_go_on(
-    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+    settings: Settings, queue: Queue, store: Store, doors: list[Door], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also when it cannot be read: then it stays as it was."""
     (settings.rules_path / "other.py").write_text(RULES.replace("def ", "def other_"))
@@ -403,7 +436,7 @@ def test_a_rule_that_changes_begins_anew_and_others_go_on(
     for at in range(4):
         doors[0].write(batch(login("failure", at=at)))
     read_all(engine, queue)
-    (settings.rules_path / "own.py").write_text(RULES + "\n# changed\n")
+    (settings.rules_path / "own.py").write_text(RULES.replace('at_least=5, within="2m"', 'at_least=5, within="119s"'))
     (settings.rules_path / "other.py").write_text("this is no Python")
     engine.reload()
     doors[0].write(batch(login("failure", at=5)))
@@ -411,6 +444,8 @@ def test_a_rule_that_changes_begins_anew_and_others_go_on(
     engine._flush()
 
     assert [one["rule"] for one in alerts_of(store)] == ["other_failures"]
+    assert "The rule failures counts something else than before: it begins anew." in caplog.messages
+    assert len([text for text in caplog.messages if "begins anew" in text]) == 1
     assert "other.py" in str(engine._files.problems[0])
     assert set(engine.evaluator.rules) == {
         *("failures", "success_after_failures", "raising"),

@@ -110,6 +110,7 @@ class Engine:
         self._is_described = False
         rules = self._in_force()
         self.progress = checkpoint.load(rules, groups)
+        self._say_which_begin_anew(rules)
         self.storms = Storms(alerts_max=settings.alerts.storm_alerts_max)
         self.storms.load(self.progress.storms)
         self._guard = guard or Guard()
@@ -465,7 +466,8 @@ class Engine:
 
     def _take_over(self) -> None:
         """Have those rules in force that are now."""
-        rules = self._in_force()
+        rules, before = self._in_force(), self.evaluator.rules
+        self._say_which_begin_anew(rules)
         self.evaluator.shadowed = self._shadowed()
         self.evaluator.replace_rules(rules)
         groups = self.evaluator.groups
@@ -474,10 +476,21 @@ class Engine:
             for key, (group, episode) in self._open.items()
             if groups.get(group.rule, group.values) is group
         }
-        self._dirty = {key: pair for key, pair in self._dirty.items() if key in self._open}
+        # An alert that goes on takes over what else its rule says now, such as the severity.
+        self._dirty = {
+            key: (group, episode)
+            for key, (group, episode) in self._open.items()
+            if key in self._dirty or before.get(group.rule.name) is not group.rule
+        }
         self.storms.keep_only(rules)
         self._note_rules()
         log.info("Rules have changed: %d are evaluated here.", len(rules))
+
+    def _say_which_begin_anew(self, rules: Mapping[str, Rule]) -> None:
+        """Say of which rules the matches so far do not count any more."""
+        for name, rule in rules.items():
+            if self.progress.rules.get(name, {}).get("revision", rule.revision) != rule.revision:
+                log.warning("The rule %s counts something else than before: it begins anew.", name)
 
     def _look_at_ledger(self) -> None:
         """See where the queue ends, and how far the workers are. Raises LogweirError: QUEUE_DOWN, STORE_DOWN."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -84,17 +85,29 @@ def read_rules(path: Path) -> list[Rule]:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
     if len(source) > SIZE_BYTES_MAX:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=f"it has more than {SIZE_BYTES_MAX} bytes")
-    revision = hashlib.blake2b(source, digest_size=6).hexdigest()
-    rules = [value for value in vars(_module(path, source, revision)).values() if isinstance(value, Rule)]
+    digest = hashlib.blake2b(source, digest_size=6).hexdigest()
+    rules = [value for value in vars(_module(path, source, digest)).values() if isinstance(value, Rule)]
     for rule in rules:
-        rule.revision, rule.path = revision, str(path)
+        rule.revision, rule.path = _revision(rule, digest), str(path)
         learn_fields(rule)
     return rules
 
 
-def _module(path: Path, source: bytes, revision: str) -> ModuleType:
+def _revision(rule: Rule, file_digest: str) -> str:
+    """A hash of what the rule counts. Of a condition that is a function, nothing is known but the file it is in."""
+    counted = {
+        "of": rule.of,
+        "conditions": [one if isinstance(one, str) else {"function in": file_digest} for one in rule.conditions],
+        "window": asdict(rule.window),
+        "group": rule.group,
+        "quiet_us": rule.quiet_us,
+    }
+    return hashlib.blake2b(json.dumps(counted, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def _module(path: Path, source: bytes, digest: str) -> ModuleType:
     """The file, run: from what was read, not from what is there now."""
-    name = f"logweir_rules.{path.stem}_{revision}"
+    name = f"logweir_rules.{path.stem}_{digest}"
     module = ModuleType(name)
     module.__file__ = str(path)
     module.__spec__ = importlib.util.spec_from_loader(name, loader=None)
