@@ -464,6 +464,11 @@ class Settings(_Section):
         return self.alerts.rules_dir or self.data_dir / "rules"
 
     @property
+    def rules_last_read_path(self) -> Path:
+        """Copies of the operator's own rules as the alerter read them last, for a restart with a broken file."""
+        return self.data_dir / "rules-last-read"
+
+    @property
     def channels_path(self) -> Path:
         """The file of channels."""
         return self.alerts.channels_file or self.data_dir / "channels.toml"

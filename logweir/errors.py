@@ -745,7 +745,7 @@ RULES_UNREADABLE = Problem(
     "rules_unreadable",
     422,
     "The rules in {path} cannot be read: {reason}.",
-    "Correct the file. Until then its rules stay as they were.",
+    "Correct the file. `logweir rules list` says which of its rules are evaluated until then.",
 )
 RULE_UNKNOWN = Problem("rule_unknown", 404, "There is no rule {name!r}.{nearest}", "`logweir rules list` has them all.")
 ALERT_UNKNOWN = Problem(

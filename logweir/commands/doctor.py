@@ -45,6 +45,7 @@ _PACE_S = 3.0
 _LEFT_S_MIN = 24 * 3600.0
 _ALERTER_SILENT_US = 120_000_000
 _RULES_NAMED_MAX = 10
+_FILES_NAMED_MAX = 3
 _STA_UNSYNC = 0x40  # linux/timex.h
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
@@ -259,6 +260,11 @@ def _alerts(settings: Settings) -> Finding:
     if now_us() - oldest_us > _ALERTER_SILENT_US:
         found += f", last at {iso_seconds(oldest_us)}"
         return Finding("alerts", "warning", found, "Start logweir alerter again; it goes on where it was.")
+    if files_bad := sorted({problem for body in shards for problem in body.get("files_bad", ())}):
+        advice = "logweir rules list has all of them; logweir rules test FILE checks one."
+        named = "; ".join(printable(problem) for problem in files_bad[:_FILES_NAMED_MAX])
+        more = f"; and {len(files_bad) - _FILES_NAMED_MAX} more" if len(files_bad) > _FILES_NAMED_MAX else ""
+        return Finding("alerts", "warning", f"{found}, but for files of rules: {named}{more}", advice)
     if parked:
         advice = "Their own code fails; logweir rules list says how. They go on when their file changes."
         return Finding("alerts", "warning", f"{found}, but for those parked: {', '.join(parked)}", advice)

@@ -110,7 +110,7 @@ def running(settings: Settings, queue: Queue, store: Store) -> Iterator[Alerter]
 
 def an_engine(settings: Settings, queue: Queue, store: Store) -> Engine:
     """An engine with the claim, whose steps the test takes itself."""
-    files = RuleFiles(settings.alerts, settings.rules_path)
+    files = RuleFiles(settings.alerts, settings.rules_path, last_read=settings.rules_last_read_path)
     checkpoint = Checkpoint.claim(store, settings.worker.group, shard_id("1/1"), "test")
     return Engine(
         settings,

@@ -126,9 +126,8 @@ class Alerter:
 
     def _evaluate(self) -> None:
         group = self._settings.worker.group
-        files = RuleFiles(self._settings.alerts, self._settings.rules_path)
-        for problem in files.problems:
-            log.error("%s", problem)
+        settings = self._settings
+        files = RuleFiles(settings.alerts, settings.rules_path, last_read=settings.rules_last_read_path)
         try:
             checkpoint = until_it_answers(
                 lambda: Checkpoint.claim(self._store, group, self._shard, self._owner), self._stopping
@@ -153,7 +152,6 @@ class Alerter:
             self._stopping,
         )
         log.info("Evaluating %d rules.", len(engine.evaluator.rules))
-        registry.get("logweir_alerter_rule_files_bad").set(len(files.problems))
         registry.get("logweir_alerter_is_active").set(1)
         self.engine = engine
         books = BooksRules(

@@ -42,6 +42,8 @@ class Progress:
     """By partition, up to when what came to the queue is evaluated, in microseconds."""
     rules: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By rule: its revision, and counts of what became of its matches."""
+    files_bad: list[str] = field(default_factory=list)
+    """What is wrong with files of rules, and whether their rules are evaluated all the same."""
     late: list[list[Any]] = field(default_factory=list)
     """What is to be counted by asking the store: rule, group, from and to in microseconds, when that was noted."""
     sight: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +140,7 @@ class Checkpoint:
             "offsets": {str(partition): offset for partition, offset in progress.offsets.items()},
             "times": {str(partition): time_us for partition, time_us in progress.times.items()},
             "rules": progress.rules,
+            "files_bad": progress.files_bad,
             "late": progress.late,
             "sight": progress.sight,
             "storms": progress.storms,

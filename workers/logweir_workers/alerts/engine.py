@@ -77,6 +77,8 @@ _MATCHES_PER_CHECKPOINT = 10_000
 # Large checkpoints take long to write: they get at most this share of the time.
 _CHECKPOINT_SHARE_MAX = 0.2
 _MISSING_SHARE_MAX = 0.05
+_PROBLEMS_MAX = 20
+_PROBLEM_LENGTH_MAX = 500
 
 
 class Engine:
@@ -163,6 +165,7 @@ class Engine:
         )
         # At once: until then, others see the claim of whoever had the shard before.
         self._checkpoint_due_s = time.monotonic()
+        self._note_files()
         self._note_rules()
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -421,11 +424,18 @@ class Engine:
         self._enrich.reload()
         if not self._files.reload():
             return
-        for problem in self._files.problems:
-            log.error("%s", problem)
-        registry.get("logweir_alerter_rule_files_bad").set(len(self._files.problems))
+        self._note_files()
         self._is_described = False
         self._take_over()
+
+    def _note_files(self) -> None:
+        """Say what is wrong with files of rules; keep copies of those that can be read."""
+        problems = [str(problem) for problem in self._files.problems]
+        for problem in problems:
+            log.error("%s", problem)
+        registry.get("logweir_alerter_rule_files_bad").set(len(problems))
+        self.progress.files_bad = [problem[:_PROBLEM_LENGTH_MAX] for problem in problems[:_PROBLEMS_MAX]]
+        self._files.keep()
 
     def read_states(self) -> None:
         """Read which rules are shadowed or disabled; write down what rules there are, where that is not known.

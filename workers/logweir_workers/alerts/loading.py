@@ -14,7 +14,7 @@ from types import ModuleType
 from logweir.alerts.rules import Rule
 from logweir.config import AlertsSettings
 from logweir.errors import RULES_UNREADABLE, LogweirError
-from logweir.process.files import fingerprint_of
+from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
 
 log = logging.getLogger(__name__)
@@ -25,19 +25,32 @@ SIZE_BYTES_MAX = 1024 * 1024
 FILES_MAX = 5_000
 
 
+_AS_READ = "Correct the file. Until then its rules are evaluated as they were read last."
+_NOT_AT_ALL = "Correct the file. Until then its rules are not evaluated."
+
+
 @dataclass(slots=True)
 class _File:
     version: object
     rules: list[Rule] = field(default_factory=list)
+    source: bytes | None = None
+    """What they were read from; None for a file that never could be read."""
     problem: LogweirError | None = None
 
 
 class RuleFiles:
-    """The files of rules. A file that cannot be read leaves its rules as they were, where they were ever read."""
+    """The files of rules. A file that cannot be read leaves its rules as they were read last.
 
-    def __init__(self, settings: AlertsSettings, own: Path) -> None:
+    ``last_read``: a folder with copies of own files as they were read last, for the time after a restart (``keep``).
+    Where there is none, of a broken file that this process never could read no rule is evaluated.
+    """
+
+    def __init__(self, settings: AlertsSettings, own: Path, *, last_read: Path | None = None) -> None:
         self._folders = [*([PACK] if settings.pack else []), own]
+        self._own = own
+        self._last_read = last_read
         self._files: dict[Path, _File] = {}
+        self._doubles: list[LogweirError] = []
         self.rules: dict[str, Rule] = {}
         """All of them, by name."""
         self.reload()
@@ -45,7 +58,12 @@ class RuleFiles:
     @property
     def problems(self) -> list[LogweirError]:
         """What is wrong with files, as they are now."""
-        return [one.problem for one in self._files.values() if one.problem is not None]
+        return [*(one.problem for one in self._files.values() if one.problem is not None), *self._doubles]
+
+    @property
+    def broken(self) -> set[str]:
+        """The paths of files that cannot be read now."""
+        return {str(path) for path, one in self._files.items() if one.problem is not None}
 
     def reload(self) -> bool:
         """Read again what has changed; whether anything has."""
@@ -63,28 +81,74 @@ class RuleFiles:
                 continue
             file = self._files[path] = _File(version)
             try:
-                file.rules = read_rules(path)
+                file.source = _source(path)
+                file.rules = _rules_of(path, file.source)
             except LogweirError as error:
-                file.problem = error
-                file.rules = known.rules if known is not None else []
-        self.rules = {}
+                file.rules, file.source = (known.rules, known.source) if known is not None else ([], None)
+                if file.source is None:
+                    file.rules, file.source = self._as_read_last(path)
+                reason = error.numbers["reason"] if "path" in error.numbers else error.detail.rstrip(".")
+                advice = _NOT_AT_ALL if file.source is None else _AS_READ
+                file.problem = LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=advice)
+        self.rules, self._doubles = {}, []
         for path, file in self._files.items():
             for rule in file.rules:
                 other = self.rules.setdefault(rule.name, rule)
                 if other is not rule:
                     reason = f"there is another rule {rule.name} in {other.path}"
-                    file.problem = file.problem or LogweirError(RULES_UNREADABLE, path=path, reason=reason)
+                    advice = "Give one of them another name. Until then the other one is evaluated, and not this one."
+                    self._doubles.append(LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=advice))
         return True
+
+    def keep(self) -> None:
+        """Keep copies of own files as they were read last: after a restart, a broken file's rules go on by them."""
+        if self._last_read is None:
+            return
+        copies = {self._copy_of(path): one.source for path, one in self._files.items() if path.parent == self._own}
+        try:
+            make_folder(self._last_read)
+            for copy, source in copies.items():
+                if source is not None and (not copy.exists() or copy.read_bytes() != source):
+                    write_whole(copy, source.decode())
+            for copy in self._last_read.glob("*.py"):
+                if copy not in copies:
+                    copy.unlink(missing_ok=True)
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("Rules are not kept for a restart with a broken file, in %s: %s", self._last_read, error)
+
+    def _copy_of(self, path: Path) -> Path:
+        digest = hashlib.blake2b(str(path).encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+        return (self._last_read or path.parent) / f"{path.stem}-{digest}.py"
+
+    def _as_read_last(self, path: Path) -> tuple[list[Rule], bytes | None]:
+        """The rules of the copy of a broken file, and what they were read from; nothing where there is none."""
+        if self._last_read is None or path.parent != self._own:
+            return [], None
+        try:
+            source = _source(self._copy_of(path))
+            return _rules_of(path, source), source
+        except LogweirError:
+            return [], None
 
 
 def read_rules(path: Path) -> list[Rule]:
     """The rules in a file. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
+    return _rules_of(path, _source(path))
+
+
+def _source(path: Path) -> bytes:
+    """What is in the file. Raises LogweirError(RULES_UNREADABLE)."""
     try:
         source = path.read_bytes()
     except OSError as error:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
     if len(source) > SIZE_BYTES_MAX:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=f"it has more than {SIZE_BYTES_MAX} bytes")
+    return source
+
+
+def _rules_of(path: Path, source: bytes) -> list[Rule]:
+    """The rules that were read from the file. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
     digest = hashlib.blake2b(source, digest_size=6).hexdigest()
     rules = [value for value in vars(_module(path, source, digest)).values() if isinstance(value, Rule)]
     for rule in rules:

@@ -16,13 +16,13 @@ import argparse
 import difflib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from logweir.alerts.catalogue import RULES, RuleState, change_state, described, read_catalogue, state_of
+from logweir.alerts.catalogue import DESCRIBED, RULES, RuleState, change_state, described, read_catalogue, state_of
 from logweir.alerts.rules import Rule
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
@@ -75,13 +75,15 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.action in ("lint", "test") and arguments.files:
         rules = [rule for path in arguments.files for rule in read_rules(path)]
         problems: list[LogweirError] = []
+        broken: set[str] = set()
     else:
-        files = RuleFiles(settings.alerts, settings.rules_path)
+        files = RuleFiles(settings.alerts, settings.rules_path, last_read=settings.rules_last_read_path)
+        broken = files.broken
         rules, problems = [files.rules[name] for name in sorted(files.rules)], files.problems
     for problem in problems:
         print(f"logweir rules: {printable(str(problem))}", file=sys.stderr)
     if arguments.action == "list":
-        _list(rules, settings, as_json=arguments.json)
+        _list(rules, broken, settings, as_json=arguments.json)
     elif arguments.action in _STATES:
         _change(arguments, rules, settings)
     elif arguments.action == "backtest":
@@ -181,7 +183,8 @@ def _named(name: str, rules: Sequence[Rule]) -> Rule:
     return rule
 
 
-def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
+def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *, as_json: bool) -> None:
+    """``broken``: the paths of files that cannot be read; rules of theirs may be evaluated all the same."""
     known: dict[str, Any] = {}
     catalogue: dict[str, OwnDocument] = {}
     try:
@@ -191,15 +194,22 @@ def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
             catalogue = read_catalogue(store.documents)
     except LogweirError as error:
         print(f"What the rules have found is not known: {printable(str(error))}", file=sys.stderr)
+    shown = {rule.name: described(rule) for rule in rules}
+    for name in known.keys() & catalogue.keys() - shown.keys():
+        body = catalogue[name].body
+        if body.get("path") in broken:
+            # The alerter evaluates it as it was read last, and this machine has no copy of that.
+            shown[name] = {field: body.get(field) for field in DESCRIBED}
     rows = [
         {
-            "name": rule.name,
-            **described(rule),
-            "state": state_of(catalogue.get(rule.name)).value,
-            "said": catalogue[rule.name].body["said"] if rule.name in catalogue else None,
-            **known.get(rule.name, {"counts": {}, "since": None, "parked": None, "blind": []}),
+            "name": name,
+            **row,
+            "state": state_of(catalogue.get(name)).value,
+            "said": catalogue[name].body["said"] if name in catalogue else None,
+            **known.get(name, {"counts": {}, "since": None, "parked": None, "blind": []}),
+            "is_as_read_last": row["path"] in broken,
         }
-        for rule in rules
+        for name, row in sorted(shown.items())
     ]
     if as_json:
         print_json({"rules": rows})
@@ -208,6 +218,8 @@ def _list(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> None:
         state = f"parked: {row['parked']}" if row["parked"] else f"{row['counts'].get('matches', 0):,} matches"
         if row.get("blind"):
             state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
+        if row["is_as_read_last"]:
+            state = f"as read last, its file cannot be read; {state}"
         if row["state"] != RuleState.ENABLED:
             state = f"{row['state']}, by {row['said']['by']}: {row['said']['why'] or 'no reason given'}; {state}"
         print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(state)}")

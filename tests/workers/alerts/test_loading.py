@@ -1,0 +1,93 @@
+"""Files of rules that are broken: what becomes of their rules, and who says so."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from logweir import clock
+from logweir.config import Settings
+from logweir.queue.port import Queue
+from logweir.store.port import Store
+from logweir_workers.alerts.loading import RuleFiles
+from tests.workers.alerts.test_engine import RULES, alerts_of, an_engine, batch, login, read_all, settings  # noqa: F401 - a fixture
+from tests.workers.alerts.test_states import Run, door, run  # noqa: F401 - fixtures
+from tests.workers.helpers import Door
+
+AS_READ = "Until then its rules are evaluated as they were read last."
+NOT_AT_ALL = "Until then its rules are not evaluated."
+
+
+def test_after_a_restart_the_rules_of_a_broken_file_go_on_as_they_were_read_last(
+    settings: Settings,  # noqa: F811
+    queue: Queue,
+    store: Store,
+    door: Door,  # noqa: F811
+    run: Run,  # noqa: F811
+) -> None:
+    """With what they had counted; doctor complains, and the list has them, marked."""
+    engine = an_engine(settings, queue, store)
+    for at in range(3):
+        door.write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    (settings.rules_path / "own.py").write_text("this is no Python")
+    engine = an_engine(settings, queue, store)
+    engine.read_states()
+    for at in range(3, 5):
+        door.write(batch(login("failure", at=at)))
+    read_all(engine, queue)
+    engine._flush()
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    doctor = run("doctor")[1]
+    status, out, err = run("rules", "list")
+    shutil.rmtree(settings.rules_last_read_path)
+    elsewhere = run("rules", "list")[1]
+
+    assert [one["count"] for one in alerts_of(store, "rule:failures")] == [5]
+    assert AS_READ in str(engine._files.problems[0])
+    assert "3 rules evaluated, but for files of rules: The rules in" in doctor
+    assert (status, AS_READ in err) == (1, True)
+    assert [line.split()[0] for line in out.splitlines() if "as read last, its file cannot be read" in line] == [
+        *("failures", "raising", "success_after_failures"),
+    ]
+    assert elsewhere == out
+
+
+@pytest.mark.parametrize("text", ["this is no Python", RULES.replace('severity="low"', 'severity="lowest"')])
+def test_a_file_that_never_could_be_read_brings_no_rules_and_says_so(
+    settings: Settings,  # noqa: F811
+    text: str,
+) -> None:
+    """Whatever is wrong with it, the path is in the message; read once, its rules stay."""
+    own = settings.rules_path / "own.py"
+    own.write_text(text)
+    files = RuleFiles(settings.alerts, settings.rules_path, last_read=settings.rules_last_read_path)
+    never = (set(files.rules), str(files.problems[0]))
+    own.write_text(RULES)
+    files.reload()
+    files.keep()
+    own.write_text(text)
+    files.reload()
+    then = (len(files.rules), str(files.problems[0]))
+    own.unlink()
+    files.reload()
+    files.keep()
+
+    assert (never[0], NOT_AT_ALL in never[1], str(own) in never[1]) == (set(), True, True)
+    assert (then[0], AS_READ in then[1]) == (3, True)
+    assert (files.rules, files.problems, list(settings.rules_last_read_path.iterdir())) == ({}, [], [])
+
+
+def test_two_rules_of_one_name_are_a_problem_until_one_is_renamed(settings: Settings) -> None:  # noqa: F811
+    """In whichever file that is done."""
+    (settings.rules_path / "other.py").write_text(RULES)
+    files = RuleFiles(settings.alerts, settings.rules_path)
+    problems = [str(one) for one in files.problems]
+    (settings.rules_path / "other.py").write_text("")
+    files.reload()
+
+    assert len(problems) == 3
+    assert all("there is another rule" in one and "the other one is evaluated" in one for one in problems)
+    assert (files.problems, files.broken) == ([], set())
