@@ -319,6 +319,47 @@ def test_withheld_numbers_could_have_fired_and_fire_late_when_they_come(
     assert missed["completeness"]["emitters"] == [{"emitter": "app/web-17", "missing": 5}]
     assert (fired["id"], fired["count"], fired["severity"]) == (missed["id"], 13, "high")
     assert fired["late"]["late_s"] > 60
+    assert missed["summary"] == "could have fired: failures for 10.0.0.9: 8 matches, 5 numbers missing from app/web-17"
+
+
+def test_a_near_miss_is_withdrawn_when_all_numbers_came_and_its_rule_did_not_fire(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """With a reason and a line of history; two more failures, and it is an alert that is open."""
+    settings = settings.model_copy(update={"accounting": settings.accounting.model_copy(update={"late_after_s": 1.0})})
+    (settings.rules_path / "own.py").write_text(RULES.replace("at_least=5, within", "at_least=10, within"))
+
+    def write(first: int, *events: bytes, after_s: int) -> None:
+        high = first + len(events) - 1
+        received_us = (NOW_S + after_s) * 1_000_000
+        numbered = {"emitter": "web-17", "epoch": "e1", "sequence_first": first, "high": high}
+        doors[0].write(batch(*events, **numbered, received_us=received_us))
+
+    def failed(first: int, last: int) -> list[bytes]:
+        return [login("failure", at=at) for at in range(first, last + 1)]
+
+    with running_worker(settings, queue, store), running(settings, queue, store):
+        write(1, *failed(1, 4), after_s=12)
+        write(10, *failed(5, 8), after_s=12)
+        write(14, login("none", at=9), after_s=20)
+        until(lambda: alerts_of(store, "rule:failures AND kind:near_miss"))
+        write(5, *[login("none", at=9)] * 5, after_s=30)
+        until(lambda: alerts_of(store, "rule:failures AND status:closed"))
+        (withdrawn,) = alerts_of(store, "rule:failures")
+        write(15, *failed(10, 11), after_s=40)
+        until(lambda: alerts_of(store, "rule:failures AND kind:alert AND status:open"))
+    (fired,) = alerts_of(store, "rule:failures")
+
+    assert (withdrawn["kind"], withdrawn["closed"]["by"], withdrawn["closed"]["reason"]) == (
+        *("near_miss", "logweir", "benign"),
+    )
+    assert withdrawn["closed"]["comment"] == "All numbers came; the rule did not fire."
+    assert withdrawn["history"][-1]["after"] == "closed"
+    assert withdrawn["summary"].startswith("could have fired: failures for 10.0.0.9: 8 matches, 5 numbers missing")
+    assert withdrawn["completeness"]["missing"] == 0
+    assert (fired["id"], fired["count"], fired["summary"]) == (
+        *(withdrawn["id"], 10, "10 failures from 10.0.0.9 on 1 hosts"),
+    )
 
 
 def test_events_later_than_what_is_remembered_are_counted_by_asking_the_store(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from logweir.alerts.rules import Rule
 from logweir.audit.emitters import books_of_emitter
-from logweir.clock import iso_seconds
+from logweir.clock import WINDOW_US, iso_seconds
+from logweir.ledger.cadence import TimeBits, united_cadence
 from logweir.ledger.documents import EMITTER, PartitionId
 from logweir.ledger.emitter import Emitter, EmitterState, name_of
 from logweir.ledger.position import read_offsets
@@ -21,12 +22,15 @@ COMPLETE, INCOMPLETE, OPEN = "complete", "incomplete", "open"
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Numbers of an emitter that never came. ``since_us``: when a higher one had come."""
+    """Numbers of an emitter that never came, by the receipt of those around them."""
 
     emitter: Emitter
     first: int
     last: int
     since_us: int
+    """When a higher one had come."""
+    after_us: int
+    """No earlier than this did the one below them come: they were to come between the two."""
 
     def __len__(self) -> int:
         return self.last - self.first + 1
@@ -69,20 +73,24 @@ class Completeness:
             state = EmitterState.from_body(place, document.body)
             if any(tracker.gaps for tracker in state.epochs.values()):
                 states[state.emitter].append(state)
-        self.missing = [
-            Missing(emitter, gap.first, gap.last, gap.since_us)
-            for emitter, parts in states.items()
-            for run in books_of_emitter(emitter, [(0, part) for part in parts]).runs
-            for gap in run.tracker.gaps
-        ]
+        self.missing = []
+        for emitter, parts in states.items():
+            minutes = united_cadence(part.cadence for part in parts).minutes
+            for run in books_of_emitter(emitter, [(0, part) for part in parts]).runs:
+                for gap in run.tracker.gaps:
+                    after_us = max(run.tracker.begun_us, _before(gap.since_us, minutes))
+                    self.missing.append(Missing(emitter, gap.first, gap.last, gap.since_us, after_us))
 
     def within(
         self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter] | None = None
     ) -> list[Missing]:
-        """What is missing that may have happened in a window of the rule around these times."""
-        begin_us = first_us - rule.window.within_us
-        end_us = received_us + rule.window.within_us + self._late_us
-        return [one for one in self.missing if begin_us <= one.since_us <= end_us and (of is None or one.emitter in of)]
+        """What is missing that was to come in a window of the rule around these times."""
+        begin_us, end_us = first_us - rule.window.within_us, received_us + rule.window.within_us
+        return [
+            one
+            for one in self.missing
+            if begin_us <= one.since_us and one.after_us <= end_us and (of is None or one.emitter in of)
+        ]
 
     def lost_within(self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter]) -> int:
         """How many numbers of these emitters are lost there: not merely on their way."""
@@ -93,13 +101,36 @@ class Completeness:
         """What an alert says of itself: ``state``, ``up_to``, and how many numbers are missing of which emitters."""
         if self.up_to_us < received_us:
             return {"state": OPEN, "up_to": None, "missing": 0, "emitters": []}
-        by_emitter: dict[Emitter, int] = defaultdict(int)
-        for one in self.within(rule, first_us, received_us):
-            by_emitter[one.emitter] += len(one)
-        named = sorted(by_emitter.items(), key=lambda pair: -pair[1])[:EMITTERS_NAMED_MAX]
+        by_emitter = by_emitters(self.within(rule, first_us, received_us))
+        named = list(by_emitter.items())[:EMITTERS_NAMED_MAX]
         return {
             "state": INCOMPLETE if by_emitter else COMPLETE,
             "up_to": iso_seconds(self.up_to_us),
             "missing": sum(by_emitter.values()),
             "emitters": [{"emitter": name_of(emitter), "missing": count} for emitter, count in named],
         }
+
+
+def by_emitters(missing: Iterable[Missing]) -> dict[Emitter, int]:
+    """How many numbers are missing of each emitter, the most first."""
+    counts: dict[Emitter, int] = defaultdict(int)
+    for one in missing:
+        counts[one.emitter] += len(one)
+    return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+def _before(since_us: int, minutes: TimeBits) -> int:
+    """No earlier than this did an emitter send what came before ``since_us``, by the minutes in which anything came.
+
+    That may have been in the minute of ``since_us`` or in the one with anything before it. Of a time of which minutes
+    are not known any more, an hour before is taken.
+    """
+    minute = since_us // WINDOW_US
+    behind = minutes.top - minute + 1  # The bit of the minute before.
+    if behind >= minutes.size:
+        return since_us - 60 * WINDOW_US
+    earlier = minutes.bits >> max(0, behind)
+    if not earlier:
+        return (minutes.top - minutes.size + 1) * WINDOW_US
+    distance = (earlier & -earlier).bit_length() - 1
+    return (minutes.top - max(0, behind) - distance) * WINDOW_US

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from logweir import event as identity
+from logweir.alerts.alert import ALERTS, Status
 from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
@@ -31,8 +32,9 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.event import Document, Provenance
-from logweir.ledger.emitter import Emitter
+from logweir.ledger.emitter import Emitter, name_of
 from logweir.metrics import registry
+from logweir.query.tree import And, Not, Term
 from logweir.queue.port import Consumer, Delivery, Queue
 from logweir.record import Batch, Record, decode
 from logweir.store.port import Store
@@ -42,6 +44,7 @@ from logweir_workers.alerts.checkpoint import Checkpoint, Progress
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
+from logweir_workers.alerts.findings import time_us_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.loading import RuleFiles
@@ -77,6 +80,7 @@ _MATCHES_PER_CHECKPOINT = 10_000
 # Large checkpoints take long to write: they get at most this share of the time.
 _CHECKPOINT_SHARE_MAX = 0.2
 _MISSING_SHARE_MAX = 0.05
+_NEAR_MISSES_MAX = 1_000
 _PROBLEMS_MAX = 20
 _PROBLEM_LENGTH_MAX = 500
 
@@ -150,12 +154,15 @@ class Engine:
         self._begun: dict[str, Any] | None = Progress(queue.topic_id(), ends).mark()
         """Where the queue ended when this began, until all that is evaluated: alerts of it may have been written."""
         self._missing_due_s = 0.0
+        self._is_missing_known = False
+        self._came_us: int | None = None
+        """When other numbers were found missing than before, until near misses were looked at."""
         self._matches = 0
         self.turned_s = time.monotonic()
         self._tasks = (
             PeriodicTask(_FLUSH_INTERVAL_S, self._flush, (STORE_DOWN, STORE_REFUSES)),
             PeriodicTask(_LEDGER_INTERVAL_S, self._look_at_ledger, (STORE_DOWN, QUEUE_DOWN)),
-            PeriodicTask(_MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN,)),
+            PeriodicTask(_MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
@@ -319,7 +326,12 @@ class Engine:
             before = list(group.episodes)
             kind = self._kind_of(group.rule) if episode.fired else NEAR_MISS
             is_new = episode.alert is None and episode.fired_hour is not None
-            is_written = self._writer.write(group, episode, self.progress, verdict, kind=kind)
+            missing = (
+                self.completeness.within(group.rule, episode.first_us, episode.received_us, of=episode.emitters)
+                if kind == NEAR_MISS
+                else ()
+            )
+            is_written = self._writer.write(group, episode, self.progress, verdict, kind=kind, missing=missing)
             if is_new and episode.alert is not None and kind != NEAR_MISS:
                 self.storms.hour(group.rule.name, episode.fired_hour or 0).apart += 1
             if is_written:
@@ -549,13 +561,16 @@ class Engine:
     def _read_missing(self) -> None:
         """Read what is missing of emitters, and which groups could have fired with it.
 
-        Raises LogweirError(STORE_DOWN).
+        Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
         """
         if time.monotonic() < self._missing_due_s:
             return
         began_s = time.monotonic()
-        before = self.completeness.missing
+        self._withdraw_near_misses()
+        before, read_us = self.completeness.missing, self._clock()
         self.completeness.read_missing()
+        if before != self.completeness.missing or not self._is_missing_known:
+            self._came_us, self._is_missing_known = read_us, True
         # Of many emitters it takes long: then it is done less often.
         self._missing_due_s = time.monotonic() + (time.monotonic() - began_s) / _MISSING_SHARE_MAX
         if self.completeness.missing or before:
@@ -576,6 +591,24 @@ class Engine:
                 )
                 if lost and group.best_of(episode) * 2 >= need and group.best_of(episode) + lost >= need:
                     self._open[id(episode)] = self._dirty[id(episode)] = group, episode
+
+    def _withdraw_near_misses(self) -> None:
+        """Close near misses of which nothing was missing any more, once all that had come by then is evaluated.
+
+        Those in the store: what they are of may be forgotten here. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
+        """
+        if self._came_us is None or self.progress.watermark_us < self._came_us or self.progress.late:
+            return
+        self._came_us = None
+        query = And((Term("kind", NEAR_MISS), Not(Term("status", Status.CLOSED.value))))
+        for one in self._store.documents.search(ALERTS, query, size=_NEAR_MISSES_MAX).documents:
+            rule, body = self.evaluator.rules.get(one.body["rule"]), one.body
+            if rule is None or "received" not in body:
+                continue
+            first_us, received_us = time_us_of(body["first"]), time_us_of(body["received"])
+            missing = self.completeness.within(rule, first_us, received_us)
+            if not any(name_of(gap.emitter) in body["emitters"] for gap in missing):
+                self._writer.withdraw(one.id, self.completeness.judge(rule, first_us, received_us))
 
     def _count_late(self) -> None:
         """Count matches that came too late for what is remembered, one group at a time.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from logweir.alerts.alert import ALERTS, Status, line, opened, with_line
+from logweir.alerts.alert import ALERTS, Reason, Status, change, close, line, opened, reopen, with_line
 from logweir.alerts.rules import Rule
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, LogweirError
@@ -20,7 +20,9 @@ from logweir.event import Field, Kind
 from logweir.ledger.emitter import name_of
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
+from logweir.text import counted
 from logweir_workers.alerts.checkpoint import Progress
+from logweir_workers.alerts.completeness import Missing, by_emitters
 from logweir_workers.alerts.evidence import Evidence, Place
 from logweir_workers.alerts.found import Found, iso
 from logweir_workers.alerts.groups import Episode, Group
@@ -67,12 +69,20 @@ class AlertWriter:
         self._known: dict[str, OwnDocument] = {}
 
     def write(
-        self, group: Group, episode: Episode, progress: Progress, completeness: dict[str, Any], *, kind: str = ALERT
+        self,
+        group: Group,
+        episode: Episode,
+        progress: Progress,
+        completeness: dict[str, Any],
+        *,
+        kind: str = ALERT,
+        missing: Sequence[Missing] = (),
     ) -> bool:
         """Have the alert of an episode say what is known now; False when that has to wait.
 
-        An episode whose alert was closed meanwhile is split: what happened since is another one. Raises LogweirError:
-        STORE_DOWN (call again), CLAIM_LOST.
+        ``missing``: of a near miss, the numbers of its own emitters that could make it fire. An episode whose alert was
+        closed meanwhile is split: what happened since is another one. Raises LogweirError: STORE_DOWN (call again),
+        CLAIM_LOST.
         """
         self._take_over_others(group, episode)
         for _ in range(_TRIES_MAX):
@@ -82,11 +92,16 @@ class AlertWriter:
                 self._require_own(body)
             if body is not None and not progress.is_past(body["upto"]):
                 return False
+            if body is not None and is_withdrawn(body):
+                if not episode.fired:
+                    return True
+                stored = self._reopened(stored, body)
+                body = stored.body
             closed = (body or {}).get("closed")
             if closed and episode.closed_us is None:
                 group.split(episode, closed["time_us"])
             try:
-                self._put(group, episode, stored, progress, completeness, kind)
+                self._put(group, episode, stored, progress, completeness, kind, missing)
             except LogweirError as error:
                 if error.problem is not DOCUMENT_CHANGED:
                     raise
@@ -95,6 +110,29 @@ class AlertWriter:
             self._close_merged(episode)
             return True
         raise LogweirError(DOCUMENT_CHANGED, id=episode.alert)
+
+    def withdraw(self, id: str, completeness: dict[str, Any]) -> None:
+        """Close a near miss: all numbers came, and its rule did not fire.
+
+        Raises LogweirError: STORE_DOWN, CLAIM_LOST.
+        """
+        now_us = self._clock()
+        closing = close("logweir", now_us, reason=Reason.BENIGN, comment="All numbers came; the rule did not fire.")
+
+        def withdrawn(body: dict[str, Any]) -> dict[str, Any]:
+            self._require_own(body)
+            if body["kind"] != NEAR_MISS or body["status"] == Status.CLOSED:
+                return body
+            more = {"completeness": completeness, "generation": self._generation, "updated": iso_seconds(now_us)}
+            return {**closing(body), **more}
+
+        self._known.pop(id, None)
+        change(self._documents, id, withdrawn)
+
+    def _reopened(self, stored: OwnDocument | None, body: dict[str, Any]) -> OwnDocument:
+        """The alert of a near miss that was withdrawn, and fires now."""
+        assert stored is not None, "its body was read from there"
+        return OwnDocument(stored.id, stored.version, reopen("logweir", self._clock())(body))
 
     def has_own(self, group: Group, episode: Episode) -> bool:
         """Whether a process that died since has made the episode's alert, which is its own from now on."""
@@ -259,13 +297,14 @@ class AlertWriter:
         progress: Progress,
         completeness: dict[str, Any],
         kind: str,
+        missing: Sequence[Missing],
     ) -> None:
         assert episode.alert is not None, "an id was found or taken before"
         now_us = self._clock()
         before = stored.body if stored else opened(episode.alert, created_us=now_us)
         body = {
             **before,
-            **self._found(group, episode, before, kind),
+            **self._found(group, episode, before, kind, missing),
             "completeness": completeness if _differs(completeness, before) else before["completeness"],
             "generation": self._generation,
             "upto": progress.mark(),
@@ -281,9 +320,17 @@ class AlertWriter:
         if stored is None:
             log.info("Alert %s (%s): %s", episode.alert, body["severity"], body["summary"])
 
-    def _found(self, group: Group, episode: Episode, before: dict[str, Any], kind: str) -> dict[str, Any]:
+    def _found(
+        self, group: Group, episode: Episode, before: dict[str, Any], kind: str, missing: Sequence[Missing]
+    ) -> dict[str, Any]:
         """The engine's fields, as far as they follow from the episode."""
         rule = group.rule
+        if kind != NEAR_MISS:
+            summary = self._summary(group, episode)
+        elif missing or "summary" not in before:
+            summary = _near_miss_summary(group, episode, missing)
+        else:
+            summary = before["summary"]  # Until it is withdrawn.
         if kind == SHADOW and before.get("kind") == ALERT:
             kind = ALERT  # It was one before its rule was shadowed.
         shown = {one[1] for one in episode.first}
@@ -293,13 +340,14 @@ class AlertWriter:
             "rule": rule.name,
             "revision": rule.revision,
             "severity": NEAR_MISS_SEVERITY if kind == NEAR_MISS else rule.severity,
-            "summary": self._summary(group, episode),
+            "summary": summary,
             "category": rule.category,
             "tags": list(rule.tags),
             "runbook": rule.runbook,
             "group": dict(zip(rule.group, group.values, strict=True)),
             "first": iso(episode.first_us),
             "last": iso(episode.last_us),
+            "received": iso(episode.received_us),
             "count": episode.count,
             "evidence": self._evidence.of(episode.first, before.get("evidence", ())),
             "evidence_last": self._evidence.of(last, before.get("evidence_last", ())),
@@ -350,6 +398,27 @@ class AlertWriter:
         self._known[document.id] = document
         while len(self._known) > 200:
             del self._known[next(iter(self._known))]
+
+
+def is_withdrawn(body: Mapping[str, Any]) -> bool:
+    """Whether it was a near miss that ``withdraw`` has closed."""
+    closed = body.get("closed") or {}
+    return body["kind"] == NEAR_MISS and closed.get("by") == "logweir" and closed.get("reason") == Reason.BENIGN
+
+
+def _near_miss_summary(group: Group, episode: Episode, missing: Sequence[Missing]) -> str:
+    """What was seen and what was not: the rule's own words would say that it has happened."""
+    of = f" for {', '.join(group.values)}" if group.values else ""
+    counts = by_emitters(missing)
+    named = ", ".join(f"{count:,} of {name_of(emitter)}" for emitter, count in list(counts.items())[:3])
+    if len(counts) == 1:
+        named = f"from {name_of(*counts)}"
+    more = f" and {len(counts) - 3} more emitters" if len(counts) > 3 else ""
+    text = (
+        f"could have fired: {group.rule.name}{of}: {counted(episode.count, 'match', plural='matches', separator=',')}, "
+        f"{counted(sum(counts.values()), 'number', separator=',')} missing {named}{more}"
+    )
+    return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
 
 
 def _digest(rule: Rule, values: Sequence[str]) -> str:

@@ -1,0 +1,55 @@
+"""What is missing of an alert's own time, by the receipt of what came around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from logweir.alerts import rule
+from logweir.store.port import Store
+from logweir_workers.alerts.completeness import Completeness
+from tests.logweir.silence_world import START, World, batch
+from tests.workers.alerts.test_books import WEB_17, world  # noqa: F401 - a fixture
+
+MINUTE_US = 60_000_000
+
+
+@rule(where="x", at_least=2, within="2m", severity="low")
+def twice(found: Any) -> str:
+    return "x"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "missing"),
+    [
+        (1, 2, 0),  # All before was there when the one below the gap came.
+        (5, 6, 0),
+        (8, 8, 3),  # Two minutes later is in its window.
+        (10, 12, 3),
+        (20, 20, 3),  # Between the one below and the one above.
+        (32, 33, 3),
+        (33, 33, 0),
+    ],
+)
+def test_only_what_is_missing_of_its_own_time_and_a_window_around_it_counts(
+    world: World,  # noqa: F811
+    store: Store,
+    first: int,
+    last: int,
+    missing: int,
+) -> None:
+    """Web-17 sends every minute until minute 10; the next is in minute 30, three numbers later."""
+    for minute in range(1, 11):
+        world.send(batch(minute, "web-17", epoch="e1", sequence=minute), **WEB_17)
+        world.flush(minute)
+    world.canaries(11, 29)
+    world.send(batch(30, "web-17", epoch="e1", sequence=14), **WEB_17)
+    world.canaries(31, 34)
+    world.flush(35)
+    completeness = Completeness(store, group="g", late_us=10 * MINUTE_US)
+    completeness.up_to_us = (START + 100) * MINUTE_US
+    completeness.read_missing()
+    verdict = completeness.judge(twice, (START + first) * MINUTE_US, (START + last) * MINUTE_US)
+
+    assert (verdict["missing"], verdict["state"]) == (missing, "incomplete" if missing else "complete")
