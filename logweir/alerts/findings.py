@@ -76,7 +76,8 @@ class Finding:
     emitters: tuple[str, ...] = ()
     """By name, as `logweir emitters` has them."""
     hosts: tuple[str, ...] = ()
-    """The host names of its events; the address it sends from where it has none."""
+    """The host names of its events; the address it sends from where these have none. Empty where it is not known
+    which these are: other emitters of its key send from the same address."""
     categories: tuple[tuple[str | None, str | None], ...] = ()
     """The pairs of category and host name that its events have."""
     numbers: tuple[tuple[int, int], ...] = ()

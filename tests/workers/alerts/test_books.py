@@ -306,6 +306,68 @@ def test_a_host_that_falls_silent_or_loses_events_soon_after_an_alert_is_an_aler
     assert (one["severity"], one["summary"]) == ("high", "web-17 fell silent soon after: ten failures")
 
 
+def alert_about(store: Store, id: str, *, at_us: int, emitter: str) -> None:
+    """An alert about one event of an emitter, without a host name."""
+    time = clock.iso_seconds(at_us)
+    found = {
+        **dict.fromkeys(("first", "last", "updated"), time),
+        "kind": "alert",
+        "rule": "ssh_brute_force",
+        "severity": "high",
+        "summary": f"{id} fired",
+        "group": {},
+        "count": 1,
+        "completeness": {"state": "complete"},
+        "evidence": [],
+        "evidence_last": [],
+        "emitters": [emitter],
+    }
+    store.documents.put(ALERTS, id, {**opened(id, created_us=1), **found}, version=None)
+
+
+def test_numbers_lost_after_a_match_of_another_emitter_or_before_the_match_are_no_chain(
+    world: World, store: Store, settings: Settings
+) -> None:
+    """And what was one is withdrawn when the numbers come after all."""
+    minute_us = 60_000_000
+    alert_about(store, "other", at_us=(START + 2) * minute_us, emitter="app/db-1")
+    alert_about(store, "later", at_us=(START + 3) * minute_us + 20_000_000, emitter="app/web-17")
+    lose(world, 3, 2, 5)
+    asked(store, settings).look(RULES)
+    none = alerts_of(store, "silence_after_match")
+    alert_about(store, "before", at_us=(START + 2) * minute_us, emitter="app/web-17")
+    asked(store, settings, generation=2).look(RULES)
+    (one,) = alerts_of(store, "silence_after_match")
+    world.send(batch(9, "web-17", epoch="e1", sequence=2), **WEB_17)
+    world.flush(10)
+    asked(store, settings, generation=3).look(RULES)
+    (fewer,) = alerts_of(store, "silence_after_match")
+    for number in (3, 4, 5):
+        world.send(batch(11, "web-17", epoch="e1", sequence=number), **WEB_17)
+    world.flush(12)
+    asked(store, settings, generation=4).look(RULES)
+    (gone,) = alerts_of(store, "silence_after_match")
+
+    assert none == []
+    assert (one["finding"]["alerts"], one["count"]) == (["before"], 4)
+    assert fewer["count"] == 3
+    assert (gone["count"], gone["is_quiet"], gone["history"][-1]["change"]) == (0, True, "came after all")
+    assert gone["summary"].startswith("All came after all. web-17 lost numbers soon after: before fired")
+
+
+def test_a_host_is_named_only_where_no_other_emitter_sends_from_its_address(
+    world: World, store: Store, settings: Settings
+) -> None:
+    """The ledger knows a source by key and address: of emitters that share these, it does not know whose it is."""
+    world.send(batch(0, "web-1", epoch="e9", sequence=1), sources=[("web", "web-1"), (None, "10.1.2.3")])
+    lose(world, 1, 2, 5)
+    asked(store, settings).look(RULES)
+    (one,) = alerts_of(store, "events_lost")
+
+    assert (one["finding"]["hosts"], one["finding"]["emitters"]) == ([], ["app/web-17"])
+    assert one["summary"].startswith("app/web-17 lost 4 events")
+
+
 # --- what the windows say -------------------------------------------------------------------------------------------
 def refused(world: World, at: int, count: int, reason: str) -> None:
     for _ in range(count):

@@ -21,7 +21,7 @@ from typing import Any
 from logweir.alerts.alert import ALERTS, Status, line, opened, with_line
 from logweir.alerts.findings import NUMBERS_MAX, Finding, FindingKind
 from logweir.alerts.rules import Rule
-from logweir.clock import Clock, iso_seconds
+from logweir.clock import WINDOW_US, Clock, iso_seconds
 from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.event import Field, Kind
@@ -44,8 +44,6 @@ NAMED_MAX = 50
 _SHARE_MAX = 0.2
 _PAGE = 1_000
 _TRIES_MAX = 20
-_WITHDRAWN = (FindingKind.LOST, FindingKind.QUEUE_LOSS)
-"""What may come after all."""
 
 STATE = DocumentSet(
     "alert-books",
@@ -391,7 +389,7 @@ def _united(episode: Finding, body: Mapping[str, Any]) -> Finding:
     if episode.lasts:
         # When it was heard of last follows from who is silent with it: the alert is not written anew for every look.
         return replace(episode, last_us=time_us_of(body["last"]))
-    if episode.of in _WITHDRAWN:
+    if _may_come(episode.of, episode.values):
         return episode
     return replace(
         episode, count=max(episode.count, body["count"]), last_us=max(episode.last_us, time_us_of(body["last"]))
@@ -419,19 +417,31 @@ def _goes_on(stored: OwnDocument, episode: Finding, rule: Rule) -> bool:
 def _is_withdrawn(body: Mapping[str, Any], found: Findings) -> bool:
     """Whether nothing of an alert is lost any more; not merely because its run is no longer looked at."""
     of = body["finding"]["of"]
-    if of not in _WITHDRAWN or not body["count"]:
+    if not _may_come(of, body["group"]) or not body["count"]:
         return False
     if any(one.of == of and dict(one.values) == body["group"] for one in found.findings):
         return False  # It is the rule that is not for it any more.
-    if of == FindingKind.LOST:
-        return (body["group"]["emitter"], body["group"]["run"]) in found.runs
-    return True
+    if of == FindingKind.QUEUE_LOSS:
+        return True
+    emitter, run = body["group"]["emitter"], body["group"]["run"]
+    if of == FindingKind.AFTER_MATCH:
+        # What was lost after a match is told for a day only: by the loss itself it is known whether it still is.
+        begin_us, end_us = time_us_of(body["first"]) - WINDOW_US, time_us_of(body["last"]) + WINDOW_US
+        lost = (one for one in found.findings if one.of is FindingKind.LOST and begin_us <= one.first_us <= end_us)
+        if any((one.values["emitter"], one.values["run"]) == (emitter, run) for one in lost):
+            return False
+    return (emitter, run) in found.runs
+
+
+def _may_come(of: str, group: Mapping[str, str]) -> bool:
+    """Whether what such a finding is about may come after all."""
+    return of in (FindingKind.LOST, FindingKind.QUEUE_LOSS) or (of == FindingKind.AFTER_MATCH and "run" in group)
 
 
 def _may_change(body: Mapping[str, Any]) -> bool:
     """Whether an alert may change although nothing is found of its group any more."""
     return not body["is_quiet"] or (
-        body["finding"]["of"] in _WITHDRAWN and body["count"] > 0 and body["status"] != Status.CLOSED
+        _may_come(body["finding"]["of"], body["group"]) and body["count"] > 0 and body["status"] != Status.CLOSED
     )
 
 

@@ -6,7 +6,7 @@ nor a worker that lags finds anything. Findings are read whole every time; what 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -175,14 +175,24 @@ class FindingReader:
         made = []
         for one in suspects:
             before = [
-                body for body in alerts if _concerns(body, one) and _is_just_before(body, one.first_us, AFTER_MATCH_US)
+                body
+                for body in alerts
+                if _concerns(body, one)
+                and _is_just_before(
+                    body, one.first_us, AFTER_MATCH_US, slack_us=WINDOW_US if one.of is FindingKind.SILENT else 0
+                )
             ]
             if before:
                 said = "fell silent" if one.of is FindingKind.SILENT else "lost numbers"
                 made.append(
                     Finding(
                         of=FindingKind.AFTER_MATCH,
-                        values={"emitter": one.emitters[0] if one.emitters else one.group, "after": said},
+                        # Of lost numbers with the run: by it, it is known whether they came after all.
+                        values={
+                            "emitter": one.emitters[0] if one.emitters else one.group,
+                            "after": said,
+                            **({"run": one.values["run"]} if one.of is FindingKind.LOST else {}),
+                        },
                         count=one.count,
                         first_us=one.first_us,
                         last_us=one.first_us,
@@ -205,10 +215,10 @@ def _concerns(body: Mapping[str, Any], one: Finding) -> bool:
     return bool(set(body.get("emitters", ())) & set(one.emitters) or hosts & set(one.hosts))
 
 
-def _is_just_before(body: Mapping[str, Any], time_us: int, within_us: int) -> bool:
+def _is_just_before(body: Mapping[str, Any], time_us: int, within_us: int, *, slack_us: int) -> bool:
     # Of what fell silent, the match may be the last that came: its own time and that of its receipt differ a little.
     first_us, last_us = time_us_of(body["first"]), time_us_of(body["last"])
-    return first_us - WINDOW_US <= time_us <= last_us + within_us
+    return first_us - slack_us < time_us <= last_us + within_us
 
 
 def time_us_of(text: str) -> int:
@@ -219,20 +229,36 @@ def time_us_of(text: str) -> int:
 # --- whose they are -----------------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class _Places:
-    """By key and address, the sources of which events came last from there."""
+    """By key and address, the sources of which events came last from there, and the emitters that send from there.
+
+    The ledger does not know which emitter's events a source's are: where only one sends from there, they are its own.
+    """
 
     addresses: dict[Emitter, str]
     sources: dict[tuple[str, str], list[Source]]
+    emitters: Counter[tuple[str, str]]
 
     @classmethod
     def of(cls, books: Books, silence: Silence) -> _Places:
         sources: dict[tuple[str, str], list[Source]] = defaultdict(list)
         for one in silence.sources:
             sources[one.last.key, one.last.source_address].append((one.subject[1], one.subject[2]))
-        return cls({emitter: known.source_address for emitter, known in books.emitters.items()}, dict(sources))
+        addresses = {emitter: known.source_address for emitter, known in books.emitters.items()}
+        emitters = Counter((emitter[0], address) for emitter, address in addresses.items())
+        return cls(addresses, dict(sources), emitters)
 
     def sources_of(self, emitter: Emitter) -> list[Source]:
+        """Its sources, and those of other emitters that send from where it does."""
         return self.sources.get((emitter[0], self.addresses.get(emitter, "")), [])
+
+    def hosts_of(self, emitters: Iterable[Emitter]) -> tuple[str, ...]:
+        """The hosts of the emitters' own events: the address where these have none; nothing where it is not known."""
+        hosts: set[str] = set()
+        for emitter in emitters:
+            address = self.addresses.get(emitter, "")
+            if self.emitters[emitter[0], address] == 1:
+                hosts.update(_hosts(self.sources_of(emitter), address))
+        return tuple(sorted(hosts))
 
     def finding(
         self, of: FindingKind, emitter: Emitter, *, values: Mapping[str, str] | None = None, **fields: Any
@@ -243,7 +269,7 @@ class _Places:
             of=of,
             values={"emitter": name_of(emitter), **(values or {})},
             emitters=(name_of(emitter),),
-            hosts=_hosts(sources, self.addresses.get(emitter, "")),
+            hosts=self.hosts_of([emitter]),
             categories=tuple(sources),
             **fields,
         )
@@ -343,9 +369,11 @@ def _silence_finding(one: Silent, places: _Places, judged_us: int) -> Finding:
         emitters = [(member.subject[1] or "", member.subject[2]) for member in one.members]
         sources = [source for emitter in emitters for source in places.sources_of(emitter)]
         named = tuple(name_of(emitter) for emitter in emitters)
+        hosts = places.hosts_of(emitters)
     else:
         sources = [(member.subject[1], member.subject[2]) for member in one.members]
         named = ()
+        hosts = _hosts(sources, one.members[0].last.source_address)
     expected_s = max((member.expected_s or 0.0 for member in one.members), default=0.0)
     return Finding(
         of=FindingKind.SILENT,
@@ -355,7 +383,7 @@ def _silence_finding(one: Silent, places: _Places, judged_us: int) -> Finding:
         last_us=judged_us,
         lasts=True,
         emitters=named,
-        hosts=_hosts(sources, one.members[0].last.source_address),
+        hosts=hosts,
         categories=tuple(sources),
         text=f"usual is something every {expected_s:.0f} s",
     )
@@ -421,7 +449,7 @@ def _queue_loss(books: Books, places: _Places, state: BooksState, judged_us: int
     common: dict[str, Any] = {
         "of": FindingKind.QUEUE_LOSS,
         "emitters": tuple(name_of(emitter) for emitter in emitters),
-        "hosts": _hosts(sources, ""),
+        "hosts": places.hosts_of(emitters),
         "categories": tuple(sources),
     }
     for (epoch, partition), ranges in books.lost_in_queue_ranges().items():
