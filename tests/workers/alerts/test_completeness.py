@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from logweir.alerts import rule
 from logweir.store.port import Store
-from logweir_workers.alerts.completeness import Completeness
+from logweir_workers.alerts.completeness import Completeness, Gaps, Missing
 from tests.logweir.silence_world import START, World, batch
 from tests.workers.alerts.test_books import WEB_17, world  # noqa: F401 - a fixture
 
@@ -53,3 +55,26 @@ def test_only_what_is_missing_of_its_own_time_and_a_window_around_it_counts(
     verdict = completeness.judge(twice, (START + first) * MINUTE_US, (START + last) * MINUTE_US)
 
     assert (verdict["missing"], verdict["state"]) == (missing, "incomplete" if missing else "complete")
+
+
+@given(
+    gaps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20), st.integers(1, 9)), max_size=30),
+    begin_us=st.integers(-5, 60),
+    length_us=st.integers(0, 30),
+    lost_us=st.none() | st.integers(0, 60),
+)
+def test_gaps_are_counted_as_if_each_was_looked_at(
+    gaps: list[tuple[int, int, int]], begin_us: int, length_us: int, lost_us: int | None
+) -> None:
+    """Also of many; of gaps at the same time each begins no later than those behind it."""
+    missing = [Missing(("k", "e"), 1, count, since_us, since_us - before_us) for since_us, before_us, count in gaps]
+    missing.sort(key=lambda one: one.since_us)
+    after_us = [min(later.after_us for later in missing[at:]) for at in range(len(missing))]
+    end_us = begin_us + length_us
+    wanted = sum(
+        len(one)
+        for one, begun_us in zip(missing, after_us, strict=True)
+        if begin_us <= one.since_us and begun_us <= end_us and (lost_us is None or one.since_us <= lost_us)
+    )
+
+    assert Gaps(missing).count(begin_us, end_us, since_us_max=lost_us) == wanted

@@ -10,7 +10,7 @@ import pytest
 
 from logweir.alerts import rule, step
 from logweir.alerts.rules import Rule, WindowKind
-from logweir_workers.alerts.groups import GROUP_MATCHES_MAX, Episode, Group, Groups
+from logweir_workers.alerts.groups import BUCKETS, GROUP_MATCHES_MAX, Episode, Group, Groups
 from logweir_workers.alerts.windows import Match, aggregate
 from tests.proof import SEED, size
 
@@ -203,11 +203,31 @@ def test_a_flood_in_one_group_is_bounded_and_counted() -> None:
 def test_a_flood_of_groups_pushes_no_other_group_out() -> None:
     """New ones are refused, and counted; what was there goes on."""
     groups = Groups(groups_max=100)
-    slow = groups.make(COUNT, ("slow",))
+    slow = groups.make(COUNT, ("slow",), "good")
     made = [groups.make(COUNT, (f"flood {number}",)) for number in range(1000)]
 
     assert (made.count(None), len(groups), groups.refused) == (901, 100, {"some_rule": 901})
     assert groups.get(COUNT, ("slow",)) is slow
+
+
+def test_a_flood_of_groups_of_one_key_leaves_room_for_each_other_key() -> None:
+    """A tenth of the limit is each key's own, also after the groups were written down and read again."""
+    groups = Groups(groups_max=100)
+    flood = [groups.make(COUNT, (f"flood {number}",), "bad") for number in range(1000)]
+    read = Groups(groups_max=100)
+    for number in range(BUCKETS):
+        read.load(number, orjson.loads(orjson.dumps(groups.bucket(number))), {COUNT.name: COUNT})
+
+    assert flood.count(None) == 900
+    assert len(read) == 100
+    for each in (groups, read):
+        made = [each.make(COUNT, (f"slow {number}",), "good") for number in range(20)]
+        assert made.count(None) == 10
+        assert each.make(COUNT, ("one more",), "bad") is None
+    for _ in range(2):
+        read.forget_before(1000 * SECOND, groups_max=1000)
+    assert len(read) == 0
+    assert read.make(COUNT, ("one more",), "bad") is not None
 
 
 def test_what_is_too_old_is_forgotten_with_its_group() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from logweir.alerts.rules import Rule
@@ -48,6 +50,7 @@ class Completeness:
         """All that had come to the queue by then is accounted for."""
         self.missing: list[Missing] = []
         """Of all emitters, what is missing now."""
+        self._gaps: dict[Emitter, Gaps] = {}
 
     def look(self, topic_id: str, ends: Mapping[int, int], at_us: int) -> bool:
         """See how far the workers are. ``ends``: where the partitions ended at ``at_us``. Whether they are further.
@@ -80,28 +83,36 @@ class Completeness:
                 for gap in run.tracker.gaps:
                     after_us = max(run.tracker.begun_us, _before(gap.since_us, minutes))
                     self.missing.append(Missing(emitter, gap.first, gap.last, gap.since_us, after_us))
+        by_emitter: dict[Emitter, list[Missing]] = defaultdict(list)
+        for one in self.missing:
+            by_emitter[one.emitter].append(one)
+        self._gaps = {emitter: Gaps(found) for emitter, found in by_emitter.items()}
 
-    def within(
+    def counts_within(
         self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter] | None = None
-    ) -> list[Missing]:
-        """What is missing that was to come in a window of the rule around these times."""
+    ) -> dict[Emitter, int]:
+        """How many numbers are missing of each emitter that were to come in a window of the rule around these times.
+
+        The most first. ``of``: of these emitters only.
+        """
         begin_us, end_us = first_us - rule.window.within_us, received_us + rule.window.within_us
-        return [
-            one
-            for one in self.missing
-            if begin_us <= one.since_us and one.after_us <= end_us and (of is None or one.emitter in of)
-        ]
+        asked = self._gaps if of is None else [emitter for emitter in of if emitter in self._gaps]
+        counts = {emitter: self._gaps[emitter].count(begin_us, end_us) for emitter in asked}
+        return dict(sorted(((one, count) for one, count in counts.items() if count), key=lambda pair: -pair[1]))
 
     def lost_within(self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter]) -> int:
         """How many numbers of these emitters are lost there: not merely on their way."""
-        found = self.within(rule, first_us, received_us, of=of)
-        return sum(len(one) for one in found if one.since_us + self._late_us <= self.up_to_us)
+        begin_us, end_us = first_us - rule.window.within_us, received_us + rule.window.within_us
+        lost_us = self.up_to_us - self._late_us
+        return sum(
+            self._gaps[emitter].count(begin_us, end_us, since_us_max=lost_us) for emitter in of if emitter in self._gaps
+        )
 
     def judge(self, rule: Rule, first_us: int, received_us: int) -> dict[str, Any]:
         """What an alert says of itself: ``state``, ``up_to``, and how many numbers are missing of which emitters."""
         if self.up_to_us < received_us:
             return {"state": OPEN, "up_to": None, "missing": 0, "emitters": []}
-        by_emitter = by_emitters(self.within(rule, first_us, received_us))
+        by_emitter = self.counts_within(rule, first_us, received_us)
         named = list(by_emitter.items())[:EMITTERS_NAMED_MAX]
         return {
             "state": INCOMPLETE if by_emitter else COMPLETE,
@@ -111,12 +122,22 @@ class Completeness:
         }
 
 
-def by_emitters(missing: Iterable[Missing]) -> dict[Emitter, int]:
-    """How many numbers are missing of each emitter, the most first."""
-    counts: dict[Emitter, int] = defaultdict(int)
-    for one in missing:
-        counts[one.emitter] += len(one)
-    return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+class Gaps:
+    """What is missing of one emitter, by time: asked of every group that is not an alert yet."""
+
+    def __init__(self, missing: list[Missing]) -> None:
+        missing = sorted(missing, key=lambda one: one.since_us)
+        self._since_us = [one.since_us for one in missing]
+        # Of runs of an emitter at the same time, the earlier one: none is missed, and they are in order.
+        self._after_us = list(accumulate((one.after_us for one in reversed(missing)), min))[::-1]
+        self._counts = [0, *accumulate(len(one) for one in missing)]
+
+    def count(self, begin_us: int, end_us: int, *, since_us_max: int | None = None) -> int:
+        """How many numbers were to come between these times. ``since_us_max``: known to be missing by then."""
+        first, last = bisect_left(self._since_us, begin_us), bisect_right(self._after_us, end_us)
+        if since_us_max is not None:
+            last = min(last, bisect_right(self._since_us, since_us_max))
+        return self._counts[last] - self._counts[first] if last > first else 0
 
 
 def _before(since_us: int, minutes: TimeBits) -> int:

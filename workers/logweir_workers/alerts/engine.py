@@ -68,6 +68,7 @@ _FLUSH_INTERVAL_S = 0.3
 _FLUSH_S_MAX = 2.0
 _LEDGER_INTERVAL_S = 1.0
 _MISSING_INTERVAL_S = 2.0
+_MISSING_SHARE_MAX = 0.1
 _RELOAD_INTERVAL_S = 2.0
 _CATALOGUE_INTERVAL_S = 1.0
 _DESCRIBED_AT_ONCE = 50
@@ -162,7 +163,9 @@ class Engine:
         self._tasks = (
             PeriodicTask(_FLUSH_INTERVAL_S, self._flush, (STORE_DOWN, STORE_REFUSES)),
             PeriodicTask(_LEDGER_INTERVAL_S, self._look_at_ledger, (STORE_DOWN, QUEUE_DOWN)),
-            PeriodicTask(_MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN, SEARCH_TOO_SLOW)),
+            PeriodicTask(
+                _MISSING_INTERVAL_S, self._read_missing, (STORE_DOWN, SEARCH_TOO_SLOW), share_max=_MISSING_SHARE_MAX
+            ),
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
@@ -215,11 +218,18 @@ class Engine:
                 tolerate(error, QUEUE_DOWN)
                 self._stopping.wait(1.0)
         for delivery in deliveries:
+            self.turned_s = time.monotonic()
             self._guard.watch()
             self.take(delivery)
-        self._guard.rest()
-        if not deliveries and self._dirty:
-            self._stopping.wait(_IDLE_WAIT_S / 4)
+            self._guard.rest()
+            # A record may have ten thousand events: alerts of those before it must not wait.
+            self._do_what_is_due()
+        if not deliveries:
+            if self._dirty:
+                self._stopping.wait(_IDLE_WAIT_S / 4)
+            self._do_what_is_due()
+
+    def _do_what_is_due(self) -> None:
         for task in self._tasks:
             task.run_when_due()
         if self._matches >= _MATCHES_PER_CHECKPOINT or time.monotonic() >= self._checkpoint_due_s:
@@ -327,9 +337,9 @@ class Engine:
             kind = self._kind_of(group.rule) if episode.fired else NEAR_MISS
             is_new = episode.alert is None and episode.fired_hour is not None
             missing = (
-                self.completeness.within(group.rule, episode.first_us, episode.received_us, of=episode.emitters)
+                self.completeness.counts_within(group.rule, episode.first_us, episode.received_us, of=episode.emitters)
                 if kind == NEAR_MISS
-                else ()
+                else {}
             )
             is_written = self._writer.write(group, episode, self.progress, verdict, kind=kind, missing=missing)
             if is_new and episode.alert is not None and kind != NEAR_MISS:
@@ -606,8 +616,8 @@ class Engine:
             if rule is None or "received" not in body:
                 continue
             first_us, received_us = time_us_of(body["first"]), time_us_of(body["received"])
-            missing = self.completeness.within(rule, first_us, received_us)
-            if not any(name_of(gap.emitter) in body["emitters"] for gap in missing):
+            missing = self.completeness.counts_within(rule, first_us, received_us)
+            if not any(name_of(emitter) in body["emitters"] for emitter in missing):
                 self._writer.withdraw(one.id, self.completeness.judge(rule, first_us, received_us))
 
     def _count_late(self) -> None:

@@ -156,7 +156,7 @@ class Evaluator:
     ) -> Changed | None:
         """Count a match; None where that changes nothing. ``horizon_us``: a new group knows nothing from before."""
         rule = one.rule
-        group = self.groups.make(rule, one.group)
+        group = self.groups.make(rule, one.group, emitter[0] if emitter is not None else "")
         if group is None:
             self.count(rule.name, "unevaluated")
             return None

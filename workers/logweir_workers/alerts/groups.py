@@ -15,6 +15,7 @@ from typing import Any
 
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.ledger.emitter import Emitter
+from logweir.ledger.shares import Shares
 from logweir_workers.alerts.windows import Match, Tail, best, reached_around
 
 BUCKETS = 64
@@ -147,6 +148,7 @@ class Group:
         "_tail",
         "begun_us",
         "episodes",
+        "key",
         "known",
         "known_from_us",
         "latest",
@@ -157,9 +159,11 @@ class Group:
         "values",
     )
 
-    def __init__(self, rule: Rule, values: GroupValues) -> None:
+    def __init__(self, rule: Rule, values: GroupValues, key: str = "") -> None:
         self.rule = rule
         self.values = values
+        self.key = key
+        """The key that sent its first event."""
         self.episodes: list[Episode] = []
         """In the order of their time."""
         self.known: dict[str, int] = {}
@@ -402,11 +406,12 @@ class Group:
         episodes = [one.as_row() for one in self.episodes]
         matches = [list(one) for one in self._matches]
         first = [self.rule.name, self.values, matches, episodes]
-        return [*first, self.known, self.since_us, self.known_from_us, self.latest, self.pauses, self.begun_us]
+        rest = [self.known, self.since_us, self.known_from_us, self.latest, self.pauses, self.begun_us]
+        return [*first, *rest, self.key]
 
     @classmethod
     def from_row(cls, rule: Rule, row: Sequence[Any]) -> Group:
-        group = cls(rule, tuple(row[1]))
+        group = cls(rule, tuple(row[1]), row[10] if len(row) > 10 else "")
         group._matches = [Match(*match) for match in row[2]]
         group._ids = {match.id for match in group._matches}
         group.episodes = [Episode.from_row(one) for one in row[3]]
@@ -418,18 +423,18 @@ class Group:
 
 
 class Groups:
-    """All groups of all rules, within a limit. ``changed``: the numbers of the buckets that have changes."""
+    """All groups of all rules, within a limit that senders' keys share. ``changed``: the buckets that have changes."""
 
     def __init__(self, *, groups_max: int) -> None:
         self.changed: set[int] = set()
         self.refused: dict[str, int] = {}
         """By rule, how many matches were not counted because there were too many groups."""
-        self._groups_max = groups_max
+        self._shares = Shares(groups_max, count=0, by_key={})
         self._buckets: list[dict[tuple[str, GroupValues], Group]] = [{} for _ in range(BUCKETS)]
         self._sweep: Iterator[Group] = iter(())
 
     def __len__(self) -> int:
-        return sum(map(len, self._buckets))
+        return self._shares.count
 
     def __iter__(self) -> Iterator[Group]:
         for bucket in self._buckets:
@@ -438,18 +443,20 @@ class Groups:
     def get(self, rule: Rule, values: GroupValues) -> Group | None:
         return self._buckets[_bucket_of(rule.name, values)].get((rule.name, values))
 
-    def make(self, rule: Rule, values: GroupValues) -> Group | None:
-        """The group, made if it is not there; None when there is no room for another one.
+    def make(self, rule: Rule, values: GroupValues, key: str = "") -> Group | None:
+        """The group, made if it is not there for an event of ``key``; None when there is no room for another one.
 
-        No other one makes room for it: that would be how a flood of groups hides a slow attack.
+        No other one makes room for it: that would be how a flood of groups hides a slow attack. Nor does the flood of
+        one key take the room of another, which has a part of its own.
         """
         number = _bucket_of(rule.name, values)
         group = self._buckets[number].get((rule.name, values))
         if group is None:
-            if len(self) >= self._groups_max:
+            if not self._shares.has_room(key):
                 self.refused[rule.name] = self.refused.get(rule.name, 0) + 1
                 return None
-            group = self._buckets[number][rule.name, values] = Group(rule, values)
+            group = self._buckets[number][rule.name, values] = Group(rule, values, key)
+            self._shares.take(key)
         self.changed.add(number)
         return group
 
@@ -469,7 +476,8 @@ class Groups:
                 self.touch(group)
             if group.is_empty:
                 number = _bucket_of(group.rule.name, group.values)
-                self._buckets[number].pop((group.rule.name, group.values), None)
+                if self._buckets[number].pop((group.rule.name, group.values), None) is not None:
+                    self._shares.give_back(group.key)
                 self.changed.add(number)
 
     def keep_only(self, rules: Mapping[str, Rule]) -> None:
@@ -479,6 +487,7 @@ class Groups:
                 rule = rules.get(group.rule.name)
                 if rule is None or rule.revision != group.rule.revision:
                     del bucket[key]
+                    self._shares.give_back(group.key)
                     self.changed.add(number)
                 else:
                     group.rule = rule
@@ -493,6 +502,8 @@ class Groups:
             rule = rules.get(row[0])
             if rule is not None:
                 group = Group.from_row(rule, row)
+                if (rule.name, group.values) not in self._buckets[number]:
+                    self._shares.take(group.key)
                 self._buckets[number][rule.name, group.values] = group
 
 

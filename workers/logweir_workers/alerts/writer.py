@@ -17,12 +17,11 @@ from logweir.alerts.rules import Rule
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, LogweirError
 from logweir.event import Field, Kind
-from logweir.ledger.emitter import name_of
+from logweir.ledger.emitter import Emitter, name_of
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir.text import counted
 from logweir_workers.alerts.checkpoint import Progress
-from logweir_workers.alerts.completeness import Missing, by_emitters
 from logweir_workers.alerts.evidence import Evidence, Place
 from logweir_workers.alerts.found import Found, iso
 from logweir_workers.alerts.groups import Episode, Group
@@ -76,7 +75,7 @@ class AlertWriter:
         completeness: dict[str, Any],
         *,
         kind: str = ALERT,
-        missing: Sequence[Missing] = (),
+        missing: Mapping[Emitter, int] | None = None,
     ) -> bool:
         """Have the alert of an episode say what is known now; False when that has to wait.
 
@@ -101,7 +100,7 @@ class AlertWriter:
             if closed and episode.closed_us is None:
                 group.split(episode, closed["time_us"])
             try:
-                self._put(group, episode, stored, progress, completeness, kind, missing)
+                self._put(group, episode, stored, progress, completeness, kind, missing or {})
             except LogweirError as error:
                 if error.problem is not DOCUMENT_CHANGED:
                     raise
@@ -297,7 +296,7 @@ class AlertWriter:
         progress: Progress,
         completeness: dict[str, Any],
         kind: str,
-        missing: Sequence[Missing],
+        missing: Mapping[Emitter, int],
     ) -> None:
         assert episode.alert is not None, "an id was found or taken before"
         now_us = self._clock()
@@ -321,7 +320,7 @@ class AlertWriter:
             log.info("Alert %s (%s): %s", episode.alert, body["severity"], body["summary"])
 
     def _found(
-        self, group: Group, episode: Episode, before: dict[str, Any], kind: str, missing: Sequence[Missing]
+        self, group: Group, episode: Episode, before: dict[str, Any], kind: str, missing: Mapping[Emitter, int]
     ) -> dict[str, Any]:
         """The engine's fields, as far as they follow from the episode."""
         rule = group.rule
@@ -406,17 +405,16 @@ def is_withdrawn(body: Mapping[str, Any]) -> bool:
     return body["kind"] == NEAR_MISS and closed.get("by") == "logweir" and closed.get("reason") == Reason.BENIGN
 
 
-def _near_miss_summary(group: Group, episode: Episode, missing: Sequence[Missing]) -> str:
+def _near_miss_summary(group: Group, episode: Episode, missing: Mapping[Emitter, int]) -> str:
     """What was seen and what was not: the rule's own words would say that it has happened."""
     of = f" for {', '.join(group.values)}" if group.values else ""
-    counts = by_emitters(missing)
-    named = ", ".join(f"{count:,} of {name_of(emitter)}" for emitter, count in list(counts.items())[:3])
-    if len(counts) == 1:
-        named = f"from {name_of(*counts)}"
-    more = f" and {len(counts) - 3} more emitters" if len(counts) > 3 else ""
+    named = ", ".join(f"{count:,} of {name_of(emitter)}" for emitter, count in list(missing.items())[:3])
+    if len(missing) == 1:
+        named = f"from {name_of(*missing)}"
+    more = f" and {len(missing) - 3} more emitters" if len(missing) > 3 else ""
     text = (
         f"could have fired: {group.rule.name}{of}: {counted(episode.count, 'match', plural='matches', separator=',')}, "
-        f"{counted(sum(counts.values()), 'number', separator=',')} missing {named}{more}"
+        f"{counted(sum(missing.values()), 'number', separator=',')} missing {named}{more}"
     )
     return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
 
