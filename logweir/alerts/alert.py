@@ -6,24 +6,27 @@ other's fields as they are, and names the version that was read: neither ever un
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import iso_seconds
-from logweir.errors import ALERT_UNFIT, ALERT_UNKNOWN, DOCUMENT_CHANGED, PARAMETER_BAD, LogweirError
+from logweir.errors import ALERT_UNFIT, ALERT_UNKNOWN, DOCUMENT_CHANGED, DOCUMENT_TOO_LARGE, PARAMETER_BAD, LogweirError
 from logweir.event import Field, Kind
 from logweir.query.parse import parse
 from logweir.query.tree import And, Node, Not, Prefix, Term
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Documents
+from logweir.text import counted
 
 NOTES_MAX = 200
 NOTE_LENGTH_MAX = 4_000
 HISTORY_MAX = 1_000
 """Lines of history kept; of more, the second to the last of them are counted in one line."""
+SNOOZE_ENDED = "the snooze ended"
 _TRIES_MAX = 20
+_AT_ONCE = 200
 
 
 class Status(StrEnum):
@@ -118,6 +121,60 @@ def with_line(body: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     return {**body, "history": history}
 
 
+def sentence(one: Mapping[str, Any]) -> str:
+    """A line of a history in words, without its time: ``anna snoozed it until 2026-01-31T13:00:00Z``."""
+    by, before, after = one.get("by"), one.get("before"), one.get("after")
+    match one["change"]:
+        case "opened":
+            return f"{by} opened it"
+        case "left out":
+            return f"{counted(one['left_out'], 'line')} {'is' if one['left_out'] == 1 else 'are'} left out"
+        case "note":
+            return f"{by} wrote a note"
+        case "assignee":
+            return f"{by} assigned it to {after or 'nobody'}" + (f" instead of {before}" if before else "")
+        case "status":
+            return _sentence_of_status(one)
+        case "kind":
+            return f"{by} made {_A_KIND.get(str(after), after)} of {_THE_KIND.get(str(before), before)}"
+        case "went quiet":
+            return f"it went quiet after {counted(one['count'], 'event', separator=',')}"
+        case "goes on":
+            return f"it goes on, with {counted(one['count'], 'event', separator=',')}"
+        case "completeness":
+            return _SENTENCES_OF_COMPLETENESS.get(str(after), f"its completeness is {after}")
+        case "came after all":
+            now = f"events came after all: {after:,} are missing, and not {before:,}"
+            return now if after else f"all {before:,} missing events came after all"
+    return f"{by}: {one['change']}"
+
+
+_A_KIND = {"alert": "an alert", "near_miss": "a near miss", "shadow": "a shadowed rule's finding"}
+_THE_KIND = {"alert": "the alert", "near_miss": "the near miss", "shadow": "the shadowed rule's finding"}
+_SENTENCES_OF_COMPLETENESS = {
+    "complete": "it is complete: nothing is missing",
+    "incomplete": "it is incomplete: events are missing",
+    "open": "whether it is complete is not known yet",
+}
+
+
+def _sentence_of_status(one: Mapping[str, Any]) -> str:
+    by, after = one["by"], one["after"]
+    if one.get("because") == SNOOZE_ENDED:
+        return f"{SNOOZE_ENDED}; it is {after} again"
+    if "merged_into" in one:
+        return f"{by} closed it: it is a part of {one['merged_into']}"
+    match after:
+        case Status.ACKNOWLEDGED:
+            return f"{by} acknowledged it"
+        case Status.SNOOZED:
+            return f"{by} snoozed it until {one.get('until')}"
+        case Status.CLOSED:
+            comment = f": {one['comment']}" if one.get("comment") else ""
+            return f"{by} closed it as {one.get('reason')}{comment}"
+    return f"{by} reopened it"
+
+
 # --- what people change -------------------------------------------------------------------------------------------
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 """An alert's body to the body after the change. Raises LogweirError."""
@@ -179,7 +236,7 @@ def note(by: str, now_us: int, *, text: str) -> Change:
 
 
 def snooze(by: str, now_us: int, *, until_us: int) -> Change:
-    """Nobody wants to hear of it before then."""
+    """Nobody wants to hear of it before then; ``end_snoozes`` ends it."""
     if until_us <= now_us:
         raise LogweirError(PARAMETER_BAD, name="until", value=iso_seconds(until_us), expected="a time in the future")
 
@@ -189,6 +246,38 @@ def snooze(by: str, now_us: int, *, until_us: int) -> Change:
         return {**_with_status(body, Status.SNOOZED, by, now_us, until=until), "snoozed_until": until}
 
     return changed
+
+
+def end_snoozes(documents: Documents, now_us: int) -> None:
+    """Have alerts that were snoozed until now be again what they were before: open, or acknowledged.
+
+    Of an alert that somebody changes just then, the next call does it. Raises LogweirError: STORE_DOWN,
+    SEARCH_TOO_SLOW.
+    """
+    after: tuple[Any, ...] | None = None
+    while True:
+        page = documents.search(ALERTS, Term("status", Status.SNOOZED.value), size=_AT_ONCE, after=after)
+        for stored in page.documents:
+            if (stored.body["snoozed_until"] or "") <= iso_seconds(now_us):
+                status = _before_snooze(stored.body)
+                body = _with_status(stored.body, status, "logweir", now_us, because=SNOOZE_ENDED)
+                try:
+                    documents.put(ALERTS, stored.id, body, version=stored.version)
+                except LogweirError as error:
+                    # Notes may have filled it to the last byte: others must not wait for it.
+                    if error.problem not in (DOCUMENT_CHANGED, DOCUMENT_TOO_LARGE):
+                        raise
+        if page.after is None:
+            return
+        after = page.after
+
+
+def _before_snooze(body: Mapping[str, Any]) -> Status:
+    """What a snoozed alert was before; it may have been snoozed several times in a row."""
+    for one in reversed(body["history"]):
+        if one.get("after") == Status.SNOOZED and one["before"] != Status.SNOOZED:
+            return Status(one["before"])
+    return Status.OPEN
 
 
 def close(by: str, now_us: int, *, reason: Reason, comment: str = "") -> Change:
@@ -207,7 +296,8 @@ def close(by: str, now_us: int, *, reason: Reason, comment: str = "") -> Change:
             "reason": reason.value,
             "comment": comment.strip(),
         }
-        return {**_with_status(body, Status.CLOSED, by, now_us, reason=reason.value), "closed": closed}
+        said = {"reason": reason.value, **({"comment": closed["comment"]} if closed["comment"] else {})}
+        return {**_with_status(body, Status.CLOSED, by, now_us, **said), "closed": closed}
 
     return changed
 

@@ -259,6 +259,21 @@ def test_what_people_did_stays_and_nothing_goes_back_when_it_is_read_again(
     assert [line["change"] for line in after["history"]] == ["opened", "status"]
 
 
+def test_a_snooze_ends_by_itself(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alerter looks for those that are over."""
+    monkeypatch.setattr("logweir_workers.alerts.engine._SNOOZE_INTERVAL_S", 0.1)
+    doors[0].write(batch(*(login("failure", at=at) for at in range(5))))
+    with running(settings, queue, store):
+        until(lambda: alerts_of(store))
+        (one,) = alerts_of(store)
+        now_us = clock.now_us()
+        alert.change(store.documents, one["id"], alert.snooze("anna", now_us, until_us=now_us + 1_000_000))
+        assert alerts_of(store, "status:snoozed")
+        until(lambda: alerts_of(store, "status:open"))
+
+
 def test_matches_after_a_close_open_a_new_alert_that_names_the_old_one(
     settings: Settings, queue: Queue, store: Store, doors: list[Door]
 ) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from logweir import event as identity
-from logweir.alerts.alert import ALERTS, Status
+from logweir.alerts.alert import ALERTS, Status, end_snoozes
 from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
@@ -77,6 +77,7 @@ _ABSENT_INTERVAL_S = 5.0
 _SWEEP_INTERVAL_S = 0.5
 _SWEEP_GROUPS = 5_000
 _RETENTION_INTERVAL_S = 60.0
+_SNOOZE_INTERVAL_S = 5.0
 _MATCHES_PER_CHECKPOINT = 10_000
 # Large checkpoints take long to write: they get at most this share of the time.
 _CHECKPOINT_SHARE_MAX = 0.2
@@ -172,6 +173,9 @@ class Engine:
             PeriodicTask(_ABSENT_INTERVAL_S, self._judge_absent, (STORE_DOWN,)),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
             PeriodicTask(_RETENTION_INTERVAL_S, self._delete_old, (STORE_DOWN, SEARCH_TOO_SLOW)),
+            PeriodicTask(
+                _SNOOZE_INTERVAL_S, lambda: end_snoozes(store.documents, clock()), (STORE_DOWN, SEARCH_TOO_SLOW)
+            ),
         )
         # At once: until then, others see the claim of whoever had the shard before.
         self._checkpoint_due_s = time.monotonic()
