@@ -36,6 +36,17 @@ def duration_us(text: str) -> int | None:
     return int(found[1]) * _UNIT_US[found[2]] if found else None
 
 
+def duration_in_words(seconds: int) -> str:
+    """``42 s``, ``3 min 20 s``, ``5 h 41 min``, ``2 d 3 h``: the two largest units, what is less cut off."""
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    at = next((at for at, (_, length) in enumerate(units) if seconds >= length), len(units) - 1)
+    parts: list[str] = []
+    for unit, length in units[at : at + 2]:
+        count, seconds = divmod(seconds, length)
+        parts += [f"{count} {unit}"] if count or not parts else []
+    return " ".join(parts)
+
+
 def iso_seconds(time_us: int) -> str:
     """``2026-01-31T12:00:00Z``, the fraction cut off. Raises ValueError beyond the year 9999."""
     try:

@@ -21,7 +21,7 @@ from logweir import __version__
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, NOTE_LENGTH_MAX, Reason, Status, query_of
 from logweir.alerts.rules import SEVERITIES
-from logweir.clock import Clock
+from logweir.clock import Clock, duration_in_words
 from logweir.errors import (
     ALERT_UNFIT,
     ALERT_UNKNOWN,
@@ -48,6 +48,8 @@ SINCE_CHOICES = ("1h", "24h", "7d", "30d")
 SINCE_DEFAULT = "7d"
 _BARS = 60
 _MINUTE_US = 60_000_000
+_NAME_COOKIE = "logweir_name"
+"""The name of who changed something last, for the next form."""
 _BY = Parameter("by", "Who says so.", {**TEXT, "minLength": 1, "maxLength": NAME_LENGTH_MAX}, is_required=True)
 CHANGES: dict[str, tuple[str, tuple[Parameter, ...]]] = {
     "ack": ("Somebody looks after it.", ()),
@@ -125,7 +127,7 @@ def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
         try:
             body = alert.find(store.documents, id).body
         except LogweirError as error:
-            return _problem_page(error), error.problem.status
+            return _problem_page(error, url_for("alerts"), "All alerts"), error.problem.status
         return _page(body, guard, clock()), 200
 
     @app.post("/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
@@ -135,8 +137,12 @@ def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
             found = alert.find(store.documents, id)
             alert.change(store.documents, found.id, change_of(change, request.form, clock()))
         except LogweirError as error:
-            return _problem_page(error), error.problem.status
-        return redirect(url_for("one_alert", id=found.id), 303)
+            return _problem_page(error, url_for("one_alert", id=id), "Back to the alert"), error.problem.status
+        answer = redirect(url_for("one_alert", id=found.id), 303)
+        # So that nobody types it into every form.
+        name = parameters.name_of(request.form)
+        answer.set_cookie(_NAME_COOKIE, name, path=url_for("alerts"), samesite="Strict", httponly=True)
+        return answer
 
 
 def routes(store: Store, *, clock: Clock) -> list[Route]:
@@ -359,6 +365,10 @@ def _page(body: dict[str, Any], guard: Guard, now_us: int) -> str:
         may_change=guard.is_local,
         token=guard.form_token,
         reasons=[str(one) for one in Reason],
+        history=[{"time": one.get("time"), "sentence": alert.sentence(one)} for one in body["history"]],
+        by=request.cookies.get(_NAME_COOKIE, "")[:NAME_LENGTH_MAX],
+        counted=counted,
+        duration_in_words=duration_in_words,
         note_length_max=NOTE_LENGTH_MAX,
         name_length_max=NAME_LENGTH_MAX,
         version=__version__,
@@ -373,5 +383,5 @@ def _search_link(search: Mapping[str, str]) -> str | None:
     return f"{url_for('index')}?{urlencode(named)}"
 
 
-def _problem_page(error: LogweirError) -> str:
-    return render_template("problem.html", problem=error, version=__version__)
+def _problem_page(error: LogweirError, back: str, back_words: str) -> str:
+    return render_template("problem.html", problem=error, back=back, back_words=back_words, version=__version__)

@@ -122,6 +122,7 @@ def test_a_person_changes_an_alert_by_forms(client: FlaskClient, store: Store) -
     token = form_token(client)
     for change, given in (
         ("ack", {}),
+        ("assign", {"to": "anna"}),
         ("note", {"text": "looked at it"}),
         ("snooze", {"until": "2h"}),
         ("close", {"reason": "benign", "comment": "a scan"}),
@@ -132,7 +133,63 @@ def test_a_person_changes_an_alert_by_forms(client: FlaskClient, store: Store) -
     body = body_of(store)
 
     assert (body["status"], body["assignee"], body["notes"][0]["text"]) == ("open", "anna", "looked at it")
-    assert [line["by"] for line in body["history"]] == ["logweir", *["anna"] * 5]
+    assert [line["by"] for line in body["history"]] == ["logweir", *["anna"] * 6]
+
+
+def forms_of(page: str) -> dict[str, str]:
+    """Each form that changes something: its words by where it leads."""
+    return dict(
+        re.findall(r'<form class="change" method="post" action="/alerts/[^/]+/(\w+)"(.*?)</form>', page, re.DOTALL)
+    )
+
+
+def test_every_change_is_a_form_of_its_own(client: FlaskClient, store: Store) -> None:
+    """Enter in a field does what the one button of its form says; nothing that cannot be done is offered."""
+    forms = forms_of(client.get("/alerts/aa11-1").text)
+    closed = forms_of(client.get("/alerts/cc33-1").text)
+    client.post("/alerts/bb22-1/ack", data={"token": form_token(client), "by": "anna"})
+    acknowledged = forms_of(client.get("/alerts/bb22-1").text)
+
+    assert list(forms) == ["note", "ack", "assign", "snooze", "close"]
+    assert all(form.count("<button>") == 1 and 'name="by"' in form for form in forms.values())
+    assert [name for name, form in forms.items() if 'name="text"' in form] == ["note"]
+    assert list(closed) == ["note", "reopen"]
+    assert list(acknowledged) == ["note", "assign", "snooze", "reopen", "close"]
+
+
+def test_who_changed_something_need_not_type_the_name_again(client: FlaskClient) -> None:
+    client.post("/alerts/aa11-1/note", data={"token": form_token(client), "by": 'anna "x"', "text": "seen"})
+
+    page = client.get("/alerts/bb22-1").text
+    assert page.count('name="by" value="anna &#34;x&#34;"') == 5
+
+
+def test_the_page_says_until_when_and_why(client: FlaskClient) -> None:
+    """The end of a snooze and the comment of a close stay in the history."""
+    token = form_token(client)
+    for change, given in (
+        ("snooze", {"until": "2999-01-01"}),
+        ("close", {"reason": "true_positive", "comment": "stolen card"}),
+    ):
+        client.post(f"/alerts/aa11-1/{change}", data={"token": token, "by": "anna", **given})
+    closed = client.get("/alerts/aa11-1").text
+    client.post("/alerts/aa11-1/reopen", data={"token": token, "by": "anna"})
+    reopened = client.get("/alerts/aa11-1").text
+
+    assert "true_positive, “stolen card”, by anna" in closed
+    for said in ("anna snoozed it until 2999-01-01T00:00:00Z", "anna closed it as true_positive: stolen card"):
+        assert said in reopened
+
+
+def test_a_page_with_a_problem_leads_back(client: FlaskClient) -> None:
+    """To the alert that was to be changed; to the list where there is none."""
+    token = form_token(client)
+    refused = client.post("/alerts/aa11-1/snooze", data={"token": token, "by": "anna", "until": "soon"})
+    unknown = client.get("/alerts/zz")
+
+    assert (refused.status_code, unknown.status_code) == (400, 404)
+    assert '<a href="/alerts/aa11-1">Back to the alert</a>' in refused.text
+    assert '<a href="/alerts">All alerts</a>' in unknown.text
 
 
 @pytest.mark.parametrize(
