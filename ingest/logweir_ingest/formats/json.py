@@ -273,6 +273,8 @@ def _refuse_if_broken_before(body: bytes, start: int, offset: int, index: int) -
 def _refuse_other(body: bytes, start: int, index: int, limits: Limits) -> NoReturn:
     """Something that is no object stands where an event should begin."""
     text = body[start : start + limits.event_size_bytes_max].decode(errors="ignore")
+    if _LOG_LINE.match(text):
+        _refuse(index, start, "it looks like a line of a log", advice=_LOG_LINE_ADVICE)
     try:
         value, _ = _exact.raw_decode(text)
     except _NotJsonError as error:
@@ -284,8 +286,16 @@ def _refuse_other(body: bytes, start: int, index: int, limits: Limits) -> NoRetu
     raise LogweirError(EVENT_NOT_OBJECT, event_index=index, byte_offset=start, found=_kind_of(value))
 
 
-def _refuse(index: int, offset: int, reason: str) -> NoReturn:
-    raise LogweirError(JSON_BAD, event_index=index, byte_offset=offset, reason=reason)
+# As syslog sends lines, and as /var/log has them.
+_LOG_LINE = re.compile("<[0-9]{1,3}>|[A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:|[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:")
+_LOG_LINE_ADVICE = (
+    'Send each line as the text of an event, {"message": "…"}: docs/how-to/send.md says how.'
+    " Nothing of this request was accepted."
+)
+
+
+def _refuse(index: int, offset: int, reason: str, **more: str) -> NoReturn:
+    raise LogweirError(JSON_BAD, event_index=index, byte_offset=offset, reason=reason, **more)
 
 
 def _skip(body: bytes, start: int) -> int:

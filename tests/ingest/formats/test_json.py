@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from logweir.errors import BODY_EMPTY, EVENT_TOO_LARGE, EVENTS_TOO_MANY, LogweirError
+from logweir.errors import BODY_EMPTY, EVENT_TOO_LARGE, EVENTS_TOO_MANY, JSON_BAD, LogweirError
 from logweir_ingest.formats import json as json_format
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.request.message import Request
@@ -258,3 +258,22 @@ def test_white_space_alone_is_an_empty_body() -> None:
     with pytest.raises(LogweirError) as caught:
         split(b"\n" * (2 << 20), LARGE)
     assert caught.value.problem is BODY_EMPTY
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"<38>Nov 30 12:00:00 web1 sshd[77]: Failed password",
+        b"Nov  3 12:00:00 web1 sshd[77]: Failed password",
+        b"2026-01-31T12:00:00Z web1 sshd[77]: Failed password",
+        b'{"a": 1}\n<38>Nov 30 12:00:00 web1 sshd[77]: Failed password',
+    ],
+)
+def test_a_line_of_a_log_is_told_from_broken_json(line: bytes) -> None:
+    """Whose sender has no JSON to correct."""
+    with pytest.raises(LogweirError) as error:
+        split(line, LIMITS)
+
+    assert error.value.problem is JSON_BAD
+    assert "it looks like a line of a log" in error.value.detail
+    assert "docs/how-to/send.md" in error.value.advice and '{"message": "…"}' in error.value.advice

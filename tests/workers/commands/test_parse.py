@@ -79,6 +79,21 @@ def test_heads_of_rfc_5424_are_taken_apart(tmp_path: Path, capsys: pytest.Captur
     assert {event["hostname"] for event in events} == {"web1"}
 
 
+def test_a_line_with_its_pri_becomes_what_it_becomes_when_it_is_sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the severity of its PRI; the process that --process names is for lines that name none."""
+    stream = io.TextIOWrapper(io.BytesIO(b"<35>Jan  1 12:00:02 web1 sshd[7]: Invalid user a from 192.0.2.7\n"))
+    monkeypatch.setattr(sys, "stdin", stream)
+
+    assert cli.main(["parse", "-", "--process", "cron", "--category", "login", "--json"]) == 0
+    out, err = capsys.readouterr()
+    event = json.loads(out)["event"]
+    assert (event["processname"], event["severity"], event["category"]) == ("sshd", "ERROR", "login")
+    assert event["details"]["original"].startswith("<35>Jan")
+    assert err.startswith("1 line, 1 understood (sshd 1); ")
+
+
 def test_lines_without_a_head_get_process_and_category(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +125,7 @@ def test_own_parser_that_raises_is_shown(
     assert cli.main(["parse", "-"]) == 0
     out, err = capsys.readouterr()
     assert "ValueError: x: the event would be a dead letter" in out
-    assert "1 would be dead letters" in err
+    assert "1 would be a dead letter" in err
 
     assert cli.main(["parse", "--test"]) == 1
     out, _ = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -679,3 +680,53 @@ def test_time_is_spelled_one_way(time_us: int) -> None:
     """Always six digits and the offset: texts sort as times do."""
     assert datetime.fromisoformat(iso_of(time_us)).timestamp() == pytest.approx(time_us / 1e6)
     assert len(iso_of(time_us)) == len(RECEIVED)
+
+
+# --- lines of syslog ------------------------------------------------------------------------------------------------
+LINE = "<38>Jan  5 11:59:58 web1 su: hello"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"summary": LINE, "hostname": "db7"},
+        {"summary": LINE, "process": "cron"},
+        {"summary": LINE[4:]},
+        {"summary": LINE.replace("<38>", "<192>")},
+        {"summary": LINE.replace("su:", "su")},
+        {"summary": "<38>"},
+        {"summary": "<event id='1'/>"},
+    ],
+)
+def test_what_is_no_line_of_syslog_or_says_more_itself_stays_as_it_is(event: dict[str, Any]) -> None:
+    result = stored(event)
+
+    assert result["summary"] == event["summary"]
+    assert "original" not in result.get("details", {})
+
+
+def test_a_line_of_syslog_is_taken_apart_where_the_event_says_less() -> None:
+    """What the event says itself stays; names that are taken do, too; a time that cannot be read is tagged."""
+    told = stored({"summary": LINE, "level": "error", "timestamp": "2026-01-05T11:00:00Z", "original": "x"})
+    odd = stored({"summary": LINE.replace("Jan  5", "Feb 31")})
+    empty = stored({"summary": "<38>1 - web1 - - - -"})
+
+    assert (told["hostname"], told["severity"], told["utctimestamp"][:16]) == ("web1", "ERROR", "2026-01-05T11:00")
+    assert told["details"] == {"original": "x", "original_2": LINE}
+    assert (odd["tags"], odd["details"]["timestamp"]) == ([TIME_UNREADABLE], "Feb 31 11:59:58")
+    assert empty == {"hostname": "web1", "severity": "INFO", "details": {"original": "<38>1 - web1 - - - -"}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<38>1 - web1 sshd - - " + "[a" * 200_000,
+        "<38>1 - web1 sshd - - " + "[\\]" * 200_000,
+        "<38>1 - web1 sshd - - " + "[]" * 200_000 + "x",
+        "<38>Jan  5 11:59:58 web1 " + "a" * 400_000,
+    ],
+)
+def test_a_hostile_line_of_syslog_takes_no_more_than_its_length(line: str) -> None:
+    began_s = time.process_time()
+    assert stored({"summary": line})["summary"] == line
+    assert time.process_time() - began_s < 5

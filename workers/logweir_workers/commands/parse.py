@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import re
 import sys
 import time
 from collections import Counter
@@ -27,25 +26,12 @@ from logweir.clock import now_us
 from logweir.commands.output import print_json
 from logweir.config import Settings, WorkerSettings
 from logweir.errors import FILE_UNREADABLE, LogweirError
-from logweir.text import printable
+from logweir.text import counted, printable
 from logweir_workers import enrich, redaction
 from logweir_workers.decode import EventUnreadable, event_of
 from logweir_workers.normalise.fields import Context, normalise
+from logweir_workers.normalise.syslog import line_of
 from logweir_workers.parsers import Parser, Parsers, as_event, built_in
-
-# RFC 3164 section 4.1 as /var/log has it, and with ISO 8601 times: "TIME HOST TAG[PID]: MESSAGE".
-_HEAD = re.compile(
-    r"(?:<[0-9]{1,3}>)?([A-Z][a-z]{2} [ 0-9]?[0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}[^ ]{0,20}) "
-    r"([^ \[]{1,255}) ([^ \[:]{1,128})(?:\[([0-9]{1,10})\])?: (.*)",
-    re.DOTALL,
-)
-
-# RFC 5424 section 6: "<PRI>1 TIME HOST APP PROCID MSGID STRUCTURED-DATA MESSAGE".
-_HEAD_5424 = re.compile(
-    r"<[0-9]{1,3}>1 ([^ ]{1,40}) ([^ ]{1,255}) ([^ ]{1,48}) ([^ ]{1,128}) [^ ]{1,32} "
-    r"(?:-|(?:\[(?:[^\]\\]|\\.)*+\])++)(?: (?:\ufeff)?(.*)|)",
-    re.DOTALL,
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,10 +88,18 @@ def _sent(raw: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
     except EventUnreadable:
         line = raw.decode(errors="replace")
         event = {"summary": line}
-        if (head := _HEAD.fullmatch(line) or _HEAD_5424.fullmatch(line)) is not None:
-            time_text, host, process, number, message = head.groups()
-            event = {"timestamp": time_text, "hostname": host, "processname": process, "summary": message or ""}
-            event |= {"processid": number} if number else {}
+        head = line_of(line)
+        if head is not None and head.pri is not None:
+            # As it is sent: where events are brought into their form, it is taken apart.
+            return event if arguments.category is None else {**event, "category": arguments.category}
+        if head is not None:
+            event = {
+                "timestamp": head.time,
+                "hostname": head.host,
+                "processname": head.process,
+                "processid": head.process_id,
+                "summary": head.message,
+            }
     for name, value in (("processname", arguments.process), ("category", arguments.category)):
         if value is not None:
             event.setdefault(name, value)
@@ -162,9 +156,9 @@ class _Counts:
 
     def __str__(self) -> str:
         by_parser = ", ".join(f"{name} {count}" for name, count in self.by_parser.most_common())
-        text = f"{self.lines} lines, {self.understood} understood{f' ({by_parser})' if by_parser else ''}"
+        text = f"{counted(self.lines, 'line')}, {self.understood} understood{f' ({by_parser})' if by_parser else ''}"
         if self.errors:
-            text += f", {self.errors} would be dead letters"
+            text += f", {self.errors} would be {'a dead letter' if self.errors == 1 else 'dead letters'}"
         return f"{text}; {self.took_us / max(1, self.lines):.1f} us a line"
 
 
@@ -201,7 +195,13 @@ def _test(settings: WorkerSettings) -> int:
     for failure in failures:
         print(failure)
     examples = sum(len(parser.examples) for parser in parsers) + sum(len(each.examples) for each in enrichments)
-    print(f"{len(parsers)} parsers, {len(enrichments)} enrichments, {examples} examples, {len(failures)} failed")
+    counts = (
+        counted(len(parsers), "parser"),
+        counted(len(enrichments), "enrichment"),
+        counted(examples, "example"),
+        f"{len(failures)} failed",
+    )
+    print(", ".join(counts))
     return 1 if failures else 0
 
 

@@ -19,6 +19,7 @@ from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, words_of
 from logweir_workers.decode import free_name, name_hash
 from logweir_workers.normalise.details import name_known
 from logweir_workers.normalise.severities import severity_of, severity_of_pri
+from logweir_workers.normalise.syslog import line_of
 from logweir_workers.normalise.times import iso_of, time_of
 
 TAGS_MAX = 100
@@ -39,6 +40,9 @@ TIME_UNREADABLE = "time_unreadable"
 
 PARTLY_SEARCHABLE = "partly_searchable"
 """The tag of an event of WORDS_MAX words or more: not all of it may be found."""
+
+ORIGINAL = "original"
+"""Under details: the line of syslog that was sent as the summary."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "timestamp": (
@@ -118,6 +122,8 @@ def normalise(event: dict[str, Any], context: Context) -> dict[str, Any]:
         stored, left = context.base.copy(), {}
         event = dict(sorted(_unfolded(event).items(), key=_weakness))
         _fill_fields(stored, event, left, context, sorted_by_strength=True)
+    if stored.get("summary", "")[:1] == "<" and "hostname" not in stored and "processname" not in stored:
+        _read_syslog(stored, left, context, event)
     if "severity" not in stored:
         _severity_from_pri(stored, left)
     _stamp(stored, left, context, event)
@@ -383,10 +389,41 @@ def _severity_from_pri(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
             return
 
 
+def _read_syslog(stored: dict[str, Any], left: dict[str, Any], context: Context, event: Mapping[str, Any]) -> None:
+    """Of a summary that is a line of syslog with its PRI, fill the fields that the event itself does not say.
+
+    The summary is then the line's message; the whole line is kept under details.
+    """
+    text = stored["summary"]
+    line = line_of(text)
+    severity = severity_of_pri(line.pri) if line is not None else None
+    if line is None or severity is None:
+        return
+    said: dict[str, Any] = {"hostname": line.host, "processname": line.process, "processid": line.process_id}
+    if "timestamp" not in stored and not _says_time(left):
+        said["timestamp"] = line.time
+    for name, value in said.items():
+        fitting, unfit = _FITS[name](value, context, event)
+        if fitting is not None and name not in stored:
+            stored[name] = fitting
+        if unfit is not None and name not in left:
+            left[name] = unfit
+    stored.setdefault("severity", severity)
+    left[free_name(ORIGINAL, left, sent=ORIGINAL)] = text
+    del stored["summary"]
+    if message := line.message.strip():
+        stored["summary"] = message
+
+
 def _time_from_receipt(stored: dict[str, Any], left: Mapping[str, Any]) -> None:
     stored["timestamp"] = stored["receivedtimestamp"]
-    if any(_FIELD_OF.get(name.lower()) == "timestamp" for name in left):
+    if _says_time(left):
         stored["tags"] = [*stored.get("tags", ()), TIME_UNREADABLE]
+
+
+def _says_time(left: Mapping[str, Any]) -> bool:
+    """Whether there is a time that could not be read, or not all of it."""
+    return any(_FIELD_OF.get(name.lower()) == "timestamp" for name in left)
 
 
 def _stamp(stored: dict[str, Any], left: dict[str, Any], context: Context, event: Mapping[str, Any]) -> None:
