@@ -42,7 +42,9 @@ class LogweirError(Exception):
 
     @property
     def detail(self) -> str:
-        return without_keys(self._filled(self.problem.text))
+        text = self._filled(self.problem.text)
+        # A reason may end with a question of its own.
+        return without_keys(text[:-1] if text.endswith("?.") else text)
 
     @property
     def advice(self) -> str:
@@ -663,7 +665,7 @@ PLUGIN_BAD = Problem(
 EVENT_UNUSABLE = Problem(
     "event_unusable",
     400,
-    "The event to check the filters with cannot be used: {reason}.",
+    "The event cannot be used: {reason}.",
     "Give one JSON object, in quotes for the shell.",
 )
 LEDGER_VERSION_UNKNOWN = Problem(

@@ -76,7 +76,7 @@ def test_its_windows_are_closed_when_nothing_is_missing(store: Store, caplog: py
     assert after.row.settled == 3
     assert after.balanced
     assert (document.body["who"], document.body["at_us"]) == (f"process {BY.hex()}", AFTER_US)
-    said = [record for record in caplog.records if "2 windows of partition 0 are closed" in record.message]
+    said = [record for record in caplog.records if "2 windows of partition 0 closed" in record.message]
     assert [record.ingest_epoch for record in said] == [NAME]  # type: ignore[attr-defined]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from logweir import cli, config
 from logweir.alerts import event
+from logweir.alerts.rules import WindowKind
 from logweir.config import StoreSettings
 from logweir.store import open_store
 from logweir_workers.alerts.examples import Examples
@@ -80,11 +82,22 @@ def test_examples_that_do_not_do_what_they_say_are_named(run: Run, tmp_path: Pat
     raising.write_text(GOOD.replace('return f"', 'return found.nonsense + f"'))
     raising_status, raising_out, _ = run("test", str(raising))
 
-    assert (status, out) == (0, "2 examples of 1 rule, 0 not as they should be.\n")
+    assert (status, out) == (0, "2 examples of 1 rule, all as they should be.\n")
     assert wrong_status == 1
     assert "failed, 'one': it makes 0 alerts of them, and should make 3" in wrong_out
+    assert wrong_out.endswith("2 examples of 1 rule, 1 not as it should be.\n")
     assert raising_status == 1
     assert "its function fails: AttributeError" in raising_out
+
+
+def test_texts_of_the_rules_that_come_along_count_in_words(run: Run) -> None:
+    """One host, and not one hosts."""
+    said = [text for one in json.loads(run("test", "--json")[1])["examples"] for text in one["alerts"]]
+
+    assert any(" 1 host" in text for text in said)
+    assert [
+        text for text in said if re.search(r"(?<![0-9.:,])1 [a-z ]*(hosts|events|requests|logins|times)\b", text)
+    ] == []
 
 
 def test_lint_says_what_a_rule_lacks(run: Run, tmp_path: Path) -> None:
@@ -94,6 +107,7 @@ def test_lint_says_what_a_rule_lacks(run: Run, tmp_path: Path) -> None:
 
     assert status == 1
     assert "it has no runbook; it has no example that fires; it has no example that does not fire" in out
+    assert out.endswith("1 rule, 1 of which lacks something.\n")
 
 
 def test_explain_says_why_a_rule_is_not_for_an_event(run: Run, tmp_path: Path) -> None:
@@ -112,10 +126,28 @@ def test_explain_says_why_a_rule_is_not_for_an_event(run: Run, tmp_path: Path) -
     assert "without it, it is not counted" in without
 
 
+def test_the_types_of_rules_that_are_listed_are_explained() -> None:
+    page = (ROOT / "docs/how-to/write-a-rule.md").read_text(encoding="utf-8")
+
+    assert [kind for kind in WindowKind if f"`{kind}` |" not in page and f"of the type `{kind}`" not in page] == []
+
+
+def test_a_rule_is_explained_before_it_is_in_force(run: Run, tmp_path: Path) -> None:
+    """By its file; a rule that the file does not have is named."""
+    (tmp_path / "shop.py").write_text(GOOD)
+    event = '{"category": "shop", "details": {"outcome": "failure", "username": "anna"}}'
+    status, out, _ = run("explain", "--file", str(tmp_path / "shop.py"), "failed", event)
+    unknown_status, _, err = run("explain", "--file", str(tmp_path / "shop.py"), "ssh_brute_force", event)
+
+    assert (status, unknown_status) == (0, 2)
+    assert out.endswith("The event is for failed.\n")
+    assert "There is no rule 'ssh_brute_force'" in err
+
+
 def test_what_cannot_be_explained_is_said(run: Run) -> None:
     for words, said in (
         (("explain", "ssh_brute_forc", "{}"), "Did you mean 'ssh_brute_force'?"),
-        (("explain", "ssh_brute_force", "nonsense"), "it is not a JSON object"),
+        (("explain", "ssh_brute_force", "nonsense"), "The event cannot be used: it is not a JSON object"),
         (("explain", "ssh_brute_force", "[1]"), "it is not a JSON object"),
     ):
         status, _, err = run(*words)

@@ -11,6 +11,7 @@ from logweir.ledger.closings import Closing, close, read_closing
 from logweir.ledger.documents import WINDOW, StreamId, WindowId
 from logweir.ledger.window import Window
 from logweir.store.port import Store
+from logweir.text import counted
 from logweir_workers.accounting.partition import PartitionLedger
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
             )
         elif _is_closed(store, group, stream, Closing(before.windows | left, before.numbers, f"process {by}", now_us)):
             log.info(
-                "The ingest process %s is gone, says its successor: %d windows of partition %d are closed, nothing in"
-                " them is unaccounted for.",
+                "The ingest process %s is gone, says its successor: %s of partition %d closed, nothing"
+                " unaccounted for.",
                 epoch,
-                len(left),
+                counted(len(left), "window"),
                 ledger.partition,
                 extra=about,
             )

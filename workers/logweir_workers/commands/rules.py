@@ -6,6 +6,7 @@
     logweir rules test                        run the examples of all rules
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
+    logweir rules explain --file my_rule.py my_rule - < event.json
 
 docs/how-to/write-a-rule.md says how to write one.
 """
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("files", nargs="*", type=Path, metavar="FILE", help="files of rules (all that are in force)")
     explained = actions.add_parser("explain", help="say why a rule is, or is not, for an event")
     explained.add_argument("rule", metavar="RULE", help="the rule's name")
+    explained.add_argument("--file", type=Path, metavar="FILE", help="a file of rules that need not be in force")
     explained.add_argument("event", metavar="EVENT", help="the event as it would be posted; - reads standard input")
     tried = actions.add_parser("backtest", help="say what a rule would have found in events that are stored")
     tried.add_argument("rule", metavar="RULE|FILE", help="a rule's name, or a file of rules that need not be in force")
@@ -72,8 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    if arguments.action in ("lint", "test") and arguments.files:
-        rules = [rule for path in arguments.files for rule in read_rules(path)]
+    paths = arguments.files if arguments.action in ("lint", "test") else []
+    if arguments.action == "explain" and arguments.file is not None:
+        paths = [arguments.file]
+    if paths:
+        rules = [rule for path in paths for rule in read_rules(path)]
         problems: list[LogweirError] = []
         broken: set[str] = set()
     else:
@@ -149,12 +154,11 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
         events = counted(one.events, "event", separator=",")
         searches = counted(one.searches, "search", plural="searches", separator=",")
         print(f"{one.rule}: {alerts} of {matches}; {events} read in {searches}, {one.seconds:.1f} s.")
-        for count, what in (
-            (one.unevaluated, "matches were not counted: too many groups, or clocks that run ahead"),
-            (one.errors, "times its own code failed"),
-        ):
-            if count:
-                print(f"{count:,} {what}.")
+        if one.unevaluated:
+            uncounted = counted(one.unevaluated, "match", plural="matches", separator=",")
+            print(f"Not counted: {uncounted}, for too many groups, or clocks that run ahead.")
+        if one.errors:
+            print(f"Its own code failed {counted(one.errors, 'time', separator=',')}.")
 
 
 class _Teller:
@@ -215,7 +219,11 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
         print_json({"rules": rows})
         return
     for row in rows:
-        state = f"parked: {row['parked']}" if row["parked"] else f"{row['counts'].get('matches', 0):,} matches"
+        state = (
+            f"parked: {row['parked']}"
+            if row["parked"]
+            else counted(row["counts"].get("matches", 0), "match", plural="matches", separator=",")
+        )
         if row.get("blind"):
             state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
         if row["is_as_read_last"]:
@@ -234,7 +242,8 @@ def _lint(rules: Sequence[Rule], *, as_json: bool) -> int:
     else:
         for row in wrong:
             print(f"{row['rule']} ({row['path']}): {'; '.join(row['missing'])}")
-        print(f"{counted(len(rows), 'rule')}, {len(wrong)} of which lack something.")
+        lacking = f"{len(wrong)} of which {'lacks' if len(wrong) == 1 else 'lack'} something" if wrong else "all whole"
+        print(f"{counted(len(rows), 'rule')}, {lacking}.")
     return 1 if wrong else 0
 
 
@@ -256,8 +265,14 @@ def _test(rules: Sequence[Rule], settings: Settings, *, as_json: bool) -> int:
             print(f"{rule.name}, {one.example.name!r}: {printable(one.problem)}")
             for summary in one.summaries[:5]:
                 print(f"    {printable(summary)}")
-    print(f"{counted(len(tried), 'example')} of {counted(len(rules), 'rule')}, {failed} not as they should be.")
+    print(f"{counted(len(tried), 'example')} of {counted(len(rules), 'rule')}, {_failed_text(failed)}.")
     return 1 if failed else 0
+
+
+def _failed_text(failed: int) -> str:
+    if not failed:
+        return "all as they should be"
+    return f"{failed} not as {'it' if failed == 1 else 'they'} should be"
 
 
 def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:

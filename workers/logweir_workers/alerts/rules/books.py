@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from logweir.alerts import books, finding
+from logweir.alerts import books, counted, finding
 
 
 @books(of="lost", severity="high", runbook="events-lost.md", tags=["accounting"])
 def events_lost(found: Any) -> str:
     numbers = f" (numbers {found.ranges})" if found.ranges else ""
-    return f"{found.host} lost {found.count:,} events{numbers} from {found.first} to {found.last}"
+    return (
+        f"{found.host} lost {counted(found.count, 'event', separator=',')}{numbers} from {found.first} to {found.last}"
+    )
 
 
 events_lost.example("312 numbers that never came", [finding("lost", count=312)], alerts=1)
@@ -51,7 +53,8 @@ silence_after_match.example("a host fell silent", [finding("silent", lasts=True)
     tags=["accounting"],
 )
 def volume_drop(found: Any) -> str:
-    return f"{found.host} sent {found.count:,} events from {found.first} to {found.last}; {found.usual:,.0f} are usual"
+    events = counted(found.count, "event", separator=",")
+    return f"{found.host} sent {events} from {found.first} to {found.last}; {found.usual:,.0f} are usual"
 
 
 volume_drop.example("a tenth of what is usual", [finding("volume", count=100, usual=1000, until=3600)], alerts=1)
@@ -73,7 +76,9 @@ volume_drop.example(
     tags=["accounting"],
 )
 def dead_letters_rising(found: Any) -> str:
-    return f"{found.count:,} events of {found.host} became dead letters from {found.first} to {found.last}"
+    events = counted(found.count, "event", separator=",")
+    letters = "a dead letter" if found.count == 1 else "dead letters"
+    return f"{events} of {found.host} became {letters} from {found.first} to {found.last}"
 
 
 dead_letters_rising.example("fifty within ten minutes", [finding("dead_letters", count=50, until=600)], alerts=1)
@@ -83,7 +88,9 @@ dead_letters_rising.example("a few", [finding("dead_letters", count=5, until=600
 
 @books(of="conflict", severity="high", quiet="1h", runbook="identity-conflict.md", tags=["accounting"])
 def identity_conflict(found: Any) -> str:
-    return f"{found.count:,} events of {found.host} had the identity of other events: two senders with one name?"
+    events = counted(found.count, "event", separator=",")
+    others = "another event" if found.count == 1 else "other events"
+    return f"{events} of {found.host} had the identity of {others}: two senders with one name?"
 
 
 identity_conflict.example("one", [finding("conflict", count=1, until=60)], alerts=1)
@@ -93,8 +100,9 @@ identity_conflict.example("dead letters of another kind", [finding("dead_letters
 @books(of="queue_loss", severity="critical", quiet="1h", runbook="queue-loss.md", tags=["accounting"])
 def queue_loss(found: Any) -> str:
     numbers = f", numbers {found.ranges}" if found.ranges else ""
+    events = "event" if found.count == 1 else "events"
     of = f"; events of {found.host} were among them" if found.emitters else ""
-    return f"The queue lost {found.count:,} {found.text or 'events'} of partition {found.group}{numbers}{of}"
+    return f"The queue lost {found.count:,} {found.text or events} of partition {found.group}{numbers}{of}"
 
 
 queue_loss.example("some", [finding("queue_loss", count=5)], alerts=1)

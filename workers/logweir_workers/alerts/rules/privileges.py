@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logweir.alerts import event, rule
+from logweir.alerts import counted, event, rule
 
 
 def _tried(action: str, outcome: str, at: float, *, user: str = "bob") -> dict[str, Any]:
@@ -25,7 +25,7 @@ def _tried(action: str, outcome: str, at: float, *, user: str = "bob") -> dict[s
 )
 def sudo_failures(found: Any) -> str:
     user, host = found.values["details.username"], found.values["hostname"]
-    return f"sudo refused {user} on {host} {found.count} times"
+    return f"sudo refused {user} on {host} {counted(found.count, 'time')}"
 
 
 sudo_failures.example("three in two minutes", [_tried("run_command", "failure", at * 60) for at in range(3)], alerts=1)
@@ -46,7 +46,7 @@ sudo_failures.example("three that were let", [_tried("run_command", "success", a
 def su_failures(found: Any) -> str:
     user, host = found.values["details.username"], found.values["hostname"]
     targets = ", ".join(found.some("details.targetusername"))
-    return f"su refused {user} on {host} {found.count} times (to {targets})"
+    return f"su refused {user} on {host} {counted(found.count, 'time')} (to {targets})"
 
 
 su_failures.example("three in two minutes", [_tried("switch_user", "failure", at * 60) for at in range(3)], alerts=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logweir.alerts import event, rule, step
+from logweir.alerts import counted, event, rule, step
 
 _SSHD = 'processname:(sshd OR "sshd-session" OR "sshd-auth") AND details.action:login'
 _FAILED = f"{_SSHD} AND details.outcome:failure"
@@ -34,7 +34,8 @@ def _login(outcome: str, at: float, *, user: str = "root", address: str = "203.0
     runbook="ssh-brute-force.md",
 )
 def ssh_brute_force(found: Any) -> str:
-    return f"{found.count} failed ssh logins from {found.group} on {found.distinct('hostname')} hosts"
+    logins, hosts = counted(found.count, "failed ssh login"), counted(found.distinct("hostname"), "host")
+    return f"{logins} from {found.group} on {hosts}"
 
 
 ssh_brute_force.example("ten in a minute", [_login("failure", at * 6) for at in range(10)], alerts=1)
@@ -60,8 +61,8 @@ ssh_brute_force.example("ten that are right", [_login("success", at) for at in r
     runbook="ssh-brute-force.md",
 )
 def ssh_brute_force_of_a_user(found: Any) -> str:
-    addresses = found.distinct("details.sourceipaddress")
-    return f"{found.count} failed ssh logins as {found.group} from {addresses} addresses"
+    addresses = counted(found.distinct("details.sourceipaddress"), "address", plural="addresses")
+    return f"{counted(found.count, 'failed ssh login')} as {found.group} from {addresses}"
 
 
 ssh_brute_force_of_a_user.example(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote_plus
 
-from logweir.alerts import event, rule
+from logweir.alerts import counted, event, rule
 from logweir.alerts.rules import View
 
 _ATTACKS = (
@@ -78,7 +78,9 @@ web_login_brute_force.example("looked at", [_request("/private", 403, at) for at
     runbook="web-errors.md",
 )
 def web_error_spike(found: Any) -> str:
-    return f"{found.count} requests failed on {found.group} (status {', '.join(found.some('details.status'))})"
+    return (
+        f"{counted(found.count, 'request')} failed on {found.group} (status {', '.join(found.some('details.status'))})"
+    )
 
 
 web_error_spike.example("a hundred", [_request("/", 502, at / 2) for at in range(100)], alerts=1)
@@ -101,7 +103,8 @@ def _is_scanner(seen: View) -> bool:
     runbook="web-scanner.md",
 )
 def web_scanner(found: Any) -> str:
-    return f"{found.count} requests of a scanner from {found.group} ({', '.join(found.some('details.useragent'))})"
+    agents = ", ".join(found.some("details.useragent"))
+    return f"{counted(found.count, 'request')} of a scanner from {found.group} ({agents})"
 
 
 web_scanner.example("sqlmap", [_request("/", 200, useragent="sqlmap/1.7#stable (https://sqlmap.org)")], alerts=1)
@@ -131,7 +134,8 @@ def _is_attack(seen: View) -> bool:
 )
 def web_attack(found: Any) -> str:
     paths = ", ".join(found.some("details.path"))
-    return f"{found.count} requests from {found.group} try injection or traversal (of {paths})"
+    tries = "tries" if found.count == 1 else "try"
+    return f"{counted(found.count, 'request')} from {found.group} {tries} injection or traversal (of {paths})"
 
 
 web_attack.example(
