@@ -753,8 +753,14 @@ RULE_UNKNOWN = Problem("rule_unknown", 404, "There is no rule {name!r}.{nearest}
 ALERT_UNKNOWN = Problem(
     "alert_unknown",
     404,
-    "There {count} whose id begins with {id!r}.",
-    "`logweir alerts list` has them all; more of the id's characters tell alerts apart.",
+    "There is no alert whose id begins with {id!r}.",
+    "`logweir alerts list` has them all.",
+)
+ALERT_AMBIGUOUS = Problem(
+    "alert_ambiguous",
+    409,
+    "There are {count} alerts whose ids begin with {id!r}.",
+    "Give more of the id's characters; `logweir alerts list` has them all.",
 )
 CHANGE_REFUSED = Problem(
     "change_refused",

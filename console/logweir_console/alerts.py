@@ -20,9 +20,11 @@ from flask import Flask, redirect, render_template, request, url_for
 from logweir import __version__
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, NOTE_LENGTH_MAX, Reason, Status, query_of
+from logweir.alerts.catalogue import runbook_of
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import Clock, duration_in_words
 from logweir.errors import (
+    ALERT_AMBIGUOUS,
     ALERT_UNFIT,
     ALERT_UNKNOWN,
     DOCUMENT_CHANGED,
@@ -99,6 +101,7 @@ _ALERT: dict[str, Any] = {
         "tags": {"type": "array", "items": TEXT},
         "group": {"type": "object", "additionalProperties": TEXT},
         "notes": {"type": "array", "items": {"type": "object"}},
+        "snoozed_until": {"type": ["string", "null"], "description": "Until when nobody wants to hear of it."},
         "closed": {"type": ["object", "null"], "description": "When, by whom, and for which reason."},
         "history": {"type": "array", "items": {"type": "object"}},
         "evidence": {"type": "array", "items": {"type": "object"}, "description": "Its first events."},
@@ -128,7 +131,7 @@ def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
             body = alert.find(store.documents, id).body
         except LogweirError as error:
             return _problem_page(error, url_for("alerts"), "All alerts"), error.problem.status
-        return _page(body, guard, clock()), 200
+        return _page(body, guard, clock(), runbook_of(store.documents, body)), 200
 
     @app.post("/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
     def change_by_form(id: str, change: str) -> Any:
@@ -171,7 +174,7 @@ def routes(store: Store, *, clock: Clock) -> list[Route]:
     }
     return [
         Route("GET", "/api/alerts", "alerts", "Alerts, the newest first.", answer, listed, _FILTERS, _QUERY_PROBLEMS),
-        Route("GET", "/api/alerts/{id}", "alert", "One alert.", _ALERT, shown, (), (ALERT_UNKNOWN,)),
+        Route("GET", "/api/alerts/{id}", "alert", "One alert.", _ALERT, shown, (), (ALERT_UNKNOWN, ALERT_AMBIGUOUS)),
         *(
             Route(
                 "POST",
@@ -181,7 +184,7 @@ def routes(store: Store, *, clock: Clock) -> list[Route]:
                 _ALERT,
                 partial(changed, change),
                 (_BY, *sent),
-                (ALERT_UNKNOWN, ALERT_UNFIT, DOCUMENT_CHANGED, TIME_BAD),
+                (ALERT_UNKNOWN, ALERT_AMBIGUOUS, ALERT_UNFIT, DOCUMENT_CHANGED, TIME_BAD),
             )
             for change, (summary, sent) in CHANGES.items()
         ),
@@ -346,11 +349,11 @@ def _bars(bodies: list[dict[str, Any]], now_us: int) -> list[dict[str, Any]]:
 
 
 # --- one alert ----------------------------------------------------------------------------------------------------
-def _page(body: dict[str, Any], guard: Guard, now_us: int) -> str:
+def _page(body: dict[str, Any], guard: Guard, now_us: int, runbook: str) -> str:
     events = [*body["evidence"], *body["evidence_last"]]
     return render_template(
         "alert.html",
-        alert=_row(body, now_us),
+        alert={**_row(body, now_us), "runbook": runbook},
         events=[
             {
                 "time": one["event"].get("timestamp", ""),

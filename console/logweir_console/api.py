@@ -18,6 +18,7 @@ from logweir_console.guard import Guard
 
 OPENAPI_PATH = "/api/openapi.json"
 TEXT: Mapping[str, Any] = {"type": "string"}
+_VALUE_SHOWN = 100
 
 Call = Callable[[Mapping[str, str], Mapping[str, str]], dict[str, Any]]
 """Gets the names in the path, and the parameters or the members of the body. Raises LogweirError."""
@@ -82,12 +83,35 @@ def _served(route: Route, guard: Guard, answer: Callable[[dict[str, Any], int], 
             given = parameters.read(request.query_string, [one.name for one in route.parameters])
             return answer(route.call(named, given), 200)
         guard.require_program()
-        sent = request.get_json(silent=True)
-        if not isinstance(sent, dict) or not all(isinstance(value, str | None) for value in sent.values()):
-            raise LogweirError(PARAMETER_BAD, name="body", value="", expected="a JSON object with texts")
-        return answer(route.call(named, {name: value for name, value in sent.items() if value is not None}), 200)
+        return answer(route.call(named, _sent(route)), 200)
 
     return serve
+
+
+def _sent(route: Route) -> dict[str, str]:
+    """The members of the body. Raises LogweirError(PARAMETER_BAD) with the name of the one that is not understood."""
+    if not request.is_json:
+        raise LogweirError(
+            PARAMETER_BAD, name="Content-Type", value=request.mimetype[:_VALUE_SHOWN], expected="application/json"
+        )
+    sent = request.get_json(silent=True)
+    if not isinstance(sent, dict):
+        value = request.get_data(as_text=True)[:_VALUE_SHOWN]
+        raise LogweirError(PARAMETER_BAD, name="body", value=value, expected="a JSON object")
+    known = [one.name for one in route.parameters]
+    for name, value in sent.items():
+        if name not in known:
+            expected = f"one of {', '.join(known)}"
+            raise LogweirError(
+                PARAMETER_BAD, name=name[:_VALUE_SHOWN], value=str(value)[:_VALUE_SHOWN], expected=expected
+            )
+        if not isinstance(value, str | None):
+            raise LogweirError(PARAMETER_BAD, name=name, value=str(value)[:_VALUE_SHOWN], expected="a text")
+    given = {name: value for name, value in sent.items() if value is not None}
+    for one in route.parameters:
+        if one.is_required and not given.get(one.name):
+            raise LogweirError(PARAMETER_BAD, name=one.name, value="", expected=f"there: {one.description}".rstrip("."))
+    return given
 
 
 # --- OpenAPI ------------------------------------------------------------------------------------------------------

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import orjson
 from flask import Flask, Response, abort, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from logweir.clock import Clock, now_us
 from logweir.config import ConsoleSettings, WorkerSettings
-from logweir.errors import SEARCH_ABANDONED, SEARCH_TOO_SLOW, LogweirError
+from logweir.errors import METHOD_NOT_ALLOWED, NOT_FOUND, SEARCH_ABANDONED, SEARCH_TOO_SLOW, LogweirError
 from logweir.metrics import registry
 from logweir.store.port import Cancellation, Hits, Store
 from logweir.text import safe_json
@@ -31,6 +31,8 @@ SEARCHES = ("/", "/api/search", "/alerts", "/api/alerts", "/api/rules")
 """The paths that search the store."""
 CANCELLATION = "logweir.cancellation"
 """In the ASGI scope of a request: the Cancellation of its search, where somebody would cancel it."""
+_PATH_SHOWN = 200
+_WHAT_THERE_IS = f"Pages are at / and /alerts; {api.OPENAPI_PATH} describes the API."
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
     "Content-Security-Policy": (
@@ -125,6 +127,24 @@ def _answer_problems(app: Flask) -> None:
     @app.errorhandler(LogweirError)
     def problem(error: LogweirError) -> Response:
         return _json(error.as_dict(), error.problem.status, "application/problem+json")
+
+    @app.errorhandler(NotFound)
+    def nothing_there(_: NotFound) -> Response:
+        return problem(LogweirError(NOT_FOUND, path=request.path[:_PATH_SHOWN], advice=_WHAT_THERE_IS))
+
+    @app.errorhandler(MethodNotAllowed)
+    def other_method(error: MethodNotAllowed) -> Response:
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        answer = problem(
+            LogweirError(
+                METHOD_NOT_ALLOWED,
+                path=request.path[:_PATH_SHOWN],
+                method=request.method[:_PATH_SHOWN],
+                allowed=allowed,
+            )
+        )
+        answer.headers["Allow"] = allowed
+        return answer
 
     @app.errorhandler(HTTPException)
     def http_problem(error: HTTPException) -> Response:

@@ -43,7 +43,11 @@ class Guard:
         self._require_own_origin()
         # A form of another site cannot send this without being asked first whether it may.
         if request.mimetype != "application/json":
-            raise LogweirError(CHANGE_REFUSED, reason="it is no application/json")
+            reason = (
+                f"its Content-Type is {request.mimetype or 'missing'}, and without a token has to be application/json"
+            )
+            advice = "Send it with the header Content-Type: application/json."
+            raise LogweirError(CHANGE_REFUSED, reason=reason, advice=advice)
 
     def _require_own_origin(self) -> None:
         origin = request.headers.get("Origin")

@@ -12,10 +12,18 @@ from typing import Any
 
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import iso_seconds
-from logweir.errors import ALERT_UNFIT, ALERT_UNKNOWN, DOCUMENT_CHANGED, DOCUMENT_TOO_LARGE, PARAMETER_BAD, LogweirError
+from logweir.errors import (
+    ALERT_AMBIGUOUS,
+    ALERT_UNFIT,
+    ALERT_UNKNOWN,
+    DOCUMENT_CHANGED,
+    DOCUMENT_TOO_LARGE,
+    PARAMETER_BAD,
+    LogweirError,
+)
 from logweir.event import Field, Kind
 from logweir.query.parse import parse
-from logweir.query.tree import And, Node, Not, Prefix, Term
+from logweir.query.tree import And, Node, Not, Or, Prefix, Term
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Documents
 from logweir.text import counted
@@ -47,6 +55,16 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     TEST = "test"
 
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "severity": SEVERITIES,
+    "status": tuple(Status),
+    "reason": tuple(Reason),
+    "kind": ("alert", "near_miss", "shadow"),
+    "completeness": ("complete", "incomplete", "open"),
+    "late": ("yes",),
+}
+"""By field, the values that it can have, of fields that have few."""
 
 PEOPLES = ("status", "assignee", "notes", "snoozed_until", "closed")
 """The fields that people change; ``history`` gets lines from both."""
@@ -132,7 +150,8 @@ def sentence(one: Mapping[str, Any]) -> str:
         case "note":
             return f"{by} wrote a note"
         case "assignee":
-            return f"{by} assigned it to {after or 'nobody'}" + (f" instead of {before}" if before else "")
+            instead = ", as before" if before == after else f" instead of {before}" if before else ""
+            return f"{by} assigned it to {after or 'nobody'}{instead}"
         case "status":
             return _sentence_of_status(one)
         case "kind":
@@ -166,7 +185,7 @@ def _sentence_of_status(one: Mapping[str, Any]) -> str:
         return f"{by} closed it: it is a part of {one['merged_into']}"
     match after:
         case Status.ACKNOWLEDGED:
-            return f"{by} acknowledged it"
+            return f"{by} acknowledged it" + (" again" if one.get("before") == after else "")
         case Status.SNOOZED:
             return f"{by} snoozed it until {one.get('until')}"
         case Status.CLOSED:
@@ -188,7 +207,7 @@ def change(documents: Documents, id: str, by_person: Change) -> OwnDocument:
     for attempt in range(_TRIES_MAX):
         stored = documents.get(ALERTS, [id]).get(id)
         if stored is None:
-            raise LogweirError(ALERT_UNKNOWN, id=id, count="is no alert")
+            raise LogweirError(ALERT_UNKNOWN, id=id)
         body = by_person(stored.body)
         try:
             version = documents.put(ALERTS, id, body, version=stored.version)
@@ -224,11 +243,11 @@ def assign(by: str, now_us: int, *, to: str | None) -> Change:
 def note(by: str, now_us: int, *, text: str) -> Change:
     """Something to remember. Raises LogweirError(PARAMETER_BAD) for one that is empty, too long, or one too many."""
     if not 0 < len(text.strip()) <= NOTE_LENGTH_MAX:
-        raise LogweirError(PARAMETER_BAD, name="note", value=text[:40], expected=f"1 to {NOTE_LENGTH_MAX} characters")
+        raise LogweirError(PARAMETER_BAD, name="text", value=text[:40], expected=f"1 to {NOTE_LENGTH_MAX} characters")
 
     def changed(body: dict[str, Any]) -> dict[str, Any]:
         if len(body["notes"]) >= NOTES_MAX:
-            raise LogweirError(PARAMETER_BAD, name="note", value=text[:40], expected=f"one of at most {NOTES_MAX}")
+            raise LogweirError(PARAMETER_BAD, name="text", value=text[:40], expected=f"one of at most {NOTES_MAX}")
         added = {"time": iso_seconds(now_us), "by": by, "text": text.strip()}
         return with_line({**body, "notes": [*body["notes"], added]}, line(now_us, by=by, change="note"))
 
@@ -336,22 +355,41 @@ def query_of(
 ) -> Node:
     """The query for a list of alerts: what ``text`` asks for, and what else is wanted of them.
 
-    Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
+    Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT; PARAMETER_BAD for a value that no alert
+    has.
     """
-    nodes: list[Node] = [parse(text.strip(), ALERTS.by_name), Term("kind", kind)]
+    asked = parse(text.strip(), ALERTS.by_name)
+    _require_possible(asked)
+    nodes: list[Node] = [asked, Term("kind", kind)]
     if not with_closed:
         nodes.append(Not(Term("status", Status.CLOSED.value)))
     nodes += [Term(name, value) for name, value in (("status", status), ("severity", severity)) if value]
     return And(tuple(nodes))
 
 
+def _require_possible(node: Node) -> None:
+    """Raises LogweirError(PARAMETER_BAD): a severity that is misspelt must not look as if there were no alerts."""
+    if isinstance(node, And | Or):
+        for part in node.nodes:
+            _require_possible(part)
+    elif isinstance(node, Not):
+        _require_possible(node.node)
+    elif isinstance(node, Term) and node.value.lower() not in CHOICES.get(node.field, (node.value.lower(),)):
+        expected = f"one of {', '.join(CHOICES[node.field])}"
+        raise LogweirError(PARAMETER_BAD, name=node.field, value=node.value[:40], expected=expected)
+
+
 def find(documents: Documents, id: str) -> OwnDocument:
-    """The alert of that id, or the only one whose id begins like that. Raises LogweirError(ALERT_UNKNOWN)."""
+    """The alert of that id, or the only one whose id begins like that.
+
+    Raises LogweirError: ALERT_UNKNOWN, ALERT_AMBIGUOUS.
+    """
     stored = documents.get(ALERTS, [id]).get(id)
     if stored is not None:
         return stored
     page = documents.search(ALERTS, Prefix("id", id.lower()) if id else Term("id", ""), size=2)
-    if len(page.documents) != 1:
-        count = "are several alerts" if page.documents else "is no alert"
-        raise LogweirError(ALERT_UNKNOWN, id=id, count=count)
+    if not page.documents:
+        raise LogweirError(ALERT_UNKNOWN, id=id)
+    if len(page.documents) > 1:
+        raise LogweirError(ALERT_AMBIGUOUS, id=id, count=page.total)
     return page.documents[0]

@@ -11,7 +11,9 @@ An alert is named by its id or the beginning of it. docs/alerting.md says what a
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -19,7 +21,8 @@ from rich.table import Table
 
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, Reason
-from logweir.clock import now_us
+from logweir.alerts.catalogue import runbook_of
+from logweir.clock import duration_in_words, now_us
 from logweir.commands.output import console, integer, print_json, user_name
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
@@ -70,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("id", metavar="ID", help="the alert's id, or the beginning of it")
         if name != "show":
             sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
-    made["assign"].add_argument("to", nargs="?", metavar="NAME", help="who; without a name, nobody")
+    made["assign"].add_argument("to", nargs="?", metavar="WHO", help="who is to look after it; left out, nobody")
     made["note"].add_argument("text", metavar="TEXT", help="what to write down")
     made["snooze"].add_argument("until", metavar="TIME", help="until when: 2h, 1d, or a time as ISO 8601")
     made["close"].add_argument("--reason", required=True, choices=[str(one) for one in Reason], help="why")
@@ -89,9 +92,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.json:
             print_json(found.body)
         elif arguments.action == "show":
-            _print(found.body)
+            _print(found.body, runbook_of(store.documents, found.body), arguments.data_dir)
         else:
-            print(f"{found.id} is {found.body['status']}, assignee {printable(found.body['assignee'])}.")
+            print(printable(f"{found.id}: {alert.sentence(found.body['history'][-1])}. It is {_standing(found.body)}."))
     return 0
 
 
@@ -122,16 +125,18 @@ def _list(arguments: argparse.Namespace, store: Store) -> int:
         print_json({"total": page.total, "alerts": bodies})
         return 0
     if bodies:
-        table = Table("Id", "Severity", "Updated", "Summary", "Count", "Completeness", "Status", "Assignee", box=None)
+        columns = ("Id", "Severity", "Updated", "Rule", "Summary", "Count", "Completeness", "Status", "Assignee")
+        table = Table(*columns, box=None)
         for body in bodies:
             table.add_row(
                 body["id"],
                 f"[{_STYLES[body['severity']]}]{body['severity']}[/]",
                 body["updated"],
-                _escaped(body["summary"]),
+                _escaped(body["rule"]),
+                _escaped(body["summary"]) + (" [dim](late)[/]" if body.get("late") else ""),
                 f"{body['count']:,}",
                 _completeness_text(body["completeness"]),
-                body["status"],
+                _status(body),
                 _escaped(body["assignee"]),
             )
         console().print(table)
@@ -146,19 +151,31 @@ def _escaped(value: object) -> str:
     return escape(printable(value))
 
 
+def _status(body: dict[str, Any]) -> str:
+    """With until when it is snoozed."""
+    until = body.get("snoozed_until")
+    return f"{body['status']} until {until}" if until else str(body["status"])
+
+
+def _standing(body: dict[str, Any]) -> str:
+    return f"{_status(body)}, assignee {printable(body['assignee'])}"
+
+
 def _completeness_text(completeness: dict[str, Any]) -> str:
     missing = completeness.get("missing")
     return f"{missing:,} missing" if missing else str(completeness.get("state"))
 
 
-def _print(body: dict[str, Any]) -> None:
+def _print(body: dict[str, Any], runbook: str, data_dir: Path | None) -> None:
     completeness = body["completeness"]
     lines = [
         f"{body['summary']}",
-        f"  {body['severity']}, {body['status']}, assignee {printable(body['assignee'])}",
-        f"  rule {body['rule']} (revision {body['revision']}), runbook {body['runbook'] or '-'}",
+        f"  {body['severity']}, {_standing(body)}",
+        *_closed_lines(body.get("closed")),
+        f"  rule {body['rule']} (revision {body['revision']})",
+        f"  runbook: {runbook or 'none'}",
         f"  {counted(body['count'], 'event')} from {body['first']} to {body['last']}"
-        + (f", {body['late']['late_s']} s late" if body["late"] else ""),
+        + (f", {duration_in_words(body['late']['late_s'])} late" if body["late"] else ""),
         *(f"  {name}: {printable(value)}" for name, value in body["group"].items()),
         f"  completeness: {_completeness_text(completeness)}"
         + (f", up to {completeness['up_to']}" if completeness.get("up_to") else ""),
@@ -167,9 +184,11 @@ def _print(body: dict[str, Any]) -> None:
     lines += _finding_lines(body.get("finding"))
     if "storm" in body:
         groups = [", ".join(values) for values in body["storm"]["named"]]
-        lines.append(f"  {body['storm']['apart']} have alerts of their own; others: {some_of(groups, _NAMED_MAX)}")
+        own = "has an alert" if body["storm"]["apart"] == 1 else "have alerts"
+        lines.append(f"  {body['storm']['apart']} {own} of their own; others: {some_of(groups, _NAMED_MAX)}")
     if body["search"]:
-        lines.append(f"  all events: logweir search {_quoted(body['search'])}")
+        where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
+        lines.append(f"  all events: logweir search {_quoted(body['search'])}{where}")
     if body["previous"]:
         lines.append(f"  goes on from {body['previous']}, which was closed")
     lines += ["Evidence:"] if body["evidence"] else []
@@ -177,12 +196,18 @@ def _print(body: dict[str, Any]) -> None:
         event = one["event"]
         text = event.get("summary") or event.get("details")
         lines.append(f"  {printable(event.get('timestamp'))} {printable(event.get('hostname'))} {printable(text)}")
+    lines += ["Notes:"] if body["notes"] else []
+    lines += [f"  {note['time']} {note['by']}: {note['text']}" for note in body["notes"]]
     lines.append("History:")
-    for one in body["history"]:
-        lines.append("  " + " ".join(printable(value) for value in one.values()))
-    for note in body["notes"]:
-        lines.append(f"  {note['time']} {printable(note['by'])}: {printable(note['text'])}")
+    lines += [f"  {one.get('time', '')} {alert.sentence(one)}" for one in body["history"]]
     print("\n".join(printable(line) for line in lines))
+
+
+def _closed_lines(closed: dict[str, Any] | None) -> list[str]:
+    if closed is None:
+        return []
+    comment = f": {closed['comment']}" if closed.get("comment") else ""
+    return [f"  closed as {closed['reason']} by {closed.get('by', 'somebody')}{comment}"]
 
 
 def _finding_lines(found: dict[str, Any] | None) -> list[str]:

@@ -229,7 +229,8 @@ def _welcome(settings: Settings, way: _Way, key: str | None) -> str:
     program = f"{Path(sys.argv[0])} {{}} --data-dir {settings.data_dir}"
     lines = [
         "",
-        f"logweir is running. Events go to {way.url}/events, people look at {console}/",
+        f"logweir is running. Events go to {way.url}/events, people look at {console}/,",
+        f"at alerts in {console}/alerts. Your own rules go into {settings.rules_path}: docs/how-to/write-a-rule.md.",
         f"Everything is kept in {settings.data_dir}. Ctrl-C stops it.",
         "",
     ]

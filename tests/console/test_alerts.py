@@ -108,6 +108,10 @@ def test_pages_execute_nothing_and_show_what_an_alert_says(client: FlaskClient) 
         ("/api/alerts?after=x", 400, "what an answer gave"),
         ("/api/alerts?size=1000", 400, "from 1 to 200"),
         ("/api/alerts/zz", 404, "There is no alert"),
+        ("/api/alerts?q=severity:hgh", 400, "one of critical, high"),
+        ("/alerts?q=NOT%20status:foo", 400, "one of open, acknowledged"),
+        ("/api/nowhere", 404, "/api/openapi.json describes the API"),
+        ("/api/alerts/aa11-1/ack", 405, "Use OPTIONS, POST"),
     ],
 )
 def test_what_cannot_be_shown_is_said_in_place(client: FlaskClient, path: str, status: int, said: str) -> None:
@@ -240,8 +244,55 @@ def test_programs_of_this_machine_change_alerts_by_json_alone(client: FlaskClien
         assert client.post("/api/alerts/aa11-1/ack", data=data, content_type=kind).status_code == 403
     assert client.post("/api/alerts/aa11-1/ack", json=["x"]).status_code == 400
     assert client.post("/api/alerts/aa11-1/ack", json={"by": "x" * 70_000}).status_code in (400, 413)
-    assert client.post("/api/alerts/aa11-1/explode", json={"by": "bot"}).status_code == 404
+    exploded = client.post("/api/alerts/aa11-1/explode", json={"by": "bot"})
+    assert (exploded.status_code, (exploded.json or {})["code"]) == (404, "not_found")
     answer = client.post("/api/alerts/aa11/close", json={"by": "bot", "reason": "test"})
 
     assert (answer.status_code, (answer.json or {})["closed"]["reason"]) == (200, "test")
     assert body_of(store)["closed"]["by"] == "bot"
+
+
+@pytest.mark.parametrize(
+    ("change", "sent", "said"),
+    [
+        ("note", {"by": "bot"}, "The parameter text, which reads '', is not there"),
+        ("note", {"by": "bot", "text": " "}, "The parameter text, which reads ' ', is not 1 to 4000 characters"),
+        ("snooze", {"by": "bot"}, "The parameter until, which reads '', is not there"),
+        ("snooze", {"by": "bot", "untill": "2h"}, "The parameter untill, which reads '2h', is not one of by, until"),
+        ("close", {"by": "bot", "reason": 5}, "The parameter reason, which reads '5', is not a text"),
+        ("ack", {}, "The parameter by, which reads '', is not there"),
+        ("ack", ["bot"], "The parameter body, which reads '[\"bot\"]', is not a JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_change_is_said_by_its_name(
+    client: FlaskClient, change: str, sent: Any, said: str
+) -> None:
+    answer = client.post(f"/api/alerts/aa11-1/{change}", json=sent)
+
+    assert answer.status_code == 400
+    assert said in (answer.json or {})["detail"]
+
+
+def test_a_change_that_is_no_json_is_told_so(store: Store) -> None:
+    """With a token and without."""
+    headers = {"Authorization": "Bearer t0ken-of-ours"}
+    by_token = client_of(store, api_token="t0ken-of-ours").post("/api/alerts/aa11-1/ack", data="by=x", headers=headers)
+    local = client_of(store).post("/api/alerts/aa11-1/ack", data="by=x")
+
+    assert (by_token.status_code, local.status_code) == (400, 403)
+    assert "The parameter Content-Type" in (by_token.json or {})["detail"]
+    assert "its Content-Type is missing" in (local.json or {})["detail"]
+    assert "Content-Type: application/json" in (local.json or {})["advice"]
+
+
+def test_an_id_that_several_alerts_begin_with_is_told_from_an_unknown_one(client: FlaskClient, store: Store) -> None:
+    stored(store, "aa12-1", evidence=[])
+    several = client.get("/api/alerts/aa1")
+    unknown = client.get("/api/alerts/zz")
+
+    assert (several.status_code, (several.json or {})["code"], (several.json or {})["count"]) == (
+        409,
+        "alert_ambiguous",
+        2,
+    )
+    assert (unknown.status_code, "count" in (unknown.json or {})) == (404, False)

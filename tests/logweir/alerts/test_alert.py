@@ -8,7 +8,7 @@ import pytest
 
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, HISTORY_MAX, NOTES_MAX, Reason
-from logweir.errors import ALERT_UNFIT, ALERT_UNKNOWN, PARAMETER_BAD, LogweirError
+from logweir.errors import ALERT_AMBIGUOUS, ALERT_UNFIT, ALERT_UNKNOWN, PARAMETER_BAD, LogweirError
 from logweir.store.port import Store
 
 NOW_US = 1_769_860_800_000_000
@@ -187,7 +187,24 @@ def test_an_alert_is_found_by_the_beginning_of_its_id(documents: Any) -> None:
     """If only one begins so."""
     assert alert.find(documents, "abc1").id == "abc1-1"
     assert alert.find(documents, "abc2-1").id == "abc2-1"
-    for id in ("abc", "abd", ""):
+    for id, problem in (("abc", ALERT_AMBIGUOUS), ("abd", ALERT_UNKNOWN), ("", ALERT_UNKNOWN)):
         with pytest.raises(LogweirError) as error:
             alert.find(documents, id)
-        assert error.value.problem is ALERT_UNKNOWN
+        assert error.value.problem is problem
+
+
+@pytest.mark.parametrize(
+    "query", ["severity:hgh", "rule:x AND (status:foo OR count:3)", "NOT reason:because", "kind:x"]
+)
+def test_a_value_that_no_alert_can_have_is_refused(query: str) -> None:
+    """And not answered with nothing."""
+    with pytest.raises(LogweirError) as error:
+        alert.query_of(query, with_closed=False)
+
+    assert error.value.problem is PARAMETER_BAD
+
+
+def test_values_that_alerts_can_have_are_taken() -> None:
+    """In any case, and with wildcards."""
+    for query in ("severity:HIGH", "severity:h*", "status:snoozed", "completeness:open late:yes", "rule:anything"):
+        alert.query_of(query, with_closed=True)

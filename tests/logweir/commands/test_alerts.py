@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from logweir import cli
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS
+from logweir.alerts.catalogue import RULES
 from logweir.clock import iso_seconds, now_us
 from logweir.config import StoreSettings
 from logweir.store import open_store
@@ -115,10 +117,10 @@ def test_an_alert_is_shown_with_why_and_whether_it_could_be_wrong(run: Run) -> N
         "5 missing",
         "app/web-17: 5 missing",
         "details.ip: 10.0.0.9",
-        "runbook page.md",
+        "runbook: page.md",
         "logweir search 'details.ip:'\\''x'\\''' --time-field timestamp --from 2026-01-31T12:00:00.000Z",
         "evil \\x1b[31m[bold]",
-        "logweir opened",
+        "logweir opened it",
     ):
         assert text in out
 
@@ -136,11 +138,58 @@ def test_changes_are_said_and_kept(run: Run) -> None:
     reopened = json.loads(run("reopen", "aa11", "--json")[1])
 
     assert [status for status, _, _ in said] == [0] * 5
-    assert said[0][1] == "aa11-1 is acknowledged, assignee anna.\n"
+    assert said[0][1] == "aa11-1: anna acknowledged it. It is acknowledged, assignee anna.\n"
+    assert ": bert wrote a note. It is acknowledged, assignee bert." in said[2][1]
+    assert re.search(r"snoozed it until (\S+Z)\. It is snoozed until \1, assignee bert\.", said[3][1])
     assert (body["status"], body["assignee"], body["closed"]["reason"]) == ("closed", "bert", "false_positive")
     assert body["notes"][0]["text"] == "looked at it"
     assert [line["change"] for line in body["history"]] == ["opened", "status", "assignee", "note", "status", "status"]
     assert reopened["status"] == "open"
+
+
+def test_what_people_did_is_shown_as_sentences(run: Run) -> None:
+    """Notes in their order, the comment of a close also behind a reopening, until when it was snoozed."""
+    run("note", "aa11", "one", "--by", "anna")
+    run("note", "aa11", "two", "--by", "bert")
+    again = [run("assign", "aa11", "bert", "--by", "anna")[1] for _ in range(2)]
+    acknowledged = [run("ack", "aa11", "--by", "anna")[1] for _ in range(2)]
+    run("close", "aa11", "--reason", "true_positive", "--comment", "stolen card", "--by", "anna")
+    closed = run("show", "aa11")[1]
+    run("reopen", "aa11", "--by", "bert")
+    run("snooze", "aa11", "2999-01-01", "--by", "bert")
+    out = run("show", "aa11")[1]
+    listed = run("list")[1]
+
+    assert "closed as true_positive by anna: stolen card" in closed
+    assert re.search(r"Notes:\n  \S+Z anna: one\n  \S+Z bert: two\nHistory:\n  \S+Z logweir opened it\n", out)
+    assert "anna closed it as true_positive: stolen card" in out
+    assert "high, snoozed until 2999-01-01T00:00:00Z, assignee bert" in out
+    assert "anna assigned it to bert, as before." in again[1]
+    assert "anna acknowledged it again." in acknowledged[1]
+    assert "snoozed" in listed and "2999-01-01T00:00:00Z" in listed
+
+
+def test_a_late_alert_and_its_rule_are_marked_in_the_list(run: Run, tmp_path: Path) -> None:
+    """And the whole line of the search, with the data folder, is there to be copied."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        stored(store, "ee55-1", late={"late_s": 20467}, summary="x")
+    out, listed = run("show", "ee55")[1], run("list")[1]
+
+    assert "5 h 41 min late" in out
+    assert f"--to 2026-01-31T12:01:00.001Z --data-dir {tmp_path}" in out
+    assert listed.count("(late)") == 1 and "some_rule" in listed
+
+
+def test_the_runbook_of_a_rule_that_comes_along_has_its_path(run: Run, tmp_path: Path) -> None:
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        path = "/usr/lib/logweir_workers/alerts/rules/ssh.py"
+        store.documents.put(RULES, "some_rule", {**_RULE, "path": path}, version=None)
+    out = run("show", "aa11")[1]
+
+    assert "runbook: docs/how-to/rules/page.md\n" in out
+
+
+_RULE = {"name": "some_rule", "state": "enabled", "updated": "2026-01-31T12:00:00Z"}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +202,8 @@ def test_changes_are_said_and_kept(run: Run) -> None:
         (["note", "aa11", " "], "1 to 4000 characters"),
         (["list", "hostname:x"], "'hostname' is not a field. There are id, kind, rule"),
         (["list", "--size", "0"], "from 1 to 10000"),
+        (["list", "severity:hgh"], "one of critical, high, medium, low, info"),
+        (["list", "status:foo"], "one of open, acknowledged, closed, snoozed"),
     ],
 )
 def test_what_cannot_be_done_is_said(run: Run, words: list[str], said: str) -> None:
