@@ -36,10 +36,10 @@ def end_books(store: Store, *, group: str, ledgers: Iterable[PartitionLedger], n
             pass  # It ended its books itself, or a person has.
         elif (reason := ledger.streams.why_incomplete(epoch, ledger.written_offset)) is not None:
             log.warning(
-                "The ingest process %s is gone; %d windows of partition %d stay open, for %s."
+                "The ingest process %s is gone; %s of partition %d left open, for %s."
                 " docs/how-to/dead-processes.md says what to do.",
                 epoch,
-                len(left),
+                counted(len(left), "window"),
                 ledger.partition,
                 reason,
                 extra=about,

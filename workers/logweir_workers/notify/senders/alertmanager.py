@@ -15,6 +15,7 @@ import orjson
 from pydantic import Field, SecretStr, field_validator
 
 from logweir.clock import iso_seconds, now_us
+from logweir.text import counted
 from logweir_workers.notify.notice import Notice, State, Told
 from logweir_workers.notify.senders.http import Http
 from logweir_workers.notify.senders.port import ChannelSettings, Secret, Sender, web_address
@@ -87,7 +88,7 @@ class _Alertmanager:
         ends_us = now_us() if notice.state is State.RESOLVED else now_us() + ENDS_AFTER_US
         annotations = {
             "summary": one.summary,
-            "description": f"{one.count} events from {one.first} to {one.last}, {one.completeness}",
+            "description": f"{counted(one.count, 'event')} from {one.first} to {one.last}, {one.completeness}",
             "runbook_url": one.runbook,
         }
         return {
