@@ -144,7 +144,10 @@ class Found(Protocol):
     """The same by field."""
     first: str
     last: str
-    """When the first and the last of them happened, as ISO 8601."""
+    """When the first and the last of them happened, as ISO 8601.
+
+    Of a rule for what is absent: since when nothing was received, and when the last event before that happened.
+    """
 
     def distinct(self, field: str) -> int:
         """How many different values of the field they have; counted up to a thousand."""

@@ -29,7 +29,7 @@ from logweir.alerts import rule
 
 @rule(where="details.job:backup", group=["hostname"], absent="10m", severity="high", quiet="5m")
 def no_backup(found):
-    return f"no backup of {found.group} since {found.first}"
+    return f"no backup of {found.group} since {found.first}, the last of {found.last}"
 """
 
 
@@ -109,7 +109,9 @@ def test_what_came_and_comes_no_more_is_an_alert_and_quiet_when_it_comes(
     assert none == []
     (one,) = absent
     assert (one["rule"], one["severity"], one["count"], one["is_quiet"]) == ("no_backup", "high", 1, False)
-    assert one["summary"] == f"no backup of db-1 since {at(0)}"
+    assert one["summary"] == f"no backup of db-1 since {at(0)}, the last of {at(0)}"
+    (whole,) = [body for body in alerts_of(store) if body["is_quiet"] and body["first"] == at(0)]
+    assert whole["summary"] == f"no backup of db-1 since {at(0)}, the last of {at(20)}"
     assert one["last"] == at(11)
     assert over == [("db-1", at(0), True)]
     assert again == [("db-1", at(0), False)]

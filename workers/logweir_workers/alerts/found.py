@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from logweir.alerts.rules import Rule
+from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import iso_seconds
 from logweir_workers.alerts.groups import Episode, Group
 
@@ -17,6 +17,8 @@ class Found:
         self.values = dict(zip(rule.group, group.values, strict=True))
         self.group = ", ".join(group.values)
         self.first, self.last = iso(episode.first_us), iso(episode.last_us)
+        if rule.window.kind is WindowKind.ABSENT and episode.first:
+            self.last = iso(episode.first[-1][0])  # Of what came before the absence; the episode's is when it is over.
         self._rule = rule
         self._episode = episode
 
