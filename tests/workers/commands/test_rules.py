@@ -177,3 +177,21 @@ def test_a_backtest_of_a_file_says_what_its_rules_would_have_found(run: Run, tmp
     assert none.startswith("ssh_brute_force: 0 alerts of 0 matches")
     assert unknown_status != 0
     assert "Did you mean 'ssh_brute_force'?" in err
+
+
+def test_a_backtest_of_a_file_says_which_rules_cannot_be_tried(run: Run, tmp_path: Path) -> None:
+    """Those about the accounting: as by name, and beside the others; a file without any rule is named."""
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        store.prepare()
+    about_books = "\nfrom logweir.alerts import books\n@books(of='lost', severity='low')\ndef lost(found): return 'x'\n"
+    said = []
+    for text in (about_books, GOOD + about_books, "x = 1"):
+        (tmp_path / "some.py").write_text(text)
+        status, out, err = run("backtest", str(tmp_path / "some.py"), "--since", "1h")
+        said.append((status != 0, "failed: 0 alerts" in out, err))
+    by_name = run("backtest", "events_lost", "--since", "1h")[2]
+
+    assert [one[:2] for one in said] == [(True, False), (True, True), (True, False)]
+    assert all("The rule lost cannot be used: it is about what the accounting finds" in err for *_, err in said[:2])
+    assert "it is about what the accounting finds, not about events" in by_name
+    assert "there is no rule in it" in said[2][2]

@@ -97,8 +97,13 @@ def backtest(
     than store.search_timeout_s.
     """
     if rule.is_about_books:
-        raise LogweirError(RULE_BAD, rule=rule.name, reason="it is about what the accounting finds, not about events")
+        raise unfit(rule)
     return _Run(store, rule, settings, from_us, to_us).run(progressed)
+
+
+def unfit(rule: Rule) -> LogweirError:
+    """Why a rule about the accounting cannot be tried."""
+    return LogweirError(RULE_BAD, rule=rule.name, reason="it is about what the accounting finds, not about events")
 
 
 class _Run:

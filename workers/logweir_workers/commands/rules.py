@@ -28,7 +28,7 @@ from logweir.alerts.rules import Rule
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
 from logweir.config import Settings
-from logweir.errors import EVENT_UNUSABLE, RULE_UNKNOWN, LogweirError
+from logweir.errors import EVENT_UNUSABLE, RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.event import Document
 from logweir.query.match import matcher
 from logweir.query.times import time_bounds
@@ -37,7 +37,7 @@ from logweir.store import existing_store
 from logweir.store.documents import OwnDocument
 from logweir.text import counted, printable
 from logweir_workers.alerts import checkpoint
-from logweir_workers.alerts.backtest import Backtest, backtest
+from logweir_workers.alerts.backtest import Backtest, backtest, unfit
 from logweir_workers.alerts.examples import Examples, Tried, lint
 from logweir_workers.alerts.loading import RuleFiles, read_rules
 from logweir_workers.alerts.matching import Matcher, Seen
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     elif arguments.action in _STATES:
         _change(arguments, rules, settings)
     elif arguments.action == "backtest":
-        _backtest(arguments, rules, settings)
+        return _backtest(arguments, rules, settings) or bool(problems)
     elif arguments.action == "explain":
         _explain(arguments, rules, settings)
     elif arguments.action == "lint":
@@ -120,14 +120,20 @@ def _change(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Sett
         print(f"{printable(name)} is {state}.")
 
 
-def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
+def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> int:
+    """The exit status: 1 where a rule of the file cannot be tried. Raises LogweirError, RULE_BAD where none can."""
     now = now_us()
     from_us, to_us = time_bounds(arguments.since, arguments.until, now)
     path = Path(arguments.rule)
-    if path.suffix == ".py":
-        wanted = [rule for rule in read_rules(path) if not rule.is_about_books]
-    else:
-        wanted = [_named(arguments.rule, rules)]
+    given = read_rules(path) if path.suffix == ".py" else [_named(arguments.rule, rules)]
+    if not given:
+        raise LogweirError(RULES_UNREADABLE, path=path, reason="there is no rule in it")
+    wanted = [rule for rule in given if not rule.is_about_books]
+    left_out = [unfit(rule) for rule in given if rule.is_about_books]
+    if not wanted:
+        raise left_out[0]
+    for error in left_out:
+        print(f"logweir rules: {printable(str(error))}", file=sys.stderr)
     with existing_store(settings.store) as store:
         made = [
             backtest(
@@ -142,7 +148,7 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
         ]
     if arguments.json:
         print_json({"rules": [one.as_json() for one in made]})
-        return
+        return 1 if left_out else 0
     for one in made:
         for alert in one.alerts[:_ALERTS_SHOWN_MAX]:
             group = ", ".join(alert.group.values())
@@ -159,6 +165,7 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
             print(f"Not counted: {uncounted}, for too many groups, or clocks that run ahead.")
         if one.errors:
             print(f"Its own code failed {counted(one.errors, 'time', separator=',')}.")
+    return 1 if left_out else 0
 
 
 class _Teller:
