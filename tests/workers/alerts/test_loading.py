@@ -11,6 +11,7 @@ from logweir.config import Settings
 from logweir.queue.port import Queue
 from logweir.store.port import Store
 from logweir_workers.alerts.loading import RuleFiles
+from tests.waiting import until
 from tests.workers.alerts.test_engine import RULES, alerts_of, an_engine, batch, login, read_all, settings  # noqa: F401 - a fixture
 from tests.workers.alerts.test_states import Run, door, run  # noqa: F401 - fixtures
 from tests.workers.helpers import Door
@@ -78,6 +79,46 @@ def test_a_file_that_never_could_be_read_brings_no_rules_and_says_so(
     assert (never[0], NOT_AT_ALL in never[1], str(own) in never[1]) == (set(), True, True)
     assert (then[0], AS_READ in then[1]) == (3, True)
     assert (files.rules, files.problems, list(settings.rules_last_read_path.iterdir())) == ({}, [], [])
+
+
+def test_a_rule_whose_example_fails_is_named_and_is_in_force_all_the_same(
+    settings: Settings,  # noqa: F811
+    queue: Queue,
+    store: Store,
+    run: Run,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By the log and the list; not any more once it is mended. Examples that never end are ended."""
+    own = settings.rules_path / "own.py"
+    example = "\nfrom logweir.alerts import event\nraising.example('one', [event(summary='%s')], alerts=1)\n"
+    own.write_text(RULES.replace('raise ValueError("never works")', 'return "x"') + example % "nothing")
+    engine = an_engine(settings, queue, store)
+
+    def turned() -> None:
+        engine._examples.turn()
+        until(lambda: engine._examples._running is None or engine._examples.turn())
+        engine._note_rules()
+        engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+
+    turned()
+    failing = run("rules", "list")[1]
+    own.write_text(RULES.replace('raise ValueError("never works")', 'return "x"') + example % "unheard")
+    engine.reload()
+    turned()
+    mended = run("rules", "list")[1]
+    monkeypatch.setattr("logweir_workers.alerts.example_checks.CHECK_S_MAX", 2.0)
+    own.write_text(
+        RULES.replace('raise ValueError("never works")', "\n    while found.count: pass") + example % "unheard"
+    )
+    engine._files.reload()
+    engine._note_files()
+    turned()
+
+    assert "an example of it fails, 'one': it makes 0 alerts of them, and should make 1" in failing
+    assert any("The rule raising is in force, and an example of it fails" in text for text in caplog.messages)
+    assert "an example of it fails" not in mended
+    assert engine._examples.failed == {"raising": "its file's examples did not come to an end within 2 s"}
 
 
 def test_two_rules_of_one_name_are_a_problem_until_one_is_renamed(settings: Settings) -> None:  # noqa: F811

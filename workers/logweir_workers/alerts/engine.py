@@ -44,6 +44,7 @@ from logweir_workers.alerts.checkpoint import Checkpoint, Progress
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
+from logweir_workers.alerts.example_checks import ExampleChecks
 from logweir_workers.alerts.findings import time_us_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
@@ -70,6 +71,7 @@ _LEDGER_INTERVAL_S = 1.0
 _MISSING_INTERVAL_S = 2.0
 _MISSING_SHARE_MAX = 0.1
 _RELOAD_INTERVAL_S = 2.0
+_EXAMPLES_INTERVAL_S = 0.5
 _CATALOGUE_INTERVAL_S = 1.0
 _DESCRIBED_AT_ONCE = 50
 _RECALL_INTERVAL_S = 1.0
@@ -106,6 +108,7 @@ class Engine:
         self._queue = queue
         self._store = store
         self._files = files
+        self._examples = ExampleChecks(settings)
         self._checkpoint = checkpoint
         self._stopping = stopping
         self._clock = clock
@@ -169,6 +172,7 @@ class Engine:
             ),
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
+            PeriodicTask(_EXAMPLES_INTERVAL_S, self._examples.turn),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
             PeriodicTask(_ABSENT_INTERVAL_S, self._judge_absent, (STORE_DOWN,)),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
@@ -432,6 +436,7 @@ class Engine:
                 "since": known[name]["since"] if known.get(name, {}).get("revision") == rule.revision else now,
                 "counts": self.evaluator.counts.get(name, {}),
                 "parked": self.evaluator.parked.get(name),
+                "example_failed": self._examples.failed.get(name),
                 **self._blindness(name, known.get(name, {})),
             }
             for name, rule in self.evaluator.rules.items()
@@ -462,6 +467,8 @@ class Engine:
         registry.get("logweir_alerter_rule_files_bad").set(len(problems))
         self.progress.files_bad = [problem[:_PROBLEM_LENGTH_MAX] for problem in problems[:_PROBLEMS_MAX]]
         self._files.keep()
+        for path, rules in self._files.read_anew.items():
+            self._examples.want(path, rules)
 
     def read_states(self) -> None:
         """Read which rules are shadowed or disabled; write down what rules there are, where that is not known.

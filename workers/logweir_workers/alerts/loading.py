@@ -53,6 +53,8 @@ class RuleFiles:
         self._doubles: list[LogweirError] = []
         self.rules: dict[str, Rule] = {}
         """All of them, by name."""
+        self.read_anew: dict[Path, list[Rule]] = {}
+        """Of the own files that ``reload`` has read the last time, the rules."""
         self.reload()
 
     @property
@@ -74,6 +76,7 @@ class RuleFiles:
         if versions == {path: one.version for path, one in self._files.items()}:
             return False
         before, self._files = self._files, {}
+        self.read_anew = {}
         for path, version in versions.items():
             known = before.get(path)
             if known is not None and known.version == version:
@@ -83,6 +86,8 @@ class RuleFiles:
             try:
                 file.source = _source(path)
                 file.rules = _rules_of(path, file.source)
+                if path.parent == self._own:
+                    self.read_anew[path] = file.rules
             except LogweirError as error:
                 file.rules, file.source = (known.rules, known.source) if known is not None else ([], None)
                 if file.source is None:

@@ -233,6 +233,8 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
         )
         if row.get("blind"):
             state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
+        if row.get("example_failed"):
+            state = f"an example of it fails, {row['example_failed']}; {state}"
         if row["is_as_read_last"]:
             state = f"as read last, its file cannot be read; {state}"
         if row["state"] != RuleState.ENABLED:
