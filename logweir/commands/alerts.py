@@ -125,8 +125,9 @@ def _list(arguments: argparse.Namespace, store: Store) -> int:
         print_json({"total": page.total, "alerts": bodies})
         return 0
     if bodies:
-        columns = ("Id", "Severity", "Updated", "Rule", "Summary", "Count", "Completeness", "Status", "Assignee")
-        table = Table(*columns, box=None)
+        table = Table(box=None)
+        for name in ("Id", "Severity", "Updated", "Rule", "Summary", "Count", "Completeness", "Status", "Assignee"):
+            table.add_column(name, no_wrap=name in ("Id", "Severity", "Updated", "Status"))
         for body in bodies:
             table.add_row(
                 body["id"],
@@ -136,7 +137,7 @@ def _list(arguments: argparse.Namespace, store: Store) -> int:
                 _escaped(body["summary"]) + (" [dim](late)[/]" if body.get("late") else ""),
                 f"{body['count']:,}",
                 _completeness_text(body["completeness"]),
-                _status(body),
+                _status(body).replace(" until ", " until\n"),
                 _escaped(body["assignee"]),
             )
         console().print(table)
