@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import sys
@@ -138,6 +139,21 @@ def test_all_built_in_examples_hold(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["parse", "--test"]) == 0
 
     assert ", 0 failed" in capsys.readouterr().out
+
+
+def test_enrichments_whose_package_is_not_installed_are_not_tried(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `make run`, which installs none of the extras."""
+    find = importlib.util.find_spec
+    missing = ("ua_parser_rs", "iptocc")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
+    status = cli.main(["parse", "--test"])
+    printed = capsys.readouterr().out
+
+    assert status == 0, printed
+    assert "useragent: not tried" in printed
+    assert "country: not tried" in printed
 
 
 def test_wrong_example_is_shown_with_what_came_instead(

@@ -190,7 +190,11 @@ _CONTEXT = Context(0, "example")
 
 def _test(settings: WorkerSettings) -> int:
     parsers = (*enrich.own_parsers(settings), *built_in())
-    enrichments = (*enrich.enrichments(), *enrich.own_enrichments(settings))
+    known = (*enrich.enrichments(), *enrich.own_enrichments(settings))
+    for each in known:
+        if not each.is_installed:
+            print(f"{each.name}: not tried, the package with {each.package} is not installed: docs/how-to/enrich.md")
+    enrichments = tuple(each for each in known if each.is_installed)
     failures = [*_failed_lines(parsers), *_failed_events(enrichments, settings)]
     for failure in failures:
         print(failure)

@@ -6,6 +6,7 @@ README.md says how to add one. They run in the order of ``_MODULES``, so a later
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -30,13 +31,20 @@ Example = tuple[Mapping[str, Any], Mapping[str, Any]]
 class Enrichment:
     """One file's enrichment. ``prepare`` gives the function to run, made once from the settings.
 
-    ``adds``: the only fields that it may add or change.
+    ``adds``: the only fields that it may add or change. ``package``: the module that it does nothing without, of a
+    package that is not installed everywhere.
     """
 
     name: str
     adds: tuple[str, ...]
     examples: tuple[Example, ...]
     prepare: Callable[[WorkerSettings], Enrich]
+    package: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is there, or it needs none."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None
 
 
 def enrichment(*, adds: tuple[str, ...], examples: tuple[Example, ...]) -> Callable[[Enrich], Enrichment]:
@@ -52,12 +60,12 @@ def enrichment(*, adds: tuple[str, ...], examples: tuple[Example, ...]) -> Calla
 
 
 def configured_enrichment(
-    *, adds: tuple[str, ...], examples: tuple[Example, ...]
+    *, adds: tuple[str, ...], examples: tuple[Example, ...], package: str | None = None
 ) -> Callable[[Callable[[WorkerSettings], Enrich]], Enrichment]:
     """As ``enrichment``, for a function ``(settings) -> function`` that reads its settings once, at the start."""
 
     def decorate(prepare: Callable[[WorkerSettings], Enrich]) -> Enrichment:
-        return Enrichment(prepare.__name__, adds, examples, prepare)
+        return Enrichment(prepare.__name__, adds, examples, prepare, package)
 
     return decorate
 

@@ -18,7 +18,11 @@ from logweir_workers.normalise.fields import Context
 Look = Callable[[str], str | None]
 
 
+_PACKAGE = "iptocc"
+
+
 @configured_enrichment(
+    package=_PACKAGE,
     adds=("details",),
     examples=(
         # Addresses of registries, in their own countries for good.
@@ -36,7 +40,7 @@ def country(settings: WorkerSettings) -> Enrich:
     """As two letters. Without a file and without the package iptocc (``logweir[geo]``), events stay without."""
     if settings.geoip_file is not None:
         return _Countries(settings.geoip_file)
-    if importlib.util.find_spec("iptocc") is None:
+    if importlib.util.find_spec(_PACKAGE) is None:
         return _nothing
     from iptocc import country_code
 

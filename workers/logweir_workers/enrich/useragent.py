@@ -18,7 +18,11 @@ _FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:147.0) Gecko/20100101 Firefox/147
 _PIXEL = "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Mobile Safari"
 
 
+_PACKAGE = "ua_parser_rs"
+
+
 @configured_enrichment(
+    package=_PACKAGE,
     adds=("details",),
     examples=(
         (
@@ -45,7 +49,7 @@ _PIXEL = "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, li
 )
 def useragent(_settings: WorkerSettings) -> Enrich:
     """By ua-parser's list. Without that package (``logweir[useragent]``), events stay without."""
-    if importlib.util.find_spec("ua_parser_rs") is None:
+    if importlib.util.find_spec(_PACKAGE) is None:
         return _nothing
     return _UserAgents()
 
