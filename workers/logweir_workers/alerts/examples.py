@@ -13,6 +13,7 @@ from logweir.alerts.rules import EXAMPLE_TIME_US, Example, Rule, WindowKind
 from logweir.config import Settings
 from logweir.event import Document, Provenance, day_of
 from logweir.query.match import milliseconds_of
+from logweir.text import counted
 from logweir_workers import enrich
 from logweir_workers.alerts.absence import absent, always_active
 from logweir_workers.alerts.books import episodes
@@ -81,9 +82,9 @@ class Examples:
                         errors.append(f"its function fails: {type(error).__name__}: {error}")
         failed = evaluator.counts.get(rule.name, {}).get("errors", 0)
         if failed:
-            errors.append(f"its condition failed on {failed} events")
+            errors.append(f"its condition failed on {counted(failed, 'event')}")
         if not errors and len(summaries) != example.alerts:
-            errors.append(f"it makes {len(summaries)} alerts of them, and should make {example.alerts}")
+            errors.append(f"it makes {counted(len(summaries), 'alert')} of them, and should make {example.alerts}")
         return Tried(example, summaries, "; ".join(errors))
 
 
@@ -110,7 +111,7 @@ def _run_findings(rule: Rule, example: Example) -> Tried:
     except Exception as error:  # noqa: BLE001 - the author's own code
         return Tried(example, summaries, f"its own code fails: {type(error).__name__}: {error}")
     right = len(summaries) == example.alerts
-    problem = "" if right else f"it makes {len(summaries)} alerts of them, and should make {example.alerts}"
+    problem = "" if right else f"it makes {counted(len(summaries), 'alert')} of them, and should make {example.alerts}"
     return Tried(example, summaries, problem)
 
 

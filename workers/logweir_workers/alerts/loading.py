@@ -187,7 +187,9 @@ def _module(path: Path, source: bytes, digest: str) -> ModuleType:
         raise
     except Exception as error:
         lines = _lines(error, path)
-        reason = f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")
+        # A syntax error says its file and line itself.
+        what = error.msg if isinstance(error, SyntaxError) else error
+        reason = f"{type(error).__name__}: {what}" + (f" (line {lines[-1]})" if lines else "")
         raise LogweirError(RULES_UNREADABLE, path=path, reason=reason) from error
     finally:
         sys.modules.pop(name, None)

@@ -369,7 +369,7 @@ class AlertWriter:
         except Exception as error:  # noqa: BLE001 - the operator's own code: the alert is made all the same
             self._failed(rule, error)
             of = f" of {', '.join(group.values)}" if group.values else ""
-            text = f"{rule.name}: {episode.count} events{of}"
+            text = f"{rule.name}: {counted(episode.count, 'event', separator=',')}{of}"
         finally:
             self._guard.rest()
         return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
