@@ -9,4 +9,4 @@ def test_a_reason_that_ends_with_a_question_ends_the_sentence() -> None:
     error = LogweirError(RULES_UNREADABLE, path="shop.py", reason="'categry' is no field. Did you mean 'category'?")
 
     assert error.detail == "The rules in shop.py cannot be read: 'categry' is no field. Did you mean 'category'?"
-    assert str(error).endswith("'category'? Correct the file. Until then its rules stay as they were.")
+    assert str(error).startswith(f"{error.detail} Correct the file.")
