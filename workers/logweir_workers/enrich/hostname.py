@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from logweir_workers.enrich import Event, enrichment
 from logweir_workers.normalise.fields import Context
@@ -39,20 +40,23 @@ def hostname(event: Event, _context: Context) -> None:
     name = event.get("hostname") or event.get("fqdn") or event.get("sourceaddress")
     if name is None:
         return
-    name = _spelled(name)
+    name, short = _names(name)
     full = event.get("fqdn")
     if full is not None:
-        full = event["fqdn"] = _spelled(full)
-    match = _FULL_NAME.fullmatch(name) if "." in name else None
-    if match is None or (full is not None and full != name):
+        full = event["fqdn"] = _names(full)[0]
+    if short is None or (full is not None and full != name):
         event["hostname"] = name
         return
-    event["hostname"] = match[1]
+    event["hostname"] = short
     if full is None:
         event["fqdn"] = name
 
 
-def _spelled(name: str) -> str:
-    """In lower case, and without the final dot of an absolute name (RFC 1034 section 3.1)."""
+@lru_cache(maxsize=4096)  # Most events are of a few hosts.
+def _names(name: str) -> tuple[str, str | None]:
+    """In lower case, without the final dot of an absolute name (RFC 1034 section 3.1); of a full name the short one."""
     name = name.lower()
-    return name[:-1] if _ABSOLUTE_NAME.fullmatch(name) else name
+    if _ABSOLUTE_NAME.fullmatch(name):
+        name = name[:-1]
+    full = _FULL_NAME.fullmatch(name) if "." in name else None
+    return name, full[1] if full is not None else None

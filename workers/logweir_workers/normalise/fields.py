@@ -566,6 +566,8 @@ def _collect(value: Any, values: list[str]) -> None:
             values.append(item)
         elif kind is dict or kind is list:
             _collect(item, values)
+        elif kind is int:
+            values.append(str(item))
         elif item is not None:
             values.append(_spelled(item))
 

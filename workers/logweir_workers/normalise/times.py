@@ -89,6 +89,12 @@ def _of_rfc_3339(text: str) -> Time | None:
     """What most senders write, quickly; None for all else, and for what is to be looked at closely."""
     if len(text) < 19 or text[4] != "-" or text[10] not in "Tt " or text[13] != ":" or text[16] != ":":
         return None
+    rest = text[19:]
+    is_plain = rest == "" or rest == "Z"
+    if is_plain or (rest[0] == "." and rest[-1] == "Z" and len(rest) < 9 and rest.isascii() and rest[1:-1].isdigit()):
+        second_us = _of_second(text[:19])
+        if second_us is not None:
+            return second_us + (0 if is_plain else int(rest[1:-1]) * 10 ** (8 - len(rest))), True
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:  # 24:00:00, a leap second, a zone's name, or no time
@@ -102,6 +108,15 @@ def _of_rfc_3339(text: str) -> Time | None:
         return None
     is_finer = len(text) > 26 and text[20:27].isdigit() and _FINER.match(text, 26) is not None
     return since // _MICROSECOND, not is_finer
+
+
+@lru_cache(maxsize=1024)  # A second's events say the same.
+def _of_second(text: str) -> int | None:
+    """The time of a day and a time of day without fraction and zone; None when that is none."""
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH_OF_NO_ZONE) // _MICROSECOND
+    except (ValueError, TypeError):
+        return None
 
 
 def _of_text(text: str, received_us: int) -> Time | None:
