@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
 import shutil
@@ -169,7 +168,7 @@ class Restartable(Protocol):
 
 def embedded(system: Restartable, data: Path, clock: FakedClock) -> dict[str, Callable[[], None]]:
     """What can happen to `logweir up`, whose data folder lies on a small disk."""
-    files = Files(data, random.Random(random.random()))
+    files = Files(data, random.Random())
 
     def struck(*happenings: Callable[[], None]) -> Callable[[], None]:
         """Everything is killed before each, and runs for a while between two."""
@@ -204,7 +203,7 @@ def cluster(
     """
     log = kafka.directory / "kafka-1"
     kept = kafka.directory / "kept"
-    rng = random.Random(random.random())
+    rng = random.Random()
 
     def lose(pattern: str) -> Callable[[], None]:
         def lost() -> None:
@@ -228,7 +227,7 @@ def cluster(
     def tear_topic() -> None:
         for folder in log.glob(f"{topic}-*"):
             segments = sorted(folder.glob("*.log"))
-            for path in itertools.islice(reversed(segments), 1):
+            for path in segments[-1:]:
                 tear(path, rng, at_most=65_536)
 
     return {

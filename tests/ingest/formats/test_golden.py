@@ -10,19 +10,10 @@ import pytest
 from logweir.errors import LogweirError
 from logweir_ingest.formats import FORMATS
 from logweir_ingest.formats.port import Format
-from logweir_ingest.request.limits import Limits
 from logweir_ingest.request.message import Request
+from tests.ingest.formats.test_json import LIMITS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "formats"
-LIMITS = Limits(
-    body_size_bytes_max=10_000,
-    decompressed_size_bytes_max=100_000,
-    decompression_ratio_max=10,
-    event_size_bytes_max=1000,
-    events_per_request_max=20,
-    depth_max=8,
-    refused_size_bytes_max=100,
-)
 BODIES = [(form, path) for form in FORMATS for path in sorted((GOLDEN / form.name).glob("*.body"))]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from logweir import clock, config
+from logweir import clock
 from logweir.alerts import alert, event, rule
 from logweir.alerts.alert import Reason
 from logweir.config import Settings
@@ -20,6 +19,7 @@ from logweir_workers.alerts.backtest import backtest
 from logweir_workers.alerts.engine import Engine
 from logweir_workers.alerts.examples import Examples
 from tests.logweir.silence_world import HOUR, START, World
+from tests.workers.alerts.settings import settings_with
 from tests.workers.alerts.test_engine import alerts_of, an_engine, batch, read_all
 from tests.workers.helpers import Door
 
@@ -35,22 +35,12 @@ def no_backup(found):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules/own.py").write_text(RULES)
-    overrides = {"data_dir": tmp_path, "queue.partitions": 1, "alerts.pack": False, "worker.group": "g"}
-    return config.load(environment={}, overrides=overrides)
+    return settings_with(tmp_path, RULES, **{"worker.group": "g"})
 
 
 @pytest.fixture
 def world(store: Store) -> World:
     return World(store)
-
-
-@pytest.fixture
-def door(queue: Queue) -> Iterator[Door]:
-    opened = Door(queue)
-    yield opened
-    opened.close()
 
 
 def us(minute: int) -> int:

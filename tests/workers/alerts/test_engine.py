@@ -30,6 +30,7 @@ from logweir_workers.alerts.loading import RuleFiles
 from tests.proof import SEED, size
 from tests.waiting import until
 from tests.workers import helpers
+from tests.workers.alerts.settings import settings_with
 from tests.workers.helpers import Door, in_thread, running_worker
 
 RULES = """
@@ -60,21 +61,7 @@ def login(outcome: str, *, at: float, ip: str = "10.0.0.9", host: str = "web1") 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    from logweir import config
-
-    folder = tmp_path / "rules"
-    folder.mkdir()
-    (folder / "own.py").write_text(RULES)
-    overrides = {"data_dir": tmp_path, "queue.partitions": 3, "alerts.pack": False}
-    return config.load(environment={}, overrides=overrides)
-
-
-@pytest.fixture
-def doors(queue: Queue) -> Iterator[list[Door]]:
-    opened = [Door(queue, partition=partition) for partition in range(3)]
-    yield opened
-    for door in opened:
-        door.close()
+    return settings_with(tmp_path, RULES, partitions=3)
 
 
 _ids = itertools.count(1)

@@ -13,7 +13,7 @@ from logweir.store.port import Store
 from logweir_workers.alerts.loading import RuleFiles
 from tests.waiting import until
 from tests.workers.alerts.test_engine import RULES, alerts_of, an_engine, batch, login, read_all, settings  # noqa: F401 - a fixture
-from tests.workers.alerts.test_states import Run, door, run  # noqa: F401 - fixtures
+from tests.workers.alerts.test_states import Run, run  # noqa: F401 - fixtures
 from tests.workers.helpers import Door
 
 AS_READ = "Until then its rules are evaluated as they were read last."
@@ -24,7 +24,7 @@ def test_after_a_restart_the_rules_of_a_broken_file_go_on_as_they_were_read_last
     settings: Settings,  # noqa: F811
     queue: Queue,
     store: Store,
-    door: Door,  # noqa: F811
+    door: Door,
     run: Run,  # noqa: F811
 ) -> None:
     """With what they had counted; doctor complains, and the list has them, marked."""

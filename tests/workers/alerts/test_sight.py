@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from logweir import cli, clock, config
+from logweir import cli, clock
 from logweir.alerts import event, rule, step
 from logweir.alerts.rules import Rule
 from logweir.config import Settings
@@ -18,6 +18,7 @@ from logweir_workers.alerts.examples import Examples
 from logweir_workers.alerts.matching import Seen
 from logweir_workers.alerts.sight import BLIND_HOURS, Sight, needs_of
 from tests.logweir.silence_world import World
+from tests.workers.alerts.settings import settings_with
 from tests.workers.alerts.test_books import RULES as BOOKS_RULES
 from tests.workers.alerts.test_books import alerts_of, asked
 from tests.workers.alerts.test_engine import an_engine
@@ -34,10 +35,7 @@ def web_errors_of_ours(found):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules/own.py").write_text(RULES)
-    overrides = {"data_dir": tmp_path, "queue.partitions": 1, "alerts.pack": False, "worker.group": "logweir"}
-    return config.load(environment={}, overrides=overrides)
+    return settings_with(tmp_path, RULES)
 
 
 def a_rule(**arguments: Any) -> Rule:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from logweir import cli, clock, config
+from logweir import cli, clock
 from logweir.alerts.catalogue import RULES, RuleState, change_state, read_catalogue
 from logweir.config import Settings
 from logweir.errors import PARAMETER_BAD, LogweirError
@@ -16,6 +16,7 @@ from logweir.queue.port import Queue
 from logweir.store.port import Store
 from tests.logweir.silence_world import World
 from tests.waiting import until
+from tests.workers.alerts.settings import settings_with
 from tests.workers.alerts.test_books import RULES as BOOKS_RULES
 from tests.workers.alerts.test_books import asked, lose
 from tests.workers.alerts.test_engine import RULES as ENGINE_RULES
@@ -27,17 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules/own.py").write_text(ENGINE_RULES)
-    overrides = {"data_dir": tmp_path, "queue.partitions": 1, "alerts.pack": False, "worker.group": "g"}
-    return config.load(environment={}, overrides=overrides)
-
-
-@pytest.fixture
-def door(queue: Queue) -> Iterator[Door]:
-    opened = Door(queue)
-    yield opened
-    opened.close()
+    return settings_with(tmp_path, ENGINE_RULES, **{"worker.group": "g"})
 
 
 @pytest.fixture

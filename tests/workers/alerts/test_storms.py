@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from logweir import clock, config
+from logweir import clock
 from logweir.config import Settings
 from logweir.queue.port import Queue
 from logweir.store.port import Store
 from logweir_workers.alerts.engine import Engine
+from tests.workers.alerts.settings import settings_with
 from tests.workers.alerts.test_engine import alerts_of, an_engine, batch, login
 from tests.workers.alerts.test_engine import read_all as read_some
 from tests.workers.helpers import Door
@@ -31,18 +31,7 @@ def failures(found):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules/own.py").write_text(RULES)
-    alerts = {"alerts.pack": False, "alerts.storm_alerts_max": 20, "alerts.lateness_s": 86_400}
-    return config.load(environment={}, overrides={"data_dir": tmp_path, "queue.partitions": 3, **alerts})
-
-
-@pytest.fixture
-def doors(queue: Queue) -> Iterator[list[Door]]:
-    opened = [Door(queue, partition=partition) for partition in range(3)]
-    yield opened
-    for door in opened:
-        door.close()
+    return settings_with(tmp_path, RULES, partitions=3, **{"alerts.storm_alerts_max": 20, "alerts.lateness_s": 86_400})
 
 
 def read_all(engine: Engine, queue: Queue) -> None:
