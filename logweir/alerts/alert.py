@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from logweir.alerts.rules import SEVERITIES
+from logweir.alerts.rules import SEVERITIES, Rule
 from logweir.clock import iso_seconds
 from logweir.errors import (
     ALERT_AMBIGUOUS,
@@ -123,6 +123,23 @@ def opened(id: str, *, created_us: int) -> dict[str, Any]:
         "closed": None,
         "history": [line(created_us, by="logweir", change="opened")],
     }
+
+
+def of_rule(rule: Rule) -> dict[str, Any]:
+    """What an alert has from its rule."""
+    return {
+        "rule": rule.name,
+        "revision": rule.revision,
+        "severity": rule.severity,
+        "category": rule.category,
+        "tags": list(rule.tags),
+        "runbook": rule.runbook,
+    }
+
+
+def without_events() -> dict[str, Any]:
+    """What an alert has in the place of its events that is about none."""
+    return {"evidence": [], "evidence_last": [], "search": {}, "late": None}
 
 
 def line(time_us: int, *, by: str, change: str, **more: Any) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def milliseconds_of(value: object) -> int | None:
     return _parsed(value) if isinstance(value, str) else None
 
 
+def time_us_of(value: object) -> int:
+    """Microseconds since 1970 of a time as documents have it, to the millisecond; 0 for what is none."""
+    return (milliseconds_of(value) or 0) * 1000
+
+
 @lru_cache(maxsize=64)  # an event says the same time twice
 def _parsed(value: str) -> int | None:
     try:

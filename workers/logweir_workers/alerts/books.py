@@ -18,20 +18,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from logweir.alerts.alert import ALERTS, Status, line, opened, with_line
+from logweir.alerts.alert import ALERTS, Status, line, of_rule, opened, with_line, without_events
 from logweir.alerts.findings import NUMBERS_MAX, Finding, FindingKind
 from logweir.alerts.rules import Rule
 from logweir.clock import WINDOW_US, Clock, iso_seconds
 from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.event import Field, Kind
+from logweir.query.match import time_us_of
 from logweir.query.tree import Term
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir_workers.alerts.blind import blind_rules
-from logweir_workers.alerts.findings import BooksState, FindingReader, Findings, time_us_of
-from logweir_workers.alerts.found import iso
-from logweir_workers.alerts.writer import ALERT, EPISODES, SHADOW, SUMMARY_LENGTH_MAX
+from logweir_workers.alerts.findings import BooksState, FindingReader, Findings
+from logweir_workers.alerts.found import SUMMARY_LENGTH_MAX, iso, one_line, words_of
+from logweir_workers.alerts.writer import ALERT, EPISODES, SHADOW, require_own, take_id
 from logweir_workers.backoff import tolerate
 
 log = logging.getLogger(__name__)
@@ -146,8 +147,8 @@ class BooksRules:
     # --- state ------------------------------------------------------------------------------------------------------
     def _load(self) -> None:
         stored = self._documents.get(STATE, [self._shard]).get(self._shard)
-        if stored is not None and stored.body["generation"] > self._generation:
-            raise self._lost(stored.body["generation"])
+        if stored is not None:
+            self._require_own(stored.body)
         self._version = stored.version if stored else None
         self._state = BooksState.from_body(stored.body if stored else {})
         self._keep(self._state)  # At once: whoever had the shard before can write it no more.
@@ -162,21 +163,15 @@ class BooksRules:
             # Somebody else has, or a write of ours took effect of which we got no answer: read it again, and write.
             self._state = None
             stored = self._documents.get(STATE, [self._shard]).get(self._shard)
-            if stored is not None and stored.body["generation"] > self._generation:
-                raise self._lost(stored.body["generation"]) from error
+            if stored is not None:
+                self._require_own(stored.body)
             self._load()
             self._keep(state)
             return
         self._state = state
 
-    def _lost(self, generation: int) -> LogweirError:
-        return LogweirError(
-            CLAIM_LOST,
-            partition=f"the rules {self._shard}",
-            generation=generation,
-            owner="another one",
-            generation_own=self._generation,
-        )
+    def _require_own(self, body: Mapping[str, Any]) -> None:
+        require_own(body, self._generation, whose=f"the rules {self._shard}")
 
     def _opened(self, rule: Rule) -> set[Values]:
         """The groups of a rule that have alerts which may change; read from the store the first time."""
@@ -226,8 +221,7 @@ class BooksRules:
         stored = self._documents.get(ALERTS, ids)
         alerts = [stored[id] for id in ids if id in stored]
         for one in alerts:
-            if one.body["generation"] > self._generation:
-                raise self._lost(one.body["generation"])
+            self._require_own(one.body)
         closed_us = [one.body["closed"]["time_us"] for one in alerts if one.body.get("closed")]
         used: set[str] = set()
         is_open = False
@@ -256,16 +250,9 @@ class BooksRules:
         if free is not None:
             assert listed is not None, "the id was in it"
             return listed, free
-        made = (listed.body["made"] if listed else 0) + 1
-        body = {
-            "rule": rule.name,
-            "group": [value for _, value in values],
-            "made": made,
-            "alerts": [*ids, f"{digest}-{made}"][-LISTED_MAX:],
-            "updated": iso_seconds(self._clock()),
-        }
-        version = self._documents.put(EPISODES, digest, body, version=listed.version if listed else None)
-        return OwnDocument(digest, version, body), f"{digest}-{made}"
+        group = [value for _, value in values]
+        now_us = self._clock()
+        return take_id(self._documents, rule, group, digest, listed, listed_max=LISTED_MAX, now_us=now_us)
 
     def _put(
         self,
@@ -284,22 +271,14 @@ class BooksRules:
             episode = _united(episode, before)
         body = {
             **before,
+            **of_rule(rule),
+            **without_events(),
             "kind": ALERT if rule.name not in self._shadowed or before.get("kind") == ALERT else SHADOW,
-            "rule": rule.name,
-            "revision": rule.revision,
-            "severity": rule.severity,
-            "category": rule.category,
-            "tags": list(rule.tags),
-            "runbook": rule.runbook,
             "group": dict(episode.values),
             "first": iso(episode.first_us),
             "last": iso(episode.last_us),
             "count": episode.count,
-            "evidence": [],
-            "evidence_last": [],
-            "search": {},
             "emitters": list(episode.emitters[:NAMED_MAX]),
-            "late": None,
             "previous": previous,
             "is_quiet": is_quiet,
             "completeness": {"state": "complete", "up_to": iso_seconds(found.judged_us), "missing": 0, "emitters": []},
@@ -338,13 +317,10 @@ class BooksRules:
 
     def _summary(self, rule: Rule, episode: Finding) -> str:
         try:
-            text = rule.say(episode)
-            if not isinstance(text, str) or not text.strip():
-                raise TypeError(f"it returned {text!r}, where a text should be")
+            return words_of(rule, episode)
         except Exception as error:  # noqa: BLE001 - the operator's own code: the alert is made all the same
             self._failed(rule, error)
-            text = f"{rule.name}: {episode.count} of {episode.group}"
-        return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
+        return one_line(f"{rule.name}: {episode.count} of {episode.group}")
 
 
 # --- episodes -----------------------------------------------------------------------------------------------------

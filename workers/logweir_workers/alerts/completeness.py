@@ -48,7 +48,7 @@ class Completeness:
         self._asked: tuple[int, Mapping[PartitionId, int]] | None = None
         self.up_to_us = 0
         """All that had come to the queue by then is accounted for."""
-        self.missing: list[Missing] = []
+        self.missing: dict[Emitter, list[Missing]] = {}
         """Of all emitters, what is missing now."""
         self._gaps: dict[Emitter, Gaps] = {}
 
@@ -76,17 +76,15 @@ class Completeness:
             state = EmitterState.from_body(place, document.body)
             if any(tracker.gaps for tracker in state.epochs.values()):
                 states[state.emitter].append(state)
-        self.missing = []
+        missing: dict[Emitter, list[Missing]] = defaultdict(list)
         for emitter, parts in states.items():
             minutes = united_cadence(part.cadence for part in parts).minutes
             for run in books_of_emitter(emitter, [(0, part) for part in parts]).runs:
                 for gap in run.tracker.gaps:
                     after_us = max(run.tracker.begun_us, _before(gap.since_us, minutes))
-                    self.missing.append(Missing(emitter, gap.first, gap.last, gap.since_us, after_us))
-        by_emitter: dict[Emitter, list[Missing]] = defaultdict(list)
-        for one in self.missing:
-            by_emitter[one.emitter].append(one)
-        self._gaps = {emitter: Gaps(found) for emitter, found in by_emitter.items()}
+                    missing[emitter].append(Missing(emitter, gap.first, gap.last, gap.since_us, after_us))
+        self.missing = dict(missing)
+        self._gaps = {emitter: Gaps(found) for emitter, found in missing.items()}
 
     def counts_within(
         self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter] | None = None

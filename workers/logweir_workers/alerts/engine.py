@@ -34,6 +34,7 @@ from logweir.errors import (
 from logweir.event import Document, Provenance
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.metrics import registry
+from logweir.query.match import time_us_of
 from logweir.query.tree import And, Not, Term
 from logweir.queue.port import Consumer, Delivery, Queue
 from logweir.record import Batch, Record, decode
@@ -45,7 +46,6 @@ from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
 from logweir_workers.alerts.example_checks import ExampleChecks
-from logweir_workers.alerts.findings import time_us_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.loading import RuleFiles

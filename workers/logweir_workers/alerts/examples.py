@@ -12,7 +12,7 @@ from logweir.alerts.findings import Finding
 from logweir.alerts.rules import EXAMPLE_TIME_US, Example, Rule, WindowKind
 from logweir.config import Settings
 from logweir.event import Document, Provenance, day_of
-from logweir.query.match import milliseconds_of
+from logweir.query.match import milliseconds_of, time_us_of
 from logweir.text import counted
 from logweir_workers import enrich
 from logweir_workers.alerts.absence import absent, always_active
@@ -68,7 +68,7 @@ class Examples:
                 document = self.document(event, number)
             except EventUnfit as unfit:
                 return Tried(example, [], f"event {number} cannot be read: {unfit.error}")
-            received_us = (milliseconds_of(document.source["receivedtimestamp"]) or 0) * 1000
+            received_us = time_us_of(document.source["receivedtimestamp"])
             until_us = max(until_us, received_us)
             evaluator.evaluate(document, received_us=received_us, emitter=None, horizon_us=0)
         _pass(evaluator, until_us)

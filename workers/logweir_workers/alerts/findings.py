@@ -26,7 +26,7 @@ from logweir.ledger.emitter import Emitter, name_of
 from logweir.ledger.intervals import pairs
 from logweir.ledger.source import Source
 from logweir.ledger.window import Window
-from logweir.query.match import milliseconds_of
+from logweir.query.match import time_us_of
 from logweir.query.tree import And, Range, Term
 from logweir.silence.activity import ActivityMinutes
 from logweir.silence.findings import Finding as Silent
@@ -219,11 +219,6 @@ def _is_just_before(body: Mapping[str, Any], time_us: int, within_us: int, *, sl
     # Of what fell silent, the match may be the last that came: its own time and that of its receipt differ a little.
     first_us, last_us = time_us_of(body["first"]), time_us_of(body["last"])
     return first_us - slack_us < time_us <= last_us + within_us
-
-
-def time_us_of(text: str) -> int:
-    """Microseconds since 1970 of a time as alerts have it, to the millisecond."""
-    return (milliseconds_of(text) or 0) * 1000
 
 
 # --- whose they are -----------------------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import iso_seconds
 from logweir_workers.alerts.groups import Episode, Group
 
+SUMMARY_LENGTH_MAX = 500
+"""Longest summary of an alert, in characters."""
+
 
 class Found:
     """What a rule's function is told of an alert (see ``logweir.alerts.rules.Found``)."""
@@ -42,3 +45,16 @@ def learn_fields(rule: Rule) -> None:
         return
     with suppress(Exception):
         rule.say(Found(rule, Group(rule, ("",) * len(rule.group)), Episode(0, 0)))
+
+
+def words_of(rule: Rule, found: object) -> str:
+    """What the rule's function says of it, in one line. Raises whatever that raises; TypeError for what is no text."""
+    text = rule.say(found)
+    if not isinstance(text, str) or not text.strip():
+        raise TypeError(f"it returned {text!r}, where a text should be")
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """A summary as alerts have it."""
+    return " ".join(text.split())[:SUMMARY_LENGTH_MAX]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,6 +189,12 @@ class Group:
 
     def has(self, id: str) -> bool:
         return id in self._ids
+
+    def note_others(self, alerts: Iterable[str]) -> None:
+        """``alerts``: all that the group has in the store. The first time, those are noted that no episode has."""
+        if self.others is None:
+            known = {id for one in self.episodes for id in (one.alert, one.previous, *one.merged)}
+            self.others = set(alerts) - known
 
     @property
     def fired_hours(self) -> set[int]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from logweir.alerts.rules import Rule
 from logweir.event import FIELD_BY_NAME, Document, Kind, Provenance
-from logweir.query.match import milliseconds_of
+from logweir.query.match import milliseconds_of, time_us_of
 from logweir.query.tree import And, Node, Or, Term, lower
 from logweir.store.port import Store
 from logweir_workers.alerts.groups import GROUP_MATCHES_MAX, Group
@@ -71,7 +71,7 @@ def stored_matches(
         page_read(len(page.events))
         for source in page.events:
             document = document_of(source)
-            received_us = (milliseconds_of(source.get("receivedtimestamp")) or 0) * 1000
+            received_us = time_us_of(source.get("receivedtimestamp"))
             happened_ms = milliseconds_of(source.get("timestamp"))
             time_us = received_us if happened_ms is None else min(happened_ms * 1000, received_us)
             if not is_within or from_us <= time_us < to_us:

@@ -12,18 +12,30 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from logweir.alerts.alert import ALERTS, Reason, Status, change, close, line, opened, reopen, with_line
+from logweir.alerts.alert import (
+    ALERTS,
+    Reason,
+    Status,
+    change,
+    close,
+    line,
+    of_rule,
+    opened,
+    reopen,
+    with_line,
+    without_events,
+)
 from logweir.alerts.rules import Rule
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, LogweirError
 from logweir.event import Field, Kind
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.store.documents import DocumentSet, OwnDocument
-from logweir.store.port import Store
+from logweir.store.port import Documents, Store
 from logweir.text import counted
 from logweir_workers.alerts.checkpoint import Progress
 from logweir_workers.alerts.evidence import Evidence, Place
-from logweir_workers.alerts.found import Found, iso
+from logweir_workers.alerts.found import Found, iso, one_line, words_of
 from logweir_workers.alerts.groups import Episode, Group
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.storms import GROUPS_NAMED_MAX, HOUR_US, Hour
@@ -32,7 +44,6 @@ log = logging.getLogger(__name__)
 
 LISTED_MAX = 8
 """Alerts of one rule and group that are looked at for an episode that was found before."""
-SUMMARY_LENGTH_MAX = 500
 ALERT, NEAR_MISS, SHADOW = "alert", "near_miss", "shadow"
 NEAR_MISS_SEVERITY = "low"
 _TRIES_MAX = 50
@@ -83,12 +94,12 @@ class AlertWriter:
         closed meanwhile is split: what happened since is another one. Raises LogweirError: STORE_DOWN (call again),
         CLAIM_LOST.
         """
-        self._take_over_others(group, episode)
         for _ in range(_TRIES_MAX):
             stored = self._stored(group, episode)
+            self._take_over_others(group, episode)
             body = stored.body if stored is not None else None
             if body is not None:
-                self._require_own(body)
+                require_own(body, self._generation)
             if body is not None and not progress.is_past(body["upto"]):
                 return False
             if body is not None and is_withdrawn(body):
@@ -119,7 +130,7 @@ class AlertWriter:
         closing = close("logweir", now_us, reason=Reason.BENIGN, comment="All numbers came; the rule did not fire.")
 
         def withdrawn(body: dict[str, Any]) -> dict[str, Any]:
-            self._require_own(body)
+            require_own(body, self._generation)
             if body["kind"] != NEAR_MISS or body["status"] == Status.CLOSED:
                 return body
             more = {"completeness": completeness, "generation": self._generation, "updated": iso_seconds(now_us)}
@@ -162,7 +173,7 @@ class AlertWriter:
         for _ in range(_TRIES_MAX):
             stored = self._documents.get(ALERTS, [id]).get(id)
             if stored is not None:
-                self._require_own(stored.body)
+                require_own(stored.body, self._generation)
                 if not progress.is_past(stored.body["upto"]):
                     return False
             now_us = self._clock()
@@ -174,23 +185,16 @@ class AlertWriter:
             )
             body = {
                 **before,
+                **of_rule(rule),
+                **without_events(),
                 "kind": ALERT if before.get("kind") == ALERT else kind,
-                "rule": rule.name,
-                "revision": rule.revision,
-                "severity": rule.severity,
                 "summary": text,
-                "category": rule.category,
-                "tags": list(rule.tags),
-                "runbook": rule.runbook,
                 "group": {},
                 "first": iso(number * HOUR_US),
                 "last": iso((number + 1) * HOUR_US - 1000),
                 "count": hour.groups,
-                "evidence": [],
-                "evidence_last": [],
                 "search": _search_of_hour(rule, number),
                 "emitters": [],
-                "late": None,
                 "previous": None,
                 "is_quiet": is_over,
                 "storm": {"groups": hour.groups, "apart": hour.apart, "named": [list(one) for one in named]},
@@ -214,26 +218,15 @@ class AlertWriter:
             return True
         raise LogweirError(DOCUMENT_CHANGED, id=id)
 
-    def _require_own(self, body: dict[str, Any]) -> None:
-        if body["generation"] > self._generation:
-            raise LogweirError(
-                CLAIM_LOST,
-                partition="the rules",
-                generation=body["generation"],
-                owner="another one",
-                generation_own=self._generation,
-            )
-
     def _take_over_others(self, group: Group, episode: Episode) -> None:
         """Have the episode take over alerts that a process which died since made of parts of it.
 
         That one had read in another order, so it knew the parts before what connects them.
         """
         if group.others is None:
-            known = {id for one in group.episodes for id in (one.alert, one.previous, *one.merged)}
             digest = _digest(group.rule, group.values)
             listed = self._documents.get(EPISODES, [digest]).get(digest)
-            group.others = set(listed.body["alerts"]) - known if listed else set()
+            group.note_others(listed.body["alerts"] if listed else ())
         if not group.others:
             return
         stored = self._documents.get(ALERTS, sorted(group.others))
@@ -241,10 +234,7 @@ class AlertWriter:
         for id in sorted(group.others):
             if _is_same(stored[id].body, group.rule, episode):
                 group.others.discard(id)
-                if episode.alert is None:
-                    episode.alert = id
-                else:
-                    episode.merged.append(id)
+                episode.merged.append(id)
 
     def _stored(self, group: Group, episode: Episode) -> OwnDocument | None:
         """The episode's alert as it is now, None when it is still to be made; its id is known afterwards."""
@@ -264,28 +254,20 @@ class AlertWriter:
             for id in reversed(ids):
                 if id == episode.previous:
                     break
-                if id not in stored:
+                if id not in stored or _is_same(stored[id].body, rule, episode):
                     episode.alert = id
-                    return None
-                if _is_same(stored[id].body, rule, episode):
-                    episode.alert = id
-                    return stored[id]
-            made = (listed.body["made"] if listed else 0) + 1
-            id = f"{digest}-{made}"
-            body = {
-                "rule": rule.name,
-                "group": list(group.values),
-                "made": made,
-                "alerts": [*ids, id][-LISTED_MAX:],
-                "updated": iso_seconds(self._clock()),
-            }
+                    group.note_others(ids)
+                    return stored.get(id)
             try:
-                self._documents.put(EPISODES, digest, body, version=listed.version if listed else None)
+                listed, id = take_id(
+                    self._documents, rule, group.values, digest, listed, listed_max=LISTED_MAX, now_us=self._clock()
+                )
             except LogweirError as error:
                 if error.problem is not DOCUMENT_CHANGED:
                     raise
                 continue
             episode.alert = id
+            group.note_others(ids)
             return None
 
     def _put(
@@ -335,14 +317,10 @@ class AlertWriter:
         shown = {one[1] for one in episode.first}
         last: list[Place] = [one for one in episode.last if one[1] not in shown]
         return {
+            **of_rule(rule),
             "kind": kind,
-            "rule": rule.name,
-            "revision": rule.revision,
             "severity": NEAR_MISS_SEVERITY if kind == NEAR_MISS else rule.severity,
             "summary": summary,
-            "category": rule.category,
-            "tags": list(rule.tags),
-            "runbook": rule.runbook,
             "group": dict(zip(rule.group, group.values, strict=True)),
             "first": iso(episode.first_us),
             "last": iso(episode.last_us),
@@ -363,16 +341,13 @@ class AlertWriter:
         self._guard.watch()
         try:
             with self._guard.running(rule.name):
-                text = rule.say(Found(rule, group, episode))
-            if not isinstance(text, str) or not text.strip():
-                raise TypeError(f"it returned {text!r}, where a text should be")
+                return words_of(rule, Found(rule, group, episode))
         except Exception as error:  # noqa: BLE001 - the operator's own code: the alert is made all the same
             self._failed(rule, error)
-            of = f" of {', '.join(group.values)}" if group.values else ""
-            text = f"{rule.name}: {counted(episode.count, 'event', separator=',')}{of}"
         finally:
             self._guard.rest()
-        return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
+        of = f" of {', '.join(group.values)}" if group.values else ""
+        return one_line(f"{rule.name}: {counted(episode.count, 'event', separator=',')}{of}")
 
     def _close_merged(self, episode: Episode) -> None:
         """Alerts that late events have shown to be parts of this one: say so, and that nobody need look at them."""
@@ -416,7 +391,47 @@ def _near_miss_summary(group: Group, episode: Episode, missing: Mapping[Emitter,
         f"could have fired: {group.rule.name}{of}: {counted(episode.count, 'match', plural='matches', separator=',')}, "
         f"{counted(sum(missing.values()), 'number', separator=',')} missing {named}{more}"
     )
-    return " ".join(text.split())[:SUMMARY_LENGTH_MAX]
+    return one_line(text)
+
+
+def require_own(body: Mapping[str, Any], generation: int, *, whose: str = "the rules") -> None:
+    """Raises LogweirError(CLAIM_LOST) for a document of who has claimed the rules since ``generation``."""
+    if body["generation"] > generation:
+        raise LogweirError(
+            CLAIM_LOST,
+            partition=whose,
+            generation=body["generation"],
+            owner="another one",
+            generation_own=generation,
+        )
+
+
+def take_id(
+    documents: Documents,
+    rule: Rule,
+    values: Sequence[str],
+    digest: str,
+    listed: OwnDocument | None,
+    *,
+    listed_max: int,
+    now_us: int,
+) -> tuple[OwnDocument, str]:
+    """A new id for an alert of a rule and group, written down in their list; and the list, ``listed`` before.
+
+    Raises LogweirError: DOCUMENT_CHANGED, STORE_DOWN.
+    """
+    made = (listed.body["made"] if listed else 0) + 1
+    ids: list[str] = listed.body["alerts"] if listed else []
+    id = f"{digest}-{made}"
+    body = {
+        "rule": rule.name,
+        "group": list(values),
+        "made": made,
+        "alerts": [*ids, id][-listed_max:],
+        "updated": iso_seconds(now_us),
+    }
+    version = documents.put(EPISODES, digest, body, version=listed.version if listed else None)
+    return OwnDocument(digest, version, body), id
 
 
 def _digest(rule: Rule, values: Sequence[str]) -> str:

@@ -12,12 +12,11 @@ import logging
 import queue
 import threading
 import time
-from typing import Any
 
 from logweir.alerts.alert import ALERTS
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import DOCUMENT_CHANGED, SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError
-from logweir.query.match import milliseconds_of
+from logweir.query.match import time_us_of
 from logweir.query.tree import Term
 from logweir.store.documents import OwnDocument
 from logweir.store.port import Store
@@ -181,7 +180,7 @@ class Notifier:
             if outboxes.get(name) is not gone:
                 gone.close()
         # What was made before then is for none of them.
-        since_us = min((_us_of(one.outages.since) for one in outboxes.values()), default=0)
+        since_us = min((time_us_of(one.outages.since) for one in outboxes.values()), default=0)
         self._cursor_us = max(self._cursor_us, since_us)
         self._to_refresh, self._seen = [], {}
 
@@ -261,8 +260,3 @@ class Notifier:
                 if id in bundle.alerts:
                     outbox.see(bundle, [id], found)
         del self._to_refresh[-_REFRESHED_MAX:]
-
-
-def _us_of(time: Any) -> int:
-    """Microseconds of a time in a document."""
-    return (milliseconds_of(time) or 0) * 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from logweir.alerts.alert import ALERTS, line, opened, with_line
+from logweir.alerts.alert import ALERTS, line, opened, with_line, without_events
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.store.documents import OwnDocument
@@ -119,16 +119,13 @@ class Outages:
             "severity": "high",
             "summary": f"Nobody is told of alerts by the channel {self._name}: {self._error}",
             "category": "logweir",
+            **without_events(),
             "tags": [],
             "runbook": "",
             "group": {"channel": self._name},
             "first": since,
             "last": iso_seconds(now_us),
             "count": max(1, self._sender_thread.failures),
-            "evidence": [],
-            "evidence_last": [],
-            "search": {},
-            "late": None,
             "previous": None,
             "is_quiet": False,
             "completeness": {"state": "complete", "up_to": None, "missing": 0, "emitters": []},
