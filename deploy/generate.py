@@ -363,7 +363,7 @@ def rules_page() -> str:
         rules = loading.read_rules(path)
         rows = (
             (
-                f"[{_code(rule.name)}](../how-to/rules/{rule.runbook})",
+                f"[{_code(rule.name)}](../{rule.runbook.removeprefix('docs/')})",
                 rule.severity,
                 _asked(rule),
                 _code(rule.where),

@@ -20,7 +20,6 @@ from flask import Flask, redirect, render_template, request, url_for
 from logweir import __version__
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, NOTE_LENGTH_MAX, Reason, Status, query_of
-from logweir.alerts.catalogue import runbook_of
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import Clock, duration_in_words
 from logweir.errors import (
@@ -131,7 +130,7 @@ def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
             body = alert.find(store.documents, id).body
         except LogweirError as error:
             return _problem_page(error, url_for("alerts"), "All alerts"), error.problem.status
-        return _page(body, guard, clock(), runbook_of(store.documents, body)), 200
+        return _page(body, guard, clock()), 200
 
     @app.post("/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
     def change_by_form(id: str, change: str) -> Any:
@@ -349,11 +348,11 @@ def _bars(bodies: list[dict[str, Any]], now_us: int) -> list[dict[str, Any]]:
 
 
 # --- one alert ----------------------------------------------------------------------------------------------------
-def _page(body: dict[str, Any], guard: Guard, now_us: int, runbook: str) -> str:
+def _page(body: dict[str, Any], guard: Guard, now_us: int) -> str:
     events = [*body["evidence"], *body["evidence_last"]]
     return render_template(
         "alert.html",
-        alert={**_row(body, now_us), "runbook": runbook},
+        alert={**_row(body, now_us), "runbook": body.get("runbook") or ""},
         events=[
             {
                 "time": one["event"].get("timestamp", ""),

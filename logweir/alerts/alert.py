@@ -6,6 +6,7 @@ other's fields as they are, and names the version that was read: neither ever un
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
@@ -30,6 +31,8 @@ from logweir.text import counted
 
 NOTES_MAX = 200
 NOTE_LENGTH_MAX = 4_000
+NOTES_SIZE_BYTES_MAX = 256 * 1024
+"""All notes of one alert together: its document has its limit, too."""
 HISTORY_MAX = 1_000
 """Lines of history kept; of more, the second to the last of them are counted in one line."""
 SNOOZE_ENDED = "the snooze ended"
@@ -266,7 +269,11 @@ def note(by: str, now_us: int, *, text: str) -> Change:
         if len(body["notes"]) >= NOTES_MAX:
             raise LogweirError(PARAMETER_BAD, name="text", value=text[:40], expected=f"one of at most {NOTES_MAX}")
         added = {"time": iso_seconds(now_us), "by": by, "text": text.strip()}
-        return with_line({**body, "notes": [*body["notes"], added]}, line(now_us, by=by, change="note"))
+        notes = [*body["notes"], added]
+        if sum(len(json.dumps(one["text"], ensure_ascii=False).encode()) for one in notes) > NOTES_SIZE_BYTES_MAX:
+            expected = f"shorter: all notes of an alert have at most {NOTES_SIZE_BYTES_MAX} bytes"
+            raise LogweirError(PARAMETER_BAD, name="text", value=text[:40], expected=expected)
+        return with_line({**body, "notes": notes}, line(now_us, by=by, change="note"))
 
     return changed
 

@@ -6,9 +6,8 @@ when and why. Whoever writes takes over the other's part as it is, and names the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import PurePath
 from typing import Any
 
 from logweir.alerts.alert import line, with_line
@@ -67,23 +66,6 @@ def described(rule: Rule) -> dict[str, Any]:
         "path": rule.path,
         "revision": rule.revision,
     }
-
-
-_PACK = ("logweir_workers", "alerts", "rules")
-"""Where the files of the rules are that come along."""
-
-
-def runbook_of(documents: Documents, alert: Mapping[str, Any]) -> str:
-    """The runbook of an alert as one can go to it: that of a rule which comes along with its path in the documentation.
-
-    Empty where it has none. Raises LogweirError(STORE_DOWN).
-    """
-    runbook: str = alert.get("runbook") or ""
-    if not runbook or "/" in runbook:
-        return runbook
-    known = documents.get(RULES, [alert["rule"]]).get(alert["rule"])
-    path = PurePath((known.body.get("path") if known is not None else None) or "")
-    return f"docs/how-to/rules/{runbook}" if path.parts[-4:-1] == _PACK else runbook
 
 
 def read_catalogue(documents: Documents) -> dict[str, OwnDocument]:

@@ -21,7 +21,6 @@ from rich.table import Table
 
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, Reason
-from logweir.alerts.catalogue import runbook_of
 from logweir.clock import duration_in_words, now_us
 from logweir.commands.output import console, integer, print_json, user_name
 from logweir.config import Settings
@@ -92,7 +91,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.json:
             print_json(found.body)
         elif arguments.action == "show":
-            _print(found.body, runbook_of(store.documents, found.body), arguments.data_dir)
+            _print(found.body, arguments.data_dir)
         else:
             print(printable(f"{found.id}: {alert.sentence(found.body['history'][-1])}. It is {_standing(found.body)}."))
     return 0
@@ -167,14 +166,14 @@ def _completeness_text(completeness: dict[str, Any]) -> str:
     return f"{missing:,} missing" if missing else str(completeness.get("state"))
 
 
-def _print(body: dict[str, Any], runbook: str, data_dir: Path | None) -> None:
+def _print(body: dict[str, Any], data_dir: Path | None) -> None:
     completeness = body["completeness"]
     lines = [
         f"{body['summary']}",
         f"  {body['severity']}, {_standing(body)}",
         *_closed_lines(body.get("closed")),
         f"  rule {body['rule']} (revision {body['revision']})",
-        f"  runbook: {runbook or 'none'}",
+        f"  runbook: {body.get('runbook') or 'none'}",
         f"  {counted(body['count'], 'event')} from {body['first']} to {body['last']}"
         + (f", {duration_in_words(body['late']['late_s'])} late" if body["late"] else ""),
         *(f"  {name}: {printable(value)}" for name, value in body["group"].items()),

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from logweir.alerts.notices import ChannelBooks, books_of, channels_told
 from logweir.audit.books import Books, explain, read_books, read_books_and_store
 from logweir.audit.close import close_process
 from logweir.audit.emitters import EmitterBooks
@@ -137,15 +138,24 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
     else:
         unread = read_unread(settings, store, books)
         doubts += unread.doubts
+        channels = _channels(store)
         if arguments.json:
             # Of what nobody has read, nobody knows.
             complete = None if books.complete and (doubts or unread.records) else books.complete
-            print_json(whole({**books.as_json(), "complete": complete, "unread_records": unread.records}))
+            document = {**books.as_json(), "complete": complete, "unread_records": unread.records}
+            print_json(whole({**document, "channels": {one.name: one.as_dict() for one in channels}}))
         else:
             _print_books(books, unread.records, doubts)
+            for one in channels:
+                print(f"alerts told by {one.name}: {one.words}")
     if not books.balanced:
         return 1
     return _LOST if books.lost_now or doubts else 0
+
+
+def _channels(store: Store) -> list[ChannelBooks]:
+    """What became of all alerts, for each channel. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
+    return [books_of(store.documents, name) for name in channels_told(store.documents).channels]
 
 
 def _span(arguments: argparse.Namespace, now: int) -> Span:

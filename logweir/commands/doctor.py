@@ -1,6 +1,6 @@
-"""Check configuration, keys, certificate, queue, store, disk and clock; say what to do about each fault.
+"""Check configuration, keys, certificate, disk, queue, store, alerts and their channels, and the clock.
 
-Exit status 0 when nothing is wrong, 1 when something is.
+It says what to do about each fault. Exit status 0 when nothing is wrong, 1 when something is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from logweir.alerts.notices import books_of, channels_told
 from logweir.audit.lag import Lag, lags
 from logweir.clock import DAY_US, iso_seconds, now_us
 from logweir.commands.output import print_json
@@ -85,6 +86,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("store", _store),
         ("dead letters", _dead_letters),
         ("alerts", _alerts),
+        ("channels", _channels),
         ("clock", _clock),
     ]
     findings = []
@@ -271,6 +273,27 @@ def _alerts(settings: Settings) -> Finding:
     if blind := sorted(name for name, row in rules.items() if row.get("blind")):
         found += f"; blind, as nothing that they need has come for a week: {some_of(blind, _RULES_NAMED_MAX)}"
     return Finding("alerts", "ok", found)
+
+
+def _channels(settings: Settings) -> Finding:
+    path = settings.channels_path
+    with existing_store(settings.store) as store:
+        told = channels_told(store.documents)
+        books = [books_of(store.documents, name) for name in told.channels]
+    if told.problem:
+        advice = "Correct the file; until then people are told as before.."
+        return Finding("channels", "warning", f"{path} is not in force: {printable(told.problem)}", advice)
+    if not books:
+        if path.exists():
+            advice = "Start logweir alerter, which reads it; logweir channels list shows what is in it."
+            return Finding("channels", "warning", f"nobody is told of alerts, though there is {path}", advice)
+        return Finding("channels", "ok", f"none: nobody is told of alerts (docs/how-to/notifications.md: {path})")
+    found = "; ".join(f"{one.name}: {one.words}" for one in books)
+    failing = [one for one in books if one.failing_since]
+    if failing:
+        said = "; ".join(f"{one.name} fails since {one.failing_since}: {printable(one.error)}" for one in failing)
+        return Finding("channels", "fault", said, f"Try it: logweir channels test {failing[0].name}")
+    return Finding("channels", "ok", found)
 
 
 def _clock(_settings: Settings) -> Finding:

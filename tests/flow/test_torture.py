@@ -74,6 +74,7 @@ def test_whatever_the_audit_says_wrongly_is_one_fault(audit: dict[str, Any]) -> 
         {"differences": ["w"]},
         {"acknowledged": 100},
         {"alerted": Counter(e0=1501, e1=499)},
+        {"untold": ["each is told by one notice"]},
     ],
     ids=str,
 )

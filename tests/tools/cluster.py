@@ -14,6 +14,7 @@ import kafka as kafka_library
 
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.kafka import Kafka
+from tests.tools.alerting import Alerting
 from tests.tools.product import Process, environment, free_port, logweir, wait_for_http
 from tests.waiting import until
 
@@ -56,6 +57,7 @@ class ClusterSystem:
         self._commands |= {"worker-0": ["worker"], "worker-1": ["worker"]}
         self.processes: dict[str, Process] = {}
         self.visits = 0
+        self.alerting: Alerting | None = None
         self.victims: dict[str, Callable[[], None]] = {name: self._killer(name) for name in self._commands}
         try:
             self.start()

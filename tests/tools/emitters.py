@@ -11,6 +11,9 @@ import time
 import uuid
 from collections.abc import Sequence
 
+PART_EVENTS = 500
+"""So many events of an emitter, one after the other, are a part."""
+
 
 class Emitter(threading.Thread):
     """One request at a time, over a kept connection, to one of the doors; another one after each failure.
@@ -77,12 +80,7 @@ class Emitter(threading.Thread):
         return {"Log-Emitter": self.name, "Log-Epoch": self.epoch, "Log-Seq": str(first), "Log-High": str(self.created)}
 
     def _post(self, texts: list[str], numbers: dict[str, str]) -> bool:
-        body = json.dumps(
-            [
-                {"summary": text, "category": self._category, "details": {"id": text, "sender": self.name}}
-                for text in texts
-            ]
-        )
+        body = json.dumps([self._event(text) for text in texts])
         started_s = time.monotonic()
         try:
             if self._connection is None:
@@ -102,6 +100,11 @@ class Emitter(threading.Thread):
         self.accepted += texts
         self.durable[answer["durable"]] += len(texts)
         return True
+
+    def _event(self, text: str) -> dict[str, object]:
+        part = int(text.rpartition("-")[2]) // PART_EVENTS
+        details = {"id": text, "sender": self.name, "part": str(part)}
+        return {"summary": text, "category": self._category, "details": details}
 
     def say_goodbye(self) -> None:
         """A numbered emitter's last word: how far it came, so that nothing at its end can be missed."""

@@ -42,6 +42,7 @@ from tests.services.fetch import newest_elasticsearch
 from tests.services.kafka import Kafka
 from tests.services.process import scratch_directory
 from tests.tools import disasters
+from tests.tools.alerting import SETTINGS, Alerting
 from tests.tools.cluster import LATE_AFTER_S, ClusterSystem, broker_victims, server_victims
 from tests.tools.emitters import Emitter
 from tests.tools.product import LOGWEIR, Embedded, environment, ids_found, logweir, wait_for_http
@@ -53,16 +54,6 @@ UNREAD_S_MAX = 30
 _SELDOM = ("broker", "store", "zombie", "coordinator", "leader", "controller")
 _CLOSED = {"balanced", CLOSED_AFTERWARDS}
 _SAID = ("indexed", "duplicate", "filtered", "dead_lettered", "balanced", "imbalance", "in_flight", "missing")
-# Whatever an emitter sends is a match, and all of them make one alert.
-_RULE = """
-from logweir.alerts import event, rule
-
-
-@rule(where="category:{category}", group=["details.sender"], at_least=1, within="1h", quiet="1d", severity="info",
-      runbook="none")
-def torture(found):
-    return f"{{found.count}} of {{found.group}}"
-"""
 # Nobody dies of it, and it takes its time: done where it is asked for.
 _UNREST = ("rebalance", "zombie")
 
@@ -76,6 +67,8 @@ class System(Protocol):
     env: dict[str, str]
     victims: dict[str, Callable[[], None]]
     """By name: kill -9 of the part, and starting it again unless something else does."""
+    alerting: Alerting | None
+    """None where no alerter runs."""
 
     def stop_doors(self) -> None:
         """Gracefully, so that the last windows are closed."""
@@ -89,9 +82,9 @@ class EmbeddedSystem:
     category = "flow"
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), **settings)
+        self.env = environment(LOGWEIR_ACCOUNTING_LATE_AFTER_S=str(LATE_AFTER_S), **SETTINGS, **settings)
         self._product = Embedded(folder / "data", env=self.env)
-        write_rule(folder / "data", self.category)
+        self.alerting = Alerting(folder / "data", self.category)
         self._product.start()
         self.ports, self.key = [self._product.ingest_port], self._product.key
         self.env["LOGWEIR_DATA_DIR"] = str(self._product.data_dir)
@@ -127,6 +120,7 @@ class EmbeddedSystem:
 
     def stop(self) -> None:
         self._product.process.kill_family()
+        self.alerting.close()
 
 
 @dataclass
@@ -143,6 +137,8 @@ class Outcome:
     """By emitter, its events in the store."""
     alerted: collections.Counter[str] | None = None
     """By emitter, those that its alerts have counted; None where no rule is."""
+    untold: list[str] = field(default_factory=list)
+    """What is wrong with what was told of alerts."""
     lost: list[str] = field(default_factory=list)
     """Acknowledged events that are not stored."""
     twice: list[str] = field(default_factory=list)
@@ -222,9 +218,9 @@ def _cluster(
         stack.callback(server.remove)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda server: server.start(), (kafka, store)))
-    settings = {"LOGWEIR_QUEUE_REPLICATION": str(brokers), **(clock.environment if clock else {})}
+    settings = {"LOGWEIR_QUEUE_REPLICATION": str(brokers), **SETTINGS, **(clock.environment if clock else {})}
     made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, **settings)
-    write_rule(folder, made.category)
+    made.alerting = Alerting(folder, made.category)
     made.run_also("alerter")
     made.victims |= {"rebalance": made.rebalance, "zombie": made.zombie}
     made.victims |= server_victims(kafka, store) if brokers == 1 else broker_victims(kafka, made)
@@ -262,6 +258,8 @@ def torture(
         )
         for n in range(EMITTERS)
     ]
+    if system.alerting is not None:
+        system.alerting.wait_until_told(system.env)
     for emitter in emitters:
         emitter.start()
     while not until(outcome.kills.total()):
@@ -289,8 +287,10 @@ def torture(
     found = settled(system, accepted, within_s=0 if outcome.disasters else SETTLED_S_MAX)
     for text, count in found.items():
         outcome.stored[text.partition("-")[0]] += count
-    if _rule_of(Path(system.env["LOGWEIR_DATA_DIR"])).exists():
-        outcome.alerted = alerted(system, outcome.stored, within_s=0 if outcome.disasters else SETTLED_S_MAX)
+    if system.alerting is not None:
+        within_s = 0 if outcome.disasters else SETTLED_S_MAX
+        outcome.alerted = system.alerting.counted(system.env, outcome.stored, within_s=within_s)
+        outcome.untold = system.alerting.untold(system.env, within_s=within_s)
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
     outcome.differences = differences(system)
@@ -298,17 +298,6 @@ def torture(
         said = (f"{emitter.name}-{emitter.epoch}-{number}" for number in lost_numbers(outcome.audit, emitter.name))
         outcome.unlost += [text for text in said if text in found]
     return outcome
-
-
-def write_rule(data: Path, category: str) -> None:
-    """The rule whose alerts have to count each event once, for who evaluates rules in that data folder."""
-    path = _rule_of(data)
-    path.parent.mkdir(parents=True)
-    path.write_text(_RULE.format(category=category))
-
-
-def _rule_of(data: Path) -> Path:
-    return data / "rules" / "torture.py"
 
 
 def _spool_folders(system: System) -> list[Path]:
@@ -327,19 +316,6 @@ def settled(system: System, accepted: list[str], *, within_s: float = SETTLED_S_
                 logweir("search", f"category:{system.category}", "--json", "--size", "0", env=system.env, timeout_s=300)
             )
         time.sleep(0.5)
-
-
-def alerted(system: System, stored: collections.Counter[str], *, within_s: float) -> collections.Counter[str]:
-    """By emitter, the events that alerts have counted, as soon as they are ``stored``, or when the time is out."""
-    deadline = time.monotonic() + within_s
-    while True:
-        page = json.loads(logweir("alerts", "list", "rule:torture", "--json", env=system.env))
-        found: collections.Counter[str] = collections.Counter()
-        for alert in page["alerts"]:
-            found[alert["group"]["details.sender"]] += alert["count"]
-        if found == stored or time.monotonic() > deadline:
-            return found
-        time.sleep(1)
 
 
 def audited(system: System, *, lost: int, closed: bool = False) -> dict[str, Any]:
@@ -428,6 +404,7 @@ def _unbalanced(outcome: Outcome) -> list[str]:
         f"{outcome.stored.total()} are stored and {said['indexed']} indexed": said["indexed"] == outcome.stored.total(),
         f"alerts have counted each once: {outcome.alerted} of {outcome.stored}": outcome.alerted
         in (None, outcome.stored),
+        f"alerts are told once: {outcome.untold}": not outcome.untold,
         f"each window has its documents: {outcome.differences[:3]}": not outcome.differences,
         f"each window is closed: {said['windows']}": said["windows"].keys() <= _CLOSED,
     }

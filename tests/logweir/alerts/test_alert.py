@@ -134,6 +134,16 @@ def test_changes_that_mean_nothing_are_refused(documents: Any) -> None:
         assert error.value.problem is problem
 
 
+def test_notes_fill_no_document(documents: Any) -> None:
+    """Whatever they hold: an alert whose document is full could not be changed any more."""
+    body = documents.get(ALERTS, ["abc1-1"])["abc1-1"].body
+    with pytest.raises(LogweirError, match="at most 262144 bytes"):
+        for _ in range(NOTES_MAX):
+            body = alert.note("anna", NOW_US, text="\x01€" * 2000)(body)
+
+    assert 10 < len(body["notes"]) < NOTES_MAX
+
+
 def test_notes_and_history_have_an_end(documents: Any) -> None:
     """A note too many is refused; of too long a history the beginning and the latest lines stay, and how many went."""
     body = documents.get(ALERTS, ["abc1-1"])["abc1-1"].body

@@ -14,7 +14,6 @@ import pytest
 from logweir import cli
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS
-from logweir.alerts.catalogue import RULES
 from logweir.clock import iso_seconds, now_us
 from logweir.config import StoreSettings
 from logweir.store import open_store
@@ -178,18 +177,6 @@ def test_a_late_alert_and_its_rule_are_marked_in_the_list(run: Run, tmp_path: Pa
     assert "5 h 41 min late" in out
     assert f"--to 2026-01-31T12:01:00.001Z --data-dir {tmp_path}" in out
     assert listed.count("(late)") == 1 and "some_rule" in listed
-
-
-def test_the_runbook_of_a_rule_that_comes_along_has_its_path(run: Run, tmp_path: Path) -> None:
-    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
-        path = "/usr/lib/logweir_workers/alerts/rules/ssh.py"
-        store.documents.put(RULES, "some_rule", {**_RULE, "path": path}, version=None)
-    out = run("show", "aa11")[1]
-
-    assert "runbook: docs/how-to/rules/page.md\n" in out
-
-
-_RULE = {"name": "some_rule", "state": "enabled", "updated": "2026-01-31T12:00:00Z"}
 
 
 @pytest.mark.parametrize(

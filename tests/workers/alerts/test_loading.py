@@ -81,6 +81,23 @@ def test_a_file_that_never_could_be_read_brings_no_rules_and_says_so(
     assert (files.rules, files.problems, list(settings.rules_last_read_path.iterdir())) == ({}, [], [])
 
 
+@pytest.mark.parametrize(
+    "text", ["while True: pass", RULES.replace('raise ValueError("never works")', "while True: pass")]
+)
+def test_a_file_that_never_comes_to_its_end_is_given_up(
+    settings: Settings,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    """Neither the file itself, nor what a rule's function does the first time that it is asked."""
+    monkeypatch.setattr("logweir_workers.alerts.guard.CALL_S_MAX", 0.2)
+    (settings.rules_path / "own.py").write_text(text)
+
+    files = RuleFiles(settings.alerts, settings.rules_path)
+
+    assert (len(files.rules), "it took longer than" in str(files.problems[0])) == (0, True)
+
+
 def test_a_rule_whose_example_fails_is_named_and_is_in_force_all_the_same(
     settings: Settings,  # noqa: F811
     queue: Queue,

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from logweir import config
+from logweir.alerts.notices import CHANNELS, books_of
 from logweir.errors import LogweirError
 from logweir.queue import open_queue
 from logweir.store import open_store
 from logweir.store.port import Store
-from logweir_workers.notify.bundles import CHANNELS, books_of
 from tests.services.own import own_index_prefix
 from tests.waiting import until
 from tests.workers.alerts.test_engine import RULES, alerts_of, batch, login, running
@@ -71,7 +71,7 @@ def test_alerts_on_kafka_and_elasticsearch(
                 doors[1].write(batch(login("success", at=20)))
                 until(lambda: len(alerts_of(store, "completeness:complete")) == 2, wait_s=90)
                 until(lambda: alerts_of(store, "rule:failures AND count:13"), wait_s=90)
-                until(lambda: books_of(store.documents, "hook")["alerts"]["notified"] == 2, wait_s=90)
+                until(lambda: books_of(store.documents, "hook").alerts["notified"] == 2, wait_s=90)
         for door in doors:
             door.close()
         keys = [request.headers["webhook-id"] for request in receiver.requests]

@@ -16,7 +16,7 @@ from logweir.alerts.rules import WindowKind
 from logweir.config import StoreSettings
 from logweir.store import open_store
 from logweir_workers.alerts.examples import Examples
-from logweir_workers.alerts.loading import PACK
+from logweir_workers.alerts.loading import PACK, RUNBOOKS
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = """
@@ -50,13 +50,13 @@ def test_every_rule_that_comes_along_has_what_it_needs_and_does_what_it_says(run
     lint_status, lint, _ = run("lint")
     test_status, tested, _ = run("test", "--json")
     rules = json.loads(run("list", "--json")[1])["rules"]
-    absent = [rule["runbook"] for rule in rules if not (ROOT / "docs/how-to/rules" / rule["runbook"]).is_file()]
+    absent = [rule["runbook"] for rule in rules if not (ROOT / rule["runbook"]).is_file()]
 
     assert (lint_status, test_status) == (0, 0), lint + tested
     assert len(rules) >= 4
     assert all(Path(rule["path"]).parent == PACK for rule in rules)
     assert absent == []
-    assert {one.name for one in (ROOT / "docs/how-to/rules").glob("*.md")} == {rule["runbook"] for rule in rules}
+    assert {f"{RUNBOOKS}/{one.name}" for one in (ROOT / RUNBOOKS).glob("*.md")} == {rule["runbook"] for rule in rules}
 
 
 def test_rules_of_ones_own_are_listed_with_those_that_come_along(run: Run, tmp_path: Path) -> None:

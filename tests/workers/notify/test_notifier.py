@@ -15,13 +15,13 @@ import pytest
 
 from logweir.alerts import alert, mutes
 from logweir.alerts.alert import ALERTS, Reason
+from logweir.alerts.notices import NOTICES, books_of
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.store.port import Store
 from logweir_workers.alerts.retention import delete_old
 from logweir_workers.notify import bundles, notifier, sender_thread
-from logweir_workers.notify.bundles import books_of
 from logweir_workers.notify.channels import ChannelFile
 from logweir_workers.notify.notifier import Notifier
 from logweir_workers.notify.outages import FAILING_AFTER_US
@@ -65,7 +65,7 @@ class World:
         changed(self.store, id, now_us=self.now_us, **values)
 
     def books(self, channel: str) -> dict[str, int]:
-        counts: dict[str, int] = books_of(self.store.documents, channel)["alerts"]
+        counts: dict[str, int] = books_of(self.store.documents, channel).alerts
         return {name: count for name, count in counts.items() if count}
 
     def close(self) -> None:
@@ -469,7 +469,7 @@ def test_a_channel_that_fails_is_one_alert_on_the_others_for_each_outage(world: 
     assert soon == []
     assert found["id"] == "channel_failing-pager-1"
     assert found["summary"] == "Nobody is told of alerts by the channel pager: it answered 503: {}"
-    assert state["failing_since"]
+    assert state.failing_since
     assert said(receiver)[:2] == [
         ("firing", ["channel_failing-pager-1"]),
         ("resolved", ["channel_failing-pager-1"]),
@@ -706,7 +706,7 @@ def test_what_is_old_and_settled_is_deleted_with_the_alerts(world: World) -> Non
         )
         world.now_us += 40 * 24 * HOUR_US
         deleted = delete_old(world.store.documents, world.now_us - 30 * 24 * HOUR_US)
-        left = world.store.documents.search(bundles.NOTICES, parse("*", bundles.NOTICES.by_name), size=9).documents
+        left = world.store.documents.search(NOTICES, parse("*", NOTICES.by_name), size=9).documents
 
     assert deleted == 3
     assert [one.id for one in left] == ["hook.b-1"]

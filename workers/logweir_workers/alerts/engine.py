@@ -84,6 +84,7 @@ _MATCHES_PER_CHECKPOINT = 10_000
 # Large checkpoints take long to write: they get at most this share of the time.
 _CHECKPOINT_SHARE_MAX = 0.2
 _MISSING_SHARE_MAX = 0.05
+_ALL_CAME = "All numbers came; the rule did not fire."
 _NEAR_MISSES_MAX = 1_000
 _PROBLEMS_MAX = 20
 _PROBLEM_LENGTH_MAX = 500
@@ -614,7 +615,7 @@ class Engine:
                     self._open[id(episode)] = self._dirty[id(episode)] = group, episode
 
     def _withdraw_near_misses(self) -> None:
-        """Close near misses of which nothing was missing any more, once all that had come by then is evaluated.
+        """Close near misses for which too little was missing any more, once all that had come by then is evaluated.
 
         Those in the store: what they are of may be forgotten here. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
         """
@@ -628,8 +629,11 @@ class Engine:
                 continue
             first_us, received_us = time_us_of(body["first"]), time_us_of(body["received"])
             missing = self.completeness.counts_within(rule, first_us, received_us)
-            if not any(name_of(emitter) in body["emitters"] for emitter in missing):
-                self._writer.withdraw(one.id, self.completeness.judge(rule, first_us, received_us))
+            left = sum(count for emitter, count in missing.items() if name_of(emitter) in body["emitters"])
+            if left < max(1, body.get("lacks", 0)):
+                comment = "Too few numbers are missing still for the rule to fire." if left else _ALL_CAME
+                judged = self.completeness.judge(rule, first_us, received_us)
+                self._writer.withdraw(one.id, judged, comment=comment)
 
     def _count_late(self) -> None:
         """Count matches that came too late for what is remembered, one group at a time.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import iso_seconds
 from logweir_workers.alerts.groups import Episode, Group
+from logweir_workers.alerts.guard import RuleTooSlow
+
+log = logging.getLogger(__name__)
 
 SUMMARY_LENGTH_MAX = 500
 """Longest summary of an alert, in characters."""
@@ -43,8 +46,12 @@ def learn_fields(rule: Rule) -> None:
     """Ask the rule's function once, so that the values of the fields that it wants are kept from the first event on."""
     if rule.is_about_books:
         return
-    with suppress(Exception):
+    try:
         rule.say(Found(rule, Group(rule, ("",) * len(rule.group)), Episode(0, 0)))
+    except RuleTooSlow:
+        raise
+    except Exception as error:  # noqa: BLE001 - of an alert without anything in it, it need not know what to say
+        log.debug("Of nothing, the rule %s says nothing: %r", rule.name, error)
 
 
 def words_of(rule: Rule, found: object) -> str:

@@ -19,7 +19,7 @@ from types import FrameType
 from logweir.process.files import make_folder
 
 CALL_S_MAX = 5.0
-"""How long a rule's function may take for one event."""
+"""How long a rule's function may take for one event, and a file of rules to be read."""
 STUCK_S_MAX = 60.0
 """How long the evaluation of one record, or the text of one alert, may take until the process is ended."""
 _SIZE_BYTES = 256
@@ -84,6 +84,21 @@ class Guard:
         if self._mark is not None:
             self._mark.close()
             self._mark = None
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """A file of rules is read in the block. Raises RuleTooSlow in it when that takes too long, on the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _too_slow)
+    signal.setitimer(signal.ITIMER_REAL, CALL_S_MAX)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _too_slow(_number: int, _frame: FrameType | None) -> None:

@@ -16,11 +16,14 @@ from logweir.config import AlertsSettings
 from logweir.errors import RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
+from logweir_workers.alerts.guard import RuleTooSlow, in_time
 
 log = logging.getLogger(__name__)
 
 PACK = Path(__file__).parent / "rules"
 """The rules that come with logweir."""
+RUNBOOKS = "docs/how-to/rules"
+"""Where their runbooks are."""
 SIZE_BYTES_MAX = 1024 * 1024
 FILES_MAX = 5_000
 
@@ -155,10 +158,16 @@ def _source(path: Path) -> bytes:
 def _rules_of(path: Path, source: bytes) -> list[Rule]:
     """The rules that were read from the file. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
     digest = hashlib.blake2b(source, digest_size=6).hexdigest()
-    rules = [value for value in vars(_module(path, source, digest)).values() if isinstance(value, Rule)]
-    for rule in rules:
-        rule.revision, rule.path = _revision(rule, digest), str(path)
-        learn_fields(rule)
+    try:
+        with in_time():
+            rules = [value for value in vars(_module(path, source, digest)).values() if isinstance(value, Rule)]
+            for rule in rules:
+                rule.revision, rule.path = _revision(rule, digest), str(path)
+                if path.parent == PACK:
+                    rule.runbook = f"{RUNBOOKS}/{rule.runbook}"
+                learn_fields(rule)
+    except RuleTooSlow as error:
+        raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
     return rules
 
 
@@ -183,7 +192,7 @@ def _module(path: Path, source: bytes, digest: str) -> ModuleType:
     sys.modules[name] = module  # Data classes and the like look their own module up.
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - rules are the operator's own code
-    except LogweirError:
+    except (LogweirError, RuleTooSlow):
         raise
     except Exception as error:
         lines = _lines(error, path)

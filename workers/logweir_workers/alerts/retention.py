@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from logweir.alerts.alert import ALERTS, Status
 from logweir.alerts.mutes import MUTES
+from logweir.alerts.notices import NOTICES
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.query.tree import All, Node, Term
 from logweir.store.documents import DocumentSet
 from logweir.store.port import Documents
 from logweir_workers.alerts.writer import EPISODES
-from logweir_workers.notify.bundles import NOTICES
 
 _AT_ONCE = 200
 

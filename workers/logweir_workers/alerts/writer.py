@@ -39,6 +39,7 @@ from logweir_workers.alerts.found import Found, iso, one_line, words_of
 from logweir_workers.alerts.groups import Episode, Group
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.storms import GROUPS_NAMED_MAX, HOUR_US, Hour
+from logweir_workers.alerts.windows import needed
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +122,13 @@ class AlertWriter:
             return True
         raise LogweirError(DOCUMENT_CHANGED, id=episode.alert)
 
-    def withdraw(self, id: str, completeness: dict[str, Any]) -> None:
-        """Close a near miss: all numbers came, and its rule did not fire.
+    def withdraw(self, id: str, completeness: dict[str, Any], *, comment: str) -> None:
+        """Close a near miss whose rule can fire no more by what is missing; ``comment`` says why.
 
         Raises LogweirError: STORE_DOWN, CLAIM_LOST.
         """
         now_us = self._clock()
-        closing = close("logweir", now_us, reason=Reason.BENIGN, comment="All numbers came; the rule did not fire.")
+        closing = close("logweir", now_us, reason=Reason.BENIGN, comment=comment)
 
         def withdrawn(body: dict[str, Any]) -> dict[str, Any]:
             require_own(body, self._generation)
@@ -334,6 +335,8 @@ class AlertWriter:
             "late": before["late"] if before.get("kind") in (ALERT, SHADOW) else _late(episode),
             "previous": episode.previous,
             "is_quiet": episode.is_quiet,
+            # Of a near miss, how many more it would have taken.
+            "lacks": needed(rule.window) - group.best_of(episode) if kind == NEAR_MISS else 0,
         }
 
     def _summary(self, group: Group, episode: Episode) -> str:

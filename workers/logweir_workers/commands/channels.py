@@ -15,13 +15,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from logweir.alerts.notices import ChannelBooks, books_of
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json
 from logweir.config import Settings
 from logweir.errors import CHANNEL_FAILED, LogweirError
 from logweir.store import existing_store
 from logweir.text import counted, printable
-from logweir_workers.notify import bundles
 from logweir_workers.notify.channels import Channel, find, read_channels
 from logweir_workers.notify.notice import Notice, Standing, State, Told
 from logweir_workers.notify.senders.port import NoticeRefused, SendFailed
@@ -46,10 +46,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _list(channels: dict[str, Channel], settings: Settings, *, as_json: bool) -> None:
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, ChannelBooks] = {}
     try:
         with existing_store(settings.store) as store:
-            known = {name: bundles.books_of(store.documents, name) for name in channels}
+            known = {name: books_of(store.documents, name) for name in channels}
     except LogweirError as error:
         print(f"What became of alerts is not known: {printable(str(error))}", file=sys.stderr)
     rows: list[dict[str, Any]] = [
@@ -61,9 +61,7 @@ def _list(channels: dict[str, Channel], settings: Settings, *, as_json: bool) ->
             "tags": list(one.settings.tags),
             "group_by": list(one.settings.group_by),
             "delivery": one.settings.delivery,
-            "alerts": known.get(one.name, {}).get("alerts"),
-            "failing_since": known.get(one.name, {}).get("failing_since"),
-            "error": known.get(one.name, {}).get("error"),
+            **known.get(one.name, ChannelBooks(one.name, None, None, None)).as_dict(),
         }
         for one in channels.values()
     ]
@@ -71,8 +69,7 @@ def _list(channels: dict[str, Channel], settings: Settings, *, as_json: bool) ->
         print_json({"channels": rows})
         return
     for row in rows:
-        alerts = row["alerts"] or {}
-        counts = ", ".join(f"{count:,} {name}" for name, count in alerts.items() if count) or "no alerts yet"
+        counts = known[row["name"]].words if row["name"] in known else "what became of alerts is unknown"
         print(f"{row['name']:<20} {row['type']:<13} {counts}")
         print(f"{'':<20} {row['delivery']}")
         if row["failing_since"]:

@@ -8,70 +8,20 @@ again under the same key, and nothing that changed meanwhile is taken for said.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.alerts.notices import FIRING, OVER, Entry
 from logweir.clock import iso_seconds
-from logweir.event import Field, Kind
-from logweir.query.tree import PAGE_MAX, Term
-from logweir.store.documents import DocumentSet, OwnDocument
-from logweir.store.port import Documents
+from logweir.store.documents import OwnDocument
 from logweir_workers.notify.channels import Channel
 from logweir_workers.notify.notice import Notice, Standing, State, Told, worst_first
 from logweir_workers.notify.senders.port import ChannelSettings
 
-NOTICES = DocumentSet(
-    "alert-notices",
-    (
-        Field("channel", Kind.KEYWORD, "The channel."),
-        Field("settled", Kind.KEYWORD, "yes, where nothing is to be said any more unless an alert changes."),
-        Field("updated", Kind.DATE, "When something was last said, or found to be said."),
-    ),
-    "updated",
-    lambda body: {"channel": body["channel"], "settled": body["settled"], "updated": body["updated"]},
-)
-"""Bundles."""
-CHANNELS = DocumentSet(
-    "alert-channels",
-    (Field("updated", Kind.DATE, "When it last changed."),),
-    "updated",
-    lambda body: {"updated": body["updated"]},
-)
-"""Of each channel, since when it is there and whether it fails; and up to when alerts were looked at."""
-
-FIRING, OVER = "firing", "over"
-"""What a channel was last told of an alert of a bundle."""
 BUNDLE_ALERTS_MAX = 500
 """Most alerts in one bundle; others are told by themselves."""
 ENTRIES_KEPT_MAX = 250
 """When more alerts than this are over in one bundle, only the sums of all but the newest half of this are kept."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """What a channel was told of one alert."""
-
-    told: str | None = None
-    """FIRING, OVER, or None: nothing yet."""
-    muted: str | None = None
-    """The mute under which it was not told."""
-    place: str = ""
-    """Where it counts: notified, grouped (told in another one's notice), failed (the receiver refused it)."""
-    is_unneeded: bool = False
-    """It was closed before it could be told."""
-    created: str = ""
-    """When the alert was made."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @property
-    def counts_as(self) -> str:
-        """What became of the alert for this channel, for the books."""
-        if self.told is not None:
-            return self.place
-        return "muted" if self.muted else ("unneeded" if self.is_unneeded else "pending")
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,25 +329,3 @@ def digest_of(bundles: list[Bundle], *, name: str) -> Bundle:
         made.alerts.update(one.alerts)
     made.unsaid_since_us = made.begun_us
     return made
-
-
-def books_of(documents: Documents, channel: str) -> dict[str, Any]:
-    """What became of the alerts for a channel, and whether it fails: ``alerts``, ``failing_since``, ``error``.
-
-    Each alert is one of notified, grouped, muted, unneeded (closed before it was told), failed, or pending. Raises
-    LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
-    """
-    counts: Counter[str] = Counter(dict.fromkeys(("notified", "grouped", "muted", "unneeded", "failed", "pending"), 0))
-    after = None
-    while True:
-        page = documents.search(NOTICES, Term("channel", channel), size=PAGE_MAX, after=after)
-        for one in page.documents:
-            if not one.body["moved"]:
-                counts.update(Entry(**entry).counts_as for entry in one.body["entries"].values())
-                counts.update(one.body["forgotten"])
-        after = page.after
-        if after is None:
-            break
-    stored = documents.get(CHANNELS, [channel]).get(channel)
-    state = stored.body if stored else {}
-    return {"alerts": dict(counts), "failing_since": state.get("failing_since"), "error": state.get("error")}

@@ -85,6 +85,8 @@ class ChannelFile:
         self._versions: dict[Path, tuple[int, int, int] | None] = {}
         self.channels: dict[str, Channel] = {}
         """By name."""
+        self.problem: str | None = None
+        """Why the file, as it is now, is not in force."""
 
     def reload(self) -> bool:
         """Read the file again if it, or a file with a secret, has changed; whether the channels have.
@@ -100,9 +102,11 @@ class ChannelFile:
             channels = read_channels(self._path)
         except LogweirError as error:
             registry.get("logweir_alerter_channels_stale").set(1)
+            self.problem = error.detail
             log.error("%s Until then, the channels stay as they were.", error)
             return False
         registry.get("logweir_alerter_channels_stale").set(0)
+        self.problem = None
         if channels == self.channels:
             return False
         self.channels = channels

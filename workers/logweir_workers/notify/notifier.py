@@ -12,15 +12,17 @@ import logging
 import queue
 import threading
 import time
+from typing import Any
 
 from logweir.alerts.alert import ALERTS
+from logweir.alerts.notices import CHANNELS, NOTIFIER
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import DOCUMENT_CHANGED, SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.query.match import time_us_of
 from logweir.query.tree import Term
 from logweir.store.documents import OwnDocument
 from logweir.store.port import Store
-from logweir_workers.notify.bundles import CHANNELS, Bundle
+from logweir_workers.notify.bundles import Bundle
 from logweir_workers.notify.channels import ChannelFile
 from logweir_workers.notify.known import KnownAlerts
 from logweir_workers.notify.outbox import Outbox
@@ -28,7 +30,6 @@ from logweir_workers.notify.sender_thread import Result, count
 
 log = logging.getLogger(__name__)
 
-_CURSOR = "(notifier)"
 _CURSOR_EVERY_S = 30.0
 _LOOK_EVERY_S = 1.0
 _LOOK_BACK_US = 5_000_000
@@ -71,6 +72,8 @@ class Notifier:
         """By then alerts were looked at."""
         self._cursor_version: str | None = None
         self._is_cursor_changed = False
+        self._told_by: dict[str, Any] | None = None
+        """What the store says of the channels in force."""
         self._to_refresh: list[tuple[str, list[tuple[Outbox, Bundle]]]] = []
         self._due_s: dict[str, float] = {}
 
@@ -122,6 +125,9 @@ class Notifier:
             self._are_outboxes_set = False
         if not self._are_outboxes_set:
             self._set_outboxes()
+        if self._told_by != self._tells_by:
+            self._is_cursor_changed = True
+            self._save_cursor()
         if self.outboxes:
             if self._is_due("mutes", _MUTES_EVERY_S):
                 self._read_mutes()
@@ -185,7 +191,7 @@ class Notifier:
         self._to_refresh, self._seen = [], {}
 
     def _read_cursor(self) -> None:
-        stored = self._documents.get(CHANNELS, [_CURSOR]).get(_CURSOR)
+        stored = self._documents.get(CHANNELS, [NOTIFIER]).get(NOTIFIER)
         self._cursor_us = stored.body["cursor_us"] if stored else self._clock()
         self._cursor_version = stored.version if stored else None
         self._is_cursor_changed = stored is None
@@ -194,16 +200,21 @@ class Notifier:
         """Raises LogweirError(STORE_DOWN)."""
         if not self._is_cursor_changed:
             return
-        body = {"cursor_us": self._cursor_us, "updated": iso_seconds(self._clock())}
+        told_by = self._tells_by
+        body = {"cursor_us": self._cursor_us, "updated": iso_seconds(self._clock()), **told_by}
         try:
-            self._cursor_version = self._documents.put(CHANNELS, _CURSOR, body, version=self._cursor_version)
+            self._cursor_version = self._documents.put(CHANNELS, NOTIFIER, body, version=self._cursor_version)
         except LogweirError as error:
             if error.problem is not DOCUMENT_CHANGED:
                 raise
-            stored = self._documents.get(CHANNELS, [_CURSOR]).get(_CURSOR)
+            stored = self._documents.get(CHANNELS, [NOTIFIER]).get(NOTIFIER)
             self._cursor_version = stored.version if stored else None
             return
-        self._is_cursor_changed = False
+        self._is_cursor_changed, self._told_by = False, told_by
+
+    @property
+    def _tells_by(self) -> dict[str, Any]:
+        return {"channels": list(self.outboxes), "problem": self._file.problem}
 
     # --- alerts ---------------------------------------------------------------------------------------------------
     def _look(self) -> None:

@@ -10,11 +10,11 @@ import logging
 import time
 
 from logweir.alerts.alert import ALERTS, line, opened, with_line, without_events
+from logweir.alerts.notices import CHANNELS
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.store.documents import OwnDocument
 from logweir.store.port import Documents
-from logweir_workers.notify.bundles import CHANNELS
 from logweir_workers.notify.sender_thread import Result, SenderThread
 
 log = logging.getLogger(__name__)

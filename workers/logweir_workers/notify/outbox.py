@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterable
 
+from logweir.alerts.notices import FIRING, NOTICES
 from logweir.clock import Clock
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.metrics import registry
@@ -15,8 +16,6 @@ from logweir.query.tree import And, Term
 from logweir.store.port import Documents
 from logweir_workers.notify.bundles import (
     BUNDLE_ALERTS_MAX,
-    FIRING,
-    NOTICES,
     Bundle,
     Planned,
     digest_of,
