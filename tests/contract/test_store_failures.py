@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,7 +22,7 @@ from logweir.query.parse import parse
 from logweir.store import open_store
 from logweir.store.elasticsearch.mapping import IndexNames
 from logweir.store.port import Item, LedgerDocument, LetterFilter, Store, Written
-from tests.contract.stores import ELASTICSEARCH, document, settings_of
+from tests.contract.stores import DAY_US, ELASTICSEARCH, NOON_US, document, settings_of
 from tests.contract.test_store import found, letter, some
 
 
@@ -37,6 +38,63 @@ def embedded(tmp_path: Path) -> Iterator[Store]:
     with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store", timeout_s=0.3))) as store:
         store.prepare()
         yield store
+
+
+def zero_a_page(path: Path) -> None:
+    """As a disk does that has lost one."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'events'").fetchone()
+    with path.open("r+b") as file:
+        file.seek(page * (root - 1))
+        file.write(bytes(page))
+
+
+def forget_a_row(path: Path) -> None:
+    """As a file does that came back with an older page among newer ones: an index knows a row that is not there."""
+    index = "sqlite_autoindex_events_1"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (sql,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'events'").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (index,)).fetchone()
+        connection.execute("PRAGMA writable_schema = ON")
+        plain = sql.replace("id TEXT NOT NULL UNIQUE", "id TEXT NOT NULL")
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'events'", (plain,))
+        connection.execute("DELETE FROM sqlite_schema WHERE name = ?", (index,))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM events WHERE id = 'b'")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'events'", (sql,))
+        connection.execute("INSERT INTO sqlite_schema VALUES ('index', ?, 'events', ?, NULL)", (index, root))
+
+
+@pytest.mark.parametrize("harm", [zero_a_page, forget_a_row])
+def test_a_damaged_file_is_used_by_nobody_until_it_is_another(
+    embedded: Store, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """What one process finds stands beside the file; set aside, the day begins anew, and other days never noticed."""
+    documents = [document(id, {"summary": id}, number=number) for number, id in enumerate("abc")]
+    other_day = document("d", {"summary": "d"}, number=3, received_us=NOON_US + DAY_US)
+    embedded.index([*documents[:2], other_day])
+    (path,) = (tmp_path / "store").glob("events-20260131.sqlite")
+    harm(path)
+    with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
+        errors = [problem_of(lambda: store.index(documents))]
+        for action in (store.check, lambda: found(store, "*"), lambda: embedded.index(documents)):
+            errors.append(problem_of(action))
+        next_day = store.index([other_day])
+        for part in path.parent.glob(f"{path.name}*"):
+            part.rename(tmp_path / part.name)
+        anew = store.index(documents)
+        checked = store.check()
+
+    for error in errors:
+        assert error.problem.code == "store_down"
+        assert "its file events-20260131.sqlite is damaged" in str(error)
+        assert "docs/how-to/damaged-files.md" in str(error)
+    assert [one.written for one in next_day] == [Written.EXISTS]
+    assert [one.written for one in anew] == [Written.CREATED] * 3
+    assert "writable, 2 days" in checked
 
 
 HEAD = """

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.proof import SEED
-from tests.tools.disasters import Files
+from tests.tools.disasters import Files, damaged, set_aside
 from tests.tools.emitters import Emitter
 from tests.tools.product import Embedded, environment, ids_found, logweir
 from tests.tools.torture import lost_numbers
@@ -64,6 +64,8 @@ class Struck:
         """The audit, as soon as all records are read and nothing numbered is awaited any more."""
         end_s = time.monotonic() + SETTLED_S_MAX
         while True:
+            if damaged(self.data):
+                self.strike(lambda: set_aside(self.data, self.env))
             said = json.loads(logweir("audit", "--json", env=self.env, statuses=(0, 1, 3)))
             if (said["unread_records"] == 0 and not said["missing"]) or time.monotonic() > end_s:
                 return dict(said)

@@ -17,9 +17,11 @@ from typing import Protocol
 
 import elasticsearch
 
+from logweir.process.damage import SUFFIX, damage_of
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.errors import MissingTool
 from tests.services.kafka import Kafka
+from tests.tools.product import logweir
 
 NAMES = frozenset({"store-lost", "ledger-lost", "queue-set-back", "queue-torn", "store-torn", "clock", "disk-full"})
 OF_THE_LEDGER = ("store-lost", "ledger-lost", "store-torn")
@@ -71,6 +73,22 @@ class Files:
     def _remove(self, pattern: str) -> None:
         for path in self._data.glob(pattern):
             path.unlink()
+
+
+def damaged(data: Path) -> list[Path]:
+    """The files of the data folder that the product has found damaged."""
+    marks = (*data.glob(f"*{SUFFIX}"), *data.glob(f"store/*{SUFFIX}"))
+    return [path for path in (mark.with_suffix("") for mark in marks) if damage_of(path)]
+
+
+def set_aside(data: Path, env: dict[str, str]) -> None:
+    """What docs/how-to/damaged-files.md says of damaged files, while nothing runs."""
+    for path in damaged(data):
+        if path.parent == data:
+            logweir("queue", "salvage", env=env, statuses=(0, 1))
+            continue
+        for part in path.parent.glob(f"{path.name}*"):
+            part.rename(data / f"{part.name}.{time.time_ns()}")
 
 
 def tear(path: Path, rng: random.Random, *, at_most: int | None = None) -> None:

@@ -73,6 +73,9 @@ class System(Protocol):
     def stop_doors(self) -> None:
         """Gracefully, so that the last windows are closed."""
 
+    def mend(self) -> bool:
+        """Do what an operator does about files that were found damaged; whether there were any."""
+
     def log(self) -> str: ...
 
 
@@ -109,7 +112,20 @@ class EmbeddedSystem:
         self._product.process.kill_family()
 
     def start(self) -> None:
-        self._product.start()
+        try:
+            self._product.start()
+        except AssertionError:
+            if not self.mend():
+                raise
+
+    def mend(self) -> bool:
+        data = self._product.data_dir
+        is_damaged = bool(disasters.damaged(data))
+        if is_damaged:
+            self.kill_everything()
+            disasters.set_aside(data, self.env)
+            self.start()
+        return is_damaged
 
     def stop_doors(self) -> None:
         self._product.process.stop()
@@ -147,6 +163,8 @@ class Outcome:
     """Windows of which the store has another number of documents than the ledger says."""
     unlost: list[str] = field(default_factory=list)
     """Events that the audit calls lost, and the store has."""
+    mended: int = 0
+    """How often damaged files had to be set aside."""
     withheld: dict[str, list[int]] = field(default_factory=dict)
     """By emitter, the numbers that were created and never sent."""
     durable: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -164,6 +182,7 @@ class Outcome:
             {
                 "kills": self.kills.total(),
                 "by_part": dict(self.kills),
+                "mended": self.mended,
                 "events": self.events,
                 "acknowledged": self.acknowledged,
                 "durable": dict(self.durable),
@@ -267,6 +286,7 @@ def torture(
         name = next(names)
         system.victims[name]()
         outcome.kills[name] += 1
+        outcome.mended += system.mend()
     for port in system.ports:
         wait_for_http(port)
     for emitter in emitters:
@@ -325,7 +345,12 @@ def audited(system: System, *, lost: int, closed: bool = False) -> dict[str, Any
     """
     deadline = time.monotonic() + SETTLED_S_MAX
     while True:
-        said: dict[str, Any] = json.loads(audit(system))
+        try:
+            said: dict[str, Any] = json.loads(audit(system))
+        except (AssertionError, json.JSONDecodeError):
+            if not system.mend():
+                raise
+            continue
         is_settled = said["in_flight"] == 0 and said["missing"] == 0 and said["lost"] == lost
         is_settled = is_settled and (not closed or said["windows"].keys() <= _CLOSED)
         # A canary may just have come: of what is read, the books speak.

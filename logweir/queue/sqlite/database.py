@@ -12,6 +12,7 @@ from pathlib import Path
 
 from logweir.config import MEBIBYTE
 from logweir.errors import OFFSETS_EXPIRED, QUEUE_DOWN, LogweirError
+from logweir.process.damage import ADVICE, damage_of, is_damage, note_damage
 from logweir.queue.port import Delivery
 
 SCHEMA_VERSION = 1
@@ -20,8 +21,6 @@ POLL_SIZE_BYTES_MAX = 16 * MEBIBYTE
 """About how much is read at a time."""
 _PAGE_SIZE_BYTES = 8192
 _BUSY_TIMEOUT_S = 10.0
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_DAMAGE_ADVICE = "docs/how-to/damaged-files.md says how to save what can be read, and how to go on without the rest."
 
 _SCHEMA = """
 CREATE TABLE topic (id TEXT NOT NULL, partitions INTEGER NOT NULL);
@@ -52,7 +51,6 @@ class Database:
     def __init__(self, url: str, path: Path) -> None:
         self._url = url
         self._path = path
-        self._damaged_path = path.with_name(f"{path.name}.damaged")
         self._connection: sqlite3.Connection | None = None
         self._inode = -1
         self.reopened = False
@@ -84,7 +82,7 @@ class Database:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 error = sqlite3.DatabaseError(found)
-                self._note_damage(error)
+                note_damage(self._path, error)
                 raise error
 
     def close(self) -> None:
@@ -100,27 +98,15 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 self.close()
             self._connection = None
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
-                self._note_damage(error)
-            if self._damage():
+            if is_damage(error):
+                note_damage(self._path, error)
+            if damage_of(self._path):
                 reason = f"its file is damaged ({error})"
-                raise LogweirError(QUEUE_DOWN, url=self._url, reason=reason, advice=_DAMAGE_ADVICE) from error
+                raise LogweirError(QUEUE_DOWN, url=self._url, reason=reason, advice=ADVICE) from error
             raise LogweirError(QUEUE_DOWN, url=self._url, reason=error) from error
 
-    def _note_damage(self, error: BaseException) -> None:
-        with contextlib.suppress(OSError):
-            self._damaged_path.write_text(f"{self._path.stat().st_ino} {error}\n")
-
-    def _damage(self) -> str:
-        """What was found in the file that is there now, by any process; "": nothing."""
-        try:
-            inode, _, found = self._damaged_path.read_text().strip().partition(" ")
-            return found if inode == str(self._path.stat().st_ino) else ""
-        except OSError:
-            return ""
-
     def _open(self) -> sqlite3.Connection:
-        if found := self._damage():
+        if found := damage_of(self._path):
             raise OSError(found)
         # A file removed under us could still be written, and all of it would be lost.
         inode = self._path.stat().st_ino

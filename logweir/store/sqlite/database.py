@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from logweir.config import StoreSettings, sqlite_path
 from logweir.errors import SEARCH_ABANDONED, SEARCH_TOO_SLOW, STORE_ABSENT, STORE_DOWN, LogweirError
+from logweir.process.damage import ADVICE, DamagedFileError, inconsistent, using
 from logweir.process.files import make_folder, sync_folder
 from logweir.store.port import Cancellation
 from logweir.store.sqlite import search
@@ -92,6 +93,13 @@ class Folder:
                     leftover.unlink(missing_ok=True)
             self._make(self.main, self._main_schema)
 
+    def require_whole(self, path: Path) -> None:
+        """Read the whole file, if it is there."""
+        with self.reading(path) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise inconsistent(found)
+
     def require_prepared(self) -> None:
         with self.problems():
             is_there = self.main.is_file()
@@ -135,13 +143,15 @@ class Folder:
         """Whatever the files or the disk object to is STORE_DOWN: the caller tries again."""
         try:
             yield
+        except DamagedFileError as error:
+            raise LogweirError(STORE_DOWN, url=self._url, reason=error, advice=ADVICE) from error
         except (sqlite3.DatabaseError, OSError) as error:
             raise LogweirError(STORE_DOWN, url=self._url, reason=error) from error
 
     @contextmanager
     def writing(self, path: Path, make: str | None = None) -> Iterator[sqlite3.Connection]:
         """A transaction in the file, committed to the disk at the end, undone on any exception."""
-        with self._lock:
+        with self._lock, using(path):
             connection = self._begun(path, make)
             try:
                 yield connection
@@ -198,17 +208,19 @@ class Folder:
         self, path: Path, limit: SearchLimit | None = None, *, schema: str | None = None
     ) -> Iterator[sqlite3.Connection]:
         """A connection for one reader; where the file is not there yet, an empty database of the schema instead."""
-        if path.exists():
-            connection = self._connect(path)
-        else:
-            connection = sqlite3.connect(":memory:", isolation_level=None)
-            connection.executescript(schema or (self._main_schema if path == self.main else search.SCHEMA))
-        with closing(connection):
+        with using(path), closing(self._connection(path, schema)) as connection:
             search.register(connection)
             connection.execute("PRAGMA query_only = ON")
             if limit is not None:
                 connection.set_progress_handler(limit.is_over, _STEPS)
             yield connection
+
+    def _connection(self, path: Path, schema: str | None) -> sqlite3.Connection:
+        if path.exists():
+            return self._connect(path)
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.executescript(schema or (self._main_schema if path == self.main else search.SCHEMA))
+        return connection
 
     def _make(self, path: Path, schema: str) -> None:
         """Make the file with its tables, whole or not at all; harmless when another process does so at once."""

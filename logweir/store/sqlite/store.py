@@ -17,6 +17,7 @@ import orjson
 
 from logweir.config import StoreSettings
 from logweir.event import Document, Provenance, day_of
+from logweir.process.damage import inconsistent, using
 from logweir.query.times import within_years
 from logweir.query.tree import PAGE_MAX, PAGE_SIZE_BYTES_MAX, And, Node, time_range
 from logweir.store.port import Cancellation, Hits, Item, Written
@@ -178,9 +179,15 @@ class SqliteStore:
 
     def check(self) -> str:
         with self._folder.problems():
+            paths = self._folder.day_paths()
+            # Not all days: they take minutes to read. What is used is found out when it is used, and noted then.
+            for path in (self._folder.main, self._folder.documents, *paths[-1:]):
+                self._folder.require_whole(path)
+            for path in paths:
+                with using(path):
+                    pass
             with self._folder.writing(self._folder.main):
                 pass
-            paths = self._folder.day_paths()
             size_bytes = sum(path.stat().st_size for path in self._folder.path.iterdir())
         days = counted(len(paths), "day")
         return f"embedded store {self._folder.path}: writable, {days} of events, {size_bytes / 1e6:.1f} MB"
@@ -200,7 +207,10 @@ def _insert(
     if connection.total_changes - before < len(rows):
         query = "SELECT rowid, ingest_stream, ingest_number, content_hash FROM events WHERE id = ?"
         for offset, (position, row, _) in enumerate(rows):
-            rowid, *provenance = connection.execute(query, (row[0],)).fetchone()
+            found = connection.execute(query, (row[0],)).fetchone()
+            if found is None:
+                raise inconsistent(f"it has and has not the event {row[0]}")
+            rowid, *provenance = found
             if rowid != first + offset:
                 existing[position] = Provenance(*provenance)
     connection.executemany(
