@@ -441,6 +441,29 @@ def test_a_rule_that_raises_makes_its_alert_and_is_parked_when_it_goes_on(
     assert engine.evaluator.counts["raising"]["errors"] >= 5
 
 
+@pytest.mark.parametrize("takes", ["'x' * 10**15", "bytearray(1 << 62)", "[0] * 10**14"])
+def test_a_rule_that_takes_all_memory_harms_no_other_nor_does_an_event_with_thousands_of_fields(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door], takes: str
+) -> None:
+    """In its condition and in its words."""
+    (settings.rules_path / "own.py").write_text(
+        RULES.replace('raise ValueError("never works")', f"return str(len({takes}))")
+        + f"\n@rule(where=lambda event: len({takes}) > 0, severity='low')\ndef hungry(found):\n    return 'x'\n"
+    )
+    engine = an_engine(settings, queue, store)
+    for at in range(8):
+        event = orjson.loads(login("failure", at=at))
+        event["details"] |= {f"field{number}": "unheard" * 20 for number in range(5_000)}
+        doors[0].write(batch(orjson.dumps({**event, "summary": "unheard"})))
+        read_all(engine, queue)
+        engine._flush()
+
+    assert engine.evaluator.parked.keys() == {"raising", "hungry"}
+    assert engine.evaluator.counts["hungry"] == {"errors": 5, "matches": 8, "unevaluated": 8}
+    (found,) = alerts_of(store, "rule:failures")
+    assert (found["count"], len(found["evidence"])) == (8, 8)
+
+
 @pytest.mark.parametrize("is_restarted", [False, True], ids=["running", "restarted"])
 def test_a_rule_that_only_says_something_else_goes_on_counting(
     settings: Settings, queue: Queue, store: Store, doors: list[Door], is_restarted: bool

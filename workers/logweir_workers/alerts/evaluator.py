@@ -128,6 +128,10 @@ class Evaluator:
         seen = Seen(document)
         self.sight.note(seen, received_us)
         found = self._matcher.matches(document, seen)
+        for name in self._matcher.unasked.difference(one.rule.name for one in found):
+            # Perhaps it is one: nobody knows.
+            self.count(name, "matches")
+            self.count(name, "unevaluated")
         if not found:
             return changed, late
         happened_ms = milliseconds_of(document.source.get("timestamp"))

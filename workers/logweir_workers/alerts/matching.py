@@ -100,6 +100,8 @@ class Matcher:
         self._failed = failed
         self._parked = parked
         self._guard = guard or Guard()
+        self.unasked: set[str] = set()
+        """The rules whose own condition could not say whether it holds of the last event: they are parked, or failed."""
         self._always: list[_Condition] = []
         self._by_value: dict[str, dict[str, list[_Condition]]] = {}
         self._by_word: dict[str, list[_Condition]] = {}
@@ -124,6 +126,7 @@ class Matcher:
     def matches(self, document: Document, seen: Seen | None = None) -> list[Matched]:
         """The rules that the event is for, each once. ``seen``: the event, where somebody has looked at it before."""
         seen = seen or Seen(document)
+        self.unasked.clear()
         candidates = list(self._always)
         for field, by_text in self._by_value.items():
             for text in seen.texts(field):
@@ -150,12 +153,14 @@ class Matcher:
         if not condition.is_code:
             return bool(condition.holds(seen))
         if condition.rule.name in self._parked:
+            self.unasked.add(condition.rule.name)
             return False
         try:
             with self._guard.running(condition.rule.name):
                 return bool(condition.holds(seen))
         except Exception as error:  # noqa: BLE001 - the operator's own code: its rule is the one that suffers
             self._failed(condition.rule, error)
+            self.unasked.add(condition.rule.name)
             return False
 
 
