@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Callable, Collection
 from typing import Any
 
 from logweir.http.cycle import WRITER
 from logweir.http.inline import InlineRequest
 from logweir.http.wsgi import Receive, Scope, Send, WsgiFace, expects_100
+from logweir.process.collector import collect_seldom
 from logweir_ingest.app import ENDPOINTS, EventsRequest, IngestApp, endpoint_of
 from logweir_ingest.formats.port import Format
 from logweir_ingest.records.batcher import Post, call_now
@@ -18,8 +18,6 @@ from logweir_ingest.request.message import Reply, Request
 
 # For what is served beside the events, and takes no time.
 _OTHER_THREADS = 8
-# New objects that were not freed, 700 by default: requests free theirs by themselves.
-_COLLECT_EVERY = 20_000
 
 
 class AsgiApp:
@@ -102,10 +100,7 @@ class AsgiApp:
         # Flask's requests wait on threads of their own, and need no loop to be told.
         ways = (call_now, call_now) if self._is_all_wsgi else (loop.call_soon_threadsafe, soon)
         self._app = self._open_app(*ways)
-        # Everything up to here stays: not to be looked at again by each collection.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_COLLECT_EVERY)
+        collect_seldom()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         # On another thread: what it waits for is answered on this one.

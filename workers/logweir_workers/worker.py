@@ -28,6 +28,7 @@ from logweir.errors import (
 )
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
+from logweir.process.collector import collect_seldom
 from logweir.process.lifetime import owner_new, set_on_stop_signals
 from logweir.process.logs import configure_logging
 from logweir.queue import open_queue
@@ -87,6 +88,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     )
     places = shown_url(settings.queue.url), shown_url(settings.store.url)
     log.info("Reading %s into %s; /metrics is on port %d.", *places, port)
+    collect_seldom()
     try:
         worker.run()
     finally:

@@ -21,6 +21,7 @@ from logweir.config import Settings, shown_url
 from logweir.errors import CLAIM_LOST, LogweirError
 from logweir.metrics import endpoint as exposition
 from logweir.metrics import registry
+from logweir.process.collector import collect_seldom
 from logweir.process.files import make_folder
 from logweir.process.lifetime import owner_new, set_on_stop_signals
 from logweir.process.logs import configure_logging
@@ -75,6 +76,7 @@ def run(_arguments: argparse.Namespace, settings: Settings) -> int:
         where = settings.alerts
         port = exposition.serve("The alerter's /metrics", where.metrics_address, where.metrics_port, alerter.unhealthy)
         log.info("Reading %s; /metrics is on port %d.", shown_url(settings.queue.url), port)
+        collect_seldom()
         alerter.run()
     return 0
 

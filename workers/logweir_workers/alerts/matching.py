@@ -101,7 +101,7 @@ class Matcher:
         self._parked = parked
         self._guard = guard or Guard()
         self.unasked: set[str] = set()
-        """The rules whose own condition could not say whether it holds of the last event: they are parked, or failed."""
+        """The rules whose own condition did not say whether it holds of the last event: they are parked, or failed."""
         self._always: list[_Condition] = []
         self._by_value: dict[str, dict[str, list[_Condition]]] = {}
         self._by_word: dict[str, list[_Condition]] = {}
