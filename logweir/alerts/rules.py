@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from logweir.clock import duration_us
+from logweir.clock import duration_in_words, duration_us
 from logweir.errors import RULE_BAD, LogweirError
 from logweir.event import FIELD_BY_NAME
 from logweir.query.hints import known_detail
@@ -70,6 +70,8 @@ class WindowKind(StrEnum):
     """None, for so long, of a group that had some."""
     BOOKS = "books"
     """Nothing of events: the rule is about what the accounting has found (``findings.py``)."""
+    SCHEDULED = "scheduled"
+    """Whatever its function asks of the stored events (``schedules.py``)."""
 
 
 NUMERIC = (WindowKind.VALUE_SUM, WindowKind.VALUE_AVG, WindowKind.VALUE_PERCENTILE, WindowKind.VALUE_MEDIAN)
@@ -122,6 +124,24 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a rule's function is called, and for which time before that."""
+
+    every_us: int = 0
+    """At whole multiples of it; 0: at the times of ``cron``."""
+    cron: str = ""
+    """In UTC."""
+    window_us: int = 0
+    """How long; 0: since the time before."""
+    timeout_us: int = 60_000_000
+    """How long it may take."""
+
+    def __str__(self) -> str:
+        when = f"every {duration_in_words(self.every_us // 1_000_000)}" if self.every_us else f"cron {self.cron}"
+        return f"{when}, of {duration_in_words(self.window_us // 1_000_000)}" if self.window_us else when
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """Events as they would be posted, and how many alerts the rule makes of them."""
 
@@ -156,7 +176,8 @@ class Found(Protocol):
         """The first five of these values."""
 
 
-Saying = Callable[[Any], str]
+Saying = Callable[[Any], Any]
+"""Gives what happened, in one line; a scheduled rule's function gives what it has found."""
 
 
 @dataclass(slots=True)
@@ -168,7 +189,9 @@ class Rule:
     window: Window
     severity: str
     conditions: tuple[Condition, ...]
-    """One, or one for each step."""
+    """One, or one for each step; none of a scheduled rule."""
+    schedule: Schedule | None = None
+    """Of a scheduled rule."""
     of: str = ""
     """The kind of findings that it is about; empty for a rule about events."""
     group: tuple[str, ...] = ()
@@ -197,8 +220,15 @@ class Rule:
         return bool(self.of)
 
     @property
+    def is_about_events(self) -> bool:
+        """Whether it is asked of each event as it comes."""
+        return not self.is_about_books and self.schedule is None
+
+    @property
     def where(self) -> str:
         """Its conditions, as people read them."""
+        if self.schedule is not None:
+            return f"a function, {self.schedule}"
         if self.is_about_books:
             return f"findings of the accounting: {self.of}"
         return " | ".join(one if isinstance(one, str) else "(a function)" for one in self.conditions)

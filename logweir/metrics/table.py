@@ -466,6 +466,13 @@ METRICS = (
         ("rule", "outcome"),
     ),
     Metric("logweir_alerter_rule_errors_total", Kind.COUNTER, "How often a rule's own code has failed.", ("rule",)),
+    Metric(
+        "logweir_alerter_scheduled_runs_total",
+        Kind.COUNTER,
+        "Runs of scheduled rules, by what came of them: done, or failed (run again).",
+        ("rule", "outcome"),
+    ),
+    Metric("logweir_alerter_scheduled_seconds", Kind.GAUGE, "How long a scheduled rule's last run took.", ("rule",)),
     Metric("logweir_alerter_rules", Kind.GAUGE, "Rules that are evaluated."),
     Metric("logweir_alerter_rules_parked", Kind.GAUGE, "Rules that are not evaluated because their own code fails."),
     Metric("logweir_alerter_rule_files_bad", Kind.GAUGE, "Files of rules that cannot be read as they are now."),

@@ -11,13 +11,6 @@ from tests.workers.helpers import Door
 
 
 @pytest.fixture
-def door(queue: Queue) -> Iterator[Door]:
-    opened = Door(queue)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def doors(queue: Queue) -> Iterator[list[Door]]:
     """One to each of three partitions."""
     opened = [Door(queue, partition=partition) for partition in range(3)]

@@ -74,6 +74,9 @@ class Receiver:
             daemon_threads = True
             block_on_close = False
 
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # Whoever was sending has been killed.
+
         self._server = Server(("127.0.0.1", 0), Handler)
         if context is not None:
             self._server.socket = context.wrap_socket(

@@ -34,6 +34,7 @@ from logweir_workers.alerts.checkpoint import Checkpoint, Standby, shard_id
 from logweir_workers.alerts.engine import Engine
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.loading import RuleFiles
+from logweir_workers.alerts.scheduled.process import ScheduledProcess
 from logweir_workers.backoff import Stopped, until_it_answers
 from logweir_workers.notify.channels import ChannelFile
 from logweir_workers.notify.notifier import Notifier
@@ -173,6 +174,13 @@ class Alerter:
             daemon=True,  # The operator's own code may not come back.
         )
         books_thread.start()
+        scheduled = ScheduledProcess(self._settings, generation=checkpoint.generation)
+        scheduled_thread = threading.Thread(
+            target=scheduled.run,
+            args=(lambda: _in_force(engine), lambda: engine.completeness.up_to_us, over),
+            name="scheduled",
+        )
+        scheduled_thread.start()
         try:
             with self._notifying():
                 engine.run()
@@ -183,6 +191,7 @@ class Alerter:
         finally:
             over.set()
             books_thread.join(_BOOKS_JOIN_S)
+            scheduled_thread.join()
             self.engine = None
             guard.close()
             registry.get("logweir_alerter_is_active").set(0)

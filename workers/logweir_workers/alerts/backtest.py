@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from logweir.alerts.rules import Rule, WindowKind
+from logweir.alerts.rules import Rule, Schedule, WindowKind
+from logweir.alerts.schedules import slot_after
 from logweir.config import Settings
 from logweir.errors import RULE_BAD, SEARCH_TOO_SLOW, LogweirError
 from logweir.store.port import Store
@@ -22,6 +23,7 @@ from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found, iso, learn_fields
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.recall import Stored, TooMany, stored_matches
+from logweir_workers.alerts.scheduled.runs import RunFailed, found_by
 
 ALERTS_MAX = 10_000
 """Alerts that are told whole; of more, only how many there are."""
@@ -63,6 +65,7 @@ class Backtest:
     errors: int = 0
     """How often the rule's own code failed."""
     searches: int = 0
+    """Of a scheduled rule, how many times it was asked."""
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -98,12 +101,37 @@ def backtest(
     """
     if rule.is_about_books:
         raise unfit(rule)
+    if rule.schedule is not None:
+        return _run_scheduled(store, rule, rule.schedule, from_us, to_us, progressed)
     return _Run(store, rule, settings, from_us, to_us).run(progressed)
 
 
 def unfit(rule: Rule) -> LogweirError:
     """Why a rule about the accounting cannot be tried."""
     return LogweirError(RULE_BAD, rule=rule.name, reason="it is about what the accounting finds, not about events")
+
+
+def _run_scheduled(
+    store: Store, rule: Rule, schedule: Schedule, from_us: int, to_us: int, progressed: Progressed
+) -> Backtest:
+    """Every slot that ends within that time, each alert that was found in one."""
+    made, began_s = Backtest(rule.name), time.monotonic()
+    store.refresh()
+    slot = slot_after(schedule, from_us)
+    while slot.end_us <= to_us:
+        try:
+            found = found_by(store, rule, slot)
+        except RunFailed:
+            found, made.errors = [], made.errors + 1
+        made.searches += 1
+        made.alerts_count += len(found)
+        for one in found[: ALERTS_MAX - len(made.alerts)]:
+            group = {name: value for name, value in one.group.items() if name != "summary"}
+            made.alerts.append(WouldBe(group, iso(slot.begin_us), iso(slot.end_us), one.count, one.summary))
+        made.seconds = time.monotonic() - began_s
+        progressed(slot.end_us, made)
+        slot = slot_after(schedule, slot.end_us)
+    return made
 
 
 class _Run:

@@ -30,7 +30,7 @@ def blind_rules(rules: Iterable[Rule], sources: Collection[Source]) -> list[str]
     return sorted(
         rule.name
         for rule in rules
-        if not rule.is_about_books
+        if rule.is_about_events
         and (not sources or any(_could_match(node, one) for node in rule.nodes() for one in sources))
     )
 

@@ -75,7 +75,7 @@ class Evaluator:
 
     def matcher(self, rules: Iterable[Rule]) -> Matcher:
         """One for those of the rules that are about events, which tells this evaluator what fails."""
-        rules = [rule for rule in rules if not rule.is_about_books]
+        rules = [rule for rule in rules if rule.is_about_events]
         return Matcher(rules, failed=self.failed, parked=self.parked, guard=self.guard)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -33,9 +33,9 @@ class Evidence:
         """An event has matched."""
         if document.id in self._recent:
             return
-        frozen = orjson.dumps(_frozen(document.id, document.day, document.source))
-        self._recent[document.id] = frozen
-        self._size_bytes += len(frozen)
+        kept = orjson.dumps(frozen(document.id, document.day, document.source))
+        self._recent[document.id] = kept
+        self._size_bytes += len(kept)
         while self._size_bytes > _MEMORY_SIZE_BYTES_MAX:
             self._size_bytes -= len(self._recent.popitem(last=False)[1])
 
@@ -52,17 +52,18 @@ class Evidence:
         if absent:
             for (day, id), source in zip(absent, self._store.sources(absent), strict=True):
                 if source is not None:
-                    found[id] = _frozen(id, day, source)
+                    found[id] = frozen(id, day, source)
         return [found[id] for _, id, _ in places if id in found]
 
 
-def _frozen(id: str, day: str, source: dict[str, Any]) -> dict[str, Any]:
+def frozen(id: str, day: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    """The event as an alert keeps it."""
     provenance = {name: source.get(name) for name in _PROVENANCE}
     event = {name: value for name, value in source.items() if name not in _PROVENANCE}
-    frozen = {"id": id, "day": day, **provenance, "event": event}
+    kept = {"id": id, "day": day, **provenance, "event": event}
     if len(orjson.dumps(event)) > SIZE_BYTES_MAX:
-        frozen = {**frozen, "event": _cut(event), "is_cut": True}
-    return frozen
+        kept = {**kept, "event": _cut(event), "is_cut": True}
+    return kept
 
 
 def _cut(event: dict[str, Any]) -> dict[str, Any]:

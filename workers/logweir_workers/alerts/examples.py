@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import orjson
 
 from logweir.alerts.findings import Finding
 from logweir.alerts.rules import EXAMPLE_TIME_US, Example, Rule, WindowKind
-from logweir.config import Settings
+from logweir.alerts.schedules import Slot
+from logweir.config import Settings, StoreSettings
 from logweir.event import Document, Provenance, day_of
 from logweir.query.match import milliseconds_of, time_us_of
+from logweir.store import open_store
 from logweir.text import counted
 from logweir_workers import enrich
 from logweir_workers.alerts.absence import absent, always_active
@@ -20,6 +24,7 @@ from logweir_workers.alerts.books import episodes
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found
 from logweir_workers.alerts.groups import Groups
+from logweir_workers.alerts.scheduled.runs import RunFailed, found_by
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters
 from logweir_workers.normalise.fields import Context
@@ -60,6 +65,8 @@ class Examples:
         """What the rule makes of the example's events, or findings."""
         if rule.is_about_books:
             return _run_findings(rule, example)
+        if rule.schedule is not None:
+            return self._run_scheduled(rule, example)
         errors: list[str] = []
         evaluator = Evaluator({rule.name: rule}, Groups(groups_max=_GROUPS_MAX), late_after_us=60_000_000)
         until_us = EXAMPLE_TIME_US + int(example.until * 1_000_000)
@@ -83,9 +90,37 @@ class Examples:
         failed = evaluator.counts.get(rule.name, {}).get("errors", 0)
         if failed:
             errors.append(f"its condition failed on {counted(failed, 'event')}")
-        if not errors and len(summaries) != example.alerts:
-            errors.append(f"it makes {counted(len(summaries), 'alert')} of them, and should make {example.alerts}")
-        return Tried(example, summaries, "; ".join(errors))
+        return Tried(example, summaries, "; ".join(errors) or _other_number(example, len(summaries)))
+
+    def _run_scheduled(self, rule: Rule, example: Example) -> Tried:
+        """What a scheduled rule finds, asked once about the example's events: up to ``until``, or behind the last."""
+        assert rule.schedule is not None, "it is one"
+        try:
+            documents = [self.document(event, number) for number, event in enumerate(example.events, start=1)]
+        except EventUnfit as unfit:
+            return Tried(example, [], f"an event cannot be read: {unfit.error}")
+        times = [time_us_of(one.source["receivedtimestamp"]) for one in documents]
+        end_us = max([EXAMPLE_TIME_US + int(example.until * 1e6), *(time_us + 1000 for time_us in times)])
+        begin_us = end_us - rule.schedule.window_us if rule.schedule.window_us else min([EXAMPLE_TIME_US, *times])
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(open_store(StoreSettings(url=f"sqlite:///{folder}"))) as store,
+        ):
+            store.prepare()
+            store.index(documents)
+            try:
+                found = found_by(store, rule, Slot(begin_us, end_us))
+            except RunFailed as error:
+                return Tried(example, [], f"its own code fails: {error}")
+        summaries = [one.summary for one in found]
+        return Tried(example, summaries, _other_number(example, len(summaries)))
+
+
+def _other_number(example: Example, made: int) -> str:
+    """What is wrong with so many alerts of an example; empty when that is right."""
+    return (
+        "" if made == example.alerts else f"it makes {counted(made, 'alert')} of them, and should make {example.alerts}"
+    )
 
 
 def _pass(evaluator: Evaluator, until_us: int) -> None:
@@ -110,9 +145,7 @@ def _run_findings(rule: Rule, example: Example) -> Tried:
         summaries = [rule.say(episode) for found in groups.values() for episode in episodes(rule, found)]
     except Exception as error:  # noqa: BLE001 - the author's own code
         return Tried(example, summaries, f"its own code fails: {type(error).__name__}: {error}")
-    right = len(summaries) == example.alerts
-    problem = "" if right else f"it makes {counted(len(summaries), 'alert')} of them, and should make {example.alerts}"
-    return Tried(example, summaries, problem)
+    return Tried(example, summaries, _other_number(example, len(summaries)))
 
 
 def lint(rule: Rule) -> list[str]:

@@ -44,7 +44,7 @@ def iso(time_us: int) -> str:
 
 def learn_fields(rule: Rule) -> None:
     """Ask the rule's function once, so that the values of the fields that it wants are kept from the first event on."""
-    if rule.is_about_books:
+    if not rule.is_about_events:
         return
     try:
         rule.say(Found(rule, Group(rule, ("",) * len(rule.group)), Episode(0, 0)))

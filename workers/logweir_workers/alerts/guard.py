@@ -28,8 +28,8 @@ _SIZE_BYTES = 256
 class RuleTooSlow(Exception):
     """A rule's own code took too long."""
 
-    def __init__(self) -> None:
-        super().__init__(f"it took longer than {CALL_S_MAX:.0f} s")
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"it took longer than {limit_s:.0f} s")
 
 
 class Guard:
@@ -53,26 +53,24 @@ class Guard:
             os.close(descriptor)
         self.found = self._mark[:].rstrip(b"\0").decode("ascii", "replace")
         self._mark[:] = bytes(_SIZE_BYTES)
-        signal.signal(signal.SIGALRM, _too_slow)
 
     @contextlib.contextmanager
-    def running(self, name: str) -> Iterator[None]:
-        """A rule's own code runs in the block. Raises RuleTooSlow in it when it takes too long."""
+    def running(self, name: str, *, limit_s: float | None = None) -> Iterator[None]:
+        """A rule's own code runs in the block. Raises RuleTooSlow in it when it takes longer (CALL_S_MAX)."""
         if self._mark is None:
             yield
             return
         self._mark[:] = name.encode().ljust(_SIZE_BYTES, b"\0")
-        signal.setitimer(signal.ITIMER_REAL, CALL_S_MAX)
         try:
-            yield
+            with in_time(limit_s):
+                yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             self._mark[:] = bytes(_SIZE_BYTES)
 
-    def watch(self) -> None:
-        """End the process unless ``watch`` or ``rest`` is called within STUCK_S_MAX."""
+    def watch(self, *, stuck_s: float | None = None) -> None:
+        """End the process unless ``watch`` or ``rest`` is called within that time (STUCK_S_MAX)."""
         if self._mark is not None:
-            faulthandler.dump_traceback_later(STUCK_S_MAX, exit=True)
+            faulthandler.dump_traceback_later(STUCK_S_MAX if stuck_s is None else stuck_s, exit=True)
 
     def rest(self) -> None:
         """End nothing until ``watch`` is called again."""
@@ -87,19 +85,20 @@ class Guard:
 
 
 @contextlib.contextmanager
-def in_time() -> Iterator[None]:
-    """A file of rules is read in the block. Raises RuleTooSlow in it when that takes too long, on the main thread."""
+def in_time(limit_s: float | None = None) -> Iterator[None]:
+    """Raises RuleTooSlow in the block when it takes longer (CALL_S_MAX). Beside the main thread it only lets it run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGALRM, _too_slow)
-    signal.setitimer(signal.ITIMER_REAL, CALL_S_MAX)
+    limit = CALL_S_MAX if limit_s is None else limit_s
+
+    def too_slow(_number: int, _frame: FrameType | None) -> None:
+        raise RuleTooSlow(limit)
+
+    before = signal.signal(signal.SIGALRM, too_slow)
+    signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _too_slow(_number: int, _frame: FrameType | None) -> None:
-    raise RuleTooSlow

@@ -53,14 +53,15 @@ class Seen:
 
     def value(self, field: str) -> str | None:
         """What matches are counted by: the field's text, several with commas between them; None where it has none."""
-        texts = self.texts(field) if field.startswith("details.") else list(_as_sent(self.document.source.get(field)))
+        texts = self.texts(field) if field.startswith("details.") else list(as_sent(self.document.source.get(field)))
         return ",".join(texts)[:VALUE_LENGTH_MAX] if texts else None
 
 
-def _as_sent(value: object) -> Iterator[str]:
+def as_sent(value: object) -> Iterator[str]:
+    """The texts of a field's value, each of several."""
     if isinstance(value, list):
         for one in value:
-            yield from _as_sent(one)
+            yield from as_sent(one)
     elif value is not None:
         yield text_of(value)
 

@@ -81,7 +81,7 @@ class Sight:
 
 def needs_of(rule: Rule) -> set[str]:
     """What each of a rule's matches must have: a field by its name, or ``category:`` and a category."""
-    if rule.is_about_books:
+    if not rule.is_about_events:
         return set()
     needs = {need for node in rule.nodes() for need in _needs(node)}
     return needs | set(rule.group) | ({rule.window.field} if rule.window.field else set())

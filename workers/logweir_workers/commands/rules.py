@@ -3,6 +3,7 @@
     logweir rules list
     logweir rules shadow my_rule --why 'too many' keep what it finds, and make no alerts of it
     logweir rules backtest my_rule.py --since 7d  what would it have found?
+    logweir rules run my_rule --at 1h --dry-run   a scheduled rule, as if it were an hour ago
     logweir rules test                        run the examples of all rules
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
@@ -25,10 +26,11 @@ import orjson
 
 from logweir.alerts.catalogue import DESCRIBED, RULES, RuleState, change_state, described, read_catalogue, state_of
 from logweir.alerts.rules import Rule
+from logweir.alerts.schedules import Slot, slot_until
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
 from logweir.config import Settings
-from logweir.errors import EVENT_UNUSABLE, RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
+from logweir.errors import EVENT_UNUSABLE, RULE_BAD, RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.event import Document
 from logweir.query.match import matcher
 from logweir.query.times import time_bounds
@@ -39,8 +41,11 @@ from logweir.text import counted, printable
 from logweir_workers.alerts import checkpoint
 from logweir_workers.alerts.backtest import Backtest, backtest, unfit
 from logweir_workers.alerts.examples import Examples, Tried, lint
+from logweir_workers.alerts.found import iso
 from logweir_workers.alerts.loading import RuleFiles, read_rules
 from logweir_workers.alerts.matching import Matcher, Seen
+from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
+from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, found_by
 from logweir_workers.document import EventUnfit
 
 
@@ -59,6 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tried.add_argument("rule", metavar="RULE|FILE", help="a rule's name, or a file of rules that need not be in force")
     tried.add_argument("--since", default="7d", metavar="TIME", help="from then on: 1h, 7d, or ISO 8601 (7d)")
     tried.add_argument("--until", metavar="TIME", help="before then (now)")
+    once = actions.add_parser("run", help="ask a scheduled rule once, as if it were some time, and print what it finds")
+    once.add_argument(
+        "rule", metavar="RULE|FILE:RULE", help="a rule's name, or one in a file that need not be in force"
+    )
+    once.add_argument("--at", metavar="TIME", help="its last slot by then: ISO 8601, or 1h for an hour ago (now)")
+    once.add_argument(
+        "--since", metavar="TIME", help="all events received from then on, up to --at, whatever its window"
+    )
+    once.add_argument("--dry-run", action="store_true", help="make no alerts")
     changes = {
         "enable": "have alerts made of what a rule finds",
         "shadow": "keep what a rule would have said, and make no alerts of it",
@@ -69,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("rule", metavar="RULE", help="the rule's name")
         sub.add_argument("--why", default="", metavar="TEXT", help="why; it is kept, with who and when")
         sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
-    for sub in (listed, checked, tested, explained, tried, *changed):
+    for sub in (listed, checked, tested, explained, tried, once, *changed):
         sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -91,6 +105,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _list(rules, broken, settings, as_json=arguments.json)
     elif arguments.action in _STATES:
         _change(arguments, rules, settings)
+    elif arguments.action == "run":
+        return _run_once(arguments, rules, settings)
     elif arguments.action == "backtest":
         return _backtest(arguments, rules, settings) or bool(problems)
     elif arguments.action == "explain":
@@ -168,6 +184,52 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
     return 1 if left_out else 0
 
 
+def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> int:
+    """Raises LogweirError: RULE_BAD for a rule that is none of these, or fails; ALERTER_ABSENT and others."""
+    path, _, name = arguments.rule.rpartition(":")
+    rule = _named(name, read_rules(Path(path)) if path else rules)
+    if rule.schedule is None:
+        raise LogweirError(
+            RULE_BAD, rule=rule.name, reason="it is not a scheduled one: backtest it, or explain an event"
+        )
+    now = now_us()
+    since_us, at_us = time_bounds(arguments.since, arguments.at, now)
+    slot = slot_until(rule.schedule, at_us or now)
+    if since_us is not None:
+        slot = Slot(since_us, at_us or now)
+    with existing_store(settings.store) as store:
+        store.refresh()
+        try:
+            found = found_by(store, rule, slot)
+        except RunFailed as error:
+            raise LogweirError(RULE_BAD, rule=rule.name, reason=error) from error
+        if not arguments.dry_run:
+            shard = checkpoint.shard_id(settings.alerts.shard)
+            claimed = checkpoint.read(store, settings.worker.group, shard)
+            generation = claimed.generation if claimed is not None else 0
+            alerts = ScheduledAlerts(store.documents, generation=generation, clock=now_us)
+            verdict: dict[str, Any] = {"state": "open", "up_to": None, "missing": 0, "emitters": []}
+            alerts.write(rule, Asked(slot, verdict), found)
+    print_json(
+        {
+            "rule": rule.name,
+            "begin": iso(slot.begin_us),
+            "end": iso(slot.end_us),
+            "alerts": [
+                {
+                    "summary": one.summary,
+                    "group": dict(one.group),
+                    "count": one.count,
+                    "severity": one.severity or rule.severity,
+                    "events": list(one.events),
+                }
+                for one in found
+            ],
+        }
+    )
+    return 0
+
+
 class _Teller:
     """Says on standard error how far a long backtest is."""
 
@@ -198,11 +260,14 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
     """``broken``: the paths of files that cannot be read; rules of theirs may be evaluated all the same."""
     known: dict[str, Any] = {}
     catalogue: dict[str, OwnDocument] = {}
+    asked: dict[str, Any] = {}
     try:
         with existing_store(settings.store) as store:
             stored = checkpoint.read(store, settings.worker.group, checkpoint.shard_id(settings.alerts.shard))
             known = stored.body["rules"] if stored is not None else {}
             catalogue = read_catalogue(store.documents)
+            names = [rule.name for rule in rules if rule.schedule is not None]
+            asked = {name: one.body for name, one in store.documents.get(STATES, names).items()}
     except LogweirError as error:
         print(f"What the rules have found is not known: {printable(str(error))}", file=sys.stderr)
     shown = {rule.name: described(rule) for rule in rules}
@@ -219,6 +284,7 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
             "said": catalogue[name].body["said"] if name in catalogue else None,
             **known.get(name, {"counts": {}, "since": None, "parked": None, "blind": []}),
             "is_as_read_last": row["path"] in broken,
+            "asked": _asked(asked.get(name)),
         }
         for name, row in sorted(shown.items())
     ]
@@ -231,6 +297,10 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
             if row["parked"]
             else counted(row["counts"].get("matches", 0), "match", plural="matches", separator=",")
         )
+        if (ran := row["asked"]) is not None:
+            state = f"asked up to {ran['until']}, {counted(ran['alerts'], 'alert', separator=',')} found"
+            if ran["error"]:
+                state = f"FAILING since {ran['failing_since']}: {ran['error']}; {state}"
         if row.get("blind"):
             state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
         if row.get("example_failed"):
@@ -241,6 +311,14 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
             state = f"{row['state']}, by {row['said']['by']}: {row['said']['why'] or 'no reason given'}; {state}"
         print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(state)}")
     print(f"{counted(len(rows), 'rule')}.")
+
+
+def _asked(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is known of a scheduled rule's runs."""
+    if state is None:
+        return None
+    said = {name: state[name] for name in ("took_s", "error", "failing_since") if name in state}
+    return {"until": iso(state.get("done_us", 0)), **state["counts"], "error": None, "failing_since": None, **said}
 
 
 def _lint(rules: Sequence[Rule], *, as_json: bool) -> int:
@@ -286,10 +364,9 @@ def _failed_text(failed: int) -> str:
 
 def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
     rule = _named(arguments.rule, rules)
-    if rule.is_about_books:
-        raise LogweirError(
-            EVENT_UNUSABLE, reason=f"{rule.name} is about findings of the accounting, and not about events"
-        )
+    if not rule.is_about_events:
+        about = "findings of the accounting" if rule.is_about_books else "stored events, which its function asks for,"
+        raise LogweirError(EVENT_UNUSABLE, reason=f"{rule.name} is about {about} and not about one event")
     raw = sys.stdin.buffer.read() if arguments.event == "-" else arguments.event.encode()
     try:
         sent = orjson.loads(raw)

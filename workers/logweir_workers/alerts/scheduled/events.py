@@ -1,0 +1,91 @@
+"""What a scheduled rule is handed: the stored events of its time (see ``logweir.alerts.schedules.Events``)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from logweir.alerts.rules import duration_of
+from logweir.alerts.schedules import Slot
+from logweir.errors import RULE_BAD, LogweirError
+from logweir.query.match import leaves_of, time_us_of
+from logweir.query.parse import parse
+from logweir.query.tree import Node
+from logweir.store.port import Store
+from logweir_workers.alerts.found import iso
+from logweir_workers.alerts.matching import as_sent
+
+VALUES_MAX = 1_000_000
+"""Different values that ``top`` counts; of a field with more nobody knows which are the most frequent."""
+PARTS_MAX = 100_000
+_PAGE = 1_000
+
+
+class StoredEvents:
+    """All events of a slot, by receipt. Every method raises TimeoutError behind ``end_s`` (monotonic)."""
+
+    def __init__(self, store: Store, rule: str, slot: Slot, *, end_s: float) -> None:
+        self._store = store
+        self._rule = rule
+        self._slot = slot
+        self._end_s = end_s
+        self.begin, self.end = iso(slot.begin_us), iso(slot.end_us)
+
+    def search(self, query: str | Node = "*") -> Iterator[dict[str, Any]]:
+        node = parse(query) if isinstance(query, str) else query
+        after: tuple[Any, ...] | None = None
+        while True:
+            self._require_time()
+            page = self._store.search(
+                node, size=_PAGE, from_us=self._slot.begin_us, to_us=self._slot.end_us, after=after
+            )
+            for one in page.events:
+                # Stores compare whole milliseconds.
+                if self._slot.begin_us <= time_us_of(one.get("receivedtimestamp")) < self._slot.end_us:
+                    yield one
+            after = page.after
+            if after is None:
+                return
+
+    def count(self, query: str | Node = "*") -> int:
+        self._require_time()
+        if self._slot.begin_us % 1000 == self._slot.end_us % 1000 == 0:
+            node = parse(query) if isinstance(query, str) else query
+            return self._store.search(node, size=0, from_us=self._slot.begin_us, to_us=self._slot.end_us).total
+        return sum(1 for _ in self.search(query))
+
+    def top(self, query: str | Node, field: str, size: int = 10) -> list[tuple[str, int]]:
+        counts: Counter[str] = Counter()
+        for one in self.search(query):
+            counts.update(set(_values(one, field)))
+            if len(counts) > VALUES_MAX:
+                raise self._bad(f"{field} has more than {VALUES_MAX:,} different values in this time")
+        return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:size]
+
+    def histogram(self, query: str | Node, width: str) -> list[tuple[str, int]]:
+        width_us = duration_of(self._rule, "width", width)
+        begin_us = self._slot.begin_us // width_us * width_us
+        parts = -(-(self._slot.end_us - begin_us) // width_us)
+        if parts > PARTS_MAX:
+            raise self._bad(f"a histogram by {width} has more than {PARTS_MAX:,} parts")
+        counts = [0] * parts
+        for one in self.search(query):
+            counts[(time_us_of(one["receivedtimestamp"]) - begin_us) // width_us] += 1
+        return [(iso(begin_us + at * width_us), count) for at, count in enumerate(counts)]
+
+    def _require_time(self) -> None:
+        if time.monotonic() > self._end_s:
+            raise TimeoutError("it took longer than its timeout")
+
+    def _bad(self, reason: str) -> LogweirError:
+        return LogweirError(RULE_BAD, rule=self._rule, reason=reason)
+
+
+def _values(event: dict[str, Any], field: str) -> Iterator[str]:
+    """The values of a field of one event, as they were sent."""
+    if not field.startswith("details."):
+        return as_sent(event.get(field))
+    wanted = field.removeprefix("details.")
+    return (text for path, text in leaves_of(event.get("details")) if path == wanted)
