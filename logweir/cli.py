@@ -43,6 +43,9 @@ COMMANDS = (
     Command(
         "channels", "list and test the channels by which people are told of alerts", "logweir_workers.commands.channels"
     ),
+    Command(
+        "exceptions", "keep some events from counting for a rule, for a while", "logweir_workers.commands.exceptions"
+    ),
     Command("mutes", "tell nobody of some alerts for a while", "logweir.commands.mutes"),
     Command("keys", "make, list, change, exchange and revoke the keys that emitters send", "logweir.commands.keys"),
     Command("search", "search the stored events", "logweir.commands.search"),

@@ -799,6 +799,24 @@ MUTES_FULL = Problem(
     "There are {count} mutes already; there may be at most {count_max}.",
     "End those that are not needed: each alert is held against all of them.",
 )
+EXCEPTION_UNKNOWN = Problem(
+    "exception_unknown",
+    404,
+    "There is no exception {id!r}.",
+    "`logweir exceptions list` has them all.",
+)
+EXCEPTIONS_FULL = Problem(
+    "exceptions_full",
+    409,
+    "There are {count} exceptions already; there may be at most {count_max}.",
+    "End those that are not needed, or put their values into the rule's condition.",
+)
+EXCEPTION_TOO_WIDE = Problem(
+    "exception_too_wide",
+    409,
+    "With this exception the rule {rule} would not fire for its own example {example!r}: {reason}.",
+    "Name more fields, or --force it.",
+)
 ALERT_UNFIT = Problem("alert_unfit", 409, "The alert {id} is {status}: it cannot be {change}.", "{what}")
 PARTITION_UNKNOWN = Problem(
     "partition_unknown",

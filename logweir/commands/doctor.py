@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from logweir.alerts import exceptions
 from logweir.alerts.notices import books_of, channels_told
 from logweir.audit.lag import Lag, lags
 from logweir.clock import DAY_US, iso_seconds, now_us
@@ -86,6 +87,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("store", _store),
         ("dead letters", _dead_letters),
         ("alerts", _alerts),
+        ("exceptions", _exceptions),
         ("channels", _channels),
         ("clock", _clock),
     ]
@@ -273,6 +275,17 @@ def _alerts(settings: Settings) -> Finding:
     if blind := sorted(name for name, row in rules.items() if row.get("blind")):
         found += f"; blind, as nothing that they need has come for a week: {some_of(blind, _RULES_NAMED_MAX)}"
     return Finding("alerts", "ok", found)
+
+
+def _exceptions(settings: Settings) -> Finding:
+    now = now_us()
+    with existing_store(settings.store) as store:
+        found = exceptions.active(store.documents, now)
+    if soon := [one for one in found if one.ends_soon(now)]:
+        named = some_of([f"{one.id} ({one.rule}, until {one.ends})" for one in soon], _RULES_NAMED_MAX)
+        advice = f"Is it still wanted? logweir exceptions extend {soon[0].id}; else it ends by itself."
+        return Finding("exceptions", "warning", f"within 7 days these end: {named}", advice)
+    return Finding("exceptions", "ok", f"{counted(len(found), 'exception')} in force")
 
 
 def _channels(settings: Settings) -> Finding:

@@ -461,7 +461,7 @@ METRICS = (
     Metric(
         "logweir_alerter_matches_total",
         Kind.COUNTER,
-        "Matches of rules, by what became of them: counted, shadow, late, or unevaluated; of those that are none of these, the same event"
+        "Matches of rules, by what became of them: counted, excepted, shadow, late, or unevaluated; of those that are none of these, the same event"
         " was counted before.",
         ("rule", "outcome"),
     ),

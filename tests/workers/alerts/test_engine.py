@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from logweir import cli, clock
-from logweir.alerts import alert
+from logweir.alerts import alert, exceptions
 from logweir.alerts.alert import ALERTS, Reason
 from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, LogweirError
@@ -439,6 +439,55 @@ def test_a_rule_that_raises_makes_its_alert_and_is_parked_when_it_goes_on(
     assert "never works" in engine.evaluator.parked["raising"]
     assert engine.evaluator.counts["raising"]["unevaluated"] >= 2
     assert engine.evaluator.counts["raising"]["errors"] >= 5
+
+
+def test_what_is_excepted_does_not_count_and_is_counted_whoever_dies(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door]
+) -> None:
+    """Also of late events, and in a backtest; what ends counts again."""
+
+    def write_checkpoint(engine: Engine) -> None:
+        engine._note_progress()
+        engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+
+    def excepting(query: str) -> str:
+        until_us = clock.now_us() + clock.DAY_US
+        named = {"reason": "x", "by": "anna", "until_us": until_us, "now_us": clock.now_us()}
+        return exceptions.add(store.documents, rule="failures", query=query, **named).id
+
+    def write(user: str, *, at: float = 0.0) -> None:
+        event = orjson.loads(login("failure", at=at))
+        event["details"]["username"] = user
+        doors[0].write(batch(orjson.dumps(event)))
+
+    id = excepting("details.username:scanner")
+    engine = an_engine(settings, queue, store)
+    for at in range(4):
+        write("anna", at=at)
+        write("scanner", at=at)
+    read_all(engine, queue)
+    engine._flush()
+    write_checkpoint(engine)
+    none_yet = alerts_of(store, "rule:failures")
+    write("scanner", at=5)
+    write("anna", at=6)
+    engine = an_engine(settings, queue, store)
+    read_all(engine, queue)
+    engine._flush()
+    write_checkpoint(engine)
+    (one,) = alerts_of(store, "rule:failures")
+    counts = dict(engine.evaluator.counts["failures"])
+    exceptions.end(store.documents, id, by="anna", now_us=clock.now_us())
+    engine.read_exceptions()
+    write("scanner", at=7)
+    read_all(engine, queue)
+    engine._flush()
+    (after,) = alerts_of(store, "rule:failures")
+
+    assert none_yet == []
+    assert (one["count"], counts) == (5, {"matches": 10, "excepted": 5, "counted": 5})
+    assert engine.evaluator.excepted == {id: 5}
+    assert after["count"] == 6
 
 
 @pytest.mark.parametrize("takes", ["'x' * 10**15", "bytearray(1 << 62)", "[0] * 10**14"])

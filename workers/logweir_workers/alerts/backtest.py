@@ -13,8 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.alerts.exceptions import Excepting
+from logweir.alerts.exceptions import active as active_exceptions
 from logweir.alerts.rules import Rule, Schedule, WindowKind
 from logweir.alerts.schedules import slot_after
+from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import RULE_BAD, SEARCH_TOO_SLOW, LogweirError
 from logweir.store.port import Store
@@ -60,6 +63,8 @@ class Backtest:
     events: int = 0
     """Read from the store."""
     matches: int = 0
+    excepted: int = 0
+    """Matches that an exception kept from counting."""
     unevaluated: int = 0
     """Matches that were not counted: there were too many groups, or a clock ran ahead by more than the lateness."""
     errors: int = 0
@@ -74,6 +79,7 @@ class Backtest:
             "rule": self.rule,
             "alerts_count": self.alerts_count,
             "alerts": [one.as_json() for one in self.alerts],
+            "excepted": self.excepted,
             "unevaluated": self.unevaluated,
             "errors": self.errors,
             "cost": {**cost, "seconds": round(self.seconds, 3)},
@@ -145,6 +151,7 @@ class _Run:
         learn_fields(rule)
         groups = Groups(groups_max=settings.alerts.groups_max)
         self._evaluator = Evaluator({rule.name: rule}, groups, late_after_us=settings.accounting.late_us)
+        self._evaluator.excepting = Excepting(active_exceptions(store.documents, now_us()))
         self._matcher = self._evaluator.matcher([rule])
         self._made = Backtest(rule.name)
         is_absence = rule.window.kind is WindowKind.ABSENT
@@ -183,6 +190,7 @@ class _Run:
         made.errors += counts.get("errors", 0)
         made.seconds = time.monotonic() - began_s
         made.unevaluated += counts.get("unevaluated", 0)
+        made.excepted = counts.get("excepted", 0)
         return made
 
     def _matches(self, from_us: int, to_us: int) -> list[Stored]:
@@ -212,6 +220,8 @@ class _Run:
             if not self._from_us - self._rule.memory_us <= one.time_us < self._to_us:
                 continue
             self._made.matches += one.time_us >= self._from_us
+            if self._evaluator.is_excepted(self._rule, one.document):
+                continue
             if one.time_us < horizon_us:
                 self._made.unevaluated += 1
                 continue

@@ -48,6 +48,8 @@ class Progress:
     """What is to be counted by asking the store: rule, group, from and to in microseconds, when that was noted."""
     sight: dict[str, Any] = field(default_factory=dict)
     """When what rules need came last (``Sight.as_body``)."""
+    exceptions: dict[str, int] = field(default_factory=dict)
+    """By exception, how many matches it kept from counting."""
     storms: dict[str, Any] = field(default_factory=dict)
     """By rule and hour, how many groups have fired (``Storms.as_body``)."""
 
@@ -113,6 +115,7 @@ class Checkpoint:
             rules=dict(body.get("rules", {})),
             late=list(body.get("late", [])),
             sight=dict(body.get("sight", {})),
+            exceptions=dict(body.get("exceptions", {})),
             storms=dict(body.get("storms", {})),
         )
 
@@ -143,6 +146,7 @@ class Checkpoint:
             "files_bad": progress.files_bad,
             "late": progress.late,
             "sight": progress.sight,
+            "exceptions": progress.exceptions,
             "storms": progress.storms,
             "slots": {str(bucket): slot for bucket, slot in slots.items()},
         }

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from logweir import event as identity
 from logweir.alerts.alert import ALERTS, Status, end_snoozes
 from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
+from logweir.alerts.exceptions import Excepting
+from logweir.alerts.exceptions import active as active_exceptions
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
@@ -136,6 +138,8 @@ class Engine:
         self.evaluator.counts = {
             name: dict(counted["counts"]) for name, counted in self.progress.rules.items() if name in rules
         }
+        self.evaluator.excepted = dict(self.progress.exceptions)
+        self.read_exceptions()
         self._lateness_us = int(settings.alerts.lateness_s * 1e6)
         self._evidence = Evidence(store)
         self._writer = AlertWriter(
@@ -175,6 +179,7 @@ class Engine:
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
             PeriodicTask(_EXAMPLES_INTERVAL_S, self._examples.turn),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
+            PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_exceptions, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
             PeriodicTask(_ABSENT_INTERVAL_S, self._judge_absent, (STORE_DOWN,)),
             PeriodicTask(_SWEEP_INTERVAL_S, self._sweep),
             PeriodicTask(_RETENTION_INTERVAL_S, self._delete_old, (STORE_DOWN, SEARCH_TOO_SLOW)),
@@ -407,9 +412,7 @@ class Engine:
         began_s = time.monotonic()
         try:
             self._flush()
-            self._note_rules()
-            self.progress.storms = self.storms.as_body()
-            self.progress.sight = self.evaluator.sight.as_body()
+            self._note_progress()
             self._checkpoint.write(self.progress, self.evaluator.groups, clock=self._clock, is_released=is_released)
         except LogweirError as error:
             tolerate(error, STORE_DOWN, STORE_REFUSES)
@@ -426,6 +429,13 @@ class Engine:
         except LogweirError as error:
             if error.problem not in (QUEUE_DOWN, QUEUE_REBALANCING):
                 raise
+
+    def _note_progress(self) -> None:
+        """What the checkpoint says beside the groups."""
+        self._note_rules()
+        self.progress.exceptions = dict(self.evaluator.excepted)
+        self.progress.storms = self.storms.as_body()
+        self.progress.sight = self.evaluator.sight.as_body()
 
     def _note_rules(self) -> None:
         """What the checkpoint says of each rule."""
@@ -482,6 +492,12 @@ class Engine:
             self._take_over()
         if not self._is_described:
             self._describe()
+
+    def read_exceptions(self) -> None:
+        """Read what does not count. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
+        found = tuple(active_exceptions(self._store.documents, self._clock()))
+        if found != self.evaluator.excepting.exceptions:
+            self.evaluator.excepting = Excepting(found)
 
     def _describe(self) -> None:
         mine = rules_of_shard(self._files.rules, self._settings.alerts.shard)
@@ -663,11 +679,13 @@ class Engine:
         self._store.refresh()
         matcher = self.evaluator.matcher([group.rule])
         try:
-            stored = recalled(self._store, group, matcher, first_us=first_us, last_us=last_us)
+            found = recalled(self._store, group, matcher, first_us=first_us, last_us=last_us)
         except TooMany:
             log.warning("The rule %s has more late matches of one group than can be counted.", group.rule.name)
             self.evaluator.count(group.rule.name, "unevaluated")
             return
+        excepting, name = self.evaluator.excepting, group.rule.name
+        stored = [one for one in found if excepting.by(name, one.document) is None]
         group.recall([one.match for one in stored])
         for episode in group.episodes:
             for one in stored:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from logweir.alerts.exceptions import Excepting
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.event import Document
 from logweir.ledger.emitter import Emitter
@@ -65,6 +66,10 @@ class Evaluator:
         """Rules that are not evaluated because their own code fails, with the error: until their file changes."""
         self.shadowed: set[str] = set()
         """Rules that are asked, and whose alerts are none."""
+        self.excepting = Excepting()
+        """What does not count, though it matches."""
+        self.excepted: dict[str, int] = {}
+        """By exception, how many matches did not count."""
         self._failures: dict[str, deque[float]] = {}
         self.sight = Sight()
         """Which of the rules are blind."""
@@ -141,6 +146,8 @@ class Evaluator:
             if one.rule.name in self.parked:
                 self.count(one.rule.name, "unevaluated")
                 continue
+            if self.is_excepted(one.rule, document):
+                continue
             if time_us < horizon_us and one.rule.window.kind not in (WindowKind.NEW_VALUE, WindowKind.ABSENT):
                 self.count(one.rule.name, "late")
                 late.append(Late(one.rule, one.group, time_us))
@@ -148,6 +155,15 @@ class Evaluator:
             if (change := self.put(one, document, time_us, received_us, emitter, horizon_us)) is not None:
                 changed.append(change)
         return changed, late
+
+    def is_excepted(self, rule: Rule, document: Document) -> bool:
+        """Whether a match does not count; then that is counted."""
+        id = self.excepting.by(rule.name, document)
+        if id is None:
+            return False
+        self.count(rule.name, "excepted")
+        self.excepted[id] = self.excepted.get(id, 0) + 1
+        return True
 
     def put(
         self,
@@ -203,5 +219,5 @@ def _count_from_zero(names: Iterable[str]) -> None:
     """Have the rules' series from the start, so that the first match is an increase."""
     for name in names:
         registry.get("logweir_alerter_rule_errors_total").labels(name)
-        for outcome in ("counted", "late", "unevaluated"):
+        for outcome in ("counted", "excepted", "late", "unevaluated"):
             registry.get("logweir_alerter_matches_total").labels(name, outcome)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from logweir.alerts.exceptions import Excepting, RuleException
 from logweir.alerts.findings import Finding
 from logweir.alerts.rules import EXAMPLE_TIME_US, Example, Rule, WindowKind
 from logweir.alerts.schedules import Slot
 from logweir.config import Settings, StoreSettings
+from logweir.errors import EXCEPTION_TOO_WIDE, LogweirError
 from logweir.event import Document, Provenance, day_of
 from logweir.query.match import milliseconds_of, time_us_of
 from logweir.store import open_store
@@ -61,14 +63,16 @@ class Examples:
         assert isinstance(made, Document), "there are no filters"
         return made
 
-    def run(self, rule: Rule, example: Example) -> Tried:
-        """What the rule makes of the example's events, or findings."""
+    def run(self, rule: Rule, example: Example, excepting: Excepting | None = None) -> Tried:
+        """What the rule makes of the example's events, or findings; without events that are excepted."""
+        excepting = excepting or Excepting()
         if rule.is_about_books:
             return _run_findings(rule, example)
         if rule.schedule is not None:
-            return self._run_scheduled(rule, example)
+            return self._run_scheduled(rule, example, excepting)
         errors: list[str] = []
         evaluator = Evaluator({rule.name: rule}, Groups(groups_max=_GROUPS_MAX), late_after_us=60_000_000)
+        evaluator.excepting = excepting
         until_us = EXAMPLE_TIME_US + int(example.until * 1_000_000)
         for number, event in enumerate(example.events, start=1):
             try:
@@ -92,7 +96,7 @@ class Examples:
             errors.append(f"its condition failed on {counted(failed, 'event')}")
         return Tried(example, summaries, "; ".join(errors) or _other_number(example, len(summaries)))
 
-    def _run_scheduled(self, rule: Rule, example: Example) -> Tried:
+    def _run_scheduled(self, rule: Rule, example: Example, excepting: Excepting) -> Tried:
         """What a scheduled rule finds, asked once about the example's events: up to ``until``, or behind the last."""
         assert rule.schedule is not None, "it is one"
         try:
@@ -109,11 +113,18 @@ class Examples:
             store.prepare()
             store.index(documents)
             try:
-                found = found_by(store, rule, Slot(begin_us, end_us))
+                found = found_by(store, rule, Slot(begin_us, end_us), excepting=excepting)
             except RunFailed as error:
                 return Tried(example, [], f"its own code fails: {error}")
         summaries = [one.summary for one in found]
         return Tried(example, summaries, _other_number(example, len(summaries)))
+
+
+def require_narrow(rule: Rule, exception: RuleException, examples: Examples) -> None:
+    """Raises LogweirError(EXCEPTION_TOO_WIDE) where the rule would not fire any more for an example of its own."""
+    for example in rule.examples:
+        if example.alerts and (problem := examples.run(rule, example, Excepting([exception])).problem):
+            raise LogweirError(EXCEPTION_TOO_WIDE, rule=rule.name, example=example.name, reason=problem)
 
 
 def _other_number(example: Example, made: int) -> str:

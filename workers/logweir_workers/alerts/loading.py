@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import json
 import logging
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from logweir.alerts.rules import Rule
 from logweir.config import AlertsSettings
-from logweir.errors import RULES_UNREADABLE, LogweirError
+from logweir.errors import RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
 from logweir_workers.alerts.guard import RuleTooSlow, in_time
@@ -137,6 +139,15 @@ class RuleFiles:
             return _rules_of(path, source), source
         except LogweirError:
             return [], None
+
+
+def named_rule(name: str, rules: Iterable[Rule]) -> Rule:
+    """The rule of that name. Raises LogweirError(RULE_UNKNOWN) with the nearest."""
+    known = {rule.name: rule for rule in rules}
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        raise LogweirError(RULE_UNKNOWN, name=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
+    return known[name]
 
 
 def read_rules(path: Path) -> list[Rule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from logweir.alerts.alert import ALERTS, Status
+from logweir.alerts.exceptions import EXCEPTIONS
 from logweir.alerts.mutes import MUTES
 from logweir.alerts.notices import NOTICES
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
@@ -26,6 +27,7 @@ def delete_old(documents: Documents, before_us: int) -> int:
         + _delete(documents, EPISODES, All(), before_us)
         + _delete(documents, NOTICES, settled, before_us)
         + _delete(documents, MUTES, All(), before_us)
+        + _delete(documents, EXCEPTIONS, All(), before_us)
     )
 
 

@@ -15,7 +15,6 @@ docs/how-to/write-a-rule.md says how to write one.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -30,7 +29,7 @@ from logweir.alerts.schedules import Slot, slot_until
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
 from logweir.config import Settings
-from logweir.errors import EVENT_UNUSABLE, RULE_BAD, RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
+from logweir.errors import EVENT_UNUSABLE, RULE_BAD, RULES_UNREADABLE, LogweirError
 from logweir.event import Document
 from logweir.query.match import matcher
 from logweir.query.times import time_bounds
@@ -42,7 +41,7 @@ from logweir_workers.alerts import checkpoint
 from logweir_workers.alerts.backtest import Backtest, backtest, unfit
 from logweir_workers.alerts.examples import Examples, Tried, lint
 from logweir_workers.alerts.found import iso
-from logweir_workers.alerts.loading import RuleFiles, read_rules
+from logweir_workers.alerts.loading import RuleFiles, named_rule, read_rules
 from logweir_workers.alerts.matching import Matcher, Seen
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, found_by
@@ -127,7 +126,7 @@ def _change(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Sett
     with existing_store(settings.store) as store:
         name, state = arguments.rule, _STATES[arguments.action]
         if name not in store.documents.get(RULES, [name]):
-            _named(name, rules)
+            named_rule(name, rules)
         by = arguments.by or user_name()
         changed = change_state(store.documents, name, state, by=by, why=arguments.why, now_us=now_us())
     if arguments.json:
@@ -141,7 +140,7 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
     now = now_us()
     from_us, to_us = time_bounds(arguments.since, arguments.until, now)
     path = Path(arguments.rule)
-    given = read_rules(path) if path.suffix == ".py" else [_named(arguments.rule, rules)]
+    given = read_rules(path) if path.suffix == ".py" else [named_rule(arguments.rule, rules)]
     if not given:
         raise LogweirError(RULES_UNREADABLE, path=path, reason="there is no rule in it")
     wanted = [rule for rule in given if not rule.is_about_books]
@@ -176,6 +175,8 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
         events = counted(one.events, "event", separator=",")
         searches = counted(one.searches, "search", plural="searches", separator=",")
         print(f"{one.rule}: {alerts} of {matches}; {events} read in {searches}, {one.seconds:.1f} s.")
+        if one.excepted:
+            print(f"Excepted: {counted(one.excepted, 'match', plural='matches', separator=',')}.")
         if one.unevaluated:
             uncounted = counted(one.unevaluated, "match", plural="matches", separator=",")
             print(f"Not counted: {uncounted}, for too many groups, or clocks that run ahead.")
@@ -187,7 +188,7 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
 def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> int:
     """Raises LogweirError: RULE_BAD for a rule that is none of these, or fails; ALERTER_ABSENT and others."""
     path, _, name = arguments.rule.rpartition(":")
-    rule = _named(name, read_rules(Path(path)) if path else rules)
+    rule = named_rule(name, read_rules(Path(path)) if path else rules)
     if rule.schedule is None:
         raise LogweirError(
             RULE_BAD, rule=rule.name, reason="it is not a scheduled one: backtest it, or explain an event"
@@ -245,15 +246,6 @@ class _Teller:
             share = max(0.0, (at_us - self._from_us) / max(1, self._to_us - self._from_us))
             found = counted(made.alerts_count, "alert", separator=",")
             print(f"{self._rule}: {share:.0%}, at {iso_seconds(at_us)}, {found} so far", file=sys.stderr)
-
-
-def _named(name: str, rules: Sequence[Rule]) -> Rule:
-    """Raises LogweirError(RULE_UNKNOWN)."""
-    rule = next((one for one in rules if one.name == name), None)
-    if rule is None:
-        nearest = difflib.get_close_matches(name, [one.name for one in rules], n=1)
-        raise LogweirError(RULE_UNKNOWN, name=name, nearest=f" Did you mean {nearest[0]!r}?" if nearest else "")
-    return rule
 
 
 def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *, as_json: bool) -> None:
@@ -363,7 +355,7 @@ def _failed_text(failed: int) -> str:
 
 
 def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
-    rule = _named(arguments.rule, rules)
+    rule = named_rule(arguments.rule, rules)
     if not rule.is_about_events:
         about = "findings of the accounting" if rule.is_about_books else "stored events, which its function asks for,"
         raise LogweirError(EVENT_UNUSABLE, reason=f"{rule.name} is about {about} and not about one event")

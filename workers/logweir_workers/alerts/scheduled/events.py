@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from logweir.alerts.rules import duration_of
@@ -12,7 +12,7 @@ from logweir.alerts.schedules import Slot
 from logweir.errors import RULE_BAD, LogweirError
 from logweir.query.match import leaves_of, time_us_of
 from logweir.query.parse import parse
-from logweir.query.tree import Node
+from logweir.query.tree import And, Node, Not
 from logweir.store.port import Store
 from logweir_workers.alerts.found import iso
 from logweir_workers.alerts.matching import as_sent
@@ -24,17 +24,21 @@ _PAGE = 1_000
 
 
 class StoredEvents:
-    """All events of a slot, by receipt. Every method raises TimeoutError behind ``end_s`` (monotonic)."""
+    """All events of a slot, by receipt, but for those ``left_out``.
 
-    def __init__(self, store: Store, rule: str, slot: Slot, *, end_s: float) -> None:
+    Every method raises TimeoutError behind ``end_s`` (monotonic).
+    """
+
+    def __init__(self, store: Store, rule: str, slot: Slot, *, end_s: float, left_out: Sequence[Node] = ()) -> None:
         self._store = store
         self._rule = rule
         self._slot = slot
         self._end_s = end_s
+        self._left_out = tuple(Not(one) for one in left_out)
         self.begin, self.end = iso(slot.begin_us), iso(slot.end_us)
 
     def search(self, query: str | Node = "*") -> Iterator[dict[str, Any]]:
-        node = parse(query) if isinstance(query, str) else query
+        node = self._node(query)
         after: tuple[Any, ...] | None = None
         while True:
             self._require_time()
@@ -52,8 +56,9 @@ class StoredEvents:
     def count(self, query: str | Node = "*") -> int:
         self._require_time()
         if self._slot.begin_us % 1000 == self._slot.end_us % 1000 == 0:
-            node = parse(query) if isinstance(query, str) else query
-            return self._store.search(node, size=0, from_us=self._slot.begin_us, to_us=self._slot.end_us).total
+            return self._store.search(
+                self._node(query), size=0, from_us=self._slot.begin_us, to_us=self._slot.end_us
+            ).total
         return sum(1 for _ in self.search(query))
 
     def top(self, query: str | Node, field: str, size: int = 10) -> list[tuple[str, int]]:
@@ -74,6 +79,10 @@ class StoredEvents:
         for one in self.search(query):
             counts[(time_us_of(one["receivedtimestamp"]) - begin_us) // width_us] += 1
         return [(iso(begin_us + at * width_us), count) for at, count in enumerate(counts)]
+
+    def _node(self, query: str | Node) -> Node:
+        node = parse(query) if isinstance(query, str) else query
+        return And((node, *self._left_out)) if self._left_out else node
 
     def _require_time(self) -> None:
         if time.monotonic() > self._end_s:

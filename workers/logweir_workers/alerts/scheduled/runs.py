@@ -15,9 +15,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from logweir.alerts.exceptions import Excepting, active
 from logweir.alerts.rules import Rule
 from logweir.alerts.schedules import FoundAlert, Slot, slot_after, slot_until
-from logweir.clock import Clock, iso_seconds
+from logweir.clock import Clock, iso_seconds, now_us
 from logweir.config import Settings
 from logweir.errors import DOCUMENT_CHANGED, LogweirError
 from logweir.event import Field, Kind
@@ -59,13 +60,20 @@ class RunFailed(Exception):
     """The rule's own code failed, or what it asked could not be answered; the reason is the message."""
 
 
-def found_by(store: Store, rule: Rule, slot: Slot, *, guard: Guard | None = None) -> list[FoundAlert]:
-    """What the rule finds in the slot. Changes nothing. Raises RunFailed."""
+def found_by(
+    store: Store, rule: Rule, slot: Slot, *, guard: Guard | None = None, excepting: Excepting | None = None
+) -> list[FoundAlert]:
+    """What the rule finds in the slot, without what is excepted (by those in force). Changes nothing.
+
+    Raises RunFailed.
+    """
     assert rule.schedule is not None, "it is a scheduled rule"
     limit_s = rule.schedule.timeout_us / 1e6
-    events = StoredEvents(store, rule.name, slot, end_s=time.monotonic() + limit_s)
     guard = guard or Guard()
     try:
+        excepting = excepting or Excepting(active(store.documents, now_us()))
+        left_out = excepting.nodes(rule.name)
+        events = StoredEvents(store, rule.name, slot, end_s=time.monotonic() + limit_s, left_out=left_out)
         with guard.running(rule.name, limit_s=limit_s):
             return _alerts_of(rule.say(events))
     except RuleTooSlow as error:

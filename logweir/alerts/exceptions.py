@@ -1,0 +1,231 @@
+"""Exceptions: conditions that keep an event from counting for a rule, with who said so, why, and until when.
+
+Not to be taken for a mute, which tells nobody of alerts that are made.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from logweir.clock import DAY_US, iso_seconds
+from logweir.errors import DOCUMENT_CHANGED, EXCEPTION_UNKNOWN, EXCEPTIONS_FULL, PARAMETER_BAD, LogweirError
+from logweir.event import Document, Field, Kind
+from logweir.query.match import Matches, leaves_of, matcher
+from logweir.query.parse import parse
+from logweir.query.tree import PAGE_MAX, All, Node
+from logweir.store.documents import DocumentSet
+from logweir.store.port import Documents
+
+DURATION_US_DEFAULT = 90 * DAY_US
+DURATION_US_MAX = 366 * DAY_US
+ENDS_SOON_US = 7 * DAY_US
+EXCEPTIONS_MAX = 1_000
+"""Most exceptions at once."""
+REASON_LENGTH_MAX = 1_000
+VALUES_MAX = 20
+"""Different values of a field that an exception made from an alert may name."""
+_FIELDS = ("id", "rule", "query", "reason", "by", "begins", "ends", "alert", "ended_by")
+
+EXCEPTIONS = DocumentSet(
+    "alert-exceptions",
+    (
+        Field("id", Kind.KEYWORD, "The exception's id."),
+        Field("rule", Kind.KEYWORD, "The rule."),
+        Field("ends", Kind.DATE, "When it ends."),
+    ),
+    "ends",
+    lambda body: {"id": body["id"], "rule": body["rule"], "ends": body["ends"]},
+)
+"""Exceptions, past ones too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleException:
+    """One exception."""
+
+    id: str
+    rule: str
+    query: str
+    """Which events, in the search language."""
+    reason: str
+    by: str
+    begins: str
+    ends: str
+    """Not in force from then on."""
+    alert: str | None = None
+    """The alert that it was made from."""
+    ended_by: str | None = None
+    """Who ended it before its time."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    def ends_soon(self, now_us: int) -> bool:
+        """Whether somebody has to say again that it is wanted, or it is over within a week."""
+        return iso_seconds(now_us) < self.ends <= iso_seconds(now_us + ENDS_SOON_US)
+
+
+def add(
+    documents: Documents,
+    *,
+    rule: str,
+    query: str,
+    reason: str,
+    by: str,
+    until_us: int,
+    now_us: int,
+    alert: str | None = None,
+) -> RuleException:
+    """Have events that the query finds not count for the rule, from now on.
+
+    Raises LogweirError: QUERY_BAD and others of a query, PARAMETER_BAD, EXCEPTIONS_FULL.
+    """
+    require_sound(query=query, reason=reason, until_us=until_us, now_us=now_us)
+    if (count := len(active(documents, now_us))) >= EXCEPTIONS_MAX:
+        raise LogweirError(EXCEPTIONS_FULL, count=count, count_max=EXCEPTIONS_MAX)
+    id = secrets.token_hex(4)
+    begins, ends = iso_seconds(now_us), iso_seconds(until_us)
+    made = RuleException(id, rule, query.strip(), reason.strip(), by, begins, ends, alert)
+    documents.put(EXCEPTIONS, id, made.as_dict(), version=None)
+    return made
+
+
+def require_sound(*, query: str, reason: str, until_us: int, now_us: int) -> None:
+    """Raises LogweirError: QUERY_BAD and others of a query, PARAMETER_BAD."""
+    if isinstance(parse(query.strip()), All):
+        expected = "a query for some events; `logweir rules disable` is for all"
+        raise LogweirError(PARAMETER_BAD, name="query", value=query, expected=expected)
+    if not 0 < len(reason.strip()) <= REASON_LENGTH_MAX:
+        raise LogweirError(
+            PARAMETER_BAD, name="reason", value=reason[:40], expected=f"1 to {REASON_LENGTH_MAX} characters"
+        )
+    _require_end(until_us, now_us)
+
+
+def _require_end(until_us: int, now_us: int) -> None:
+    if not now_us < until_us <= now_us + DURATION_US_MAX:
+        raise LogweirError(
+            PARAMETER_BAD, name="until", value=iso_seconds(until_us), expected="a time within a year from now"
+        )
+
+
+def end(documents: Documents, id: str, *, by: str, now_us: int) -> RuleException:
+    """End it now; one that has ended stays as it is. Raises LogweirError(EXCEPTION_UNKNOWN)."""
+    return _change(documents, id, now_us, {"ends": iso_seconds(now_us), "ended_by": by})
+
+
+def extend(documents: Documents, id: str, *, until_us: int, now_us: int) -> RuleException:
+    """Have it end at another time; one that has ended stays as it is.
+
+    Raises LogweirError: EXCEPTION_UNKNOWN, PARAMETER_BAD.
+    """
+    _require_end(until_us, now_us)
+    return _change(documents, id, now_us, {"ends": iso_seconds(until_us)})
+
+
+def _change(documents: Documents, id: str, now_us: int, changes: Mapping[str, Any]) -> RuleException:
+    while True:
+        stored = documents.get(EXCEPTIONS, [id]).get(id)
+        if stored is None:
+            raise LogweirError(EXCEPTION_UNKNOWN, id=id)
+        before = _of(stored.body)
+        if before.ends <= iso_seconds(now_us):
+            return before
+        body = {**stored.body, **changes}
+        try:
+            documents.put(EXCEPTIONS, id, body, version=stored.version)
+        except LogweirError as error:
+            if error.problem is not DOCUMENT_CHANGED:
+                raise
+            continue
+        return _of(body)
+
+
+def active(documents: Documents, now_us: int) -> list[RuleException]:
+    """Those in force, the one that ends last first."""
+    # A time ends its second: from the next one on, it is over.
+    from_us = (now_us // 1_000_000 + 1) * 1_000_000
+    found = documents.search(EXCEPTIONS, All(), size=EXCEPTIONS_MAX + 1, from_us=from_us)
+    return [_of(one.body) for one in found.documents]
+
+
+def past_and_present(documents: Documents) -> list[RuleException]:
+    """All that are kept, the one that ends last first."""
+    return [_of(one.body) for one in documents.search(EXCEPTIONS, All(), size=PAGE_MAX).documents]
+
+
+def query_of(alert: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """The query for events with the values that the alert's events have in these fields.
+
+    Raises LogweirError(PARAMETER_BAD): none of its events has the field, or they have too many values.
+    """
+    parts: list[str] = []
+    for field in fields:
+        values = _values(alert, field)
+        if not 0 < len(values) <= VALUES_MAX:
+            expected = f"a field of which the alert's events have 1 to {VALUES_MAX} values: they have {len(values)}"
+            raise LogweirError(PARAMETER_BAD, name="fields", value=field, expected=expected)
+        named = [f"{field}:{_quoted(value)}" for value in values]
+        parts.append(named[0] if len(named) == 1 else f"({' OR '.join(named)})")
+    if not parts:
+        raise LogweirError(PARAMETER_BAD, name="fields", value="", expected="at least one field")
+    return " AND ".join(parts)
+
+
+def fields_of(alert: Mapping[str, Any]) -> list[str]:
+    """The fields that an exception made from the alert can name: first those of its group."""
+    group = [name for name in alert.get("group", {}) if name != "summary"]
+    found = dict.fromkeys(group)
+    for event in _events(alert):
+        found |= {name: None for name in ("hostname", "category", "processname", "source") if event.get(name)}
+        found |= {f"details.{path}": None for path, _ in leaves_of(event.get("details"))}
+    return [name for name in found if 0 < len(_values(alert, name)) <= VALUES_MAX]
+
+
+def _values(alert: Mapping[str, Any], field: str) -> list[str]:
+    found: dict[str, None] = {}
+    group = alert.get("group", {})
+    if field in group:
+        return [group[field]]
+    for event in _events(alert):
+        if field.startswith("details."):
+            wanted = field.removeprefix("details.")
+            found |= {text: None for path, text in leaves_of(event.get("details")) if path == wanted}
+        elif isinstance(value := event.get(field), str):
+            found[value] = None
+    return list(found)
+
+
+def _events(alert: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [one["event"] for one in (*alert.get("evidence", ()), *alert.get("evidence_last", ()))]
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+class Excepting:
+    """The exceptions in force, asked of events."""
+
+    def __init__(self, exceptions: Iterable[RuleException] = ()) -> None:
+        self.exceptions = tuple(exceptions)
+        self._by_rule: dict[str, list[tuple[str, Matches]]] = defaultdict(list)
+        for one in self.exceptions:
+            self._by_rule[one.rule].append((one.id, matcher(parse(one.query))))
+
+    def by(self, rule: str, document: Document) -> str | None:
+        """The id of an exception of the rule that an event falls under."""
+        return next((id for id, matches in self._by_rule.get(rule, ()) if matches(document)), None)
+
+    def nodes(self, rule: str) -> list[Node]:
+        """What a search for the rule's events has to leave out."""
+        return [parse(one.query) for one in self.exceptions if one.rule == rule]
+
+
+def _of(body: Mapping[str, Any]) -> RuleException:
+    return RuleException(**{name: body[name] for name in _FIELDS})
