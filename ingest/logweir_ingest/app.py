@@ -334,11 +334,13 @@ class EventsRequest:
                 count=result.count,
                 window=result.window,
             )
-            accepted = Accepted(result.count, result.durable, token, admitted.about)
+            accepted = Accepted(result.count, result.durable, token, admitted.about, admitted.kept)
             reply = self._format.accepted(self._request, accepted)
             if admitted.charge is not None:
                 reply = Reply(reply.status, reply.headers + admitted.charge.quota.headers(), reply.body)
             app.tally.accepted(reply.status, events=result.count, took_s=time.perf_counter() - self._received_s)
+            if admitted.kept:
+                app.tally.kept(self._format.name, admitted.kept)
             self._is_over = True
             self._answer(reply)
         except Exception as error:  # noqa: BLE001
@@ -381,6 +383,8 @@ class Admitted(msgspec.Struct):
     """What the batch has taken from its key's quota."""
     about: Any = None
     """What the format wants to know of the body when it answers."""
+    kept: int = 0
+    """How many events of the batch cannot be read."""
 
     def parse_small(self, body: bytes) -> Batch | None:
         """``parse`` for a body that takes milliseconds; None, and nothing has happened, for one that takes longer.
@@ -429,7 +433,7 @@ class Admitted(msgspec.Struct):
         if self.policy is not None:
             self.charge = self.policy.charge(events)
             stamp = self.policy.stamp
-        self.about = parsed.about
+        self.about, self.kept = parsed.about, parsed.kept
         received_us = self.app.clock()
         return Batch(
             self._batch_id(received_us),

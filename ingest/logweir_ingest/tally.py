@@ -18,6 +18,7 @@ class Tally:
     def __init__(self) -> None:
         self._requests = registry.get("logweir_ingest_requests_total")
         self._rejected = registry.get("logweir_ingest_rejected_requests_total")
+        self._kept = registry.get("logweir_ingest_kept_events_total")
         self._lock = threading.Lock()
         self._answers: dict[tuple[str, int], int] = {}
         self._by_request, self._by_event = _durations()
@@ -35,6 +36,10 @@ class Tally:
             self._answers[answer] = self._answers.get(answer, 0) + 1
             self._by_request.add(took_s)
             self._by_event.add(took_s, events)
+
+    def kept(self, format: str, events: int) -> None:
+        """So many events of the format were answered 2xx though they cannot be read."""
+        self._kept.labels(format).inc(events)
 
     def rejected(self, reason: str) -> None:
         """One request was refused with the problem of that code."""

@@ -66,6 +66,13 @@ METRICS = (
     ),
     Metric("logweir_ingest_accepted_bytes_total", Kind.COUNTER, "Raw bytes of the events answered 2xx."),
     Metric(
+        "logweir_ingest_kept_events_total",
+        Kind.COUNTER,
+        "Events answered 2xx though they cannot be read, by wire format: workers make dead letters of them.",
+        ("format",),
+        initial=(("json",),),
+    ),
+    Metric(
         "logweir_ingest_rejected_requests_total",
         Kind.COUNTER,
         "Requests refused, none of their events accepted, by the problem's code; for key_refused by its cause: key_expired or"

@@ -3,7 +3,8 @@
 An event's category is what a worker would store, under one of the names that it takes for it. Which one of several
 counts is the worker's rule, so here all have to be allowed; what is no text, or a list of one, cannot be judged and is
 refused, and so is a text that is too long to be stored as the category: the event would be without one. Two texts are
-the same category if a search takes them for the same.
+the same category if a search takes them for the same. An event that a worker cannot read either
+becomes a dead letter, which has no category.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def check_categories(events: Sequence[bytes], allowed: frozenset[str], *, stampe
     for index, event in enumerate(events):
         try:
             category = _decoder.decode(event).category
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             category = None
         if category is None or len(category) > KEYWORD_LENGTH_MAX or folded(category) not in allowed:
             _check_closely(event, index, allowed, stamped=stamped)
@@ -49,8 +50,11 @@ def folded(category: str) -> str:
 
 def _check_closely(event: bytes, index: int, allowed: frozenset[str], *, stamped: bool) -> None:
     """Refuse whatever might become the category and is not allowed: one is stored, which one is the worker's rule."""
+    sent = _object_in(event)
+    if sent is None:
+        return
     found = False
-    for value in _categories_in(event):
+    for value in _categories_in(sent):
         if not isinstance(value, str) or len(value) > KEYWORD_LENGTH_MAX or folded(value) not in allowed:
             shown = value if isinstance(value, str) else json.dumps(value)
             raise LogweirError(CATEGORY_REFUSED, event_index=index, category=shown[:_SHOWN_MAX])
@@ -59,9 +63,7 @@ def _check_closely(event: bytes, index: int, allowed: frozenset[str], *, stamped
         raise LogweirError(CATEGORY_MISSING, event_index=index)
 
 
-def _categories_in(event: bytes) -> Iterator[Any]:
-    # A very long number as an int would cost more to convert than it is worth.
-    sent: dict[str, Any] = json.loads(event, parse_int=float)
+def _categories_in(sent: dict[str, Any]) -> Iterator[Any]:
     for name, value in sent.items():
         if name.lower() in CATEGORY_NAMES and not _says_nothing(value):
             yield _one(value)
@@ -69,6 +71,16 @@ def _categories_in(event: bytes) -> Iterator[Any]:
         elif name == "event" and isinstance(value, dict) and "event.category" not in sent:
             inner = value.get("category")
             yield from () if _says_nothing(inner) else (_one(inner),)
+
+
+def _object_in(event: bytes) -> dict[str, Any] | None:
+    """The event; None for bytes that no worker reads: it takes no more than this does."""
+    try:
+        # A very long number as an int would cost more to convert than it is worth.
+        sent = json.loads(event, parse_int=float)
+    except (ValueError, RecursionError):
+        return None
+    return sent if isinstance(sent, dict) else None
 
 
 def _one(value: Any) -> Any:

@@ -75,10 +75,19 @@ class JsonFormat(Format):
         events = _split_fast(body, limits)
         return None if events is None else Parsed(events)
 
+    def keep(self, request: Request, body: bytes, limits: Limits) -> Parsed:
+        """At least one event: each line that is a good one, and whatever else stands there, but for line ends.
+
+        Raises LogweirError(EVENTS_TOO_MANY).
+        """
+        return _salvaged(body, limits)
+
     def accepted(self, request: Request, accepted: Accepted) -> Reply:
         """202 with how many events were accepted, where they are durable, and a receipt to ask after them."""
         durable = accepted.durable.encode()
-        body = b'{"accepted":%d,"durable":"%b","receipt":"%b"}' % (accepted.count, durable, accepted.receipt)
+        kept = b'"kept":%d,' % accepted.kept if accepted.kept else b""
+        values = (accepted.count - accepted.kept, kept, durable, accepted.receipt)
+        body = b'{"accepted":%d,%b"durable":"%b","receipt":"%b"}' % values
         return Reply(202, _JSON, body)
 
 
@@ -302,6 +311,56 @@ def _skip(body: bytes, start: int) -> int:
     match = _SKIP.match(body, start)
     assert match is not None
     return match.end()
+
+
+# --- what cannot be read, kept ------------------------------------------------------------------------------------
+_BEFORE_OBJECT = re.compile(rb"\n(?=\{)")
+
+
+def _salvaged(body: bytes, limits: Limits) -> Parsed:
+    """The lines of a body that are good events, and what stands between them; a long one of these in several pieces."""
+    events: list[bytes] = []
+    kept = 0
+    for chunk in _chunks(body):
+        good, rest = _good_in(chunk, limits)
+        size_bytes_max = limits.event_size_bytes_max
+        pieces = [rest[at : at + size_bytes_max] for at in range(0, len(rest), size_bytes_max)]
+        events += good + pieces
+        kept += len(pieces)
+        if len(events) > limits.events_per_request_max:
+            raise LogweirError(EVENTS_TOO_MANY, events_max=limits.events_per_request_max)
+    return Parsed(events, kept=kept) if events else Parsed([body[: limits.event_size_bytes_max]], kept=1)
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    """Yield what may be an event: a line that begins with `{` and what follows it; any array as a whole."""
+    whole = body.strip(_SPACE)
+    start = 0
+    if not (whole.startswith(b"[") and whole.endswith(b"]")) and not _looks_like(whole):
+        for end in _BEFORE_OBJECT.finditer(whole):
+            if chunk := whole[start : end.start()].strip(_SPACE):
+                yield chunk
+            start = end.end()
+    if start < len(whole):
+        yield whole[start:]
+
+
+def _good_in(chunk: bytes, limits: Limits) -> tuple[list[bytes], bytes]:
+    """The events that the chunk is, or that its first line is, and what is left of it."""
+    events = _events_or_none(chunk, limits)
+    if events is not None:
+        return events, b""
+    first, _, rest = chunk.partition(b"\n")
+    events = _events_or_none(first, limits) if rest else None
+    return ([], chunk) if events is None else (events, rest)
+
+
+def _events_or_none(text: bytes, limits: Limits) -> list[bytes] | None:
+    try:
+        events = _split_fast(text, limits)
+        return _split_exactly(text, limits) if events is None else events
+    except LogweirError:
+        return None
 
 
 # --- where a broken event breaks ----------------------------------------------------------------------------------

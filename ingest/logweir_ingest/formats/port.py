@@ -40,22 +40,31 @@ class Parsed(msgspec.Struct):
     """What a body holds."""
 
     events: list[bytes]
-    """Each the bytes of one JSON object, in order: this is what is queued, and what a worker reads."""
+    """Each the bytes of one JSON object, in order: this is what is queued, and what a worker reads.
+
+    ``kept`` of them may be bytes of any other kind."""
     emitter: EmitterHeaders | None = None
     """What body or path say of the emitter; None: what its Log-* headers say counts."""
     about: Any = None
     """Comes back in ``Accepted``: what the answer must repeat of the body."""
+    kept: int = 0
+    """How many of ``events`` cannot be read, and are kept all the same: a worker makes a dead letter of each.
+
+    They are events of the batch like all others: durable before the answer, numbered, counted, judged by the terms of
+    the key, none larger than ``limits.event_size_bytes_max``."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
     """A batch that is durable."""
 
     count: int
+    """All of its events, those that are ``kept`` among them."""
     durable: str
     """Where: "queue" or "spool"."""
     receipt: bytes
     about: Any = None
-    """From ``Parsed``."""
+    """From ``Parsed``, as is ``kept``."""
+    kept: int = 0
 
 
 class Format(ABC):
@@ -81,6 +90,13 @@ class Format(ABC):
 
     def split_fast(self, request: Request, body: bytes, limits: Limits) -> Parsed | None:
         """The same as ``split`` within milliseconds while all other requests wait; None when that is not possible."""
+        return None
+
+    def keep(self, request: Request, body: bytes, limits: Limits) -> Parsed | None:
+        """What a body holds that ``split`` refused, with what cannot be read among the events, as it came.
+
+        None when nothing may be kept: the refusal stands. Raises LogweirError as ``split``, for what is beyond a limit.
+        """
         return None
 
     @abstractmethod

@@ -162,3 +162,13 @@ def test_no_event_that_is_let_through_is_stored_with_another_category(
         stored = normalise.normalise(event_of(raw), context)
 
         assert lower(stored["category"]) in ALLOWED
+
+
+@pytest.mark.parametrize("event", [b"", b"text", b'{"category":"secret"', b"17", b"\xff", b"[" * 100_000])
+def test_what_no_worker_reads_has_no_category(event: bytes) -> None:
+    """It is let through: it becomes a dead letter. An event of another category beside it is refused as ever."""
+    assert refusal(event) is None
+    refused = refusal(event, b'{"category":"secret"}')
+
+    assert refused is not None and refused.problem is CATEGORY_REFUSED
+    assert refused.numbers["event_index"] == 1

@@ -27,8 +27,11 @@ LIMITS = Limits(
 )
 
 
+REQUEST = Request("POST", "/events", {}, "")
+
+
 def split(body: bytes, limits: Limits) -> list[bytes]:
-    return json_format.JsonFormat().split(Request("POST", "/events", {}, ""), body, limits).events
+    return json_format.JsonFormat().split(REQUEST, body, limits).events
 
 
 RULES = {
@@ -277,3 +280,54 @@ def test_a_line_of_a_log_is_told_from_broken_json(line: bytes) -> None:
     assert error.value.problem is JSON_BAD
     assert "it looks like a line of a log" in error.value.detail
     assert "docs/how-to/send.md" in error.value.advice and '{"message": "…"}' in error.value.advice
+
+
+# --- what cannot be read, kept ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("body", "events", "kept"),
+    [
+        (b'{"a":1}\n{"a":"x"y"}\n{"a":2}\n', [b'{"a":1}', b'{"a":"x"y"}', b'{"a":2}'], 1),
+        (b'{"a":"one\nline"}\n{"a":2}', [b'{"a":"one\nline"}', b'{"a":2}'], 1),
+        (b'{"a":1}\nplain text\nand more\n{"a":2}', [b'{"a":1}', b"plain text\nand more", b'{"a":2}'], 1),
+        (b'{"a":"x"y"}\r\n{"b":"x"y"}\r\n', [b'{"a":"x"y"}', b'{"b":"x"y"}'], 2),
+        (b'{"a":"\xff"}\n{"a":2}', [b'{"a":"\xff"}', b'{"a":2}'], 1),
+        (b'{\n"a": 1\n}\n{"a":\n', [b'{\n"a": 1\n}', b'{"a":'], 1),
+        (b'{"a":1}{"a":2}\nrest', [b'{"a":1}', b'{"a":2}', b"rest"], 1),
+        (b'{"a":"\\ud800"}\nrest', [b'{"a":"\\ud800"}', b"rest"], 1),
+        (b'[{"a":1},\n{"a":"x"y"},\n{"a":2}]', [b'[{"a":1},\n{"a":"x"y"},\n{"a":2}]'], 1),
+        (b"nonsense", [b"nonsense"], 1),
+        (b"17\n", [b"17"], 1),
+        (b"", [b""], 1),
+        (b"\n\n", [b"\n\n"], 1),
+        (b"[]", [b"[]"], 1),
+        ('{"a":1}\n{"a":2}'.encode("utf-16"), ['{"a":1}\n{"a":2}'.encode("utf-16")], 1),
+    ],
+)
+def test_what_cannot_be_read_is_kept_between_good_lines(body: bytes, events: list[bytes], kept: int) -> None:
+    """Good lines are events; a line that begins as an object begins another event, be that good or not."""
+    parsed = json_format.JsonFormat().keep(REQUEST, body, LIMITS)
+
+    assert parsed.events == events
+    assert parsed.kept == kept
+
+
+def test_what_is_kept_is_cut_at_the_largest_event_and_nothing_is_left_out() -> None:
+    """In pieces one after the other, for an event that is too large as for one without an end."""
+    size = LIMITS.event_size_bytes_max
+    for text in (b'{"a":"%b"}' % (b"x" * size), b'{"a":"%b' % (b"x" * 3 * size), b"y" * (size + 1)):
+        parsed = json_format.JsonFormat().keep(REQUEST, b'{"good":1}\n' + text + b'\n{"good":2}', LIMITS)
+        first, *pieces, last = parsed.events
+
+        if text.startswith(b"{"):
+            assert (first, b"".join(pieces), last) == (b'{"good":1}', text, b'{"good":2}')
+        assert b"".join(parsed.events) == b'{"good":1}' + text + b'{"good":2}'
+        assert max(map(len, parsed.events)) <= size
+
+
+def test_more_lines_than_events_of_a_request_are_refused() -> None:
+    """As they are when all are good."""
+    body = b"{\n" * (LIMITS.events_per_request_max + 1)
+
+    with pytest.raises(LogweirError) as caught:
+        json_format.JsonFormat().keep(REQUEST, body, LIMITS)
+    assert caught.value.problem is EVENTS_TOO_MANY
