@@ -35,6 +35,7 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.http.reply import RETRY_AFTER_S
+from logweir.keys.terms import KEEP
 from logweir.metrics import registry
 from logweir.record import NUMBER_MAX, Batch, Refused
 from logweir_ingest.access.auth import Authenticator, KeyPolicy
@@ -44,7 +45,7 @@ from logweir_ingest.formats import FORMATS
 from logweir_ingest.formats.port import Accepted, Format, Parsed, Route, problem_reply
 from logweir_ingest.receipts import Receipts
 from logweir_ingest.records.batcher import BatchResult, Post, RecordBatcher, call_now
-from logweir_ingest.request import emitter_headers
+from logweir_ingest.request import emitter_headers, senders
 from logweir_ingest.request.compression import encoding_of, plain
 from logweir_ingest.request.emitter_headers import EmitterHeaders
 from logweir_ingest.request.limits import COUNTED_FROM_BYTES, LONG_AT_ONCE, SMALL_SIZE_BYTES_MAX, BodyBudget, Limits
@@ -88,6 +89,7 @@ class IngestApp:
         self._keys = keys
         self._receipts = Receipts(settings, secret=receipt_secret)
         self._source_address = SourceAddress(settings.ingest.trusted_proxies)
+        self._said_kept: set[str] = set()
         self._is_stopping = False
 
     def take(self, request: Request, format: Format, answer: Callable[[Reply], object]) -> EventsRequest:
@@ -178,6 +180,19 @@ class IngestApp:
         if endpoint == EVENTS:
             self.tally.rejected(error.reason)
         return reply
+
+    def say_kept(self, key: str, sender: str) -> None:
+        """Say in the log, once of each key, that what it sends is kept though it cannot be read, and why."""
+        if key not in self._said_kept:
+            self._said_kept.add(key)
+            log.warning(
+                "The key %r sends what cannot be read. Its sender looks like %s, which a refusal would stop for good:"
+                " so it is answered 202, and what cannot be read becomes a dead letter. Correct the sender's template:"
+                " docs/how-to/rsyslog.md, docs/how-to/syslog-ng.md. (Said once for each key.)",
+                key,
+                sender,
+                extra={"key": key, "sender": sender},
+            )
 
     def fault(self, error: BaseException) -> LogweirError:
         """What to answer an unexpected exception with, whose trace goes to the log."""
@@ -409,7 +424,7 @@ class Admitted(msgspec.Struct):
         """
         try:
             body = plain(body, self.encoding, self.app.limits)
-            parsed = self.format.split(self.request, body, self.app.limits)
+            parsed = self._parsed(body)
         except LogweirError as error:
             # An empty body with Log-High is a heartbeat: it says how far the emitter is, and brings nothing.
             if error.problem is not BODY_EMPTY or self.emitter.high is None:
@@ -419,6 +434,28 @@ class Admitted(msgspec.Struct):
                 raise
             parsed = Parsed([])
         return self._batch(parsed)
+
+    def _parsed(self, body: bytes) -> Parsed:
+        """What the body holds: what cannot be read, too, where the key or the kind of sender calls for that."""
+        try:
+            return self.format.split(self.request, body, self.app.limits)
+        except LogweirError:
+            # An emitter that numbers its events says which numbers a body has: nobody can tell those of its parts.
+            if self.emitter.epoch is not None or not self._keeps_unreadable():
+                raise
+            kept = self.format.keep(self.request, body, self.app.limits)
+            if kept is None:
+                raise
+            return kept
+
+    def _keeps_unreadable(self) -> bool:
+        said = None if self.policy is None else self.policy.unreadable
+        if said is not None:
+            return said == KEEP
+        sender = senders.stopped_by_refusal(self.request.headers)
+        if sender is not None:
+            self.app.say_kept(self.key, sender)
+        return sender is not None
 
     def _batch(self, parsed: Parsed) -> Batch:
         events = parsed.events

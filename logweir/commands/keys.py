@@ -20,7 +20,7 @@ from logweir.commands.output import print_json, whole_number
 from logweir.config import Settings
 from logweir.errors import KEY_TERM_BAD, LogweirError
 from logweir.keys.file import AS_LONG, Key, KeysFile, moment, name_unknown, read_keys
-from logweir.keys.terms import Terms
+from logweir.keys.terms import KEEP, REFUSE, Terms
 from logweir.keys.usage import read_usage
 from logweir.text import printable
 
@@ -32,6 +32,7 @@ _CLEARABLE = {
     "events-per-second": "events_per_second",
     "bytes-per-second": "bytes_per_second",
     "stamp": "stamp",
+    "unreadable": "unreadable",
 }
 
 
@@ -107,6 +108,12 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
         type=_stamp,
         metavar="FIELD=TEXT",
         help="give this field to events that do not say it; may be repeated",
+    )
+    parser.add_argument(
+        "--unreadable",
+        choices=(KEEP, REFUSE),
+        help="keep what cannot be read as dead letters and answer 202, or refuse the request (the first, of senders"
+        " that a refusal would stop for good)",
     )
 
 
@@ -244,6 +251,7 @@ def _shown(key: Key, usage: dict[str, str], time_us: int) -> str:
         "events per second": str(terms.events_per_second or "any number"),
         "bytes per second": str(terms.bytes_per_second or "any number"),
         "stamp": ", ".join(f"{name}={text}" for name, text in terms.stamp.items()) or "nothing",
+        "unreadable": terms.unreadable or "kept of senders that a refusal would stop for good",
     }
     return "\n".join([printable(key.name), *(f"  {label:<17}  {printable(text)}" for label, text in lines.items())])
 

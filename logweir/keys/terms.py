@@ -1,4 +1,4 @@
-"""On what terms a key is good: networks, categories, quotas, and the fields that its events get."""
+"""On what terms a key is good: networks, categories, quotas, what its events get stamped, what may be unreadable."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ PER_SECOND_MAX = 10**12
 STAMP_FIELDS_MAX = 16
 STAMP_SIZE_BYTES_MAX = 1024
 """Names and texts together: each batch carries them into the queue."""
+
+KEEP, REFUSE = "keep", "refuse"
+"""What the door does with what cannot be read: keep it as dead letters, or refuse the request."""
 
 _STAMP_NAME = re.compile(r"[A-Za-z0-9_@.-]{1,64}")
 _NOT_STAMPED = frozenset(
@@ -41,6 +44,7 @@ class Terms:
     """Empty or None where nothing is set: any network, any category, no quota, nothing stamped.
 
     A quota is that of all keys of one name together. ``stamp`` are texts by field for events that do not say it.
+    ``unreadable`` is KEEP or REFUSE; None: kept of senders that a refusal would stop for good, refused to all others.
     """
 
     networks: tuple[str, ...] = ()
@@ -48,6 +52,7 @@ class Terms:
     events_per_second: int | None = None
     bytes_per_second: int | None = None
     stamp: Mapping[str, str] = field(default_factory=dict)
+    unreadable: str | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, object]) -> Terms:
@@ -70,6 +75,7 @@ class Terms:
             "events_per_second": self.events_per_second,
             "bytes_per_second": self.bytes_per_second,
             "stamp": dict(self.stamp),
+            "unreadable": self.unreadable,
         }
 
 
@@ -125,6 +131,12 @@ def _stamp(term: str, value: object) -> dict[str, str]:
     return dict(value)
 
 
+def _unreadable(term: str, value: object) -> str:
+    if value not in (KEEP, REFUSE):
+        raise _bad(term, value, f"it is neither {KEEP!r} nor {REFUSE!r}")
+    return str(value)
+
+
 def _texts(term: str, value: object, *, count_max: int) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         raise _bad(term, value, "it is not a list of texts")
@@ -144,4 +156,5 @@ _READERS = {
     "events_per_second": _per_second,
     "bytes_per_second": _per_second,
     "stamp": _stamp,
+    "unreadable": _unreadable,
 }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logweir_workers.decode import DEPTH_MAX, EventUnreadable, event_of, free_name
+from logweir_workers.decode import DEPTH_MAX, EventUnreadable, event_of, event_or_mended, free_name
 
 
 @pytest.mark.parametrize(
@@ -146,3 +146,18 @@ def test_thousands_of_names_that_become_one_stay_apart_and_cost_little() -> None
         taken[free_name("a", taken, sent=f"a{number}")] = number
 
     assert len(taken) == 20_000
+
+
+def test_bare_quotes_of_structured_data_are_mended_and_nothing_else() -> None:
+    """Whether they were is said with the event; what is readable as it is stays so."""
+    assert event_or_mended(b'{"structured data":"[a b="c"]","n":19.90}') == (
+        {"structured data": '[a b="c"]', "n": "19.90"},
+        True,
+    )
+    assert event_or_mended(b'{"structured data":"[a]"}') == ({"structured data": "[a]"}, False)
+    for raw in (b'{"structured data":"[a b="c"]","n":}', b'{"message":"say "x""}', b"", b"[]"):
+        with pytest.raises(EventUnreadable) as caught:
+            event_or_mended(raw)
+        with pytest.raises(EventUnreadable) as strict:
+            event_of(raw)
+        assert str(caught.value) == str(strict.value)

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from logweir import clock, config, receipt
+from logweir.event import content_hash_of
 from logweir.outcomes import Outcome
 from logweir.query.parse import parse
 from logweir.queue import open_queue
@@ -157,3 +158,23 @@ def test_partitions_that_come_while_a_worker_is_full_leave_none_paused(tmp_path:
     store.close()
 
     assert both == 2
+
+
+def test_an_event_with_bare_quotes_in_its_structured_data_is_mended_and_marked(store: Store) -> None:
+    """It is stored with the tag and its text as it was sent; what cannot be mended is a dead letter, with its bytes."""
+    pipeline = Pipeline(store=store, enrich=lambda *_: None, topic_id="t", events_max=10, clock=clock.now_us)
+    ledger = PartitionLedger.claim(store=store, group="g", topic_id="t", partition=0, owner="me")
+    bare = b'{"summary":"bare","tags":["own"],"original":"x","structured data":"[a b="c"]"}'
+    events = [b'{"summary":"good"}', bare, b'{"summary":"say "x""}', b"", b"\xff"]
+    payload = encode(Kind.DATA, ingest_epoch=b"e" * 16, first=1, count=5, window=9, body=[batch(*events)])
+    work = pipeline.prepare(Delivery(0, 0, 0, payload), ledger)
+    pipeline.index([work], threading.Event())
+    (mended,) = store.search(parse("tags:mended"), size=10).events
+    letters = store.dead_letters.page(size=10)
+
+    assert work.outcomes == [Outcome.INDEXED] * 2 + [Outcome.DEAD_LETTERED] * 3
+    assert (mended["summary"], mended["tags"]) == ("bare", ["own", "mended"])
+    assert mended["details"] == {"structured data": '[a b="c"]', "original": "x", "original_2": bare.decode()}
+    assert mended["content_hash"] == content_hash_of(bare)
+    assert {letter.raw for letter in letters} == set(events[2:])
+    assert {letter.reason for letter in letters} == {"event_unreadable"}

@@ -6,6 +6,7 @@ DEPTH_MAX levels. A number that would be written otherwise than it was sent is k
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -14,6 +15,8 @@ from typing import Any, NoReturn
 
 import msgspec
 import orjson
+
+from logweir import mend
 
 DEPTH_MAX = 250
 """Deepest nesting that is read: orjson can write no more than 254 levels. The door's own limit is far below."""
@@ -50,6 +53,18 @@ def event_of(raw: bytes) -> dict[str, Any]:
     if len(raw) > 2 * DEPTH_MAX and raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:
         _check_depth(event)
     return event
+
+
+def event_or_mended(raw: bytes) -> tuple[dict[str, Any], bool]:
+    """As ``event_of``, also of bytes that ``logweir.mend`` makes readable; and whether they had to be mended."""
+    try:
+        return event_of(raw), False
+    except EventUnreadable:
+        mended = mend.mended(raw)
+        if mended is not None:
+            with contextlib.suppress(EventUnreadable):
+                return event_of(mended), True
+        raise
 
 
 def _has_fraction(event: Any) -> bool:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from logweir.event import Document, Provenance, identity_prefix_bare, identity_prefix_numbered
 from logweir.outcomes import DeadLetterReason, Stage
 from logweir.record import Batch
-from logweir_workers.decode import EventUnreadable, event_of
+from logweir_workers.decode import EventUnreadable, event_or_mended, free_name
 from logweir_workers.enrich import Enricher
 from logweir_workers.filters import Filters
-from logweir_workers.normalise.fields import PARTLY_SEARCHABLE, WORDS_MAX, Context, normalise, words_for
+from logweir_workers.normalise.fields import ORIGINAL, PARTLY_SEARCHABLE, WORDS_MAX, Context, normalise, words_for
 
 log = logging.getLogger(__name__)
+
+MENDED = "mended"
+"""The tag of an event that was no JSON, and was mended (``logweir/mend.py``); as it was sent it is under details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,9 @@ class Documents:
         """The document of an event, or why it is left out on purpose. Raises EventUnfit."""
         stage = Stage.DECODE
         try:
-            sent = event_of(raw)
+            sent, is_mended = event_or_mended(raw)
             stage = Stage.NORMALISE
-            source = normalise(sent, context)
+            source = _normalised(sent, context, raw if is_mended else None)
             stage = Stage.ENRICH
             self._enrich(source, context)
             words = words_for(source)
@@ -75,12 +79,23 @@ class Documents:
     def category(self, raw: bytes, context: Context) -> str | None:
         """The category that the event's document would have, in lower case; None when it has none, or is unfit."""
         try:
-            source = normalise(event_of(raw), context)
+            sent, is_mended = event_or_mended(raw)
+            source = _normalised(sent, context, raw if is_mended else None)
             self._enrich(source, context)
         except Exception:  # noqa: BLE001 - why it is unfit, ``make`` says
             return None
         category = source.get("category")
         return category.lower() if isinstance(category, str) else None
+
+
+def _normalised(sent: dict[str, Any], context: Context, mended: bytes | None) -> dict[str, Any]:
+    """The event as it is stored. ``mended``: the bytes that it was sent as, when they had to be mended to be read."""
+    if mended is None:
+        return normalise(sent, context)
+    sent[free_name(ORIGINAL, sent, sent=ORIGINAL)] = mended.decode()
+    source = normalise(sent, context)
+    source["tags"] = [*source.get("tags", ()), MENDED]
+    return source
 
 
 def _may_be_cut(words: str) -> bool:

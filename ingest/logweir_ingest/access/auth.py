@@ -138,6 +138,8 @@ class KeyPolicy:
     def __init__(self, key: Key, quota: Quota | None, said: _Said, clock: Clock) -> None:
         terms = key.terms
         self.stamp = dict(terms.stamp) or None
+        self.unreadable = terms.unreadable
+        """KEEP or REFUSE, None where the key does not say."""
         self._whose = f"The key {key.name!r} (id {key.id})"
         self._about = {"key": key.name, "key_id": key.id}
         self._id = key.id

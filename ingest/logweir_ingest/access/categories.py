@@ -3,8 +3,8 @@
 An event's category is what a worker would store, under one of the names that it takes for it. Which one of several
 counts is the worker's rule, so here all have to be allowed; what is no text, or a list of one, cannot be judged and is
 refused, and so is a text that is too long to be stored as the category: the event would be without one. Two texts are
-the same category if a search takes them for the same. An event that a worker cannot read either
-becomes a dead letter, which has no category.
+the same category if a search takes them for the same. An event that cannot be read is judged by what a
+worker mends it to; one that no worker can read becomes a dead letter, which has no category.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from logweir import mend
 from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError
 from logweir.event import CATEGORY_NAMES, KEYWORD_LENGTH_MAX
 from logweir.query.tree import lower
@@ -51,6 +52,8 @@ def folded(category: str) -> str:
 def _check_closely(event: bytes, index: int, allowed: frozenset[str], *, stamped: bool) -> None:
     """Refuse whatever might become the category and is not allowed: one is stored, which one is the worker's rule."""
     sent = _object_in(event)
+    if sent is None:
+        sent = _object_in(mend.mended(event) or b"")
     if sent is None:
         return
     found = False

@@ -49,7 +49,8 @@ from logweir.errors import (
     UTF8_BAD,
     LogweirError,
 )
-from logweir_ingest.formats.port import Accepted, Format, Parsed, Route
+from logweir_ingest.formats.port import Accepted, Format, Parsed, Route, problem_reply
+from logweir_ingest.request import senders
 from logweir_ingest.request.limits import Limits
 from logweir_ingest.request.message import Reply, Request
 
@@ -81,6 +82,12 @@ class JsonFormat(Format):
         Raises LogweirError(EVENTS_TOO_MANY).
         """
         return _salvaged(body, limits)
+
+    def refused(self, request: Request, error: LogweirError) -> Reply:
+        """A problem of RFC 9457; in place of 429, omhttp gets a status after which it comes again."""
+        if error.problem.status == 429 and senders.is_omhttp(request.headers):
+            return problem_reply(error, 503)
+        return problem_reply(error)
 
     def accepted(self, request: Request, accepted: Accepted) -> Reply:
         """202 with how many events were accepted, where they are durable, and a receipt to ask after them."""

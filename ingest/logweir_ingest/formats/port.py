@@ -116,10 +116,11 @@ _HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
 }
 
 
-def problem_reply(error: LogweirError) -> Reply:
-    """The answer to a problem, as RFC 9457 has it."""
-    body = json.dumps(error.as_dict(), separators=(",", ":"), ensure_ascii=False)
-    return Reply(error.problem.status, (_PROBLEM, *problem_headers(error)), body.encode(errors="replace"))
+def problem_reply(error: LogweirError, status: int | None = None) -> Reply:
+    """The answer to a problem, as RFC 9457 has it; with another status, for senders that take the right one amiss."""
+    status = error.problem.status if status is None else status
+    body = json.dumps({**error.as_dict(), "status": status}, separators=(",", ":"), ensure_ascii=False)
+    return Reply(status, (_PROBLEM, *problem_headers(error)), body.encode(errors="replace"))
 
 
 def problem_headers(error: LogweirError) -> tuple[tuple[bytes, bytes], ...]:

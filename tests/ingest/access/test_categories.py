@@ -13,7 +13,7 @@ from logweir.errors import CATEGORY_MISSING, CATEGORY_REFUSED, LogweirError, Pro
 from logweir.event import KEYWORD_LENGTH_MAX
 from logweir.query.tree import lower
 from logweir_ingest.access.categories import check_categories, folded
-from logweir_workers.decode import event_of
+from logweir_workers.decode import EventUnreadable, event_of, event_or_mended
 from logweir_workers.normalise import fields as normalise
 from logweir_workers.normalise.fields import Context
 from tests.proof import size
@@ -172,3 +172,27 @@ def test_what_no_worker_reads_has_no_category(event: bytes) -> None:
 
     assert refused is not None and refused.problem is CATEGORY_REFUSED
     assert refused.numbers["event_index"] == 1
+
+
+def test_what_a_worker_would_mend_is_judged_as_it_will_be() -> None:
+    """Otherwise bare quotes would let any category through."""
+    event = b'{"category":"%b","structured data":"[a b="c"]"}'
+
+    assert refusal(event % b"web") is None
+    for category in (b"secret", b"web \\u017fog"):
+        refused = refusal(event % category)
+        assert refused is not None and refused.problem is CATEGORY_REFUSED
+    refused = refusal(b'{"structured data":"[a b="c"]"}')
+    assert refused is not None and refused.problem is CATEGORY_MISSING
+    assert refusal(b'{"structured data":"[a b="c"]"}', stamped=True) is None
+
+
+@pytest.mark.parametrize("broken", [b'"x":"say "x""', b'"x":NaN', b'"x":"\xff"', b'"x":"\x01"', b"x"])
+@pytest.mark.parametrize("data", [b'[a b="c"]', b"[a]", b"-"])
+def test_whatever_a_worker_reads_of_the_unreadable_was_judged(broken: bytes, data: bytes) -> None:
+    """A category that is not allowed never gets through in an event that a worker can read."""
+    event = b'{"category":"secret","structured data":"%b",%b}' % (data, broken)
+
+    if refusal(event) is None:
+        with pytest.raises(EventUnreadable):
+            event_or_mended(event)

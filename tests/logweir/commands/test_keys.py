@@ -33,6 +33,8 @@ EVERY_FLAG = [
     "site=north",
     "--stamp",
     "category=web",
+    "--unreadable",
+    "refuse",
 ]
 
 
@@ -112,6 +114,7 @@ def test_every_term_is_set_by_a_flag_and_shown(command: Command) -> None:
     assert row["categories"] == ["web", "mail"]
     assert (row["events_per_second"], row["bytes_per_second"]) == (500, 1_000_000)
     assert row["stamp"] == {"site": "north", "category": "web"}
+    assert row["unreadable"] == "refuse"
     assert text.startswith("web\n")
     for words in (
         row["id"],
@@ -121,6 +124,7 @@ def test_every_term_is_set_by_a_flag_and_shown(command: Command) -> None:
         "500",
         "1000000",
         "site=north, category=web",
+        "unreadable         refuse",
     ):
         assert words in text
 
@@ -137,6 +141,7 @@ def test_a_key_without_terms_says_so(command: Command) -> None:
         "events per second": "any number",
         "bytes per second": "any number",
         "stamp": "nothing",
+        "unreadable": "kept of senders that a refusal would stop for good",
     }.items()
 
 

@@ -32,6 +32,7 @@ TERMS = Terms(
     events_per_second=500,
     bytes_per_second=1_000_000,
     stamp={"category": "web", "site": "north"},
+    unreadable="keep",
 )
 
 
@@ -214,8 +215,9 @@ def test_changing_sets_and_clears_terms_of_all_keys_of_a_name_or_of_one(path: Pa
 
     revoked, first, second, mail = read_keys(path)
     assert revoked.terms == TERMS and mail.terms == Terms()
-    assert first.terms == Terms(networks=("192.0.2.1/32",), categories=("web", "mail log"), bytes_per_second=1_000_000)
-    assert second.terms == Terms(networks=("192.0.2.1/32",), categories=("mail",), bytes_per_second=1_000_000)
+    same = {"networks": ("192.0.2.1/32",), "bytes_per_second": 1_000_000, "unreadable": "keep"}
+    assert first.terms == Terms(categories=("web", "mail log"), **same)
+    assert second.terms == Terms(categories=("mail",), **same)
     assert (first.expires, second.expires) == (None, "2027-01-01T00:00:00Z")
     assert changed == [second]
 
@@ -261,6 +263,8 @@ BAD_TERMS = [
     ({"stamp": {f"f{n}": "x" for n in range(17)}}, "at most 16 fields"),
     ({"stamp": {"site": "x" * STAMP_SIZE_BYTES_MAX}}, "1024 bytes"),
     ({"categories": ["web"], "stamp": {"category": "mail"}}, "has only web"),
+    ({"unreadable": "perhaps"}, "neither 'keep' nor 'refuse'"),
+    ({"unreadable": True}, "neither 'keep' nor 'refuse'"),
 ]
 
 

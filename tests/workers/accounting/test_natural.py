@@ -106,3 +106,10 @@ def test_losses_of_a_source_that_numbers_its_own_events_are_exact(
     door.close()
     queue.close()
     store.close()
+
+
+def test_an_event_that_is_mended_has_its_number() -> None:
+    """Else it would be taken for lost, though it is stored."""
+    bare = b'{"hostname":"web","details":{"seqnum":8,"boot":"b1"},"structured data":"[a b="c"]"}'
+
+    assert runs(event(7), bare, event(9)) == [("web", "b1", 7, 3)]

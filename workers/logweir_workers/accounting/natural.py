@@ -13,7 +13,7 @@ import msgspec
 
 from logweir.config import EventFields
 from logweir.record import NUMBER_MAX, Batch
-from logweir_workers.decode import EventUnreadable, event_of
+from logweir_workers.decode import EventUnreadable, event_or_mended
 
 _NAME_LENGTH_MAX = 256
 
@@ -46,7 +46,7 @@ def _as_batch(batch: Batch, begun: tuple[str | None, str | None, int], events: l
 def _named(raw: bytes, batch: Batch, fields: EventFields) -> tuple[str | None, str | None, int] | None:
     """Emitter, run and number of an event; None when it is not numbered."""
     try:
-        event = event_of(raw)
+        event, _ = event_or_mended(raw)
     except EventUnreadable:
         return None
     number = _number(_at(event, fields.sequence))

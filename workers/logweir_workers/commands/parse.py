@@ -28,7 +28,7 @@ from logweir.config import Settings, WorkerSettings
 from logweir.errors import FILE_UNREADABLE, LogweirError
 from logweir.text import counted, printable
 from logweir_workers import enrich, redaction
-from logweir_workers.decode import EventUnreadable, event_of
+from logweir_workers.decode import EventUnreadable, event_or_mended
 from logweir_workers.normalise.fields import Context, normalise
 from logweir_workers.normalise.syslog import line_of
 from logweir_workers.parsers import Parser, Parsers, as_event, built_in
@@ -84,7 +84,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
 def _sent(raw: bytes, arguments: argparse.Namespace) -> dict[str, Any]:
     """The event that the line is, or that a syslog daemon would make of it."""
     try:
-        event = event_of(raw)
+        event, _ = event_or_mended(raw)
     except EventUnreadable:
         line = raw.decode(errors="replace")
         event = {"summary": line}

@@ -42,7 +42,7 @@ PARTLY_SEARCHABLE = "partly_searchable"
 """The tag of an event of WORDS_MAX words or more: not all of it may be found."""
 
 ORIGINAL = "original"
-"""Under details: the line of syslog that was sent as the summary."""
+"""Under details: the line of syslog that was sent as the summary, or the text of an event that had to be mended."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "timestamp": (
