@@ -27,7 +27,7 @@ DURATIONS = ROOT / "build/test-durations.tsv"
 _SLOWEST_SHOWN = 15
 # Each test of these starts a system of its own and takes long.
 _APART = {f"tests/flow/test_{name}.py" for name in ("kill", "replay", "retention", "hostile", "metrics")}
-_FOLDERS = ("flow", "contract", "ingest", "deploy", "workers", "logweir", "console")
+_FOLDERS = ("flow", "senders", "contract", "ingest", "deploy", "workers", "logweir", "console")
 
 hypothesis.settings.register_profile(
     "test",

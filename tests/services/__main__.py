@@ -1,6 +1,7 @@
-"""python -m tests.services fetch | up | down | status
+"""python -m tests.services fetch | senders | up | down | status
 
 fetch   bring the servers' programs into the cache; as root on Debian install Java and Maven first
+senders bring the syslog daemons that send to a door into the cache; one is built, which takes a minute
 up      start Kafka and Elasticsearch and leave them running (make services)
 down    stop them and remove their data, unless KEEP=1 (make services-down)
 status  say whether they run; ends with 1 when not
@@ -11,7 +12,7 @@ import sys
 
 from tests.services import standing
 from tests.services.errors import ServiceError
-from tests.services.fetch import fetch_all
+from tests.services.fetch import fetch_all, fetch_senders
 
 
 def main(arguments: list[str]) -> int:
@@ -19,6 +20,8 @@ def main(arguments: list[str]) -> int:
     try:
         if command == "fetch":
             fetch_all()
+        elif command == "senders":
+            fetch_senders()
         elif command == "up":
             standing.up()
         elif command == "down":

@@ -1,5 +1,8 @@
 """Brings the servers' own programs to this machine: from Maven Central by `mvn`, unpacked once into a cache.
 
+rsyslog with omhttp, which Debian does not build, is built from Debian's source; syslog-ng is unpacked from Debian's
+packages, not installed: that would take away the syslog daemon that the machine has.
+
 The cache is $LOGWEIR_CACHE_DIR, or ~/.cache/logweir; for root /var/cache/logweir, since the user that Elasticsearch
 runs as can't look into root's home. Two programs may fetch at once: one of them waits for the other.
 """
@@ -39,6 +42,30 @@ COMMANDS = ("amtool", "curl", "mvn", "nginx", "openssl", "prometheus", "promtool
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ECJ_VERSION = "3.40.0"
 
+RSYSLOG_LIBRARIES = ("libestr", "libfastjson", "libcurl", "zlib")
+RSYSLOG_BUILD_PACKAGES = (
+    "dpkg-dev",
+    "gcc",
+    "libc6-dev",
+    "libcurl4-openssl-dev",
+    "libestr-dev",
+    "libfastjson-dev",
+    "make",
+    "pkg-config",
+    "zlib1g-dev",
+)
+RSYSLOG_OPTIONS = (
+    "--prefix=/usr",
+    "--enable-omhttp",
+    "--disable-generate-man-pages",
+    "--disable-klog",
+    "--disable-libgcrypt",
+    "--disable-uuid",
+)
+SYSLOG_NG_PACKAGES = ("syslog-ng-core", "syslog-ng-mod-http")
+# Else apt-get warns that its own user may not write where root downloads to.
+_APT_AS_ROOT = ("-o", "APT::Sandbox::User=root")
+
 PLUGIN_DESCRIPTOR = """\
 name=logweir-security-index
 description=What the index .security-7 needs, so that API keys can be made
@@ -63,6 +90,16 @@ def kafka_home() -> Path:
 def elasticsearch_home(version: str) -> Path:
     # The last number goes up when what we add to the zip changes, so that no old copy in a cache is used.
     return cache_directory() / f"elasticsearch-{version}-1"
+
+
+def rsyslog_home() -> Path:
+    """The folder with rsyslogd and its modules, below the paths that they were built for."""
+    return cache_directory() / "rsyslog-omhttp-1"
+
+
+def syslog_ng_home() -> Path:
+    """The folder with syslog-ng and the libraries that this machine may lack, each below its path of Debian."""
+    return cache_directory() / "syslog-ng-1"
 
 
 def java_for_kafka() -> Java:
@@ -116,6 +153,70 @@ def fetch_elasticsearch(version: str, say: Callable[[str], None] = print) -> Pat
             _add_plugin(target, version, compiler=Path(download) / f"ecj-{ECJ_VERSION}.jar")
 
     return _fetched(elasticsearch_home(version), f"Elasticsearch {version} (100 MB)", unpack_zip, say)
+
+
+def fetch_senders(say: Callable[[str], None] = print) -> None:
+    """Fetch the syslog daemons that send to a door; building one takes a minute. Raises MissingTool, ServiceError."""
+    fetch_rsyslog(say)
+    fetch_syslog_ng(say)
+
+
+def fetch_rsyslog(say: Callable[[str], None] = print) -> Path:
+    def build(target: Path) -> None:
+        _ensure_libraries(say)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            sources = _debian_sources(Path(folder))
+            _run(["apt-get", *sources, "update"])
+            _run(["apt-get", *sources, "source", "rsyslog"], cwd=folder)
+            (source,) = Path(folder).glob("rsyslog-*/")
+            low = ["nice", "-n", "19"]
+            _run([*low, "./configure", *RSYSLOG_OPTIONS], cwd=source)
+            _run([*low, "make", f"-j{os.cpu_count()}"], cwd=source)
+            _run([*low, "make", "install", f"DESTDIR={target}"], cwd=source)
+
+    return _fetched(rsyslog_home(), "and building rsyslog with omhttp (a minute)", build, say)
+
+
+def fetch_syslog_ng(say: Callable[[str], None] = print) -> Path:
+    def unpack(target: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            planned = _run(["apt-get", "--simulate", "install", "--no-install-recommends", *SYSLOG_NG_PACKAGES])
+            missing = {line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")}
+            _run(["apt-get", *_APT_AS_ROOT, "download", *sorted({*SYSLOG_NG_PACKAGES, *missing})], cwd=folder)
+            for package in Path(folder).glob("*.deb"):
+                _run(["dpkg", "-x", str(package), str(target)])
+
+    return _fetched(syslog_ng_home(), "syslog-ng (2 MB)", unpack, say)
+
+
+def _ensure_libraries(say: Callable[[str], None]) -> None:
+    """Make sure of what rsyslog is built with: as root on Debian by installing it. Raises MissingTool."""
+    known = subprocess.run(["pkg-config", "--exists", *RSYSLOG_LIBRARIES]) if shutil.which("pkg-config") else None
+    if known is not None and known.returncode == 0 and shutil.which("gcc") and shutil.which("dpkg-source"):
+        return
+    command = f"apt-get install -y --no-install-recommends {' '.join(RSYSLOG_BUILD_PACKAGES)}"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise MissingTool(f"rsyslog with omhttp cannot be built for the tests here. As root: {command}")
+    say(f"  installing {', '.join(RSYSLOG_BUILD_PACKAGES)} from Debian's packages ...")
+    for step in ("apt-get update", command):
+        _run(step.split(), DEBIAN_FRONTEND="noninteractive")
+
+
+def _debian_sources(folder: Path) -> list[str]:
+    """Options of apt-get with which it knows the sources of the packages of this machine, and changes nothing on it."""
+    columns = "$(REPO_URI) $(CODENAME) $(ORIGIN)"
+    known = _run(["apt-get", "indextargets", "--format", columns, "Created-By: Packages", "Component: main"])
+    suites = [line.split() for line in known.splitlines() if line.endswith(" Debian")]
+    uri, suite, _ = next(row for row in suites if "-" not in row[1])
+    (folder / "sources.list").write_text(f"deb-src {uri} {suite} main\n")
+    (folder / "lists" / "partial").mkdir(parents=True)
+    places = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": folder / "lists",
+        "Dir::Cache": folder / "cache",
+    }
+    return [*_APT_AS_ROOT, *(word for name, value in places.items() for word in ("-o", f"{name}={value}"))]
 
 
 def ensure_tools(say: Callable[[str], None] = print) -> None:
@@ -206,9 +307,11 @@ def _add_plugin(home: Path, version: str, *, compiler: Path) -> None:
     (folder / "plugin-descriptor.properties").write_text(PLUGIN_DESCRIPTOR.format(version=version))
 
 
-def _run(command: list[str], **environment: str) -> None:
+def _run(command: list[str], *, cwd: Path | str | None = None, **environment: str) -> str:
+    """What it prints. Raises ServiceError with the end of that when it fails."""
     done = subprocess.run(
         command,
+        cwd=cwd,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -218,6 +321,7 @@ def _run(command: list[str], **environment: str) -> None:
     if done.returncode != 0:
         end = "\n".join(done.stdout.splitlines()[-20:])
         raise ServiceError(f"{command[0]} ended with {done.returncode}: {' '.join(command)}\n{end}")
+    return done.stdout
 
 
 def _unzip(archive: Path, target: Path) -> None:
