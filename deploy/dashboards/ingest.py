@@ -54,9 +54,15 @@ ANSWERS = Row(
         ),
         Panel(
             "Unreadable bodies",
-            "Requests a second with a good key and a body that could not be read, by whether the beginning was kept for you.",
+            "Requests a second with a good key and a body that could not be read, by whether the beginning was kept for you;"
+            " and events a second that were accepted though they cannot be read, of senders that a refusal would stop.",
             "reqps",
-            (Query("sum by (kept) (rate(logweir_ingest_refused_bodies_total[$__rate_interval]))", "kept: {{kept}}"),),
+            (
+                Query("sum by (kept) (rate(logweir_ingest_refused_bodies_total[$__rate_interval]))", "kept: {{kept}}"),
+                Query(
+                    "sum by (format) (rate(logweir_ingest_kept_events_total[$__rate_interval]))", "events: {{format}}"
+                ),
+            ),
             runbook="LogweirRejecting",
         ),
     ),
