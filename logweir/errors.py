@@ -172,6 +172,24 @@ EVENT_TOO_LARGE = Problem(
     "Event {event_index}, at byte {byte_offset} of the body, is larger than {size_bytes_max} bytes.",
     "Send smaller events, or raise ingest.event_size_bytes_max.",
 )
+BULK_ACTION_BAD = Problem(
+    "bulk_action_bad",
+    400,
+    "Where an action should begin, behind {event_index} actions at byte {byte_offset} of the body, there is none.",
+    'Send a line such as {{"create":{{}}}} before each document, each on one line. Nothing of this request was accepted.',
+)
+BULK_ACTION_UNKNOWN = Problem(
+    "bulk_action_unknown",
+    400,
+    "Events are not changed: {action} has no effect here.",
+    "Send create or index.",
+)
+DOCUMENT_MISSING = Problem(
+    "document_missing",
+    400,
+    "Action {event_index} has no document.",
+    "Send one on the line behind the action.",
+)
 BODY_TOO_LARGE = Problem(
     "body_too_large",
     413,

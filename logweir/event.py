@@ -197,8 +197,19 @@ def batch_id_new(received_us: int, random: bytes) -> bytes:
 
 def batch_id_from_idempotency_key(key: str, idempotency_key: str) -> bytes:
     """The batch id that a client's ``Idempotency-Key`` stands for, in its key's own name space (a UUIDv8)."""
-    digest = hashlib.blake2b(key.encode() + b"\x00" + idempotency_key.encode(), digest_size=16).digest()
-    value = int.from_bytes(digest, "big")
+    return _batch_id_of(key.encode() + b"\x00" + idempotency_key.encode())
+
+
+def batch_id_from_name(key: str, name: str) -> bytes:
+    """The batch id of one event that its sender has a name for, as if it came alone (a UUIDv8).
+
+    In its key's own name space, and apart from all ``Idempotency-Key``: no header has a NUL.
+    """
+    return _batch_id_of(key.encode() + b"\x00\x00" + name.encode(errors="surrogatepass"))
+
+
+def _batch_id_of(named: bytes) -> bytes:
+    value = int.from_bytes(hashlib.blake2b(named, digest_size=16).digest(), "big")
     value = value & ~(0xF << 76) | 0x8 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return uuid.UUID(int=value).bytes

@@ -45,6 +45,7 @@ from logweir_ingest.formats import FORMATS
 from logweir_ingest.formats.port import Accepted, Format, Parsed, Route, problem_reply
 from logweir_ingest.receipts import Receipts
 from logweir_ingest.records.batcher import BatchResult, Post, RecordBatcher, call_now
+from logweir_ingest.records.encode import NamedBatch
 from logweir_ingest.request import emitter_headers, senders
 from logweir_ingest.request.compression import encoding_of, plain
 from logweir_ingest.request.emitter_headers import EmitterHeaders
@@ -349,7 +350,7 @@ class EventsRequest:
                 count=result.count,
                 window=result.window,
             )
-            accepted = Accepted(result.count, result.durable, token, admitted.about, admitted.kept)
+            accepted = Accepted(result.count, result.durable, token, admitted.about, admitted.kept, admitted.batch_id)
             reply = self._format.accepted(self._request, accepted)
             if admitted.charge is not None:
                 reply = Reply(reply.status, reply.headers + admitted.charge.quota.headers(), reply.body)
@@ -396,6 +397,7 @@ class Admitted(msgspec.Struct):
     source_address: str
     charge: Charge | None = None
     """What the batch has taken from its key's quota."""
+    batch_id: bytes = b""
     about: Any = None
     """What the format wants to know of the body when it answers."""
     kept: int = 0
@@ -466,14 +468,18 @@ class Admitted(msgspec.Struct):
         if sent.sequence_first is not None and sent.sequence_first > NUMBER_MAX + 1 - len(events):
             self._pay(0)
             raise emitter_headers.last_too_high(sent.sequence_first, len(events))
-        stamp = None
+        stamp = parsed.stamp
         if self.policy is not None:
             self.charge = self.policy.charge(events)
-            stamp = self.policy.stamp
+            if self.policy.stamp:
+                stamp = {**(stamp or {}), **self.policy.stamp}
+        for error, left_out in parsed.left_out:
+            self._keep(left_out, error)
         self.about, self.kept = parsed.about, parsed.kept
         received_us = self.app.clock()
-        return Batch(
-            self._batch_id(received_us),
+        self.batch_id = self._batch_id(received_us)
+        batch = Batch(
+            self.batch_id,
             received_us,
             self.key,
             sent.emitter,
@@ -489,6 +495,10 @@ class Admitted(msgspec.Struct):
             0,
             events,
         )
+        if parsed.names is None or sent.epoch is not None:
+            return batch
+        ids = [None if name is None else event.batch_id_from_name(self.key, name) for name in parsed.names]
+        return NamedBatch.of(batch, ids)
 
     def _batch_id(self, received_us: int) -> bytes:
         if self.idempotency_key is not None:

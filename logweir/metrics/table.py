@@ -70,7 +70,7 @@ METRICS = (
         Kind.COUNTER,
         "Events answered 2xx though they cannot be read, by wire format: workers make dead letters of them.",
         ("format",),
-        initial=(("json",),),
+        initial=(("json",), ("elasticsearch",)),
     ),
     Metric(
         "logweir_ingest_rejected_requests_total",

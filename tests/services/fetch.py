@@ -9,6 +9,7 @@ runs as can't look into root's home. Two programs may fetch at once: one of them
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ ELASTICSEARCH_9 = "9.2.4"
 ELASTICSEARCH_VERSIONS = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 
 # curl is what users post with; amtool, nginx, promtool and systemd-analyze check the files in deploy/ (tests/deploy);
-# prometheus is asked all that dashboards and alerts ask (tests/flow).
+# prometheus is asked all that dashboards and alerts ask (tests/flow); rsyslog sends as hosts do (tests/senders).
 DEBIAN_PACKAGES = (
     "curl",
     "default-jre-headless",
@@ -36,9 +37,13 @@ DEBIAN_PACKAGES = (
     "openssl",
     "prometheus",
     "prometheus-alertmanager",
+    "rsyslog",
+    "rsyslog-elasticsearch",
     "systemd",
 )
-COMMANDS = ("amtool", "curl", "mvn", "nginx", "openssl", "prometheus", "promtool", "systemd-analyze")
+COMMANDS = ("amtool", "curl", "mvn", "nginx", "openssl", "prometheus", "promtool", "rsyslogd", "systemd-analyze")
+# Of packages that bring no command: where Debian puts them, on whatever machine.
+PLUGINS = ("/usr/lib/*/rsyslog/omelasticsearch.so",)
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 ECJ_VERSION = "3.40.0"
 
@@ -220,7 +225,7 @@ def _debian_sources(folder: Path) -> list[str]:
 
 
 def ensure_tools(say: Callable[[str], None] = print) -> None:
-    """Make sure of java (17 or newer) and COMMANDS: as root on Debian by installing them. Raises MissingTool."""
+    """Make sure of java (17 or newer), COMMANDS, PLUGINS: as root on Debian by installing them. Raises MissingTool."""
     if _tools_are_here():
         return
     command = f"apt-get install -y --no-install-recommends {' '.join(DEBIAN_PACKAGES)}"
@@ -235,7 +240,8 @@ def ensure_tools(say: Callable[[str], None] = print) -> None:
 
 
 def _tools_are_here() -> bool:
-    return find_java(17) is not None and all(shutil.which(command) for command in COMMANDS)
+    has_plugins = all(glob.glob(plugin) for plugin in PLUGINS)
+    return has_plugins and find_java(17) is not None and all(shutil.which(command) for command in COMMANDS)
 
 
 def _required_java(at_least: int) -> Java:

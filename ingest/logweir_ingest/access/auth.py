@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import ipaddress
 import logging
@@ -30,7 +32,7 @@ _CHECK_EVERY_S = 0.5
 _RESTLESS_S_MAX = 1.0
 _NOTE_EVERY_S = 5.0
 _SAY_EVERY_S = 60.0
-_BEARER = b"bearer "
+_BEARER, _BASIC = b"bearer ", b"basic "
 
 
 class KeyRefused(LogweirError):
@@ -79,7 +81,9 @@ class Authenticator:
         return None if self._keys.has_live else "there is no live key; `logweir keys add NAME` makes one"
 
     def authenticate(self, key: bytes | None, headers: Mapping[bytes, bytes], source_address: str) -> Known:
-        """The key of a request that comes from there; None: it is in ingest.key_headers, or in Authorization: Bearer.
+        """The key of a request that comes from there.
+
+        None: it is in ingest.key_headers, in Authorization: Bearer, or the password in Authorization: Basic.
 
         Raises LogweirError: KEY_MISSING, KEY_UNKNOWN, KEY_REFUSED, or FAILED_ATTEMPTS_EXCEEDED in place of these;
         QUOTA_EXCEEDED; KEYS_UNREADABLE while nobody can be told from a stranger.
@@ -115,7 +119,21 @@ class Authenticator:
             if value:
                 return value.strip()
         authorization = headers.get(b"authorization", b"")
-        return authorization[len(_BEARER) :].strip() if authorization[: len(_BEARER)].lower() == _BEARER else b""
+        if authorization[: len(_BEARER)].lower() == _BEARER:
+            return authorization[len(_BEARER) :].strip()
+        # Of programs that have a place for an address and none for a header: https://any:KEY@door/events.
+        return secret_in(authorization, _BASIC) or b""
+
+
+def secret_in(authorization: bytes, scheme: bytes) -> bytes | None:
+    """What stands behind the colon in that scheme's base64; None where there is none. ``scheme``: as ``b"basic "``."""
+    if authorization[: len(scheme)].lower() != scheme:
+        return None
+    try:
+        _, colon, secret = base64.b64decode(authorization[len(scheme) :].strip(), validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return secret if colon else None
 
 
 class Known:

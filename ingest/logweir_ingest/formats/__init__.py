@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from logweir_ingest.formats.elasticsearch import ElasticsearchFormat
 from logweir_ingest.formats.json import JsonFormat
+from logweir_ingest.formats.mozdef import MozdefFormat
 from logweir_ingest.formats.port import Format
 
-FORMATS: tuple[Format, ...] = (JsonFormat(),)
+FORMATS: tuple[Format, ...] = (JsonFormat(), ElasticsearchFormat(), MozdefFormat())

@@ -52,6 +52,13 @@ class Parsed(msgspec.Struct):
 
     They are events of the batch like all others: durable before the answer, numbered, counted, judged by the terms of
     the key, none larger than ``limits.event_size_bytes_max``."""
+    names: list[str | None] | None = None
+    """For each event what its sender calls it, if he does: by that it is known when it comes again, in whichever
+    request, as one posted alone is by its Idempotency-Key. Does not count for events that have numbers."""
+    stamp: dict[str, str] | None = None
+    """What events get that do not say it themselves, as by a key's stamp, which goes before this one."""
+    left_out: tuple[tuple[LogweirError, bytes], ...] = ()
+    """What the answer says of as not taken, and why: not accepted, and kept for the operator as a refused body is."""
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -65,6 +72,8 @@ class Accepted(msgspec.Struct, frozen=True):
     about: Any = None
     """From ``Parsed``, as is ``kept``."""
     kept: int = 0
+    id: bytes = b""
+    """Of the batch: what the ids of its events are made of, unless they have numbers or names."""
 
 
 class Format(ABC):
@@ -78,7 +87,7 @@ class Format(ABC):
     routes: ClassVar[tuple[Route, ...]]
 
     def key_of(self, headers: Mapping[bytes, bytes]) -> bytes | None:
-        """The key, where senders of this format carry it; None: where all may (ingest.key_headers, Bearer)."""
+        """The key, where senders of this format carry it; None: where all may (ingest.key_headers, Bearer, Basic)."""
         return None
 
     @abstractmethod

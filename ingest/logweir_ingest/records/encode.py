@@ -20,6 +20,26 @@ _EVENT_OVERHEAD_BYTES = 5
 _EVENT_OBJECT_BYTES = 60
 
 
+class NamedBatch(Batch, array_like=True, frozen=True):
+    """A batch some of whose events are known by names of their own: in a record each of these is a batch by itself."""
+
+    ids: list[bytes | None] = []  # noqa: RUF012  A default of msgspec's, which each object has its own of.
+    """For each event the id of its batch; None: that of this one."""
+
+    @classmethod
+    def of(cls, batch: Batch, ids: list[bytes | None]) -> NamedBatch:
+        return cls(*(*msgspec.structs.astuple(batch), ids))
+
+    def single(self) -> Iterator[Batch]:
+        """Yield what a record has of it: one batch for each event."""
+        fields = msgspec.structs.astuple(self)[1:-3]
+        for index, (event, id) in enumerate(zip(self.events, self.ids, strict=True), start=self.index_first):
+            if id is None:
+                yield Batch(*(self.id, *fields, index, [event]))
+            else:
+                yield Batch(*(id, *fields, 0, [event]))
+
+
 class RecordEncoder:
     """Encodes batches, and remembers how far they shrank. For one thread at a time."""
 
@@ -47,7 +67,12 @@ class RecordEncoder:
             run = runs.popleft()
             count = _events(run)
             payload = record.encode(
-                record.Kind.DATA, ingest_epoch=self._ingest_epoch, first=first, count=count, window=window, body=run
+                record.Kind.DATA,
+                ingest_epoch=self._ingest_epoch,
+                first=first,
+                count=count,
+                window=window,
+                body=_as_recorded(run),
             )
             if len(payload) <= size_bytes_max:
                 # What is small says little.
@@ -62,9 +87,17 @@ class RecordEncoder:
                 runs.extendleft(reversed(list(_runs(run, _raw_size_bytes(run) // 2))))
 
 
+def _as_recorded(run: list[Batch]) -> list[Batch]:
+    if not any(isinstance(batch, NamedBatch) for batch in run):
+        return run
+    return [one for batch in run for one in (batch.single() if isinstance(batch, NamedBatch) else (batch,))]
+
+
 def memory_size(batch: Batch, events_size_bytes: int) -> int:
     """About how many bytes a batch takes in memory, with events of so many bytes; never less than in a record."""
-    return events_size_bytes + _overhead_bytes(batch) + _EVENT_OBJECT_BYTES * len(batch.events)
+    return (
+        events_size_bytes + _overhead_bytes(batch) + (_EVENT_OBJECT_BYTES + _per_event_bytes(batch)) * len(batch.events)
+    )
 
 
 def _events(batches: Sequence[Batch]) -> int:
@@ -73,9 +106,14 @@ def _events(batches: Sequence[Batch]) -> int:
 
 def _raw_size_bytes(batches: Sequence[Batch]) -> int:
     return sum(
-        _overhead_bytes(batch) + sum(map(len, batch.events)) + _EVENT_OVERHEAD_BYTES * len(batch.events)
+        _overhead_bytes(batch) + sum(map(len, batch.events)) + _per_event_bytes(batch) * len(batch.events)
         for batch in batches
     )
+
+
+def _per_event_bytes(batch: Batch) -> int:
+    """About what an event adds to a record's body beside its own bytes."""
+    return _overhead_bytes(batch) if isinstance(batch, NamedBatch) else _EVENT_OVERHEAD_BYTES
 
 
 def _overhead_bytes(batch: Batch) -> int:
@@ -115,10 +153,10 @@ def _parts(batch: Batch, size_bytes_max: int) -> Iterator[Batch]:
     if count <= 1 or (count <= record.EVENTS_MAX and _raw_size_bytes([batch]) <= size_bytes_max):
         yield batch
         return
-    events_size_bytes_max = size_bytes_max - _overhead_bytes(batch)
+    events_size_bytes_max, per_event_bytes = size_bytes_max - _overhead_bytes(batch), _per_event_bytes(batch)
     start, bytes_left = 0, events_size_bytes_max
     for index, event in enumerate(batch.events):
-        size_bytes = len(event) + _EVENT_OVERHEAD_BYTES
+        size_bytes = len(event) + per_event_bytes
         if index > start and (size_bytes > bytes_left or index - start >= record.EVENTS_MAX):
             yield _part(batch, start, index)
             start, bytes_left = index, events_size_bytes_max
@@ -128,6 +166,7 @@ def _parts(batch: Batch, size_bytes_max: int) -> Iterator[Batch]:
 
 def _part(batch: Batch, start: int, end: int) -> Batch:
     sequence_first = None if batch.sequence_first is None else batch.sequence_first + start
-    return msgspec.structs.replace(
+    part = msgspec.structs.replace(
         batch, events=batch.events[start:end], index_first=batch.index_first + start, sequence_first=sequence_first
     )
+    return msgspec.structs.replace(part, ids=part.ids[start:end]) if isinstance(part, NamedBatch) else part

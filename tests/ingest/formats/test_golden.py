@@ -24,7 +24,11 @@ def test_golden_bodies(form: Format, path: Path) -> None:
     route = form.routes[0]
     try:
         parsed = form.split(Request(route.method, route.path, {}, ""), path.read_bytes(), LIMITS)
-        found: dict[str, object] = {"events": [event.decode() for event in parsed.events]}
+        found: dict[str, object] = {"events": [event.decode(errors="backslashreplace") for event in parsed.events]}
+        if parsed.kept:
+            found["kept"] = parsed.kept
+        if parsed.left_out:
+            found["left_out"] = [error.problem.code for error, _ in parsed.left_out]
     except LogweirError as error:
         found = {"problem": error.problem.code, "detail": error.detail}
 

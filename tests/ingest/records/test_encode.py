@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from logweir import record
 from logweir.errors import QUEUE_RECORD_TOO_LARGE, LogweirError
 from logweir.record import Batch
-from logweir_ingest.records.encode import RecordEncoder, memory_size
+from logweir_ingest.records.encode import NamedBatch, RecordEncoder, memory_size
 
 SIZE_BYTES_MAX = 2_000
 # Half of it shrinks to nothing, half does not shrink at all.
@@ -70,3 +70,26 @@ def test_an_event_that_fits_no_record_is_refused_behind_those_that_do() -> None:
     with pytest.raises(LogweirError) as caught:
         next(records)
     assert caught.value.problem is QUEUE_RECORD_TOO_LARGE
+
+
+@given(_sizes, st.integers(0, SIZE_BYTES_MAX), st.data())
+def test_a_named_event_is_a_batch_of_its_own_wherever_it_is(sizes: list[int], offset: int, data: st.DataObject) -> None:
+    """Cut anywhere, each event has the id of its name, or its place in the batch."""
+    ids = data.draw(st.lists(st.none() | st.binary(min_size=16, max_size=16), min_size=len(sizes), max_size=len(sizes)))
+    whole = NamedBatch.of(batch("k", sizes, offset), ids)
+    encoder = RecordEncoder(ingest_epoch=bytes(16), record_size_bytes_max=SIZE_BYTES_MAX)
+    size_bytes = memory_size(whole, sum(sizes))
+    found: list[Batch] = []
+    counted = 0
+    for payload, count, parts in encoder.records([whole], size_bytes, first=1, window=3):
+        batches = record.decode(payload).batches
+        assert len(payload) <= SIZE_BYTES_MAX
+        assert count == sum(len(part.events) for part in parts) == len(batches)
+        assert parts[0].index_first == counted
+        counted += count
+        found += batches
+
+    assert [one.events for one in found] == [[event] for event in whole.events]
+    assert [(one.id, one.index_first) for one in found] == [
+        (bytes(16), index) if id is None else (id, 0) for index, id in enumerate(ids)
+    ]
