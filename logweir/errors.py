@@ -202,6 +202,54 @@ DECOMPRESSED_TOO_LARGE = Problem(
     "The body decompresses to more than {size_bytes_max} bytes.",
     "Send smaller batches, or raise ingest.decompressed_size_bytes_max or ingest.decompression_ratio_max.",
 )
+EVENT_MISSING = Problem(
+    "event_missing",
+    400,
+    "Envelope {event_index} has no event.",
+    'Send {{"event": …}}: a text or an object that is not empty. Nothing of this request was accepted.',
+)
+EVENT_BLANK = Problem(
+    "event_blank",
+    400,
+    "The event of envelope {event_index} is blank.",
+    "Send a text or an object that is not empty. Nothing of this request was accepted.",
+)
+CHANNEL_MISSING = Problem(
+    "channel_missing",
+    400,
+    "The request names no channel.",
+    "Send the header X-Splunk-Request-Channel, or ?channel=, as with the events.",
+)
+CHANNEL_BAD = Problem(
+    "channel_bad",
+    400,
+    "The channel is not 1 to {length_max} visible ASCII characters.",
+    "Send a UUID in the header X-Splunk-Request-Channel, or none. Nothing of this request was accepted.",
+)
+ACKS_BAD = Problem(
+    "acks_bad",
+    400,
+    "The body is not an object with the numbers that are asked after: {reason}.",
+    'Send {{"acks": [ackId, …]}} with what the door answered to the events.',
+)
+KEY_IN_QUERY = Problem(
+    "key_in_query",
+    400,
+    "The key stands in the URL, where logs and proxies keep it.",
+    "Send it in the header Authorization: Splunk KEY, and make a new one in its place: `logweir keys rotate NAME`.",
+)
+PROTOBUF_BAD = Problem(
+    "protobuf_bad",
+    400,
+    "The body is not an ExportLogsServiceRequest at byte {byte_offset}, in record {event_index}: {reason}.",
+    "Check that the body is complete, and that Content-Type says how it is encoded. Nothing of this request was accepted.",
+)
+MEDIA_TYPE_UNKNOWN = Problem(
+    "media_type_unknown",
+    415,
+    "The Content-Type {media_type!r} is not understood here.",
+    "Send one of: {understood}.",
+)
 HEADERS_TOO_LARGE = Problem(
     "headers_too_large",
     431,
@@ -361,6 +409,14 @@ INGEST_AWAY = Problem(
     503,
     "No ingest process takes the request.",
     "Send the same request again after Retry-After seconds. Operator: see whether ingest runs, and its log.",
+    retry=True,
+)
+# What a format's senders ask before they send; /readyz says the same in its own words.
+NOT_READY = Problem(
+    "not_ready",
+    503,
+    "This door takes no events now: {reason}.",
+    "Ask again after Retry-After seconds. Operator: `logweir doctor` says what is missing.",
     retry=True,
 )
 STOPPING = Problem(

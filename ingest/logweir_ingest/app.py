@@ -32,6 +32,7 @@ from logweir.errors import (
     INTERNAL,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    NOT_READY,
     LogweirError,
 )
 from logweir.http.reply import RETRY_AFTER_S
@@ -148,7 +149,7 @@ class IngestApp:
 
     def readyz(self, _: Request) -> Reply:
         """200 when events can be taken, else 503 with the reason why none is."""
-        reason = "this door is stopping" if self._is_stopping else self._keys.unready() or self.batcher.unready()
+        reason = self.unready()
         if reason is None:
             return Reply(200, _JSON, b'{"status":"ready"}')
         body = json.dumps({"status": "not ready", "reason": reason}, separators=(",", ":")).encode()
@@ -168,6 +169,10 @@ class IngestApp:
         token = request.path.rpartition("/")[2]
         body = json.dumps(self._receipts.of(token), separators=(",", ":")).encode()
         return Reply(200, (*_JSON, (b"cache-control", b"no-store")), body)
+
+    def unready(self) -> str | None:
+        """Why no events can be taken, or None."""
+        return "this door is stopping" if self._is_stopping else self._keys.unready() or self.batcher.unready()
 
     # --- refusals --------------------------------------------------------------------------------------------------
     def refused(self, endpoint: str, request: Request, error: LogweirError, format: Format | None = None) -> Reply:
@@ -568,9 +573,24 @@ def _handshake(format: Format, route: Route) -> Callable[[IngestApp, Request], R
         assert route.answer is not None
         if route.needs_key:
             app.admit(request, format)
+        if route.needs_door and (reason := app.unready()) is not None:
+            raise LogweirError(NOT_READY, reason=reason)
+        if route.body_size_bytes_max and request.read is not None:
+            request.body = _body(app, request, request.read, route.body_size_bytes_max)
         return route.answer(request)
 
     return answer
+
+
+def _body(app: IngestApp, request: Request, read: Callable[[int], bytes], size_bytes_max: int) -> bytes:
+    """The body without its Content-Encoding. Raises LogweirError: BODY_TOO_LARGE, and as compression.plain."""
+    try:
+        body = read(size_bytes_max + 1)
+    except OSError as error:
+        raise LogweirError(HTTP_BAD, reason="its body ends too early") from error
+    if len(body) > size_bytes_max:
+        raise LogweirError(BODY_TOO_LARGE, size_bytes_max=size_bytes_max)
+    return plain(body, encoding_of(request.headers.get(b"content-encoding", b"")), app.small_limits)
 
 
 ENDPOINTS = (

@@ -25,6 +25,7 @@ def make_wsgi(app: Callable[[], IngestApp]) -> flask.Flask:
         endpoint = endpoint_of(request.path, request.method)
         if endpoint is not None and endpoint.format is not None and endpoint.answer is None:
             return _response(_events(app(), request, endpoint.format))
+        request.read = _read
         return _response(app().answer(request))
 
     def no_endpoint(_: HTTPException) -> flask.Response:
@@ -71,6 +72,13 @@ def _receive_body(events: EventsRequest) -> None:
             events.receive(piece, is_last=not piece)
     except (ClientDisconnected, OSError):
         events.cut_short()
+
+
+def _read(size_bytes_max: int) -> bytes:
+    try:
+        return flask.request.stream.read(size_bytes_max)
+    except ClientDisconnected as error:
+        raise ConnectionResetError from error
 
 
 def _request() -> Request:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from logweir.errors import METHOD_NOT_ALLOWED, LogweirError
+from logweir.errors import CONTENT_ENCODING_UNKNOWN, METHOD_NOT_ALLOWED, LogweirError
 from logweir.http.reply import RETRY_AFTER_S
 from logweir_ingest.request.compression import ENCODINGS
 from logweir_ingest.request.emitter_headers import EmitterHeaders
@@ -31,9 +31,13 @@ class Route:
     method: str = "POST"
     """GET answers HEAD, too."""
     answer: Callable[[Request], Reply] | None = None
-    """What senders ask before they send (a version, a licence, health); None where events come in."""
+    """What senders ask beside sending (a version, a licence, health); None where events come in."""
     needs_key: bool = True
-    """Of a route with an ``answer``; events always need one."""
+    """Of a route with an ``answer``, as is what follows; events always need one."""
+    needs_door: bool = False
+    """Whether it is refused while the door takes no events (NOT_READY): what asks after the door's health."""
+    body_size_bytes_max: int = 0
+    """How large a body may be, to be ``Request.body``; 0: its body is not read."""
 
 
 class Parsed(msgspec.Struct):
@@ -119,10 +123,8 @@ class Format(ABC):
 
 _PROBLEM = (b"content-type", b"application/problem+json")
 _RETRY_STATUSES = frozenset((429, 503))
-_HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
-    401: ((b"www-authenticate", b"Bearer"),),
-    415: ((b"accept-encoding", ", ".join(ENCODINGS).encode()),),
-}
+_HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {401: ((b"www-authenticate", b"Bearer"),)}
+_ENCODINGS = (b"accept-encoding", ", ".join(ENCODINGS).encode())
 
 
 def problem_reply(error: LogweirError, status: int | None = None) -> Reply:
@@ -135,6 +137,8 @@ def problem_reply(error: LogweirError, status: int | None = None) -> Reply:
 def problem_headers(error: LogweirError) -> tuple[tuple[bytes, bytes], ...]:
     """What a client must know beside the problem's status: when to come again, what is allowed instead."""
     headers = _HEADERS_BY_STATUS.get(error.problem.status, ())
+    if error.problem is CONTENT_ENCODING_UNKNOWN:
+        headers = (*headers, _ENCODINGS)
     if error.problem is METHOD_NOT_ALLOWED:
         headers = (*headers, (b"allow", str(error.numbers["allowed"]).encode()))
     if error.problem.status in _RETRY_STATUSES:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 
 class Request(msgspec.Struct):
-    """A request without its body."""
+    """A request; one for events is without its body."""
 
     method: str
     path: str
@@ -18,6 +18,10 @@ class Request(msgspec.Struct):
     """The address at the other end of the connection."""
     query: bytes = b""
     """What stands behind the path's ``?``, as it was sent."""
+    read: Callable[[int], bytes] | None = None
+    """Returns the body, or so many bytes of it; None of a request for events."""
+    body: bytes = b""
+    """What was read for an endpoint that wants it."""
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -19,11 +19,15 @@ BODIES = [(form, path) for form in FORMATS for path in sorted((GOLDEN / form.nam
 
 @pytest.mark.parametrize(("form", "path"), BODIES, ids=[f"{form.name}-{path.stem}" for form, path in BODIES])
 def test_golden_bodies(form: Format, path: Path) -> None:
-    """Each stated rule has a body and what becomes of it."""
+    """Each stated rule has a body and what becomes of it; ``sent`` is what the request has beside its body."""
     expected = json.loads((path.parent / "expected.json").read_text(encoding="utf-8"))[path.stem]
     route = form.routes[0]
+    sent = expected.pop("sent", {})
+    headers = {name.encode(): value.encode() for name, value in sent.get("headers", {}).items()}
+    query = sent.get("query", "").encode()
     try:
-        parsed = form.split(Request(route.method, route.path, {}, ""), path.read_bytes(), LIMITS)
+        request = Request(route.method, sent.get("path", route.path), headers, "", query)
+        parsed = form.split(request, path.read_bytes(), LIMITS)
         found: dict[str, object] = {"events": [event.decode(errors="backslashreplace") for event in parsed.events]}
         if parsed.kept:
             found["kept"] = parsed.kept
