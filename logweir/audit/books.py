@@ -55,6 +55,17 @@ class ExpiredOffsets:
     """All that was in them is counted as lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class Jumps:
+    """Of one key: numbers of its emitters that are too far above those before them to have been counted up to."""
+
+    key: str
+    emitters: int
+    """How many of its emitters jumped."""
+    numbers: int
+    """How many numbers they passed over: nobody knows which of them were made, and so what was lost."""
+
+
 @dataclass(slots=True)
 class Books:
     """Everything that was asked for.
@@ -117,6 +128,15 @@ class Books:
         if unsaid := sum(one.total("lost") is None for one in numbered):
             found.append(f"how much {counted(unsaid, 'emitter')} lost in that time is unknown")
         return found
+
+    @property
+    def jumps(self) -> list[Jumps]:
+        """By key, what its emitters jumped over. Whoever has a key can say so: it is no doubt in what others sent."""
+        jumped: dict[str, list[int]] = defaultdict(list)
+        for (key, _), one in self.emitters.items():
+            if count := one.total("jumped"):
+                jumped[key].append(count)
+        return [Jumps(key, len(counts), sum(counts)) for key, counts in sorted(jumped.items())]
 
     @property
     def complete(self) -> bool | None:
@@ -217,6 +237,7 @@ class Books:
             ],
             "loss_unknown_emitters": sum(books.loss_class is LossClass.UNKNOWN for books in self.emitters.values()),
             "windows": self.states,
+            "jumps": [asdict(one) for one in self.jumps],
             "expired_offsets": [asdict(one) for one in self.expired],
             "store_differences": [one.as_json() for one in self.store_differences],
             "store_shortages": [one.as_json() for one in self.shortages],

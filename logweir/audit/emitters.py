@@ -20,7 +20,17 @@ from logweir.store.port import Store
 
 TOTALS = ("created", "lost", "recovered", "missing", "dropped")
 _UNTIMED = frozenset(
-    ("created", "accepted", "dropped", "dropped_by_reason", "recovered", "unexplained", "lost_without_range", "retired")
+    (
+        "created",
+        "accepted",
+        "dropped",
+        "dropped_by_reason",
+        "recovered",
+        "unexplained",
+        "jumped",
+        "lost_without_range",
+        "retired",
+    )
 )
 """What of the second equation has no time: of a span of time it is unknown, except where the span is all there is."""
 
@@ -53,6 +63,8 @@ class Run:
             "recovered": losses.recovered,
             "missing": losses.missing,
             "unexplained": self.unexplained,
+            "jumped": losses.jumped,
+            "jumps": [list(pair) for pair in tracker.jumps()],
             "lost_ranges": [list(pair) for pair in self.lost_ranges],
             "lost_without_range": tracker.lost_below - tracker.recovered_below,
             "bye": tracker.bye,
@@ -101,7 +113,7 @@ class EmitterBooks:
     def total(self, name: str) -> int | None:
         """Of the second equation, over all runs; None where it is unknown.
 
-        ``lost``, ``recovered``, ``missing``, ``dropped``, ``created``, ``accepted`` or ``unexplained``.
+        ``lost``, ``recovered``, ``missing``, ``dropped``, ``created``, ``accepted``, ``jumped`` or ``unexplained``.
         """
         if self.loss_class is LossClass.UNKNOWN or name in self.unknown:
             return None
@@ -116,7 +128,7 @@ class EmitterBooks:
             "balanced": self.imbalance == 0,
             "imbalance": self.imbalance,
             **self.counts,
-            **{name: self.total(name) for name in (*TOTALS, "unexplained")},
+            **{name: self.total(name) for name in (*TOTALS, "unexplained", "jumped")},
             "lost_ranges": [[run.tracker.epoch, *pair] for run in self.runs for pair in run.lost_ranges],
             "epochs": [run.as_json() for run in self.runs],
             "retired": None if "retired" in self.unknown else self.retired,
@@ -217,4 +229,5 @@ def _within(tracker: Tracker, span: Span) -> Tracker:
         recovered=0,
         lost_below=0,
         recovered_below=0,
+        jumped_below=0,
     )

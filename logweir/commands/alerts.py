@@ -180,6 +180,7 @@ def _print(body: dict[str, Any], data_dir: Path | None) -> None:
         f"  completeness: {_completeness_text(completeness)}"
         + (f", up to {completeness['up_to']}" if completeness.get("up_to") else ""),
         *(f"    {printable(one['emitter'])}: {one['missing']} missing" for one in completeness.get("emitters", ())),
+        *(f"    {printable(one)}: jumped, so what it lost is unknown" for one in completeness.get("jumped", ())),
     ]
     lines += _finding_lines(body.get("finding"))
     if "storm" in body:

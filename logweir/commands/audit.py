@@ -139,6 +139,8 @@ def _once(arguments: argparse.Namespace, settings: Settings, store: Store) -> in
         unread = read_unread(settings, store, books)
         doubts += unread.doubts
         channels = _channels(store)
+        if arguments.emitter and books.jumps:
+            doubts.append("what was lost among numbers that were jumped over is unknown")
         if arguments.json:
             # Of what nobody has read, nobody knows.
             complete = None if books.complete and (doubts or unread.records) else books.complete
@@ -223,6 +225,10 @@ def _print_books(books: Books, unread: int | None, doubts: Sequence[str]) -> Non
             text = f"{where}: the store had {was} at {found}, and was right at {looked}: no difference any more"
             out.print(Text(text, "dim"))
     _print_shortages(out, books.shortages)
+    for jump in books.jumps:
+        emitters, numbers = counted(jump.emitters, "emitter"), counted(jump.numbers, "number", separator=",")
+        text = f"key {printable(jump.key)}: {emitters} jumped over {numbers} that cannot have been counted up to"
+        out.print(Text(f"{text}: what they lost of these is unknown", "yellow"))
     if books.emitters:
         emitters = sorted(books.emitters.values(), key=lambda one: name_of(one.emitter))
         shown, left = rows_shown(emitters, key=lambda one: one.emitter[0], matters=_has_something_to_say)
@@ -281,7 +287,9 @@ def _print_carried(out: Console, books: Books) -> None:
 
 def _has_something_to_say(one: EmitterBooks) -> bool:
     """Whether anything of it is lost or missing, or its events are not all accounted for."""
-    return bool(one.imbalance or one.row.lost_in_queue or one.total("lost") or one.total("missing"))
+    return bool(
+        one.imbalance or one.row.lost_in_queue or one.total("lost") or one.total("missing") or one.total("jumped")
+    )
 
 
 def _emitters_table(emitters: Sequence[EmitterBooks]) -> Table:

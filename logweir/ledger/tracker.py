@@ -4,12 +4,16 @@ A number is *missing* from the moment in which a higher one is known, *lost* whe
 that moment by ``accounting.late_after_s``, and *recovered* when it comes after all. The watermark is the receipt time
 up to which the partition is accounted for: a queue that is worked off late makes nothing lost. All that is counted
 follows from sets of numbers and from highest values, so that a record counted again changes nothing.
+
+A number that is further above the highest one than its emitter can have counted since it was last heard of is a *jump*:
+what it passed over was not made, and is neither missing nor lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from logweir.ledger.intervals import Intervals, pairs
@@ -22,6 +26,11 @@ DAYS_MAX = 8
 OTHER = "other"
 """The reason under which those are shown that are no longer told apart."""
 
+JUMP_MIN = 1_000_000_000
+"""So many numbers at once are believed to be missing, however soon they are passed over: the run may be an old one."""
+JUMP_PER_S = 1_000_000
+"""So many more are believed for each second since anything came of the run."""
+
 _LONG_AGO = ""
 
 
@@ -32,6 +41,8 @@ class Gap:
     first: int
     last: int
     since_us: int
+    is_jump: bool = False
+    """They were passed over by a jump: as if they were never made, until they come."""
 
     @property
     def count(self) -> int:
@@ -46,6 +57,8 @@ class Losses:
     recovered: int = 0
     missing: int = 0
     dropped: int = 0
+    jumped: int = 0
+    """Numbers that were passed over by jumps, and have not come."""
 
     @property
     def net(self) -> int:
@@ -61,9 +74,10 @@ class Tracker:
     ``top``: the highest number that is known to have been made. ``gaps``: what is missing below it, in order.
     ``begun_us``: when its first was received. ``day``: the UTC day of the latest numbers; ``earlier``: the numbers of
     the days before it. ``floor``: numbers up to there are only counted, because there were too many gaps to keep;
-    ``lost_below`` of them were lost, and ``recovered_below`` came after all. ``below``: between which numbers they came
-    on each day. ``dropped``: what the emitter says to have dropped, by reason, the one that it named last at the end;
-    ``dropped_other``: the sum over reasons that it no longer named, when there were more than REASONS_MAX.
+    ``lost_below`` of them were lost, ``recovered_below`` came after all, and jumps passed over ``jumped_below``.
+    ``below``: between which numbers they came on each day. ``dropped``: what the emitter says to have dropped, by
+    reason, the one that it named last at the end; ``dropped_other``: the sum over reasons that it no longer named, when
+    there were more than REASONS_MAX.
     """
 
     epoch: str
@@ -82,6 +96,7 @@ class Tracker:
     floor: int = 0
     lost_below: int = 0
     recovered_below: int = 0
+    jumped_below: int = 0
     below: dict[str, tuple[int, int]] = field(default_factory=dict)
     begun_us: int = 0
     last_us: int = 0
@@ -89,12 +104,17 @@ class Tracker:
     @property
     def accepted(self) -> int:
         """How many different numbers have come."""
-        return self.seen.count - self.lost_below + self.recovered_below
+        return self.seen.count - self.lost_below + self.recovered_below - self.jumped_below
+
+    @property
+    def jumped(self) -> int:
+        """How many numbers were passed over by jumps, and have not come."""
+        return sum(gap.count for gap in self.gaps if gap.is_jump) + self.jumped_below
 
     @property
     def created(self) -> int:
         """How many numbers are known to have been made."""
-        return self.top - self.start + 1
+        return self.top - self.start + 1 - self.jumped
 
     @property
     def dropped_count(self) -> int:
@@ -138,9 +158,13 @@ class Tracker:
         """The emitter has made numbers up to ``high``."""
         if high <= self.top:
             return
-        self.gaps.append(Gap(self.top + 1, high, watermark_us))
+        self.gaps.append(self._gap(self.top + 1, high, watermark_us))
         self.top = high
         self.bound_gaps(ranges_max)
+
+    def _gap(self, first: int, last: int, watermark_us: int) -> Gap:
+        heard_s = (watermark_us - self.last_us) // 1_000_000 if self.last_us else 0
+        return Gap(first, last, watermark_us, is_jump=last - first >= max(JUMP_MIN, JUMP_PER_S * heard_s))
 
     def drop(self, dropped: dict[str, int], *, watermark_us: int, late_us: int) -> None:
         """The emitter says how many events it has dropped so far, by reason; a report that comes late heals itself.
@@ -162,7 +186,7 @@ class Tracker:
     def _begin_at(self, first: int, last: int, watermark_us: int) -> None:
         """A natural number has come that is lower than all before it: the range that is covered begins there."""
         if last + 1 < self.start:
-            self.gaps.insert(0, Gap(last + 1, self.start - 1, watermark_us))
+            self.gaps.insert(0, self._gap(last + 1, self.start - 1, watermark_us))
         self.start = first
 
     def _unexplained(self, watermark_us: int, late_us: int) -> int:
@@ -172,7 +196,7 @@ class Tracker:
         return self._late(watermark_us - late_us) + self.lost_below - self.recovered_below - self.dropped_count
 
     def _late(self, before_us: int) -> int:
-        return sum(gap.count for gap in self.gaps if gap.since_us <= before_us)
+        return sum(gap.count for gap in self.gaps if gap.since_us <= before_us and not gap.is_jump)
 
     def _late_below(self, first: int, outcomes: Sequence[Outcome], day: str) -> int:
         # Which numbers below the floor had come is forgotten here, but the store knows: it calls them duplicates. What
@@ -191,23 +215,29 @@ class Tracker:
             if gap.last < first or gap.first > last:
                 rest.append(gap)
                 continue
-            if gap.since_us <= late_before_us:
+            if gap.since_us <= late_before_us and not gap.is_jump:
                 late += min(last, gap.last) - max(first, gap.first) + 1
             if gap.first < first:
-                rest.append(Gap(gap.first, first - 1, gap.since_us))
+                rest.append(replace(gap, last=first - 1))
             if gap.last > last:
-                rest.append(Gap(last + 1, gap.last, gap.since_us))
+                rest.append(replace(gap, first=last + 1))
         self.gaps = rest
         return late
 
     def bound_gaps(self, ranges_max: int) -> None:
-        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all."""
+        """Only count the oldest gaps when there are more than ``ranges_max``: as lost, until they come after all.
+
+        Those that a jump passed over are not known any more when they come.
+        """
         while len(self.gaps) > ranges_max:
             gap = self.gaps.pop(0)
             for first, last, day in self._days(self.floor + 1, gap.last):
                 self._note_below(first, last, day)
             self.floor = max(self.floor, gap.last)
-            self.lost_below += gap.count
+            if gap.is_jump:
+                self.jumped_below += gap.count
+            else:
+                self.lost_below += gap.count
             self.seen.add(gap.first, gap.last)
 
     # --- on which day a number came first --------------------------------------------------------------------------
@@ -272,17 +302,23 @@ class Tracker:
     def losses(self, *, watermark_us: int, late_us: int) -> Losses:
         """What is missing and lost when the partition is accounted for up to ``watermark_us``."""
         unexplained = self._unexplained(watermark_us, late_us)
-        fresh = sum(gap.count for gap in self.gaps) - self._late(watermark_us - late_us)
+        fresh = sum(gap.count for gap in self.gaps if not gap.is_jump) - self._late(watermark_us - late_us)
         return Losses(
             lost=max(0, unexplained) + self.recovered,
             recovered=self.recovered,
             missing=max(0, fresh + min(0, unexplained)),
             dropped=self.dropped_count,
+            jumped=self.jumped,
         )
 
     def lost_ranges(self, *, watermark_us: int, late_us: int) -> list[tuple[int, int]]:
         """The numbers that are lost, as far as they are kept: those below ``floor`` are only counted."""
-        return [(gap.first, gap.last) for gap in self.gaps if gap.since_us <= watermark_us - late_us]
+        before_us = watermark_us - late_us
+        return [(gap.first, gap.last) for gap in self.gaps if gap.since_us <= before_us and not gap.is_jump]
+
+    def jumps(self) -> list[tuple[int, int]]:
+        """The numbers that jumps passed over, as far as they are kept: those below ``floor`` are only counted."""
+        return [(gap.first, gap.last) for gap in self.gaps if gap.is_jump]
 
     # --- in the ledger ---------------------------------------------------------------------------------------------
     def as_body(self) -> dict[str, Any]:
@@ -292,7 +328,8 @@ class Tracker:
             "start": self.start,
             "seen": pairs(self.seen),
             "top": self.top,
-            "gaps": [[gap.first, gap.last, gap.since_us] for gap in self.gaps],
+            "gaps": [[gap.first, gap.last, gap.since_us] for gap in self.gaps if not gap.is_jump],
+            **self._jumps_as_body(),
             "day": self.day,
             "earlier": {day: pairs(numbers) for day, numbers in self.earlier.items()},
             "dropped": self.dropped,
@@ -309,14 +346,21 @@ class Tracker:
             "last_us": self.last_us,
         }
 
+    def _jumps_as_body(self) -> dict[str, Any]:
+        """Seldom anything."""
+        jumps = [[gap.first, gap.last, gap.since_us] for gap in self.gaps if gap.is_jump]
+        return {"jumps": jumps, "jumped_below": self.jumped_below} if jumps or self.jumped_below else {}
+
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Tracker:
+        body = dict(body)
         previous = body["previous"]
+        jumps = [Gap(*gap, is_jump=True) for gap in body.pop("jumps", ())]
         return cls(
             **{
                 **body,
                 "seen": Intervals(body["seen"]),
-                "gaps": [Gap(*gap) for gap in body["gaps"]],
+                "gaps": sorted([*(Gap(*gap) for gap in body["gaps"]), *jumps], key=attrgetter("first")),
                 "earlier": {day: Intervals(numbers) for day, numbers in body["earlier"].items()},
                 "dropped_other": int(body.get("dropped_other", 0)),
                 "previous": None if previous is None else (previous[0], previous[1]),
@@ -344,12 +388,23 @@ def united(trackers: Iterable[Tracker]) -> Tracker:
         whole.floor = max(whole.floor, part.floor)
         whole.lost_below += part.lost_below
         whole.recovered_below += part.recovered_below
+        whole.jumped_below += part.jumped_below
         whole.last_us = max(whole.last_us, part.last_us)
     whole.bound_reasons(REASONS_MAX)
     if natural:
         whole.seen.remove(1, whole.start - 1)
     gaps = [gap for part in parts for gap in part.gaps]
-    for first, last in whole.seen.gaps(whole.start, whole.top):
-        since_us = min((gap.since_us for gap in gaps if gap.first <= last and gap.last >= first), default=whole.last_us)
-        whole.gaps.append(Gap(first, last, since_us))
+    # What one of them jumped over, and no other one believes to be missing.
+    jumped = Intervals()
+    for gap in gaps:
+        if gap.is_jump:
+            jumped.add(gap.first, gap.last)
+    for gap in gaps:
+        if not gap.is_jump:
+            jumped.remove(gap.first, gap.last)
+    for hole in whole.seen.gaps(whole.start, whole.top):
+        pieces = [(piece, True) for piece in jumped.within(*hole)] + [(piece, False) for piece in jumped.gaps(*hole)]
+        for (first, last), is_jump in sorted(pieces):
+            around = (gap.since_us for gap in gaps if gap.first <= last and gap.last >= first)
+            whole.gaps.append(Gap(first, last, min(around, default=whole.last_us), is_jump))
     return whole

@@ -20,7 +20,7 @@ from logweir.ledger.documents import WindowId
 from logweir.ledger.revisions import Change, revise
 from logweir.outcomes import Outcome
 from logweir.queue import open_queue
-from logweir.record import Accepted, Batch, Kind, Marker, Record, Void
+from logweir.record import NUMBER_MAX, Accepted, Batch, Kind, Marker, Record, Void
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
@@ -734,6 +734,39 @@ def test_what_is_lost_is_in_the_first_line_and_the_exit_status(
     assert text.splitlines()[0].startswith("The books balance; 2 events are lost; what is not read yet is unknown")
     assert (document["balanced"], document["complete"], document["lost_now"]) == (True, False, 2)
     assert (later["lost"], later["recovered"], later["lost_now"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("claim", ["number", "high", "previous"])
+def test_who_claims_impossible_numbers_makes_the_books_of_others_no_less_complete(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str], claim: str
+) -> None:
+    """A jump has a line of its own, by key; of that emitter alone nobody knows what it lost."""
+    with closing(open_queue(settings.queue)) as queue:
+        queue.prepare()
+    claims: dict[str, dict[str, Any]] = {
+        "number": {"epoch": "r", "sequence_first": NUMBER_MAX},
+        "high": {"epoch": "r", "sequence_first": 1, "high": NUMBER_MAX},
+        "previous": {"epoch": "s", "sequence_first": 1, "previous": ("r", NUMBER_MAX)},
+    }
+    book = Partition(store)
+    book.data(1, ("evil", [INDEXED]), epoch="q", sequence_first=1)
+    book.data(2, ("evil", [INDEXED]), **claims[claim])
+    book.data(3, ("web", [INDEXED] * 3), epoch="r", sequence_first=1)
+    book.marker(1, 5, {"evil": 2, "web": 3})
+    book.idle(LATER_US)
+    status, text = audit(settings, capsys, "audit")
+    document = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
+    web = audit(settings, capsys, "audit", "--emitter", "web")
+    evil = audit(settings, capsys, "audit", "--emitter", "evil")
+
+    numbers = NUMBER_MAX - (claim != "previous")
+    assert (status, text.splitlines()[0]) == (0, "The books balance")
+    assert f"key app: 1 emitter jumped over {numbers:,} numbers" in " ".join(text.split())
+    assert (document["complete"], document["lost_now"], document["missing"]) == (True, 0, 0)
+    assert document["jumps"] == [{"key": "app", "emitters": 1, "numbers": numbers}]
+    assert (web[0], "jumped" in web[1]) == (0, False)
+    assert evil[0] == 3
+    assert "what was lost among numbers that were jumped over is unknown" in evil[1].splitlines()[0]
 
 
 @pytest.mark.parametrize("what", ["set back", "gone unread"])

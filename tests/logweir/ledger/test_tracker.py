@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.tracker import DAYS_MAX, Losses, Tracker, united
+from logweir.ledger.tracker import DAYS_MAX, JUMP_MIN, JUMP_PER_S, Losses, Tracker, united
 from logweir.outcomes import Outcome
-from logweir.record import REASONS_MAX
+from logweir.record import NUMBER_MAX, REASONS_MAX
 
 LATE_US = 60
 MANY = 10_000
@@ -304,3 +305,99 @@ def test_natural_numbers_beyond_the_room_for_gaps_stay_counted_as_lost() -> None
     assert lost == list(range(1500))
     assert tracker.losses(watermark_us=10**9, late_us=LATE_US) == Losses(lost=1499)
     assert tracker.created == 2999
+
+
+# --- jumps --------------------------------------------------------------------------------------------------------
+SECOND_US = 1_000_000
+DAY_S = 86_400
+
+
+def heard(number: int, *, at_s: int = 0, ranges_max: int = MANY) -> Tracker:
+    """One that has sent 1 to ``number``, and was heard of at ``at_s`` last."""
+    tracker = Tracker("e")
+    come(tracker, 1, number, at_s=at_s, ranges_max=ranges_max)
+    return tracker
+
+
+def come(tracker: Tracker, first: int, count: int = 1, *, at_s: int = 0, ranges_max: int = MANY) -> None:
+    outcomes = [Outcome.INDEXED] * count
+    times = {"watermark_us": at_s * SECOND_US, "late_us": LATE_US * SECOND_US}
+    tracker.arrive(first, outcomes, day=DAY, ranges_max=ranges_max, **times)
+    tracker.last_us = max(1, at_s * SECOND_US)
+
+
+def losses(tracker: Tracker) -> Losses:
+    return tracker.losses(watermark_us=DAY_S * SECOND_US * 1_000, late_us=LATE_US * SECOND_US)
+
+
+def holds(tracker: Tracker) -> bool:
+    found = losses(tracker)
+    return tracker.created == tracker.accepted + found.dropped + found.net + found.missing
+
+
+def test_numbers_that_cannot_have_been_counted_up_to_are_jumped_over_and_not_lost() -> None:
+    """Neither missing nor lost, however late; and what comes of them after all was made, and has come."""
+    tracker = heard(10)
+    come(tracker, NUMBER_MAX)
+    of_high = heard(10)
+    of_high.reach(NUMBER_MAX, watermark_us=0, ranges_max=MANY)
+
+    for one in (tracker, reborn(tracker), of_high):
+        assert (losses(one).lost, losses(one).missing, losses(one).recovered) == (0, 0, 0)
+        assert one.jumped == NUMBER_MAX - 10 - (one is not of_high)
+        assert one.lost_ranges(watermark_us=DAY_S * SECOND_US, late_us=1) == []
+        assert holds(one)
+    come(tracker, 5_000, 7)
+    assert (tracker.created, tracker.accepted, losses(tracker).recovered) == (18, 18, 0)
+    assert tracker.jumps() == [(11, 4_999), (5_007, NUMBER_MAX - 1)]
+    assert holds(reborn(tracker))
+
+
+@pytest.mark.parametrize(
+    ("quiet_s", "gap", "jumped"), [(0, 0, False), (0, 1, True), (DAY_S, 0, False), (DAY_S, 1, True)]
+)
+def test_what_an_emitter_can_have_counted_since_it_was_heard_of_is_lost(quiet_s: int, gap: int, jumped: bool) -> None:
+    """A billion at once, and a million for each second of its silence."""
+    tracker = heard(10, at_s=100)
+    most = max(JUMP_MIN, quiet_s * JUMP_PER_S)
+    come(tracker, 10 + most + gap + 1, at_s=100 + quiet_s)
+
+    assert (losses(tracker).lost, tracker.jumped) == ((0, most + 1) if jumped else (most, 0))
+    assert holds(tracker)
+
+
+def test_what_is_only_counted_of_jumps_is_no_loss() -> None:
+    """Their pieces are gaps among the others, which are only counted when there are too many."""
+    tracker = heard(1)
+    come(tracker, NUMBER_MAX - 1)
+    for number in range(10, 60, 2):
+        come(tracker, number, ranges_max=5)
+
+    assert (tracker.floor > 10, len(tracker.gaps)) == (True, 5)
+    assert (losses(tracker).lost, tracker.accepted, tracker.jumped) == (0, 27, NUMBER_MAX - 1 - 27)
+    assert holds(reborn(tracker))
+
+
+def test_a_jump_on_one_partition_hides_no_loss_on_another() -> None:
+    """What one of them believes to be missing is missing; what only the other's jump passed over is not."""
+    whole, other = heard(10), heard(1)
+    come(whole, 21)
+    come(other, NUMBER_MAX)
+    both = united([whole, other])
+
+    assert (losses(both).lost, both.jumps()) == (10, [(22, NUMBER_MAX - 1)])
+    assert holds(both)
+
+
+@given(numbers=st.lists(st.tuples(st.integers(1, 60), st.sampled_from((0, JUMP_MIN * 2, JUMP_MIN * 5))), max_size=40))
+def test_whatever_jumps_the_equation_holds(numbers: list[tuple[int, int]]) -> None:
+    """In any order, and with few gaps kept."""
+    tracker = Tracker("e", last_us=1)
+    sent = set()
+    for small, base in numbers:
+        come(tracker, base + small, ranges_max=4)
+        sent.add(base + small)
+        tracker = reborn(tracker)
+        assert holds(tracker)
+    if not tracker.floor:
+        assert tracker.accepted == len(sent)

@@ -446,6 +446,7 @@ def test_memory_and_store_stay_within_their_settings(store: Store) -> None:
         "lost": 1,
         "recovered": 0,
         "dropped": 0,
+        "jumped": 0,
     }
     assert len(book.tracker("gaps", "web-1").gaps) == 3
     assert book.tracker("gaps", "web-1").accepted == 19

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.alerts import rule
+from logweir.record import NUMBER_MAX
 from logweir.store.port import Store
 from logweir_workers.alerts.completeness import Completeness, Gaps, Missing
 from tests.logweir.silence_world import START, World, batch
@@ -52,9 +53,32 @@ def test_only_what_is_missing_of_its_own_time_and_a_window_around_it_counts(
     completeness = Completeness(store, group="g", late_us=10 * MINUTE_US)
     completeness.up_to_us = (START + 100) * MINUTE_US
     completeness.read_missing()
-    verdict = completeness.judge(twice, (START + first) * MINUTE_US, (START + last) * MINUTE_US)
+    verdict = completeness.judge(twice, (START + first) * MINUTE_US, (START + last) * MINUTE_US, of=())
 
     assert (verdict["missing"], verdict["state"]) == (missing, "incomplete" if missing else "complete")
+
+
+def test_a_jump_concerns_the_alerts_of_its_own_key_only(
+    world: World,  # noqa: F811
+    store: Store,
+) -> None:
+    """It is named there; what is missing for all is counted beside it."""
+    world.send(batch(1, "web-17", epoch="e1", sequence=1), **WEB_17)
+    world.send(batch(2, "evil", key="second", epoch="e1", sequence=1))
+    world.send(batch(2, "evil", key="second", epoch="e1", sequence=NUMBER_MAX))
+    world.canaries(3, 5)
+    world.flush(6)
+    completeness = Completeness(store, group="g", late_us=10 * MINUTE_US)
+    completeness.up_to_us = (START + 100) * MINUTE_US
+    completeness.read_missing()
+    times = (START + 1) * MINUTE_US, (START + 2) * MINUTE_US
+    own = completeness.judge(twice, *times, of={("second", "other")})
+    others = completeness.judge(twice, *times, of={("app", "web-17")})
+    long_ago = completeness.judge(twice, times[0] - 90 * MINUTE_US, times[0] - 90 * MINUTE_US, of={("second", None)})
+
+    assert (own["state"], own["missing"], own["jumped"]) == ("incomplete", 0, ["second/evil"])
+    for verdict in (others, long_ago):
+        assert (verdict["state"], verdict["missing"], "jumped" in verdict) == ("complete", 0, False)
 
 
 @given(

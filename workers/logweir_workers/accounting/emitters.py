@@ -347,6 +347,7 @@ class EmitterLedger:
                 "lost": losses.lost,
                 "recovered": losses.recovered,
                 "dropped": losses.dropped,
+                "jumped": losses.jumped,
             }
             for name, count in sums.items():
                 state.retired[name] = state.retired.get(name, 0) + count

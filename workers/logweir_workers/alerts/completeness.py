@@ -51,6 +51,8 @@ class Completeness:
         self.missing: dict[Emitter, list[Missing]] = {}
         """Of all emitters, what is missing now."""
         self._gaps: dict[Emitter, Gaps] = {}
+        self._jumps: dict[Emitter, Gaps] = {}
+        """Of those that jumped, what they passed over: a matter of their own keys' events only."""
 
     def look(self, topic_id: str, ends: Mapping[int, int], at_us: int) -> bool:
         """See how far the workers are. ``ends``: where the partitions ended at ``at_us``. Whether they are further.
@@ -77,14 +79,17 @@ class Completeness:
             if any(tracker.gaps for tracker in state.epochs.values()):
                 states[state.emitter].append(state)
         missing: dict[Emitter, list[Missing]] = defaultdict(list)
+        jumped: dict[Emitter, list[Missing]] = defaultdict(list)
         for emitter, parts in states.items():
             minutes = united_cadence(part.cadence for part in parts).minutes
             for run in books_of_emitter(emitter, [(0, part) for part in parts]).runs:
                 for gap in run.tracker.gaps:
                     after_us = max(run.tracker.begun_us, _before(gap.since_us, minutes))
-                    missing[emitter].append(Missing(emitter, gap.first, gap.last, gap.since_us, after_us))
+                    of = jumped if gap.is_jump else missing
+                    of[emitter].append(Missing(emitter, gap.first, gap.last, gap.since_us, after_us))
         self.missing = dict(missing)
         self._gaps = {emitter: Gaps(found) for emitter, found in missing.items()}
+        self._jumps = {emitter: Gaps(found) for emitter, found in jumped.items()}
 
     def counts_within(
         self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter] | None = None
@@ -106,18 +111,33 @@ class Completeness:
             self._gaps[emitter].count(begin_us, end_us, since_us_max=lost_us) for emitter in of if emitter in self._gaps
         )
 
-    def judge(self, rule: Rule, first_us: int, received_us: int) -> dict[str, Any]:
-        """What an alert says of itself: ``state``, ``up_to``, and how many numbers are missing of which emitters."""
+    def jumped_within(self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter]) -> list[Emitter]:
+        """Which emitters of the keys of these ones jumped there."""
+        begin_us, end_us = first_us - rule.window.within_us, received_us + rule.window.within_us
+        keys = {key for key, _ in of}
+        return [one for one, gaps in self._jumps.items() if one[0] in keys and gaps.count(begin_us, end_us)]
+
+    def judge(self, rule: Rule, first_us: int, received_us: int, *, of: Collection[Emitter]) -> dict[str, Any]:
+        """What an alert says of itself: ``state``, ``up_to``, and how many numbers are missing of which emitters.
+
+        ``of``: the emitters of its events. Where others of their keys jumped, ``jumped`` names them: what they sent
+        then is unknown.
+        """
         if self.up_to_us < received_us:
             return {"state": OPEN, "up_to": None, "missing": 0, "emitters": []}
         by_emitter = self.counts_within(rule, first_us, received_us)
+        jumped = self.jumped_within(rule, first_us, received_us, of=of)
         named = list(by_emitter.items())[:EMITTERS_NAMED_MAX]
-        return {
-            "state": INCOMPLETE if by_emitter else COMPLETE,
+        verdict = {
+            "state": INCOMPLETE if by_emitter or jumped else COMPLETE,
             "up_to": iso_seconds(self.up_to_us),
             "missing": sum(by_emitter.values()),
             "emitters": [{"emitter": name_of(emitter), "missing": count} for emitter, count in named],
         }
+        # Seldom any.
+        return (
+            {**verdict, "jumped": [name_of(emitter) for emitter in jumped[:EMITTERS_NAMED_MAX]]} if jumped else verdict
+        )
 
 
 class Gaps:

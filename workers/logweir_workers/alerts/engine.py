@@ -346,7 +346,7 @@ class Engine:
                 del self._dirty[key]
                 self._open.pop(key, None)
                 continue
-            verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
+            verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us, of=episode.emitters)
             before = list(group.episodes)
             kind = self._kind_of(group.rule) if episode.fired else NEAR_MISS
             is_new = episode.alert is None and episode.fired_hour is not None
@@ -395,7 +395,7 @@ class Engine:
                 self.storms.changed.discard((name, number))
                 continue
             end_us = (number + 1) * HOUR_US
-            verdict = self.completeness.judge(rule, number * HOUR_US, end_us)
+            verdict = self.completeness.judge(rule, number * HOUR_US, end_us, of=())
             is_over = end_us <= watermark_us
             kind = self._kind_of(rule)
             if self._writer.write_storm(rule, number, hour, self.progress, verdict, kind=kind, is_over=is_over):
@@ -578,7 +578,7 @@ class Engine:
             ):
                 episode.is_quiet = True
                 self._dirty[key] = group, episode
-            verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us)
+            verdict = self.completeness.judge(group.rule, episode.first_us, episode.received_us, of=episode.emitters)
             if self._states.get(key) != verdict["state"]:
                 self._dirty[key] = group, episode
 
@@ -648,7 +648,7 @@ class Engine:
             left = sum(count for emitter, count in missing.items() if name_of(emitter) in body["emitters"])
             if left < max(1, body.get("lacks", 0)):
                 comment = "Too few numbers are missing still for the rule to fire." if left else _ALL_CAME
-                judged = self.completeness.judge(rule, first_us, received_us)
+                judged = self.completeness.judge(rule, first_us, received_us, of=())
                 self._writer.withdraw(one.id, judged, comment=comment)
 
     def _count_late(self) -> None:

@@ -183,7 +183,7 @@ class ScheduledRuns:
         self._again_s.pop(rule.name, None)
         self._completeness.up_to_us = up_to_us
         self._completeness.read_missing()
-        verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1)
+        verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1, of=())
         count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
         took_s = time.monotonic() - began_s
         self._keep(rule, slot, {"runs": 1, "alerts": count}, took_s=took_s)
