@@ -10,7 +10,11 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,10 +104,30 @@ def main(argv: list[str] | None = None) -> int:
         os.umask(umask_before)
 
 
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Until a command listens itself, Ctrl-C ends the process in the system's own way.
+
+    As an exception it is lost now and then: libraries that are imported take it for one of their own. What lost it ran
+    on, and did not stop.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not is_ours or before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
     try:
-        module = importlib.import_module(command.module)
-        config = importlib.import_module("logweir.config")
+        with _ending_at_once():
+            module = importlib.import_module(command.module)
+            config = importlib.import_module("logweir.config")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("logweir"):
             raise

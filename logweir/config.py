@@ -122,7 +122,7 @@ class IngestSettings(HttpSettings):
     refused_size_bytes_max: int = _advanced(64 * 1024, ge=0)
     """How much of an authenticated but unreadable body is kept for the operator."""
     receipts_at_once_max: int = _advanced(4, ge=1, le=64)
-    """Most receipts that a process looks up in the store at once; who asks beyond that is told to ask again."""
+    """Most receipts that a process looks up in the store at once, half as many for one address; who asks beyond that is told to ask again."""
     receipts_timeout_s: float = _advanced(5.0, gt=0)
     """How long the store may take to say what became of a receipt's batch."""
     canary_interval_s: float = Field(10.0, ge=0, le=3600)
@@ -305,7 +305,7 @@ class AccountingSettings(_Section):
     gaps_max: int = _advanced(1_000, ge=1)
     """Gaps kept of one emitter, in all its runs together; of the oldest beyond that, only the count is kept, as lost."""
     exceptions_max: int = _advanced(5_000, ge=1)
-    """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, for receipts."""
+    """Ranges of numbers with an outcome other than indexed kept of one minute of one ingest process on one partition, and a tenth more of each key, for receipts."""
 
     @field_validator("event_fields")
     @classmethod

@@ -167,7 +167,8 @@ class IngestApp:
         Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED.
         """
         token = request.path.rpartition("/")[2]
-        body = json.dumps(self._receipts.of(token), separators=(",", ":")).encode()
+        address = self._source_address.of(request.peer, request.headers.get(b"x-forwarded-for"))
+        body = json.dumps(self._receipts.of(token, address=address), separators=(",", ":")).encode()
         return Reply(200, (*_JSON, (b"cache-control", b"no-store")), body)
 
     def unready(self) -> str | None:

@@ -1,7 +1,8 @@
 """What became of a batch: the numbers of its receipt, held against the ledger and the store.
 
 Whoever holds a receipt may ask: it cannot be guessed, and the answer has counts and reasons, nothing of an event. What
-a question may cost is bounded: so many at once, each for so long, and never on a thread that takes events.
+a question may cost is bounded: so many at once, of one network half as many, each for so long, and never on a thread
+that takes events.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from logweir.clock import DAY_US, WINDOW_US, iso_seconds
 from logweir.config import Settings
 from logweir.errors import RECEIPT_UNANSWERED, LogweirError
 from logweir.event import letter_id, stream_of
+from logweir.http.shares import network_of
 from logweir.ledger.deviations import OutcomeReason
 from logweir.ledger.documents import POSITION, PartitionId, WindowId
 from logweir.ledger.hours import read_windows
@@ -71,24 +74,30 @@ class Receipts:
         timeout_s = min(settings.store.timeout_s, self._timeout_s)
         self._store_settings = settings.store.model_copy(update={"timeout_s": timeout_s})
         self._secret = secret
-        self._slots = threading.BoundedSemaphore(settings.ingest.receipts_at_once_max)
+        self._slots = _Slots(settings.ingest.receipts_at_once_max)
         self._ledger = _Ledger(settings.worker.group)
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._is_failing = False
 
-    def of(self, token: str) -> dict[str, Any]:
-        """What became of the batch, as the door answers it. Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED."""
+    def of(self, token: str, *, address: str) -> dict[str, Any]:
+        """What became of the batch, as the door answers it. ``address``: whose question it is.
+
+        Raises LogweirError: RECEIPT_BAD, RECEIPT_UNANSWERED.
+        """
         asked = receipt.decode(token, self._secret)
-        if not self._slots.acquire(blocking=False):
-            raise _unanswered("busy", "this door answers for as many others as it may")
+        network = network_of(address)
+        if not self._slots.take(network):
+            raise _unanswered(
+                "busy", "this door answers as many questions as it may, or half as many from your network"
+            )
         answer: Future[Found] = Future()
         # A thread of its own: when the store hangs, it is this one that waits, and keeps its slot until it is free.
-        thread = threading.Thread(target=self._ask, args=(asked, answer), name="receipt", daemon=True)
+        thread = threading.Thread(target=self._ask, args=(asked, answer, network), name="receipt", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            self._slots.release()
+            self._slots.give_back(network)
             raise
         try:
             found = answer.result(self._timeout_s)
@@ -101,13 +110,13 @@ class Receipts:
         self._is_failing = False
         return as_json(asked, found)
 
-    def _ask(self, asked: Receipt, answer: Future[Found]) -> None:
+    def _ask(self, asked: Receipt, answer: Future[Found], network: str) -> None:
         try:
             answer.set_result(self._ledger.find(self._opened(), asked))
         except BaseException as error:  # noqa: BLE001  Whoever waits for the answer raises it.
             answer.set_exception(error)
         finally:
-            self._slots.release()
+            self._slots.give_back(network)
 
     def _opened(self) -> Store:
         with self._lock:
@@ -119,6 +128,30 @@ class Receipts:
         if not self._is_failing:
             log.warning("Receipts cannot be answered: %s", error)
         self._is_failing = True
+
+
+class _Slots:
+    """How many questions are being answered: in all at most ``at_once_max``, half as many of one network."""
+
+    def __init__(self, at_once_max: int) -> None:
+        self._at_once_max = at_once_max
+        self._lock = threading.Lock()
+        self._by_network: Counter[str] = Counter()
+
+    def take(self, network: str) -> bool:
+        """Whether there is one for it; then it is to be given back."""
+        with self._lock:
+            is_full = self._by_network.total() >= self._at_once_max
+            if is_full or self._by_network[network] >= max(1, self._at_once_max // 2):
+                return False
+            self._by_network[network] += 1
+            return True
+
+    def give_back(self, network: str) -> None:
+        with self._lock:
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
 
 
 def _unanswered(cause: str, reason: str) -> LogweirError:
@@ -219,6 +252,10 @@ def _ask_events(store: Store, found: Found, asked: Receipt) -> None:
     numbers = Range("ingest_number", asked.first, asked.last + 1)
     hits = store.search(And((stream, numbers)), size=1, from_us=from_us, to_us=to_us)
     found.searchable = hits.total
+    # Whoever has no room for outcomes leaves numbers of others around them unknown: where the store has all that are
+    # not known to be something else, these were indexed.
+    if hits.total == found.settled.count - sum(numbers.count for numbers in found.deviations.values()):
+        found.unknown = Intervals()
     found.received = hits.events[0]["receivedtimestamp"].replace("+00:00", "Z") if hits.events else None
 
 

@@ -226,8 +226,8 @@ def _print_books(books: Books, unread: int | None, doubts: Sequence[str]) -> Non
             out.print(Text(text, "dim"))
     _print_shortages(out, books.shortages)
     for jump in books.jumps:
-        emitters, numbers = counted(jump.emitters, "emitter"), counted(jump.numbers, "number", separator=",")
-        text = f"key {printable(jump.key)}: {emitters} jumped over {numbers} that cannot have been counted up to"
+        who, numbers = counted(jump.emitters, "emitter"), counted(jump.numbers, "number", separator=",")
+        text = f"key {printable(jump.key)}: {who} jumped over {numbers} that cannot have been counted up to"
         out.print(Text(f"{text}: what they lost of these is unknown", "yellow"))
     if books.emitters:
         emitters = sorted(books.emitters.values(), key=lambda one: name_of(one.emitter))

@@ -6,11 +6,13 @@ so it is true for the same position. Nothing is kept of what became indexed, whi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from logweir.ledger.intervals import Intervals, pairs
+from logweir.ledger.shares import OWN_SHARE
 from logweir.outcomes import Outcome
 
 
@@ -45,21 +47,30 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> dict[OutcomeReason, Interval
 class Deviations:
     """Numbers by outcome and reason, as ranges."""
 
-    __slots__ = ("_kept", "beyond")
+    __slots__ = ("_by_key", "_kept", "beyond")
 
     def __init__(self) -> None:
         self._kept: dict[OutcomeReason, Intervals] = {}
+        self._by_key: Counter[str] = Counter()
+        """How many ranges began with a number of each key's."""
         self.beyond = Intervals()
         """Around the numbers for which there was no room: what became of a settled number in it is unknown, unless it
         is kept. Not one range from the first to the last: other senders' numbers are between them."""
 
     def add(
-        self, first: int, outcomes: Sequence[Outcome], reasons: Mapping[int, str], *, place: int, ranges_max: int
+        self,
+        first: int,
+        outcomes: Sequence[Outcome],
+        reasons: Mapping[int, str],
+        *,
+        place: int,
+        key: str,
+        ranges_max: int,
     ) -> int:
         """Keep those of the events numbered from ``first`` on that are not indexed; gives how many had no room.
 
-        ``reasons`` are by place in the record, where the first of these events is at ``place``. To be called once for
-        a number.
+        ``reasons`` are by place in the record, where the first of these events is at ``place``. ``key``: whose they
+        are; a part of the room is each key's own. To be called once for a number.
         """
         if outcomes.count(Outcome.INDEXED) == len(outcomes):
             return 0
@@ -71,8 +82,12 @@ class Deviations:
             deviation = OutcomeReason(*outcome_reason)
             if deviation.outcome is Outcome.INDEXED:
                 continue
-            if self._has_room(deviation, low, ranges_max):
-                self._kept.setdefault(deviation, Intervals()).add(low, high)
+            kept = self._kept.setdefault(deviation, Intervals())
+            if kept and kept.max + 1 == low:
+                kept.add(low, high)  # It only makes a range longer.
+            elif self._has_room(key, ranges_max):
+                kept.add(low, high)
+                self._by_key[key] += 1
             else:
                 unkept += high - low + 1
                 self.beyond.add(low, high)
@@ -80,11 +95,9 @@ class Deviations:
             self.beyond = _joined(self.beyond, BEYOND_RANGES_MAX // 2)
         return unkept
 
-    def _has_room(self, deviation: OutcomeReason, first: int, ranges_max: int) -> bool:
-        kept = self._kept.get(deviation)
-        if kept is not None and kept.max + 1 == first:
-            return True  # It only makes a range longer.
-        return sum(numbers.range_count for numbers in self._kept.values()) < ranges_max
+    def _has_room(self, key: str, ranges_max: int) -> bool:
+        count = sum(numbers.range_count for numbers in self._kept.values())
+        return count < ranges_max or self._by_key[key] < ranges_max // OWN_SHARE
 
     def within(self, first: int, last: int) -> Iterator[tuple[OutcomeReason, list[tuple[int, int]]]]:
         """Those that are kept from ``first`` to ``last``, as ranges."""
@@ -106,13 +119,14 @@ class Deviations:
     def as_body(self) -> dict[str, Any]:
         # The first and the last alone is what earlier versions read.
         beyond = [self.beyond.min, self.beyond.max] if self.beyond else None
-        body = {"kept": rows_of(self._kept), "beyond": beyond}
+        body = {"kept": rows_of(self._kept), "beyond": beyond, **({"by_key": self._by_key} if self._by_key else {})}
         return {**body, "beyond_ranges": pairs(self.beyond)} if self.beyond.range_count > 1 else body
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Deviations:
         deviations = cls()
         deviations._kept = from_rows(body["kept"])
+        deviations._by_key = Counter(body.get("by_key", {}))
         if body["beyond"]:
             deviations.beyond = Intervals(body.get("beyond_ranges", [body["beyond"]]))
         return deviations

@@ -355,7 +355,7 @@ class Tracker:
     def from_body(cls, body: dict[str, Any]) -> Tracker:
         body = dict(body)
         previous = body["previous"]
-        jumps = [Gap(*gap, is_jump=True) for gap in body.pop("jumps", ())]
+        jumps = [Gap(first, last, since_us, is_jump=True) for first, last, since_us in body.pop("jumps", ())]
         return cls(
             **{
                 **body,

@@ -22,6 +22,7 @@ from logweir import cli, config, receipt
 from logweir.config import AccountingSettings, Settings, StoreSettings
 from logweir.errors import LogweirError
 from logweir.event import Provenance, stream_of
+from logweir.ledger.deviations import BEYOND_RANGES_MAX
 from logweir.ledger.documents import WINDOW as WINDOW_KIND
 from logweir.ledger.documents import WindowId
 from logweir.ledger.position import STREAM_MINUTES_MAX
@@ -30,7 +31,7 @@ from logweir.outcomes import Outcome
 from logweir.record import Body, Kind, Record
 from logweir.store import open_store
 from logweir.store.port import Store
-from logweir_ingest.receipts import DEAD_LETTERS_MAX, Receipts
+from logweir_ingest.receipts import DEAD_LETTERS_MAX, Found, Receipts
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
 from tests.contract.stores import NOON_US, STORES, document, settings_of
@@ -83,7 +84,7 @@ class Books:
         token = receipt.encode(
             SECRET, ingest_epoch=epoch, partition=PARTITION, first=first, count=last - first + 1, window=window
         )
-        return self._receipts.of(token.decode())
+        return self._receipts.of(token.decode(), address="10.0.0.9")
 
 
 def _with(one: Any, provenance: Provenance) -> Any:
@@ -219,6 +220,20 @@ def test_outcomes_beyond_the_room_for_them_are_unknown(embedded: Books) -> None:
     assert adds_up(embedded.of(1, 6)) == {"indexed": 3, "duplicate": 1, "unknown": 2}
     assert adds_up(embedded.of(6, 6)) == {"indexed": 1}
     assert adds_up(embedded.of(3, 5)) == {"indexed": 1, "unknown": 2}
+
+
+def test_what_the_store_has_is_not_unknown_because_others_fill_the_room(embedded: Books) -> None:
+    """Their numbers are among those of who left no room; of who has a number that is not there it stays unknown."""
+    ledger = embedded.ledger(exceptions_max=1)
+    for at in range(1, 3 * BEYOND_RANGES_MAX, 2):
+        settle(ledger, at, at, [DUPLICATE, INDEXED])
+    ledger.flush()
+    embedded.index(1000)
+    around = embedded.of(999, 1000)
+
+    assert adds_up(embedded.of(1000, 1000)) == {"indexed": 1}
+    assert adds_up(embedded.of(1002, 1002)) == adds_up(embedded.of(1001, 1001)) == {"unknown": 1}
+    assert adds_up(around) == {"unknown": 2}
 
 
 def test_a_receipt_survives_its_topic(embedded: Books) -> None:
@@ -485,11 +500,39 @@ def test_questions_at_once_are_bounded_and_their_slots_come_back(tmp_path: Path)
     causes = []
     for _ in range(3):
         with pytest.raises(LogweirError) as caught:
-            receipts.of(token)
+            receipts.of(token, address="10.0.0.9")
         causes.append(caught.value.numbers["cause"])
         until(lambda: not any(thread.name == "receipt" for thread in threading.enumerate()))
 
     assert causes == ["store"] * 3
+
+
+def test_who_asks_slowly_leaves_half_of_the_slots_to_other_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a /64 in IPv6; the slots are there again when the slow questions are answered."""
+    settings = config.load(environment={}, overrides={"data_dir": tmp_path, "ingest.receipts_timeout_s": 0.01})
+    receipts = Receipts(settings, secret=SECRET)
+    go_on, found = threading.Event(), Found()
+    monkeypatch.setattr(receipts, "_opened", go_on.wait)
+    monkeypatch.setattr(receipts._ledger, "find", lambda *_: found)
+    token = receipt.encode(SECRET, ingest_epoch=EPOCH, partition=0, first=1, count=1, window=WINDOW).decode()
+
+    def cause(address: str) -> str:
+        try:
+            receipts.of(token, address=address)
+        except LogweirError as error:
+            return str(error.numbers["cause"])
+        return "answered"
+
+    slow = [cause(f"2001:db8::{number}") for number in range(4)]
+    others = [cause(address) for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3")]
+    go_on.set()
+    until(lambda: not any(thread.name == "receipt" for thread in threading.enumerate()))
+
+    assert slow == ["timeout", "timeout", "busy", "busy"]
+    assert others == ["timeout", "timeout", "busy"]
+    assert receipts._slots.take("2001:db8::/64")
 
 
 # --- logweir receipt ----------------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,23 @@ def test_an_unknown_setting_is_named_not_set(capsys: pytest.CaptureFixture[str])
 
     error = capsys.readouterr().err
     assert "The command line names 'queue.ulr', which is not a setting. Did you mean 'queue.url'?" in error
+
+
+def test_ctrl_c_ends_a_command_that_is_still_being_imported(tmp_path: Path) -> None:
+    """Also where what is imported would take the exception for its own, and go on."""
+    (tmp_path / "deaf.py").write_text(
+        "import time\nprint('importing', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass\n"
+    )
+    program = (
+        "import signal\nfrom logweir import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "cli.COMMANDS = (cli.Command('deaf', '', 'deaf'),)\n"
+        "cli.main(['deaf'])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+
+    assert process.wait(30) == -signal.SIGINT

@@ -24,6 +24,10 @@ from tests.services.process import free_port
 LOGWEIR = (sys.executable, "-m", "logweir.cli")
 ROOT = Path(__file__).resolve().parents[2]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever runs us in the background has us ignore Ctrl-C, and a process of ours that still starts would do so, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def environment(**extra: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGWEIR_")}

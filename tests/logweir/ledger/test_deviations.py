@@ -35,7 +35,7 @@ def test_each_number_is_kept_under_its_own_outcome_and_reason(
         size = data.draw(st.integers(1, len(events)))
         piece = events[at : at + size]
         reasons = {place + 3: reason for place, (_, reason) in enumerate(piece) if reason}
-        deviations.add(at + 1, [outcome for outcome, _ in piece], reasons, place=3, ranges_max=10**6)
+        deviations.add(at + 1, [outcome for outcome, _ in piece], reasons, place=3, key="app", ranges_max=10**6)
         at += size
     again = Deviations.from_body(json.loads(json.dumps(deviations.as_body())))
     low, high = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
@@ -50,9 +50,9 @@ def test_without_room_the_first_ranges_stay_and_of_the_rest_it_is_known_where_it
     """A range that is there may grow; a new one may not come."""
     deviations = Deviations()
     unkept = [
-        deviations.add(1, [DUPLICATE, INDEXED, DUPLICATE], {}, place=0, ranges_max=2),
-        deviations.add(4, [DUPLICATE, INDEXED, DUPLICATE, DUPLICATE], {}, place=0, ranges_max=2),
-        deviations.add(8, [INDEXED, DEAD, INDEXED], {1: "store_refused"}, place=0, ranges_max=2),
+        deviations.add(1, [DUPLICATE, INDEXED, DUPLICATE], {}, place=0, key="app", ranges_max=2),
+        deviations.add(4, [DUPLICATE, INDEXED, DUPLICATE, DUPLICATE], {}, place=0, key="app", ranges_max=2),
+        deviations.add(8, [INDEXED, DEAD, INDEXED], {1: "store_refused"}, place=0, key="app", ranges_max=2),
     ]
 
     assert unkept == [0, 2, 1]
@@ -64,9 +64,9 @@ def test_what_one_sender_leaves_unkept_makes_no_other_senders_numbers_unknown() 
     """Batches of one that is a duplicate in every second number, and between them others' that are all indexed."""
     deviations, at, others = Deviations(), 1, []
     for _ in range(20):
-        deviations.add(at, [DUPLICATE, INDEXED] * 5_000, {}, place=0, ranges_max=10)
+        deviations.add(at, [DUPLICATE, INDEXED] * 5_000, {}, place=0, key="app", ranges_max=10)
         others.append((at + 10_000, at + 10_199))
-        deviations.add(at + 10_000, [INDEXED] * 200, {}, place=0, ranges_max=10)
+        deviations.add(at + 10_000, [INDEXED] * 200, {}, place=0, key="app", ranges_max=10)
         at += 10_200
     again = Deviations.from_body(json.loads(json.dumps(deviations.as_body())))
 
@@ -75,10 +75,25 @@ def test_what_one_sender_leaves_unkept_makes_no_other_senders_numbers_unknown() 
     assert again.beyond.covers(10_201, 20_199)
 
 
+def test_who_has_filled_the_room_leaves_others_a_tenth_of_it_each() -> None:
+    """However a worker dies in between; what each key has is its own."""
+    deviations = Deviations()
+    for number in range(1, 100, 2):
+        deviations.add(number, [DUPLICATE], {}, place=0, key="evil", ranges_max=20)
+        deviations = Deviations.from_body(json.loads(json.dumps(deviations.as_body())))
+    unkept = [
+        deviations.add(100 + 2 * at, [DUPLICATE], {}, place=0, key=key, ranges_max=20)
+        for at, key in enumerate(("web", "db", "web", "evil", "web", "db"))
+    ]
+
+    assert unkept == [0, 0, 0, 1, 1, 0]
+    assert list(deviations.beyond.within(100, 110)) == [(106, 106), (108, 108)]
+
+
 def test_a_ledger_of_an_earlier_version_has_one_range_of_unkept_numbers() -> None:
     """And an earlier version finds it in ours."""
     deviations = Deviations.from_body({"kept": [], "beyond": [6, 9]})
-    deviations.add(20, [DUPLICATE], {}, place=0, ranges_max=0)
+    deviations.add(20, [DUPLICATE], {}, place=0, key="app", ranges_max=0)
 
     assert list(deviations.beyond) == [(6, 9), (20, 20)]
     assert deviations.as_body()["beyond"] == [6, 20]

@@ -74,7 +74,7 @@ def test_many_at_once_lose_no_change(store: Store) -> None:
 def test_present_outcomes_are_those_counted_with_those_revised(store: Store) -> None:
     """Over several documents, with the reason; of numbers that no worker counted nothing is said."""
     known = window()
-    known.deviations.add(3, [Outcome.DEAD_LETTERED], {0: "event_unfit"}, place=0, ranges_max=9)
+    known.deviations.add(3, [Outcome.DEAD_LETTERED], {0: "event_unfit"}, place=0, key="app", ranges_max=9)
     written(store, change(3, Outcome.INDEXED, counted=Outcome.DEAD_LETTERED))
     written(store, *(change(number, Outcome.FILTERED, reason="noise") for number in (BLOCK - 1, BLOCK, BLOCK + 1)))
     present = read_present(store, "logweir", known, 1, 40_000)
@@ -95,7 +95,7 @@ def test_of_outcomes_that_were_not_kept_it_is_known_which_are_possible(store: St
     """Beyond accounting.exceptions_max the window still says how many there were of each outcome."""
     known = window(outcomes={SENDER: Counts(indexed=95, filtered=5)})
     for number in (10, 20, 30, 40, 50):
-        known.deviations.add(number, [Outcome.FILTERED], {0: "noise"}, place=0, ranges_max=2)
+        known.deviations.add(number, [Outcome.FILTERED], {0: "noise"}, place=0, key="app", ranges_max=2)
     present = read_present(store, "logweir", known, 1, 60)
     known.outcomes[SENDER].dead_lettered += 1
     unsure = read_present(store, "logweir", known, 1, 60)

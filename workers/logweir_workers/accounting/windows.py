@@ -94,7 +94,6 @@ class WindowLedger:
             if new and window.closed:
                 window.amend(offset, record.first, record.last, new)
             self._count_outcomes(window, settled, ranges)
-            self._keep_deviations(window, settled, ranges)
             window.numbers.add(record.first, record.last)
         window.position = offset + 1
         self._dirty.add(window.place)
@@ -102,7 +101,7 @@ class WindowLedger:
         return bool(new) or not is_data
 
     def _count_outcomes(self, window: Window, settled: SettledRecord, ranges: Sequence[tuple[int, int]]) -> None:
-        """Count those of the record's events whose numbers are in ``ranges``, by emitter."""
+        """Count those of the record's events whose numbers are in ``ranges``, by emitter; keep what is not indexed."""
         record, conflict = settled.record, DeadLetterReason.IDENTITY_CONFLICT
         conflicts = [place for place, reason in settled.reasons.items() if reason == conflict]
         lost = self._position.lost.get(window.ingest_epoch)
@@ -117,7 +116,18 @@ class WindowLedger:
                 counts = window.outcomes.get(emitter)
                 if counts is None:
                     counts = window.outcomes[emitter] = Counts()
-                counts.add_outcomes(settled.outcomes[low:high])
+                outcomes = settled.outcomes[low:high]
+                counts.add_outcomes(outcomes)
+                unkept = window.deviations.add(
+                    record.first + low,
+                    outcomes,
+                    settled.reasons,
+                    place=low,
+                    key=batch.key,
+                    ranges_max=self._exceptions_max,
+                )
+                if unkept:
+                    registry.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
                 window.note_received(batch.received_us // DAY_US)
                 if conflicts:
                     counts.identity_conflicts += sum(low <= place < high for place in conflicts)
@@ -126,16 +136,6 @@ class WindowLedger:
                     bare = lost.within(record.first + low, record.first + high - 1)
                     counts.recovered_in_queue += sum(end - start + 1 for start, end in bare)
             place = end
-
-    def _keep_deviations(self, window: Window, settled: SettledRecord, ranges: Sequence[tuple[int, int]]) -> None:
-        for first, last in ranges:
-            place = first - settled.record.first
-            outcomes = settled.outcomes[place : last - settled.record.first + 1]
-            unkept = window.deviations.add(
-                first, outcomes, settled.reasons, place=place, ranges_max=self._exceptions_max
-            )
-            if unkept:
-                registry.get("logweir_worker_receipt_outcomes_unkept_total").inc(unkept)
 
     def rewind(self, offset: int) -> None:
         """The queue will give out the offsets from ``offset`` on again."""
