@@ -44,6 +44,10 @@ whatever reads it, as JSON, as a double or as a signed integer of 64 bits, reads
 REASONS_MAX = 64
 """The most reasons for what it dropped that an emitter may name at once, and that are told apart of one of its runs."""
 
+OTHERS = " (others)"
+"""In a marker, the emitters of a key that have no row of their own, together. It begins with a space: no header's value
+does, so no emitter is called so."""
+
 _MAGIC = b"LWR"
 _HEADER = struct.Struct(">3sBBB16sQIIII")
 HEADER_SIZE_BYTES = _HEADER.size
@@ -99,7 +103,10 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True):
-    """What a door says of one emitter in one window: answered 2xx, and queued although the sender was refused."""
+    """What a door says of one emitter in one window: answered 2xx, and queued although the sender was refused.
+
+    ``emitter`` may be OTHERS, for what is of those without a row.
+    """
 
     key: str
     emitter: str | None

@@ -8,10 +8,11 @@ from logweir.ledger import hours
 from logweir.ledger.documents import HOUR, HOUR_WINDOWS, WINDOW, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.window import Window
+from logweir.record import OTHERS
 from logweir.store.port import Store
 
 Volumes = dict[Emitter, Counter[int]]
-"""Settled events by emitter and hour since 1970."""
+"""Settled events by emitter and hour since 1970; without hours in which some emitters of its key are only summed up."""
 
 
 def read_volumes(store: Store, group: str, *, from_hour: int) -> Volumes:
@@ -32,8 +33,18 @@ def read_volumes(store: Store, group: str, *, from_hour: int) -> Volumes:
                 twice.update(one for one in hour.places if one in seen)
                 _add(volumes, hour)
         if not twice:
-            return dict(volumes)
+            return _told_apart(volumes)
         merged |= twice
+
+
+def _told_apart(volumes: Volumes) -> Volumes:
+    summed = {(key, hour) for (key, name), by_hour in volumes.items() if name == OTHERS for hour in by_hour}
+    found: Volumes = {}
+    for (key, name), by_hour in volumes.items():
+        known = Counter({hour: count for hour, count in by_hour.items() if name is None or (key, hour) not in summed})
+        if known:
+            found[key, name] = known
+    return found
 
 
 def _add(volumes: Volumes, window: Window) -> None:

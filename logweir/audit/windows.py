@@ -18,6 +18,7 @@ from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
 from logweir.ledger.revisions import Correction
 from logweir.ledger.window import Counts, Window
+from logweir.record import OTHERS
 
 PROCESS_GONE = "open: process gone"
 CLOSED_AFTERWARDS = "closed afterwards"
@@ -91,13 +92,14 @@ class Context:
 def reconciled(window: Window, context: Context) -> WindowBooks:
     """One window's books; ``state_of_open`` says more of those whose marker has not come."""
     voided = _voided(window)
+    counted, promises = window.matched()
     by_emitter = {
         emitter: Row(
             outcomes=counts.by_outcome(),
             identity_conflicts=counts.identity_conflicts,
             recovered_in_queue=counts.recovered_in_queue,
         )
-        for emitter, counts in window.outcomes.items()
+        for emitter, counts in counted.items()
     }
     stream_lost = context.lost.get(window.stream, Intervals())
     lost_here, gaps = Intervals(), Intervals()
@@ -107,7 +109,7 @@ def reconciled(window: Window, context: Context) -> WindowBooks:
         for row in by_emitter.values():
             row.accepted = row.settled
     else:
-        for emitter, promise in window.marker.by_emitter.items():
+        for emitter, promise in promises.items():
             row = by_emitter.setdefault(emitter, Row())
             row.accepted += promise.accepted
             row.unconfirmed += promise.unconfirmed
@@ -118,7 +120,9 @@ def reconciled(window: Window, context: Context) -> WindowBooks:
         imbalance = _imbalance(window, by_emitter, lost=lost_here.count, gaps=gaps.count, voided=voided)
     own = [one for place in places_of(window) for one in context.corrections_of.get(place, ())]
     for correction in own:
-        row = by_emitter.setdefault(correction.sender, Row())
+        others = correction.key, OTHERS
+        is_summed = correction.sender not in by_emitter and others in by_emitter
+        row = by_emitter.setdefault(others if is_summed else correction.sender, Row())
         row.outcomes[correction.from_outcome] -= correction.count
         row.outcomes[correction.to_outcome] += correction.count
     total = Row()

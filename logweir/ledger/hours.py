@@ -29,8 +29,9 @@ def is_complete(window: Window) -> bool:
         return False
     if list(window.numbers) != [(first, last) for first, last in window.given if first <= last]:
         return False
-    promised = {emitter: promise.accepted + promise.unconfirmed for emitter, promise in marker.by_emitter.items()}
-    settled = {emitter: counts.settled for emitter, counts in window.outcomes.items()}
+    outcomes, promises = window.matched()
+    promised = {emitter: promise.accepted + promise.unconfirmed for emitter, promise in promises.items()}
+    settled = {emitter: counts.settled for emitter, counts in outcomes.items()}
     emitters = promised.keys() | settled.keys()
     agree = all(promised.get(emitter, 0) == settled.get(emitter, 0) for emitter in emitters)
     return agree and sum(settled.values()) == window.numbers.count
@@ -49,9 +50,10 @@ def merge(hour: Window, window: Window) -> None:
     hour.deviations.merge(window.deviations)
     if window.received_day is not None:
         hour.note_received(window.received_day)
-    for emitter, counts in window.outcomes.items():
+    outcomes, promises = window.matched()
+    for emitter, counts in outcomes.items():
         hour.outcomes.setdefault(emitter, Counts()).add(counts)
-    for emitter, promise in window.marker.by_emitter.items():
+    for emitter, promise in promises.items():
         hour.marker.add(emitter, accepted=promise.accepted, unconfirmed=promise.unconfirmed)
 
 

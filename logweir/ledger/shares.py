@@ -21,9 +21,9 @@ class Shares:
         """Whether one more of that key may be taken."""
         return self.count < self._limit or self.by_key[key] < self._limit // OWN_SHARE
 
-    def take(self, key: str) -> None:
-        self.count += 1
-        self.by_key[key] += 1
+    def take(self, key: str, count: int = 1) -> None:
+        self.count += count
+        self.by_key[key] += count
 
     def give_back(self, key: str) -> None:
         self.count -= 1

@@ -6,6 +6,7 @@ Once the process's marker has come by, also what that process says it accepted. 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,11 +15,16 @@ from logweir.ledger.deviations import Deviations
 from logweir.ledger.documents import DAY_WINDOWS, HOUR, HOUR_WINDOWS, WINDOW, StreamId, WindowId
 from logweir.ledger.emitter import Emitter
 from logweir.ledger.intervals import Intervals, pairs
+from logweir.ledger.shares import Shares
 from logweir.outcomes import Outcome
-from logweir.record import Marker, Record
+from logweir.record import OTHERS, Marker, Record
 
 AMENDMENTS_MAX = 100
 """Lines kept of what came behind a window's marker; what comes after is counted in the last of them."""
+
+
+ROWS_MAX = 5_000
+"""Emitters that a window tells apart, and a tenth more of each key; those of a key beyond that are summed up."""
 
 
 @dataclass(slots=True)
@@ -153,6 +159,8 @@ class Window:
     """The earliest day (since 1970) that an event of it is kept under, where that is before the window's own."""
     minutes: list[tuple[int, int, int]] = field(default_factory=list)
     """Of an hour of merged windows, each one's minute, first and last number; empty for a window by itself."""
+    rows: Shares | None = None
+    """How many emitters it tells apart; None until one is added."""
     parts: list[WindowId] = field(default_factory=list)
     """Where topics made in each other's place each have a part of it: all of these, in the order of their joining."""
 
@@ -208,6 +216,48 @@ class Window:
         # As days of ingest processes are counted: from 01:00 on (``logweir.audit.stored``).
         if day < (self.window - HOUR_WINDOWS) // DAY_WINDOWS:
             self.received_day = min(day, self.received_day if self.received_day is not None else day)
+
+    def counts_of(self, emitter: Emitter) -> Counts:
+        """Where the emitter's events are to be counted: in its own row, or in that of its key's others."""
+        counts = self.outcomes.get(emitter)
+        if counts is not None:
+            return counts
+        if self.rows is None:
+            by_key = Counter(key for key, _ in self.outcomes)
+            self.rows = Shares(ROWS_MAX, count=len(self.outcomes), by_key=by_key)
+        key, name = emitter
+        if name is not None and not self.rows.has_room(key):
+            return self.outcomes.setdefault((key, OTHERS), Counts())
+        self.rows.take(key)
+        counts = self.outcomes[emitter] = Counts()
+        return counts
+
+    def matched(self) -> tuple[Mapping[Emitter, Counts], Mapping[Emitter, Promise]]:
+        """What became of events, and what its process says of them, by emitter as both sides can tell them apart.
+
+        Of a key of which either side has summed up emitters, those are told apart on which the two agree: who had a
+        row of its own on one side only is in the other's sum.
+        """
+        promises = self.marker.by_emitter if self.marker else {}
+        summed = {key for key, name in (*self.outcomes, *promises) if name == OTHERS}
+        if not summed or self.marker is None:
+            return self.outcomes, promises
+
+        def row_of(emitter: Emitter) -> Emitter:
+            key, name = emitter
+            if key not in summed or name is None:
+                return emitter
+            counts, promise = self.outcomes.get(emitter), promises.get(emitter)
+            agree = counts and promise and counts.settled == promise.accepted + promise.unconfirmed
+            return emitter if agree else (key, OTHERS)
+
+        outcomes: dict[Emitter, Counts] = {}
+        for emitter, counts in self.outcomes.items():
+            outcomes.setdefault(row_of(emitter), Counts()).add(counts)
+        said = Promises(self.marker.first, self.marker.last)
+        for emitter, promise in promises.items():
+            said.add(row_of(emitter), accepted=promise.accepted, unconfirmed=promise.unconfirmed)
+        return outcomes, said.by_emitter
 
     def close(self, record: Record, marker: Marker) -> None:
         """The process's word has come: the record's ``marker``."""

@@ -211,8 +211,8 @@ class RecordBatcher:
         self._ticked = ticked
         self._keys_with_numbers = frozenset(keys_with_numbers)
         self._lock = threading.RLock()
-        # A window ends early when the rows of its marker take a third of a record. Its partition's own queue and the
-        # unnumbered one may each have so many other emitters in flight then, and the marker must still fit.
+        # A window ends early when the rows of its marker take two thirds of a record. Its partition's own queue and the
+        # unnumbered one may each have so many other keys in flight then, and the marker must still fit.
         self._batches_max = max(1, record_size_bytes_max // _EMITTER_SIZE_BYTES_MAX // 3)
         self._encoder = RecordEncoder(ingest_epoch=ingest_epoch, record_size_bytes_max=record_size_bytes_max)
         self._unnumbered = PartitionQueue(None)

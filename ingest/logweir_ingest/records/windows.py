@@ -1,8 +1,9 @@
 """The numbers that this process gives out on each partition, and what became of them, window by window.
 
-A window ends when its minute is over (or when it has seen so many emitters, thousands, that its marker would outgrow a
-record: then the next window begins early, ahead of the clock). Its marker is due when none of its records is in flight.
-Not for several threads at once: the batcher's lock is around it.
+A window ends when its minute is over. Its marker has a row for each emitter, thousands; beyond that, those of a key are
+summed up in one row, where the key has its own share of rows already. Were its marker to outgrow a record all the same,
+of very many keys, the next window would begin early, ahead of the clock. Its marker is due when none of its records is
+in flight. Not for several threads at once: the batcher's lock is around it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from logweir.clock import window_of
-from logweir.record import Accepted, Marker
+from logweir.ledger.shares import Shares
+from logweir.record import OTHERS, Accepted, Marker
 
 Emitter = tuple[str, str | None]
 """(key name, emitter name)."""
@@ -22,13 +24,13 @@ _ROW_SIZE_BYTES = 23
 @dataclass(slots=True)
 class _Window:
     first: int
+    rows: Shares
+    """How many bytes its marker's rows have, at most."""
     count: int = 0
     in_flight: int = 0
     """Records."""
     counts: dict[Emitter, list[int]] = field(default_factory=dict)
     """Per emitter, the events accepted and the unconfirmed ones."""
-    size_bytes: int = 0
-    """Of its marker's rows, at most."""
     voids: list[tuple[int, int]] = field(default_factory=list)
     marker_under_way: bool = False
 
@@ -55,7 +57,10 @@ class Windows:
     """Numbers from 1 in each partition, without a gap, in the order of ``give``."""
 
     def __init__(self, *, partitions: int, marker_size_bytes_max: int) -> None:
-        """``marker_size_bytes_max``: a window whose marker is as large ends early."""
+        """``marker_size_bytes_max``: a marker as large tells no more emitters apart than a tenth of it for each key.
+
+        A window whose marker is twice as large ends early.
+        """
         self._partitions = [_Partition() for _ in range(partitions)]
         self._marker_size_bytes_max = marker_size_bytes_max
 
@@ -67,14 +72,17 @@ class Windows:
         state = self._partitions[partition]
         state.current = max(state.current, window_of(now_us))
         current = state.open.get(state.current)
-        if current is not None and current.size_bytes >= self._marker_size_bytes_max:
+        if current is not None and current.rows.count >= 2 * self._marker_size_bytes_max:
             state.current += 1
         return state.current
 
     def give(self, partition: int, window: int, count: int) -> None:
         """The next ``count`` numbers belong to a record that the queue has taken over."""
         state = self._partitions[partition]
-        opened = state.open.setdefault(window, _Window(first=state.next_number))
+        opened = state.open.get(window)
+        if opened is None:
+            rows = Shares(self._marker_size_bytes_max, count=0, by_key={})
+            opened = state.open[window] = _Window(state.next_number, rows)
         opened.count += count
         opened.in_flight += 1
         state.next_number += count
@@ -85,9 +93,12 @@ class Windows:
         opened.in_flight -= 1
         for emitter, (accepted, unconfirmed) in counts.items():
             totals = opened.counts.get(emitter)
+            if totals is None and emitter[1] is not None and not opened.rows.has_room(emitter[0]):
+                emitter = emitter[0], OTHERS
+                totals = opened.counts.get(emitter)
             if totals is None:
                 totals = opened.counts[emitter] = [0, 0]
-                opened.size_bytes += _size_bytes(emitter)
+                opened.rows.take(emitter[0], _size_bytes(emitter))
             totals[0] += accepted
             totals[1] += unconfirmed
 

@@ -16,7 +16,7 @@ from logweir import record
 from logweir.clock import WINDOW_US
 from logweir.errors import QUEUE_UNAVAILABLE, SPOOL_FAILED, STOPPING, LogweirError
 from logweir.metrics import registry
-from logweir.record import Accepted, Kind, Marker, Refused
+from logweir.record import OTHERS, Accepted, Kind, Marker, Refused
 from logweir_ingest.delivery import spool_disk
 from logweir_ingest.records.batcher import Enqueued
 from tests.ingest.helpers import events_of, of_kind
@@ -254,8 +254,8 @@ def test_every_event_is_in_exactly_one_marker(tmp_path: Path) -> None:
     numbered_without_a_gap(records)
 
 
-def test_a_window_with_too_many_emitters_gives_way_to_the_next_early(tmp_path: Path) -> None:
-    """A marker must fit into a record: the window ends before its list of emitters outgrows that."""
+def test_a_window_with_too_many_emitters_of_a_key_sums_them_up(tmp_path: Path) -> None:
+    """A marker must fit into a record: those beyond have one row together, and the window is that of the minute."""
     with started(tmp_path, record_size_bytes_max=9_000) as bench:
         for n in range(60):
             assert isinstance(bench.send(b"{}", emitter=f"{n:0200}"), Enqueued)
@@ -263,8 +263,10 @@ def test_a_window_with_too_many_emitters_gives_way_to_the_next_early(tmp_path: P
         records = bench.records()
 
     marked = [entry for _, one in of_kind(records, Kind.MARKER) for entry in marker_of(one).accepted]
-    assert len(marked) == 60
-    assert max(one.window for _, one in records) > WINDOW
+    # They have no number, and are on all partitions in turn.
+    assert sum(entry.accepted for entry in marked) == 60
+    assert sum(entry.accepted for entry in marked if entry.emitter == OTHERS) > 0
+    assert {one.window for _, one in records} == {WINDOW}
     assert max(len(marker_of(one).accepted) for _, one in of_kind(records, Kind.MARKER)) <= 20
 
 

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from logweir import cli
 from logweir.audit.books import Books, explain, read_books
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import every_window
+from logweir.audit.volumes import read_volumes
+from logweir.audit.windows import Context, reconciled
 from logweir.config import AccountingSettings, Settings, sqlite_path
 from logweir.event import Provenance, day_of, stream_of
-from logweir.ledger.documents import WindowId
-from logweir.ledger.revisions import Change, revise
+from logweir.ledger.documents import HOUR_WINDOWS, WindowId
+from logweir.ledger.documents import WINDOW as WINDOW_KIND
+from logweir.ledger.hours import is_complete
+from logweir.ledger.revisions import Change, Correction, revise
+from logweir.ledger.shares import Shares
+from logweir.ledger.window import Promises, Window
 from logweir.outcomes import Outcome
 from logweir.queue import open_queue
-from logweir.record import NUMBER_MAX, Accepted, Batch, Kind, Marker, Record, Void
+from logweir.record import NUMBER_MAX, OTHERS, Accepted, Batch, Kind, Marker, Record, Void
 from logweir.store.port import Store
 from logweir_workers.accounting.partition import PartitionLedger
 from logweir_workers.accounting.settled import SettledRecord
@@ -680,6 +689,65 @@ def test_each_emitter_says_whether_it_balances(store: Store) -> None:
 
     found = {row["name"]: (row["balanced"], row["imbalance"]) for row in read(store).as_json()["emitters"]}
     assert found == {"app": (False, 1), "app/db": (True, 0), "app/web": (False, 1)}
+
+
+# --- emitters that are summed up ----------------------------------------------------------------------------------
+NAMES = st.sampled_from([None, *"abcdef"])
+
+
+@given(
+    sent=st.lists(st.tuples(st.sampled_from(["app", "web"]), NAMES, st.integers(1, 3)), max_size=20),
+    rows_max=st.integers(1, 8),
+    door_rows_max=st.integers(0, 4),
+    missing=st.booleans(),
+)
+def test_however_emitters_are_summed_up_the_books_are_exact_by_key(
+    sent: list[tuple[str, str | None, int]], rows_max: int, door_rows_max: int, missing: bool
+) -> None:
+    """Door and worker need not sum up the same ones; an event too few of a key still shows, and in which."""
+    window, promised = Window(WindowId("t", 0, EPOCH.hex(), WINDOW)), Counter[tuple[str, str | None]]()
+    window.rows = Shares(rows_max, count=0, by_key={})
+    true: Counter[str] = Counter()
+    for key, name, count in sent:
+        window.counts_of((key, name)).indexed += count
+        apart = name is None or (key, name) in promised or len(promised) < door_rows_max
+        promised[key, name if apart else OTHERS] += count
+        true[key] += count
+    window.numbers.add(1, true.total())
+    if missing and promised:
+        promised[next(iter(promised))] += 1
+    window.marker = Promises(1, true.total())
+    for emitter, count in promised.items():
+        window.marker.add(emitter, accepted=count, unconfirmed=0)
+    window = Window.from_body(window.place, window.as_body())
+    books = reconciled(window, Context(0, {}, {}, {}))
+    accepted, indexed = Counter[str](), Counter[str]()
+    for (key, _), row in books.by_emitter.items():
+        accepted[key] += row.accepted
+        indexed[key] += row.outcomes["indexed"]
+
+    assert indexed == true
+    assert books.imbalance == (1 if missing and sent else 0)
+    assert (accepted - true).total() == (1 if missing and sent else 0)
+    unbalanced = [row.unexplained for row in books.by_emitter.values() if row.unexplained]
+    assert unbalanced == ([1] if missing and sent else [])
+    assert is_complete(window) == (not (missing and sent))
+
+
+def test_of_emitters_that_are_summed_up_no_volume_is_known(store: Store) -> None:
+    """Nor is what a retry changed of one of them its own: it is in the sum. Of other keys all is known."""
+    window = Window(WindowId("t", 0, EPOCH.hex(), WINDOW), rows=Shares(1, count=0, by_key={}))
+    for emitter in (("app", "a"), ("app", None), ("web", None), ("app", "b")):
+        window.counts_of(emitter).dead_lettered += 2
+    store.ledger.claim(WINDOW_KIND.id("logweir", window.place), "me")
+    store.ledger.write([WINDOW_KIND.document("logweir", window.place, 1, window.as_body(), owner="me")])
+    hour = WINDOW // HOUR_WINDOWS
+    line = Correction(window.place, "app", "b", DEAD, INDEXED, 2, "retry 1", START_US)
+    books = reconciled(window, Context(0, {}, {window.place.in_stream: [line]}, {}))
+
+    assert read_volumes(store, "logweir", from_hour=hour) == {("app", None): {hour: 2}, ("web", None): {hour: 2}}
+    assert books.by_emitter["app", OTHERS].outcomes["indexed"] == 2
+    assert ("app", "b") not in books.by_emitter
 
 
 # --- the commands -------------------------------------------------------------------------------------------------

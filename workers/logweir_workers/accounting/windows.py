@@ -10,7 +10,7 @@ from logweir.clock import DAY_US
 from logweir.ledger.documents import PartitionId, WindowId
 from logweir.ledger.hours import read_windows
 from logweir.ledger.position import Position
-from logweir.ledger.window import Counts, Window
+from logweir.ledger.window import Window
 from logweir.metrics import registry
 from logweir.outcomes import DeadLetterReason
 from logweir.record import Marker, Record, Void
@@ -113,9 +113,7 @@ class WindowLedger:
                 if low >= high:
                     continue
                 emitter = batch.key, batch.emitter
-                counts = window.outcomes.get(emitter)
-                if counts is None:
-                    counts = window.outcomes[emitter] = Counts()
+                counts = window.counts_of(emitter)
                 outcomes = settled.outcomes[low:high]
                 counts.add_outcomes(outcomes)
                 unkept = window.deviations.add(
