@@ -712,6 +712,14 @@ DEAD_LETTERS_FULL = Problem(
     " store.dead_letters_max or store.dead_letters_size_bytes_max.",
     retry=True,
 )
+LETTERS_OF_KEY_FULL = Problem(
+    "letters_of_key_full",
+    503,
+    "Events of this key wait: too many before them could not be indexed, and there is no room to keep more of these.",
+    "Send the same request again later. Operator: see what they are, logweir deadletters list --count; then retry, export"
+    " or drop some of that key, or raise store.dead_letters_max or store.dead_letters_size_bytes_max.",
+    retry=True,
+)
 LETTER_UNKNOWN = Problem(
     "letter_unknown",
     404,

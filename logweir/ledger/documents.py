@@ -230,6 +230,8 @@ REPLAY = DocumentKind("replay", Digest)
 """How far a replay has come (``replays.py``)."""
 EXPIRY = DocumentKind("expiry", Digest)
 """Which days of events have been deleted because they are old (``expiry.py``)."""
+REFUSALS = DocumentKind("refusals", Digest)
+"""Which keys doors refuse because their dead letters find no room (``refusals.py``)."""
 ALERTER = DocumentKind("alerter", ShardId)
 """How far the rules of a shard are evaluated (the engine's checkpoint.py)."""
 ALERTER_GROUPS = DocumentKind("alerter_groups", GroupsId)
@@ -249,6 +251,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     CARRIED_FORWARD,
     REPLAY,
     EXPIRY,
+    REFUSALS,
     ALERTER,
     ALERTER_GROUPS,
 )

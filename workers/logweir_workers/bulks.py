@@ -13,6 +13,7 @@ from logweir.config import MEBIBYTE, WorkerSettings
 from logweir.errors import STORE_DOWN, LogweirError
 from logweir.metrics import registry
 from logweir_workers.backoff import Stopped, tolerate
+from logweir_workers.deadletters.refusals import KeyRefusals
 from logweir_workers.pipeline import Pipeline
 from logweir_workers.work import Work
 
@@ -59,11 +60,17 @@ class Bulks:
     """The bulk that is being filled, and those in flight. For the reading thread alone."""
 
     def __init__(
-        self, pipeline: Pipeline, executor: Executor, settings: WorkerSettings, stopping: threading.Event
+        self,
+        pipeline: Pipeline,
+        executor: Executor,
+        settings: WorkerSettings,
+        refusals: KeyRefusals,
+        stopping: threading.Event,
     ) -> None:
         self._pipeline = pipeline
         self._executor = executor
         self._settings = settings
+        self._refusals = refusals
         self._stopping = stopping
         self._filling = _Bulk()
         self._in_flight: deque[_Bulk] = deque()
@@ -123,10 +130,19 @@ class Bulks:
         now_s = time.monotonic()
         self._paused.set(1)
         if now_s - bulk.looked_s >= _ROOM_S:
+            self._ask_for_refusals()
             # Soon after the first look there is none.
             if bulk.looked_s:
                 bulk.indexed = self._executor.submit(self._pipeline.keep_letters, bulk.works, self._stopping)
             bulk.looked_s = now_s
+
+    def _ask_for_refusals(self) -> None:
+        """Have doors refuse the keys whose letters wait, where others wait because of them."""
+        works = [work for bulk in self._in_flight if not bulk.is_under_way for work in bulk.works]
+        waiting = {letter.body.get("key") for work in works for letter in work.waiting}
+        others = {batch.key for work in works if work.record for batch in work.record.batches} - waiting
+        if others:
+            self._refusals.ask({key for key in waiting if isinstance(key, str)})
 
     def drain(self) -> None:
         """Wait a little for what is in flight, and count it."""

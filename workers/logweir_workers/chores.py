@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _RETENTION_INTERVAL_S = 3600.0
 _READ_INTERVAL_S = 1.0
 _LETTERS_INTERVAL_S = 60.0
+_REFUSALS_INTERVAL_S = 2.0
 _MERGE_INTERVAL_S = 1.0
 _CLOSE_INTERVAL_S = 2.0
 _FILTERS_INTERVAL_S = 2.0
@@ -113,6 +114,7 @@ class Chores:
             PeriodicTask(_CLOSE_INTERVAL_S, self._close_gone, of_store),
             PeriodicTask(_ROUND_INTERVAL_S, self._look_for_suspicious, due_s=deletion_s),
             PeriodicTask(self._accounting.store_audit_interval_s, self._audit_store, (*of_store, SEARCH_TOO_SLOW)),
+            PeriodicTask(_REFUSALS_INTERVAL_S, letter_room.tend_refusals, of_store),
             PeriodicTask(_LETTERS_INTERVAL_S, self._expire_letters, of_store, due_s=deletion_s),
             PeriodicTask(_FILTERS_INTERVAL_S, filters.reload),
         )

@@ -42,6 +42,7 @@ from logweir_workers.bulks import Bulks
 from logweir_workers.chores import Chores, PeriodicTask
 from logweir_workers.deadletters.keeper import LetterRoom
 from logweir_workers.deadletters.letter import LetterLog
+from logweir_workers.deadletters.refusals import KeyRefusals
 from logweir_workers.filters import Filters
 from logweir_workers.pipeline import Pipeline
 from logweir_workers.resume import in_place, resume_offset
@@ -125,7 +126,8 @@ class Worker:
         self._owner = owner_new()
         self._enrich = enrich.load(settings.worker)
         self._filters = Filters.of_file(settings.worker.filters_file)
-        self._letter_room = LetterRoom(store, settings.store)
+        self._refusals = KeyRefusals(store, group=self._settings.group, owner=self._owner, clock=clock)
+        self._letter_room = LetterRoom(store, settings.store, self._refusals)
         self._letter_log = LetterLog(settings.keys_path.parent)
         self._ledgers: dict[int, PartitionLedger] = {}
         self._fetched: deque[Delivery | _Hole] = deque()
@@ -178,7 +180,7 @@ class Worker:
     def _read(self) -> None:
         """Be a member of the group until told to stop, a claim is lost or the topic is made anew; then leave it."""
         with ThreadPoolExecutor(self._settings.bulks_in_flight, thread_name_prefix="bulk") as executor:
-            self._bulks = Bulks(self._pipeline, executor, self._settings, self._stopping)
+            self._bulks = Bulks(self._pipeline, executor, self._settings, self._refusals, self._stopping)
             self._consumer: Consumer = until_it_answers(self._join, self._stopping)
             try:
                 while not self._stopping.is_set():

@@ -22,6 +22,7 @@ from logweir.keys.usage import note_usage
 from logweir.process.files import fingerprint_of
 from logweir_ingest.access.categories import check_categories, folded
 from logweir_ingest.access.quota import BARE_SIZE_BYTES, BYTES, EVENTS, Charge, FailedAttempts, Quota, Quotas
+from logweir_ingest.access.refused_keys import RefusedKeys
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,11 @@ class KeyRefused(LogweirError):
 class Authenticator:
     """Finds out whose a request is, by its key."""
 
-    def __init__(self, keys: Keys, headers: tuple[str, ...], *, failed: FailedAttempts) -> None:
+    def __init__(
+        self, keys: Keys, headers: tuple[str, ...], *, failed: FailedAttempts, refused_keys: RefusedKeys
+    ) -> None:
         self._keys = keys
+        self._refused_keys = refused_keys
         self._headers = tuple(header.lower().encode() for header in headers)
         self._failed = failed
         self._said = _Said()
@@ -65,13 +69,16 @@ class Authenticator:
             addresses_max=ingest.failed_addresses_max,
             processes=ingest.processes,
         )
-        return cls(Keys(settings.keys_path, processes=ingest.processes), ingest.key_headers, failed=failed)
+        keys = Keys(settings.keys_path, processes=ingest.processes)
+        return cls(keys, ingest.key_headers, failed=failed, refused_keys=RefusedKeys(settings))
 
     def start(self) -> None:
-        """Follow changes of the keys file from now on, on a thread of its own."""
+        """Follow changes of the keys file, and which keys are refused, from now on, each on a thread of its own."""
         self._keys.start()
+        self._refused_keys.start()
 
     def stop(self) -> None:
+        self._refused_keys.stop()
         self._keys.stop()
 
     def unready(self) -> str | None:
@@ -86,7 +93,7 @@ class Authenticator:
         None: it is in ingest.key_headers, in Authorization: Bearer, or the password in Authorization: Basic.
 
         Raises LogweirError: KEY_MISSING, KEY_UNKNOWN, KEY_REFUSED, or FAILED_ATTEMPTS_EXCEEDED in place of these;
-        QUOTA_EXCEEDED; KEYS_UNREADABLE while nobody can be told from a stranger.
+        QUOTA_EXCEEDED, LETTERS_OF_KEY_FULL; KEYS_UNREADABLE while nobody can be told from a stranger.
         """
         key = self._key_in(headers) if key is None else key
         known = self._keys.find(key) if key else None
@@ -99,6 +106,7 @@ class Authenticator:
                 known.policy.check(source_address)
             except KeyRefused as error:
                 raise self._failure(source_address, error) from None
+        self._refused_keys.check(known.name)
         known.is_used = True
         return known
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from logweir import cli, config
 from logweir.audit.books import read_books
 from logweir.clock import now_us
 from logweir.config import StoreSettings
+from logweir.ledger.refusals import read_refusals, write_refusals
 from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.queue import open_queue
@@ -21,6 +25,7 @@ from logweir.store.letters import REFUSED
 from logweir.store.port import DeadLetter, LetterFilter, Store
 from logweir_workers.backoff import Stopped
 from logweir_workers.deadletters import keeper as letter_room
+from logweir_workers.deadletters import refusals
 from logweir_workers.deadletters.keeper import LetterRoom
 from tests.waiting import until
 from tests.workers.helpers import Door, batch, running_worker
@@ -132,8 +137,11 @@ def test_refused_bodies_of_one_key_push_out_its_own_first(store: Store) -> None:
     assert ids_in(store) == "abqrst"
 
 
-def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(tmp_path: Path) -> None:
+def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind them in the same partition it is stored at once, and its own letters are kept; the books wait."""
+    monkeypatch.setattr(refusals, "DOORS_HEAR_S", 3600.0)
     overrides = {
         "data_dir": tmp_path,
         "queue.partitions": 1,
@@ -170,6 +178,82 @@ def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(tm
 
     assert (loud, settled <= 10, paused) == (10, True, 0)
     assert (row.outcomes["indexed"], row.outcomes["dead_lettered"]) == (40, 31)
+
+
+@contextmanager
+def full_of_loud(tmp_path: Path) -> Iterator[tuple[Store, Door]]:
+    """A worker that waits with letters of the key loud, of which ten had room, and twenty have not."""
+    overrides = {
+        "data_dir": tmp_path,
+        "queue.partitions": 1,
+        "worker.ledger_interval_s": 0.1,
+        "store.dead_letters_max": 10,
+    }
+    settings = config.load(environment={}, overrides=overrides)
+    queue, store = open_queue(settings.queue), open_store(settings.store)
+    queue.prepare()
+    door = Door(queue)
+    with closing(queue), closing(store), closing(door), running_worker(settings, queue, store):
+        for number in range(3):
+            door.write(batch(*[b'{"bad'] * 10, id=bytes([number]) * 16, key="loud"))
+        until(lambda: registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get() == 1)
+        yield store, door
+
+
+def settled(store: Store) -> int:
+    return read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
+
+
+def test_doors_are_to_refuse_a_key_whose_letters_make_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What doors had accepted of it before is kept beyond the limit, up to twice as many letters; the rest waits.
+
+    With room again, they are told so.
+    """
+    monkeypatch.setattr(refusals, "DOORS_HEAR_S", 0.0)
+    with full_of_loud(tmp_path) as (store, door):
+        door.write(batch(b'{"summary":"quiet"}', id=b"\x63" * 16, key="quiet"))
+        until(lambda: read_refusals(store, "logweir").keys == {"loud"})
+        until(lambda: store.dead_letters.count()["event_unreadable"].letters == 20)
+        before = read_refusals(store, "logweir")
+        until(lambda: read_refusals(store, "logweir").at_us > before.at_us)
+        store.dead_letters.delete(LetterFilter(key="loud"))
+        until(lambda: settled(store) == 31)
+        until(lambda: not store.dead_letters.delete(LetterFilter(key="loud")))
+        until(lambda: read_refusals(store, "logweir").keys == frozenset())
+
+
+def test_nobody_is_refused_while_nobody_else_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one key alone the queue holds what comes, and doors take it."""
+    monkeypatch.setattr(refusals, "DOORS_HEAR_S", 0.0)
+    asked = registry.get("logweir_worker_paused")
+    with full_of_loud(tmp_path) as (store, door):
+        door.write(batch(b'{"summary":"loud"}', id=b"\x63" * 16, key="loud"))
+        until(lambda: store.search(parse("loud"), size=0).total == 1)
+        time.sleep(2.5)  # A look for room, and one at what is asked for.
+        keys, letters = read_refusals(store, "logweir").keys, store.dead_letters.count()["event_unreadable"].letters
+
+    assert (keys, letters, asked.labels("dead_letters_full")._value.get()) == (frozenset(), 10, 1)
+
+
+def test_workers_that_ask_at_once_are_all_heard(store: Store) -> None:
+    """Each keeps what the others asked for, and takes out what has room."""
+    full = {"a", "b", "c"}
+
+    def ask(key: str) -> None:
+        write_refusals(store, "g", {key}, is_full=full.__contains__, owner=key, at_us=1)
+
+    threads = [threading.Thread(target=ask, args=(key,)) for key in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    together = read_refusals(store, "g").keys
+    full.remove("b")
+    ask("d")
+
+    assert (together, read_refusals(store, "g").keys) == ({"a", "b", "c"}, {"a", "c"})
 
 
 def test_a_running_worker_waits_at_the_limit_and_loses_nothing(

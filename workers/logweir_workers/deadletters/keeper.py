@@ -20,6 +20,7 @@ from logweir.store.letters import OF_EVENTS, REFUSED, divided, full
 from logweir.store.port import DeadLetter, Held, LetterFilter, Store
 from logweir.text import printable, some_of
 from logweir_workers.backoff import pause, until_it_answers
+from logweir_workers.deadletters.refusals import KeyRefusals
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,13 @@ class LetterRoom:
     """What a worker keeps dead letters through. Safe to use from several threads.
 
     What is kept already is counted in the store, at most _MEASURE_S ago, and what this worker has kept since is added:
-    with several workers, the limits may be passed by what the others keep in that time.
+    with several workers, the limits may be passed by what the others keep in that time. With ``refusals``, letters of
+    a key that doors refuse by now are kept beyond the limits, up to twice as many: they were accepted before, and
+    others wait behind them.
     """
 
-    def __init__(self, store: Store, settings: StoreSettings) -> None:
+    def __init__(self, store: Store, settings: StoreSettings, refusals: KeyRefusals | None = None) -> None:
+        self._refusals = refusals
         self._store = store
         self._settings = settings
         self._lock = threading.Lock()
@@ -122,7 +126,9 @@ class LetterRoom:
             key = letter.body.get("key")
             is_full = held.letters >= limits.letters or held.size_bytes >= limits.size_bytes
             # Without a key it is no event's: a record that nobody can read.
-            if is_full and not (isinstance(key, str) and self._has_own_room(key, taken, stopping)):
+            if is_full and not (
+                isinstance(key, str) and (self._has_own_room(key, taken, stopping) or self._may_exceed(key, held))
+            ):
                 continue
             taken.append(letter)
             held = _with(held, [letter])
@@ -138,6 +144,25 @@ class LetterRoom:
             self._by_key[key] = _with(divided(counts)[0], [one for one in taken if one.body.get("key") == key])
         own, limits = self._by_key[key], self._limits
         return own.letters < max(1, limits.letters // OWN_SHARE) and own.size_bytes < limits.size_bytes // OWN_SHARE
+
+    def _may_exceed(self, key: str, held: Held) -> bool:
+        is_within = held.letters < 2 * self._limits.letters and held.size_bytes < 2 * self._limits.size_bytes
+        return is_within and self._refusals is not None and self._refusals.is_heard(key)
+
+    def tend_refusals(self) -> None:
+        """Have doors refuse the keys that are asked for until they have room. Raises LogweirError(STORE_DOWN)."""
+        if self._refusals is not None:
+            self._refusals.tend(self._is_full_for)
+
+    def _is_full_for(self, key: str) -> bool:
+        """Whether there is no room for more of the key: neither of the common room nor of its own a tenth is free."""
+        count, limits = self._store.dead_letters.count, self._limits
+        held, own = divided(count())[0], divided(count(LetterFilter(reasons=OF_EVENTS, key=key)))[0]
+        own_limits = Held(max(1, limits.letters // OWN_SHARE), limits.size_bytes // OWN_SHARE)
+        return all(
+            10 * one.letters > 9 * most.letters or 10 * one.size_bytes > 9 * most.size_bytes
+            for one, most in ((held, limits), (own, own_limits))
+        )
 
     @property
     def _limits(self) -> Held:
