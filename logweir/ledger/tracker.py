@@ -11,6 +11,7 @@ what it passed over was not made, and is neither missing nor lost.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -142,10 +143,12 @@ class Tracker:
         if first < self.start:
             self._begin_at(first, last, watermark_us)
         if first <= self.top:
-            unexplained = self._unexplained(watermark_us, late_us)
             late = self._late_below(first, outcomes, day) if first <= self.floor else 0
             late += self._fill(first, last, watermark_us - late_us)
-            self.recovered += max(0, min(late, unexplained))
+            if late:
+                # As it was before they came: looked at here only, since it takes a look at every gap.
+                unexplained = self._unexplained(watermark_us, late_us) + late
+                self.recovered += max(0, min(late, unexplained))
             self.top = max(self.top, last)
         else:
             self.reach(first - 1, watermark_us=watermark_us, ranges_max=ranges_max)
@@ -211,17 +214,16 @@ class Tracker:
     def _fill(self, first: int, last: int, late_before_us: int) -> int:
         """Take ``first`` to ``last`` out of what is missing; gives how many of them were lost."""
         late, rest = 0, []
-        for gap in self.gaps:
-            if gap.last < first or gap.first > last:
-                rest.append(gap)
-                continue
+        low = bisect_left(self.gaps, first, key=attrgetter("last"))
+        high = bisect_right(self.gaps, last, key=attrgetter("first"))
+        for gap in self.gaps[low:high]:
             if gap.since_us <= late_before_us and not gap.is_jump:
                 late += min(last, gap.last) - max(first, gap.first) + 1
             if gap.first < first:
                 rest.append(replace(gap, last=first - 1))
             if gap.last > last:
                 rest.append(replace(gap, first=last + 1))
-        self.gaps = rest
+        self.gaps[low:high] = rest
         return late
 
     def bound_gaps(self, ranges_max: int) -> None:

@@ -405,8 +405,9 @@ class EmitterLedger:
 
 def _implied_epoch(state: EmitterState, batch: Batch, late_us: int) -> str:
     """Of numbers without a run: they are of the latest such run, and begin another one when they begin anew."""
-    own = [epoch for epoch, tracker in state.epochs.items() if tracker.natural and _IMPLIED.fullmatch(epoch)]
-    latest = own[-1] if own else _IMPLIED_FIRST
+    newest_first = reversed(state.epochs.items())
+    own = (epoch for epoch, tracker in newest_first if tracker.natural and _IMPLIED.fullmatch(epoch))
+    latest = next(own, _IMPLIED_FIRST)
     tracker = state.epochs.get(latest)
     if tracker is not None and _begins_anew(tracker, batch, late_us):
         return f"run {int(latest.removeprefix('run ')) + 1}"
