@@ -52,6 +52,8 @@ class FindingKind(StrEnum):
     """Dead letters of an emitter's events within ten minutes, and how many were usual before."""
     CONFLICT = "conflict"
     """Events of an emitter with the identity of other ones, within a minute."""
+    JUMP = "jump"
+    """An emitter named a number that it cannot have counted up to."""
     BLIND = "blind"
     """A rule needs a field, or a category, that no event has brought for a week."""
     QUEUE_LOSS = "queue_loss"

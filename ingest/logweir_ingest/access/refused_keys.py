@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import closing
 
 from logweir.config import Settings
 from logweir.errors import LETTERS_OF_KEY_FULL, LogweirError
@@ -33,6 +32,8 @@ class RefusedKeys:
         self._keys: frozenset[str] = frozenset()
         self._at_us = 0
         self._heard_s = 0.0
+        self._store: Store | None = None
+        self._is_prepared = False
         self._ended = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="refused-keys", daemon=True)
 
@@ -55,15 +56,19 @@ class RefusedKeys:
         self._keys = said.keys if now_s - self._heard_s < _BELIEVED_S else frozenset()
 
     def _follow(self) -> None:
-        with closing(open_store(self._settings)) as store:
-            while not self._ended.wait(_LOOK_EVERY_S):
-                self._look(store)
+        while not self._ended.wait(_LOOK_EVERY_S):
+            self._look()
+        if self._store is not None:
+            self._store.close()
 
-    def _look(self, store: Store) -> None:
+    def _look(self) -> None:
         try:
-            if not self._at_us:
-                store.require_prepared()  # Else a look would make an empty one.
-            self.hear(read_refusals(store, self._group))
+            if self._store is None:
+                self._store = open_store(self._settings)
+            if not self._is_prepared:
+                self._store.require_prepared()  # Else a look would make an empty one.
+                self._is_prepared = True
+            self.hear(read_refusals(self._store, self._group))
         except LogweirError:
             # Receipts say so in the log, and workers: here it only means that nothing new is heard.
             self.hear(Refusals(self._keys, self._at_us))

@@ -17,6 +17,7 @@ from logweir.errors import CLAIM_LOST, STORE_DOWN, LogweirError
 from logweir.outcomes import Outcome
 from logweir.query.tree import All
 from logweir.queue.port import Queue
+from logweir.record import NUMBER_MAX
 from logweir.store.port import Store
 from logweir_console.app import make_app
 from logweir_workers.alerts.blind import blind_rules
@@ -366,6 +367,25 @@ def test_a_host_is_named_only_where_no_other_emitter_sends_from_its_address(
 
     assert (one["finding"]["hosts"], one["finding"]["emitters"]) == ([], ["app/web-17"])
     assert one["summary"].startswith("app/web-17 lost 4 events")
+
+
+def test_a_jump_is_an_alert_of_its_own_and_no_loss(world: World, store: Store, settings: Settings) -> None:
+    """Once, also when some of the numbers come after all."""
+    world.send(batch(1, "web-17", epoch="e1", sequence=1), **WEB_17)
+    world.send(batch(1, "web-17", epoch="e1", sequence=NUMBER_MAX), **WEB_17)
+    world.canaries(2, 5)
+    world.flush(6)
+    books = asked(store, settings)
+    books.look(RULES)
+    world.send(batch(7, "web-17", epoch="e1", sequence=1000), **WEB_17)
+    world.canaries(8, 9)
+    world.flush(10)
+    books.look(RULES)
+    (one,) = alerts_of(store)
+
+    assert (one["rule"], one["severity"], one["count"]) == ("emitter_jumped", "medium", NUMBER_MAX - 2)
+    assert one["group"] == {"emitter": "app/web-17", "run": "e1"}
+    assert f"{NUMBER_MAX - 2:,} numbers" in one["summary"]
 
 
 # --- what the windows say -------------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ class FindingReader:
         places = _Places.of(books, silence)
         found = [
             *_lost(books, places, now, silence.judged_us),
+            *_jumped(books, places),
             *_silent(silence, places),
             *_of_windows(books, places, silence.judged_us, since_us),
             *_queue_loss(books, places, now, silence.judged_us),
@@ -311,6 +312,23 @@ def _lost(books: Books, places: _Places, state: BooksState, judged_us: int) -> I
                     count=count,
                     first_us=at_us,
                     last_us=at_us,
+                )
+
+
+def _jumped(books: Books, places: _Places) -> Iterator[Finding]:
+    for emitter, known in books.emitters.items():
+        for run in known.runs:
+            jumps = sorted((gap for gap in run.tracker.gaps if gap.is_jump), key=lambda gap: gap.since_us)
+            for since_us, together in groupby(jumps, key=lambda gap: gap.since_us):
+                of_jump = list(together)
+                yield places.finding(
+                    FindingKind.JUMP,
+                    emitter,
+                    values={"run": run.tracker.epoch},
+                    count=sum(gap.count for gap in of_jump),
+                    first_us=since_us,
+                    last_us=since_us,
+                    numbers=tuple((gap.first, gap.last) for gap in of_jump[:NUMBERS_MAX]),
                 )
 
 

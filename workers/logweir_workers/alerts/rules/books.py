@@ -97,6 +97,15 @@ identity_conflict.example("one", [finding("conflict", count=1, until=60)], alert
 identity_conflict.example("dead letters of another kind", [finding("dead_letters", count=500, until=600)], alerts=0)
 
 
+@books(of="jump", severity="medium", quiet="1h", runbook="emitter-jumped.md", tags=["accounting"])
+def emitter_jumped(found: Any) -> str:
+    return f"{found.group} jumped over {found.count:,} numbers: what it lost of these is unknown"
+
+
+emitter_jumped.example("one", [finding("jump", count=9_000_000_000_000_000)], alerts=1)
+emitter_jumped.example("numbers that it can have counted up to", [finding("lost", count=5)], alerts=0)
+
+
 @books(of="queue_loss", severity="critical", quiet="1h", runbook="queue-loss.md", tags=["accounting"])
 def queue_loss(found: Any) -> str:
     numbers = f", numbers {found.ranges}" if found.ranges else ""
