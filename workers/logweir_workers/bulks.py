@@ -74,6 +74,7 @@ class Bulks:
         self._stopping = stopping
         self._filling = _Bulk()
         self._in_flight: deque[_Bulk] = deque()
+        self._has_found_room = False
         self._paused = registry.get("logweir_worker_paused").labels("dead_letters_full")
 
     @property
@@ -117,8 +118,10 @@ class Bulks:
                 self._look_for_room(self._in_flight[0])
                 return
             if self._in_flight[0].looked_s:
-                self._paused.set(0)
-                log.warning("There is room for dead letters again: the worker goes on.")
+                self._has_found_room = True
+                if not any(bulk.has_waiting for bulk in self._in_flight):
+                    self._paused.set(0)
+                    log.warning("There is room for dead letters again: the worker goes on.")
             try:
                 self._pipeline.settle(self._in_flight[0].works)
             except LogweirError as error:
@@ -131,10 +134,10 @@ class Bulks:
         self._paused.set(1)
         if now_s - bulk.looked_s >= _ROOM_S:
             self._ask_for_refusals()
-            # Soon after the first look there is none.
-            if bulk.looked_s:
+            # Soon after the first look there is none, unless the bulk before it has found some.
+            if bulk.looked_s or self._has_found_room:
                 bulk.indexed = self._executor.submit(self._pipeline.keep_letters, bulk.works, self._stopping)
-            bulk.looked_s = now_s
+            bulk.looked_s, self._has_found_room = now_s, False
 
     def _ask_for_refusals(self) -> None:
         """Have doors refuse the keys whose letters wait, where others wait because of them."""
