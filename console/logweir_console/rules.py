@@ -35,6 +35,7 @@ _RULE = {
         "group": {"type": "array", "items": TEXT},
         "tags": {"type": "array", "items": TEXT},
         "runbook": TEXT,
+        "origin": {"type": "object", "description": "Of a rule of Sigma's, what its author says of it."},
         "revision": TEXT,
         "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
         "parked": {"type": ["string", "null"], "description": "Why it is not evaluated: its own code fails."},

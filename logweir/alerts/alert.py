@@ -137,6 +137,7 @@ def of_rule(rule: Rule) -> dict[str, Any]:
         "category": rule.category,
         "tags": list(rule.tags),
         "runbook": rule.runbook,
+        **({"origin": dict(rule.origin)} if rule.origin else {}),
     }
 
 

@@ -48,7 +48,10 @@ RULES = DocumentSet(
 )
 """All rules that an alerter has read, or whose state somebody has said."""
 
-DESCRIBED = ("severity", "window", "where", "group", "category", "tags", "runbook", "description", "path", "revision")
+DESCRIBED = (
+    *("severity", "window", "where", "group", "category", "tags", "runbook", "description", "origin", "path"),
+    "revision",
+)
 """The alerter's fields, beside ``is_there``."""
 
 
@@ -63,6 +66,7 @@ def described(rule: Rule) -> dict[str, Any]:
         "tags": list(rule.tags),
         "runbook": rule.runbook,
         "description": rule.description,
+        "origin": dict(rule.origin),
         "path": rule.path,
         "revision": rule.revision,
     }

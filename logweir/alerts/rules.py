@@ -84,6 +84,21 @@ class View(Protocol):
         """The value of a field such as ``hostname`` or ``details.username``; None where there is none."""
 
 
+@dataclass(frozen=True, slots=True)
+class SigmaFile:
+    """The Sigma rule in a file, as a condition. It is read when the rule's own file is."""
+
+    path: str
+    """From the folder of the rule's own file."""
+
+    @property
+    def text(self) -> str:
+        return f"the Sigma rule in {self.path}"
+
+    def __call__(self, _: View) -> object:
+        raise TypeError(f"{self.text} is not read")
+
+
 Condition = str | Callable[[View], object]
 
 
@@ -201,6 +216,10 @@ class Rule:
     runbook: str = ""
     description: str = ""
     examples: list[Example] = field(default_factory=list)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Of a rule of Sigma's, what its author says: ``title``, ``id``, ``author``, ``references`` and the like."""
+    is_imported: bool = False
+    """It is a Sigma file as it is: nobody has written it for logweir, and it groups by fields by their Sigma names."""
     revision: str = ""
     """Hash of what it counts: the same while only its words, severity, tags and the like are others."""
     path: str = ""
@@ -231,7 +250,9 @@ class Rule:
             return f"a function, {self.schedule}"
         if self.is_about_books:
             return f"findings of the accounting: {self.of}"
-        return " | ".join(one if isinstance(one, str) else "(a function)" for one in self.conditions)
+        return " | ".join(
+            one if isinstance(one, str) else getattr(one, "text", "(a function)") for one in self.conditions
+        )
 
     def nodes(self) -> list[Node]:
         """The query of each condition; a function's is everything."""
@@ -247,6 +268,7 @@ def rule(
     where: Condition | None = None,
     *,
     severity: str,
+    sigma: str = "",
     group: Sequence[str] = (),
     within: str | None = None,
     at_least: float | None = None,
@@ -269,13 +291,13 @@ def rule(
 ) -> Callable[[Saying], Rule]:
     """Make a rule of a function that says what happened. Raises LogweirError(RULE_BAD).
 
-    ``where``: the search language, or a function of the event. ``group``: fields by whose values matches are counted
-    apart. ``at_least`` matches ``within`` a time; or so many ``distinct`` values of a field; or a ``total``,
-    ``average``, ``median`` or ``percentile`` of a field that is ``at_least`` or ``at_most`` so much, of ``samples``
-    values at least; or several ``steps``, perhaps ``in_order``; or a value of a field that is ``new`` to the group,
-    once it was watched for as long as ``learn``; or a group that had matches has none for as long as ``absent``, while
-    anything else came. With none of these, each match is an alert. Matches less than
-    ``quiet`` apart are one alert.
+    ``where``: the search language, or a function of the event; or ``sigma``: the file of a Sigma rule. ``group``:
+    fields by whose values matches are counted apart. ``at_least`` matches ``within`` a time; or so many ``distinct``
+    values of a field; or a ``total``, ``average``, ``median`` or ``percentile`` of a field that is ``at_least`` or
+    ``at_most`` so much, of ``samples`` values at least; or several ``steps``, perhaps ``in_order``; or a value of a
+    field that is ``new`` to the group, once it was watched for as long as ``learn``; or a group that had matches has
+    none for as long as ``absent``, while anything else came. With none of these, each match is an alert. Matches less
+    than ``quiet`` apart are one alert.
     """
 
     asked = _Asked(
@@ -300,10 +322,11 @@ def rule(
     def make(say: Saying) -> Rule:
         name = require_name(say)
         require_severity(name, severity)
-        if bool(where) == bool(steps):
-            raise bad_rule(name, "it needs either where, or steps")
+        if [bool(where), bool(sigma), bool(steps)].count(True) != 1:
+            raise bad_rule(name, "it needs either where, or sigma, or steps")
         window = asked.window(name)
-        conditions = tuple(one.where for one in asked.by["steps"]) or (where or "",)
+        condition = SigmaFile(sigma) if sigma else where or ""
+        conditions = tuple(one.where for one in asked.by["steps"]) or (condition,)
         _require_conditions(name, conditions)
         _require_fields(name, (*group, *([window.field] if window.field else [])))
         return Rule(

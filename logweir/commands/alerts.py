@@ -174,6 +174,7 @@ def _print(body: dict[str, Any], data_dir: Path | None) -> None:
         *_closed_lines(body.get("closed")),
         f"  rule {body['rule']} (revision {body['revision']})",
         f"  runbook: {body.get('runbook') or 'none'}",
+        *_origin_lines(body.get("origin")),
         f"  {counted(body['count'], 'event')} from {body['first']} to {body['last']}"
         + (f", {duration_in_words(body['late']['late_s'])} late" if body["late"] else ""),
         *(f"  {name}: {printable(value)}" for name, value in body["group"].items()),
@@ -209,6 +210,17 @@ def _closed_lines(closed: dict[str, Any] | None) -> list[str]:
         return []
     comment = f": {closed['comment']}" if closed.get("comment") else ""
     return [f"  closed as {closed['reason']} by {closed.get('by', 'somebody')}{comment}"]
+
+
+def _origin_lines(origin: dict[str, Any] | None) -> list[str]:
+    """Of an alert of one of Sigma's rules, what the rule's author says of it."""
+    if not origin:
+        return []
+    return [
+        f"  Sigma {name}: {', '.join(value) if isinstance(value, list) else value}"
+        for name, value in origin.items()
+        if name != "level"
+    ]
 
 
 def _finding_lines(found: dict[str, Any] | None) -> list[str]:

@@ -40,8 +40,8 @@ def test_what_a_rule_is_asked_for_says_its_kind(arguments: dict[str, Any], kind:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({}, "it needs either where, or steps"),
-        ({"where": "x", "steps": ["y", "z"]}, "it needs either where, or steps"),
+        ({}, "it needs either where, or sigma, or steps"),
+        ({"where": "x", "steps": ["y", "z"]}, "it needs either where, or sigma, or steps"),
         ({"where": "x", "severity": "bad"}, "severity is 'bad', which is none of critical, high"),
         ({"where": "x", "at_least": 3}, "within is '', which is no time such as 90s"),
         ({"where": "x", "within": "1m"}, "within says nothing without at_least"),

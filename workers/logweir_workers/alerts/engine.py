@@ -451,6 +451,8 @@ class Engine:
                 **self._blindness(name, known.get(name, {})),
             }
             for name, rule in self.evaluator.rules.items()
+            # Of imported rules there are thousands, and most have never found anything.
+            if not rule.is_imported or name in self.evaluator.counts or name in self.evaluator.parked
         }
 
     def _blindness(self, name: str, before: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Evaluator:
         """Which of the rules are blind."""
         self._rules = dict(rules)
         self._matcher = self.matcher(self._rules.values())
-        _count_from_zero(rules)
+        _count_from_zero(name for name, rule in rules.items() if not rule.is_imported)
         self.sight.watch(self._rules.values())
 
     def matcher(self, rules: Iterable[Rule]) -> Matcher:
@@ -94,7 +94,7 @@ class Evaluator:
         for name in changed:
             self.parked.pop(name, None)
             self._failures.pop(name, None)
-        _count_from_zero(changed)
+        _count_from_zero(name for name in changed if not rules[name].is_imported)
         self.groups.keep_only(self._rules)
         self.sight.watch(self._rules.values())
         self._matcher = self.matcher(self._rules.values())

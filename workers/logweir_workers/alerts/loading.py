@@ -13,12 +13,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from logweir.alerts.rules import Rule
+from logweir.alerts.rules import Condition, Rule
 from logweir.config import AlertsSettings
 from logweir.errors import RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
 from logweir_workers.alerts.guard import RuleTooSlow, in_time
+from logweir_workers.alerts.sigma.condition import SigmaCondition
+from logweir_workers.alerts.sigma.files import SUFFIXES, SigmaFiles, read_plans, resolve
+from logweir_workers.alerts.sigma.linking import Linker
+from logweir_workers.alerts.sigma.parsing import Unfit
+from logweir_workers.alerts.sigma.plans import FILE_NAME, PlanCache
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +46,28 @@ class _File:
     source: bytes | None = None
     """What they were read from; None for a file that never could be read."""
     problem: LogweirError | None = None
+    sigma: dict[Path, object] = field(default_factory=dict)
+    """The Sigma files that are conditions of its rules, with their versions."""
+
+    def is_of(self, version: object) -> bool:
+        """Whether it was read from this version, and nothing that its rules are made of has changed since."""
+        return self.version == version and all(fingerprint_of(path) == one for path, one in self.sigma.items())
 
 
 class RuleFiles:
-    """The files of rules. A file that cannot be read leaves its rules as they were read last.
+    """The files of rules, in Python and of Sigma's. A file that cannot be read leaves its rules as they were read last.
 
-    ``last_read``: a folder with copies of own files as they were read last, for the time after a restart (``keep``).
-    Where there is none, of a broken file that this process never could read no rule is evaluated.
+    ``last_read``: a folder with copies of own files as they were read last, for the time after a restart (``keep``);
+    of Sigma's, with their plans. Where there is none, of a broken file that this process never could read
+    no rule is evaluated.
     """
 
     def __init__(self, settings: AlertsSettings, own: Path, *, last_read: Path | None = None) -> None:
         self._folders = [*([PACK] if settings.pack else []), own]
         self._own = own
         self._last_read = last_read
+        self._plans = PlanCache(last_read / FILE_NAME if last_read is not None else None)
+        self._sigma = SigmaFiles(own, self._plans)
         self._files: dict[Path, _File] = {}
         self._doubles: list[LogweirError] = []
         self.rules: dict[str, Rule] = {}
@@ -65,12 +79,19 @@ class RuleFiles:
     @property
     def problems(self) -> list[LogweirError]:
         """What is wrong with files, as they are now."""
-        return [*(one.problem for one in self._files.values() if one.problem is not None), *self._doubles]
+        own = (one.problem for one in self._files.values() if one.problem is not None)
+        return [*own, *self._sigma.problems.values(), *self._doubles]
 
     @property
     def broken(self) -> set[str]:
         """The paths of files that cannot be read now."""
-        return {str(path) for path, one in self._files.items() if one.problem is not None}
+        own = (path for path, one in self._files.items() if one.problem is not None)
+        return {str(path) for path in (*own, *self._sigma.problems)}
+
+    @property
+    def silent(self) -> dict[Path, list[str]]:
+        """By Sigma file, titles of rules that make no alerts of their own: correlations ask for them."""
+        return self._sigma.silent
 
     def reload(self) -> bool:
         """Read again what has changed; whether anything has."""
@@ -78,42 +99,63 @@ class RuleFiles:
             path for folder in self._folders for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")
         ][:FILES_MAX]
         versions = {path: fingerprint_of(path) for path in paths}
-        if versions == {path: one.version for path, one in self._files.items()}:
+        has_changed = versions.keys() != self._files.keys() or not all(
+            one.is_of(versions[path]) for path, one in self._files.items()
+        )
+        if has_changed:
+            self._read(versions)
+        apart = frozenset(path for one in self._files.values() for path in one.sigma)
+        if not self._sigma.reload(apart) and not has_changed:
             return False
+        if not has_changed:
+            self.read_anew = {}
+        self._take_over()
+        return True
+
+    def _read(self, versions: dict[Path, tuple[int, int, int] | None]) -> None:
+        """Read the files in Python again that have changed, or whose Sigma files have."""
         before, self._files = self._files, {}
         self.read_anew = {}
         for path, version in versions.items():
             known = before.get(path)
-            if known is not None and known.version == version:
+            if known is not None and known.is_of(version):
                 self._files[path] = known
                 continue
             file = self._files[path] = _File(version)
             try:
                 file.source = _source(path)
-                file.rules = _rules_of(path, file.source)
+                file.rules, sigma = _rules_of(path, file.source, self._plans)
                 if path.parent == self._own:
                     self.read_anew[path] = file.rules
             except LogweirError as error:
                 file.rules, file.source = (known.rules, known.source) if known is not None else ([], None)
+                sigma = {*(known.sigma if known is not None else ()), *_named_in(error)}
                 if file.source is None:
                     file.rules, file.source = self._as_read_last(path)
                 reason = error.numbers["reason"] if "path" in error.numbers else error.detail.rstrip(".")
                 advice = _NOT_AT_ALL if file.source is None else _AS_READ
                 file.problem = LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=advice)
+            file.sigma = {one: fingerprint_of(one) for one in sigma}
+
+    def _take_over(self) -> None:
         self.rules, self._doubles = {}, []
-        for path, file in self._files.items():
-            for rule in file.rules:
+        for path, rules in self._sigma.rules.items():
+            for rule in rules:
+                if not rule.revision:
+                    rule.revision, rule.path = _revision(rule, ""), str(path)
+        for path, rules in {**{path: one.rules for path, one in self._files.items()}, **self._sigma.rules}.items():
+            for rule in rules:
                 other = self.rules.setdefault(rule.name, rule)
                 if other is not rule:
                     reason = f"there is another rule {rule.name} in {other.path}"
                     advice = "Give one of them another name. Until then the other one is evaluated, and not this one."
                     self._doubles.append(LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=advice))
-        return True
 
     def keep(self) -> None:
         """Keep copies of own files as they were read last: after a restart, a broken file's rules go on by them."""
         if self._last_read is None:
             return
+        self._sigma.keep()
         copies = {self._copy_of(path): one.source for path, one in self._files.items() if path.parent == self._own}
         try:
             make_folder(self._last_read)
@@ -136,9 +178,14 @@ class RuleFiles:
             return [], None
         try:
             source = _source(self._copy_of(path))
-            return _rules_of(path, source), source
+            return _rules_of(path, source, self._plans)[0], source
         except LogweirError:
             return [], None
+
+
+def _named_in(error: LogweirError) -> list[Path]:
+    """The Sigma file that a rule is not without."""
+    return [error.numbers["sigma"]] if "sigma" in error.numbers else []
 
 
 def named_rule(name: str, rules: Iterable[Rule]) -> Rule:
@@ -151,8 +198,24 @@ def named_rule(name: str, rules: Iterable[Rule]) -> Rule:
 
 
 def read_rules(path: Path) -> list[Rule]:
-    """The rules in a file. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
-    return _rules_of(path, _source(path))
+    """The rules in a file, in Python or of Sigma's. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
+    if path.suffix in SUFFIXES:
+        return _sigma_rules_of(path)
+    return _rules_of(path, _source(path), PlanCache(None))[0]
+
+
+def _sigma_rules_of(path: Path) -> list[Rule]:
+    try:
+        plans = read_plans(path, PlanCache(None))
+    except Unfit as error:
+        raise LogweirError(RULES_UNREADABLE, path=path, reason=error, advice="Correct the file.") from error
+    linked = Linker().link({path: plans})
+    if path in linked.problems:
+        raise LogweirError(RULES_UNREADABLE, path=path, reason=linked.problems[path], advice="Correct the file.")
+    rules = linked.rules.get(path, [])
+    for rule in rules:
+        rule.revision, rule.path = _revision(rule, ""), str(path)
+    return rules
 
 
 def _source(path: Path) -> bytes:
@@ -166,32 +229,43 @@ def _source(path: Path) -> bytes:
     return source
 
 
-def _rules_of(path: Path, source: bytes) -> list[Rule]:
-    """The rules that were read from the file. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
+def _rules_of(path: Path, source: bytes, plans: PlanCache) -> tuple[list[Rule], set[Path]]:
+    """The rules that were read from the file, and the Sigma files that they have as conditions.
+
+    Raises LogweirError: RULE_BAD, RULES_UNREADABLE.
+    """
     digest = hashlib.blake2b(source, digest_size=6).hexdigest()
+    sigma: set[Path] = set()
     try:
         with in_time():
             rules = [value for value in vars(_module(path, source, digest)).values() if isinstance(value, Rule)]
             for rule in rules:
+                sigma |= resolve(rule, path, plans)
                 rule.revision, rule.path = _revision(rule, digest), str(path)
                 if path.parent == PACK:
                     rule.runbook = f"{RUNBOOKS}/{rule.runbook}"
                 learn_fields(rule)
     except RuleTooSlow as error:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
-    return rules
+    return rules, sigma
 
 
 def _revision(rule: Rule, file_digest: str) -> str:
     """A hash of what the rule counts. Of a condition that is a function, nothing is known but the file it is in."""
     counted = {
         "of": rule.of,
-        "conditions": [one if isinstance(one, str) else {"function in": file_digest} for one in rule.conditions],
+        "conditions": [_counted(one, file_digest) for one in rule.conditions],
         "window": asdict(rule.window),
         "group": rule.group,
         "quiet_us": rule.quiet_us,
     }
     return hashlib.blake2b(json.dumps(counted, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def _counted(condition: Condition, file_digest: str) -> object:
+    if isinstance(condition, SigmaCondition):
+        return {"sigma": condition.digest}
+    return condition if isinstance(condition, str) else {"function in": file_digest}
 
 
 def _module(path: Path, source: bytes, digest: str) -> ModuleType:

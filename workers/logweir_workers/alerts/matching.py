@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
-from logweir.alerts.rules import NUMERIC, Rule
+from logweir.alerts.rules import NUMERIC, Rule, WindowKind
 from logweir.event import Document
 from logweir.query.match import Matches, keywords_of, leaves_of, matcher, text_of
 from logweir.query.tree import And, Node, Or, Term, Words, forms_of
 from logweir_workers.alerts.guard import Guard
+from logweir_workers.alerts.sigma.condition import SigmaCondition
+from logweir_workers.alerts.sigma.index import SigmaIndex
+from logweir_workers.alerts.sigma.view import View
 
 VALUE_LENGTH_MAX = 1_000
 """Characters of a value that matches are counted by; longer ones are cut."""
@@ -28,6 +32,7 @@ class Seen:
     def __init__(self, document: Document) -> None:
         self.document = document
         self._leaves: dict[str, list[str]] | None = None
+        self._sigma: View | None = None
 
     @property
     def leaves(self) -> dict[str, list[str]]:
@@ -37,6 +42,13 @@ class Seen:
             for path, text in leaves_of(self.document.source.get("details")):
                 self._leaves.setdefault(path, []).append(text)
         return self._leaves
+
+    @property
+    def sigma(self) -> View:
+        """The event as Sigma's rules look at it."""
+        if self._sigma is None:
+            self._sigma = View(self.document)
+        return self._sigma
 
     def texts(self, field: str) -> list[str]:
         """The values of a field as text; of keywords in lower case, as searches compare them."""
@@ -106,12 +118,16 @@ class Matcher:
         self._always: list[_Condition] = []
         self._by_value: dict[str, dict[str, list[_Condition]]] = {}
         self._by_word: dict[str, list[_Condition]] = {}
+        sigma: list[tuple[SigmaCondition, _Condition]] = []
         for rule in rules:
             for step, (where, node) in enumerate(zip(rule.conditions, rule.nodes(), strict=True)):
-                if callable(where):
+                if isinstance(where, SigmaCondition):
+                    sigma.append((where, _Condition(rule, step, where)))
+                elif callable(where):
                     self._always.append(_Condition(rule, step, where, is_code=True))
                 else:
                     self._file(_Condition(rule, step, _of_document(matcher(node))), node)
+        self._sigma = SigmaIndex(sigma) if sigma else None
 
     def _file(self, condition: _Condition, node: Node) -> None:
         witnesses = _witnesses(node)
@@ -135,7 +151,8 @@ class Matcher:
         if self._by_word:
             for word in self._by_word.keys() & set(document.all_words.split(" ")):
                 candidates += self._by_word[word]
-        if not candidates:
+        of_sigma = self._sigma.candidates(seen.sigma) if self._sigma is not None else ()
+        if not candidates and not of_sigma:
             return []
         steps: dict[str, int] = {}
         rules: dict[str, Rule] = {}
@@ -147,8 +164,14 @@ class Matcher:
                 if self._holds(one, seen):
                     rules[one.rule.name] = one.rule
                     steps[one.rule.name] = steps.get(one.rule.name, 0) | 1 << one.step
-        found = (_matched(rule, seen, steps[name]) for name, rule in rules.items())
-        return [one for one in found if one is not None]
+        for sigma, one in of_sigma:
+            key = one.rule.name, one.step
+            if key not in asked:
+                asked.add(key)
+                if self._sigma_holds(sigma, one.rule, seen):
+                    rules[one.rule.name] = one.rule
+                    steps[one.rule.name] = steps.get(one.rule.name, 0) | 1 << one.step
+        return [one for name, rule in rules.items() for one in _matched(rule, seen, steps[name])]
 
     def _holds(self, condition: _Condition, seen: Seen) -> bool:
         if not condition.is_code:
@@ -164,34 +187,72 @@ class Matcher:
             self.unasked.add(condition.rule.name)
             return False
 
+    def _sigma_holds(self, condition: SigmaCondition, rule: Rule, seen: Seen) -> bool:
+        if rule.name in self._parked:
+            return False
+        try:
+            # Its log source is one of the event's: that is what it was found by.
+            return condition.holds(seen.sigma)
+        except Exception as error:  # noqa: BLE001 - whatever is in a rule that others wrote, others go on
+            self._failed(rule, error)
+            return False
+
 
 def _of_document(matches: Matches) -> Callable[[Seen], bool]:
     return lambda seen: matches(seen.document)
 
 
-def _matched(rule: Rule, seen: Seen, steps: int) -> Matched | None:
-    """None for an event without a value that the rule counts by, or looks at."""
+def _matched(rule: Rule, seen: Seen, steps: int) -> list[Matched]:
+    """Nothing for an event without a value that the rule counts by, or looks at.
+
+    Two for one that two of a correlation's rules are for, which call the same value by names of different fields.
+    """
+    if not rule.is_imported:
+        return _matched_by(rule, seen.value, steps)
+    if rule.window.kind is WindowKind.MATCH:
+        # Not all that Sigma has rules for comes from a host.
+        return [Matched(rule, tuple(seen.value(field) or "" for field in rule.group), None)]
+    found: dict[tuple[str, ...], Matched] = {}
+    for step, condition in enumerate(rule.conditions):
+        if steps >> step & 1 and isinstance(condition, SigmaCondition):
+            for one in _matched_by(rule, partial(condition.value, seen), 1 << step):
+                before = found.get(one.group)
+                if before is not None and rule.window.steps:
+                    one = one._replace(value=int(before.value or 0) | 1 << step)
+                found[one.group] = one
+    return list(found.values())
+
+
+def group_of(rule: Rule, seen: Seen) -> dict[str, str | None]:
+    """By field, what the rule groups the event by."""
+    (first, *_) = rule.conditions
+    is_of_sigma = rule.is_imported and rule.window.kind is not WindowKind.MATCH
+    value_of = partial(first.value, seen) if is_of_sigma and isinstance(first, SigmaCondition) else seen.value
+    return {field: value_of(field) for field in rule.group}
+
+
+def _matched_by(rule: Rule, value_of: Callable[[str], str | None], steps: int) -> list[Matched]:
     group: list[str] = []
     for field in rule.group:
-        text = seen.value(field)
+        text = value_of(field)
         if text is None:
-            return None
-        group.append(text)
+            return []
+        group.append(text[:VALUE_LENGTH_MAX])
     window = rule.window
     if window.steps:
-        return Matched(rule, tuple(group), steps)
+        return [Matched(rule, tuple(group), steps)]
     if window.field is None:
-        return Matched(rule, tuple(group), None)
-    text = seen.value(window.field)
+        return [Matched(rule, tuple(group), None)]
+    text = value_of(window.field)
     if text is None:
-        return None
+        return []
     if window.kind not in NUMERIC:
-        return Matched(rule, tuple(group), text)
+        return [Matched(rule, tuple(group), text[:VALUE_LENGTH_MAX])]
     try:
         number = float(text)
     except ValueError:
-        return None
-    return Matched(rule, tuple(group), number) if math.isfinite(number) else None
+        return []
+    return [Matched(rule, tuple(group), number)] if math.isfinite(number) else []
 
 
 def _witnesses(node: Node) -> list[Term | Words] | None:

@@ -81,8 +81,8 @@ class Sight:
 
 def needs_of(rule: Rule) -> set[str]:
     """What each of a rule's matches must have: a field by its name, or ``category:`` and a category."""
-    if not rule.is_about_events:
-        return set()
+    if not rule.is_about_events or rule.is_imported:
+        return set()  # Of thousands of imported rules most are for what an installation never has.
     needs = {need for node in rule.nodes() for need in _needs(node)}
     return needs | set(rule.group) | ({rule.window.field} if rule.window.field else set())
 

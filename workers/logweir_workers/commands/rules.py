@@ -8,8 +8,9 @@
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
     logweir rules explain --file my_rule.py my_rule - < event.json
+    logweir rules import sigma/rules              take Sigma rules over from a folder or ZIP file
 
-docs/how-to/write-a-rule.md says how to write one.
+docs/how-to/write-a-rule.md says how to write one, docs/how-to/sigma.md how to use Sigma's.
 """
 
 from __future__ import annotations
@@ -42,9 +43,13 @@ from logweir_workers.alerts.backtest import Backtest, backtest, unfit
 from logweir_workers.alerts.examples import Examples, Tried, lint
 from logweir_workers.alerts.found import iso
 from logweir_workers.alerts.loading import RuleFiles, named_rule, read_rules
-from logweir_workers.alerts.matching import Matcher, Seen
+from logweir_workers.alerts.matching import Matcher, Seen, group_of
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, found_by
+from logweir_workers.alerts.sigma.condition import SigmaCondition
+from logweir_workers.alerts.sigma.files import SUFFIXES
+from logweir_workers.alerts.sigma.importing import import_rules
+from logweir_workers.alerts.sigma.plans import FILE_NAME, PlanCache
 from logweir_workers.document import EventUnfit
 
 
@@ -72,6 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="TIME", help="all events received from then on, up to --at, whatever its window"
     )
     once.add_argument("--dry-run", action="store_true", help="make no alerts")
+    imported = actions.add_parser("import", help="take over Sigma rules, and say which were left and why")
+    imported.add_argument("source", type=Path, metavar="DIR|ZIP", help="a folder or ZIP file of Sigma rules, or one")
+    imported.add_argument("--to", type=Path, metavar="DIR", help="where to (the folder of your own rules)")
     changes = {
         "enable": "have alerts made of what a rule finds",
         "shadow": "keep what a rule would have said, and make no alerts of it",
@@ -82,11 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("rule", metavar="RULE", help="the rule's name")
         sub.add_argument("--why", default="", metavar="TEXT", help="why; it is kept, with who and when")
         sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
-    for sub in (listed, checked, tested, explained, tried, once, *changed):
+    for sub in (listed, checked, tested, explained, tried, once, imported, *changed):
         sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.action == "import":
+        return _import(arguments, settings)
     paths = arguments.files if arguments.action in ("lint", "test") else []
     if arguments.action == "explain" and arguments.file is not None:
         paths = [arguments.file]
@@ -118,8 +128,38 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 _ALERTS_SHOWN_MAX = 100
+_LEFT_SHOWN_MAX = 100
 _TELL_INTERVAL_S = 2.0
 _STATES = {"enable": RuleState.ENABLED, "shadow": RuleState.SHADOW, "disable": RuleState.DISABLED}
+
+
+def _import(arguments: argparse.Namespace, settings: Settings) -> int:
+    """The exit status: 1 where nothing was taken."""
+    due_s = time.monotonic() + _TELL_INTERVAL_S
+
+    def tell(read: int, of: int) -> None:
+        nonlocal due_s
+        if time.monotonic() >= due_s:
+            due_s = time.monotonic() + _TELL_INTERVAL_S
+            print(f"{read:,} of {counted(of, 'file', separator=',')} read", file=sys.stderr)
+
+    to = arguments.to or settings.rules_path
+    made = import_rules(arguments.source, to, PlanCache(settings.rules_last_read_path / FILE_NAME), tell)
+    if arguments.json:
+        print_json(made.as_json())
+        return 0 if made.taken else 1
+    reasons = sorted(made.left.items())
+    for name, reason in reasons[:_LEFT_SHOWN_MAX]:
+        print(printable(f"left: {name}: {reason}"))
+    if len(reasons) > _LEFT_SHOWN_MAX:
+        print(f"… and {len(reasons) - _LEFT_SHOWN_MAX:,} more, which --json has")
+    how = [f"{list(made.taken.values()).count(one):,} {one}" for one in ("added", "updated", "unchanged")]
+    files, rules = counted(len(made.taken), "file", separator=","), counted(made.rules, "rule", separator=",")
+    print(f"Taken: {files} ({', '.join(how)}) with {rules} to {to}. Left: {len(made.left):,}.")
+    if made.silent:
+        only = counted(made.silent, "rule", separator=",")
+        print(f"For {only} correlations ask, so no alerts come of {'it' if made.silent == 1 else 'them'} alone.")
+    return 0 if made.taken else 1
 
 
 def _change(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
@@ -140,7 +180,7 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
     now = now_us()
     from_us, to_us = time_bounds(arguments.since, arguments.until, now)
     path = Path(arguments.rule)
-    given = read_rules(path) if path.suffix == ".py" else [named_rule(arguments.rule, rules)]
+    given = read_rules(path) if path.suffix in (".py", *SUFFIXES) else [named_rule(arguments.rule, rules)]
     if not given:
         raise LogweirError(RULES_UNREADABLE, path=path, reason="there is no rule in it")
     wanted = [rule for rule in given if not rule.is_about_books]
@@ -321,6 +361,9 @@ def _lint(rules: Sequence[Rule], *, as_json: bool) -> int:
     else:
         for row in wrong:
             print(f"{row['rule']} ({row['path']}): {'; '.join(row['missing'])}")
+        imported = sum(rule.is_imported for rule in rules)
+        if imported:
+            print(f"Of {counted(imported, 'imported rule', separator=',')} neither runbook nor examples are asked.")
         lacking = f"{len(wrong)} of which {'lacks' if len(wrong) == 1 else 'lack'} something" if wrong else "all whole"
         print(f"{counted(len(rows), 'rule')}, {lacking}.")
     return 1 if wrong else 0
@@ -372,9 +415,13 @@ def _explain(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Set
         document
     )
     seen = Seen(document)
-    group = {name: seen.value(name) for name in rule.group}
+    group = group_of(rule, seen)
     conditions = [
-        _explained(document, node) if isinstance(where, str) else {"condition": "(a function)", "holds": bool(matched)}
+        where.explained(seen)
+        if isinstance(where, SigmaCondition)
+        else _explained(document, node)
+        if isinstance(where, str)
+        else {"condition": "(a function)", "holds": bool(matched)}
         for where, node in zip(rule.conditions, rule.nodes(), strict=True)
     ]
     if arguments.json:
