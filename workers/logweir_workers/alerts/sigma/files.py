@@ -10,7 +10,7 @@ from pathlib import Path
 from logweir.alerts.rules import Rule, SigmaFile
 from logweir.errors import RULES_UNREADABLE, LogweirError
 from logweir_workers.alerts.sigma.linking import Linker, condition_of, origin_of
-from logweir_workers.alerts.sigma.parsing import SIZE_BYTES_MAX, Unfit, parse
+from logweir_workers.alerts.sigma.parsing import SIZE_BYTES_MAX, ExtraMissing, Unfit, parse
 from logweir_workers.alerts.sigma.plans import Plan, PlanCache, content_hash
 
 FILES_MAX = 20_000
@@ -67,6 +67,8 @@ class SigmaFiles:
                 plans[path] = read_plans(path, self._cache)
             except Unfit as error:
                 known = self._plans.get(path) or _turned(self._cache.as_read_last(path))
+                if isinstance(error, ExtraMissing):
+                    known = None  # What was compiled elsewhere needs it, too.
                 if known is not None:
                     plans[path] = known
                 advice = _NOT_AT_ALL if known is None else _AS_READ
@@ -126,10 +128,10 @@ def plans_of(source: bytes, cache: PlanCache) -> tuple[str, list[Plan]]:
 
 
 def require_extra() -> None:
-    """Raises Unfit where the extra ``sigma`` is not installed: plans from a cache need parts of it, too."""
+    """Raises ExtraMissing where the extra ``sigma`` is not installed: plans from a cache need parts of it, too."""
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
-            raise Unfit(f"Sigma rules need the extra sigma: pip install 'logweir[sigma]' ({name} is not there)")
+            raise ExtraMissing(name)
 
 
 def resolve(rule: Rule, path: Path, cache: PlanCache) -> set[Path]:

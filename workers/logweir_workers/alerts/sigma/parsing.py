@@ -27,14 +27,20 @@ class Unfit(Exception):
     """The document cannot be a rule here; it says why."""
 
 
+class ExtraMissing(Unfit):
+    """The extra ``sigma`` is not installed; it says how to."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(f"Sigma rules need the extra sigma: pip install 'logweir[sigma]' ({name} is not there)")
+
+
 def parse(source: bytes) -> list[Plan]:
     """The plans of a file's documents. Raises Unfit, with a reason that its author can go by."""
     try:
         from sigma.collection import SigmaCollection
         from sigma.exceptions import SigmaError
     except ModuleNotFoundError as error:
-        reason = f"Sigma rules need the extra sigma: pip install 'logweir[sigma]' ({error.name} is not there)"
-        raise Unfit(reason) from error
+        raise ExtraMissing(error.name) from error
     try:
         # What refers to what is found out with all files at hand, so not here.
         documents = _documents_in(source)
@@ -140,7 +146,7 @@ def _filter(rule: SigmaFilter) -> Plan:
         "kind": "filter",
         **_common(rule),
         "logsource": _logsource(rule),
-        "rules": None if isinstance(rules, str) else [one.reference for one in rules],
+        "rules": None if isinstance(rules, str) else [str(one.reference) for one in rules],
         "condition": _condition(rule.filter.parsed_condition[0].parsed),
     }
 
@@ -157,7 +163,7 @@ def _correlation(rule: SigmaCorrelationRule) -> Plan:
             "field": condition.fieldref,
             "percentile": condition.percentile,
         }
-        names = [one.reference for one in rule.rules or ()]
+        names = [str(one.reference) for one in rule.rules or ()]
     else:
         asked = {"expression": condition.expression, "is_every": _is_every(condition.parsed)}
         names = condition.get_referenced_rules()
