@@ -56,7 +56,10 @@ class View:
             self._flat = {}
             details = self.document.source.get("details")
             if details:
-                _flatten("", details, self._flat)
+                opened = details.keys() & _OPENED
+                _flatten("", {k: v for k, v in details.items() if k not in opened} if opened else details, self._flat)
+                for name in sorted(opened):
+                    _open(details[name], self._flat)
         return self._flat
 
     def all_values(self) -> list[str]:
@@ -79,10 +82,12 @@ class View:
             for name, value in _MEMBER.findall(str(self.document.source.get("summary") or "")[:_MEMBERS_TEXT_MAX]):
                 # Where a record has a name in both cases, the upper one is the readable one.
                 if name.isupper() or name.lower() not in self._record:
-                    self._record[name.lower()] = [value[1:-1] if value[0] in "\"'" else value]
-            for command in self.flat.get("command", ())[:1]:
-                for at, part in enumerate(_parts(command)[:_ARGUMENTS_MAX]):
-                    self._record[f"a{at}"] = [part]
+                    self._record[name.lower()] = [value[1:-1] if value[0] in "\"'" else _unpacked(name, value)]
+            if "a0" not in self._record:
+                # Whoever sends the command as a whole, such as audisp-json.
+                for command in self.flat.get("command", ())[:1]:
+                    for at, part in enumerate(_parts(command)[:_ARGUMENTS_MAX]):
+                        self._record[f"a{at}"] = [part]
         return self._record
 
 
@@ -131,10 +136,7 @@ def _flatten(prefix: str, values: dict[str, Any], flat: dict[str, list[str]]) ->
             else:
                 flat[path] = [value]
         elif kind is dict:
-            if path in _OPENED:
-                _open(value, flat)
-            else:
-                _flatten(path + ".", value, flat)
+            _flatten(path + ".", value, flat)
         elif kind is list:
             for one in value:
                 _flatten(prefix, {name: one}, flat)
@@ -144,7 +146,9 @@ def _flatten(prefix: str, values: dict[str, Any], flat: dict[str, list[str]]) ->
             return
 
 
-def _open(values: dict[str, Any], flat: dict[str, list[str]]) -> None:
+def _open(values: Any, flat: dict[str, list[str]]) -> None:
+    if type(values) is not dict:
+        return
     _flatten("", {name: value for name, value in values.items() if name.lower() not in _OPENED_WITHIN}, flat)
     for name, value in values.items():
         if name.lower() in _OPENED_WITHIN and type(value) is dict:
@@ -285,8 +289,16 @@ _MADE: dict[str, Callable[[View], list[str]]] = {
 """Fields that are made of others."""
 
 _MEMBER = re.compile(r"""\b([A-Za-z][A-Za-z0-9_]*)=("[^"]*"|'[^']*'|\S+)""")
+_PACKED = re.compile(r"(?:[0-9A-F]{2})+")
 _MEMBERS_TEXT_MAX = 16_384
 _ARGUMENTS_MAX = 100
+
+
+def _unpacked(name: str, value: str) -> str:
+    """An argument as it was: those with blanks and the like are in hexadecimal digits, without quotes."""
+    if name[0] == "a" and name[1:].isdigit() and _PACKED.fullmatch(value):
+        return bytes.fromhex(value).decode(errors="replace")
+    return value
 
 
 @lru_cache(maxsize=64)
