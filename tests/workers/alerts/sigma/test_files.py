@@ -109,7 +109,7 @@ def test_nothing_is_parsed_that_is_in_the_cache(settings: Settings, monkeypatch:
     assert parsed == [OTHER.encode()]
 
 
-@pytest.mark.parametrize("content", [b"", b"not json", b"[]", b'{"form": 0}', b'{"form": 1, "plans": [], "last": {}}'])
+@pytest.mark.parametrize("content", [b"", b"no JSON", b"[]", b'{"form": "0", "plans": {}, "last": {}}'])
 def test_a_cache_that_cannot_be_used_is_as_good_as_none(settings: Settings, content: bytes) -> None:
     """And is replaced by one that can."""
     (settings.rules_path / "one.yml").write_text(RULE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,16 +22,27 @@ if TYPE_CHECKING:
 Logsource = tuple[str, str, str]
 """Category, product and service; each empty where any will do."""
 Holds = Callable[[View], bool]
-_WITNESSES_MAX = 300
+_WITNESSES_MAX = 2_000
 _SHOWN_MAX = 20
 
 
+class Look(StrEnum):
+    """How a witness is looked for."""
+
+    WHOLE = "whole"
+    """The field is that text, in lower case."""
+    PIECE = "piece"
+    """The text is in the field, in lower case."""
+    EXPRESSION = "expression"
+    """The regular expression matches in the field: the last resort, as it costs more."""
+
+
 class Witness(NamedTuple):
-    """What must be in an event: a text that a field (None: anything) is, or has in it, in lower case."""
+    """What must be in an event: something that a field (None: anything) is, or has in it."""
 
     field: str | None
     text: str
-    is_whole: bool
+    look: Look
 
 
 class SigmaCondition:
@@ -202,6 +214,19 @@ def _expression(pattern: str) -> Any:
     return re2.compile(pattern)
 
 
+def joined(patterns: list[str]) -> Any:
+    """An expression that matches wherever one of these does; None where they are too much for one.
+
+    Not RE2's sets: of those that run out of memory, nothing says so.
+    """
+    import re2
+
+    try:
+        return re2.compile("|".join(f"(?:{one})" for one in patterns))
+    except re2.error:
+        return None
+
+
 def _cidr(values: list[str]) -> Looks:
     networks = [ipaddress.ip_network(one) for one in values]
 
@@ -313,12 +338,14 @@ def witnesses(tree: Tree, worth: Callable[[list[Witness]], Any]) -> list[Witness
         texts = [one.lower() for one in tree[2]]
     elif kind in ("like", "like_cased"):
         texts = [longest.lower() for _, longest in tree[2]]
+    elif kind == "re" and tree[1] is not None:
+        return [Witness(tree[1], pattern, Look.EXPRESSION) for pattern in tree[2]]
     else:
         return None
-    is_whole = kind in _WHOLE and tree[1] is not None
-    if len(texts) > _WITNESSES_MAX or not (is_whole or all(texts)):
+    look = Look.WHOLE if kind in _WHOLE and tree[1] is not None else Look.PIECE
+    if len(texts) > _WITNESSES_MAX or not (look is Look.WHOLE or all(texts)):
         return None
-    return [Witness(tree[1], text, is_whole) for text in texts]
+    return [Witness(tree[1], text, look) for text in texts]
 
 
 def leaves_of(tree: Tree) -> Iterator[Tree]:

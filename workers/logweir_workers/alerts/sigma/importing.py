@@ -59,6 +59,7 @@ def import_rules(source: Path, to: Path, cache: PlanCache, progressed: Progresse
                 made.left[str(name)] = str(unfit)
     progressed(len(names), len(names))
     linked = Linker().link({**_known_in(to, cache), **{to / name: plans for name, (_, plans) in read.items()}})
+    cache.keep()  # First: an alerter that finds the files need not parse them.
     for name, (content, (_, plans)) in read.items():
         path = to / name
         if path in linked.problems:
@@ -68,8 +69,6 @@ def import_rules(source: Path, to: Path, cache: PlanCache, progressed: Progresse
         made.silent += len(linked.silent.get(path, ()))
         made.filters += sum(one["kind"] == "filter" for one in plans)
         made.taken[str(name)] = _write(path, content)
-    if made.taken:
-        cache.keep()
     return made
 
 

@@ -1,7 +1,8 @@
 """Of thousands of conditions, those that an event may be for: by its log sources, then by what must be in it.
 
 Each condition is filed under its *witness*, a text that a field is or contains whenever the condition holds. Texts that
-fields contain are looked for all at once, by one Aho-Corasick automaton a field. What has no witness is always asked.
+fields contain are looked for all at once, by one Aho-Corasick automaton a field; of conditions that have nothing but
+regular expressions, one that joins them says whether any of them has to be asked. What has no witness is always asked.
 """
 
 from __future__ import annotations
@@ -11,11 +12,20 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
-from logweir_workers.alerts.sigma.condition import Logsource, SigmaCondition, Witness, leaves_of, witnesses
+from logweir_workers.alerts.sigma.condition import (
+    Logsource,
+    Look,
+    SigmaCondition,
+    Witness,
+    joined,
+    leaves_of,
+    witnesses,
+)
 from logweir_workers.alerts.sigma.view import Marks, View, fits, places_of
 
 T = TypeVar("T")
 _ROUTES_MAX = 4_096
+_JOINED_MAX = 32
 _WELL_KNOWN_FIELDS = frozenset(
     ("channel", "provider_name", "eventsource", "product", "company", "eventtype", "category")
 )
@@ -103,6 +113,9 @@ class _Group(Generic[T]):
                 if texts.pieces is not None:
                     for _, filed in texts.pieces.iter(text):
                         found += filed
+            for expression, filed in texts.expressions:
+                if any(expression.search(text) is not None for text in view.raw[field or ""]):
+                    found += filed
 
 
 class _Texts(Generic[T]):
@@ -114,10 +127,22 @@ class _Texts(Generic[T]):
         self.pieces: Any = None
         """The automaton, once it is closed; None where there is nothing to look for."""
 
+        self._patterns: dict[str, list[tuple[SigmaCondition, T]]] = {}
+        self.expressions: list[tuple[Any, list[tuple[SigmaCondition, T]]]] = []
+        """Each with the conditions that are to be asked where it matches, once it is closed."""
+
     def file(self, witness: Witness, condition: tuple[SigmaCondition, T]) -> None:
-        (self.whole if witness.is_whole else self._pieces).setdefault(witness.text, []).append(condition)
+        filed = {Look.WHOLE: self.whole, Look.PIECE: self._pieces, Look.EXPRESSION: self._patterns}[witness.look]
+        filed.setdefault(witness.text, []).append(condition)
 
     def close(self) -> None:
+        patterns = list(self._patterns)
+        for first in range(0, len(patterns), _JOINED_MAX):
+            some = patterns[first : first + _JOINED_MAX]
+            whole = joined(some)
+            for part in [some] if whole is not None else [[one] for one in some]:
+                expression = whole if whole is not None else joined(part)
+                self.expressions.append((expression, [one for pattern in part for one in self._patterns[pattern]]))
         if self._pieces:
             import ahocorasick
 
@@ -129,7 +154,9 @@ class _Texts(Generic[T]):
 
 def _rarity(one: Witness, counts: Counter[str]) -> float:
     """How rarely it is there, as far as that can be guessed: long texts are rarer, and those that few rules ask for."""
-    length = min(len(one.text), 40) + (6 if one.is_whole else 0)
+    if one.look is Look.EXPRESSION:
+        return -1_000
+    length = min(len(one.text), 40) + (6 if one.look is Look.WHOLE else 0)
     often = counts[one.text]
     known = 10 if (one.field or "").lower() in _WELL_KNOWN_FIELDS else 0
     return length - 4 * math.sqrt(max(0, often - 1)) - known

@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from logweir.process.files import locked, make_folder, write_whole
+from logweir.process.files import fingerprint_of, locked, make_folder, write_whole
 
 log = logging.getLogger(__name__)
 
 FORM = 1
-"""Of plans as they are here. Raise it whenever other plans are made of the same documents, or others are read."""
+"""Of plans as they are here. Raise it whenever other plans are made of the same documents."""
 FILE_NAME = "sigma-plans.json"
 """Of the cache, in the folder of rules as they were read last."""
 _LOCK_S_MAX = 10.0
@@ -51,6 +52,7 @@ class PlanCache:
         self._plans: dict[str, list[Plan]] | None = None
         self._used: set[str] = set()
         self._has_news = False
+        self._version: object = None
 
     def get(self, digest: str) -> list[Plan] | None:
         """The plans of a file with that in it; None where they are not known."""
@@ -61,6 +63,12 @@ class PlanCache:
         self._used.add(digest)
         self._all[digest] = plans
         self._has_news = True
+
+    def refresh(self) -> None:
+        """Know what another process, such as an import, has written down since."""
+        if self._path is not None and self._plans is not None and fingerprint_of(self._path) != self._version:
+            self._version = fingerprint_of(self._path)
+            self._plans = {**_read(self._path)[0], **self._plans}
 
     def as_read_last(self, path: Path) -> tuple[list[Plan], str] | None:
         """The plans of a file as ``keep`` was told of it last, and their hash; None where they are not known."""
@@ -85,8 +93,9 @@ class PlanCache:
                     names = self._last
                 else:
                     plans = {digest: one for digest, one in self._all.items() if digest in self._used}
-                body = {"form": FORM, "last": names, "plans": plans}
+                body = {"form": _form(), "last": names, "plans": plans}
                 write_whole(self._path, orjson.dumps(body).decode())
+                self._version = fingerprint_of(self._path)
         except (OSError, TimeoutError) as error:
             log.warning("Compiled Sigma rules are not kept for a restart, in %s: %s", self._path, error)
             return
@@ -95,6 +104,7 @@ class PlanCache:
     @property
     def _all(self) -> dict[str, list[Plan]]:
         if self._plans is None:
+            self._version = fingerprint_of(self._path) if self._path is not None else None
             self._plans, self._last = _read(self._path) if self._path is not None else ({}, {})
         return self._plans
 
@@ -108,10 +118,18 @@ class PlanCache:
         self._names = names
 
 
+def _form() -> str:
+    """Of the cache: another pySigma may read the same document otherwise."""
+    try:
+        return f"{FORM}, pySigma {version('pysigma')}"
+    except PackageNotFoundError:
+        return str(FORM)
+
+
 def _read(path: Path) -> tuple[dict[str, list[Plan]], dict[str, str]]:
     try:
         body = orjson.loads(path.read_bytes())
-        if body["form"] == FORM and isinstance(body["plans"], dict) and isinstance(body["last"], dict):
+        if body["form"] == _form() and isinstance(body["plans"], dict) and isinstance(body["last"], dict):
             return body["plans"], body["last"]
     except FileNotFoundError:
         pass

@@ -8,7 +8,6 @@ possible (a whole URL, an audit record's arguments).
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -289,6 +288,7 @@ _MADE: dict[str, Callable[[View], list[str]]] = {
 """Fields that are made of others."""
 
 _MEMBER = re.compile(r"""\b([A-Za-z][A-Za-z0-9_]*)=("[^"]*"|'[^']*'|\S+)""")
+_PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
 _PACKED = re.compile(r"(?:[0-9A-F]{2})+")
 _MEMBERS_TEXT_MAX = 16_384
 _ARGUMENTS_MAX = 100
@@ -301,12 +301,10 @@ def _unpacked(name: str, value: str) -> str:
     return value
 
 
-@lru_cache(maxsize=64)
 def _parts(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return command.split()
+    """A command's arguments, roughly as a shell cuts them."""
+    found = _PART.findall(command[:_MEMBERS_TEXT_MAX])
+    return [one[1:-1] if len(one) > 1 and one[0] in "\"'" and one[-1] == one[0] else one for one in found]
 
 
 # --- log sources ----------------------------------------------------------------------------------------------------
@@ -349,7 +347,7 @@ def _marks(document: Document, flat: dict[str, list[str]]) -> Marks:
     channel, number = first("channel") or first("log_name"), first("eventid") or first("event_id") or first("eventcode")
     if number and (channel or "provider_name" in flat or "sourcename" in flat):
         kind = (first("eventtype") or _NONE)[0]
-        return _windows((channel or _NONE)[0].lower(), number[0], kind.lower() if len(kind) < 20 else "", category)
+        return _windows((channel or _NONE)[0][:128].lower(), number[0][:16], kind[:16].lower(), category[:64])
     cloud = _cloud(flat)
     action = (first("action") or _NONE)[0]
     is_web = "method" in flat and "path" in flat
