@@ -47,6 +47,7 @@ COMMANDS = (
     Command(
         "channels", "list and test the channels by which people are told of alerts", "logweir_workers.commands.channels"
     ),
+    Command("lists", "see and change the lists of values that rules and searches name", "logweir.commands.lists"),
     Command(
         "exceptions", "keep some events from counting for a rule, for a while", "logweir_workers.commands.exceptions"
     ),
@@ -144,7 +145,9 @@ def _run(command: Command, words: list[str], common: argparse.Namespace) -> int:
         words = module.unambiguous(words)
     arguments = parser.parse_args(words, namespace=common)
     try:
-        status: int = module.run(arguments, config.settings_of(arguments))
+        settings = config.settings_of(arguments)
+        importlib.import_module("logweir.query.lists").use(settings.lists_path)
+        status: int = module.run(arguments, settings)
     except OSError as error:
         # A file or folder that is in the way, such as a data folder that cannot be written.
         if error.filename is None or isinstance(error, BrokenPipeError):

@@ -391,6 +391,8 @@ class AlertsSettings(_Section):
 
     rules_dir: Path | None = None
     """Folder of your own rules, one Python file each; by default rules in the data folder. A change counts within seconds."""
+    lists_dir: Path | None = None
+    """Folder of lists of values that rules and searches name as @NAME; by default lists in the data folder. A change counts within seconds."""
     pack: bool = True
     """Whether the rules that come with logweir are evaluated, too."""
     channels_file: Path | None = None
@@ -462,6 +464,11 @@ class Settings(_Section):
     def rules_path(self) -> Path:
         """The folder of the operator's own rules."""
         return self.alerts.rules_dir or self.data_dir / "rules"
+
+    @property
+    def lists_path(self) -> Path:
+        """The folder of lists."""
+        return self.alerts.lists_dir or self.data_dir / "lists"
 
     @property
     def rules_last_read_path(self) -> Path:

@@ -881,6 +881,24 @@ MUTES_FULL = Problem(
     "There are {count} mutes already; there may be at most {count_max}.",
     "End those that are not needed: each alert is held against all of them.",
 )
+LIST_UNKNOWN = Problem(
+    "list_unknown",
+    400,
+    "There is no list {name!r} in {folder}.",
+    "`logweir lists list` has those that there are; docs/how-to/lists.md says how to make one.",
+)
+LIST_UNFIT = Problem(
+    "list_unfit",
+    400,
+    "The list {name!r} {reason}: a search cannot ask for it.",
+    "Rules can, and so can `logweir rules backtest`; a search takes a list of 500 values without networks.",
+)
+LIST_BAD = Problem(
+    "list_bad",
+    500,
+    "The list {path}{line} cannot be read: {reason}.",
+    "Correct the file; until then the list is as it was read last. docs/how-to/lists.md says what it may say.",
+)
 EXCEPTION_UNKNOWN = Problem(
     "exception_unknown",
     404,

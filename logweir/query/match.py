@@ -15,10 +15,12 @@ from typing import Any
 import orjson
 
 from logweir.event import FIELD_BY_NAME, Document, Field, Kind
+from logweir.query import lists
 from logweir.query.tree import (
     All,
     And,
     Exists,
+    InList,
     Node,
     Not,
     Or,
@@ -221,6 +223,16 @@ def _range(query: Range, fields: Fields) -> Matches:
     return matches
 
 
+def _in_list(query: InList, _: Fields) -> Matches:
+    name, is_detail = query.name, query.field.partition(".")[0] == "details"
+
+    def fits(text: str) -> bool:
+        found = lists.in_use().get(name)
+        return found is not None and (text in found if is_detail else found.has_lowered(text))
+
+    return _any_value(query.field, fits)
+
+
 _MATCHERS: dict[type, Callable[[Any, Fields], Matches]] = {
     All: lambda *_: lambda _document: True,
     And: _and,
@@ -233,4 +245,5 @@ _MATCHERS: dict[type, Callable[[Any, Fields], Matches]] = {
     Wildcard: _text,
     Exists: _exists,
     Range: _range,
+    InList: _in_list,
 }

@@ -24,10 +24,25 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.event import DETAILS, FIELD_BY_NAME, FIELDS, Field, Kind
-from logweir.query import hints
+from logweir.query import hints, lists
 from logweir.query.match import text_matcher
 from logweir.query.times import interval_us
-from logweir.query.tree import All, And, Exists, Node, Not, Or, Prefix, Range, Term, Wildcard, WordPrefix, Words, lower
+from logweir.query.tree import (
+    All,
+    And,
+    Exists,
+    InList,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Range,
+    Term,
+    Wildcard,
+    WordPrefix,
+    Words,
+    lower,
+)
 from logweir.query.words import is_one_character, words_of
 
 QUERY_LENGTH_MAX = 10_000
@@ -148,7 +163,12 @@ class _Translation:
             return Not(self.node(item.a, field, depth + 1))
         if isinstance(item, tree.SearchField):
             return self._search_field(item, field, depth)
+        if isinstance(item, tree.Word) and item.value[0] == "@" and self._may_be_listed(field):
+            return self._in_list(item, field or "")
         return self._leaf(item, field)
+
+    def _may_be_listed(self, field: str | None) -> bool:
+        return field is not None and self._is_of_events and self._kind(field) in (Kind.KEYWORD, Kind.FLATTENED)
 
     def _require_no_small_operator(self, item: tree.Item, field: str | None) -> None:
         """Refuse ``a:b and c:d`` and ``a:(b or c)``, which is Kibana's language: here the operator would be a word."""
@@ -236,6 +256,14 @@ class _Translation:
             raise self._unfit(field, "wildcards")
         low, high = self._bounds(item, field, text)
         return Range(field or "", low, high)
+
+    def _in_list(self, item: tree.Word, field: str) -> Node:
+        self._count(item, 1)
+        name = item.value[1:]
+        if not lists.NAME.fullmatch(name):
+            reason = f"@{name[:40]} is no list's name (a to z, digits, _)"
+            self._bad(item, f'{reason}; a value that begins with @ needs quotes: "{self._typed(item)}"')
+        return InList(field, name)
 
     def _detail(self, field: str, pieces: _Pieces) -> Node:
         text, stars = _split_stars(pieces)

@@ -90,7 +90,15 @@ class Range:
     high: int | None
 
 
-Node = All | And | Or | Not | Words | WordPrefix | Term | Prefix | Wildcard | Exists | Range
+@dataclass(frozen=True, slots=True)
+class InList:
+    """A KEYWORD field, or a leaf of details, with one of the values of a list (see ``lists.py``)."""
+
+    field: str
+    name: str
+
+
+Node = All | And | Or | Not | Words | WordPrefix | Term | Prefix | Wildcard | Exists | Range | InList
 TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
 """What a search can be bounded and sorted by."""
 IGNORE_ABOVE = 8000

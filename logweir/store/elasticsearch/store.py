@@ -10,6 +10,7 @@ import orjson
 from logweir.clock import DAY_US
 from logweir.config import StoreSettings
 from logweir.event import Document, Provenance, start_of
+from logweir.query.lists import expanded
 from logweir.query.match import paths_of
 from logweir.query.tree import (
     PAGE_MAX,
@@ -158,7 +159,7 @@ class ElasticsearchStore:
         left = min(size, PAGE_MAX)
         asked: dict[str, Any] = {
             "index": indices(self._names, time_field, from_us, to_us),
-            "query": dsl(And((time_range(time_field, from_us, to_us), query))),
+            "query": dsl(And((time_range(time_field, from_us, to_us), expanded(query)))),
             "sort": [
                 {time_field: {"order": "desc", "missing": _NO_TIME, "unmapped_type": "date"}},
                 {"ingest_stream": {"order": "desc", "unmapped_type": "keyword"}},

@@ -18,6 +18,7 @@ import orjson
 from logweir.config import StoreSettings
 from logweir.event import Document, Provenance, day_of
 from logweir.process.damage import inconsistent, using
+from logweir.query.lists import expanded
 from logweir.query.times import within_years
 from logweir.query.tree import PAGE_MAX, PAGE_SIZE_BYTES_MAX, And, Node, time_range
 from logweir.store.port import Cancellation, Hits, Item, Written
@@ -121,7 +122,7 @@ class SqliteStore:
         cancellation: Cancellation | None = None,
     ) -> Hits:
         bounds = time_range(time_field, from_us, to_us)
-        where, values = sql.condition(And((bounds, query)))
+        where, values = sql.condition(And((bounds, expanded(query))))
         page = _Page(time_field, where, values, min(size, PAGE_MAX), after)
         total = 0
         with self._folder.searching(cancellation) as limit:

@@ -18,6 +18,7 @@ from logweir.alerts import alert, exceptions
 from logweir.alerts.alert import ALERTS, Reason
 from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, LogweirError
+from logweir.query import lists
 from logweir.query.parse import parse
 from logweir.queue.port import Queue
 from logweir.record import Batch
@@ -439,6 +440,43 @@ def test_a_rule_that_raises_makes_its_alert_and_is_parked_when_it_goes_on(
     assert "never works" in engine.evaluator.parked["raising"]
     assert engine.evaluator.counts["raising"]["unevaluated"] >= 2
     assert engine.evaluator.counts["raising"]["errors"] >= 5
+
+
+def test_rules_ask_lists_as_they_are_now_and_one_that_is_not_there_is_said(
+    settings: Settings, queue: Queue, store: Store, doors: list[Door], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a change of the rule; in the search language and in Python; a backtest finds the same."""
+    monkeypatch.setattr(lists, "_in_use", lists.Lists(settings.lists_path))
+    settings.lists_path.mkdir()
+    (settings.lists_path / "bad.txt").write_text("10.0.0.0/8\n")
+    (settings.rules_path / "own.py").write_text("""
+from logweir.alerts import lists, rule
+
+@rule(where="details.ip:@bad", severity="low")
+def listed(found):
+    return "x"
+
+@rule(where=lambda seen: seen.get("details.ip") in lists("bad"), severity="low")
+def listed_in_python(found):
+    return "x"
+
+@rule(where="details.ip:@absent", severity="low")
+def not_there(found):
+    return "x"
+""")
+    engine = an_engine(settings, queue, store)
+    for at, ip in enumerate(("10.0.0.9", "11.0.0.9")):
+        doors[0].write(batch(login("failure", at=at, ip=ip)))
+    read_all(engine, queue)
+    (settings.lists_path / "bad.txt").write_text("11.0.0.0/8\n")
+    lists.in_use().reload()
+    doors[0].write(batch(login("failure", at=5, ip="10.0.0.10")), batch(login("failure", at=6, ip="11.0.0.10")))
+    read_all(engine, queue)
+    engine.reload()
+
+    counts = {name: counts["matches"] for name, counts in engine.evaluator.counts.items()}
+    assert counts == {"listed": 2, "listed_in_python": 2}
+    assert [problem for problem in engine.progress.files_bad if "no list absent" in problem]
 
 
 def test_what_is_excepted_does_not_count_and_is_counted_whoever_dies(

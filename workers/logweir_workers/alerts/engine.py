@@ -28,6 +28,7 @@ from logweir.errors import (
     QUEUE_DOWN,
     QUEUE_REBALANCING,
     RECORD_CORRUPT,
+    RULE_BAD,
     SEARCH_TOO_SLOW,
     STORE_DOWN,
     STORE_REFUSES,
@@ -36,6 +37,7 @@ from logweir.errors import (
 from logweir.event import Document, Provenance
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.metrics import registry
+from logweir.query import lists
 from logweir.query.match import time_us_of
 from logweir.query.tree import And, Not, Term
 from logweir.queue.port import Consumer, Delivery, Queue
@@ -111,6 +113,8 @@ class Engine:
         self._queue = queue
         self._store = store
         self._files = files
+        self._said: list[str] = []
+        """What was said to be wrong with files."""
         self._examples = ExampleChecks(settings)
         self._checkpoint = checkpoint
         self._stopping = stopping
@@ -466,7 +470,10 @@ class Engine:
         """Read rules, filters and tables again that have changed."""
         self._filters.reload()
         self._enrich.reload()
+        problems = self._problems()
         if not self._files.reload():
+            if problems != self._said:
+                self._note_files()
             return
         self._note_files()
         self._is_described = False
@@ -474,7 +481,7 @@ class Engine:
 
     def _note_files(self) -> None:
         """Say what is wrong with files of rules; keep copies of those that can be read."""
-        problems = [str(problem) for problem in self._files.problems]
+        problems = self._said = self._problems()
         for problem in problems:
             log.error("%s", problem)
         registry.get("logweir_alerter_rule_files_bad").set(len(problems))
@@ -482,6 +489,19 @@ class Engine:
         self._files.keep()
         for path, rules in self._files.read_anew.items():
             self._examples.want(path, rules)
+
+    def _problems(self) -> list[str]:
+        """What is wrong with files of rules and of lists, and which lists are not there."""
+        known = lists.in_use()
+        there = {one.name for one in known}
+        missing = [
+            str(LogweirError(RULE_BAD, rule=rule.name, reason=f"there is no list {name} in {known.folder}"))
+            for rule in self._files.rules.values()
+            if rule.is_about_events and not rule.is_imported
+            for node in rule.nodes()
+            for name in sorted(lists.names_in(node) - there)
+        ]
+        return [*(str(problem) for problem in self._files.problems), *known.problems, *missing]
 
     def read_states(self) -> None:
         """Read which rules are shadowed or disabled; write down what rules there are, where that is not known.

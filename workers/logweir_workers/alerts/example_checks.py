@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from logweir.alerts.rules import Rule
 from logweir.config import Settings
+from logweir.query import lists
 from logweir_workers.alerts.examples import Examples
 from logweir_workers.alerts.loading import read_rules
 
@@ -102,6 +103,7 @@ def _check(settings: Settings, path: Path, sending: Connection) -> None:
     """Send by rule what is wrong with its examples."""
     # Also when whoever waits for it is gone.
     resource.setrlimit(resource.RLIMIT_CPU, (int(CHECK_S_MAX), int(CHECK_S_MAX)))
+    lists.use(settings.lists_path)
     examples = Examples(settings)
     failed: dict[str, str] = {}
     for rule in read_rules(path):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from logweir.alerts.rules import Rule
 from logweir.event import FIELD_BY_NAME, Document, Kind, Provenance
+from logweir.query.lists import at_least
 from logweir.query.match import milliseconds_of, time_us_of
 from logweir.query.tree import And, Node, Or, Term, lower
 from logweir.store.port import Store
@@ -61,6 +62,8 @@ def stored_matches(
     query: Node = nodes[0] if len(nodes) == 1 else Or(nodes)
     if also is not None:
         query = And((query, also))
+    # The matcher has the last word: what stores cannot ask for is left to it.
+    query = at_least(query)
     after: tuple[Any, ...] | None = None
     while True:
         # One millisecond more to either side: that is what times are compared by.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from logweir.alerts.rules import Rule
-from logweir.query.tree import And, Node, Or, Prefix, Range, Term, Wildcard
+from logweir.query.tree import And, InList, Node, Or, Prefix, Range, Term, Wildcard
 from logweir_workers.alerts.matching import Seen
 
 BLIND_HOURS = 7 * 24
@@ -95,6 +95,6 @@ def _needs(node: Node) -> set[str]:
         return first.intersection(*others)
     if isinstance(node, Term) and node.field == "category":
         return {_CATEGORY + node.value}
-    if isinstance(node, Term | Prefix | Wildcard | Range) and node.field != "details":
+    if isinstance(node, Term | Prefix | Wildcard | Range | InList) and node.field != "details":
         return {node.field}
     return set()

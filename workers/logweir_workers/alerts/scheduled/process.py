@@ -24,6 +24,7 @@ from logweir.config import Settings
 from logweir.errors import CLAIM_LOST, SEARCH_TOO_SLOW, STORE_DOWN, STORE_REFUSES, LogweirError
 from logweir.metrics import registry
 from logweir.process.logs import configure_logging
+from logweir.query import lists
 from logweir.store import open_store
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.loading import RuleFiles
@@ -133,6 +134,7 @@ def ask_until_told_to_stop(settings: Settings, generation: int, connection: Conn
     """The process. It ends when whoever started it is gone, or somebody else asks the rules."""
     configure_logging("alerter", settings.log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the alerter, which ends this one.
+    lists.use(settings.lists_path)
     parent = os.getppid()
     shard = settings.alerts.shard.replace("/", "of")
     guard = Guard(settings.data_dir / f"alerter-{shard}.scheduled-rule")

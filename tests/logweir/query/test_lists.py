@@ -1,0 +1,201 @@
+"""Lists of values: what a file may say, what is in a list, and how queries ask for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logweir import cli
+from logweir.clock import iso_seconds, now_us
+from logweir.errors import LogweirError
+from logweir.query import lists
+from logweir.query.lists import Entry, Lists, ValueList, at_least, expanded, names_in, read_entries
+from logweir.query.match import matcher
+from logweir.query.parse import parse
+from logweir.query.tree import All, And, InList, Not, Or, Term
+from tests.contract.stores import document
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    made = tmp_path / "lists"
+    made.mkdir()
+    before = lists.in_use()
+    lists.use(made)
+    yield made
+    lists._in_use = before
+
+
+def of(*values: str) -> ValueList:
+    return ValueList.of("some", [Entry(value) for value in values], 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "is_in"),
+    [
+        (["203.0.113.9"], "203.0.113.9", True),
+        (["203.0.113.9"], "203.0.113.90", False),
+        (["10.0.0.0/8", "192.0.2.128/25"], "10.255.0.1", True),
+        (["10.0.0.0/8", "192.0.2.128/25"], "192.0.2.127", False),
+        (["10.1.2.3/8"], "10.9.9.9", True),
+        (["0.0.0.0/0"], "8.8.8.8", True),
+        (["0.0.0.0/0"], "2001:db8::1", False),
+        (["2001:db8::/32"], "2001:DB8:0:0::1", True),
+        (["2001:db8::1"], "2001:0db8:0:0:0:0:0:1", True),
+        (["Anna"], "Anna", True),
+        (["Anna"], "anna", False),
+        (["10.0.0.0/99", "1.2.3"], "1.2.3", True),
+        (["10.0.0.0/8"], "x" * 100, False),
+        ([], "", False),
+    ],
+)
+def test_a_list_has_values_as_they_are_written_and_addresses_by_what_they_mean(
+    values: list[str], text: str, is_in: bool
+) -> None:
+    assert (text in of(*values)) is is_in
+
+
+def test_keywords_are_compared_in_any_case() -> None:
+    assert of("WEB1").has_lowered("web1") and not of("WEB1").has_lowered("web2")
+    assert of("10.0.0.0/8").has_lowered("10.1.1.1")
+
+
+def test_a_text_file_has_a_value_a_line(folder: Path) -> None:
+    (folder / "a.txt").write_text("# remark\n\n one \ntwo # why\nthree#four\n")
+
+    assert [one.value for one in read_entries(folder / "a.txt")] == ["one", "two", "three#four"]
+
+
+def test_a_value_ends_when_its_row_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a change of the file."""
+    end = iso_seconds(now_us() + 3_600_000_000)
+    (folder / "a.csv").write_text(f"note,value,expires\nx,for good,\nx,for an hour,{end}\nx,over,2020-01-01\n")
+    known = Lists(folder)
+    now = known.named("a").values()
+    real = now_us()
+    monkeypatch.setattr(lists, "now_us", lambda: real + 7_200_000_000)
+    known.reload()
+
+    assert (now, known.named("a").values()) == (["for an hour", "for good"], ["for good"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.csv", "name\nx\n", "no column value"),
+        ("a.csv", "value,expires\nx,tomorrow\n", "line 2.*no time as ISO 8601"),
+        ("a.csv", 'value\n"x\n', "line"),
+        ("A-b.txt", "x\n", "a to z"),
+        ("a.txt", "\xff", "utf-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_leaves_its_list_and_is_named(
+    folder: Path, name: str, text: str, reason: str
+) -> None:
+    (folder / "a.txt").write_text("before\n")
+    known = Lists(folder)
+    before = known.named("a").values()
+    (folder / "a.txt").unlink()
+    (folder / name).write_bytes(text.encode("latin-1"))
+    known.reload()
+
+    (problem,) = known.problems
+    with pytest.raises(LogweirError, match=reason):
+        read_entries(folder / name)
+    assert before == ["before"] and str(folder / name) in problem
+    assert name.startswith("A") or known.named("a").values() == ["before"]
+
+
+def test_two_files_of_one_list_are_a_problem(folder: Path) -> None:
+    (folder / "a.txt").write_text("x\n")
+    (folder / "a.csv").write_text("value\ny\n")
+    known = Lists(folder)
+
+    assert known.named("a").values() == ["y"]
+    assert "another file" in known.problems[0]
+
+
+def test_a_query_asks_for_a_list_by_its_field(folder: Path) -> None:
+    """What is quoted is a value; a list that is not there has nothing."""
+    (folder / "ours.txt").write_text("10.0.0.0/8\nAnna\n")
+    known = [
+        ("details.ip:@ours", {"details": {"ip": "10.2.3.4"}}, True),
+        ("details.ip:@ours", {"details": {"ip": "11.2.3.4"}}, False),
+        ("details.user:@ours", {"details": {"user": "Anna"}}, True),
+        ("details.user:@ours", {"details": {"user": "anna"}}, False),
+        ("hostname:@ours", {"hostname": "ANNA"}, True),
+        ("-details.ip:@ours", {"details": {"ip": "10.2.3.4"}}, False),
+        ('details.user:"@ours"', {"details": {"user": "@ours"}}, True),
+        ("details.ip:@none", {"details": {"ip": "10.2.3.4"}}, False),
+    ]
+    found = [matcher(parse(query))(document("x", source, number=1)) for query, source, _ in known]
+
+    assert parse("details.ip:@ours") == InList("details.ip", "ours")
+    assert found == [is_found for _, _, is_found in known]
+    assert names_in(parse("a OR (details.ip:@ours AND -hostname:@none)")) == {"ours", "none"}
+
+
+@pytest.mark.parametrize("query", ["details.ip:@Ours", "details.ip:@a-b", "hostname:@"])
+def test_what_is_no_lists_name_is_refused_with_a_hint(query: str) -> None:
+    with pytest.raises(LogweirError, match="needs quotes"):
+        parse(query)
+
+
+def test_a_search_takes_the_values_of_a_short_list(folder: Path) -> None:
+    """One that is not there, is long, or has networks, is refused; for a rule, the store is asked for more."""
+    (folder / "two.txt").write_text("b\nA\n")
+    (folder / "nets.txt").write_text("10.0.0.0/8\n")
+    (folder / "many.txt").write_text("".join(f"{number}\n" for number in range(501)))
+    (folder / "empty.txt").write_text("")
+
+    assert expanded(parse("details.x:@two")) == Or((Term("details.x", "A"), Term("details.x", "b")))
+    assert expanded(parse("hostname:@two")) == Or((Term("hostname", "a"), Term("hostname", "b")))
+    assert expanded(parse("hostname:@empty")) == Not(All())
+    for name, reason in (("nets", "has networks"), ("many", "501 values"), ("none", "no list 'none'")):
+        with pytest.raises(LogweirError, match=reason):
+            expanded(parse(f"hostname:@{name}"))
+    assert at_least(parse("a AND hostname:@nets")) == And((parse("a"), All()))
+    assert at_least(parse("a AND NOT hostname:@nets")) == And((parse("a"), Not(Not(All()))))
+
+
+def test_a_change_counts_within_seconds(folder: Path) -> None:
+    path = folder / "a.txt"
+    path.write_text("x\n")
+    known = Lists(folder)
+    before = known.named("a").values()
+    path.write_text("x\ny\n")
+    os.utime(path)
+    deadline = time.monotonic() + 60
+    while known.named("a").values() == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+    assert known.named("a").values() == ["x", "y"]
+
+
+def test_lists_are_changed_by_command(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns of one's own stay; a value that is put in again takes the place of the one before."""
+    (folder / "a.csv").write_text("value,ticket\nx,4711\n")
+
+    def run(*words: str) -> tuple[int, str]:
+        status = cli.main(["lists", *words, "--data-dir", str(tmp_path)])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    added = run("add", "a", "10.0.0.0/8", "--until", "7d", "--note", "why")
+    again = run("add", "a", "10.0.0.0/8")
+    checked = run("check", "a", "10.1.2.3"), run("check", "a", "11.1.2.3")
+    removed = run("remove", "a", "x"), run("remove", "a", "x")
+    made = run("add", "b", "y")
+    listed = run("list")
+    bad = run("add", "B", "y"), run("show", "c")
+
+    assert added[0] == again[0] == made[0] == 0 and "until 20" in added[1] and "until" not in again[1]
+    assert [status for status, _ in checked] == [0, 1]
+    assert [status for status, _ in removed] == [0, 1]
+    assert (folder / "a.csv").read_text().splitlines()[0] == "value,expires,note,by,ticket"
+    assert "1 value\n" in listed[1] and "2 lists in" in listed[1]
+    assert "a to z" in bad[0][1] and "There is no list 'c'" in bad[1][1]
