@@ -20,6 +20,7 @@ from flask import Flask, redirect, render_template, request, url_for
 from logweir import __version__
 from logweir.alerts import alert
 from logweir.alerts.alert import ALERTS, NOTE_LENGTH_MAX, Reason, Status, query_of
+from logweir.alerts.exceptions import RuleException, fields_of, made_from
 from logweir.alerts.rules import SEVERITIES
 from logweir.clock import Clock, duration_in_words
 from logweir.errors import (
@@ -38,6 +39,7 @@ from logweir.event import Kind
 from logweir.query.times import time_bounds, time_from_now
 from logweir.store.port import Store
 from logweir.text import counted
+from logweir_console import exceptions as exceptions_api
 from logweir_console import parameters
 from logweir_console.api import TEXT, Parameter, Route
 from logweir_console.guard import Guard
@@ -114,6 +116,7 @@ _ALERT: dict[str, Any] = {
     },
 }
 del _ALERT["properties"]["reason"]  # It is in ``closed``.
+_FIELDS_OFFERED_MAX = 40
 _SHOWN = {"complete": "complete", "incomplete": "incomplete", "open": "not known yet"}
 
 
@@ -130,7 +133,7 @@ def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
             body = alert.find(store.documents, id).body
         except LogweirError as error:
             return _problem_page(error, url_for("alerts"), "All alerts"), error.problem.status
-        return _page(body, guard, clock()), 200
+        return _page(body, guard, clock(), made_from(store.documents, body["id"])), 200
 
     @app.post("/alerts/<id>/<any(ack, assign, note, snooze, close, reopen):change>")
     def change_by_form(id: str, change: str) -> Any:
@@ -141,7 +144,21 @@ def add(app: Flask, guard: Guard, store: Store, *, clock: Clock) -> None:
         except LogweirError as error:
             return _problem_page(error, url_for("one_alert", id=id), "Back to the alert"), error.problem.status
         answer = redirect(url_for("one_alert", id=found.id), 303)
-        # So that nobody types it into every form.
+        return _remembering(answer)
+
+    @app.post("/alerts/<id>/except")
+    def except_by_form(id: str) -> Any:
+        try:
+            guard.require_form(request.form.get("token", ""))
+            found = alert.find(store.documents, id)
+            given = {**request.form, "alert": found.id, "fields": request.form.getlist("field")}
+            exceptions_api.make(store.documents, given, now_us=clock())
+        except LogweirError as error:
+            return _problem_page(error, url_for("one_alert", id=id), "Back to the alert"), error.problem.status
+        return _remembering(redirect(url_for("one_alert", id=found.id, _anchor="exceptions"), 303))
+
+    def _remembering(answer: Any) -> Any:
+        """With the name of who changes something, so that nobody types it into every form."""
         name = parameters.name_of(request.form)
         answer.set_cookie(_NAME_COOKIE, name, path=url_for("alerts"), samesite="Strict", httponly=True)
         return answer
@@ -348,7 +365,7 @@ def _bars(bodies: list[dict[str, Any]], now_us: int) -> list[dict[str, Any]]:
 
 
 # --- one alert ----------------------------------------------------------------------------------------------------
-def _page(body: dict[str, Any], guard: Guard, now_us: int) -> str:
+def _page(body: dict[str, Any], guard: Guard, now_us: int, exceptions: list[RuleException]) -> str:
     events = [*body["evidence"], *body["evidence_last"]]
     return render_template(
         "alert.html",
@@ -363,6 +380,8 @@ def _page(body: dict[str, Any], guard: Guard, now_us: int) -> str:
             }
             for one in events
         ],
+        exceptions=exceptions,
+        fields=[] if body.get("finding") else fields_of(body)[:_FIELDS_OFFERED_MAX],
         search=_search_link(body["search"]),
         may_change=guard.is_local,
         token=guard.form_token,

@@ -23,16 +23,16 @@ from logweir.errors import METHOD_NOT_ALLOWED, NOT_FOUND, SEARCH_ABANDONED, SEAR
 from logweir.metrics import registry
 from logweir.store.port import Cancellation, Hits, Store
 from logweir.text import safe_json
-from logweir_console import alerts, api, page, parameters, rules
+from logweir_console import alerts, api, exceptions, page, parameters, rules
 from logweir_console.guard import Guard
 from logweir_console.parameters import Search
 
-SEARCHES = ("/", "/api/search", "/alerts", "/api/alerts", "/api/rules")
+SEARCHES = ("/", "/api/search", "/alerts", "/api/alerts", "/rules", "/api/rules", "/api/exceptions")
 """The paths that search the store."""
 CANCELLATION = "logweir.cancellation"
 """In the ASGI scope of a request: the Cancellation of its search, where somebody would cancel it."""
 _PATH_SHOWN = 200
-_WHAT_THERE_IS = f"Pages are at / and /alerts; {api.OPENAPI_PATH} describes the API."
+_WHAT_THERE_IS = f"Pages are at /, /alerts and /rules; {api.OPENAPI_PATH} describes the API."
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
     "Content-Security-Policy": (
@@ -86,7 +86,12 @@ def make_app(
 
     guard = Guard(settings)
     alerts.add(app, guard, store, clock=clock)
-    routes = [*alerts.routes(store, clock=clock), *rules.routes(store, group=group, clock=clock)]
+    rules.add(app, store, group=group, clock=clock)
+    routes = [
+        *alerts.routes(store, clock=clock),
+        *rules.routes(store, group=group, clock=clock),
+        *exceptions.routes(store, clock=clock),
+    ]
     api.add(app, routes, guard, answer=_json)
 
     @app.get("/healthz")

@@ -9,6 +9,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from logweir.clock import DAY_US, iso_seconds
@@ -16,7 +17,7 @@ from logweir.errors import DOCUMENT_CHANGED, EXCEPTION_UNKNOWN, EXCEPTIONS_FULL,
 from logweir.event import Document, Field, Kind
 from logweir.query.match import Matches, leaves_of, matcher
 from logweir.query.parse import parse
-from logweir.query.tree import PAGE_MAX, All, Node
+from logweir.query.tree import PAGE_MAX, All, Node, Term
 from logweir.store.documents import DocumentSet
 from logweir.store.port import Documents
 
@@ -28,19 +29,30 @@ EXCEPTIONS_MAX = 1_000
 REASON_LENGTH_MAX = 1_000
 VALUES_MAX = 20
 """Different values of a field that an exception made from an alert may name."""
-_FIELDS = ("id", "rule", "query", "reason", "by", "begins", "ends", "alert", "ended_by")
+_FIELDS = ("id", "rule", "query", "reason", "by", "begins", "ends", "alert", "ended_by", "state", "refusal")
 
 EXCEPTIONS = DocumentSet(
     "alert-exceptions",
     (
         Field("id", Kind.KEYWORD, "The exception's id."),
         Field("rule", Kind.KEYWORD, "The rule."),
+        Field("alert", Kind.KEYWORD, "The alert that it was made from."),
         Field("ends", Kind.DATE, "When it ends."),
     ),
     "ends",
-    lambda body: {"id": body["id"], "rule": body["rule"], "ends": body["ends"]},
+    lambda body: {"id": body["id"], "rule": body["rule"], "alert": body["alert"] or "", "ends": body["ends"]},
 )
 """Exceptions, past ones too."""
+
+
+class ExceptionState(StrEnum):
+    """Whether it keeps anything from counting."""
+
+    WANTED = "wanted"
+    """Not yet: the alerter has to try the rule's examples with it first."""
+    IN_FORCE = "in_force"
+    REFUSED = "refused"
+    """The rule would not fire for its own examples any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,9 @@ class RuleException:
     """The alert that it was made from."""
     ended_by: str | None = None
     """Who ended it before its time."""
+    state: str = ExceptionState.IN_FORCE
+    refusal: str | None = None
+    """Of a refused one, why."""
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}
@@ -79,8 +94,11 @@ def add(
     until_us: int,
     now_us: int,
     alert: str | None = None,
+    is_tried: bool = False,
 ) -> RuleException:
     """Have events that the query finds not count for the rule, from now on.
+
+    ``is_tried``: the rule's examples were tried with it; else the alerter does so first.
 
     Raises LogweirError: QUERY_BAD and others of a query, PARAMETER_BAD, EXCEPTIONS_FULL.
     """
@@ -89,7 +107,8 @@ def add(
         raise LogweirError(EXCEPTIONS_FULL, count=count, count_max=EXCEPTIONS_MAX)
     id = secrets.token_hex(4)
     begins, ends = iso_seconds(now_us), iso_seconds(until_us)
-    made = RuleException(id, rule, query.strip(), reason.strip(), by, begins, ends, alert)
+    state = ExceptionState.IN_FORCE if is_tried else ExceptionState.WANTED
+    made = RuleException(id, rule, query.strip(), reason.strip(), by, begins, ends, alert, state=state.value)
     documents.put(EXCEPTIONS, id, made.as_dict(), version=None)
     return made
 
@@ -116,6 +135,14 @@ def _require_end(until_us: int, now_us: int) -> None:
 def end(documents: Documents, id: str, *, by: str, now_us: int) -> RuleException:
     """End it now; one that has ended stays as it is. Raises LogweirError(EXCEPTION_UNKNOWN)."""
     return _change(documents, id, now_us, {"ends": iso_seconds(now_us), "ended_by": by})
+
+
+def decide(documents: Documents, id: str, *, refusal: str | None, now_us: int) -> RuleException:
+    """Take one that is wanted into force; or refuse it, for that reason. Raises LogweirError(EXCEPTION_UNKNOWN)."""
+    if refusal is None:
+        return _change(documents, id, now_us, {"state": ExceptionState.IN_FORCE.value})
+    over = {"ends": iso_seconds(now_us), "state": ExceptionState.REFUSED.value, "refusal": refusal[:REASON_LENGTH_MAX]}
+    return _change(documents, id, now_us, over)
 
 
 def extend(documents: Documents, id: str, *, until_us: int, now_us: int) -> RuleException:
@@ -146,7 +173,7 @@ def _change(documents: Documents, id: str, now_us: int, changes: Mapping[str, An
 
 
 def active(documents: Documents, now_us: int) -> list[RuleException]:
-    """Those in force, the one that ends last first."""
+    """Those that have not ended, the one that ends last first; some may only be wanted yet."""
     # A time ends its second: from the next one on, it is over.
     from_us = (now_us // 1_000_000 + 1) * 1_000_000
     found = documents.search(EXCEPTIONS, All(), size=EXCEPTIONS_MAX + 1, from_us=from_us)
@@ -156,6 +183,11 @@ def active(documents: Documents, now_us: int) -> list[RuleException]:
 def past_and_present(documents: Documents) -> list[RuleException]:
     """All that are kept, the one that ends last first."""
     return [_of(one.body) for one in documents.search(EXCEPTIONS, All(), size=PAGE_MAX).documents]
+
+
+def made_from(documents: Documents, alert: str) -> list[RuleException]:
+    """Those that were made from an alert, the one that ends last first."""
+    return [_of(one.body) for one in documents.search(EXCEPTIONS, Term("alert", alert), size=VALUES_MAX).documents]
 
 
 def query_of(alert: Mapping[str, Any], fields: Sequence[str]) -> str:
@@ -213,7 +245,7 @@ class Excepting:
     """The exceptions in force, asked of events."""
 
     def __init__(self, exceptions: Iterable[RuleException] = ()) -> None:
-        self.exceptions = tuple(exceptions)
+        self.exceptions = tuple(one for one in exceptions if one.state == ExceptionState.IN_FORCE)
         self._by_rule: dict[str, list[tuple[str, Matches]]] = defaultdict(list)
         for one in self.exceptions:
             self._by_rule[one.rule].append((one.id, matcher(parse(one.query))))

@@ -98,6 +98,28 @@ def test_pages_execute_nothing_and_show_what_an_alert_says(client: FlaskClient) 
     assert "<rect class=" in listed
 
 
+def test_an_exception_is_made_of_an_alert_by_a_form(store: Store, client: FlaskClient) -> None:
+    """What is ticked must hold; it is shown on the alert's page, wanted until the alerter has tried it."""
+    page = client.get("/alerts/aa11-1").text
+    given = {"token": form_token(client), "by": "anna", "reason": "ours", "until": "30d", "field": ["details.ip"]}
+    answer = client.post("/alerts/aa11-1/except", data=given)
+    after = client.get("/alerts/aa11-1").text
+    (made,) = client.get("/api/exceptions").json["exceptions"]  # type: ignore[index]
+    refused = [
+        client.post("/alerts/aa11-1/except", data={**given, **wrong}).status_code
+        for wrong in ({"token": "x"}, {"reason": " "}, {"field": ["details.none"]}, {"until": "900d"}, {"by": ""})
+    ]
+
+    assert 'name="field" value="details.ip" checked' in page
+    assert (answer.status_code, answer.location) == (303, "/alerts/aa11-1#exceptions")
+    assert (made["query"], made["rule"], made["alert"], made["state"]) == (
+        *('details.ip:"10.0.0.9"', "some_rule", "aa11-1", "wanted"),
+    )
+    assert "not yet in force" in after and "anna: ours" in after
+    assert refused == [403, 400, 400, 400, 400]
+    assert len(client.get("/api/exceptions").json["exceptions"]) == 1  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("path", "status", "said"),
     [
@@ -154,18 +176,18 @@ def test_every_change_is_a_form_of_its_own(client: FlaskClient, store: Store) ->
     client.post("/alerts/bb22-1/ack", data={"token": form_token(client), "by": "anna"})
     acknowledged = forms_of(client.get("/alerts/bb22-1").text)
 
-    assert list(forms) == ["note", "ack", "assign", "snooze", "close"]
+    assert list(forms) == ["note", "ack", "assign", "snooze", "close", "except"]
     assert all(form.count("<button>") == 1 and 'name="by"' in form for form in forms.values())
     assert [name for name, form in forms.items() if 'name="text"' in form] == ["note"]
-    assert list(closed) == ["note", "reopen"]
-    assert list(acknowledged) == ["note", "assign", "snooze", "reopen", "close"]
+    assert list(closed) == ["note", "reopen", "except"]
+    assert list(acknowledged) == ["note", "assign", "snooze", "reopen", "close", "except"]
 
 
 def test_who_changed_something_need_not_type_the_name_again(client: FlaskClient) -> None:
     client.post("/alerts/aa11-1/note", data={"token": form_token(client), "by": 'anna "x"', "text": "seen"})
 
     page = client.get("/alerts/bb22-1").text
-    assert page.count('name="by" value="anna &#34;x&#34;"') == 5
+    assert page.count('name="by" value="anna &#34;x&#34;"') == 6
 
 
 def test_the_page_says_until_when_and_why(client: FlaskClient) -> None:

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
-from logweir.alerts import rule
+from logweir.alerts import exceptions, rule
 from logweir.alerts.catalogue import RULES, RuleState, change_state, describe
 from logweir.clock import now_us
 from logweir.config import ConsoleSettings, StoreSettings
@@ -67,12 +67,12 @@ def test_every_route_of_alerts_and_rules_is_described_and_no_other(
         (re.sub(r"<(?:[^:>]*:)?([^>]*)>", r"{\1}", one.rule), method.lower())
         for one in client.application.url_map.iter_rules()
         for method in (one.methods or set()) - {"HEAD", "OPTIONS"}
-        if one.rule.startswith(("/api/alerts", "/api/rules"))
+        if one.rule.startswith(("/api/alerts", "/api/rules", "/api/exceptions"))
     }
     described = {(path, method) for path, methods in description["paths"].items() for method in methods}
 
     assert described == served
-    assert len(described) == 13
+    assert len(described) == 16
 
 
 def test_the_description_is_whole(description: dict[str, Any]) -> None:
@@ -118,14 +118,20 @@ CHANGES = {
     "/api/rules/{name}/shadow": {"why": "loud"},
     "/api/rules/{name}/disable": {},
     "/api/rules/{name}/enable": {},
+    "/api/exceptions": {"rule": "web_attack", "query": "details.path:health", "reason": "ours"},
+    "/api/exceptions/{id}/end": {},
 }
 
 
-def test_what_is_answered_is_what_is_described(client: FlaskClient, description: dict[str, Any]) -> None:
+def test_what_is_answered_is_what_is_described(store: Store, client: FlaskClient, description: dict[str, Any]) -> None:
     """Of every route: its answer, what has to be sent, and a problem."""
+    until_us = now_us() + 1_000_000_000
+    given = {"query": "details.path:x", "reason": "x", "by": "anna", "until_us": until_us, "now_us": now_us()}
+    excepted = exceptions.add(store.documents, rule="web_attack", **given).id
     done = 0
     for path, methods in description["paths"].items():
-        url = path.replace("{id}", "aa11-1").replace("{name}", "web_attack")
+        id = excepted if path.startswith("/api/exceptions") else "aa11-1"
+        url = path.replace("{id}", id).replace("{name}", "web_attack")
         nowhere = path.replace("{id}", "zz").replace("{name}", "zz")
         for method, one in methods.items():
             sent: dict[str, Any] = {} if method == "get" else {"json": {"by": "anna", **CHANGES[path]}}
@@ -144,7 +150,7 @@ def test_what_is_answered_is_what_is_described(client: FlaskClient, description:
                 assert (problem.json or {})["code"] in one["responses"][str(problem.status_code)]["description"]
             done += 1
 
-    assert done == len(CHANGES) + 4
+    assert done == len(CHANGES) + 5
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------
@@ -162,6 +168,46 @@ def test_rules_are_listed_by_name(client: FlaskClient, query: str, names: list[s
 
     assert [one["name"] for one in found["rules"]] == names
     assert found["after"] is None
+
+
+def test_the_page_of_rules_shows_how_each_does(store: Store, client: FlaskClient) -> None:
+    """State, matches, open alerts, the share of false positives among those closed with a verdict; what is wrong."""
+    verdicts = ("false_positive", "benign", "true_positive", "false_positive", "duplicate")
+    for number, reason in enumerate(verdicts):
+        closed = {"reason": reason, "time_us": 1}
+        stored(store, f"ee{number}-1", rule="web_attack", status="closed", closed=closed, evidence=[])
+    stored(store, "ff11-1", rule="web_attack", evidence=[])
+    page = client.get("/rules").text
+    shadowed = client.get("/rules?state=shadow").text
+    bad = client.get("/rules?state=nonsense")
+
+    assert "2 rules" in page and "50% of 4" in page
+    assert '<a href="/alerts?q=rule:web_attack">1</a>' in page
+    assert "web_scanner" in shadowed and "web_attack" not in re.sub(r"<dd.*?</dd>", "", shadowed)
+    assert (bad.status_code, "one of enabled" in bad.text) == (400, True)
+
+
+def test_an_exception_is_made_and_ended_by_a_program(client: FlaskClient) -> None:
+    """By rule and query; what is wrong with it is said."""
+
+    def post(path: str, **members: str) -> Any:
+        return client.post(path, json={"by": "anna", "reason": "ours", **members})
+
+    made = post("/api/exceptions", rule="web_attack", query="details.path:health").json
+    wrong = [
+        post("/api/exceptions", rule="none", query="details.path:health"),
+        post("/api/exceptions", rule="web_attack", query="*"),
+        post("/api/exceptions", rule="web_attack", query="nofield:x"),
+        client.post("/api/exceptions/none/end", json={"by": "anna"}),
+    ]
+    listed = client.get("/api/exceptions?rule=web_attack").json or {}
+    ended = client.post(f"/api/exceptions/{made['id']}/end", json={"by": "bert"}).json or {}
+    now, past = client.get("/api/exceptions").json or {}, client.get("/api/exceptions?past=yes").json or {}
+
+    assert (made["state"], made["by"], made["alert"]) == ("wanted", "anna", None)
+    assert [answer.status_code for answer in wrong] == [404, 400, 400, 404]
+    assert [one["id"] for one in listed["exceptions"]] == [made["id"]]
+    assert (ended["ended_by"], now["exceptions"], len(past["exceptions"])) == ("bert", [], 1)
 
 
 def test_pages_of_rules_follow_each_other(client: FlaskClient) -> None:

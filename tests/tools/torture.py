@@ -333,7 +333,9 @@ def settled(system: System, accepted: list[str], *, within_s: float = SETTLED_S_
         count = int(logweir("search", f"category:{system.category}", "--count", env=system.env))
         if count >= len(accepted) or time.monotonic() > deadline:
             return ids_found(
-                logweir("search", f"category:{system.category}", "--json", "--size", "0", env=system.env, timeout_s=300)
+                logweir(
+                    "search", f"category:{system.category}", "--json", "--size", "0", env=system.env, timeout_s=1800
+                )
             )
         time.sleep(0.5)
 

@@ -442,6 +442,24 @@ def test_a_rule_that_raises_makes_its_alert_and_is_parked_when_it_goes_on(
     assert engine.evaluator.counts["raising"]["errors"] >= 5
 
 
+def test_an_exception_that_is_wanted_is_tried_first(settings: Settings, queue: Queue, store: Store) -> None:
+    """One with which the rule would not fire for its own example is refused, and says why."""
+    failed = "event(outcome='failure', action='login', ip='10.0.0.9', at=at)"
+    example = f"failures.example('five', [{failed} for at in range(5)], alerts=1)"
+    (settings.rules_path / "own.py").write_text(f"{RULES}\nfrom logweir.alerts import event\n{example}\n")
+    now_us = clock.now_us()
+    for query in ("details.ip:10.0.0.9", "details.ip:10.0.0.7"):
+        named = {"reason": "x", "by": "anna", "until_us": now_us + clock.DAY_US, "now_us": now_us}
+        exceptions.add(store.documents, rule="failures", query=query, **named)
+    engine = an_engine(settings, queue, store)
+    found = {one.query: one for one in exceptions.past_and_present(store.documents)}
+
+    assert [one.query for one in engine.evaluator.excepting.exceptions] == ["details.ip:10.0.0.7"]
+    assert found["details.ip:10.0.0.7"].state == "in_force"
+    assert found["details.ip:10.0.0.9"].state == "refused"
+    assert "example 'five'" in (found["details.ip:10.0.0.9"].refusal or "")
+
+
 def test_rules_ask_lists_as_they_are_now_and_one_that_is_not_there_is_said(
     settings: Settings, queue: Queue, store: Store, doors: list[Door], monkeypatch: pytest.MonkeyPatch
 ) -> None:

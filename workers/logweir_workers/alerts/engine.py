@@ -16,10 +16,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from logweir import event as identity
+from logweir.alerts import exceptions
 from logweir.alerts.alert import ALERTS, Status, end_snoozes
 from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
-from logweir.alerts.exceptions import Excepting
-from logweir.alerts.exceptions import active as active_exceptions
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
@@ -50,6 +49,7 @@ from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
 from logweir_workers.alerts.example_checks import ExampleChecks
+from logweir_workers.alerts.examples import refusal_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.loading import RuleFiles
@@ -516,10 +516,17 @@ class Engine:
             self._describe()
 
     def read_exceptions(self) -> None:
-        """Read what does not count. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
-        found = tuple(active_exceptions(self._store.documents, self._clock()))
-        if found != self.evaluator.excepting.exceptions:
-            self.evaluator.excepting = Excepting(found)
+        """Read what does not count, and try what is wanted. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
+        found = exceptions.active(self._store.documents, self._clock())
+        for at, one in enumerate(found):
+            rule = self.evaluator.rules.get(one.rule)
+            if one.state == exceptions.ExceptionState.WANTED and rule is not None:
+                refusal = refusal_of(rule, one, self._settings)
+                found[at] = exceptions.decide(self._store.documents, one.id, refusal=refusal, now_us=self._clock())
+                log.info("The exception %s from %s: %s", one.id, one.rule, refusal or "it is in force.")
+        excepting = exceptions.Excepting(found)
+        if excepting.exceptions != self.evaluator.excepting.exceptions:
+            self.evaluator.excepting = excepting
 
     def _describe(self) -> None:
         mine = rules_of_shard(self._files.rules, self._settings.alerts.shard)

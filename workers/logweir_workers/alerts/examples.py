@@ -6,11 +6,12 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
 
-from logweir.alerts.exceptions import Excepting, RuleException
+from logweir.alerts.exceptions import Excepting, ExceptionState, RuleException
 from logweir.alerts.findings import Finding
 from logweir.alerts.rules import EXAMPLE_TIME_US, Example, Rule, WindowKind
 from logweir.alerts.schedules import Slot
@@ -26,6 +27,7 @@ from logweir_workers.alerts.books import episodes
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found
 from logweir_workers.alerts.groups import Groups
+from logweir_workers.alerts.guard import RuleTooSlow, in_time
 from logweir_workers.alerts.scheduled.runs import RunFailed, found_by
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters
@@ -120,10 +122,25 @@ class Examples:
         return Tried(example, summaries, _other_number(example, len(summaries)))
 
 
+def refusal_of(rule: Rule, exception: RuleException, settings: Settings) -> str | None:
+    """Why an exception cannot be taken into force: as ``require_narrow``, in words; None where it can."""
+    if rule.is_about_books:
+        return "the rule is about what the accounting finds, not about events"
+    try:
+        with in_time():
+            require_narrow(rule, exception, Examples(settings))
+    except LogweirError as error:
+        return error.detail
+    except RuleTooSlow as error:
+        return f"the rule's examples do not come to an end: {error}"
+    return None
+
+
 def require_narrow(rule: Rule, exception: RuleException, examples: Examples) -> None:
     """Raises LogweirError(EXCEPTION_TOO_WIDE) where the rule would not fire any more for an example of its own."""
+    excepting = Excepting([replace(exception, state=ExceptionState.IN_FORCE.value)])
     for example in rule.examples:
-        if example.alerts and (problem := examples.run(rule, example, Excepting([exception])).problem):
+        if example.alerts and (problem := examples.run(rule, example, excepting).problem):
             raise LogweirError(EXCEPTION_TOO_WIDE, rule=rule.name, example=example.name, reason=problem)
 
 

@@ -15,7 +15,7 @@ import argparse
 from typing import Any
 
 from logweir.alerts import alert, exceptions
-from logweir.alerts.exceptions import RuleException
+from logweir.alerts.exceptions import ExceptionState, RuleException
 from logweir.alerts.rules import Rule
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
@@ -111,6 +111,7 @@ def _add(arguments: argparse.Namespace, settings: Settings, store: Store, now: i
         until_us=until_us,
         now_us=now,
         alert=alert_id,
+        is_tried=True,
     )
 
 
@@ -133,6 +134,8 @@ def _hits(store: Store, group: str) -> dict[str, int]:
 
 def _print(one: RuleException, row: dict[str, Any], now: int) -> None:
     state = f"until {one.ends}" if one.ends > iso_seconds(now) else f"ended {one.ends}"
+    if one.state != ExceptionState.IN_FORCE:
+        state = f"{one.state}, {state}" + (f" ({printable(one.refusal)})" if one.refusal else "")
     soon = ", SOON: extend it, or let it end" if row["ends_soon"] else ""
     by = f"{one.by}: {one.reason}" + (f" (ended by {one.ended_by})" if one.ended_by else "")
     matches = counted(row["hits"], "match", plural="matches", separator=",")
