@@ -20,17 +20,7 @@ from logweir.store.port import Store
 
 TOTALS = ("created", "lost", "recovered", "missing", "dropped")
 _UNTIMED = frozenset(
-    (
-        "created",
-        "accepted",
-        "dropped",
-        "dropped_by_reason",
-        "recovered",
-        "unexplained",
-        "jumped",
-        "lost_without_range",
-        "retired",
-    )
+    ("created", "accepted", "dropped", "dropped_by_reason", "recovered", "unexplained", "lost_without_range", "retired")
 )
 """What of the second equation has no time: of a span of time it is unknown, except where the span is all there is."""
 
@@ -203,6 +193,8 @@ def books_of_emitter(
         books.unknown |= unknown
     if span.is_bounded and books.retired.get("lost", 0) > books.retired.get("recovered", 0):
         books.unknown |= {"lost"}
+    if span.is_bounded and books.retired.get("jumped"):
+        books.unknown |= {"jumped"}
     return books
 
 
