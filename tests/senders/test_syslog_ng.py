@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.proof import size
-from tests.senders.lines import DATA, books, is_poison, lines, send_with_restarts, wait_for
+from tests.senders.lines import DATA, books, events, is_poison, lines, running, send_with_restarts, wait_for
 from tests.services.syslog import line
 from tests.services.syslog_ng import SyslogNg
 from tests.tools.product import Embedded
@@ -26,12 +25,10 @@ BARE_BODY = (
 )
 
 
-@pytest.fixture
-def product(tmp_path: Path) -> Iterator[Embedded]:
-    product = Embedded(tmp_path / "data", extra=("--tls",))
-    product.start()
-    yield product
-    product.process.kill_family()
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    with running(Embedded(tmp_path_factory.mktemp("product") / "data", extra=("--tls",))) as product:
+        yield product
 
 
 def syslog_ng(product: Embedded, folder: Path, configuration: str = CONFIGURATION) -> SyslogNg:
@@ -52,32 +49,29 @@ def syslog_ng(product: Embedded, folder: Path, configuration: str = CONFIGURATIO
 def test_the_configuration_that_we_ship_sends_whatever_a_message_holds(product: Embedded, tmp_path: Path) -> None:
     """Over TLS and two restarts of the product: nothing is lost, and what came twice can be told."""
     count = size(10_000, 100_000)
-    daemon = syslog_ng(product, tmp_path / "syslog-ng")
-    daemon.start()
-    send_with_restarts(daemon, product, count=count)
     odd = [b'say "hello" {"a":1}', "zwölf\ttab".encode(), b"x" * 5_000, b"not UTF-8: \xff"]
-    daemon.send(line(b"line %d end %b" % (count + at, text), data=DATA) for at, text in enumerate(odd))
-    result = wait_for(product, count + len(odd))
-    daemon.stop()
+    with syslog_ng(product, tmp_path) as daemon:
+        send_with_restarts(daemon, product, "web1", count=count, restarts=2)
+        daemon.send(line(b"line %d end %b" % (count + n, text), data=DATA) for n, text in enumerate(odd))
+        result = wait_for(product, "web1", count + len(odd))
     figures = books(product)
-    events = [json.loads(row) for row in product.search("hostname:web1", "--json", "--size", "0").splitlines()]
+    stored = events(product, "hostname:web1")
+    ids = {event["details"]["uniqid"] for event in stored if isinstance(event["details"], dict)}
 
     assert set(result.stored) == set(range(count + len(odd))) and not result.dead
     assert figures["indexed"] == figures["accepted"] == sum(result.stored.values())
-    assert len({event["details"]["uniqid"] for event in events}) == len(result.stored)
+    assert len(ids) == len(result.stored)
     assert result.repeated <= 4 * 500 * 2  # Four batches may be under way at each restart.
 
 
 def test_a_batch_with_poison_is_accepted_but_for_the_poison(product: Embedded, tmp_path: Path) -> None:
     """Where a bare quote breaks a line: that is a dead letter, all others of its batch and behind it are stored."""
-    count = 3_000
+    count = 2_000
     broken, replaced = re.subn(r"body\('.*?\)'\)", lambda _: BARE_BODY, CONFIGURATION, flags=re.DOTALL)
     assert replaced == 1
-    daemon = syslog_ng(product, tmp_path / "syslog-ng", broken)
-    daemon.start()
-    daemon.send(lines(0, count))
-    result = wait_for(product, count)
-    daemon.stop()
+    with syslog_ng(product, tmp_path, broken) as daemon:
+        daemon.send(lines("web2", range(count)))
+        result = wait_for(product, "web2", count)
 
     assert set(result.dead) == {number for number in range(count) if is_poison(number)}
     assert set(result.stored) | set(result.dead) == set(range(count))

@@ -212,7 +212,9 @@ def _debian_sources(folder: Path) -> list[str]:
     columns = "$(REPO_URI) $(CODENAME) $(ORIGIN)"
     known = _run(["apt-get", "indextargets", "--format", columns, "Created-By: Packages", "Component: main"])
     suites = [line.split() for line in known.splitlines() if line.endswith(" Debian")]
-    uri, suite, _ = next(row for row in suites if "-" not in row[1])
+    if not (releases := [row for row in suites if "-" not in row[1]]):
+        raise MissingTool("rsyslog with omhttp is built from Debian's source for the tests, and apt-get knows none.")
+    uri, suite, _ = releases[0]
     (folder / "sources.list").write_text(f"deb-src {uri} {suite} main\n")
     (folder / "lists" / "partial").mkdir(parents=True)
     places = {

@@ -38,9 +38,4 @@ class Rsyslog(Syslog):
         self._process.wait_until(lambda: not port_is_free(self.port), wait_s_max=60)
 
     def stop(self) -> None:
-        """Ends it; what waits is saved where the configuration says so."""
         self._process.stop(wait_s_max=60)
-
-    def file(self, name: str) -> Path:
-        """One that it writes into its folder."""
-        return self._file.with_name(name)

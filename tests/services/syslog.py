@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Self
 
 
-class Syslog:
-    """A daemon that listens on a port of this machine."""
+class Syslog(ABC):
+    """A daemon that listens on a port of this machine while the block runs."""
 
     def __init__(self, port: int) -> None:
         self.port = port
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns when it listens. Raises ServiceError."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends it; what waits is saved where its configuration says so."""
 
     def send(self, messages: Iterable[bytes]) -> None:
         """Hand messages over, as fast as the daemon takes them."""
