@@ -112,6 +112,11 @@ DETAILS = (
     ),
     Field("details.filepath", Kind.KEYWORD, "The file that it is about.", "file.path"),
     Field("details.hash", Kind.KEYWORD, "A hash of that file, in hexadecimal digits.", "file.hash"),
+    Field("details.traceid", Kind.KEYWORD, "The trace that it belongs to, over all services.", "trace.id"),
+    Field("details.spanid", Kind.KEYWORD, "The part of that trace in which it happened.", "span.id"),
+    Field("details.exceptiontype", Kind.KEYWORD, "The class of an exception.", "error.type"),
+    Field("details.exceptionmessage", Kind.KEYWORD, "What the exception says.", "error.message"),
+    Field("details.stacktrace", Kind.KEYWORD, "Where it was raised, call by call.", "error.stack_trace"),
 )
 """Details that have one name and one type, whoever sent them and however they were called there.
 

@@ -75,6 +75,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "server_ip",
         "server.ip",
         "server_addr",
+        "server.address",
         "s-ip",
         "s_ip",
         "id.resp_h",
@@ -106,6 +107,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "cs_username",
         "client.user.name",
         "source.user.name",
+        "enduser.id",
     ),
     "targetusername": (
         "targetusername",
@@ -143,6 +145,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "sc_bytes",
         "http.response.body.bytes",
         "http.response.bytes",
+        "http.response.body.size",
     ),
     "duration": ("duration", "duration_s", "duration_seconds", "elapsed_s", "elapsed_seconds", "request_time"),
     "method": (
@@ -160,6 +163,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "protocol",
         "proto",
         "network.protocol",
+        "network.protocol.name",
         "network.transport",
         "server_protocol",
         "cs-version",
@@ -228,6 +232,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "parentexecutable": ("parentexecutable", "parent_executable", "parentimage", "process.parent.executable"),
     "filepath": ("filepath", "file_path", "file.path", "targetfilename"),
     "hash": ("hash", "file_hash", "filehash", "file.hash.sha256", "file.hash.sha1", "file.hash.md5"),
+    "traceid": ("traceid", "trace_id", "trace.id"),
+    "spanid": ("spanid", "span_id", "span.id"),
+    "exceptiontype": ("exceptiontype", "exception_type", "exception.type", "error.type"),
+    "exceptionmessage": ("exceptionmessage", "exception_message", "exception.message", "error.message"),
+    "stacktrace": ("stacktrace", "stack_trace", "exception.stacktrace", "error.stack_trace"),
 }
 """By known detail, the names that mean it, the strongest first. Case does not count."""
 

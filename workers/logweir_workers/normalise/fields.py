@@ -72,9 +72,12 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "process.name",
         "ident",
         "syslog_identifier",
+        # What OpenTelemetry makes of a syslog APP-NAME, and what it knows of a process that says no service.
+        "service.name",
+        "process.executable.name",
     ),
     "severity": ("severity", "level", "loglevel", "log_level", "levelname", "lvl", "log.level", "PRIORITY"),
-    "source": ("source", "logger", "log.logger"),
+    "source": ("source", "logger", "log.logger", "otel.scope.name", "log.file.path", "log.file.name"),
     "summary": ("summary", "message", "msg", "short_message", "full_message", "event", "log"),
     "tags": ("tags", "tag"),
     "type": ("type",),
