@@ -572,7 +572,8 @@ def _endpoints_of(format: Format) -> Iterator[Endpoint]:
 def _handshake(format: Format, route: Route) -> Callable[[IngestApp, Request], Reply]:
     def answer(app: IngestApp, request: Request) -> Reply:
         assert route.answer is not None
-        if route.needs_key:
+        # Who shows a key wants to know whether it is good, also where none is needed.
+        if route.needs_key or format.key_of(request.headers) is not None:
             app.admit(request, format)
         if route.needs_door and (reason := app.unready()) is not None:
             raise LogweirError(NOT_READY, reason=reason)

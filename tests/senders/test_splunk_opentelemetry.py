@@ -202,4 +202,5 @@ def test_a_collector_loses_nothing(tmp_path: Path) -> None:
         # Ten requests of a thousand may be under way at a time.
         assert again.total() <= 10_000
         assert "Dropping data" not in log.read_text()
-        assert int(sent.product.search("source:shop.log", "--count")) == EVENTS + again.total()
+        query = f'source:"{lines}" AND hostname:web-1 AND processname:shop'
+        assert int(sent.product.search(query, "--count")) == EVENTS + again.total()

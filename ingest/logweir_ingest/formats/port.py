@@ -33,7 +33,7 @@ class Route:
     answer: Callable[[Request], Reply] | None = None
     """What senders ask beside sending (a version, a licence, health); None where events come in."""
     needs_key: bool = True
-    """Of a route with an ``answer``, as is what follows; events always need one."""
+    """Of a route with an ``answer``, as what follows; events always need one. One that ``key_of`` finds is checked."""
     needs_door: bool = False
     """Whether it is refused while the door takes no events (NOT_READY): what asks after the door's health."""
     body_size_bytes_max: int = 0

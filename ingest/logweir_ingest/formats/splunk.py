@@ -167,7 +167,10 @@ class SplunkFormat(Format):
             status, code, text = 400, 16, "Query string authorization is not enabled"
         else:
             status, code, text = _ANSWERS.get(problem) or _answer_by_status(problem.status)
-        if 400 <= status < 500 and status not in (401, 403) and _waits_for_ever(request):
+        if request.path in _HEALTH_PATHS and status in (401, 403):
+            # As Vector, which asks so with its key, expects it of a bad one.
+            status = 400
+        elif 400 <= status < 500 and status not in (401, 403) and _waits_for_ever(request):
             status = 422
         more: dict[str, Any] = {"detail": error.detail, "advice": error.advice, "problem": error.problem.code}
         if (index := error.numbers.get("event_index")) is not None:

@@ -225,10 +225,13 @@ def test_options_say_the_method(door: Door, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", HEALTH)
-def test_health_is_said_to_anybody(door: Door, path: str) -> None:
+def test_health_is_said_to_anybody_but_who_shows_a_bad_key(door: Door, path: str) -> None:
+    """A balancer has none; Vector would send with it, and drop all that is then refused."""
     answer = door.request("GET", path)
+    wrong = door.request("GET", path, None, {"Authorization": "Splunk lw_wrong"})
 
     assert (answer.status, answer.json) == (200, {"text": "HEC is healthy", "code": 17})
+    assert (wrong.status, wrong.json["code"]) == (400, 4)
 
 
 def test_a_door_that_takes_no_events_is_unhealthy(tmp_path: Path) -> None:

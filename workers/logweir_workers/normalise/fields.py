@@ -77,7 +77,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         "process.executable.name",
     ),
     "severity": ("severity", "level", "loglevel", "log_level", "levelname", "lvl", "log.level", "PRIORITY"),
-    "source": ("source", "logger", "log.logger", "otel.scope.name", "log.file.path", "log.file.name"),
+    "source": ("source", "logger", "log.logger", "log.file.path", "log.file.name", "otel.scope.name"),
     "summary": ("summary", "message", "msg", "short_message", "full_message", "event", "log"),
     "tags": ("tags", "tag"),
     "type": ("type",),
