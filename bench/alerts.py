@@ -232,8 +232,8 @@ def made_event(number: int) -> bytes:
 
 def made_sigma_event(number: int) -> bytes:
     """Events of a site with Windows and Linux, as senders send them; few of them are what a rule is for."""
-    user, address = f"user{number % 100}", f"192.0.2.{number % 250}"
-    program = random.choice(("chrome", "msedge", "svchost", "outlook", "backup"))
+    user, address = f"user{number % 100}", f"10.0.{number % 255}.{number % 200}"
+    program = random.choice(("chrome", "msedge", "teams", "outlook", "backup"))
     path = f"C:\\Program Files\\{program}\\{program}.exe"
     sysmon = {"Channel": "Microsoft-Windows-Sysmon/Operational", "SourceName": "Microsoft-Windows-Sysmon"}
     windows = {"EventTime": "2026-01-31 12:00:00", "Hostname": f"pc{number % 50}.example.org"}

@@ -83,6 +83,26 @@ def test_pages_of_alerts_follow_each_other(client: FlaskClient) -> None:
     assert [first["total"], second["alerts"][0]["id"], second["after"]] == [2, "aa11-1", None]
 
 
+def test_the_page_of_a_sigma_rules_alert_names_its_author_and_what_he_says(client: FlaskClient, store: Store) -> None:
+    """It is text that others wrote: no markup, and links only to where a browser may go."""
+    origin = {
+        "title": f"Odd {EVIL}",
+        "id": "5f3c",
+        "author": "Ada",
+        "license": "DRL-1.1",
+        "references": ["https://example.org/odd", "javascript:alert(1)"],
+        "falsepositives": ["Administrators"],
+    }
+    stored(store, "ee55-1", summary="x", evidence=[], origin=origin)
+    page = client.get("/alerts/ee55-1").text
+
+    for said in ("5f3c", "by Ada", "DRL-1.1", "Administrators", '<a href="https://example.org/odd" rel="noreferrer">'):
+        assert said in page
+    assert "<script" not in page
+    assert 'href="javascript' not in page
+    assert "Sigma rule" not in client.get("/alerts/aa11-1").text
+
+
 def test_pages_execute_nothing_and_show_what_an_alert_says(client: FlaskClient) -> None:
     """What an event carries is text; a runbook is a link only if it is one; a shape and a word beside each colour."""
     listed = client.get("/alerts").text
