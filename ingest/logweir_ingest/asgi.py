@@ -73,7 +73,8 @@ class AsgiApp:
             reply = await answered
         finally:
             events.abandon()
-        if events.has_body and (writer := scope.get(WRITER)) is not None and writer.write_reply(scope, reply):
+        is_whole = events.has_body or reply.is_cut
+        if is_whole and (writer := scope.get(WRITER)) is not None and writer.write_reply(scope, reply):
             return
         await _write(send, reply, close=not events.has_body and expects_100(scope))
 

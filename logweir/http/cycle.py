@@ -193,6 +193,7 @@ class Cycle:
             return False
         headers = connection.server_state.default_headers
         connection.transport.write(answer_of(reply, headers, keep_alive=self.keep_alive))
+        self.keep_alive = self.keep_alive and not reply.is_cut
         self._complete()
         return True
 

@@ -53,6 +53,7 @@ class InlineRequest:
         if not self._is_dropped and not connection.transport.is_closing():
             headers = connection.server_state.default_headers
             connection.transport.write(answer_of(reply, headers, keep_alive=self.keep_alive))
+            self.keep_alive = self.keep_alive and not reply.is_cut
             connection.answered(self)
 
     def drop(self) -> None:

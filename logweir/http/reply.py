@@ -26,6 +26,10 @@ class Reply(Protocol):
     def headers(self) -> tuple[Header, ...]: ...
     @property
     def body(self) -> bytes: ...
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection ends a byte before the answer does, for clients that look at no status."""
+        ...
 
 
 _PHRASES = {status.value: status.phrase.encode() for status in http.HTTPStatus}
@@ -42,8 +46,8 @@ def answer_of(reply: Reply, defaults: Sequence[Header], *, keep_alive: bool) -> 
     if known is None or known[0] is not defaults or known[1] is not reply.headers:
         lines = [STATUS_LINES[reply.status], *(b"%b: %b\r\n" % header for header in (*defaults, *reply.headers))]
         known = _heads[reply.status] = (defaults, reply.headers, b"".join(lines))
-    end = b"" if keep_alive else b"connection: close\r\n"
-    return b"%bcontent-length: %d\r\n%b\r\n%b" % (known[2], len(reply.body), end, reply.body)
+    end = b"" if keep_alive and not reply.is_cut else b"connection: close\r\n"
+    return b"%bcontent-length: %d\r\n%b\r\n%b" % (known[2], len(reply.body) + reply.is_cut, end, reply.body)
 
 
 class Refusal(NamedTuple):

@@ -146,7 +146,7 @@ def fetch_kafka(say: Callable[[str], None] = print) -> Path:
     def copy_jars(target: Path) -> None:
         _maven(f"{MAVEN_PLUGIN}:copy-dependencies", f"-DoutputDirectory={target}")
 
-    return _fetched(kafka_home(), f"Kafka {KAFKA_VERSION} (54 MB)", copy_jars, say)
+    return fetched(kafka_home(), f"Kafka {KAFKA_VERSION} (54 MB)", copy_jars, say)
 
 
 def fetch_elasticsearch(version: str, say: Callable[[str], None] = print) -> Path:
@@ -157,7 +157,7 @@ def fetch_elasticsearch(version: str, say: Callable[[str], None] = print) -> Pat
             _unzip(Path(download) / f"elasticsearch-{version}.zip", target)
             _add_plugin(target, version, compiler=Path(download) / f"ecj-{ECJ_VERSION}.jar")
 
-    return _fetched(elasticsearch_home(version), f"Elasticsearch {version} (100 MB)", unpack_zip, say)
+    return fetched(elasticsearch_home(version), f"Elasticsearch {version} (100 MB)", unpack_zip, say)
 
 
 def fetch_senders(say: Callable[[str], None] = print) -> None:
@@ -171,27 +171,27 @@ def fetch_rsyslog(say: Callable[[str], None] = print) -> Path:
         _ensure_libraries(say)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             sources = _debian_sources(Path(folder))
-            _run(["apt-get", *sources, "update"])
-            _run(["apt-get", *sources, "source", "rsyslog"], cwd=folder)
+            run(["apt-get", *sources, "update"])
+            run(["apt-get", *sources, "source", "rsyslog"], cwd=folder)
             (source,) = Path(folder).glob("rsyslog-*/")
             low = ["nice", "-n", "19"]
-            _run([*low, "./configure", *RSYSLOG_OPTIONS], cwd=source)
-            _run([*low, "make", f"-j{os.cpu_count()}"], cwd=source)
-            _run([*low, "make", "install", f"DESTDIR={target}"], cwd=source)
+            run([*low, "./configure", *RSYSLOG_OPTIONS], cwd=source)
+            run([*low, "make", f"-j{os.cpu_count()}"], cwd=source)
+            run([*low, "make", "install", f"DESTDIR={target}"], cwd=source)
 
-    return _fetched(rsyslog_home(), "and building rsyslog with omhttp (a minute)", build, say)
+    return fetched(rsyslog_home(), "and building rsyslog with omhttp (a minute)", build, say)
 
 
 def fetch_syslog_ng(say: Callable[[str], None] = print) -> Path:
     def unpack(target: Path) -> None:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            planned = _run(["apt-get", "--simulate", "install", "--no-install-recommends", *SYSLOG_NG_PACKAGES])
+            planned = run(["apt-get", "--simulate", "install", "--no-install-recommends", *SYSLOG_NG_PACKAGES])
             missing = {line.split()[1] for line in planned.splitlines() if line.startswith("Inst ")}
-            _run(["apt-get", *_APT_AS_ROOT, "download", *sorted({*SYSLOG_NG_PACKAGES, *missing})], cwd=folder)
+            run(["apt-get", *_APT_AS_ROOT, "download", *sorted({*SYSLOG_NG_PACKAGES, *missing})], cwd=folder)
             for package in Path(folder).glob("*.deb"):
-                _run(["dpkg", "-x", str(package), str(target)])
+                run(["dpkg", "-x", str(package), str(target)])
 
-    return _fetched(syslog_ng_home(), "syslog-ng (2 MB)", unpack, say)
+    return fetched(syslog_ng_home(), "syslog-ng (2 MB)", unpack, say)
 
 
 def _ensure_libraries(say: Callable[[str], None]) -> None:
@@ -204,13 +204,13 @@ def _ensure_libraries(say: Callable[[str], None]) -> None:
         raise MissingTool(f"rsyslog with omhttp cannot be built for the tests here. As root: {command}")
     say(f"  installing {', '.join(RSYSLOG_BUILD_PACKAGES)} from Debian's packages ...")
     for step in ("apt-get update", command):
-        _run(step.split(), DEBIAN_FRONTEND="noninteractive")
+        run(step.split(), DEBIAN_FRONTEND="noninteractive")
 
 
 def _debian_sources(folder: Path) -> list[str]:
     """Options of apt-get with which it knows the sources of the packages of this machine, and changes nothing on it."""
     columns = "$(REPO_URI) $(CODENAME) $(ORIGIN)"
-    known = _run(["apt-get", "indextargets", "--format", columns, "Created-By: Packages", "Component: main"])
+    known = run(["apt-get", "indextargets", "--format", columns, "Created-By: Packages", "Component: main"])
     suites = [line.split() for line in known.splitlines() if line.endswith(" Debian")]
     if not (releases := [row for row in suites if "-" not in row[1]]):
         raise MissingTool("rsyslog with omhttp is built from Debian's source for the tests, and apt-get knows none.")
@@ -236,7 +236,7 @@ def ensure_tools(say: Callable[[str], None] = print) -> None:
     say(f"  installing {', '.join(DEBIAN_PACKAGES)} from Debian's packages (300 MB) ...")
     with _debian_starts_no_services():
         for step in ("apt-get update", command):
-            _run(step.split(), DEBIAN_FRONTEND="noninteractive")
+            run(step.split(), DEBIAN_FRONTEND="noninteractive")
     if not _tools_are_here():
         raise MissingTool(f"Java 17 or newer or one of {', '.join(COMMANDS)} is still missing after: {command}")
 
@@ -256,7 +256,7 @@ def _required_java(at_least: int) -> Java:
     return java
 
 
-def _fetched(home: Path, what: str, fill: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+def fetched(home: Path, what: str, fill: Callable[[Path], None], say: Callable[[str], None] = print) -> Path:
     """Return `home`; when it isn't there, fill a temporary folder beside it and rename that: whole or not at all."""
     if home.is_dir():
         return home
@@ -289,7 +289,7 @@ def _maven(*arguments: str) -> None:
     if mvn is None:
         raise MissingTool("mvn is needed to fetch the servers. As root: apt-get install maven")
     pom = str(Path(__file__).with_name("pom.xml"))
-    _run([mvn, "-q", "-B", "-f", pom, f"-Dkafka.version={KAFKA_VERSION}", *arguments])
+    run([mvn, "-q", "-B", "-f", pom, f"-Dkafka.version={KAFKA_VERSION}", *arguments])
 
 
 def _maven_copy(artifact: str, directory: str) -> None:
@@ -307,7 +307,7 @@ def _add_plugin(home: Path, version: str, *, compiler: Path) -> None:
     source = Path(__file__).parent / "plugin" / "SecurityIndexAnalysis.java"
     path = os.pathsep.join(str(jar) for jar in (home / "lib").glob("*.jar"))
     java = java_for_elasticsearch(version).command
-    _run([java, "-jar", str(compiler), "--release", "17", "-nowarn", "-cp", path, "-d", str(classes), str(source)])
+    run([java, "-jar", str(compiler), "--release", "17", "-nowarn", "-cp", path, "-d", str(classes), str(source)])
     with zipfile.ZipFile(folder / "logweir-security-index.jar", "w") as jar:
         for file in classes.rglob("*.class"):
             jar.write(file, file.relative_to(classes))
@@ -315,8 +315,8 @@ def _add_plugin(home: Path, version: str, *, compiler: Path) -> None:
     (folder / "plugin-descriptor.properties").write_text(PLUGIN_DESCRIPTOR.format(version=version))
 
 
-def _run(command: list[str], *, cwd: Path | str | None = None, **environment: str) -> str:
-    """What it prints. Raises ServiceError with the end of that when it fails."""
+def run(command: list[str], *, cwd: Path | str | None = None, **environment: str) -> str:
+    """What it prints. Raises ServiceError, with the last lines of that, when it fails."""
     done = subprocess.run(
         command,
         cwd=cwd,

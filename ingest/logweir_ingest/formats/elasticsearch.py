@@ -60,6 +60,8 @@ _CHALLENGE = ((b"www-authenticate", b'Basic realm="logweir", ApiKey, Bearer'),)
 _INDEX = "logweir"
 """What items say of an action that names no index, nor its path."""
 _API_KEY = b"apikey "
+_HELD = (401, 403, 429, 500, 503)
+"""Of a refusal that may end: by time, or by an operator."""
 
 
 def _reply(status: int, body: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
@@ -164,7 +166,11 @@ class ElasticsearchFormat(Format):
         status = error.problem.status
         cause = {"type": error.problem.code, "reason": str(error)}
         headers = _CHALLENGE if status == 401 else problem_headers(error)
-        return _reply(status, {"error": {"root_cause": [cause], **cause}, "status": status}, headers)
+        reply = _reply(status, {"error": {"root_cause": [cause], **cause}, "status": status}, headers)
+        # omelasticsearch of rsyslog 8.2302 looks at no status: what is answered without items it drops, and sends again
+        # what has no answer. It is the one sender that does not say its name.
+        is_cut = status in _HELD and b"user-agent" not in request.headers
+        return msgspec.structs.replace(reply, is_cut=True) if is_cut else reply
 
 
 # --- what a body holds ----------------------------------------------------------------------------------------------

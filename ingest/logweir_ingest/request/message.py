@@ -31,3 +31,5 @@ class Reply(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...]
     """All of them but Content-Length."""
     body: bytes
+    is_cut: bool = False
+    """As logweir/http/reply.py has it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import http.client
 import json
 import time
 from collections.abc import Iterator
@@ -129,7 +130,8 @@ def test_an_id_is_its_keys_own(door: Door) -> None:
     named = b'{"create":{"_index":"a","_id":"shared"}}\n{"n":1}\n'
     send(door, named)
     mine = newest(door)[0].id
-    until(lambda: door.request("POST", "/_bulk", named, basic(other)).status == 200)
+    headers = {**basic(other), "User-Agent": "curl/8"}
+    until(lambda: door.request("POST", "/_bulk", named, headers).status == 200)
 
     assert newest(door)[0].key == "other"
     assert newest(door)[0].id != mine
@@ -242,9 +244,24 @@ def test_the_key_comes_as_these_senders_carry_it(door: Door) -> None:
 def test_without_a_good_key_nobody_is_told_anything(door: Door, headers: dict[str, str]) -> None:
     """Neither of the greeting nor of a bulk."""
     for method, path in (("GET", "/"), ("POST", "/_bulk"), ("PUT", "/_ilm/policy/x")):
-        answer = door.request(method, path, b"{}" if method != "GET" else None, headers)
+        named = {"User-Agent": "curl/8", **headers}
+        answer = door.request(method, path, b"{}" if method != "GET" else None, named)
         assert (answer.status, answer.json["status"]) == (401, 401)
         assert answer.headers["www-authenticate"].startswith("Basic ")
+
+
+def test_a_sender_without_a_name_gets_no_whole_answer_that_it_would_take_for_final(door: Door) -> None:
+    """rsyslog 8.2302 drops what is refused, whatever the status, and sends again what has no answer."""
+    document = bulk(b"{}", b"{}")
+    nameless = [basic("lw_wrong"), {**basic(door.key), "X-Log-Key": "lw_wrong"}]
+    for headers in nameless if door.interface == "asgi" else ():
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            door.request("POST", "/_bulk", document, headers)
+        assert json.loads(caught.value.partial)["status"] == 401
+        assert door.request("POST", "/_bulk", document, {**headers, "User-Agent": "curl/8"}).json["status"] == 401
+
+    # What no waiting changes is said in full.
+    assert door.request("POST", "/_bulk", b"no bulk", basic(door.key)).status == 400
 
 
 # --- what senders ask, row by row -----------------------------------------------------------------------------------
