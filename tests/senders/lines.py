@@ -89,7 +89,8 @@ def wait_for(product: Embedded, host: str, count: int) -> Found:
 
 
 def events(product: Embedded, query: str) -> list[dict[str, object]]:
-    return [json.loads(row) for row in product.search(query, "--json", "--size", "0").splitlines()]
+    listed = logweir("search", query, "--json", "--size", "0", *at(product), timeout_s=SETTLED_S_MAX)
+    return [json.loads(row) for row in listed.splitlines()]
 
 
 def books(product: Embedded) -> dict[str, int]:
@@ -106,7 +107,7 @@ def at(product: Embedded) -> tuple[str, str]:
 
 
 def _found(product: Embedded, host: str) -> Found:
-    listed = logweir("deadletters", "list", "--json", "--size", "0", *at(product)).splitlines()
+    listed = logweir("deadletters", "list", "--json", "--size", "0", *at(product), timeout_s=SETTLED_S_MAX).splitlines()
     letters = [base64.b64decode(json.loads(letter)["raw"]).decode(errors="replace") for letter in listed]
     return Found(
         collections.Counter(_numbers(str(event.get("summary")) for event in events(product, f"hostname:{host}"))),
