@@ -881,6 +881,12 @@ MUTES_FULL = Problem(
     "There are {count} mutes already; there may be at most {count_max}.",
     "End those that are not needed: each alert is held against all of them.",
 )
+CERTIFICATE_BAD = Problem(
+    "certificate_bad",
+    400,
+    "It is no certificate that this installation has made, or it was changed since.",
+    "Have it verified where the data folder has the same receipt.secret as where it was made.",
+)
 LIST_UNKNOWN = Problem(
     "list_unknown",
     400,

@@ -30,16 +30,18 @@ from logweir.alerts.schedules import Slot, slot_until
 from logweir.clock import iso_seconds, now_us
 from logweir.commands.output import print_json, user_name
 from logweir.config import Settings
-from logweir.errors import EVENT_UNUSABLE, RULE_BAD, RULES_UNREADABLE, LogweirError
+from logweir.errors import CERTIFICATE_BAD, EVENT_UNUSABLE, RULE_BAD, RULES_UNREADABLE, LogweirError
 from logweir.event import Document
 from logweir.query.match import matcher
 from logweir.query.times import time_bounds
 from logweir.query.tree import All, And, Node, Not, Or
+from logweir.receipt import secret_of
 from logweir.store import existing_store
 from logweir.store.documents import OwnDocument
 from logweir.text import counted, printable
 from logweir_workers.alerts import checkpoint
 from logweir_workers.alerts.backtest import Backtest, backtest, unfit
+from logweir_workers.alerts.certificate import certify, require_genuine
 from logweir_workers.alerts.examples import Examples, Tried, lint
 from logweir_workers.alerts.found import iso
 from logweir_workers.alerts.loading import RuleFiles, named_rule, read_rules
@@ -77,6 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="TIME", help="all events received from then on, up to --at, whatever its window"
     )
     once.add_argument("--dry-run", action="store_true", help="make no alerts")
+    certified = actions.add_parser("certify", help="say, signed, at how many of the accepted events a rule has looked")
+    certified.add_argument("rule", metavar="RULE|FILE", help="a rule's name, or a certificate to be verified")
+    certified.add_argument("--from", dest="since", default="1d", metavar="TIME", help="from then on: 7d, ISO 8601 (1d)")
+    certified.add_argument("--to", dest="until", metavar="TIME", help="before then (now)")
     imported = actions.add_parser("import", help="take over Sigma rules, and say which were left and why")
     imported.add_argument("source", type=Path, metavar="DIR|ZIP", help="a folder or ZIP file of Sigma rules, or one")
     imported.add_argument("--to", type=Path, metavar="DIR", help="where to (the folder of your own rules)")
@@ -90,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("rule", metavar="RULE", help="the rule's name")
         sub.add_argument("--why", default="", metavar="TEXT", help="why; it is kept, with who and when")
         sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
-    for sub in (listed, checked, tested, explained, tried, once, imported, *changed):
+    for sub in (listed, checked, tested, explained, tried, once, certified, imported, *changed):
         sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -114,6 +120,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _list(rules, broken, settings, as_json=arguments.json)
     elif arguments.action in _STATES:
         _change(arguments, rules, settings)
+    elif arguments.action == "certify":
+        return _certify(arguments, rules, settings)
     elif arguments.action == "run":
         return _run_once(arguments, rules, settings)
     elif arguments.action == "backtest":
@@ -223,6 +231,43 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
         if one.errors:
             print(f"Its own code failed {counted(one.errors, 'time', separator=',')}.")
     return 1 if left_out else 0
+
+
+def _certify(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> int:
+    """Exit status 3 where the rule has not looked at every accepted event. Raises LogweirError."""
+    path = Path(arguments.rule)
+    if path.suffix == ".json":
+        try:
+            made = orjson.loads(path.read_bytes())
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise LogweirError(CERTIFICATE_BAD, advice=f"{path} cannot be read: {error}") from error
+        require_genuine(made if isinstance(made, dict) else {}, secret_of(settings.data_dir))
+    else:
+        rule, now = named_rule(arguments.rule, rules), now_us()
+        from_us, to_us = time_bounds(arguments.since, arguments.until, now)
+        with existing_store(settings.store) as store:
+            made = certify(
+                store,
+                rule,
+                settings,
+                from_us=from_us or 0,
+                to_us=to_us or now,
+                secret=secret_of(settings.data_dir),
+                now_us=now,
+            )
+    if arguments.json:
+        print_json(made)
+    else:
+        what = "all" if made["whole"] else "NOT ALL"
+        print(
+            f"{made['rule']} (revision {made['revision']}) from {made['from']} to {made['to']}: {what} was looked at."
+        )
+        names = ("accepted", "indexed", "filtered", "dead_lettered", "duplicate", "in_flight", "lost", "looked_at")
+        print(", ".join(f"{name.replace('_', ' ')} {made[name]:,}" for name in names))
+        found = counted(made["matches"], "match", plural="matches", separator=",")
+        print(f"{found}, {made['excepted']:,} excepted; {counted(len(made['alerts']), 'alert', separator=',')}")
+        print(f"signature {made['signature']}")
+    return 0 if made["whole"] else 3
 
 
 def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> int:
