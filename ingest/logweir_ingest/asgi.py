@@ -8,6 +8,7 @@ from typing import Any
 
 from logweir.http.cycle import WRITER
 from logweir.http.inline import InlineRequest
+from logweir.http.reader import Head
 from logweir.http.wsgi import Receive, Scope, Send, WsgiFace, expects_100
 from logweir.process.collector import collect_seldom
 from logweir_ingest.app import ENDPOINTS, EventsRequest, IngestApp, endpoint_of
@@ -89,6 +90,13 @@ class AsgiApp:
         inline.key = events.key
         events.receive(body, is_last=True)
         return True
+
+    def hears_no_refusal(self, head: Head) -> bool:
+        """Whether a request that cannot even begin is better left without an answer, as its format has it."""
+        endpoint = endpoint_of(head.url.partition(b"?")[0].decode("latin-1"), head.method.decode("latin-1"))
+        if endpoint is None or endpoint.format is None:
+            return False
+        return endpoint.format.hears_no_refusal(headers_of(head.headers))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

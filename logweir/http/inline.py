@@ -8,7 +8,7 @@ An ASGI task costs a request more than all that a door does about a small event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from uvicorn.server import ServerState
@@ -59,6 +59,12 @@ class InlineRequest:
     def drop(self) -> None:
         """Nobody waits for the answer any more."""
         self._is_dropped = True
+
+
+def hears_no_refusal(application: Any) -> Callable[[Head], bool]:
+    """The application's word on requests whose client takes any answer for final, and none as a reason to try again."""
+    asked: Callable[[Head], bool] = getattr(application, "hears_no_refusal", lambda _: False)
+    return asked
 
 
 def inline_urls_of(application: Any) -> Collection[bytes]:

@@ -19,7 +19,7 @@ from logweir.errors import CONNECTIONS_TOO_MANY, STOPPING, LogweirError
 from logweir.http.cycle import Cycle
 from logweir.http.deadline import Deadline
 from logweir.http.flow import Flow
-from logweir.http.inline import InlineRequest, inline_urls_of
+from logweir.http.inline import InlineRequest, hears_no_refusal, inline_urls_of
 from logweir.http.limits import Limits
 from logweir.http.pipeline import Pipeline
 from logweir.http.reader import Head, RequestReader
@@ -72,6 +72,9 @@ class HttpProtocol(asyncio.Protocol):
         loop = _loop or asyncio.get_running_loop()
         self.loop = loop
         self._inline_urls = inline_urls_of(config.loaded_app)
+        self._hears_no_refusal = hears_no_refusal(config.loaded_app)
+        # Whether the last answer is none at all, for a client that would take any for final.
+        self._is_unheard = False
         self._pipeline = Pipeline(loop, config.loaded_app, self.tasks)
         self._reader = RequestReader(self, self.limits)
         self._deadline = Deadline(loop, self._expire)
@@ -222,6 +225,7 @@ class HttpProtocol(asyncio.Protocol):
                 is_over_limit=self._is_over_limit,
             )
             if error is not None:
+                self._is_unheard = self._hears_no_refusal(head)
                 raise error
             head.keep_alive = head.keep_alive and not self._is_over_limit
             self._begin(head)
@@ -319,6 +323,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def _answer(self, refusal: Refusal) -> None:
         """Write the last answer."""
+        if self._is_unheard:
+            self.close()
+            return
         self.transport.write(refusal.answer)
         if refusal.is_come_back:
             self.state = after(self.state, LINGER)

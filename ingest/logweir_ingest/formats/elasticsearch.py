@@ -161,15 +161,18 @@ class ElasticsearchFormat(Format):
             return _reply(201, {"_index": item.index, "_id": item.id or f"{ids}0", **_CREATED, **_WRITTEN})
         return Reply(200, _HEADERS, _bulk_answer(items, ids, _Filter.of(request.query)))
 
+    def hears_no_refusal(self, headers: Mapping[bytes, bytes]) -> bool:
+        # omelasticsearch of rsyslog 8.2302 looks at no status: what is answered without items it drops, and sends again
+        # what has no answer. It is the one sender that does not say its name.
+        return b"user-agent" not in headers
+
     def refused(self, request: Request, error: LogweirError) -> Reply:
         """The door's status, which these senders understand, with the words where they look for them."""
         status = error.problem.status
         cause = {"type": error.problem.code, "reason": str(error)}
         headers = _CHALLENGE if status == 401 else problem_headers(error)
         reply = _reply(status, {"error": {"root_cause": [cause], **cause}, "status": status}, headers)
-        # omelasticsearch of rsyslog 8.2302 looks at no status: what is answered without items it drops, and sends again
-        # what has no answer. It is the one sender that does not say its name.
-        is_cut = status in _HELD and b"user-agent" not in request.headers
+        is_cut = status in _HELD and self.hears_no_refusal(request.headers)
         return msgspec.structs.replace(reply, is_cut=True) if is_cut else reply
 
 

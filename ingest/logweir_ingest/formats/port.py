@@ -116,6 +116,10 @@ class Format(ABC):
     def accepted(self, request: Request, accepted: Accepted) -> Reply:
         """The answer to a batch that is durable."""
 
+    def hears_no_refusal(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a sender takes any whole answer for final, and sends again only what has none."""
+        return False
+
     def refused(self, request: Request, error: LogweirError) -> Reply:
         """The answer to a request of which nothing was accepted: a problem of RFC 9457, unless senders want another."""
         return problem_reply(error)

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logweir.errors import LogweirError
+from logweir.http.reader import Head
 from logweir.keys.file import KeysFile
 from logweir.record import Batch, Kind, Refused
+from logweir_ingest.asgi import AsgiApp
 from logweir_ingest.formats.elasticsearch import ElasticsearchFormat
 from logweir_ingest.formats.port import Accepted
 from logweir_ingest.request.message import Request
@@ -262,6 +264,21 @@ def test_a_sender_without_a_name_gets_no_whole_answer_that_it_would_take_for_fin
 
     # What no waiting changes is said in full.
     assert door.request("POST", "/_bulk", b"no bulk", basic(door.key)).status == 400
+
+
+def test_what_cannot_begin_gets_no_answer_only_from_a_nameless_sender_of_a_bulk() -> None:
+    """A process that stops refuses before a format sees the request: it asks which format would have."""
+    app = AsgiApp(lambda *_: None, lambda _: None, stop_timeout_s=1)  # type: ignore[arg-type, return-value]
+    unheard = {}
+    for url in (b"/_bulk", b"/a/_bulk?timeout=1m", b"/events", b"/metrics", b"/\xff"):
+        for headers in ([], [(b"user-agent", b"curl/8")]):
+            head = Head(b"POST", url, "1.1", headers, keep_alive=True, expects_100=False)
+            unheard[url, bool(headers)] = app.hears_no_refusal(head)
+
+    assert [asked for asked, is_unheard in unheard.items() if is_unheard] == [
+        (b"/_bulk", False),
+        (b"/a/_bulk?timeout=1m", False),
+    ]
 
 
 # --- what senders ask, row by row -----------------------------------------------------------------------------------
