@@ -56,6 +56,7 @@ def certify(
         **{name: row.outcomes[name] for name in ("indexed", "filtered", "dead_lettered", "duplicate")},
         "in_flight": row.in_flight,
         "lost": books.lost_now,
+        "missing": books.total("missing") or 0,
         "balanced": books.balanced,
         "complete": books.complete,
         "looked_at": stored,
@@ -71,7 +72,8 @@ def certify(
 
 def _is_whole(books: Books, stored: int) -> bool:
     """Whether the rule has looked at every accepted event that was to be stored, and none was lost before."""
-    return books.complete is True and books.row.in_flight == 0 and stored >= books.row.outcomes["indexed"]
+    is_all_there = books.complete is True and not books.total("missing") and books.row.in_flight == 0
+    return is_all_there and stored >= books.row.outcomes["indexed"]
 
 
 def _alerts(store: Store, rule: Rule, from_us: int, to_us: int) -> list[dict[str, Any]]:

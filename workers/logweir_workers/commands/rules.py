@@ -262,7 +262,17 @@ def _certify(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Set
         print(
             f"{made['rule']} (revision {made['revision']}) from {made['from']} to {made['to']}: {what} was looked at."
         )
-        names = ("accepted", "indexed", "filtered", "dead_lettered", "duplicate", "in_flight", "lost", "looked_at")
+        names = (
+            "accepted",
+            "indexed",
+            "filtered",
+            "dead_lettered",
+            "duplicate",
+            "in_flight",
+            "lost",
+            "missing",
+            "looked_at",
+        )
         print(", ".join(f"{name.replace('_', ' ')} {made[name]:,}" for name in names))
         found = counted(made["matches"], "match", plural="matches", separator=",")
         print(f"{found}, {made['excepted']:,} excepted; {counted(len(made['alerts']), 'alert', separator=',')}")
