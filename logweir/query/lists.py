@@ -14,7 +14,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +84,11 @@ class ValueList:
     def has_lowered(self, text: str) -> bool:
         """The same for a text in lower case, in whatever case the list has it."""
         return text in self._lowered or self._has_address(text)
+
+    @property
+    def lowered(self) -> Set[str]:
+        """Its values in lower case."""
+        return self._lowered
 
     def __len__(self) -> int:
         return len(self._texts)

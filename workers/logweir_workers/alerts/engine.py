@@ -55,6 +55,7 @@ from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.alerts.recall import TooMany, recalled
 from logweir_workers.alerts.retention import delete_old
+from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.storms import HOUR_US, Storms
 from logweir_workers.alerts.windows import needed
 from logweir_workers.alerts.writer import ALERT, NEAR_MISS, SHADOW, AlertWriter
@@ -497,9 +498,8 @@ class Engine:
         missing = [
             str(LogweirError(RULE_BAD, rule=rule.name, reason=f"there is no list {name} in {known.folder}"))
             for rule in self._files.rules.values()
-            if rule.is_about_events and not rule.is_imported
-            for node in rule.nodes()
-            for name in sorted(lists.names_in(node) - there)
+            if rule.is_about_events
+            for name in sorted(lists_of(rule) - there)
         ]
         return [*(str(problem) for problem in self._files.problems), *known.problems, *missing]
 
@@ -743,6 +743,12 @@ class Engine:
         registry.get("logweir_alerter_rules").set(len(self.evaluator.rules))
         registry.get("logweir_alerter_rules_parked").set(len(self.evaluator.parked))
         registry.get("logweir_alerter_open_episodes").set(len(self._open))
+
+
+def lists_of(rule: Rule) -> set[str]:
+    """The lists that its conditions ask for."""
+    asked = {name for node in rule.nodes() for name in lists.names_in(node)}
+    return asked.union(*(one.lists for one in rule.conditions if isinstance(one, SigmaCondition)))
 
 
 T = TypeVar("T")

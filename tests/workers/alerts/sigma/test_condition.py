@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from logweir.query import lists
 from logweir_workers.alerts.sigma.parsing import Unfit, parse
 from tests.workers.alerts.sigma.helpers import condition_in, of_test, sigma_rule
 
@@ -118,7 +120,8 @@ def test_nothing_holds_for_an_event_of_another_log_source() -> None:
         (sigma_rule("s: {'f|contians': a}\ncondition: s"), "Unknown modifier 'contians'"),
         (sigma_rule("s: {'f|re': '(a'}\ncondition: s"), "Regular expression '(a' is invalid"),
         (sigma_rule("s: {'f|re': '(?=a)'}\ncondition: s"), "Regular expression '(?=a)' is invalid"),
-        (sigma_rule("s: {'f|expand': '%hosts%'}\ncondition: s"), "placeholder %hosts%"),
+        (sigma_rule("s: {'f|expand': 'a%hosts%'}\ncondition: s"), "placeholder %hosts%"),
+        (sigma_rule("s: {'f|expand': '%1%'}\ncondition: s"), "placeholder %1%"),
         (sigma_rule("s: {f: a}\ncondition: s").replace("status: test", "status: deprecated"), "status is deprecated"),
         (sigma_rule("s: {f: a}"), "condition"),
         (sigma_rule("s: {f: {g: a}}\ncondition: s"), ""),
@@ -130,6 +133,33 @@ def test_what_cannot_be_a_rule_is_left_with_the_reason(text: str | bytes, reason
         parse(text if isinstance(text, bytes) else text.encode())
 
     assert reason in str(error.value)
+
+
+def test_a_placeholder_is_a_list_of_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is when the event comes, in any case; networks, too. One that is not there has nothing."""
+    monkeypatch.setattr(lists, "_in_use", lists.Lists(tmp_path))
+    (tmp_path / "known_dcs.txt").write_text("DC1\n10.0.0.0/8\n")
+    found = [
+        [
+            condition_in(sigma_rule(f"s: {{'f{how}|expand': '%{name}%'}}\ncondition: s"))(of_test(f=value))
+            for value in ("dc1", "10.1.2.3", "dc2", "cdc:dc1", "dc1:x")
+        ]
+        for how, name in (
+            ("", "Known-DCs"),
+            ("|contains", "known_dcs"),
+            ("|startswith", "known_dcs"),
+            ("|endswith", "known_dcs"),
+            ("", "none"),
+        )
+    ]
+
+    assert found == [
+        [True, True, False, False, False],
+        [True, False, False, True, True],
+        [True, False, False, False, True],
+        [True, False, False, True, False],
+        [False] * 5,
+    ]
 
 
 def test_explain_says_each_part_and_the_value_that_was_looked_at() -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from logweir.query import lists
 from logweir.query.match import milliseconds_of
 from logweir_workers.alerts.sigma.plans import Tree, digest_of
 from logweir_workers.alerts.sigma.view import View, fits
@@ -72,6 +73,11 @@ class SigmaCondition:
         if self._holds is None:
             self._holds = compiled(self.tree)
         return self._holds
+
+    @property
+    def lists(self) -> set[str]:
+        """The lists that it asks for."""
+        return {name for leaf in leaves_of(self.tree) if leaf[0] == "list" for name, *_ in leaf[2]}
 
     def value(self, seen: Seen, field: str) -> str | None:
         """The text of a field by its name in Sigma, several with commas between them; None where there is none."""
@@ -227,6 +233,28 @@ def joined(patterns: list[str]) -> Any:
         return None
 
 
+def _list(asked: list[tuple[str, bool, bool]]) -> Looks:
+    """By list: its name, and whether anything may stand before its values, and behind them."""
+
+    def looks(text: str) -> bool:
+        for name, begins_open, ends_open in asked:
+            found = lists.in_use().get(name)
+            if found is None:
+                continue
+            if not (begins_open or ends_open):
+                is_in = found.has_lowered(text)
+            elif begins_open and ends_open:
+                is_in = any(value in text for value in found.lowered)
+            else:
+                is_at = text.endswith if begins_open else text.startswith
+                is_in = is_at(tuple(found.lowered))
+            if is_in:
+                return True
+        return False
+
+    return looks
+
+
 def _cidr(values: list[str]) -> Looks:
     networks = [ipaddress.ip_network(one) for one in values]
 
@@ -279,6 +307,7 @@ _LOOKS: dict[str, Callable[[Any], Looks]] = {
     "like": _like,
     "re": _re,
     "cidr": _cidr,
+    "list": _list,
     "lt": _compares(lambda a, b: a < b),
     "lte": _compares(lambda a, b: a <= b),
     "gt": _compares(lambda a, b: a > b),
@@ -291,7 +320,7 @@ _LOOKS: dict[str, Callable[[Any], Looks]] = {
     "month": _part(lambda at: at.month),
     "year": _part(lambda at: at.year),
 }
-_LOWERED = frozenset(("eq", "begins", "ends", "has", "like"))
+_LOWERED = frozenset(("eq", "begins", "ends", "has", "like", "list"))
 
 
 def _anywhere(kind: str, values: list[Any]) -> Holds:
@@ -369,7 +398,9 @@ def _explained(view: View, tree: Tree) -> dict[str, Any]:
     if kind == "not":
         return {"condition": "not", **made, "parts": [_explained(view, tree[1])]}
     field = tree[1]
-    values = [str(one[0] if kind.startswith("like") else one) for one in (tree[2] if len(tree) > 2 else ())]
+    values = [
+        str(one[0] if kind in ("like", "like_cased", "list") else one) for one in (tree[2] if len(tree) > 2 else ())
+    ]
     more = f" and {len(values) - _SHOWN_MAX} more" if len(values) > _SHOWN_MAX else ""
     asked = (" " if kind == "field" else " or ").join(values[:_SHOWN_MAX])
     word = f"{_WORDS.get(kind.removesuffix('_cased'), kind)}{', in this case,' if kind.endswith('_cased') else ''}"
@@ -386,6 +417,7 @@ _WORDS = {
     "like": "matches",
     "re": "matches",
     "cidr": "is in",
+    "list": "is in the list",
     "null": "is absent",
     "exists": "is there",
     "field": "and the other field:",

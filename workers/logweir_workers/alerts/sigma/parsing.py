@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from logweir.query import lists
 from logweir_workers.alerts.sigma.plans import Plan, Tree
 
 if TYPE_CHECKING:
@@ -290,13 +291,21 @@ def _expression(value: Any) -> str:
 
     for part in value.regexp.s:
         if isinstance(part, Placeholder):
-            raise Unfit(_no_list(part.name))
+            raise Unfit(_no_part(part.name))
     flags = "".join(sorted(value.sigma_to_re_flag[flag] for flag in value.flags))
     return (f"(?{flags})" if flags else "") + str(value.regexp)
 
 
-def _no_list(name: str) -> str:
-    return f"its placeholder %{name}% (expand) needs a list of values, and lists are not there yet"
+def list_of(placeholder: str) -> str:
+    """The list that a placeholder stands for: ``%Known-DCs%`` is ``known_dcs``. Raises Unfit."""
+    name = re.sub(r"[^a-z0-9]+", "_", placeholder.lower()).strip("_")
+    if not lists.NAME.fullmatch(name):
+        raise Unfit(f"its placeholder %{placeholder}% (expand) can be no list's name")
+    return name
+
+
+def _no_part(name: str) -> str:
+    return f"its placeholder %{name}% (expand) is a part of a value, and a list has whole ones"
 
 
 def _of_text(field: str | None, parts: Sequence[Any], *, is_cased: bool) -> Tree:
@@ -304,10 +313,13 @@ def _of_text(field: str | None, parts: Sequence[Any], *, is_cased: bool) -> Tree
     from sigma.types import Placeholder, SpecialChars
 
     many, single = SpecialChars.WILDCARD_MULTI, SpecialChars.WILDCARD_SINGLE
+    whole = [one for one in parts if one is not many]
+    if len(whole) == 1 and isinstance(whole[0], Placeholder):
+        return ["list", field, [[list_of(whole[0].name), parts[0] is many, parts[-1] is many]]]
     pieces: list[Any] = []
     for part in parts:
         if isinstance(part, Placeholder):
-            raise Unfit(_no_list(part.name))
+            raise Unfit(_no_part(part.name))
         one = part if part in (many, single) or is_cased else part.lower()
         if isinstance(one, str) and pieces and isinstance(pieces[-1], str):
             pieces[-1] += one

@@ -20,7 +20,7 @@ from logweir.process.files import fingerprint_of, locked, make_folder, write_who
 
 log = logging.getLogger(__name__)
 
-FORM = 1
+FORM = 2
 """Of plans as they are here. Raise it whenever other plans are made of the same documents."""
 FILE_NAME = "sigma-plans.json"
 """Of the cache, in the folder of rules as they were read last."""
