@@ -27,12 +27,14 @@ def blind_rules(rules: Iterable[Rule], sources: Collection[Source]) -> list[str]
     A rule is left out only where its condition excludes all of them: nothing is guessed of fields that are not known.
     Where no source is known, no rule is left out.
     """
-    return sorted(
-        rule.name
+    blind = [
+        rule
         for rule in rules
         if rule.is_about_events
         and (not sources or any(_could_match(node, one) for node in rule.nodes() for one in sources))
-    )
+    ]
+    # An alert names the first few: of thousands of imported rules, last.
+    return [rule.name for rule in sorted(blind, key=lambda rule: (rule.is_imported, rule.name))]
 
 
 def _could_match(node: Node, source: Source) -> bool:

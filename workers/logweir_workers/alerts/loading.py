@@ -88,11 +88,6 @@ class RuleFiles:
         own = (path for path, one in self._files.items() if one.problem is not None)
         return {str(path) for path in (*own, *self._sigma.problems)}
 
-    @property
-    def silent(self) -> dict[Path, list[str]]:
-        """By Sigma file, titles of rules that make no alerts of their own: correlations ask for them."""
-        return self._sigma.silent
-
     def reload(self) -> bool:
         """Read again what has changed; whether anything has."""
         paths = [

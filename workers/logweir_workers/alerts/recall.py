@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from logweir.alerts.rules import Rule
+from logweir.alerts.rules import Rule, WindowKind
 from logweir.event import FIELD_BY_NAME, Document, Kind, Provenance
 from logweir.query.lists import at_least
 from logweir.query.match import milliseconds_of, time_us_of
@@ -125,6 +125,8 @@ def recalled(store: Store, group: Group, matcher: Matcher, *, first_us: int, las
 
 def _of_group(group: Group) -> Node | None:
     """The query for the group's values, as far as they can be searched for as they are."""
+    if group.rule.is_imported and group.rule.window.kind is not WindowKind.MATCH:
+        return None  # Its fields have Sigma's names, which no search knows.
     terms: list[Node] = []
     for name, value in zip(group.rule.group, group.values, strict=True):
         field = FIELD_BY_NAME.get(name)

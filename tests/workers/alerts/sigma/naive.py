@@ -67,7 +67,9 @@ def _fits(value: Any, text: str, *, is_word: bool) -> bool:
         flags = 0
         for flag in value.flags:
             flags |= value.sigma_to_python_flags[flag]
-        return re.search(str(value.regexp), text, flags) is not None
+        # RE2's $ is the very end; that of re also stands before a last line feed.
+        pattern = str(value.regexp) if flags & re.MULTILINE else str(value.regexp).replace("$", r"\Z")
+        return re.search(pattern, text, flags) is not None
     if isinstance(value, types.SigmaCIDRExpression):
         try:
             return ipaddress.ip_address(text) in value.network

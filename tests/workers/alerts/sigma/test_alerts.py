@@ -122,6 +122,30 @@ def test_a_correlation_counts_by_the_field_that_sigma_names_and_goes_on_after_a_
     ]
 
 
+def test_matches_of_a_correlation_that_come_too_late_are_counted_by_asking_the_store(
+    settings: Settings, queue: Queue, store: Store, door: Door
+) -> None:
+    """Its groups are by names of fields that no search knows."""
+    for at in (0, 20):
+        door.write(batch(failure("bob", at=at - 7200)))
+    door.write(batch(failure("eve", at=10 - 7200)))
+    with running_worker(settings, queue, store):
+        until(lambda: store.search(All(), size=10).total == 3)
+    engine = an_engine(settings, queue, store)
+    rule = engine.evaluator.rules["many"]
+    group = engine.evaluator.groups.make(rule, ("bob",))
+    assert group is not None
+    door.write(batch(failure("bob", at=10 - 7200)))
+    with running_worker(settings, queue, store):
+        until(lambda: store.search(All(), size=10).total == 4)
+    late_us = (NOW_S + 10 - 7200) * 1_000_000
+    group.known_from_us = clock.now_us()
+    engine._recall(group, late_us, late_us)
+    engine._flush()
+
+    assert [(one["rule"], one["summary"]) for one in alerts_of(store)] == [("many", "Many failures: 3 events of bob")]
+
+
 def test_a_backtest_finds_in_stored_events_what_the_stream_found(
     settings: Settings, queue: Queue, store: Store, door: Door
 ) -> None:

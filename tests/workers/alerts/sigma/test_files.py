@@ -181,14 +181,41 @@ def test_a_sigma_file_is_read_alone_for_a_try(settings: Settings, tmp_path: Path
     assert (rule.name, rule.severity, lint(rule)) == ("try", "high", [])
 
 
+def test_more_files_than_are_read_are_a_problem_with_their_number(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing that is read is lost for it."""
+    monkeypatch.setattr(sigma_files, "FILES_MAX", 1)
+    (settings.rules_path / "one.yml").write_text(RULE)
+    (settings.rules_path / "two.yml").write_text(OTHER)
+    files = read(settings)
+
+    assert list(files.rules) == ["one"]
+    assert "it has more than 1 Sigma files" in str(files.problems[0])
+
+
+def test_what_an_import_has_compiled_meanwhile_is_not_compiled_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alerter that runs looks into the cache when there are new files."""
+    (settings.rules_path / "one.yml").write_text(RULE)
+    files = read(settings)
+    files.keep()
+    other = PlanCache(settings.rules_last_read_path / FILE_NAME)
+    sigma_files.plans_of(OTHER.encode(), other)
+    other.keep()
+    (settings.rules_path / "two.yml").write_text(OTHER)
+    monkeypatch.setattr(sigma_files, "parse", lambda _: pytest.fail("it is parsed"))
+    files.reload()
+
+    assert (sorted(files.rules), files.problems) == (["one", "two"], [])
+
+
 def test_without_the_extra_each_file_says_what_to_install(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules in Python go on."""
     (settings.rules_path / "one.yml").write_text(RULE)
     read(settings).keep()
-    found = sigma_files.importlib.util.find_spec
-    monkeypatch.setattr(
-        sigma_files.importlib.util, "find_spec", lambda name: None if name == "ahocorasick" else found(name)
-    )
+    monkeypatch.setattr(sigma_files, "missing", lambda: "ahocorasick")
     files = read(settings)
 
     assert files.rules == {}

@@ -108,8 +108,9 @@ def _seen(fields: dict[str, list[str]]) -> Seen:
 
 
 @pytest.mark.sized
+@pytest.mark.timeout(size(600, 3_600))  # Beside many other programs it takes long.
 @given(rules=st.lists(_RULES, min_size=1, max_size=8), events=st.lists(_EVENTS, min_size=1, max_size=6))
-@settings(max_examples=size(150, 5_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=size(80, 2_000), deadline=None, suppress_health_check=list(HealthCheck))
 def test_rules_compiled_and_indexed_hold_as_a_naive_evaluation_says(
     rules: list[str], events: list[dict[str, list[str]]]
 ) -> None:

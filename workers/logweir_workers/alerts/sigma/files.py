@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -40,8 +41,6 @@ class SigmaFiles:
         self._unlinked: dict[Path, LogweirError] = {}
         self.rules: dict[Path, list[Rule]] = {}
         """By file."""
-        self.silent: dict[Path, list[str]] = {}
-        """By file, rules that only correlations ask for."""
 
     @property
     def problems(self) -> dict[Path, LogweirError]:
@@ -50,7 +49,10 @@ class SigmaFiles:
 
     def reload(self, apart: frozenset[Path] = frozenset()) -> bool:
         """Read again what has changed; whether anything has. ``apart``: files that are parts of other rules."""
-        versions = dict(islice(_versions_in(str(self._folder)), FILES_MAX))
+        versions = dict(islice(_versions_in(str(self._folder)), FILES_MAX + 1))
+        has_too_many = len(versions) > FILES_MAX
+        if has_too_many:
+            versions.popitem()
         if versions == self._versions and apart == self._apart:
             return False
         self._cache.refresh()
@@ -77,12 +79,15 @@ class SigmaFiles:
                 advice = _NOT_AT_ALL if known is None else _AS_READ
                 unfit[path] = LogweirError(RULES_UNREADABLE, path=path, reason=error, advice=advice)
         self._versions, self._apart, self._plans, self._unfit = versions, apart, plans, unfit
+        if has_too_many:
+            reason, advice = f"it has more than {FILES_MAX} Sigma files", "Those behind them are not evaluated."
+            unfit[self._folder] = LogweirError(RULES_UNREADABLE, path=self._folder, reason=reason, advice=advice)
         linked = self._linker.link(plans)
         self._unlinked = {
             path: LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=_NOT_AT_ALL)
             for path, reason in linked.problems.items()
         }
-        self.rules, self.silent = linked.rules, linked.silent
+        self.rules = linked.rules
         return True
 
     def keep(self) -> None:
@@ -137,9 +142,15 @@ def plans_of(source: bytes, cache: PlanCache) -> tuple[str, list[Plan]]:
 
 def require_extra() -> None:
     """Raises ExtraMissing where the extra ``sigma`` is not installed: plans from a cache need parts of it, too."""
-    for name in _NEEDED:
-        if importlib.util.find_spec(name) is None:
-            raise ExtraMissing(name)
+    name = missing()
+    if name is not None:
+        raise ExtraMissing(name)
+
+
+@lru_cache(maxsize=1)
+def missing() -> str | None:
+    """What of the extra is not there."""
+    return next((name for name in _NEEDED if importlib.util.find_spec(name) is None), None)
 
 
 def resolve(rule: Rule, path: Path, cache: PlanCache) -> set[Path]:
