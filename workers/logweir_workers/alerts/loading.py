@@ -17,6 +17,7 @@ from logweir.errors import RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
 from logweir_workers.alerts.guard import RuleTooSlow, in_time
+from logweir_workers.alerts.mozdef.folder import MozdefFolder
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class RuleFiles:
         self._own = own
         self._last_read = last_read
         self._files: dict[Path, _File] = {}
+        self._mozdef = MozdefFolder(settings.mozdef_dir) if settings.mozdef_dir is not None else None
         self._doubles: list[LogweirError] = []
         self.rules: dict[str, Rule] = {}
         """All of them, by name."""
@@ -63,7 +65,8 @@ class RuleFiles:
     @property
     def problems(self) -> list[LogweirError]:
         """What is wrong with files, as they are now."""
-        return [*(one.problem for one in self._files.values() if one.problem is not None), *self._doubles]
+        of_mozdef = self._mozdef.problems if self._mozdef is not None else []
+        return [*(one.problem for one in self._files.values() if one.problem is not None), *of_mozdef, *self._doubles]
 
     @property
     def broken(self) -> set[str]:
@@ -76,7 +79,8 @@ class RuleFiles:
             path for folder in self._folders for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")
         ][:FILES_MAX]
         versions = {path: fingerprint_of(path) for path in paths}
-        if versions == {path: one.version for path, one in self._files.items()}:
+        has_changed = self._mozdef is not None and self._mozdef.reload()
+        if not has_changed and versions == {path: one.version for path, one in self._files.items()}:
             return False
         before, self._files = self._files, {}
         self.read_anew = {}
@@ -99,8 +103,11 @@ class RuleFiles:
                 advice = _NOT_AT_ALL if file.source is None else _AS_READ
                 file.problem = LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=advice)
         self.rules, self._doubles = {}, []
-        for path, file in self._files.items():
-            for rule in file.rules:
+        by_file = {path: list(file.rules) for path, file in self._files.items()}
+        for rule in self._mozdef.rules if self._mozdef is not None else ():
+            by_file.setdefault(Path(rule.path), []).append(rule)
+        for path, rules in by_file.items():
+            for rule in rules:
                 other = self.rules.setdefault(rule.name, rule)
                 if other is not rule:
                     reason = f"there is another rule {rule.name} in {other.path}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from logweir.alerts.rules import duration_of
@@ -24,36 +24,59 @@ _PAGE = 1_000
 
 
 class StoredEvents:
-    """All events of a slot, by receipt. Every method raises TimeoutError behind ``end_s`` (monotonic)."""
+    """All events of a slot, by receipt. Every method raises TimeoutError behind ``end_s`` (monotonic).
 
-    def __init__(self, store: Store, rule: str, slot: Slot, *, end_s: float) -> None:
+    ``alerted`` returns the marks of what the rule has found before; ``since_us``: it is to look back to then, and not
+    as far as it says itself.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rule: str,
+        slot: Slot,
+        *,
+        end_s: float,
+        alerted: Callable[[], Collection[str]] = tuple,
+        since_us: int | None = None,
+    ) -> None:
         self._store = store
         self._rule = rule
-        self._slot = slot
+        self.slot = slot
         self._end_s = end_s
+        self.alerted = alerted
+        self.since_us = since_us
+        self.looked_back_us = 0
+        """How far before the end of the slot the rule has looked."""
         self.begin, self.end = iso(slot.begin_us), iso(slot.end_us)
 
     def search(self, query: str | Node = "*") -> Iterator[dict[str, Any]]:
         node = parse(query) if isinstance(query, str) else query
+        for one in self.stored(node, self.slot.begin_us, self.slot.end_us):
+            # Stores compare whole milliseconds.
+            if self.slot.begin_us <= time_us_of(one.get("receivedtimestamp")) < self.slot.end_us:
+                yield one
+
+    def stored(
+        self, node: Node, from_us: int, to_us: int, *, time_field: str = "receivedtimestamp"
+    ) -> Iterator[dict[str, Any]]:
+        """Events of any time, the newest first; those within the first and the last millisecond, too."""
         after: tuple[Any, ...] | None = None
         while True:
             self._require_time()
             page = self._store.search(
-                node, size=_PAGE, from_us=self._slot.begin_us, to_us=self._slot.end_us, after=after
+                node, size=_PAGE, from_us=from_us, to_us=to_us, time_field=time_field, after=after
             )
-            for one in page.events:
-                # Stores compare whole milliseconds.
-                if self._slot.begin_us <= time_us_of(one.get("receivedtimestamp")) < self._slot.end_us:
-                    yield one
+            yield from page.events
             after = page.after
             if after is None:
                 return
 
     def count(self, query: str | Node = "*") -> int:
         self._require_time()
-        if self._slot.begin_us % 1000 == self._slot.end_us % 1000 == 0:
+        if self.slot.begin_us % 1000 == self.slot.end_us % 1000 == 0:
             node = parse(query) if isinstance(query, str) else query
-            return self._store.search(node, size=0, from_us=self._slot.begin_us, to_us=self._slot.end_us).total
+            return self._store.search(node, size=0, from_us=self.slot.begin_us, to_us=self.slot.end_us).total
         return sum(1 for _ in self.search(query))
 
     def top(self, query: str | Node, field: str, size: int = 10) -> list[tuple[str, int]]:
@@ -66,8 +89,8 @@ class StoredEvents:
 
     def histogram(self, query: str | Node, width: str) -> list[tuple[str, int]]:
         width_us = duration_of(self._rule, "width", width)
-        begin_us = self._slot.begin_us // width_us * width_us
-        parts = -(-(self._slot.end_us - begin_us) // width_us)
+        begin_us = self.slot.begin_us // width_us * width_us
+        parts = -(-(self.slot.end_us - begin_us) // width_us)
         if parts > PARTS_MAX:
             raise self._bad(f"a histogram by {width} has more than {PARTS_MAX:,} parts")
         counts = [0] * parts

@@ -25,6 +25,7 @@ from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.guard import Guard, RuleTooSlow
+from logweir_workers.alerts.scheduled.alerted import Alerted
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.events import StoredEvents
 from logweir_workers.alerts.writer import require_own
@@ -61,9 +62,22 @@ class RunFailed(Exception):
 
 def found_by(store: Store, rule: Rule, slot: Slot, *, guard: Guard | None = None) -> list[FoundAlert]:
     """What the rule finds in the slot. Changes nothing. Raises RunFailed."""
+    return found_in(rule, events_for(store, rule, slot), guard=guard)
+
+
+def events_for(
+    store: Store, rule: Rule, slot: Slot, *, alerted: Callable[[], Collection[str]] = tuple, since_us: int | None = None
+) -> StoredEvents:
+    """What the rule is handed; it has to be done with them within its timeout from now on."""
+    assert rule.schedule is not None, "it is a scheduled rule"
+    end_s = time.monotonic() + rule.schedule.timeout_us / 1e6
+    return StoredEvents(store, rule.name, slot, end_s=end_s, alerted=alerted, since_us=since_us)
+
+
+def found_in(rule: Rule, events: StoredEvents, *, guard: Guard | None = None) -> list[FoundAlert]:
+    """What the rule finds in what it is handed. Changes nothing. Raises RunFailed."""
     assert rule.schedule is not None, "it is a scheduled rule"
     limit_s = rule.schedule.timeout_us / 1e6
-    events = StoredEvents(store, rule.name, slot, end_s=time.monotonic() + limit_s)
     guard = guard or Guard()
     try:
         with guard.running(rule.name, limit_s=limit_s):
@@ -107,6 +121,7 @@ class ScheduledRuns:
         self._clock = clock
         self._guard = guard or Guard()
         self._alerts = ScheduledAlerts(store.documents, generation=generation, clock=clock)
+        self._alerted = Alerted(store.documents)
         self._completeness = Completeness(store, group=settings.worker.group, late_us=settings.accounting.late_us)
         self._states: dict[str, OwnDocument | None] = {}
         self._again_s: dict[str, tuple[Rule, float, float]] = {}
@@ -159,7 +174,8 @@ class ScheduledRuns:
                 self._stuck = ""
                 raise RunFailed("its code did not come back, and the process had to be ended")
             self._store.refresh()
-            found = found_by(self._store, rule, slot, guard=self._guard)
+            events = events_for(self._store, rule, slot, alerted=lambda: self._alerted.before(rule, slot))
+            found = found_in(rule, events, guard=self._guard)
         except RunFailed as error:
             before = self._again_s.get(rule.name)
             wait_s = min(_AGAIN_S_MAX, 2 * before[2]) if before is not None else _AGAIN_S_MIN
@@ -177,6 +193,8 @@ class ScheduledRuns:
         self._completeness.read_missing()
         verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1)
         count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
+        marks = [mark for one in found for mark in one.marks]
+        self._alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)
         took_s = time.monotonic() - began_s
         self._keep(rule, slot, {"runs": 1, "alerts": count}, took_s=took_s)
         return Ran(rule.name, slot, count, took_s)
