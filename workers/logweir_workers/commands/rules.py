@@ -19,7 +19,7 @@ import argparse
 import difflib
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from logweir_workers.alerts.guard import in_time
 from logweir_workers.alerts.loading import RuleFiles, read_rules
 from logweir_workers.alerts.matching import Matcher, Seen
 from logweir_workers.alerts.mozdef.folder import rule_by_hand
+from logweir_workers.alerts.scheduled.alerted import Alerted
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, events_for, found_in
 from logweir_workers.document import EventUnfit
@@ -205,8 +206,10 @@ def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
         slot = Slot((at_us or now) if since_us is None else since_us, at_us or now)
     with existing_store(settings.store) as store:
         store.refresh()
+        alerted = Alerted(store.documents)
+        known: Callable[[], Collection[str]] = tuple if arguments.dry_run else lambda: alerted.before(rule, slot)
+        events = events_for(store, rule, slot, alerted=known, since_us=since_us)
         try:
-            events = events_for(store, rule, slot, since_us=since_us)
             with in_time(rule.schedule.timeout_us / 1e6):
                 found = found_in(rule, events)
         except RunFailed as error:
@@ -218,6 +221,8 @@ def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
             alerts = ScheduledAlerts(store.documents, generation=generation, clock=now_us)
             verdict: dict[str, Any] = {"state": "open", "up_to": None, "missing": 0, "emitters": []}
             alerts.write(rule, Asked(slot, verdict), found)
+            marks = [mark for one in found for mark in one.marks]
+            alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)
     print_json(
         {
             "rule": rule.name,

@@ -42,7 +42,7 @@ class crontab:
 
 def _cron(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset):
-        return ",".join(str(one) for one in sorted(value, key=str))
+        return ",".join(sorted(map(str, value), key=lambda one: (len(one), one)))
     return "".join(str(value).split())
 
 

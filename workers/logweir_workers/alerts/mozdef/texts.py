@@ -9,7 +9,7 @@ from logweir.query.tree import And, Node, Or, Term, WordPrefix, Words
 from logweir.query.words import words_of
 
 # Unicode annex 29, Word Boundaries: a colon, a full stop or an apostrophe between letters, and a comma or a full stop
-# between digits, are inside of a word. So web1.example.com and 10.0.0.1 are one.
+# between digits, are inside of a word. So www.example.com and 10.0.0.1 are one, and web1.example.com is two.
 _TOKEN = re.compile(r"\w+(?:(?:(?<=[^\W\d_])[:.'·․’‘](?=[^\W\d_])|(?<=\d)[.,;'․’‘](?=\d))\w+)*")
 _IDEOGRAPHS = "\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Each of these is a word."""
