@@ -389,6 +389,10 @@ def test_a_rule_is_tested_run_and_backtested_by_command(
     assert other[0] == 2 and "it is not a scheduled one" in other[2]
 
 
+def _spawned() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+
+
 def test_the_alerter_asks_them_in_a_process_of_its_own(
     settings: Settings, queue: Queue, store: Store, doors: list[Door]
 ) -> None:
@@ -404,7 +408,9 @@ def test_the_alerter_asks_them_in_a_process_of_its_own(
     with running_worker(settings, queue, store), in_thread(alerter.run, stopping):
         until(lambda: state("often").get("done_us") and state("stuck").get("error"), wait_s=120)
         before_us = state("often")["done_us"]
-        (child,) = (one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline()))
+        # The examples of rules are tried in another one, for a while.
+        until(lambda: len(_spawned()) == 1, wait_s=120)
+        (child,) = _spawned()
         child.kill()
         for number in range(3):
             event = {"summary": "x", "details": {"outcome": "failure", "username": "anna", "number": number}}

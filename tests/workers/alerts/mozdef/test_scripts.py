@@ -33,7 +33,7 @@ def test_the_first_alert_of_the_guide(posted: Posted, settings: Settings, capsys
         "My first alert!",
     )
     assert (other["summary"], other["count"]) == ("Bar alert", 1)
-    assert {"Foo", "mozdef"} <= set(one["tags"])
+    assert one["tags"] == ["Foo"]
     assert {name: mozdef[name] for name in mozdef if name != "events"} == {
         "utctimestamp": "2026-01-31T12:00:00.000000+00:00",
         "severity": "NOTICE",
@@ -223,6 +223,13 @@ def test_a_run_looks_at_events_by_receipt_and_by_their_own_time(
     found = run(settings, capsys, f"{ALERTS}/privileged.py:AlertPrivileged")
     since = run(settings, capsys, f"{ALERTS}/privileged.py:AlertPrivileged", "--since", "2026-01-31T11:54:00Z")
 
+    received = {"utctimestamp": "2026-01-31T11:00:00Z", "receivedtimestamp": "2026-01-31T11:01:00Z"}
+    posted({**opened, "hostname": "copied", **received})
+    then = run(settings, capsys, f"{ALERTS}/privileged.py:AlertPrivileged", at="2026-01-31T11:04:00Z")
+    again = run(settings, capsys, f"{ALERTS}/privileged.py:AlertPrivileged")
+
+    assert [one["summary"][8:] for one in then] == ["copied"]
+    assert len(again) == len(found)
     assert {one["summary"][8:] for one in found} == {"late", "then", "now"}
     assert {one["summary"][8:] for one in since} == {"late", "then", "now", "never", "before"}
 
@@ -274,6 +281,7 @@ OTHER_MODULE = "from mozdef_util.elasticsearch_client import X\n"
         (HEAD + "        raise SystemExit(3)\n", ["bad.py, line 6", "SystemExit"]),
         (HEAD + "     oops\n", ["line 6"]),
         ("class AlertBad: pass\n", ["is no AlertTask"]),
+        ("class AlertBad:\n    print 'x'\n", ["line 2", "Python 2"]),
     ],
     ids=lambda value: value[-40:] if isinstance(value, str) else "",
 )
@@ -293,6 +301,26 @@ def test_what_cannot_be_run_is_said_with_file_line_and_the_way_out(
     assert "bad.py" in said or "alert_bad" in said
     for reason in reasons:
         assert reason in said
+
+
+def test_a_script_that_catches_whatever_it_likes_hides_no_failing_search(
+    posted: Posted,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that did not see all events is no run."""
+    monkeypatch.setattr("logweir_workers.alerts.scheduled.events.StoredEvents._require_time", _too_late)
+    (tmp_path / "bad.py").write_text(
+        HEAD + "        try:\n    " + SEARCH.replace("\n", "\n    ").rstrip() + "\n        except Exception: pass\n"
+    )
+
+    assert "too late" in run_badly(settings, capsys, f"{tmp_path}/bad.py:AlertBad")
+
+
+def _too_late(_: object) -> None:
+    raise TimeoutError("too late")
 
 
 def test_a_script_that_never_comes_back_is_ended(

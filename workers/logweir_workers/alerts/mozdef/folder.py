@@ -129,7 +129,6 @@ def _rule_of(
         conditions=(),
         schedule=Schedule(every_us=60_000_000, timeout_us=TIMEOUT_US),
         quiet_us=duration_of(script.rule, "quiet", QUIET_DEFAULT),
-        tags=("mozdef",),
         description=(ast.get_docstring(made) or "").strip(),
         revision=_revision(path, entry),
         path=str(path),
@@ -235,8 +234,10 @@ def _syntax_of(path: Path) -> ast.Module:
     try:
         return ast.parse(_read(path), str(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        raise _bad(path, line) from error
+        reason = str(error)
+        if isinstance(error, SyntaxError):
+            reason = f"line {error.lineno}: {error.msg}; a script for Python 2 has to be written for Python 3 first"
+        raise _bad(path, reason) from error
 
 
 def _bad(path: Path, reason: str) -> LogweirError:

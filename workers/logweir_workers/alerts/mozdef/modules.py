@@ -64,7 +64,7 @@ def toUTC(suspectedDate: Any, localTimeZone: Any = None) -> datetime:
 def getConfig(optionname: str, thedefault: Any, configfile: str) -> Any:
     """What the file says under [options]; an environment variable OPTIONS_<NAME> wins."""
     read = configparser.RawConfigParser(strict=False)
-    read.read(configfile, encoding="utf-8")
+    read.read([tasks.asking.get().folder / configfile, configfile], encoding="utf-8")
     value = os.environ.get(f"OPTIONS_{optionname.upper()}")
     return value if value is not None else read.get("options", optionname, fallback=thedefault)
 

@@ -26,6 +26,8 @@ searching: ContextVar[Search] = ContextVar("searching")
 """How ``SearchQuery.execute`` is answered, where a script runs."""
 
 _NOT_IN_WORDS = (*TIME_FIELDS, "ingest_stream", "ingest_number", "content_hash")
+_ALTERNATIVES_MAX = 200
+"""So many alternatives a store is asked for; of more, the events themselves are."""
 _OUTCOMES = {"succeeded": "success", "successful": "success", "failed": "failure", "fail": "failure"}
 
 
@@ -56,21 +58,21 @@ class TermMatch(Query):
 
     def __init__(self, field: str, value: Any) -> None:
         self._field = field
-        self._spellings = _spellings(field, value)
+        self.spellings = _spellings(field, value)
         self._is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        self._tokens = [tokens_of(one) for one in self._spellings]
+        self._tokens = [tokens_of(one) for one in self.spellings]
         self._is_any = field == "summary" and not self._is_phrase
 
     def matches(self, event: Event) -> bool:
-        if self._field == "_type" and self._spellings == ["event"] and not has(event, "_type"):
+        if self._field == "_type" and self.spellings == ["event"] and not has(event, "_type"):
             return True
         return any(self._fits(value) for value in values_of(event, self._field))
 
     def _fits(self, value: Any) -> bool:
         text = text_of(value)
-        if text.lower() in self._spellings:
+        if text.lower() in self.spellings:
             return True
-        if (self._is_number or not isinstance(value, str)) and any(_are_equal(text, one) for one in self._spellings):
+        if (self._is_number or not isinstance(value, str)) and any(_are_equal(text, one) for one in self.spellings):
             return True
         found = tokens_of(text)
         if self._is_any:
@@ -80,8 +82,8 @@ class TermMatch(Query):
     def superset(self) -> Node | None:
         if self._field.startswith(_NOT_IN_WORDS) or self._field == "_type":
             return None
-        texts = [token for tokens in self._tokens for token in tokens] if self._is_any else self._spellings
-        if not texts or any(_is_fraction(one) for one in self._spellings):
+        texts = [token for tokens in self._tokens for token in tokens] if self._is_any else self.spellings
+        if not texts or any(_is_fraction(one) for one in self.spellings):
             return None
         return _either(with_all(one, summary_only=self._is_any) for one in texts)
 
@@ -93,13 +95,33 @@ class PhraseMatch(TermMatch):
 
 
 class TermsMatch(Query):
-    """The field's text is one of these, or has it in it."""
+    """The field's text is one of these, or has one of them in it."""
 
     def __init__(self, field: str, values: Iterable[Any]) -> None:
+        self._field = field
         self._any = [PhraseMatch(field, one) for one in ([values] if isinstance(values, str) else values)]
+        self._texts = {text for one in self._any for text in one.spellings}
+        self._phrases: dict[str, list[tuple[str, ...]]] = {}
+        """By their first word: there may be thousands."""
+        for text in self._texts:
+            if tokens := tokens_of(text):
+                self._phrases.setdefault(tokens[0], []).append(tokens)
 
     def matches(self, event: Event) -> bool:
-        return any(one.matches(event) for one in self._any)
+        return any(self._fits(value) for value in values_of(event, self._field))
+
+    def _fits(self, value: Any) -> bool:
+        text = text_of(value)
+        if text.lower() in self._texts:
+            return True
+        if not isinstance(value, str):
+            return any(_are_equal(text, one) for one in self._texts)
+        tokens = tokens_of(text)
+        return any(
+            tokens[at : at + len(phrase)] == phrase
+            for at, token in enumerate(tokens)
+            for phrase in self._phrases.get(token, ())
+        )
 
     def superset(self) -> Node | None:
         return _either(one.superset() for one in self._any)
@@ -325,6 +347,8 @@ def _is_searchable(path: str) -> bool:
 def _either(nodes: Iterable[Node | None]) -> Node | None:
     """One of these; None where one of them says nothing."""
     found = list(nodes)
+    if len(found) > _ALTERNATIVES_MAX:
+        return None
     return None if None in found else _any_of([one for one in found if one is not None])
 
 

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,14 +16,14 @@ from typing import Any
 from logweir.alerts.rules import bad_rule
 from logweir.alerts.schedules import FoundAlert
 from logweir.errors import LogweirError
-from logweir.query.match import milliseconds_of, time_us_of
+from logweir.query.match import milliseconds_of
 from logweir.query.tree import All, And, Node, Not, Range
 from logweir_workers.alerts.guard import RuleTooSlow
 from logweir_workers.alerts.mozdef import tasks
 from logweir_workers.alerts.mozdef.modules import EXTRA, installed
 from logweir_workers.alerts.mozdef.queries import SearchQuery, searching
 from logweir_workers.alerts.mozdef.tasks import Alert, Found, Plugin, Stored, with_plugins
-from logweir_workers.alerts.mozdef.views import event_of
+from logweir_workers.alerts.mozdef.views import at_path, event_of
 from logweir_workers.alerts.scheduled.events import StoredEvents
 from logweir_workers.normalise.times import iso_of
 
@@ -71,6 +72,10 @@ class Script:
                 run.plugins = list(_plugins(self.folder, self.plugins))
                 task = self._task()
                 task.run(*self.args, **self.kwargs)
+            if run.failed is not None:  # a script may catch whatever it likes
+                raise run.failed
+            if task.error_thrown:
+                log.error("%s goes on after an error of its own: %s", self.rule, task.error_thrown)
         except (LogweirError, RuleTooSlow, TimeoutError, KeyboardInterrupt, MemoryError):
             raise
         except _Full:
@@ -90,7 +95,7 @@ class Script:
         return made()
 
 
-class _Full(Exception):
+class _Full(BaseException):
     """There are ALERTS_MAX alerts."""
 
 
@@ -106,6 +111,8 @@ class _Run:
         self.time = iso_of(self._end_us)
         self.plugins: list[Plugin] = []
         self.alerts: list[FoundAlert] = []
+        self.failed: Exception | None = None
+        """What the store has said, or that it took too long."""
 
     def find(self, query: SearchQuery, name: str) -> Iterator[Stored]:
         for one in self._matching(query):
@@ -116,6 +123,13 @@ class _Run:
         return [event_of(one) for one in self._matching(query)]
 
     def _matching(self, query: SearchQuery) -> Iterator[Stored]:
+        try:
+            yield from self._stored(query)
+        except (LogweirError, TimeoutError) as error:
+            self.failed = error
+            raise
+
+    def _stored(self, query: SearchQuery) -> Iterator[Stored]:
         """Those that were received in the query's time, and those that happened in it."""
         node = query.superset() or All()
         end_us, begin_us = self._end_us, self._events.since_us
@@ -123,20 +137,26 @@ class _Run:
             begin_us = 0 if query.window_us is None else end_us - query.window_us
         self._events.looked_back_us = max(self._events.looked_back_us, end_us - begin_us)
         low, high = begin_us // 1000, end_us // 1000
-        is_by_hand = self._script.is_by_hand
-        for one in self._events.stored(node, begin_us, end_us + is_by_hand * 1000):
-            received_us = time_us_of(one.get("receivedtimestamp"))
-            if begin_us <= received_us < end_us + is_by_hand and query.matches(one):
+        received = self._events.stored(node, begin_us, end_us + 1000)
+        elsewhen: Node = And((node, Not(Range("receivedtimestamp", low, high + 1))))
+        happened = self._events.stored(elsewhen, begin_us, end_us + 1000, time_field="utctimestamp")
+        is_meant = self._is_meant_by_hand if self._script.is_by_hand else self._is_meant
+        for one in chain(received, happened):
+            if is_meant(one, low, high) and query.matches(one):
                 yield one
-        elsewhen: Node = And((node, Not(Range("receivedtimestamp", low, high))))
-        for one in self._events.stored(elsewhen, begin_us, end_us + 1000, time_field="utctimestamp"):
-            received_us = time_us_of(one.get("receivedtimestamp"))
-            happened = milliseconds_of(one.get("utctimestamp"))
-            if happened is None or not low <= happened <= high or begin_us <= received_us < end_us + is_by_hand:
-                continue
-            # Who was received later is asked of in a later run.
-            if (is_by_hand or received_us < end_us) and query.matches(one):
-                yield one
+
+    def _is_meant(self, stored: Stored, low: int, high: int) -> bool:
+        """Whether it belongs to a slot. What is received at its end, or behind it, belongs to a later one."""
+        received = milliseconds_of(stored["receivedtimestamp"]) or 0
+        happened = milliseconds_of(stored.get("utctimestamp")) or 0
+        return received < high and (received >= low or low <= happened <= high)
+
+    def _is_meant_by_hand(self, stored: Stored, low: int, high: int) -> bool:
+        """Whether MozDef would have looked at it then; a receipt of MozDef's own, which it brings along, counts."""
+        own = at_path(stored, "details.receivedtimestamp")
+        received = milliseconds_of(own) or milliseconds_of(stored["receivedtimestamp"]) or 0
+        happened = milliseconds_of(stored.get("utctimestamp")) or 0
+        return low <= received <= high or low <= happened <= high
 
     def take(self, alert: Alert, name: str, found: Found) -> None:
         if len(self.alerts) == ALERTS_MAX:

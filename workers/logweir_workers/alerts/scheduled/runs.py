@@ -191,7 +191,8 @@ class ScheduledRuns:
         self._again_s.pop(rule.name, None)
         self._completeness.up_to_us = up_to_us
         self._completeness.read_missing()
-        verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1)
+        begin_us = min(slot.begin_us, slot.end_us - events.looked_back_us)
+        verdict = self._completeness.judge(rule, begin_us, slot.end_us - 1)
         count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
         marks = [mark for one in found for mark in one.marks]
         self._alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)

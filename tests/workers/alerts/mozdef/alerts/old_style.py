@@ -9,7 +9,7 @@ class AlertOldStyle(AlertTask):
     def main(self):
         (options, args) = OptionParser().parse_args([])
         file = os.path.join(os.path.dirname(__file__), "bruteforce_ssh.conf")
-        minutes = int(getConfig("minutes", "0", file)) + int(getConfig("other", "8", file))
+        minutes = int(getConfig("minutes", "0", "./bruteforce_ssh.conf")) + int(getConfig("other", "8", file))
         search_query = SearchQuery(minutes=minutes)
         search_query.add_must([TermMatch("_type", "event"), TermMatch("eventsource", "old"), ExistsMatch("host")])
         self.filtersManual(search_query)
