@@ -25,7 +25,7 @@ from logweir_workers.alerts.scheduled import alerted
 from logweir_workers.alerts.scheduled.runs import STATES, Ran, ScheduledRuns
 from tests.contract.stores import NOON_US
 from tests.waiting import until
-from tests.workers.alerts.mozdef.worlds import ALERTS, SECOND_US, Posted
+from tests.workers.alerts.mozdef.worlds import ALERTS, SECOND_US, Posted, rules_of
 from tests.workers.alerts.test_engine import alerts_of, batch
 from tests.workers.helpers import Door, in_thread, running_worker
 
@@ -46,13 +46,6 @@ def settings(tmp_path: Path, folder: Path) -> Settings:
 @pytest.fixture
 def posted(store: Store, settings: Settings) -> Posted:
     return Posted(store, settings)
-
-
-def rules_of(folder: Path) -> dict[str, Rule]:
-    made = MozdefFolder(folder)
-    made.reload()
-    assert [str(problem) for problem in made.problems] == []
-    return {rule.name: rule for rule in made.rules}
 
 
 def stored_alerts(store: Store) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from logweir import config
+from logweir.alerts.schedules import Slot
 from logweir.query.tree import All
 from logweir.store.port import Store
 from logweir_workers.alerts.mozdef.queries import (
@@ -27,8 +28,10 @@ from logweir_workers.alerts.mozdef.queries import (
 )
 from logweir_workers.alerts.mozdef.query_strings import QueryStringMatch
 from logweir_workers.alerts.mozdef.texts import tokens_of
-from tests.contract.stores import STORES, empty_store
-from tests.workers.alerts.mozdef.worlds import Posted
+from logweir_workers.alerts.scheduled.alerted import Alerted
+from logweir_workers.alerts.scheduled.runs import events_for, found_in
+from tests.contract.stores import NOON_US, STORES, empty_store
+from tests.workers.alerts.mozdef.worlds import ALERTS, Posted, rules_of
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 EVENTS: dict[str, dict[str, Any]] = {
@@ -186,6 +189,27 @@ def test_each_query_class_finds_the_same_over_every_store(any_store: Store, tmp_
             wrong.append((type(query).__name__, vars(query), found, expected))
 
     assert wrong == []
+
+
+def test_a_run_finds_the_same_over_every_store(any_store: Store, tmp_path: Path) -> None:
+    """By receipt and by their own time, with an aggregation; what has an alert already is left out."""
+    posted = Posted(any_store, config.load(environment={}, overrides={"data_dir": tmp_path}))
+    event = {"category": "helloworld", "details": {"sourceipaddress": "192.0.2.7"}}
+    posted(event, {**event, "timestamp": "2026-01-01T00:00:00Z"}, {"category": "helloworld"})
+    posted({**event, "timestamp": "2026-01-31T11:59:00Z"}, at=60)
+    (first,) = posted({**event, "timestamp": "2026-01-31T11:59:00Z"}, at=-3600)
+    rule = rules_of(ALERTS)["alert_foo"]
+    slot = Slot(NOON_US - 60_000_000, NOON_US)
+    (found,) = found_in(rule, events_for(any_store, rule, slot))
+    (rest,) = found_in(rule, events_for(any_store, rule, slot, alerted=lambda: {first.id}))
+    Alerted(any_store.documents).note(rule, slot, found.marks, looked_back_us=0)
+    later = Slot(slot.end_us, slot.end_us + 1_000_000)
+    none = found_in(
+        rule, events_for(any_store, rule, later, alerted=lambda: Alerted(any_store.documents).before(rule, later))
+    )
+
+    assert (found.count, rest.count, none) == (3, 2, [])
+    assert found.more["mozdef"]["events"][0]["documentsource"]["category"] == "helloworld"
 
 
 def test_the_store_is_asked_for_less_than_everything() -> None:

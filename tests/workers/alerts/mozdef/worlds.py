@@ -12,10 +12,12 @@ import orjson
 import pytest
 
 from logweir import cli
+from logweir.alerts.rules import Rule
 from logweir.config import Settings
 from logweir.event import Document, Provenance, day_of
 from logweir.store.port import Store
 from logweir_workers import enrich
+from logweir_workers.alerts.mozdef.folder import MozdefFolder
 from logweir_workers.document import Documents
 from logweir_workers.filters import Filters
 from logweir_workers.normalise.fields import Context
@@ -71,3 +73,11 @@ def run_badly(settings: Settings, capsys: pytest.CaptureFixture[str], rule: str)
     said = capsys.readouterr()
     assert status != 0, said.out
     return said.err
+
+
+def rules_of(folder: Path) -> dict[str, Rule]:
+    """A folder's rules, where nothing is wrong with it."""
+    made = MozdefFolder(folder)
+    made.reload()
+    assert [str(problem) for problem in made.problems] == []
+    return {rule.name: rule for rule in made.rules}

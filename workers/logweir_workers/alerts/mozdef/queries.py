@@ -250,6 +250,8 @@ class BooleanMatch(Query):
         if not self.must and self.should:
             return _either(one.superset() for one in self.should)
         parts = [node for one in self.must if (node := one.superset()) is not None]
+        # Whether a detail is there, the embedded store asks of each event; ``matches`` does so at less cost.
+        parts = [node for node in parts if not _is_existence(node)] or parts
         return (parts[0] if len(parts) == 1 else And(tuple(parts))) if parts else None
 
 
@@ -354,6 +356,10 @@ def _either(nodes: Iterable[Node | None]) -> Node | None:
 
 def _any_of(nodes: list[Node]) -> Node | None:
     return (nodes[0] if len(nodes) == 1 else Or(tuple(nodes))) if nodes else None
+
+
+def _is_existence(node: Node) -> bool:
+    return isinstance(node, Exists) or (isinstance(node, Or) and all(isinstance(one, Exists) for one in node.nodes))
 
 
 def _bound(value: Any) -> Any:
