@@ -85,6 +85,7 @@ def test_each_class_of_alerts_is_a_scheduled_rule(folder: Path) -> None:
         ("lib/config.py", "ALERTS = {'AlertFoo': {'schedule': crontab()}}", "'file.Class'"),
         ("lib/config.py", "ALERTS = {'gone.AlertGone': {'schedule': crontab()}}", "gone.py"),
         ("lib/config.py", "ALERTS = load()", "no dictionary"),
+        ("plugins/where_from.py", "import no_such_module", "there is no such module"),
         ("lib/config.py", "x = 1", "no file in it has ALERTS"),
     ],
 )
@@ -102,7 +103,7 @@ def test_what_is_wrong_is_said_and_the_others_go_on(folder: Path, file: str, tex
     made.reload()
 
     assert len(problems) == 1 and reason in problems[0], problems
-    assert rules == (before - 1 if file == "foo.py" else 0)
+    assert rules == {"foo.py": before - 1, "plugins/where_from.py": before}.get(file, 0)
     assert (len(made.rules), made.problems, made.reload()) == (before, [], False)
 
 
@@ -289,6 +290,7 @@ def test_a_script_that_fails_is_said_and_waits(world: World, posted: Posted, fol
     assert (others, mended, state["error"]) == ([0], [1, 0], None)
 
 
+@pytest.mark.timeout(180)  # it waits for processes that end and are started again
 def test_the_alerter_asks_them(settings: Settings, queue: Queue, store: Store, folder: Path, doors: list[Door]) -> None:
     """As soon as all is stored that was received; a script that ends its process harms no other rule."""
     (folder / "exits.py").write_text(
@@ -297,7 +299,7 @@ def test_the_alerter_asks_them(settings: Settings, queue: Queue, store: Store, f
     )
     (folder / "lib/config.py").write_text(
         "ALERTS = {'exits.AlertExits': {'schedule': timedelta(seconds=2)},"
-        " 'privileged.AlertPrivileged': {'schedule': timedelta(seconds=2)}}\n"
+        " 'privileged.AlertPrivileged': {'schedule': timedelta(seconds=2)}}\nALERT_PLUGINS = []\n"
     )
     stopping = threading.Event()
     alerter = Alerter(settings, queue=queue, store=store, stopping=stopping, clock=clock.now_us)

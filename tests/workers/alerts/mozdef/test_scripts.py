@@ -303,6 +303,31 @@ def test_what_cannot_be_run_is_said_with_file_line_and_the_way_out(
         assert reason in said
 
 
+def test_whatever_a_script_puts_into_its_alert_is_bounded_and_json(
+    posted: Posted, settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Long events are cut, as evidence is; of very much only texts are kept; other values become texts."""
+    (tmp_path / "bad.py").write_text(
+        "import datetime\n"
+        + HEAD
+        + ON_EVENT
+        + "        alert = self.createAlertDict('x' * 900, 'c', ['t'], [event] * 30)\n"
+        "        alert['when'] = datetime.datetime(2026, 1, 31)\n        alert['some'] = {1, 2}\n"
+        "        alert['odd'] = '\\ud800'\n"
+        "        if event['_source']['category'] == 'large':\n            alert['much'] = ['y' * 1000] * 1000\n"
+        "        return alert\n"
+    )
+    posted({"category": "small", "summary": "z" * 20_000}, {"category": "large", "summary": "w"})
+    found = run(settings, capsys, f"{tmp_path}/bad.py:AlertBad")
+    large, small = sorted((one["mozdef"] for one in found), key=lambda one: "is_cut" not in one)
+
+    assert (small["when"], small["some"], len(small["odd"])) == ("2026-01-31 00:00:00", [1, 2], 1)
+    assert (len(small["events"]), small["events_left_out"]) == (20, 10)
+    assert len(small["events"][0]["documentsource"]["summary"]) == 2000
+    assert ("much" in large, large["events"][0]["documentsource"], len(large["summary"])) == (False, None, 900)
+    assert {len(one["summary"]) for one in found} == {500}
+
+
 def test_a_script_that_catches_whatever_it_likes_hides_no_failing_search(
     posted: Posted,
     settings: Settings,

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,6 +56,12 @@ class MozdefFolder:
         except LogweirError as error:
             self.problems.append(error)
             return True
+        for name in config.plugins or ():
+            path = self._folder / "plugins" / f"{name}.py"
+            try:
+                _require_fit(_syntax_of(path), path, self._folder)
+            except LogweirError as error:
+                self.problems.append(error)
         for name, entry in config.alerts.items():
             try:
                 if isinstance(entry, Unreadable):
@@ -109,8 +114,7 @@ def _rule_of(
     made = next((one for one in syntax.body if isinstance(one, ast.ClassDef) and one.name == class_name), None)
     if made is None:
         raise _bad(path, f"there is no class {class_name} in it")
-    for line, problem in _problems_of(syntax, folder):
-        raise _bad(path, f"line {line}: {problem}")
+    _require_fit(syntax, path, folder)
     script = Script(
         rule=_rule_name(path, class_name),
         path=path,
@@ -135,32 +139,29 @@ def _rule_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
 class _Config:
-    """The file with ``ALERTS``."""
-
-    path: Path
-    alerts: dict[str, Any]
-    plugins: tuple[str, ...] | None
+    """The file with ``ALERTS``. Raises LogweirError(RULES_UNREADABLE) where there is none."""
 
     def __init__(self, folder: Path) -> None:
-        named = [folder / name for name in _CONFIGS]
-        for path in [*(one for one in named if one.exists()), *(one for one in _files(folder) if one not in named)]:
-            if path.suffix == ".py" and b"ALERTS" in _read(path):
-                found = constants_of(_syntax_of(path))
-                if "ALERTS" not in found:
-                    continue
-                alerts, plugins = found["ALERTS"], found.get("ALERT_PLUGINS")
-                if not isinstance(alerts, dict):
-                    raise _bad(path, f"ALERTS is no dictionary that can be read: {alerts}")
-                object.__setattr__(self, "path", path)
-                object.__setattr__(self, "alerts", {str(name): entry for name, entry in alerts.items()})
-                names = None
-                if isinstance(plugins, list | tuple):
-                    names = tuple(str(one).removeprefix("plugins.").removesuffix(".py") for one in plugins)
-                object.__setattr__(self, "plugins", names)
-                return
-        raise _bad(folder, "no file in it has ALERTS = {'file.Class': {'schedule': crontab(…)}}")
+        self.path, found = _with_alerts(folder)
+        alerts, plugins = found["ALERTS"], found.get("ALERT_PLUGINS")
+        if not isinstance(alerts, dict):
+            raise _bad(self.path, f"ALERTS is no dictionary that can be read: {alerts}")
+        self.alerts = {str(name): entry for name, entry in alerts.items()}
+        self.plugins: tuple[str, ...] | None = None
+        """The names of the plug-ins in use; None: all that there are."""
+        if isinstance(plugins, list | tuple):
+            self.plugins = tuple(str(one).removeprefix("plugins.").removesuffix(".py") for one in plugins)
+
+
+def _with_alerts(folder: Path) -> tuple[Path, dict[str, Any]]:
+    named = [path for name in _CONFIGS if (path := folder / name).exists()]
+    for path in [*named, *(one for one in _files(folder) if one not in named)]:
+        if path.suffix == ".py" and b"ALERTS" in _read(path):
+            found = constants_of(_syntax_of(path))
+            if "ALERTS" in found:
+                return path, found
+    raise _bad(folder, "no file in it has ALERTS = {'file.Class': {'schedule': crontab(…)}}")
 
 
 def _schedule(name: str, value: Any) -> Schedule:
@@ -236,7 +237,9 @@ def _syntax_of(path: Path) -> ast.Module:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = str(error)
         if isinstance(error, SyntaxError):
-            reason = f"line {error.lineno}: {error.msg}; a script for Python 2 has to be written for Python 3 first"
+            reason = f"line {error.lineno}: {error.msg}"
+            if any(word in str(error.msg) for word in ("call to 'print'", "multiple exception types")):
+                reason += "; it is for Python 2, and has to be written for Python 3 first"
         raise _bad(path, reason) from error
 
 
@@ -245,6 +248,11 @@ def _bad(path: Path, reason: str) -> LogweirError:
 
 
 # --- what is not taken ----------------------------------------------------------------------------------------------
+def _require_fit(syntax: ast.Module, path: Path, folder: Path) -> None:
+    for line, problem in _problems_of(syntax, folder):
+        raise _bad(path, f"line {line}: {problem}")
+
+
 def _problems_of(syntax: ast.Module, folder: Path) -> Iterator[tuple[int, str]]:
     """By line, what a script asks for that there is not."""
     for node in ast.walk(syntax):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +14,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import orjson
+
 from logweir.alerts.rules import bad_rule
 from logweir.alerts.schedules import FoundAlert
 from logweir.errors import LogweirError
 from logweir.query.match import milliseconds_of
 from logweir.query.tree import All, And, Node, Not, Range
+from logweir_workers.alerts.evidence import frozen
+from logweir_workers.alerts.found import one_line
 from logweir_workers.alerts.guard import RuleTooSlow
 from logweir_workers.alerts.mozdef import tasks
 from logweir_workers.alerts.mozdef.modules import EXTRA, installed
 from logweir_workers.alerts.mozdef.queries import SearchQuery, searching
-from logweir_workers.alerts.mozdef.tasks import Alert, Found, Plugin, Stored, with_plugins
+from logweir_workers.alerts.mozdef.tasks import Alert, Found, Hits, Plugin, Stored, with_plugins
 from logweir_workers.alerts.mozdef.views import at_path, event_of
 from logweir_workers.alerts.scheduled.events import StoredEvents
 from logweir_workers.normalise.times import iso_of
@@ -33,6 +38,8 @@ ALERTS_MAX = 10_000
 """Of one run; the events of more are left for the next."""
 SHOWN_MAX = 20
 """Events that an alert's own list has; its evidence is beside it."""
+SIZE_BYTES_MAX = 256 * 1024
+"""MozDef's part of an alert; of a larger one, its texts and the ids of its events are kept."""
 SEVERITIES = {
     "EMERGENCY": "critical",
     "ALERT": "critical",
@@ -174,22 +181,44 @@ class _Run:
 
 
 def _found_alert(alert: Alert, found: Found, marks: list[str]) -> FoundAlert:
-    summary = str(alert["summary"])
     events = alert.get("events") or []
-    shown = {**alert, "events": events[:SHOWN_MAX]}
+    plain = _plain({**alert, "events": [_short(one) for one in events[:SHOWN_MAX]]})
     if len(events) > SHOWN_MAX:
-        shown["events_left_out"] = len(events) - SHOWN_MAX
+        plain["events_left_out"] = len(events) - SHOWN_MAX
+    if len(orjson.dumps(plain)) > SIZE_BYTES_MAX:
+        texts = {name: value[:2_000] for name, value in plain.items() if isinstance(value, str)}
+        plain = {**texts, "events": [{**one, "documentsource": None} for one in plain["events"]], "is_cut": True}
+    summary = one_line(str(plain["summary"]))
+    tags = alert.get("tags") or ()
     return FoundAlert(
         summary,
         {"summary": summary},
         len(found.ids),
         found.events,
-        SEVERITIES.get(str(alert["severity"]).upper()),
-        tags=[str(one) for one in alert.get("tags") or ()],
-        category=str(alert["category"]),
-        more={"mozdef": shown},
+        SEVERITIES.get(str(plain["severity"]).upper()),
+        tags=[str(one) for one in ([tags] if isinstance(tags, str) else tags)],
+        category=str(plain["category"]),
+        more={"mozdef": plain},
         marks=marks,
     )
+
+
+def _short(event: Mapping[str, Any]) -> dict[str, Any]:
+    """One of an alert's events, as long as alerts keep them."""
+    source = event.get("documentsource")
+    kept = frozen("", "", source)["event"] if isinstance(source, dict) else source
+    return {**event, "documentsource": kept}
+
+
+def _plain(alert: Alert) -> dict[str, Any]:
+    """The alert as JSON has it: scripts and plug-ins put whatever they like into it."""
+
+    def other(value: object) -> object:
+        return list(value) if isinstance(value, set | Hits) else str(value)
+
+    text = json.dumps(alert, default=other, ensure_ascii=False)
+    made: dict[str, Any] = json.loads(text.encode("utf-8", "replace"))
+    return made
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -230,8 +259,19 @@ def _plugins(folder: Path, names: Sequence[str] | None) -> Iterator[Plugin]:
         except RuleTooSlow:
             raise
         except Exception as error:  # noqa: BLE001 - alerts go on without it
-            log.error("The alert plug-in %s is not used: %s", path, reason_of(error, folder))
+            _say_once(f"The alert plug-in {path} is not used: {reason_of(error, folder)}")
     yield from sorted(found, key=lambda plugin: plugin[2])
+
+
+def _say_once(text: str) -> None:
+    """In the log of a process that runs it each minute."""
+    if text not in _said and len(_said) < _SAID_MAX:
+        _said.add(text)
+        log.error("%s", text)
+
+
+_said: set[str] = set()
+_SAID_MAX = 1_000
 
 
 def reason_of(error: BaseException, folder: Path) -> str:

@@ -19,7 +19,7 @@ from logweir.alerts.rules import Rule
 from logweir.alerts.schedules import FoundAlert, Slot, slot_after, slot_until
 from logweir.clock import Clock, iso_seconds
 from logweir.config import Settings
-from logweir.errors import DOCUMENT_CHANGED, LogweirError
+from logweir.errors import DOCUMENT_CHANGED, RULE_BAD, LogweirError
 from logweir.event import Field, Kind
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
@@ -84,10 +84,10 @@ def found_in(rule: Rule, events: StoredEvents, *, guard: Guard | None = None) ->
             return _alerts_of(rule.say(events))
     except RuleTooSlow as error:
         raise RunFailed(str(error)) from error
+    except LogweirError as error:
+        raise RunFailed(str(error.numbers["reason"] if error.problem is RULE_BAD else error)) from error
     except Exception as error:
-        raise RunFailed(
-            str(error) if isinstance(error, LogweirError) else f"{type(error).__name__}: {error}"
-        ) from error
+        raise RunFailed(f"{type(error).__name__}: {error}") from error
 
 
 def _alerts_of(said: object) -> list[FoundAlert]:
