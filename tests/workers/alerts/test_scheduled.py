@@ -142,6 +142,16 @@ def test_what_a_schedule_cannot_mean_is_refused(arguments: dict[str, Any], reaso
         rule(by_user, **arguments)
 
 
+def test_a_new_rule_begins_once_it_is_known_up_to_when_all_is_stored(world: World) -> None:
+    """Not with the slots since 1970."""
+    named = {"by_user": rule(by_user)}
+
+    assert not world.runs.look(named, up_to_us=0)
+    world.look(*named.values(), up_to_us=5 * MINUTE_US)
+    world.look(*named.values(), up_to_us=10 * MINUTE_US)
+    assert [one.slot.end_us for one in world.ran] == [NOON_US + 10 * MINUTE_US]
+
+
 # --- what -----------------------------------------------------------------------------------------------------------
 def test_a_rule_asks_whatever_it_likes_of_the_events_of_its_time(world: World) -> None:
     """All of them, also where they are more than a page; none of before, or of the end."""

@@ -228,7 +228,7 @@ def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
     print_json(
         {
             "rule": rule.name,
-            "begin": iso(slot.begin_us),
+            "begin": iso(min(slot.begin_us, slot.end_us - events.looked_back_us)),
             "end": iso(slot.end_us),
             "alerts": [
                 {
