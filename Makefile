@@ -55,7 +55,8 @@ lock: ## make requirements/*.lock anew from pyproject.toml
 	{ echo '# What `make run` installs, exactly. Made by `make lock` from pyproject.toml.'; compile --extra server; } \
 		> requirements/server.lock.new; mv requirements/server.lock.new requirements/server.lock; \
 	{ echo '# What the image of deploy/Dockerfile has, exactly. Made by `make lock` from pyproject.toml.'; \
-		compile --extra server --extra geo --extra useragent --extra notify --constraint requirements/server.lock; } \
+		compile --extra server --extra geo --extra useragent --extra notify --extra mozdef --extra sigma \
+			--constraint requirements/server.lock; } \
 		> requirements/image.lock.new; mv requirements/image.lock.new requirements/image.lock; \
 	{ echo '# What `make test` installs, exactly. Made by `make lock` from pyproject.toml.'; \
 		compile --extra dev --constraint requirements/server.lock; } \

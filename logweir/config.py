@@ -393,6 +393,8 @@ class AlertsSettings(_Section):
     """Folder of your own rules, one Python file each; by default rules in the data folder. A change counts within seconds."""
     lists_dir: Path | None = None
     """Folder of lists of values that rules and searches name as @NAME; by default lists in the data folder. A change counts within seconds."""
+    mozdef_dir: Path | None = None
+    """Folder of MozDef's alert scripts, with the file that has ALERTS, their .conf and .json files, and plugins/: run as they are. A change counts within seconds."""
     pack: bool = True
     """Whether the rules that come with logweir are evaluated, too."""
     channels_file: Path | None = None

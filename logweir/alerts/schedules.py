@@ -76,6 +76,8 @@ class FoundAlert:
     tags: Sequence[str] = ()
     category: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    marks: Sequence[str] = ()
+    """What the rule is told in its later runs: ``alerted`` of the events that it is handed."""
 
 
 def found(

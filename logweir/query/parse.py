@@ -82,6 +82,15 @@ def parse(text: str, fields: Mapping[str, Field] = FIELD_BY_NAME) -> Node:
         )
     if not text.strip():
         return All()
+    item, columns = syntax_of(text)
+    return _Translation(text, columns, fields).node(item, None, 0)
+
+
+def syntax_of(text: str) -> tuple[tree.Item, list[int]]:
+    """What Lucene's syntax makes of a text, and the column in it of each of luqum's positions.
+
+    Raises LogweirError(QUERY_BAD).
+    """
     spelled, columns = _with_word_operators(text)
     try:
         with _luqum_lock:  # PLY's lexer and parser keep their state in themselves
@@ -90,7 +99,7 @@ def parse(text: str, fields: Mapping[str, Field] = FIELD_BY_NAME) -> Node:
         raise _syntax_error(str(error), spelled, columns) from error
     except (ValueError, ArithmeticError) as error:  # luqum's own reading of the numbers in a~1.2.3 or a^x
         raise LogweirError(QUERY_BAD, column=1, reason="a number after ~ or ^ cannot be read") from error
-    return _Translation(text, columns, fields).node(item, None, 0)
+    return item, columns
 
 
 def _with_word_operators(text: str) -> tuple[str, list[int]]:

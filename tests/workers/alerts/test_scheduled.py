@@ -142,6 +142,16 @@ def test_what_a_schedule_cannot_mean_is_refused(arguments: dict[str, Any], reaso
         rule(by_user, **arguments)
 
 
+def test_a_new_rule_begins_once_it_is_known_up_to_when_all_is_stored(world: World) -> None:
+    """Not with the slots since 1970."""
+    named = {"by_user": rule(by_user)}
+
+    assert not world.runs.look(named, up_to_us=0)
+    world.look(*named.values(), up_to_us=5 * MINUTE_US)
+    world.look(*named.values(), up_to_us=10 * MINUTE_US)
+    assert [one.slot.end_us for one in world.ran] == [NOON_US + 10 * MINUTE_US]
+
+
 # --- what -----------------------------------------------------------------------------------------------------------
 def test_a_rule_asks_whatever_it_likes_of_the_events_of_its_time(world: World) -> None:
     """All of them, also where they are more than a page; none of before, or of the end."""
@@ -389,6 +399,10 @@ def test_a_rule_is_tested_run_and_backtested_by_command(
     assert other[0] == 2 and "it is not a scheduled one" in other[2]
 
 
+def _spawned() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+
+
 def test_the_alerter_asks_them_in_a_process_of_its_own(
     settings: Settings, queue: Queue, store: Store, doors: list[Door]
 ) -> None:
@@ -404,7 +418,9 @@ def test_the_alerter_asks_them_in_a_process_of_its_own(
     with running_worker(settings, queue, store), in_thread(alerter.run, stopping):
         until(lambda: state("often").get("done_us") and state("stuck").get("error"), wait_s=120)
         before_us = state("often")["done_us"]
-        (child,) = (one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline()))
+        # The examples of rules are tried in another one, for a while.
+        until(lambda: len(_spawned()) == 1, wait_s=120)
+        (child,) = _spawned()
         child.kill()
         for number in range(3):
             event = {"summary": "x", "details": {"outcome": "failure", "username": "anna", "number": number}}

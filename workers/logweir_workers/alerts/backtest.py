@@ -26,7 +26,7 @@ from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found, iso, learn_fields
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.recall import Stored, TooMany, stored_matches
-from logweir_workers.alerts.scheduled.runs import RunFailed, found_by
+from logweir_workers.alerts.scheduled.runs import RunFailed, events_for, found_in
 
 ALERTS_MAX = 10_000
 """Alerts that are told whole; of more, only how many there are."""
@@ -124,9 +124,11 @@ def _run_scheduled(
     made, began_s = Backtest(rule.name), time.monotonic()
     store.refresh()
     slot = slot_after(schedule, from_us)
+    alerted: set[str] = set()
     while slot.end_us <= to_us:
         try:
-            found = found_by(store, rule, slot)
+            found = found_in(rule, events_for(store, rule, slot, alerted=lambda: alerted))
+            alerted.update(mark for one in found for mark in one.marks)
         except RunFailed:
             found, made.errors = [], made.errors + 1
         made.searches += 1

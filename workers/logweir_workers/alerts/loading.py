@@ -19,6 +19,7 @@ from logweir.errors import RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
 from logweir_workers.alerts.guard import RuleTooSlow, in_time
+from logweir_workers.alerts.mozdef.folder import MozdefFolder
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.files import SUFFIXES, SigmaFiles, read_plans, resolve
 from logweir_workers.alerts.sigma.linking import Linker
@@ -69,6 +70,7 @@ class RuleFiles:
         self._plans = PlanCache(last_read / FILE_NAME if last_read is not None else None)
         self._sigma = SigmaFiles(own, self._plans)
         self._files: dict[Path, _File] = {}
+        self._mozdef = MozdefFolder(settings.mozdef_dir) if settings.mozdef_dir is not None else None
         self._doubles: list[LogweirError] = []
         self.rules: dict[str, Rule] = {}
         """All of them, by name."""
@@ -80,7 +82,8 @@ class RuleFiles:
     def problems(self) -> list[LogweirError]:
         """What is wrong with files, as they are now."""
         own = (one.problem for one in self._files.values() if one.problem is not None)
-        return [*own, *self._sigma.problems.values(), *self._doubles]
+        of_mozdef = self._mozdef.problems if self._mozdef is not None else []
+        return [*own, *self._sigma.problems.values(), *of_mozdef, *self._doubles]
 
     @property
     def broken(self) -> set[str]:
@@ -100,7 +103,9 @@ class RuleFiles:
         if has_changed:
             self._read(versions)
         apart = frozenset(path for one in self._files.values() for path in one.sigma)
-        if not self._sigma.reload(apart) and not has_changed:
+        # Each of them is asked: none may keep another from being read.
+        others = [self._sigma.reload(apart), self._mozdef is not None and self._mozdef.reload()]
+        if not has_changed and not any(others):
             return False
         if not has_changed:
             self.read_anew = {}
@@ -138,7 +143,10 @@ class RuleFiles:
             for rule in rules:
                 if not rule.revision:
                     rule.revision, rule.path = _revision(rule, ""), str(path)
-        for path, rules in {**{path: one.rules for path, one in self._files.items()}, **self._sigma.rules}.items():
+        by_file = {path: list(file.rules) for path, file in self._files.items()}
+        for rule in self._mozdef.rules if self._mozdef is not None else ():
+            by_file.setdefault(Path(rule.path), []).append(rule)
+        for path, rules in {**by_file, **self._sigma.rules}.items():
             for rule in rules:
                 other = self.rules.setdefault(rule.name, rule)
                 if other is not rule:

@@ -4,6 +4,7 @@
     logweir rules shadow my_rule --why 'too many' keep what it finds, and make no alerts of it
     logweir rules backtest my_rule.py --since 7d  what would it have found?
     logweir rules run my_rule --at 1h --dry-run   a scheduled rule, as if it were an hour ago
+    logweir rules run bruteforce_ssh.py:AlertBruteforceSsh --dry-run   an alert script of MozDef's
     logweir rules test                        run the examples of all rules
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,14 @@ from logweir_workers.alerts.backtest import Backtest, backtest, unfit
 from logweir_workers.alerts.certificate import certify, require_genuine
 from logweir_workers.alerts.examples import Examples, Tried, lint
 from logweir_workers.alerts.found import iso
+from logweir_workers.alerts.guard import in_time
 from logweir_workers.alerts.loading import RuleFiles, named_rule, read_rules
 from logweir_workers.alerts.matching import Matcher, Seen, group_of
+from logweir_workers.alerts.mozdef.folder import rule_by_hand
+from logweir_workers.alerts.mozdef.scripts import Script
+from logweir_workers.alerts.scheduled.alerted import Alerted
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
-from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, found_by
+from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, events_for, found_in
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.files import SUFFIXES
 from logweir_workers.alerts.sigma.importing import import_rules
@@ -72,7 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tried.add_argument("--until", metavar="TIME", help="before then (now)")
     once = actions.add_parser("run", help="ask a scheduled rule once, as if it were some time, and print what it finds")
     once.add_argument(
-        "rule", metavar="RULE|FILE:RULE", help="a rule's name, or one in a file that need not be in force"
+        "rule",
+        metavar="RULE|FILE:RULE",
+        help="a rule's name, or one in a file that need not be in force; or FILE:CLASS, an alert of MozDef's",
     )
     once.add_argument("--at", metavar="TIME", help="its last slot by then: ISO 8601, or 1h for an hour ago (now)")
     once.add_argument(
@@ -129,7 +136,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     elif arguments.action == "explain":
         _explain(arguments, rules, settings)
     elif arguments.action == "lint":
-        return _lint(rules, as_json=arguments.json) or bool(problems)
+        own = [rule for rule in rules if not isinstance(rule.say, Script)]
+        return _lint(own, as_json=arguments.json) or bool(problems)
     else:
         return _test(rules, settings, as_json=arguments.json) or bool(problems)
     return 1 if problems else 0
@@ -283,7 +291,8 @@ def _certify(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Set
 def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> int:
     """Raises LogweirError: RULE_BAD for a rule that is none of these, or fails; ALERTER_ABSENT and others."""
     path, _, name = arguments.rule.rpartition(":")
-    rule = named_rule(name, read_rules(Path(path)) if path else rules)
+    by_hand = rule_by_hand(Path(path), name, settings.alerts.mozdef_dir) if path else None
+    rule = by_hand or named_rule(name, read_rules(Path(path)) if path else rules)
     if rule.schedule is None:
         raise LogweirError(
             RULE_BAD, rule=rule.name, reason="it is not a scheduled one: backtest it, or explain an event"
@@ -291,12 +300,16 @@ def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
     now = now_us()
     since_us, at_us = time_bounds(arguments.since, arguments.at, now)
     slot = slot_until(rule.schedule, at_us or now)
-    if since_us is not None:
-        slot = Slot(since_us, at_us or now)
+    if since_us is not None or by_hand is not None:
+        slot = Slot((at_us or now) if since_us is None else since_us, at_us or now)
     with existing_store(settings.store) as store:
         store.refresh()
+        alerted = Alerted(store.documents)
+        known: Callable[[], Collection[str]] = tuple if arguments.dry_run else lambda: alerted.before(rule, slot)
+        events = events_for(store, rule, slot, alerted=known, since_us=since_us)
         try:
-            found = found_by(store, rule, slot)
+            with in_time(rule.schedule.timeout_us / 1e6):
+                found = found_in(rule, events)
         except RunFailed as error:
             raise LogweirError(RULE_BAD, rule=rule.name, reason=error) from error
         if not arguments.dry_run:
@@ -306,10 +319,12 @@ def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
             alerts = ScheduledAlerts(store.documents, generation=generation, clock=now_us)
             verdict: dict[str, Any] = {"state": "open", "up_to": None, "missing": 0, "emitters": []}
             alerts.write(rule, Asked(slot, verdict), found)
+            marks = [mark for one in found for mark in one.marks]
+            alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)
     print_json(
         {
             "rule": rule.name,
-            "begin": iso(slot.begin_us),
+            "begin": iso(min(slot.begin_us, slot.end_us - events.looked_back_us)),
             "end": iso(slot.end_us),
             "alerts": [
                 {
@@ -317,7 +332,10 @@ def _run_once(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
                     "group": dict(one.group),
                     "count": one.count,
                     "severity": one.severity or rule.severity,
+                    "category": one.category or rule.category,
+                    "tags": list(dict.fromkeys((*rule.tags, *one.tags))),
                     "events": list(one.events),
+                    **one.more,
                 }
                 for one in found
             ],

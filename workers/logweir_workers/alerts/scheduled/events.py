@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from logweir.alerts.rules import duration_of
@@ -26,39 +26,60 @@ _PAGE = 1_000
 class StoredEvents:
     """All events of a slot, by receipt, but for those ``left_out``.
 
-    Every method raises TimeoutError behind ``end_s`` (monotonic).
+    Every method raises TimeoutError behind ``end_s`` (monotonic). ``alerted`` returns the marks of what the rule has
+    found before; ``since_us``: it is to look back to then, and not as far as it says itself.
     """
 
-    def __init__(self, store: Store, rule: str, slot: Slot, *, end_s: float, left_out: Sequence[Node] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rule: str,
+        slot: Slot,
+        *,
+        end_s: float,
+        left_out: Sequence[Node] = (),
+        alerted: Callable[[], Collection[str]] = tuple,
+        since_us: int | None = None,
+    ) -> None:
         self._store = store
         self._rule = rule
-        self._slot = slot
+        self.slot = slot
         self._end_s = end_s
         self._left_out = tuple(Not(one) for one in left_out)
+        self.alerted = alerted
+        self.since_us = since_us
+        self.looked_back_us = 0
+        """How far before the end of the slot the rule has looked."""
         self.begin, self.end = iso(slot.begin_us), iso(slot.end_us)
 
     def search(self, query: str | Node = "*") -> Iterator[dict[str, Any]]:
-        node = self._node(query)
+        node = parse(query) if isinstance(query, str) else query
+        for one in self.stored(node, self.slot.begin_us, self.slot.end_us):
+            # Stores compare whole milliseconds.
+            if self.slot.begin_us <= time_us_of(one.get("receivedtimestamp")) < self.slot.end_us:
+                yield one
+
+    def stored(
+        self, node: Node, from_us: int, to_us: int, *, time_field: str = "receivedtimestamp"
+    ) -> Iterator[dict[str, Any]]:
+        """Events of any time, the newest first; those within the first and the last millisecond, too."""
+        node = self._node(node)
         after: tuple[Any, ...] | None = None
         while True:
             self._require_time()
             page = self._store.search(
-                node, size=_PAGE, from_us=self._slot.begin_us, to_us=self._slot.end_us, after=after
+                node, size=_PAGE, from_us=from_us, to_us=to_us, time_field=time_field, after=after
             )
-            for one in page.events:
-                # Stores compare whole milliseconds.
-                if self._slot.begin_us <= time_us_of(one.get("receivedtimestamp")) < self._slot.end_us:
-                    yield one
+            yield from page.events
             after = page.after
             if after is None:
                 return
 
     def count(self, query: str | Node = "*") -> int:
         self._require_time()
-        if self._slot.begin_us % 1000 == self._slot.end_us % 1000 == 0:
-            return self._store.search(
-                self._node(query), size=0, from_us=self._slot.begin_us, to_us=self._slot.end_us
-            ).total
+        if self.slot.begin_us % 1000 == self.slot.end_us % 1000 == 0:
+            begin_us, end_us = self.slot.begin_us, self.slot.end_us
+            return self._store.search(self._node(query), size=0, from_us=begin_us, to_us=end_us).total
         return sum(1 for _ in self.search(query))
 
     def top(self, query: str | Node, field: str, size: int = 10) -> list[tuple[str, int]]:
@@ -71,8 +92,8 @@ class StoredEvents:
 
     def histogram(self, query: str | Node, width: str) -> list[tuple[str, int]]:
         width_us = duration_of(self._rule, "width", width)
-        begin_us = self._slot.begin_us // width_us * width_us
-        parts = -(-(self._slot.end_us - begin_us) // width_us)
+        begin_us = self.slot.begin_us // width_us * width_us
+        parts = -(-(self.slot.end_us - begin_us) // width_us)
         if parts > PARTS_MAX:
             raise self._bad(f"a histogram by {width} has more than {PARTS_MAX:,} parts")
         counts = [0] * parts

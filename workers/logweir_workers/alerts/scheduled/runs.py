@@ -20,12 +20,13 @@ from logweir.alerts.rules import Rule
 from logweir.alerts.schedules import FoundAlert, Slot, slot_after, slot_until
 from logweir.clock import Clock, iso_seconds, now_us
 from logweir.config import Settings
-from logweir.errors import DOCUMENT_CHANGED, LogweirError
+from logweir.errors import DOCUMENT_CHANGED, RULE_BAD, LogweirError
 from logweir.event import Field, Kind
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.guard import Guard, RuleTooSlow
+from logweir_workers.alerts.scheduled.alerted import Alerted
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.events import StoredEvents
 from logweir_workers.alerts.writer import require_own
@@ -65,23 +66,44 @@ def found_by(
 ) -> list[FoundAlert]:
     """What the rule finds in the slot, without what is excepted (by those in force). Changes nothing.
 
-    Raises RunFailed.
+    Raises RunFailed; LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
     """
+    return found_in(rule, events_for(store, rule, slot, excepting=excepting), guard=guard)
+
+
+def events_for(
+    store: Store,
+    rule: Rule,
+    slot: Slot,
+    *,
+    excepting: Excepting | None = None,
+    alerted: Callable[[], Collection[str]] = tuple,
+    since_us: int | None = None,
+) -> StoredEvents:
+    """What the rule is handed; it has to be done with them within its timeout from now on.
+
+    Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
+    """
+    assert rule.schedule is not None, "it is a scheduled rule"
+    excepting = excepting or Excepting(active(store.documents, now_us()))
+    left_out, end_s = excepting.nodes(rule.name), time.monotonic() + rule.schedule.timeout_us / 1e6
+    return StoredEvents(store, rule.name, slot, end_s=end_s, left_out=left_out, alerted=alerted, since_us=since_us)
+
+
+def found_in(rule: Rule, events: StoredEvents, *, guard: Guard | None = None) -> list[FoundAlert]:
+    """What the rule finds in what it is handed. Changes nothing. Raises RunFailed."""
     assert rule.schedule is not None, "it is a scheduled rule"
     limit_s = rule.schedule.timeout_us / 1e6
     guard = guard or Guard()
     try:
-        excepting = excepting or Excepting(active(store.documents, now_us()))
-        left_out = excepting.nodes(rule.name)
-        events = StoredEvents(store, rule.name, slot, end_s=time.monotonic() + limit_s, left_out=left_out)
         with guard.running(rule.name, limit_s=limit_s):
             return _alerts_of(rule.say(events))
     except RuleTooSlow as error:
         raise RunFailed(str(error)) from error
+    except LogweirError as error:
+        raise RunFailed(str(error.numbers["reason"] if error.problem is RULE_BAD else error)) from error
     except Exception as error:
-        raise RunFailed(
-            str(error) if isinstance(error, LogweirError) else f"{type(error).__name__}: {error}"
-        ) from error
+        raise RunFailed(f"{type(error).__name__}: {error}") from error
 
 
 def _alerts_of(said: object) -> list[FoundAlert]:
@@ -115,6 +137,7 @@ class ScheduledRuns:
         self._clock = clock
         self._guard = guard or Guard()
         self._alerts = ScheduledAlerts(store.documents, generation=generation, clock=clock)
+        self._alerted = Alerted(store.documents)
         self._completeness = Completeness(store, group=settings.worker.group, late_us=settings.accounting.late_us)
         self._states: dict[str, OwnDocument | None] = {}
         self._again_s: dict[str, tuple[Rule, float, float]] = {}
@@ -135,6 +158,8 @@ class ScheduledRuns:
         Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW (call again), CLAIM_LOST.
         """
         was_due = False
+        if up_to_us <= 0:  # Nobody knows yet: a new rule would begin in 1970.
+            return False
         for rule in rules.values():
             if rule.schedule is None or self._must_wait(rule):
                 continue
@@ -167,7 +192,8 @@ class ScheduledRuns:
                 self._stuck = ""
                 raise RunFailed("its code did not come back, and the process had to be ended")
             self._store.refresh()
-            found = found_by(self._store, rule, slot, guard=self._guard)
+            events = events_for(self._store, rule, slot, alerted=lambda: self._alerted.before(rule, slot))
+            found = found_in(rule, events, guard=self._guard)
         except RunFailed as error:
             before = self._again_s.get(rule.name)
             wait_s = min(_AGAIN_S_MAX, 2 * before[2]) if before is not None else _AGAIN_S_MIN
@@ -183,8 +209,11 @@ class ScheduledRuns:
         self._again_s.pop(rule.name, None)
         self._completeness.up_to_us = up_to_us
         self._completeness.read_missing()
-        verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1, of=())
+        begin_us = min(slot.begin_us, slot.end_us - events.looked_back_us)
+        verdict = self._completeness.judge(rule, begin_us, slot.end_us - 1, of=())
         count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
+        marks = [mark for one in found for mark in one.marks]
+        self._alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)
         took_s = time.monotonic() - began_s
         self._keep(rule, slot, {"runs": 1, "alerts": count}, took_s=took_s)
         return Ran(rule.name, slot, count, took_s)

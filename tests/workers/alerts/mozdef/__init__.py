@@ -1,0 +1,1 @@
+"""MozDef's alert scripts; alerts/ is a folder of some."""
