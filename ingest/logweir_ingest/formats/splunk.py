@@ -290,6 +290,8 @@ def _write_lines(writer: EventWriter, body: bytes, defaults: Mapping[str, str]) 
         text = line[0].rstrip(b"\r")
         if text.isspace():
             continue
+        # Written, a control character has six bytes.
+        writer.check_size(len(text), line.start())
         try:
             writer.write({"summary": text.decode(), **said}, line.start())
         except UnicodeDecodeError as error:
