@@ -279,7 +279,7 @@ def _module(path: Path, source: bytes, digest: str) -> ModuleType:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - rules are the operator's own code
     except (LogweirError, RuleTooSlow):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = _lines(error, path)
         # A syntax error says its file and line itself.
         what = error.msg if isinstance(error, SyntaxError) else error

@@ -20,12 +20,12 @@ from logweir.alerts.rules import Rule
 from logweir.alerts.schedules import FoundAlert, Slot, slot_after, slot_until
 from logweir.clock import Clock, iso_seconds, now_us
 from logweir.config import Settings
-from logweir.errors import DOCUMENT_CHANGED, LogweirError
+from logweir.errors import DOCUMENT_CHANGED, DOCUMENT_TOO_LARGE, LogweirError
 from logweir.event import Field, Kind
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir_workers.alerts.completeness import Completeness
-from logweir_workers.alerts.guard import Guard, RuleTooSlow
+from logweir_workers.alerts.guard import Guard, RuleEnds, RuleTooSlow
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.events import StoredEvents
 from logweir_workers.alerts.writer import require_own
@@ -76,12 +76,19 @@ def found_by(
         events = StoredEvents(store, rule.name, slot, end_s=time.monotonic() + limit_s, left_out=left_out)
         with guard.running(rule.name, limit_s=limit_s):
             return _alerts_of(rule.say(events))
-    except RuleTooSlow as error:
-        raise RunFailed(str(error)) from error
     except Exception as error:
-        raise RunFailed(
-            str(error) if isinstance(error, LogweirError) else f"{type(error).__name__}: {error}"
-        ) from error
+        raise RunFailed(_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    """What failed, for logs and for the rule's state, which are UTF-8."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception of the rule's own
+        text = "it cannot say why"
+    if not isinstance(error, LogweirError | RuleTooSlow | RuleEnds):
+        text = f"{type(error).__name__}: {text}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _alerts_of(said: object) -> list[FoundAlert]:
@@ -168,6 +175,8 @@ class ScheduledRuns:
                 raise RunFailed("its code did not come back, and the process had to be ended")
             self._store.refresh()
             found = found_by(self._store, rule, slot, guard=self._guard)
+            self._guard.rest()
+            count = self._write(rule, slot, found, up_to_us, is_shadowed=is_shadowed)
         except RunFailed as error:
             before = self._again_s.get(rule.name)
             wait_s = min(_AGAIN_S_MAX, 2 * before[2]) if before is not None else _AGAIN_S_MIN
@@ -181,13 +190,24 @@ class ScheduledRuns:
         finally:
             self._guard.rest()
         self._again_s.pop(rule.name, None)
-        self._completeness.up_to_us = up_to_us
-        self._completeness.read_missing()
-        verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1, of=())
-        count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
         took_s = time.monotonic() - began_s
         self._keep(rule, slot, {"runs": 1, "alerts": count}, took_s=took_s)
         return Ran(rule.name, slot, count, took_s)
+
+    def _write(self, rule: Rule, slot: Slot, found: Iterable[FoundAlert], up_to_us: int, *, is_shadowed: bool) -> int:
+        """Write its alerts down; how many. Raises RunFailed where they cannot be stored as they are; LogweirError."""
+        self._completeness.up_to_us = up_to_us
+        self._completeness.read_missing()
+        verdict = self._completeness.judge(rule, slot.begin_us, slot.end_us - 1, of=())
+        try:
+            return self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
+        except LogweirError as error:
+            if error.problem is not DOCUMENT_TOO_LARGE:
+                raise
+            raise RunFailed(str(error)) from error
+        except Exception as error:
+            # The events that it shows are objects that it may have changed.
+            raise RunFailed(f"what it has found cannot be stored: {_words(error)}") from error
 
     # --- state ------------------------------------------------------------------------------------------------------
     def _state(self, rule: Rule) -> OwnDocument | None:
