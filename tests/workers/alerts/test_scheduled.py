@@ -454,6 +454,28 @@ def test_nobody_waits_for_a_process_that_does_not_read(settings: Settings) -> No
     told._process = None
 
 
+def test_a_new_rule_waits_until_it_is_known_up_to_when_all_is_stored(world: World) -> None:
+    """Its first time is one of now, not one of 1970."""
+    made = {"by_user": rule(by_user)}
+    before = [world.runs.look(made, up_to_us=up_to_us) for up_to_us in (0, -5_200_000)]
+    states = world.store.documents.get(STATES, ["by_user"])
+    world.runs.look(made, up_to_us=NOON_US)
+
+    assert (before, states) == ([False, False], {})
+    assert world.store.documents.get(STATES, ["by_user"])["by_user"].body["done_us"] == NOON_US
+
+
+def test_what_is_in_flight_is_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event is received before it is in the queue: asked up to the same moment, a rule would never see it."""
+    told: list[Known] = []
+    process, stopping = ScheduledProcess(settings, generation=1), threading.Event()
+    monkeypatch.setattr("logweir_workers.alerts.scheduled.process._LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(process, "_tell", lambda known: (told.append(known), stopping.set()))
+    process.run(lambda: ({"by_user": rule(by_user)}, ()), lambda: NOON_US, stopping)
+
+    assert told[0].up_to_us == NOON_US - 5_200_000
+
+
 def test_the_alerter_asks_them_in_a_process_of_its_own(
     settings: Settings, queue: Queue, store: Store, doors: list[Door]
 ) -> None:

@@ -59,6 +59,8 @@ class ScheduledProcess:
     def __init__(self, settings: Settings, *, generation: int) -> None:
         self._settings = settings
         self._generation = generation
+        # What a door has received, and not refused by then, is in the queue (or in its spool).
+        self._in_flight_us = int((settings.ingest.queue_timeout_s + settings.ingest.spool_timeout_s) * 1e6)
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
         self._has_read = False
@@ -70,13 +72,17 @@ class ScheduledProcess:
         up_to_us: Callable[[], int],
         stopping: threading.Event,
     ) -> None:
-        """Keep it running while there are scheduled rules, until told to stop."""
+        """Keep it running while there are scheduled rules, until told to stop.
+
+        ``up_to_us``: up to when all that had come to the queue is stored.
+        """
         try:
             while not stopping.wait(_LOOK_INTERVAL_S):
                 in_force, shadowed = rules()
                 names = frozenset(name for name, rule in in_force.items() if rule.schedule is not None)
                 if names:
-                    self._tell(Known(up_to_us(), names, names & frozenset(shadowed)))
+                    stored_us = up_to_us() - self._in_flight_us
+                    self._tell(Known(stored_us, names, names & frozenset(shadowed)))
                 else:
                     self._end()
         finally:

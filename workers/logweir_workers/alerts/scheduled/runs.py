@@ -142,6 +142,8 @@ class ScheduledRuns:
         Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW (call again), CLAIM_LOST.
         """
         was_due = False
+        if up_to_us <= 0:
+            return False  # Not known yet: a rule that was never asked would begin in 1970.
         for rule in rules.values():
             if rule.schedule is None or self._must_wait(rule):
                 continue
