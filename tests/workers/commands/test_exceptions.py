@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from logweir import cli
-from logweir.alerts import alert, exceptions
+from logweir.alerts import alert, event, exceptions, rule
 from logweir.alerts.alert import ALERTS
 from logweir.alerts.exceptions import EXCEPTIONS, VALUES_MAX, Excepting, RuleException, fields_of, query_of
-from logweir.config import StoreSettings
+from logweir.config import Settings, StoreSettings
 from logweir.errors import LogweirError
 from logweir.query import match
 from logweir.query.match import leaves_of
@@ -22,6 +23,7 @@ from logweir.query.parse import parse
 from logweir.query.tree import All, Term
 from logweir.store import open_store
 from logweir.store.port import Store
+from logweir_workers.alerts.examples import refusal_of
 from tests.contract.stores import document
 
 RULES = """
@@ -207,3 +209,16 @@ def test_an_events_details_are_walked_through_once_for_all_exceptions(monkeypatc
 
     assert [excepting.by("failures", one) for one in (of_u98, of_v7, of_u98)] == ["98", "7", "98"]
     assert len(walked) == 3
+
+
+def test_a_rule_that_would_end_the_alerter_when_an_exception_is_tried_is_refused_one(tmp_path: Path) -> None:
+    """The alerter tries what is wanted: it would end, and again whenever it was started."""
+
+    @rule(where="details.outcome:failure", severity="low")
+    def ending(found: Any) -> str:
+        return sys.exit(0)
+
+    ending.example("one", [event(outcome="failure")], alerts=1)
+    wanted = RuleException("1", "ending", "hostname:web1", "x", "anna", "", "", state="wanted")
+
+    assert "SystemExit" in (refusal_of(ending, wanted, Settings(data_dir=tmp_path)) or "")

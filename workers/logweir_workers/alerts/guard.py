@@ -106,7 +106,10 @@ class Guard:
 
 @contextlib.contextmanager
 def in_time(limit_s: float | None = None) -> Iterator[None]:
-    """Raises RuleTooSlow in the block when it takes longer (CALL_S_MAX). Beside the main thread it only lets it run."""
+    """Raises RuleTooSlow in the block when it takes longer (CALL_S_MAX), RuleEnds when it wants to end the process.
+
+    Beside the main thread it only lets it run.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -119,6 +122,8 @@ def in_time(limit_s: float | None = None) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield
+    except (SystemExit, GeneratorExit) as error:
+        raise RuleEnds(error) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

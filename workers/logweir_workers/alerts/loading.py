@@ -18,7 +18,7 @@ from logweir.config import AlertsSettings
 from logweir.errors import RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
-from logweir_workers.alerts.guard import RuleTooSlow, in_time
+from logweir_workers.alerts.guard import RuleEnds, RuleTooSlow, in_time
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.files import SUFFIXES, SigmaFiles, read_plans, resolve
 from logweir_workers.alerts.sigma.linking import Linker
@@ -245,7 +245,7 @@ def _rules_of(path: Path, source: bytes, plans: PlanCache) -> tuple[list[Rule], 
                 if path.parent == PACK:
                     rule.runbook = f"{RUNBOOKS}/{rule.runbook}"
                 learn_fields(rule)
-    except RuleTooSlow as error:
+    except (RuleTooSlow, RuleEnds) as error:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
     return rules, sigma
 
