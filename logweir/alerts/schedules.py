@@ -33,6 +33,7 @@ from logweir.alerts.rules import (
     require_name,
     require_severity,
 )
+from logweir.query.parse import QUERY_LENGTH_MAX
 
 EVERY_US_MIN = 1_000_000
 WINDOW_US_MAX = 31 * 86_400_000_000
@@ -108,12 +109,14 @@ def found(
         raise ValueError(f"severity is {severity!r}, which is none of {', '.join(SEVERITIES)}")
     if isinstance(tags, str):
         raise TypeError(f"tags is {tags!r}, where a list of texts should be")
-    return FoundAlert(summary, named, count, events, severity, _text(query), [_text(tag) for tag in tags])
+    return FoundAlert(
+        summary, named, count, events, severity, _text(query, QUERY_LENGTH_MAX), [_text(tag) for tag in tags]
+    )
 
 
-def _text(value: object) -> str:
+def _text(value: object, length_max: int = TEXT_LENGTH_MAX) -> str:
     """As an alert has it: of a bounded length, and none that no store takes."""
-    return str(value)[:TEXT_LENGTH_MAX].encode(errors="replace").decode()
+    return str(value)[:length_max].encode(errors="replace").decode()
 
 
 Asking = Callable[[Any], Iterable[FoundAlert] | FoundAlert | None]

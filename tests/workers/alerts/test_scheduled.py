@@ -355,6 +355,7 @@ def test_texts_of_what_was_found_are_such_as_alerts_can_have(world: World) -> No
     assert alert["summary"] == "x?"
     assert alert["group"] == {"1": "2", "?": "y" * 1000}
     assert alert["tags"] == ["3", "?"]
+    assert alert["search"]["query"] == "z" * 9000
 
 
 # --- by command, and by the alerter -------------------------------------------------------------------------------
