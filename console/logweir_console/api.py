@@ -94,7 +94,10 @@ def _sent(route: Route) -> dict[str, str]:
         raise LogweirError(
             PARAMETER_BAD, name="Content-Type", value=request.mimetype[:_VALUE_SHOWN], expected="application/json"
         )
-    sent = request.get_json(silent=True)
+    try:
+        sent = request.get_json(silent=True)
+    except RecursionError:
+        sent = None
     if not isinstance(sent, dict):
         value = request.get_data(as_text=True)[:_VALUE_SHOWN]
         raise LogweirError(PARAMETER_BAD, name="body", value=value, expected="a JSON object")
@@ -102,16 +105,29 @@ def _sent(route: Route) -> dict[str, str]:
     for name, value in sent.items():
         if name not in known:
             expected = f"one of {', '.join(known)}"
-            raise LogweirError(
-                PARAMETER_BAD, name=name[:_VALUE_SHOWN], value=str(value)[:_VALUE_SHOWN], expected=expected
-            )
+            raise LogweirError(PARAMETER_BAD, name=_shown(name), value=_shown(value), expected=expected)
+        if isinstance(value, str) and not _is_utf8(value):
+            raise LogweirError(PARAMETER_BAD, name=name, value=_shown(value), expected="a text of whole characters")
         if not isinstance(value, str | None):
-            raise LogweirError(PARAMETER_BAD, name=name, value=str(value)[:_VALUE_SHOWN], expected="a text")
+            raise LogweirError(PARAMETER_BAD, name=name, value=_shown(value), expected="a text")
     given = {name: value for name, value in sent.items() if value is not None}
     for one in route.parameters:
         if one.is_required and not given.get(one.name):
             raise LogweirError(PARAMETER_BAD, name=one.name, value="", expected=f"there: {one.description}".rstrip("."))
     return given
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which JSON may have and no store takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    return str(value)[:_VALUE_SHOWN].encode(errors="backslashreplace").decode()
 
 
 # --- OpenAPI ------------------------------------------------------------------------------------------------------

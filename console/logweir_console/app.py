@@ -171,7 +171,7 @@ def _is_foreign() -> bool:
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return False
     is_followed = (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
-    is_page = request.path in ("/", "/alerts") or request.path.startswith("/alerts/")
+    is_page = request.path in ("/", "/alerts", "/rules") or request.path.startswith("/alerts/")
     return not (is_followed and request.method == "GET" and is_page)
 
 

@@ -25,6 +25,7 @@ from logweir_console.api import TEXT, Parameter, Route
 LIST_MAX = 1_000
 _ALERTS_MAX = 10_000
 """Alerts that the page looks at for what became of rules' alerts."""
+_ALERTS_AT_ONCE = 200
 _JUDGED_US = 90 * DAY_US
 _VERDICTS = (Reason.TRUE_POSITIVE, Reason.BENIGN, Reason.FALSE_POSITIVE)
 _CHANGES = {
@@ -103,16 +104,24 @@ class Stood:
 def _standing(store: Store, now_us: int) -> tuple[dict[str, Stood], int]:
     """By rule, what became of its alerts of the last 90 days; and how many were looked at, if that is not all."""
     stood: dict[str, Stood] = defaultdict(Stood)
-    page = store.documents.search(ALERTS, Term("kind", "alert"), size=_ALERTS_MAX, from_us=now_us - _JUDGED_US)
-    for one in page.documents:
-        body, row = one.body, stood[one.body["rule"]]
-        row.last = max(row.last, body["last"])
-        if body["status"] != Status.CLOSED:
-            row.open += 1
-        elif (reason := (body["closed"] or {}).get("reason")) in _VERDICTS:
-            row.judged += 1
-            row.false += reason == Reason.FALSE_POSITIVE
-    return stood, (_ALERTS_MAX if page.after is not None else 0)
+    after: tuple[Any, ...] | None = None
+    # A page at a time: each alert has its evidence with it.
+    for _ in range(_ALERTS_MAX // _ALERTS_AT_ONCE):
+        page = store.documents.search(
+            ALERTS, Term("kind", "alert"), size=_ALERTS_AT_ONCE, from_us=now_us - _JUDGED_US, after=after
+        )
+        for one in page.documents:
+            body, row = one.body, stood[one.body["rule"]]
+            row.last = max(row.last, body["last"])
+            if body["status"] != Status.CLOSED:
+                row.open += 1
+            elif (reason := (body["closed"] or {}).get("reason")) in _VERDICTS:
+                row.judged += 1
+                row.false += reason == Reason.FALSE_POSITIVE
+        after = page.after
+        if after is None:
+            return stood, 0
+    return stood, _ALERTS_MAX
 
 
 def _row(body: dict[str, Any], stood: Stood) -> dict[str, Any]:

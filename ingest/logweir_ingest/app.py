@@ -474,12 +474,17 @@ class Admitted(msgspec.Struct):
         if sent.sequence_first is not None and sent.sequence_first > NUMBER_MAX + 1 - len(events):
             self._pay(0)
             raise emitter_headers.last_too_high(sent.sequence_first, len(events))
+        if parsed.left_out and sent.epoch is not None:
+            # Those behind it would have its number.
+            self._pay(len(parsed.left_out[0][1]))
+            raise parsed.left_out[0][0]
         stamp = parsed.stamp
         if self.policy is not None:
             self.charge = self.policy.charge(events)
             if self.policy.stamp:
                 stamp = {**(stamp or {}), **self.policy.stamp}
         for error, left_out in parsed.left_out:
+            self._pay(len(left_out))
             self._keep(left_out, error)
         self.about, self.kept = parsed.about, parsed.kept
         received_us = self.app.clock()

@@ -5,19 +5,21 @@ Not to be taken for a mute, which tells nobody of alerts that are made.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from logweir.clock import DAY_US, iso_seconds
 from logweir.errors import DOCUMENT_CHANGED, EXCEPTION_UNKNOWN, EXCEPTIONS_FULL, PARAMETER_BAD, LogweirError
 from logweir.event import Document, Field, Kind
 from logweir.query.match import Matches, leaves_of, matcher
 from logweir.query.parse import parse
-from logweir.query.tree import PAGE_MAX, All, Node, Term
+from logweir.query.tree import PAGE_MAX, All, And, Node, Not, Or, Term
 from logweir.store.documents import DocumentSet
 from logweir.store.port import Documents
 
@@ -26,6 +28,8 @@ DURATION_US_MAX = 366 * DAY_US
 ENDS_SOON_US = 7 * DAY_US
 EXCEPTIONS_MAX = 1_000
 """Most exceptions at once."""
+CLAUSES_MAX = 20_000
+"""Most words and values that they ask for together: each match of a rule is asked all of the rule's."""
 REASON_LENGTH_MAX = 1_000
 VALUES_MAX = 20
 """Different values of a field that an exception made from an alert may name."""
@@ -103,8 +107,13 @@ def add(
     Raises LogweirError: QUERY_BAD and others of a query, PARAMETER_BAD, EXCEPTIONS_FULL.
     """
     require_sound(query=query, reason=reason, until_us=until_us, now_us=now_us)
-    if (count := len(active(documents, now_us))) >= EXCEPTIONS_MAX:
+    others = active(documents, now_us)
+    if (count := len(others)) >= EXCEPTIONS_MAX:
         raise LogweirError(EXCEPTIONS_FULL, count=count, count_max=EXCEPTIONS_MAX)
+    clauses = sum(_asked(one).clauses for one in (query.strip(), *(one.query for one in others)))
+    if clauses > CLAUSES_MAX:
+        expected = f"a shorter one: all exceptions would ask for {clauses:,} words and values, {CLAUSES_MAX:,} at most"
+        raise LogweirError(PARAMETER_BAD, name="query", value=query[:40], expected=expected)
     id = secrets.token_hex(4)
     begins, ends = iso_seconds(now_us), iso_seconds(until_us)
     state = ExceptionState.IN_FORCE if is_tried else ExceptionState.WANTED
@@ -201,7 +210,7 @@ def query_of(alert: Mapping[str, Any], fields: Sequence[str]) -> str:
         if not 0 < len(values) <= VALUES_MAX:
             expected = f"a field of which the alert's events have 1 to {VALUES_MAX} values: they have {len(values)}"
             raise LogweirError(PARAMETER_BAD, name="fields", value=field, expected=expected)
-        named = [f"{field}:{_quoted(value)}" for value in values]
+        named = [f"{_escaped(field)}:{_quoted(value)}" for value in values]
         parts.append(named[0] if len(named) == 1 else f"({' OR '.join(named)})")
     if not parts:
         raise LogweirError(PARAMETER_BAD, name="fields", value="", expected="at least one field")
@@ -236,6 +245,11 @@ def _events(alert: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one["event"] for one in (*alert.get("evidence", ()), *alert.get("evidence_last", ()))]
 
 
+def _escaped(field: str) -> str:
+    """The field's name as a query has it: those below details are whatever events brought along."""
+    return re.sub(r"[^\w.@-]", r"\\\g<0>", field)
+
+
 def _quoted(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
@@ -248,7 +262,7 @@ class Excepting:
         self.exceptions = tuple(one for one in exceptions if one.state == ExceptionState.IN_FORCE)
         self._by_rule: dict[str, list[tuple[str, Matches]]] = defaultdict(list)
         for one in self.exceptions:
-            self._by_rule[one.rule].append((one.id, matcher(parse(one.query))))
+            self._by_rule[one.rule].append((one.id, _asked(one.query).matches))
 
     def by(self, rule: str, document: Document) -> str | None:
         """The id of an exception of the rule that an event falls under."""
@@ -256,7 +270,29 @@ class Excepting:
 
     def nodes(self, rule: str) -> list[Node]:
         """What a search for the rule's events has to leave out."""
-        return [parse(one.query) for one in self.exceptions if one.rule == rule]
+        return [_asked(one.query).node for one in self.exceptions if one.rule == rule]
+
+
+class _Asked(NamedTuple):
+    """An exception's query."""
+
+    node: Node
+    matches: Matches
+    clauses: int
+
+
+# They are read every second, by alerters: what is the same is parsed once.
+@lru_cache(maxsize=2 * EXCEPTIONS_MAX)
+def _asked(query: str) -> _Asked:
+    """Raises LogweirError: QUERY_BAD and others of a query."""
+    node = parse(query)
+    return _Asked(node, matcher(node), _clauses_in(node))
+
+
+def _clauses_in(node: Node) -> int:
+    if isinstance(node, And | Or):
+        return sum(map(_clauses_in, node.nodes))
+    return _clauses_in(node.node) if isinstance(node, Not) else 1
 
 
 def _of(body: Mapping[str, Any]) -> RuleException:

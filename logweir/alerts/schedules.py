@@ -23,6 +23,7 @@ from cronsim import CronSim, CronSimError
 
 from logweir.alerts.rules import (
     QUIET_DEFAULT,
+    SEVERITIES,
     Rule,
     Schedule,
     Window,
@@ -32,10 +33,13 @@ from logweir.alerts.rules import (
     require_name,
     require_severity,
 )
+from logweir.query.parse import QUERY_LENGTH_MAX
 
 EVERY_US_MIN = 1_000_000
 WINDOW_US_MAX = 31 * 86_400_000_000
 TIMEOUT_US_MAX = 3_600_000_000
+TEXT_LENGTH_MAX = 1_000
+"""Characters of each text of what was found; longer ones are cut."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -94,11 +98,27 @@ def found(
 
     ``group``: what it is about; what is found of the same later on goes on in the same alert. Without it, each text is
     an alert of its own. ``events``: those that show it, of which the first and the last ten are kept; ``count``: how
-    many there are, if not these. ``severity``: another one than the rule's. ``query``: finds them all.
+    many there are, if not these. ``severity``: another one than the rule's. ``query``: finds them all. Texts are cut
+    at TEXT_LENGTH_MAX. Raises ValueError, TypeError for what no alert can have.
     """
     events = list(events)
-    named = {"summary": summary} if group is None else {name: str(value) for name, value in group.items()}
-    return FoundAlert(str(summary), named, len(events) if count is None else int(count), events, severity, query, tags)
+    summary = _text(summary)
+    named = {"summary": summary} if group is None else {_text(name): _text(value) for name, value in group.items()}
+    count = len(events) if count is None else int(count)
+    if not 0 <= count < 2**63:
+        raise ValueError(f"count is {count}, which no alert can have")
+    if severity not in (None, *SEVERITIES):
+        raise ValueError(f"severity is {severity!r}, which is none of {', '.join(SEVERITIES)}")
+    if isinstance(tags, str):
+        raise TypeError(f"tags is {tags!r}, where a list of texts should be")
+    return FoundAlert(
+        summary, named, count, events, severity, _text(query, QUERY_LENGTH_MAX), [_text(tag) for tag in tags]
+    )
+
+
+def _text(value: object, length_max: int = TEXT_LENGTH_MAX) -> str:
+    """As an alert has it: of a bounded length, and none that no store takes."""
+    return str(value)[:length_max].encode(errors="replace").decode()
 
 
 Asking = Callable[[Any], Iterable[FoundAlert] | FoundAlert | None]

@@ -85,11 +85,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(found: ValueList, *, as_json: bool) -> None:
-    now = now_us()
     rows: list[dict[str, Any]] = [
-        {"value": one.value, "expires": None if one.expires_us is None else iso_seconds(one.expires_us)}
-        for one in found.entries
-        if not one.is_over(now)
+        {"value": value, "expires": None if end_us is None else iso_seconds(end_us)} for value, end_us in found.items()
     ]
     if as_json:
         print_json({"list": found.name, "values": rows})
@@ -143,7 +140,8 @@ def _changing(folder: Path, name: str) -> Iterator[list[dict[str, str]]]:
         fields = list(_HEADER)
         rows: list[dict[str, str]] = []
         if path.exists():
-            read_entries(path)
+            for _ in read_entries(path):
+                pass  # It is sound.
             reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
             fields += [column for column in reader.fieldnames or () if column not in fields]
             rows = [{column: row.get(column) or "" for column in fields} for row in reader]

@@ -8,16 +8,19 @@ counts within two seconds; a file that cannot be read leaves its list as it was 
 from __future__ import annotations
 
 import csv
-import io
 import ipaddress
 import logging
 import re
+import socket
+import stat
+import sys
 import threading
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from logweir.clock import now_us
 from logweir.errors import LIST_BAD, LIST_UNFIT, LIST_UNKNOWN, LogweirError
@@ -43,55 +46,56 @@ class Entry:
     """Not in the list from then on."""
     line: int = 0
 
-    def is_over(self, time_us: int) -> bool:
-        return self.expires_us is not None and self.expires_us <= time_us
-
 
 @dataclass(slots=True)
 class ValueList:
-    """One list, as it was at ``made_us``."""
+    """One list. What has ended is not in it, without anybody's doing."""
 
     name: str
-    entries: list[Entry]
-    made_us: int
-    next_end_us: int | None = None
-    """When the next of its entries ends."""
-    _texts: set[str] = field(default_factory=set)
-    _lowered: set[str] = field(default_factory=set)
-    _networks: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    _ends: dict[str, int] = field(default_factory=dict)
+    """When each value ends."""
+    _lowered: dict[str, int] = field(default_factory=dict)
+    """The same of values in lower case, where that is another text."""
+    _networks: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)
+    """By version and bits of the host, the same of networks and addresses."""
+    _networks_end_us: int = 0
+    """When the last network ends that is more than an address."""
 
     @classmethod
-    def of(cls, name: str, entries: list[Entry], made_us: int) -> ValueList:
-        made = cls(name, entries, made_us)
-        ends = [one.expires_us for one in entries if one.expires_us is not None and one.expires_us > made_us]
-        made.next_end_us = min(ends, default=None)
+    def of(cls, name: str, entries: Iterable[Entry]) -> ValueList:
+        """Raises LogweirError as ``entries`` does."""
+        made = cls(name)
         for one in entries:
-            if one.is_over(made_us):
-                continue
-            made._texts.add(one.value)
-            made._lowered.add(lower(one.value))
-            network = _network(one.value)
-            if network is not None:
-                shift = network.max_prefixlen - network.prefixlen
-                numbers = made._networks.setdefault((network.version, shift), set())
-                numbers.add(int(network.network_address) >> shift)
+            made._add(one.value, _NEVER if one.expires_us is None else one.expires_us)
         return made
+
+    def _add(self, value: str, end_us: int) -> None:
+        _extend(self._ends, value, end_us)
+        if (lowered := lower(value)) != value:
+            _extend(self._lowered, lowered, end_us)
+        network = _network(value)
+        if network is not None:
+            version, shift, number = network
+            _extend(self._networks.setdefault((version, shift), {}), number, end_us)
+            if "/" in value:
+                self._networks_end_us = max(self._networks_end_us, end_us)
 
     def __contains__(self, text: object) -> bool:
         """Whether a value is in it: as it is written, or an address in one of its networks."""
-        return isinstance(text, str) and (text in self._texts or self._has_address(text))
+        return isinstance(text, str) and (_lasts(self._ends.get(text)) or self._has_address(text))
 
     def has_lowered(self, text: str) -> bool:
         """The same for a text in lower case, in whatever case the list has it."""
-        return text in self._lowered or self._has_address(text)
+        return _lasts(self._ends.get(text)) or _lasts(self._lowered.get(text)) or self._has_address(text)
 
-    @property
-    def lowered(self) -> Set[str]:
-        """Its values in lower case."""
-        return self._lowered
+    def lowered(self) -> Iterator[str]:
+        """Its values in lower case, and those that have another."""
+        now = now_us()
+        return (text for known in (self._ends, self._lowered) for text, end_us in known.items() if end_us > now)
 
     def __len__(self) -> int:
-        return len(self._texts)
+        now = now_us()
+        return sum(end_us > now for end_us in self._ends.values())
 
     def _has_address(self, text: str) -> bool:
         if not self._networks or len(text) > _ADDRESS_LENGTH_MAX:
@@ -102,18 +106,37 @@ class ValueList:
             return False
         number = int(address)
         return any(
-            number >> shift in numbers
-            for (version, shift), numbers in self._networks.items()
+            _lasts(ends.get(number >> shift))
+            for (version, shift), ends in self._networks.items()
             if version == address.version
         )
 
     @property
     def has_networks(self) -> bool:
-        return any("/" in text for text in self._texts if _network(text) is not None)
+        return self._networks_end_us > now_us()
+
+    def items(self) -> list[tuple[str, int | None]]:
+        """The values that are in it now, as they were written down, with when each ends; None: never."""
+        now = now_us()
+        return [(value, None if end == _NEVER else end) for value, end in self._ends.items() if end > now]
 
     def values(self) -> list[str]:
         """Those that are in it now, in order."""
-        return sorted(self._texts)
+        return sorted(value for value, _ in self.items())
+
+
+_NEVER = 2**63 - 1
+_K = TypeVar("_K", str, int)
+
+
+def _extend(ends: dict[_K, int], value: _K, end_us: int) -> None:
+    """Of what a list has twice, the later end counts."""
+    if end_us > ends.get(value, 0):
+        ends[value] = end_us
+
+
+def _lasts(end_us: int | None) -> bool:
+    return end_us is not None and (end_us == _NEVER or end_us > now_us())
 
 
 class Lists:
@@ -126,6 +149,7 @@ class Lists:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[object, ValueList]] = {}
         self._looked_s = -_LOOK_EVERY_S
+        self._was_read = False
 
     def get(self, name: str) -> ValueList | None:
         """The list of that name; None where there is none."""
@@ -148,22 +172,26 @@ class Lists:
         """See what has changed, now and then."""
         if self.folder is None or time.monotonic() - self._looked_s < _LOOK_EVERY_S:
             return
-        with self._lock:
-            self._looked_s = time.monotonic()
-            self._read()
+        # Before the first look is over, nobody knows of any list: who asks waits for it, and never after that.
+        if self._lock.acquire(blocking=not self._was_read):
+            try:
+                if time.monotonic() - self._looked_s >= _LOOK_EVERY_S:
+                    self._read()
+                    self._looked_s = time.monotonic()
+            finally:
+                self._lock.release()
 
     def reload(self) -> None:
         """See at once what has changed."""
         if self.folder is not None:
             with self._lock:
-                self._looked_s = time.monotonic()
                 self._read()
+                self._looked_s = time.monotonic()
 
     def _read(self) -> None:
         assert self.folder is not None, "it was asked before"
         known: dict[str, tuple[object, ValueList]] = {}
         problems: list[str] = []
-        time_us = now_us()
         for path in sorted((*self.folder.glob("*.csv"), *self.folder.glob("*.txt"))):
             before = self._known.get(path.stem)
             try:
@@ -172,10 +200,8 @@ class Lists:
                     raise _bad(path, 0, f"there is another file of the list {path.stem}")
                 if before is not None and before[0] == (path, version):
                     made = before[1]
-                    if made.next_end_us is not None and made.next_end_us <= time_us:
-                        made = ValueList.of(made.name, made.entries, time_us)
                 else:
-                    made = ValueList.of(path.stem, read_entries(path), time_us)
+                    made = ValueList.of(path.stem, read_entries(path))
                 known[path.stem] = (path, version), made
             except LogweirError as error:
                 problems.append(str(error))
@@ -184,23 +210,27 @@ class Lists:
         if problems != self.problems:
             for problem in problems:
                 log.error("%s", problem)
-        self._known, self.problems = known, problems
+        self._known, self.problems, self._was_read = known, problems, True
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """What a file says. Raises LogweirError(LIST_BAD) with the line."""
+def read_entries(path: Path) -> Iterator[Entry]:
+    """What a file says, one after another. Raises LogweirError(LIST_BAD) with the line, in between, too."""
     if not NAME.fullmatch(path.stem):
         raise _bad(path, 0, "a list's name is of a to z, digits and _, beginning with a letter, 64 at most")
+    is_csv = path.suffix == ".csv"
     try:
-        if path.stat().st_size > SIZE_BYTES_MAX:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise _bad(path, 0, "it is no file")
+        if found.st_size > SIZE_BYTES_MAX:
             raise _bad(path, 0, f"it has more than {SIZE_BYTES_MAX} bytes")
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="" if is_csv else None) as lines:
+            for number, entry in enumerate(_of_csv(path, lines) if is_csv else _of_text(lines)):
+                if number == ENTRIES_MAX:
+                    raise _bad(path, entry.line, f"there are more than {ENTRIES_MAX:,} entries")
+                yield entry
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(path, 0, str(error)) from error
-    entries = list(_of_csv(path, text) if path.suffix == ".csv" else _of_text(text))
-    if len(entries) > ENTRIES_MAX:
-        raise _bad(path, ENTRIES_MAX, f"there are more than {ENTRIES_MAX:,} entries")
-    return entries
 
 
 def _version(path: Path) -> tuple[int, int, int]:
@@ -212,22 +242,28 @@ def _version(path: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _of_text(text: str) -> Iterator[Entry]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        value = re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+def _of_text(lines: Iterable[str]) -> Iterator[Entry]:
+    for number, line in enumerate(lines, start=1):
+        value = (_REMARK.split(line, maxsplit=1)[0] if "#" in line else line).strip()
         if value:
             yield Entry(value, None, number)
 
 
-def _of_csv(path: Path, text: str) -> Iterator[Entry]:
-    rows = csv.DictReader(io.StringIO(text), strict=True)
+_REMARK = re.compile(r"(?:^|\s)#")
+
+
+def _of_csv(path: Path, lines: Iterable[str]) -> Iterator[Entry]:
+    rows = csv.reader(lines, strict=True)
     try:
-        if "value" not in (rows.fieldnames or ()):
+        columns = {name: at for at, name in enumerate(next(rows, []))}
+        if "value" not in columns:
             raise _bad(path, 1, "its header has no column value")
+        value_at, expires_at = columns["value"], columns.get("expires", sys.maxsize)
         for row in rows:
-            value = (row["value"] or "").strip()
+            value = row[value_at].strip() if value_at < len(row) else ""
             if value:
-                yield Entry(value, _end_of(path, rows.line_num, (row.get("expires") or "").strip()), rows.line_num)
+                expires = row[expires_at].strip() if expires_at < len(row) else ""
+                yield Entry(value, _end_of(path, rows.line_num, expires), rows.line_num)
     except csv.Error as error:
         raise _bad(path, rows.line_num, str(error)) from error
 
@@ -242,14 +278,27 @@ def _end_of(path: Path, line: int, text: str) -> int | None:
     return int((end if end.tzinfo else end.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """The network, or the one address, that a value is; None for any other."""
-    if len(text) > _ADDRESS_LENGTH_MAX + 4 or not re.fullmatch(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?", text):
+def _network(text: str) -> tuple[int, int, int] | None:
+    """The network, or the one address, that a value is: version, bits of the host, the bits before these.
+
+    None for any other value.
+    """
+    if len(text) > _ADDRESS_LENGTH_MAX + 4 or not _ADDRESS.fullmatch(text):
         return None
     try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
+        if "/" not in text:
+            # A tenth of the time that ipaddress takes.
+            is_4 = ":" not in text
+            number = int.from_bytes(socket.inet_pton(socket.AF_INET if is_4 else socket.AF_INET6, text), "big")
+            return (4 if is_4 else 6), 0, number
+        network = ipaddress.ip_network(text, strict=False)
+    except (ValueError, OSError):
         return None
+    shift = network.max_prefixlen - network.prefixlen
+    return network.version, shift, int(network.network_address) >> shift
+
+
+_ADDRESS = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
 
 
 def _bad(path: Path, line: int, reason: str) -> LogweirError:
@@ -292,12 +341,11 @@ def expanded(node: Node) -> Node:
     if not isinstance(node, InList):
         return node
     found = in_use().named(node.name)
-    values = found.values()
-    if len(values) > SEARCHED_MAX or found.has_networks:
-        reason = "has networks" if found.has_networks else f"has {len(values):,} values, more than {SEARCHED_MAX}"
+    if found.has_networks or len(found) > SEARCHED_MAX:
+        reason = "has networks" if found.has_networks else f"has {len(found):,} values, more than {SEARCHED_MAX}"
         raise LogweirError(LIST_UNFIT, name=node.name, reason=reason)
     is_detail = node.field.startswith("details")
-    terms = tuple(Term(node.field, value if is_detail else lower(value)) for value in values)
+    terms = tuple(Term(node.field, value if is_detail else lower(value)) for value in found.values())
     return Or(terms) if terms else Not(All())
 
 

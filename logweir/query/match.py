@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -202,13 +203,32 @@ def _any_value(field: str, fits: Callable[[str], bool]) -> Matches:
     """Whether one of the values of a keyword field, or of the leaves of details at a path, ``fits``."""
     if field.partition(".")[0] != "details":
         return lambda document: any(fits(text) for text in keywords_of(_value(document, field)))
-    path = field.partition(".")[2] or None
+    path = field.partition(".")[2]
+    if path:
+        return lambda document: any(map(fits, _last.leaves_of(document).get(path, ())))
+    return lambda document: any(fits(text) for texts in _last.leaves_of(document).values() for text in texts)
 
-    def matches(document: Document) -> bool:
-        details: Mapping[str, Any] = document.source.get("details") or {}
-        return any(path in (None, found) and fits(text) for found, text in leaves_of(details))
 
-    return matches
+class _Last(threading.local):
+    """The leaves of the document that this thread has asked for last: hundreds of conditions ask for the same ones.
+
+    It is not to be changed meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._document: Document | None = None
+        self._leaves: dict[str, list[str]] = {}
+
+    def leaves_of(self, document: Document) -> dict[str, list[str]]:
+        if self._document is not document:
+            self._leaves = {}
+            for path, text in leaves_of(document.source.get("details")):
+                self._leaves.setdefault(path, []).append(text)
+            self._document = document
+        return self._leaves
+
+
+_last = _Last()
 
 
 def _range(query: Range, fields: Fields) -> Matches:

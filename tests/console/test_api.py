@@ -22,6 +22,8 @@ from logweir.store.port import Store
 from logweir_console.app import make_app
 from tests.logweir.commands.test_alerts import stored
 
+GIVEN = ("by", "reason", "query", "until", "rule", "alert", "fields")
+
 
 @rule(where="category:web", severity="high", tags=["web"], runbook="web.md")
 def web_attack(found: Any) -> str:
@@ -264,3 +266,37 @@ def test_the_state_of_rules_is_changed_with_the_token_alone_beyond_this_machine(
     assert tried(Authorization="Bearer t0ken-of-ours") == 200
     body = store.documents.get(RULES, ["web_attack"])["web_attack"].body
     assert (body["state"], body["said"]["by"], body["said"]["why"]) == ("disabled", "bot", "a test")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(f'{{"by":"anna","reason":"x","rule":"web_attack","query":"a","{name}":"\\ud800"}}' for name in GIVEN),
+        '{"\\ud800":"x"}',
+        '{"by":["\\ud800"]}',
+        '{"by":"\\ud800',
+        "[" * 60_000,
+    ],
+    ids=lambda body: body[:90],
+)
+@pytest.mark.parametrize("path", ["/api/exceptions", "/api/rules/web_attack/disable", "/api/alerts/aa11-1/note"])
+def test_what_no_store_takes_is_refused_in_words(client: FlaskClient, path: str, body: str) -> None:
+    """Half of a surrogate pair, which JSON may have; and what is nested without an end."""
+    answer = client.post(path, data=body, content_type="application/json")
+
+    assert (answer.status_code, (answer.json or {})["code"]) == (400, "parameter_bad")
+
+
+def test_what_became_of_rules_alerts_is_read_in_pages(
+    store: Store, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its evidence with it: thousands at once are gigabytes."""
+    monkeypatch.setattr("logweir_console.rules._ALERTS_AT_ONCE", 2)
+    for number in range(5):
+        stored(store, f"bb22-{number}", rule="web_attack")
+    whole = client.get("/rules").get_data(as_text=True)
+    monkeypatch.setattr("logweir_console.rules._ALERTS_MAX", 4)
+    cut = client.get("/rules").get_data(as_text=True)
+
+    assert "are not counted here" not in whole and ">5</a>" in whole
+    assert "Alerts beyond the newest 4 are not counted here" in cut and ">4</a>" in cut

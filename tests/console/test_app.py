@@ -308,6 +308,7 @@ def test_a_link_to_a_page_may_be_followed_from_anywhere(client: FlaskClient) -> 
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
     assert client.get("/?q=x", headers=headers).status_code == 200
+    assert client.get("/rules", headers=headers).status_code == 200
     assert client.get("/api/search?q=x", headers=headers).status_code == 403
     assert client.post("/", headers=headers).status_code == 403
 

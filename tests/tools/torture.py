@@ -307,10 +307,9 @@ def torture(
     found = settled(system, accepted, within_s=0 if outcome.disasters else SETTLED_S_MAX)
     for text, count in found.items():
         outcome.stored[text.partition("-")[0]] += count
-    if system.alerting is not None:
-        within_s = 0 if outcome.disasters else SETTLED_S_MAX
-        outcome.alerted = system.alerting.counted(system.env, outcome.stored, within_s=within_s)
-        outcome.untold = system.alerting.untold(system.env, within_s=within_s)
+    if system.alerting is not None and not outcome.disasters:
+        outcome.alerted = system.alerting.counted(system.env, outcome.stored, within_s=SETTLED_S_MAX)
+        outcome.untold = system.alerting.untold(system.env, within_s=SETTLED_S_MAX)
     outcome.lost = sorted(set(accepted) - found.keys())
     outcome.twice = sorted(text for text, count in found.items() if count > 1)
     outcome.differences = differences(system)

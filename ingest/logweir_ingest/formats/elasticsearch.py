@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -425,6 +424,21 @@ def _agree(pattern: list[str], path: tuple[str, ...]) -> bool:
     for wanted, name in zip(pattern, path, strict=False):
         if wanted == "**":
             return True
-        if not fnmatchcase(name, wanted):
+        if not _fits(name, wanted):
             return False
     return True
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether it is the name; ``*`` is any text. Nothing is kept of a pattern, as fnmatch keeps thousands of them."""
+    first, *others = pattern.split("*")
+    if not others:
+        return name == pattern
+    *inner, last = others
+    at = len(first)
+    for piece in inner:
+        found = name.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return name.startswith(first) and name.endswith(last) and at + len(last) <= len(name)

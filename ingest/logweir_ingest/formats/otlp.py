@@ -184,6 +184,10 @@ def _double(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+# How many values a large body may have to an event: more would cost time and memory, and no sender has them.
+_VALUES_PER_EVENT_MAX = 256
+
+
 # --- protobuf -----------------------------------------------------------------------------------------------------
 _FIELDS_PER_EVENT_MAX = 16
 
@@ -205,6 +209,7 @@ class _Protobuf:
         self._limits = limits
         self._writer = writer
         self._fields_left = _FIELDS_PER_EVENT_MAX * (limits.events_per_request_max + 1)
+        self._values_left = _VALUES_PER_EVENT_MAX * (limits.events_per_request_max + 1)
 
     def read(self) -> None:
         # logs_service.proto: ExportLogsServiceRequest has resource_logs = 1.
@@ -248,6 +253,7 @@ class _Protobuf:
         )
 
     def _attributes(self, attributes: Any, start: int, depth: int = 1) -> dict[str, Any]:
+        self._count(len(attributes))
         return {attribute.key: self._value(attribute.value, start, depth) for attribute in attributes}
 
     def _value(self, value: Any, start: int, depth: int) -> Any:
@@ -260,11 +266,18 @@ class _Protobuf:
             return base64.b64encode(value.bytes_value).decode()
         if kind == "array_value":
             self._check_depth(depth, start)
+            self._count(len(value.array_value.values))
             return [self._value(item, start, depth + 1) for item in value.array_value.values]
         if kind == "kvlist_value":
             self._check_depth(depth, start)
             return self._attributes(value.kvlist_value.values, start, depth + 1)
         return getattr(value, kind)
+
+    def _count(self, values: int) -> None:
+        """Two bytes may be a value, and all those with one name one member: their number says what they cost."""
+        self._values_left -= values
+        if self._values_left < 0:
+            raise LogweirError(EVENTS_TOO_MANY, events_max=self._limits.events_per_request_max)
 
     def _check_depth(self, depth: int, start: int) -> None:
         if depth >= self._limits.depth_max:
@@ -397,13 +410,11 @@ class _Export(msgspec.Struct, rename="camel"):
 _export = msgspec.json.Decoder(_Export)
 _log_record = msgspec.json.Decoder(_LogRecord)
 _attributes: msgspec.json.Decoder[_Attributes | None] = msgspec.json.Decoder(_Attributes | None)
-# Of a large body, how many values there may be to an event: more would cost memory, and no sender has them.
-_COMMAS_PER_EVENT_MAX = 256
 _COMMAS_COUNTED_FROM_BYTES = MEBIBYTE
 
 
 def _read_json(body: bytes, limits: Limits, writer: EventWriter) -> None:
-    if len(body) > _COMMAS_COUNTED_FROM_BYTES and body.count(b",") > _COMMAS_PER_EVENT_MAX * (
+    if len(body) > _COMMAS_COUNTED_FROM_BYTES and body.count(b",") > _VALUES_PER_EVENT_MAX * (
         limits.events_per_request_max + 1
     ):
         raise LogweirError(EVENTS_TOO_MANY, events_max=limits.events_per_request_max)
@@ -412,8 +423,11 @@ def _read_json(body: bytes, limits: Limits, writer: EventWriter) -> None:
     except UnicodeDecodeError as error:
         raise LogweirError(UTF8_BAD, byte_offset=error.start, event_index=0, looks_like="") from error
     reader = _Json(body, limits, writer)
-    export = reader.decode(_export, body)
-    for of_resource in export.resource_logs or ():
+    resources = reader.decode(_export, body).resource_logs or []
+    shared = len(resources) + sum(len(of_resource.scope_logs or ()) for of_resource in resources)
+    if shared > _FIELDS_PER_EVENT_MAX * (limits.events_per_request_max + 1):
+        raise LogweirError(EVENTS_TOO_MANY, events_max=limits.events_per_request_max)
+    for of_resource in resources:
         resource = reader.shared(bytes(of_resource.resource), of_resource.schema_url)
         for of_scope in of_resource.scope_logs or ():
             scope = reader.shared(bytes(of_scope.scope), of_scope.schema_url)

@@ -62,7 +62,9 @@ class Parsed(msgspec.Struct):
     stamp: dict[str, str] | None = None
     """What events get that do not say it themselves, as by a key's stamp, which goes before this one."""
     left_out: tuple[tuple[LogweirError, bytes], ...] = ()
-    """What the answer says of as not taken, and why: not accepted, and kept for the operator as a refused body is."""
+    """What the answer says of as not taken, and why: not accepted, and kept for the operator as a refused body is.
+
+    Where the events are numbered, nothing can be left out: the request is refused with the first of these."""
 
 
 class Accepted(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ def _acks(request: Request) -> Reply:
         asked = _asked.decode(request.body).acks
     except msgspec.DecodeError as error:
         raise LogweirError(ACKS_BAD, reason=str(error)) from error
-    acks = {str(number): _is_ack_id(number, channel) for number in asked}
+    acks = {str(number): _is_ack_id(number, channel) for number in dict.fromkeys(asked)}
     return Reply(200, (_JSON,), msgspec.json.encode({"acks": acks}))
 
 
@@ -290,6 +290,8 @@ def _write_lines(writer: EventWriter, body: bytes, defaults: Mapping[str, str]) 
         text = line[0].rstrip(b"\r")
         if text.isspace():
             continue
+        # Written, a control character has six bytes.
+        writer.check_size(len(text), line.start())
         try:
             writer.write({"summary": text.decode(), **said}, line.start())
         except UnicodeDecodeError as error:

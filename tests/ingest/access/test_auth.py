@@ -199,6 +199,18 @@ def test_an_unreadable_body_that_is_kept_counts_for_the_quota(door: Door) -> Non
     assert 17 <= int(answer.headers["retry-after"]) <= 20
 
 
+def test_what_a_bulk_leaves_out_counts_for_the_quota(door: Door) -> None:
+    """Each is kept, as a body is that cannot be read."""
+    key = key_on(door, "large", events_per_second=1)
+    bulk = b'{"create":{}}\n{"a":"%b"}\n' % (b"x" * 300_000) * 10
+    headers = {"X-Log-Key": key, "User-Agent": "curl/8"}
+    until(lambda: door.request("POST", "/_bulk", bulk, headers).json["errors"] is True)
+    answer = send(door, key, {})
+
+    assert (answer.status, answer.json["code"]) == (429, "quota_exceeded")
+    assert int(answer.headers["retry-after"]) > 5
+
+
 # --- changes --------------------------------------------------------------------------------------------------------
 class Sender(threading.Thread):
     """Posts with whatever key it is told to, over and over, on connections that it keeps."""

@@ -164,6 +164,14 @@ def test_a_document_beyond_a_limit_is_left_out_and_the_others_are_taken(door: Do
     until(lambda: ("elasticsearch", "event_too_large", 3008) in kept())
 
 
+def test_of_numbered_events_none_is_left_out(door: Door) -> None:
+    """Those behind it would get its number, and be another event than their sender means."""
+    numbered = {"Log-Emitter": "web1", "Log-Epoch": "e1", "Log-Seq": "1"}
+    answer = send(door, bulk(b'{"n":1}', b'{"a":"%b"}' % (b"x" * 3000), b'{"n":3}'), **numbered)
+
+    assert (answer.status, answer.json["error"]["type"]) == (413, "event_too_large")
+
+
 def test_what_would_change_events_is_answered_so(door: Door) -> None:
     """Item by item; a request of nothing else is no event, and no reason to come again."""
     answer = send(door, b'{"delete":{"_index":"a","_id":"1"}}\n{"update":{"_id":"2"}}\n{"doc":{}}\n')
@@ -397,6 +405,8 @@ def test_rsyslog_and_syslog_ng_are_told_what_keeps_them_going(door: Door) -> Non
         ("-took,-items.*._*", {"errors", "items"}, {"result", "status"}),
         ("items.*,-items.*.status", {"items"}, {"_index", "_id", "_version", "result"}),
         ("nothing", set(), None),
+        ("it*s.c*e*.st*tus,*took", {"took", "items"}, {"status"}),
+        ("itemss*,items.*.sta*atus,errors*s", set(), None),
         (",,%2C" + "a," * 1000, set(), None),
     ],
 )

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from logweir.errors import AT_THE_DOOR, LogweirError, Problem
+from logweir.errors import AT_THE_DOOR, EVENTS_TOO_MANY, LogweirError, Problem
 from logweir.record import Kind
 from logweir_ingest.formats.otlp import OtlpFormat
 from logweir_ingest.request.limits import Limits
@@ -185,3 +185,33 @@ def test_damaged_bodies_are_refused_in_words(body: bytes, position: int, byte: i
             assert error.detail
         else:
             assert all(isinstance(json.loads(event), dict) for event in events)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of protobuf that has a length."""
+    length, size = len(content), bytearray()
+    while length > 0x7F:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes((number << 3 | 2, *size, length)) + content
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        (PROTOBUF, _field(1, _field(2, _field(2, _field(6, b"") * 400))) * 15),
+        (PROTOBUF, _field(1, _field(1, _field(1, b"") * 400)) * 15),
+        (PROTOBUF, _field(1, _field(1, _field(1, _field(2, _field(5, _field(1, b"") * 400))))) * 15),
+        (JSON, b'{"resourceLogs":[%b{}]}' % (b"{}," * 350)),
+        (JSON, b'{"resourceLogs":[{"scopeLogs":[%b{}]}]}' % (b"{}," * 350)),
+    ],
+    ids=["attributes", "attributes of resources", "values of arrays", "resources", "scopes"],
+)
+def test_what_is_in_a_body_is_counted_before_it_costs_anything(media_type: str, body: bytes) -> None:
+    """Two bytes may be a value, and thousands of one name no more than one member: 64 MiB would take a minute."""
+    request = Request("POST", "/v1/logs", {b"content-type": media_type.encode()}, "")
+
+    with pytest.raises(LogweirError) as caught:
+        OtlpFormat().split(request, body, LIMITS)
+
+    assert caught.value.problem is EVENTS_TOO_MANY

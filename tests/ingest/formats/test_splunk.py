@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from logweir.errors import AT_THE_DOOR, LogweirError, Problem
+from logweir.errors import AT_THE_DOOR, EVENT_TOO_LARGE, LogweirError, Problem
 from logweir.keys.file import KeysFile
 from logweir.record import Kind, Refused
 from logweir_ingest.formats.splunk import SplunkFormat
+from logweir_ingest.request.limits import Limits
 from logweir_ingest.request.message import Request
 from tests.ingest.helpers import Answer, Door, events_of, is_ready, of_kind, running
 from tests.waiting import until
@@ -297,6 +299,23 @@ def test_syslog_ng(door: Door) -> None:
 
     assert [answer.status for answer in told] == [422] * 3
     assert [answer.json["code"] for answer in told] == [6, 5, 27]
+
+
+def test_a_line_that_is_too_large_costs_no_more_than_itself() -> None:
+    """Written as JSON, each of its control characters has six bytes: it is refused before that."""
+    limits = Limits(2**20, 2**24, 100, 1000, 10, 5, 100)
+    body = b"\x01" * 2**24
+    request = Request("POST", f"{COLLECTOR}/raw", {}, "")
+    tracemalloc.start()
+    try:
+        with pytest.raises(LogweirError) as caught:
+            SplunkFormat().split(request, body, limits)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert caught.value.problem is EVENT_TOO_LARGE
+    assert peak < 2.5 * len(body)
 
 
 # --- all that can be refused --------------------------------------------------------------------------------------

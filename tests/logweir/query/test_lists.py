@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def of(*values: str) -> ValueList:
-    return ValueList.of("some", [Entry(value) for value in values], 0)
+    return ValueList.of("some", [Entry(value) for value in values])
 
 
 @pytest.mark.parametrize(
@@ -76,11 +77,78 @@ def test_a_value_ends_when_its_row_says_so(folder: Path, monkeypatch: pytest.Mon
     (folder / "a.csv").write_text(f"note,value,expires\nx,for good,\nx,for an hour,{end}\nx,over,2020-01-01\n")
     known = Lists(folder)
     now = known.named("a").values()
+    held = known.named("a")
     real = now_us()
     monkeypatch.setattr(lists, "now_us", lambda: real + 7_200_000_000)
+
+    assert (now, held.values(), len(held)) == (["for an hour", "for good"], ["for good"], 1)
+    assert "for an hour" not in held and "for good" in held and not held.has_lowered("for an hour")
+
+
+def test_of_a_value_that_is_there_twice_the_later_end_counts(folder: Path) -> None:
+    """Networks end, too; then a search can ask for the others."""
+    later, sooner = iso_seconds(now_us() + 3_600_000_000), iso_seconds(now_us() - 1_000_000)
+    rows = f"x,{later}\nx,{sooner}\n10.0.0.0/8,{sooner}\n192.0.2.1,{sooner}\n192.0.2.1,\n"
+    (folder / "a.csv").write_text(f"value,expires\n{rows}")
+    found = Lists(folder).named("a")
+
+    assert found.values() == ["192.0.2.1", "x"]
+    assert "10.0.0.1" not in found and "192.0.2.1" in found and not found.has_networks
+
+
+def test_a_file_with_too_many_entries_is_read_no_further(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MiB of lines would be gigabytes."""
+    monkeypatch.setattr(lists, "ENTRIES_MAX", 3)
+    (folder / "a.txt").write_bytes(b"x\n" * 50_000 + b"\xff")
+    (folder / "b.txt").write_bytes(b"x\n" * 3)
+
+    with pytest.raises(LogweirError, match="line 4 cannot be read: there are more than 3 entries"):
+        list(read_entries(folder / "a.txt"))
+    assert len(list(read_entries(folder / "b.txt"))) == 3
+
+
+def test_what_is_no_file_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "a.txt")
+    (folder / "b.csv").mkdir()
+    known = Lists(folder)
     known.reload()
 
-    assert (now, known.named("a").values()) == (["for an hour", "for good"], ["for good"])
+    assert ["it is no file" in one for one in known.problems] == [True, True]
+
+
+def test_whoever_asks_first_waits_for_the_lists(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an event that comes while others read them would not be in any; later, nobody waits."""
+    (folder / "a.txt").write_text("x\n")
+    known = Lists(folder)
+    go, begun = threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> Iterator[Entry]:
+        begun.set()
+        assert go.wait(60)
+        yield from read_entries(path)
+
+    monkeypatch.setattr(lists, "read_entries", slowly)
+    found: list[ValueList | None] = []
+    threads = [threading.Thread(target=lambda: found.append(known.get("a"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(60)
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    go.clear()
+    begun.clear()
+    (folder / "a.txt").write_text("another\n")
+    known._looked_s = -lists._LOOK_EVERY_S
+    reading = threading.Thread(target=lambda: known.get("a"))
+    reading.start()
+    assert begun.wait(60)
+    before = known.named("a").values()
+    go.set()
+    reading.join(60)
+
+    assert [one is not None and one.values() for one in found] == [["x"], ["x"]]
+    assert (before, known.named("a").values()) == (["x"], ["another"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +173,7 @@ def test_a_file_that_cannot_be_read_leaves_its_list_and_is_named(
 
     (problem,) = known.problems
     with pytest.raises(LogweirError, match=reason):
-        read_entries(folder / name)
+        list(read_entries(folder / name))
     assert before == ["before"] and str(folder / name) in problem
     assert name.startswith("A") or known.named("a").values() == ["before"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from logweir_workers.alerts import guard
-from logweir_workers.alerts.guard import Guard, RuleTooSlow
+from logweir_workers.alerts.guard import Guard, RuleEnds, RuleTooSlow
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +90,31 @@ def test_beside_the_main_thread_code_only_runs(tmp_path: Path) -> None:
 
     assert done == [""]
     assert not (tmp_path / "rule").exists()
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_the_process_is_an_error_of_the_rule(tmp_path: Path, end: type[BaseException]) -> None:
+    """The mark is taken away; Ctrl-C is for commands, which have no file."""
+    watching = Guard(tmp_path / "rule")
+
+    with pytest.raises(RuleEnds, match=end.__name__), watching.running("ending"):
+        raise end
+    with pytest.raises(RuleEnds if end is not KeyboardInterrupt else end), Guard().running("ending"):
+        raise end
+    assert Guard(tmp_path / "rule").found == ""
+
+
+def test_of_a_rule_that_forks_one_process_goes_on(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from logweir_workers.alerts.guard import Guard
+        with Guard(Path(sys.argv[1])).running("forking"):
+            child = os.fork()
+        assert os.waitpid(child, 0)[1] == 1 << 8
+        print("one")
+    """)
+    command = [sys.executable, "-c", program, str(tmp_path / "rule")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (done.stdout, done.stderr) == ("one\n", "")

@@ -56,7 +56,15 @@ def test_after_a_restart_the_rules_of_a_broken_file_go_on_as_they_were_read_last
     assert elsewhere == out
 
 
-@pytest.mark.parametrize("text", ["this is no Python", RULES.replace('severity="low"', 'severity="lowest"')])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "this is no Python",
+        "import sys; sys.exit(0)",
+        RULES.replace('raise ValueError("never works")', "raise SystemExit"),
+        RULES.replace('severity="low"', 'severity="lowest"'),
+    ],
+)
 def test_a_file_that_never_could_be_read_brings_no_rules_and_says_so(
     settings: Settings,  # noqa: F811
     text: str,

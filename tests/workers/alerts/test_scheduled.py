@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import psutil
@@ -28,6 +30,7 @@ from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_workers.alerts.alerter import Alerter
 from logweir_workers.alerts.scheduled import runs
+from logweir_workers.alerts.scheduled.process import Known, ScheduledProcess
 from logweir_workers.alerts.scheduled.runs import STATES, Ran, ScheduledRuns, found_by
 from tests.contract.stores import NOON_US, document
 from tests.waiting import until
@@ -292,6 +295,17 @@ def test_who_was_taken_over_from_writes_nothing_more(world: World) -> None:
     assert world.alerts() == []
 
 
+class Unspeakable(Exception):
+    """An error whose own words fail."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def raising(error: BaseException) -> NoReturn:
+    raise error
+
+
 @pytest.mark.parametrize(
     ("ask", "error"),
     [
@@ -302,6 +316,16 @@ def test_who_was_taken_over_from_writes_nothing_more(world: World) -> None:
         (lambda events: [found("x")] * 10_001, "more than 10,000"),
         (lambda events: "x" * 10**15, "MemoryError"),
         (lambda events: list(events.histogram("*", "often")), "width is 'often'"),
+        (lambda events: sys.exit(0), "SystemExit, which would end the process"),
+        (lambda events: raising(GeneratorExit()), "GeneratorExit, which would end the process"),
+        (lambda events: raising(Unspeakable()), "Unspeakable: it cannot say why"),
+        (lambda events: raising(ValueError("\ud800")), "ValueError: \\ud800"),
+        (lambda events: found("x", severity="worst"), "severity is 'worst'"),
+        (lambda events: found("x", count=10**30), "which no alert can have"),
+        (lambda events: found("x", tags="web"), "a list of texts"),
+        (lambda events: found("x", events=["a text"]), "what it has found cannot be stored"),
+        (lambda events: found("x", events=[{**one, "x": object()} for one in events.search()]), "cannot be stored"),
+        (lambda events: found("x", group={str(n): "x" * 1000 for n in range(1100)}), "Make it smaller"),
     ],
 )
 def test_a_rule_that_fails_is_asked_again_and_no_slot_is_passed_over(
@@ -325,6 +349,23 @@ def test_a_rule_that_fails_is_asked_again_and_no_slot_is_passed_over(
     assert state["done_us"] == NOON_US and error in state["error"] and state["failing_since"]
     assert {one["rule"]: one["count"] for one in world.alerts()} == {"by_user": 4, "bad": 4}
     assert world.store.documents.get(STATES, ["bad"])["bad"].body["error"] is None
+
+
+def test_texts_of_what_was_found_are_such_as_alerts_can_have(world: World) -> None:
+    """Cut, and without halves of surrogate pairs; whatever is no text is written as one."""
+
+    def odd(events: Any) -> Any:
+        return found("x\ud800", group={1: 2, "\udfff": "y" * 9000}, tags=[3, "\ud800"], query="z" * 9000)  # type: ignore[dict-item,list-item]
+
+    made = rule(odd)
+    world.look(made, up_to_us=0)
+    world.look(made, up_to_us=5 * MINUTE_US)
+    (alert,) = world.alerts()
+
+    assert alert["summary"] == "x?"
+    assert alert["group"] == {"1": "2", "?": "y" * 1000}
+    assert alert["tags"] == ["3", "?"]
+    assert alert["search"]["query"] == "z" * 9000
 
 
 # --- by command, and by the alerter -------------------------------------------------------------------------------
@@ -397,6 +438,53 @@ def test_a_rule_is_tested_run_and_backtested_by_command(
     assert backtest["alerts"][0]["first"] == "2026-01-31T12:00:10.000Z"
     assert (one["count"], len(one["evidence"])) == (3, 3)
     assert other[0] == 2 and "it is not a scheduled one" in other[2]
+
+
+def test_nobody_waits_for_a_process_that_does_not_read(settings: Settings) -> None:
+    """A rule may take an hour: whoever stops the alerter meanwhile would wait for that."""
+    told = ScheduledProcess(settings, generation=1)
+    told._process = multiprocessing.current_process()
+    told._connection, theirs = multiprocessing.Pipe()
+    told._has_read = True
+    names = frozenset(f"rule_{number}" for number in range(100))
+
+    def tell() -> None:
+        for up_to_us in range(1000):
+            told._tell(Known(up_to_us, names, names))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+    assert theirs.recv().up_to_us == 0
+    assert not theirs.poll()
+    theirs.send(None)
+    tell()
+    assert theirs.recv().up_to_us == 0
+    told._process = None
+
+
+def test_a_new_rule_waits_until_it_is_known_up_to_when_all_is_stored(world: World) -> None:
+    """Its first time is one of now, not one of 1970."""
+    made = {"by_user": rule(by_user)}
+    before = [world.runs.look(made, up_to_us=up_to_us) for up_to_us in (0, -5_200_000)]
+    states = world.store.documents.get(STATES, ["by_user"])
+    world.runs.look(made, up_to_us=NOON_US)
+
+    assert (before, states) == ([False, False], {})
+    assert world.store.documents.get(STATES, ["by_user"])["by_user"].body["done_us"] == NOON_US
+
+
+def test_what_is_in_flight_is_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event is received before it is in the queue: asked up to the same moment, a rule would never see it."""
+    told: list[Known] = []
+    process, stopping = ScheduledProcess(settings, generation=1), threading.Event()
+    monkeypatch.setattr("logweir_workers.alerts.scheduled.process._LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(process, "_tell", lambda known: (told.append(known), stopping.set()))
+    process.run(lambda: ({"by_user": rule(by_user)}, ()), lambda: NOON_US, stopping)
+
+    assert told[0].up_to_us == NOON_US - 5_200_000
 
 
 def _spawned() -> list[psutil.Process]:

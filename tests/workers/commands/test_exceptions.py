@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,13 +12,19 @@ from typing import Any
 import pytest
 
 from logweir import cli
-from logweir.alerts import alert
+from logweir.alerts import alert, event, exceptions, rule
 from logweir.alerts.alert import ALERTS
-from logweir.alerts.exceptions import EXCEPTIONS, VALUES_MAX, fields_of
-from logweir.config import StoreSettings
-from logweir.query.tree import All
+from logweir.alerts.exceptions import EXCEPTIONS, VALUES_MAX, Excepting, RuleException, fields_of, query_of
+from logweir.config import Settings, StoreSettings
+from logweir.errors import LogweirError
+from logweir.query import match
+from logweir.query.match import leaves_of
+from logweir.query.parse import parse
+from logweir.query.tree import All, Term
 from logweir.store import open_store
 from logweir.store.port import Store
+from logweir_workers.alerts.examples import refusal_of
+from tests.contract.stores import document
 
 RULES = """
 from logweir.alerts import books, event, finding, found, rule, scheduled
@@ -146,3 +153,72 @@ def test_fields_are_offered_by_which_an_alert_can_be_excepted(store: Store) -> N
     body = alert.find(store.documents, "aa11").body
 
     assert fields_of(body) == ["details.ip", "hostname", "details.user"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x:y OR category:web OR summary",
+        "a b",
+        'a"b',
+        "a\\b",
+        "(a",
+        "-a",
+        "a/b",
+        "a*",
+        "@a",
+        "é",
+        "a.b",
+        "a&&b",
+    ],
+)
+def test_a_field_that_an_event_has_named_is_no_more_than_a_field(name: str) -> None:
+    """Whoever sends events could say otherwise what an exception keeps from counting."""
+    event = {"details": {name: "v"}}
+    body = {"group": {}, "evidence": [{"event": event}], "evidence_last": []}
+
+    assert parse(query_of(body, [f"details.{name}"])) == Term(f"details.{name}", "v")
+
+
+def test_what_all_exceptions_ask_for_together_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each match of a rule is asked all of them."""
+    monkeypatch.setattr(exceptions, "CLAUSES_MAX", 5)
+
+    def add(query: str) -> None:
+        about = {"reason": "x", "by": "anna", "until_us": 2_000_000, "now_us": 1_000_000}
+        exceptions.add(store.documents, rule="failures", query=query, **about)  # type: ignore[arg-type]
+
+    add("hostname:(web1 OR web2 OR web3)")
+    with pytest.raises(LogweirError, match="6 words and values, 5 at most"):
+        add("a AND NOT (b OR c)")
+    add("a b")
+
+
+def test_an_events_details_are_walked_through_once_for_all_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand exceptions took seconds for an event with thousands of details."""
+    walked: list[object] = []
+    monkeypatch.setattr(match, "leaves_of", lambda details: walked.append(details) or leaves_of(details))
+    made = [
+        RuleException(str(n), "failures", f"details.user:u{n} OR details:v{n}", "x", "anna", "", "") for n in range(99)
+    ]
+    excepting = Excepting(made)
+    of_u98, of_v7 = (
+        document(f"e{n}", {"details": details}, number=n)
+        for n, details in enumerate(({"user": ["a", "u98"]}, {"a": {"b": "v7"}}))
+    )
+
+    assert [excepting.by("failures", one) for one in (of_u98, of_v7, of_u98)] == ["98", "7", "98"]
+    assert len(walked) == 3
+
+
+def test_a_rule_that_would_end_the_alerter_when_an_exception_is_tried_is_refused_one(tmp_path: Path) -> None:
+    """The alerter tries what is wanted: it would end, and again whenever it was started."""
+
+    @rule(where="details.outcome:failure", severity="low")
+    def ending(found: Any) -> str:
+        return sys.exit(0)
+
+    ending.example("one", [event(outcome="failure")], alerts=1)
+    wanted = RuleException("1", "ending", "hostname:web1", "x", "anna", "", "", state="wanted")
+
+    assert "SystemExit" in (refusal_of(ending, wanted, Settings(data_dir=tmp_path)) or "")

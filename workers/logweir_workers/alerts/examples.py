@@ -27,7 +27,7 @@ from logweir_workers.alerts.books import episodes
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found
 from logweir_workers.alerts.groups import Groups
-from logweir_workers.alerts.guard import RuleTooSlow, in_time
+from logweir_workers.alerts.guard import RuleEnds, RuleTooSlow, in_time
 from logweir_workers.alerts.scheduled.runs import RunFailed, found_by
 from logweir_workers.document import Documents, EventUnfit
 from logweir_workers.filters import Filters
@@ -131,7 +131,7 @@ def refusal_of(rule: Rule, exception: RuleException, settings: Settings) -> str 
             require_narrow(rule, exception, Examples(settings))
     except LogweirError as error:
         return error.detail
-    except RuleTooSlow as error:
+    except (RuleTooSlow, RuleEnds) as error:
         return f"the rule's examples do not come to an end: {error}"
     return None
 

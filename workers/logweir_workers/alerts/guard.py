@@ -32,6 +32,13 @@ class RuleTooSlow(Exception):
         super().__init__(f"it took longer than {limit_s:.0f} s")
 
 
+class RuleEnds(Exception):
+    """A rule's own code wanted to end the process."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"it raised {type(error).__name__}, which would end the process")
+
+
 class Guard:
     """Watches the rules' own code of this process. Without a file, and beside the main thread, it only lets it run.
 
@@ -56,16 +63,28 @@ class Guard:
 
     @contextlib.contextmanager
     def running(self, name: str, *, limit_s: float | None = None) -> Iterator[None]:
-        """A rule's own code runs in the block. Raises RuleTooSlow in it when it takes longer (CALL_S_MAX)."""
-        if self._mark is None:
-            yield
-            return
-        self._mark[:] = name.encode().ljust(_SIZE_BYTES, b"\0")
+        """A rule's own code runs in the block.
+
+        Raises RuleTooSlow in it when it takes longer (CALL_S_MAX); RuleEnds for what is no error but an end.
+        """
+        pid = os.getpid()
         try:
+            if self._mark is None:
+                yield
+                return
+            self._mark[:] = name.encode().ljust(_SIZE_BYTES, b"\0")
             with in_time(limit_s):
                 yield
+        except BaseException as error:
+            # A command's own Ctrl-C; a daemon's is no exception.
+            if isinstance(error, Exception) or (isinstance(error, KeyboardInterrupt) and self._mark is None):
+                raise
+            raise RuleEnds(error) from error
         finally:
-            self._mark[:] = bytes(_SIZE_BYTES)
+            if os.getpid() != pid:
+                os._exit(1)  # The rule has forked, and this is the other process: nothing here is its to go on with.
+            if self._mark is not None:
+                self._mark[:] = bytes(_SIZE_BYTES)
 
     def watch(self, *, stuck_s: float | None = None) -> None:
         """End the process unless ``watch`` or ``rest`` is called within that time (STUCK_S_MAX)."""
@@ -80,13 +99,17 @@ class Guard:
     def close(self) -> None:
         self.rest()
         if self._mark is not None:
+            self._mark[:] = bytes(_SIZE_BYTES)
             self._mark.close()
             self._mark = None
 
 
 @contextlib.contextmanager
 def in_time(limit_s: float | None = None) -> Iterator[None]:
-    """Raises RuleTooSlow in the block when it takes longer (CALL_S_MAX). Beside the main thread it only lets it run."""
+    """Raises RuleTooSlow in the block when it takes longer (CALL_S_MAX), RuleEnds when it wants to end the process.
+
+    Beside the main thread it only lets it run.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -99,6 +122,8 @@ def in_time(limit_s: float | None = None) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         yield
+    except (SystemExit, GeneratorExit) as error:
+        raise RuleEnds(error) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

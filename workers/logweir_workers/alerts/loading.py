@@ -18,7 +18,7 @@ from logweir.config import AlertsSettings
 from logweir.errors import RULE_UNKNOWN, RULES_UNREADABLE, LogweirError
 from logweir.process.files import fingerprint_of, make_folder, write_whole
 from logweir_workers.alerts.found import learn_fields
-from logweir_workers.alerts.guard import RuleTooSlow, in_time
+from logweir_workers.alerts.guard import RuleEnds, RuleTooSlow, in_time
 from logweir_workers.alerts.mozdef.folder import MozdefFolder
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.files import SUFFIXES, SigmaFiles, read_plans, resolve
@@ -248,7 +248,7 @@ def _rules_of(path: Path, source: bytes, plans: PlanCache) -> tuple[list[Rule], 
                 if path.parent == PACK:
                     rule.runbook = f"{RUNBOOKS}/{rule.runbook}"
                 learn_fields(rule)
-    except RuleTooSlow as error:
+    except (RuleTooSlow, RuleEnds) as error:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=error) from error
     return rules, sigma
 
@@ -282,7 +282,7 @@ def _module(path: Path, source: bytes, digest: str) -> ModuleType:
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - rules are the operator's own code
     except (LogweirError, RuleTooSlow):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = _lines(error, path)
         # A syntax error says its file and line itself.
         what = error.msg if isinstance(error, SyntaxError) else error

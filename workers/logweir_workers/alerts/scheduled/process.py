@@ -1,7 +1,8 @@
 """The process that asks scheduled rules: their code can neither hold events up nor take the alerter along.
 
 The alerter starts it once there is a scheduled rule, and again when it ends. It tells it up to when all is stored and
-which rules are shadowed or disabled; it hears what came of each run.
+which rules are shadowed or disabled, and only what it was told before it has read: nobody waits for it while a rule
+takes long. It hears what came of each run.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ class ScheduledProcess:
     def __init__(self, settings: Settings, *, generation: int) -> None:
         self._settings = settings
         self._generation = generation
+        # What a door has received, and not refused by then, is in the queue (or in its spool).
+        self._in_flight_us = int((settings.ingest.queue_timeout_s + settings.ingest.spool_timeout_s) * 1e6)
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
+        self._has_read = False
         self._started_s = -_START_AGAIN_S
 
     def run(
@@ -68,13 +72,17 @@ class ScheduledProcess:
         up_to_us: Callable[[], int],
         stopping: threading.Event,
     ) -> None:
-        """Keep it running while there are scheduled rules, until told to stop."""
+        """Keep it running while there are scheduled rules, until told to stop.
+
+        ``up_to_us``: up to when all that had come to the queue is stored.
+        """
         try:
             while not stopping.wait(_LOOK_INTERVAL_S):
                 in_force, shadowed = rules()
                 names = frozenset(name for name, rule in in_force.items() if rule.schedule is not None)
                 if names:
-                    self._tell(Known(up_to_us(), names, names & frozenset(shadowed)))
+                    stored_us = up_to_us() - self._in_flight_us
+                    self._tell(Known(stored_us, names, names & frozenset(shadowed)))
                 else:
                     self._end()
         finally:
@@ -90,14 +98,21 @@ class ScheduledProcess:
         assert connection is not None, "it was opened with the process"
         with suppress(OSError, EOFError):
             while connection.poll():
-                _observe(connection.recv())
-            connection.send(known)
+                ran = connection.recv()
+                if ran is None:
+                    self._has_read = True
+                else:
+                    _observe(ran)
+            if self._has_read:
+                self._has_read = False
+                connection.send(known)
 
     def _start(self) -> None:
         self._started_s = time.monotonic()
         # Spawned: a fork would take over the locks of threads that it has not.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
+        self._has_read = True
         self._process = context.Process(
             target=ask_until_told_to_stop,
             args=(self._settings, self._generation, theirs),
@@ -138,6 +153,12 @@ def ask_until_told_to_stop(settings: Settings, generation: int, connection: Conn
     parent = os.getppid()
     shard = settings.alerts.shard.replace("/", "of")
     guard = Guard(settings.data_dir / f"alerter-{shard}.scheduled-rule")
+
+    def leave(*_: object) -> None:
+        guard.close()  # The rule that runs is not the reason.
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
     files = RuleFiles(settings.alerts, settings.rules_path, last_read=settings.rules_last_read_path)
     reload_due_s = time.monotonic() + _RELOAD_INTERVAL_S
     with closing(open_store(settings.store)) as store:
@@ -147,6 +168,7 @@ def ask_until_told_to_stop(settings: Settings, generation: int, connection: Conn
             try:
                 while connection.poll(_LOOK_INTERVAL_S if known is None else 0):
                     known = connection.recv()
+                    connection.send(None)
             except (OSError, EOFError):
                 return
             if time.monotonic() >= reload_due_s:

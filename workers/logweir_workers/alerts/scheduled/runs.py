@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from logweir.alerts.rules import Rule
 from logweir.alerts.schedules import FoundAlert, Slot, slot_after, slot_until
 from logweir.clock import Clock, iso_seconds, now_us
 from logweir.config import Settings
-from logweir.errors import DOCUMENT_CHANGED, RULE_BAD, LogweirError
+from logweir.errors import DOCUMENT_CHANGED, DOCUMENT_TOO_LARGE, RULE_BAD, LogweirError
 from logweir.event import Field, Kind
 from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Store
 from logweir_workers.alerts.completeness import Completeness
-from logweir_workers.alerts.guard import Guard, RuleTooSlow
+from logweir_workers.alerts.guard import Guard, RuleEnds, RuleTooSlow
 from logweir_workers.alerts.scheduled.alerted import Alerted
 from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.events import StoredEvents
@@ -98,12 +98,20 @@ def found_in(rule: Rule, events: StoredEvents, *, guard: Guard | None = None) ->
     try:
         with guard.running(rule.name, limit_s=limit_s):
             return _alerts_of(rule.say(events))
-    except RuleTooSlow as error:
-        raise RunFailed(str(error)) from error
-    except LogweirError as error:
-        raise RunFailed(str(error.numbers["reason"] if error.problem is RULE_BAD else error)) from error
     except Exception as error:
-        raise RunFailed(f"{type(error).__name__}: {error}") from error
+        raise RunFailed(_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    """What failed, for logs and for the rule's state, which are UTF-8."""
+    try:
+        is_ours = isinstance(error, LogweirError) and error.problem is RULE_BAD
+        text = str(error.numbers["reason"] if is_ours else error)  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - an exception of the rule's own
+        text = "it cannot say why"
+    if not isinstance(error, LogweirError | RuleTooSlow | RuleEnds):
+        text = f"{type(error).__name__}: {text}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _alerts_of(said: object) -> list[FoundAlert]:
@@ -158,8 +166,8 @@ class ScheduledRuns:
         Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW (call again), CLAIM_LOST.
         """
         was_due = False
-        if up_to_us <= 0:  # Nobody knows yet: a new rule would begin in 1970.
-            return False
+        if up_to_us <= 0:
+            return False  # Not known yet: a rule that was never asked would begin in 1970.
         for rule in rules.values():
             if rule.schedule is None or self._must_wait(rule):
                 continue
@@ -194,6 +202,8 @@ class ScheduledRuns:
             self._store.refresh()
             events = events_for(self._store, rule, slot, alerted=lambda: self._alerted.before(rule, slot))
             found = found_in(rule, events, guard=self._guard)
+            self._guard.rest()
+            count = self._write(rule, slot, found, events, up_to_us, is_shadowed=is_shadowed)
         except RunFailed as error:
             before = self._again_s.get(rule.name)
             wait_s = min(_AGAIN_S_MAX, 2 * before[2]) if before is not None else _AGAIN_S_MIN
@@ -207,16 +217,37 @@ class ScheduledRuns:
         finally:
             self._guard.rest()
         self._again_s.pop(rule.name, None)
+        took_s = time.monotonic() - began_s
+        self._keep(rule, slot, {"runs": 1, "alerts": count}, took_s=took_s)
+        return Ran(rule.name, slot, count, took_s)
+
+    def _write(
+        self,
+        rule: Rule,
+        slot: Slot,
+        found: Sequence[FoundAlert],
+        events: StoredEvents,
+        up_to_us: int,
+        *,
+        is_shadowed: bool,
+    ) -> int:
+        """Write its alerts down; how many. Raises RunFailed where they cannot be stored as they are; LogweirError."""
         self._completeness.up_to_us = up_to_us
         self._completeness.read_missing()
         begin_us = min(slot.begin_us, slot.end_us - events.looked_back_us)
         verdict = self._completeness.judge(rule, begin_us, slot.end_us - 1, of=())
-        count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
-        marks = [mark for one in found for mark in one.marks]
-        self._alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)
-        took_s = time.monotonic() - began_s
-        self._keep(rule, slot, {"runs": 1, "alerts": count}, took_s=took_s)
-        return Ran(rule.name, slot, count, took_s)
+        try:
+            count = self._alerts.write(rule, Asked(slot, verdict, is_shadowed), found)
+            marks = [mark for one in found for mark in one.marks]
+            self._alerted.note(rule, slot, marks, looked_back_us=events.looked_back_us)
+            return count
+        except LogweirError as error:
+            if error.problem is not DOCUMENT_TOO_LARGE:
+                raise
+            raise RunFailed(str(error)) from error
+        except Exception as error:
+            # The events that it shows are objects that it may have changed.
+            raise RunFailed(f"what it has found cannot be stored: {_words(error)}") from error
 
     # --- state ------------------------------------------------------------------------------------------------------
     def _state(self, rule: Rule) -> OwnDocument | None:

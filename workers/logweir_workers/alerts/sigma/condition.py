@@ -244,10 +244,10 @@ def _list(asked: list[tuple[str, bool, bool]]) -> Looks:
             if not (begins_open or ends_open):
                 is_in = found.has_lowered(text)
             elif begins_open and ends_open:
-                is_in = any(value in text for value in found.lowered)
+                is_in = any(value in text for value in found.lowered())
             else:
                 is_at = text.endswith if begins_open else text.startswith
-                is_in = is_at(tuple(found.lowered))
+                is_in = is_at(tuple(found.lowered()))
             if is_in:
                 return True
         return False
