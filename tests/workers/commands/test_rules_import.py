@@ -13,7 +13,7 @@ from logweir import cli
 from tests.workers.alerts.sigma.helpers import sigma_rule
 
 GOOD = sigma_rule("s: {f: a}\ncondition: s", title="Good", name="good")
-PLACEHOLDER = sigma_rule("s: {'f|expand': '%hosts%'}\ncondition: s")
+PLACEHOLDER = sigma_rule("s: {'f|expand': 'a%hosts%'}\ncondition: s")
 CORRELATION = """
 title: Many
 correlation: {type: event_count, rules: [good], timespan: 1m, condition: {gte: 2}}
@@ -54,7 +54,7 @@ def test_a_folder_is_taken_over_with_a_reason_for_each_file_that_is_left(
     rules = tmp_path / "data/rules"
 
     assert status == 0
-    assert "left: placeholder.yml: its placeholder %hosts% (expand) needs a list of values" in out
+    assert "left: placeholder.yml: its placeholder %hosts% (expand) is a part of a value" in out
     assert f"Taken: 1 file (1 added, 0 updated, 0 unchanged) with 1 rule to {rules}. Left: 1." in out
     assert again["taken"] == {"win/good.yml": "unchanged"}
     assert list(again["left"]) == ["placeholder.yml"]
