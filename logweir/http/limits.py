@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from logweir.config import HttpSettings
@@ -33,6 +33,8 @@ class Limits:
     """Gets the code of each refusal."""
     shares: Shares | None = None
     """Who holds its connections; None where keys are not asked for."""
+    looks_at_no_status: Callable[[bytes, Sequence[tuple[bytes, bytes]]], bool] = lambda *_: False
+    """Whether the client of a request, by its URL and headers, takes each whole answer for its last word."""
 
     def headers_too_large(self) -> LogweirError:
         size_bytes_max = self.settings.header_size_bytes_max

@@ -81,6 +81,7 @@ class HttpProtocol(asyncio.Protocol):
         self._held_body: list[bytes] = []
         # What is answered when the earlier requests are.
         self._refusal: Refusal | None = None
+        self._cuts_refusal = False
         self.holder: str | None = None
         self.key: str | None = None
         self._is_over_limit = False
@@ -222,6 +223,7 @@ class HttpProtocol(asyncio.Protocol):
                 is_over_limit=self._is_over_limit,
             )
             if error is not None:
+                self._cuts_refusal = limits.looks_at_no_status(head.url, head.headers)
                 raise error
             head.keep_alive = head.keep_alive and not self._is_over_limit
             self._begin(head)
@@ -311,7 +313,7 @@ class HttpProtocol(asyncio.Protocol):
                 self.close()
                 return
             self._pipeline.withdraw_newest()
-        refusal = refusal_of(error)
+        refusal = refusal_of(error, is_cut=self._cuts_refusal)
         if self._pipeline.current is None:
             self._answer(refusal)
         else:

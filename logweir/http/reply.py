@@ -58,14 +58,17 @@ class Refusal(NamedTuple):
     """Whether the client is told to come back later."""
 
 
-def refusal_of(error: LogweirError) -> Refusal:
-    """The problem as an answer. Nothing of the error is kept: it would hold what was read of the message."""
+def refusal_of(error: LogweirError, *, is_cut: bool = False) -> Refusal:
+    """The problem as an answer. Nothing of the error is kept: it would hold what was read of the message.
+
+    ``is_cut``: as of a reply, if the client is told to come back later.
+    """
     body = json.dumps(error.as_dict(), separators=(",", ":")).encode()
     is_come_back = error.problem.status in _COME_BACK
     answer = b"%bcontent-type: application/problem+json\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
         STATUS_LINES[error.problem.status],
         b"retry-after: %d\r\n" % RETRY_AFTER_S if is_come_back else b"",
-        len(body),
+        len(body) + (is_cut and is_come_back),
         body,
     )
     return Refusal(answer, is_come_back)

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import gunicorn.glogging
@@ -108,6 +108,7 @@ def limit(
     exempt: Collection[bytes] = (),
     refused: Callable[[str], object],
     shares: Shares | None = None,
+    looks_at_no_status: Callable[[bytes, Sequence[tuple[bytes, bytes]]], bool] = lambda *_: False,
 ) -> None:
     """Have this process's server keep to the settings. The other arguments are those of ``Limits``.
 
@@ -126,4 +127,4 @@ def limit(
     if soft < connections_max + _OTHER_FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, connections_max + _OTHER_FILES), hard))
     settings = settings.model_copy(update={"connections_max": connections_max})
-    HttpProtocol.limits = Limits(settings, section, frozenset(exempt), refused, shares)
+    HttpProtocol.limits = Limits(settings, section, frozenset(exempt), refused, shares, looks_at_no_status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 OMHTTP, SYSLOG_NG = "rsyslog's omhttp", "syslog-ng's http()"
 
@@ -25,3 +25,11 @@ def is_omhttp(headers: Mapping[bytes, bytes]) -> bool:
         and headers.get(b"accept") == b"*/*"
         and headers.get(b"content-type") in _OMHTTP_TYPES
     )
+
+
+def looks_at_no_status(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether it looks like rsyslog's omelasticsearch: what is answered without items it drops, whatever the status.
+
+    What has no whole answer it sends again. It is the one sender of bulks that does not say its name.
+    """
+    return url.partition(b"?")[0].endswith(b"/_bulk") and all(name != b"user-agent" for name, _ in headers)

@@ -18,6 +18,7 @@ from logweir.metrics import registry
 from logweir_ingest.app import IngestApp
 from logweir_ingest.asgi import AsgiApp
 from logweir_ingest.records.batcher import Post
+from logweir_ingest.request import senders
 from logweir_ingest.spool.generation import Generation
 from logweir_ingest.wsgi import make_wsgi
 
@@ -62,7 +63,14 @@ def make_asgi(settings: Settings, open_app: Callable[[Post, Post], IngestApp], *
         per_key_max=ingest.connections_per_key_max,
         ended=refused,
     )
-    limit(ingest, section="ingest", exempt=_EXEMPT, refused=refused, shares=shares)
+    limit(
+        ingest,
+        section="ingest",
+        exempt=_EXEMPT,
+        refused=refused,
+        shares=shares,
+        looks_at_no_status=senders.looks_at_no_status,
+    )
     return AsgiApp(
         open_app,
         make_wsgi,

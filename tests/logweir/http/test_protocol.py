@@ -30,6 +30,7 @@ class Answer:
 
     status = 202
     headers = (PAIR,)
+    is_cut = False
 
     def __init__(self, body: bytes) -> None:
         self.body = body
