@@ -23,7 +23,7 @@ from logweir.store import open_store
 from tests.proof import size
 from tests.tools.product import Embedded, logweir
 
-EVENTS = size(10_000, 100_000)
+EVENTS = size(4_000, 100_000)
 POISON_EVERY = 1000
 """The last of so many is poison."""
 

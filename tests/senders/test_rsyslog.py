@@ -18,7 +18,7 @@ from tests.tools.product import Embedded, logweir
 # The daemon may have to be built, and the product is started and restarted.
 pytestmark = pytest.mark.timeout(size(900, 3600))
 
-LINES = size(10_000, 100_000)
+LINES = size(4_000, 100_000)
 CONFIGURATION = (Path(__file__).resolve().parents[2] / "deploy/senders/rsyslog-omhttp.conf").read_text()
 
 # As it is found in many places: what stands in quotes is escaped in the message only.

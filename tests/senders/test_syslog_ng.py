@@ -48,7 +48,7 @@ def syslog_ng(product: Embedded, folder: Path, configuration: str = CONFIGURATIO
 @pytest.mark.sized
 def test_the_configuration_that_we_ship_sends_whatever_a_message_holds(product: Embedded, tmp_path: Path) -> None:
     """Over TLS and two restarts of the product: nothing is lost, and what came twice can be told."""
-    count = size(10_000, 100_000)
+    count = size(4_000, 100_000)
     odd = [b'say "hello" {"a":1}', "zwölf\ttab".encode(), b"x" * 5_000, b"not UTF-8: \xff"]
     with syslog_ng(product, tmp_path) as daemon:
         send_with_restarts(daemon, product, "web1", count=count, restarts=2)
