@@ -185,6 +185,8 @@ def test_doctor_finds_nothing_wrong_and_names_what_is(product: Embedded, tmp_pat
         "store",
         "dead letters",
         "alerts",
+        "channels",
+        "exceptions",
         "clock",
     }
     assert not [row for row in rows if row["state"] == "fault"]

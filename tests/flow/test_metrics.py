@@ -33,6 +33,10 @@ QUIET = {
     "logweir_alerter_notifications_pending",
     "logweir_alerter_notifications_oldest_seconds",
     "logweir_alerter_channels_stale",
+    # No rule runs on a schedule here, and no sender's unreadable body is kept.
+    "logweir_alerter_scheduled_seconds",
+    "logweir_alerter_scheduled_runs_total",
+    "logweir_ingest_kept_events_total",
     # Limits that are reached.
     "logweir_ingest_failed_addresses_forgotten_total",
     "logweir_ingest_receipts_unanswered_total",
