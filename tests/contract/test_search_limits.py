@@ -100,6 +100,8 @@ def test_slow_search_is_stopped_at_its_deadline(
         assert "raise store.search_timeout_s" in str(caught.value)
         assert TIMEOUT_S <= took_s < TIMEOUT_S + 30
         assert ended(searches_left)
+    # Ten milliseconds are too few for any search on a busy machine.
+    with closing(open_store(settings)) as store:
         assert store.search(All(), size=1).total == EVENTS + LARGE
 
 
