@@ -294,11 +294,11 @@ def test_what_a_slow_queue_does_not_take_in_time_is_accepted_by_the_spool(tmp_pa
 
 def test_a_sender_is_refused_when_neither_queue_nor_spool_answers(tmp_path: Path) -> None:
     """A disk that hangs is a 503 at the deadline; what is in the queue after all is unconfirmed."""
-    with started(tmp_path, queue_timeout_s=0.2, spool_timeout_s=0.3) as bench:
+    with started(tmp_path, queue_timeout_s=0.2, spool_timeout_s=1.0) as bench:
         with bench.slow(), bench.hanging_disk():
             sent = bench.submit(bench.batch(b'{"a":1}', b'{"a":2}', emitter="late", sequence_first=1))
             waiting = bench.submit(bench.batch(b'{"a":3}', emitter="late", sequence_first=3))
-            results = [sent.result(2), waiting.result(2)]
+            results = [sent.result(20), waiting.result(20)]
             with pytest.raises(LogweirError) as caught:
                 bench.submit(bench.batch(b'{"a":4}', emitter="late", sequence_first=4))
         until(lambda: not bench.budget.held_bytes and not bench.enqueuer.is_spooling(0))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import http.server
 import json
 import os
 import signal
 import subprocess
+import sys
+import termios
 import threading
 import time
 import uuid
@@ -22,6 +25,7 @@ from logweir.config import StoreSettings
 from logweir.query.parse import parse
 from logweir.store import open_store
 from tests.tools.product import LOGWEIR, Embedded, environment, free_port
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -195,7 +199,8 @@ def test_a_signal_while_the_door_is_away_names_the_lines(product: Embedded, name
         assert process.stdin is not None
         process.stdin.write(b"".join(event(name, one) + b"\n" for one in range(3)))
         process.stdin.flush()
-        time.sleep(2.5)
+        # Until the command has read all of the pipe.
+        until(lambda: not int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder))
         process.send_signal(signal.SIGTERM)
         started_s = time.monotonic()
         error = wait_for(process)
