@@ -179,6 +179,7 @@ def test_rsyslog_by_the_file_that_we_ship_sends_any_message(tmp_path: Path) -> N
 RSYSLOG_BATCH = 128
 
 
+@pytest.mark.proof
 def test_rsyslog_with_a_careless_template_goes_on(tmp_path: Path) -> None:
     """A message with a quote makes broken JSON: it is a dead letter; others of its bulk and later ones are stored.
 
