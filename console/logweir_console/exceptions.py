@@ -7,7 +7,8 @@ from typing import Any
 
 from logweir.alerts import alert, exceptions
 from logweir.alerts.catalogue import RULES
-from logweir.alerts.exceptions import REASON_LENGTH_MAX, ExceptionState, RuleException
+from logweir.alerts.ending import REASON_LENGTH_MAX
+from logweir.alerts.exceptions import ExceptionState, RuleException
 from logweir.clock import Clock
 from logweir.errors import (
     ALERT_AMBIGUOUS,

@@ -14,23 +14,22 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from logweir.alerts import ending
 from logweir.clock import DAY_US, iso_seconds
-from logweir.errors import DOCUMENT_CHANGED, EXCEPTION_UNKNOWN, EXCEPTIONS_FULL, PARAMETER_BAD, LogweirError
+from logweir.errors import EXCEPTION_UNKNOWN, EXCEPTIONS_FULL, PARAMETER_BAD, LogweirError
 from logweir.event import Document, Field, Kind
 from logweir.query.match import Matches, leaves_of, matcher
 from logweir.query.parse import parse
-from logweir.query.tree import PAGE_MAX, All, And, Node, Not, Or, Term
+from logweir.query.tree import All, And, Node, Not, Or, Term
 from logweir.store.documents import DocumentSet
 from logweir.store.port import Documents
 
 DURATION_US_DEFAULT = 90 * DAY_US
-DURATION_US_MAX = 366 * DAY_US
 ENDS_SOON_US = 7 * DAY_US
 EXCEPTIONS_MAX = 1_000
 """Most exceptions at once."""
 CLAUSES_MAX = 20_000
 """Most words and values that they ask for together: each match of a rule is asked all of the rule's."""
-REASON_LENGTH_MAX = 1_000
 VALUES_MAX = 20
 """Different values of a field that an exception made from an alert may name."""
 _FIELDS = ("id", "rule", "query", "reason", "by", "begins", "ends", "alert", "ended_by", "state", "refusal")
@@ -127,18 +126,8 @@ def require_sound(*, query: str, reason: str, until_us: int, now_us: int) -> Non
     if isinstance(parse(query.strip()), All):
         expected = "a query for some events; `logweir rules disable` is for all"
         raise LogweirError(PARAMETER_BAD, name="query", value=query, expected=expected)
-    if not 0 < len(reason.strip()) <= REASON_LENGTH_MAX:
-        raise LogweirError(
-            PARAMETER_BAD, name="reason", value=reason[:40], expected=f"1 to {REASON_LENGTH_MAX} characters"
-        )
-    _require_end(until_us, now_us)
-
-
-def _require_end(until_us: int, now_us: int) -> None:
-    if not now_us < until_us <= now_us + DURATION_US_MAX:
-        raise LogweirError(
-            PARAMETER_BAD, name="until", value=iso_seconds(until_us), expected="a time within a year from now"
-        )
+    ending.require_reason(reason)
+    ending.require_end(until_us, now_us)
 
 
 def end(documents: Documents, id: str, *, by: str, now_us: int) -> RuleException:
@@ -150,7 +139,11 @@ def decide(documents: Documents, id: str, *, refusal: str | None, now_us: int) -
     """Take one that is wanted into force; or refuse it, for that reason. Raises LogweirError(EXCEPTION_UNKNOWN)."""
     if refusal is None:
         return _change(documents, id, now_us, {"state": ExceptionState.IN_FORCE.value})
-    over = {"ends": iso_seconds(now_us), "state": ExceptionState.REFUSED.value, "refusal": refusal[:REASON_LENGTH_MAX]}
+    over = {
+        "ends": iso_seconds(now_us),
+        "state": ExceptionState.REFUSED.value,
+        "refusal": refusal[: ending.REASON_LENGTH_MAX],
+    }
     return _change(documents, id, now_us, over)
 
 
@@ -159,39 +152,22 @@ def extend(documents: Documents, id: str, *, until_us: int, now_us: int) -> Rule
 
     Raises LogweirError: EXCEPTION_UNKNOWN, PARAMETER_BAD.
     """
-    _require_end(until_us, now_us)
+    ending.require_end(until_us, now_us)
     return _change(documents, id, now_us, {"ends": iso_seconds(until_us)})
 
 
 def _change(documents: Documents, id: str, now_us: int, changes: Mapping[str, Any]) -> RuleException:
-    while True:
-        stored = documents.get(EXCEPTIONS, [id]).get(id)
-        if stored is None:
-            raise LogweirError(EXCEPTION_UNKNOWN, id=id)
-        before = _of(stored.body)
-        if before.ends <= iso_seconds(now_us):
-            return before
-        body = {**stored.body, **changes}
-        try:
-            documents.put(EXCEPTIONS, id, body, version=stored.version)
-        except LogweirError as error:
-            if error.problem is not DOCUMENT_CHANGED:
-                raise
-            continue
-        return _of(body)
+    return _of(ending.change(documents, EXCEPTIONS, id, changes, now_us=now_us, unknown=EXCEPTION_UNKNOWN))
 
 
 def active(documents: Documents, now_us: int) -> list[RuleException]:
     """Those that have not ended, the one that ends last first; some may only be wanted yet."""
-    # A time ends its second: from the next one on, it is over.
-    from_us = (now_us // 1_000_000 + 1) * 1_000_000
-    found = documents.search(EXCEPTIONS, All(), size=EXCEPTIONS_MAX + 1, from_us=from_us)
-    return [_of(one.body) for one in found.documents]
+    return [_of(body) for body in ending.active(documents, EXCEPTIONS, now_us, size=EXCEPTIONS_MAX + 1)]
 
 
 def past_and_present(documents: Documents) -> list[RuleException]:
     """All that are kept, the one that ends last first."""
-    return [_of(one.body) for one in documents.search(EXCEPTIONS, All(), size=PAGE_MAX).documents]
+    return [_of(body) for body in ending.past_and_present(documents, EXCEPTIONS)]
 
 
 def made_from(documents: Documents, alert: str) -> list[RuleException]:

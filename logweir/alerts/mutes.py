@@ -10,20 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from logweir.alerts import ending
 from logweir.alerts.alert import ALERTS
 from logweir.clock import iso_seconds
-from logweir.errors import DOCUMENT_CHANGED, MUTE_UNKNOWN, MUTES_FULL, PARAMETER_BAD, LogweirError
+from logweir.errors import MUTE_UNKNOWN, MUTES_FULL, PARAMETER_BAD, LogweirError
 from logweir.event import Field, Kind
 from logweir.query.match import matcher
 from logweir.query.parse import parse
-from logweir.query.tree import PAGE_MAX, All
 from logweir.store.documents import DocumentSet, searched
 from logweir.store.port import Documents
 
 MUTES_MAX = 100
 """Most mutes at once."""
-REASON_LENGTH_MAX = 1_000
-DURATION_US_MAX = 366 * 86_400_000_000
 _FIELDS = ("id", "query", "reason", "by", "begins", "ends", "ended_by")
 
 MUTES = DocumentSet(
@@ -65,14 +63,8 @@ def add(documents: Documents, *, query: str, reason: str, by: str, until_us: int
     parse(query.strip(), ALERTS.by_name)
     if not query.strip():
         raise LogweirError(PARAMETER_BAD, name="query", value=query, expected="a query; * is all alerts")
-    if not 0 < len(reason.strip()) <= REASON_LENGTH_MAX:
-        raise LogweirError(
-            PARAMETER_BAD, name="reason", value=reason[:40], expected=f"1 to {REASON_LENGTH_MAX} characters"
-        )
-    if not now_us < until_us <= now_us + DURATION_US_MAX:
-        raise LogweirError(
-            PARAMETER_BAD, name="until", value=iso_seconds(until_us), expected="a time within a year from now"
-        )
+    ending.require_reason(reason)
+    ending.require_end(until_us, now_us)
     if (count := len(active(documents, now_us))) >= MUTES_MAX:
         raise LogweirError(MUTES_FULL, count=count, count_max=MUTES_MAX)
     id = secrets.token_hex(4)
@@ -83,33 +75,18 @@ def add(documents: Documents, *, query: str, reason: str, by: str, until_us: int
 
 def end(documents: Documents, id: str, *, by: str, now_us: int) -> Mute:
     """End it now; one that has ended stays as it is. Raises LogweirError(MUTE_UNKNOWN)."""
-    while True:
-        stored = documents.get(MUTES, [id]).get(id)
-        if stored is None:
-            raise LogweirError(MUTE_UNKNOWN, id=id)
-        mute = _of(stored.body)
-        if mute.ends <= iso_seconds(now_us):
-            return mute
-        body = {**stored.body, "ends": iso_seconds(now_us), "ended_by": by}
-        try:
-            documents.put(MUTES, id, body, version=stored.version)
-        except LogweirError as error:
-            if error.problem is not DOCUMENT_CHANGED:
-                raise
-            continue
-        return _of(body)
+    changes = {"ends": iso_seconds(now_us), "ended_by": by}
+    return _of(ending.change(documents, MUTES, id, changes, now_us=now_us, unknown=MUTE_UNKNOWN))
 
 
 def active(documents: Documents, now_us: int) -> list[Mute]:
     """Those in force, the one that ends last first."""
-    # A time ends its second: from the next one on, it is over.
-    found = documents.search(MUTES, All(), size=MUTES_MAX + 1, from_us=(now_us // 1_000_000 + 1) * 1_000_000)
-    return [_of(one.body) for one in found.documents]
+    return [_of(body) for body in ending.active(documents, MUTES, now_us, size=MUTES_MAX + 1)]
 
 
 def past_and_present(documents: Documents) -> list[Mute]:
     """All that are kept, the one that ends last first."""
-    return [_of(one.body) for one in documents.search(MUTES, All(), size=PAGE_MAX).documents]
+    return [_of(body) for body in ending.past_and_present(documents, MUTES)]
 
 
 class Muting:
