@@ -15,11 +15,12 @@ import pytest
 from logweir import cli, config
 from logweir.audit.books import read_books
 from logweir.clock import now_us
-from logweir.config import StoreSettings
+from logweir.config import Settings, StoreSettings
 from logweir.ledger.refusals import read_refusals, write_refusals
 from logweir.metrics import registry
 from logweir.query.parse import parse
 from logweir.queue import open_queue
+from logweir.queue.port import Queue
 from logweir.store import open_store
 from logweir.store.letters import REFUSED
 from logweir.store.port import DeadLetter, LetterFilter, Store
@@ -137,11 +138,9 @@ def test_refused_bodies_of_one_key_push_out_its_own_first(store: Store) -> None:
     assert ids_in(store) == "abqrst"
 
 
-def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Behind them in the same partition it is stored at once, and its own letters are kept; the books wait."""
-    monkeypatch.setattr(refusals, "DOORS_HEAR_S", 3600.0)
+@contextmanager
+def room_for_ten(tmp_path: Path) -> Iterator[tuple[Settings, Queue, Store, Door]]:
+    """One partition, and a store that has room for ten dead letters."""
     overrides = {
         "data_dir": tmp_path,
         "queue.partitions": 1,
@@ -152,29 +151,41 @@ def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(
     queue, store = open_queue(settings.queue), open_store(settings.store)
     queue.prepare()
     door = Door(queue)
-    with running_worker(settings, queue, store):
-        for number in range(3):
-            door.write(batch(*[b'{"bad'] * 10, id=bytes([number]) * 16, key="loud"))
-        until(lambda: registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get() == 1)
-        for number in range(100, 120):
-            door.write(batch(b'{"summary":"good"}', id=bytes([number]) * 16, key="quiet"))
-            door.write(batch(b'{"summary":"loud"}', id=bytes([number + 100]) * 16, key="loud"))
-        door.write(batch(b'{"quiet', id=bytes([99]) * 16, key="quiet"))
-        until(lambda: store.search(parse("good"), size=0).total == 20)
-        until(lambda: len(store.dead_letters.page(size=99, wanted=LetterFilter(key="quiet"))) == 1)
-        settled = read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
-        loud = len(store.dead_letters.page(size=99, wanted=LetterFilter(key="loud")))
+    with closing(queue), closing(store), closing(door):
+        yield settings, queue, store, door
 
-        def is_all_settled() -> bool:
-            store.dead_letters.delete(LetterFilter(key="loud"))
-            return read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled == 71
 
-        until(is_all_settled)
-    row = read_books(store, group="logweir", late_us=1, now_us=now_us()).row
-    paused = registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get()
-    door.close()
-    queue.close()
-    store.close()
+def fill(door: Door) -> None:
+    """The worker waits with letters of the key loud, of which ten had room, and twenty have not."""
+    for number in range(3):
+        door.write(batch(*[b'{"bad'] * 10, id=bytes([number]) * 16, key="loud"))
+    until(lambda: registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get() == 1)
+
+
+def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind them in the same partition it is stored at once, and its own letters are kept; the books wait."""
+    monkeypatch.setattr(refusals, "DOORS_HEAR_S", 3600.0)
+    with room_for_ten(tmp_path) as (settings, queue, store, door):
+        with running_worker(settings, queue, store):
+            fill(door)
+            for number in range(100, 120):
+                door.write(batch(b'{"summary":"good"}', id=bytes([number]) * 16, key="quiet"))
+                door.write(batch(b'{"summary":"loud"}', id=bytes([number + 100]) * 16, key="loud"))
+            door.write(batch(b'{"quiet', id=bytes([99]) * 16, key="quiet"))
+            until(lambda: store.search(parse("good"), size=0).total == 20)
+            until(lambda: len(store.dead_letters.page(size=99, wanted=LetterFilter(key="quiet"))) == 1)
+            settled = read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled
+            loud = len(store.dead_letters.page(size=99, wanted=LetterFilter(key="loud")))
+
+            def is_all_settled() -> bool:
+                store.dead_letters.delete(LetterFilter(key="loud"))
+                return read_books(store, group="logweir", late_us=1, now_us=now_us()).row.settled == 71
+
+            until(is_all_settled)
+        row = read_books(store, group="logweir", late_us=1, now_us=now_us()).row
+        paused = registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get()
 
     assert (loud, settled <= 10, paused) == (10, True, 0)
     assert (row.outcomes["indexed"], row.outcomes["dead_lettered"]) == (40, 31)
@@ -183,20 +194,8 @@ def test_what_another_key_sends_does_not_wait_for_room_for_the_letters_of_one(
 @contextmanager
 def full_of_loud(tmp_path: Path) -> Iterator[tuple[Store, Door]]:
     """A worker that waits with letters of the key loud, of which ten had room, and twenty have not."""
-    overrides = {
-        "data_dir": tmp_path,
-        "queue.partitions": 1,
-        "worker.ledger_interval_s": 0.1,
-        "store.dead_letters_max": 10,
-    }
-    settings = config.load(environment={}, overrides=overrides)
-    queue, store = open_queue(settings.queue), open_store(settings.store)
-    queue.prepare()
-    door = Door(queue)
-    with closing(queue), closing(store), closing(door), running_worker(settings, queue, store):
-        for number in range(3):
-            door.write(batch(*[b'{"bad'] * 10, id=bytes([number]) * 16, key="loud"))
-        until(lambda: registry.get("logweir_worker_paused").labels("dead_letters_full")._value.get() == 1)
+    with room_for_ten(tmp_path) as (settings, queue, store, door), running_worker(settings, queue, store):
+        fill(door)
         yield store, door
 
 
