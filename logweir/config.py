@@ -94,7 +94,7 @@ class IngestSettings(HttpSettings):
     connections_without_key_max: int = _advanced(6144, ge=1)
     """Most connections that have shown no good key, per process; below connections_max, the rest is for those that have."""
     connections_without_key_per_address_max: int = _advanced(1024, ge=1)
-    """Most of these from one address (of IPv6: one /64), per process. A connection with a good key does not count, proxies' neither."""
+    """Most of these from one address (of IPv6: one /64), per process. Handshakes under way count, connections with a good key do not: a proxy's many idle ones need more."""
     connections_per_key_max: int = _advanced(4096, ge=1)
     """Most connections of one key, per process, that are kept open for another request; others end with their answer."""
     body_size_bytes_max: int = Field(10 * MEBIBYTE, ge=1024)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
+import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 import uvicorn
 from uvicorn.config import Config
+
+from logweir.http.handshake import Tls, TlsListener
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +22,6 @@ _STARTUP_FAILURE = 3
 # A connection that is not used is kept for so long after the word to stop: its client may be writing already.
 _IDLE_S = 1.0
 _TURN_S = 0.05
-# A client that does not take part in the end of TLS is waited for so long.
-_TLS_CLOSE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """``failed`` gets why a handshake failed: refused, unfinished or crowded."""
-
-    context: ssl.SSLContext
-    handshake_timeout_s: float
-    connections_max: int
-    failed: Callable[[str], object]
 
 
 class HttpServer(uvicorn.Server):
@@ -82,31 +71,25 @@ class HttpServer(uvicorn.Server):
         end_s = loop.time() + self._wait_s_max
         while not self.should_exit and loop.time() < end_s and not self._wait_for():
             await asyncio.sleep(_TURN_S)
-        options = self._tls_options()
-        self.servers = [
-            await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog, **options)
-            for sock in sockets
-        ]
+        self.servers = [await self._listen(sock) for sock in sockets]
         self.started = True
         self._now_serving()
 
-    def _connection(self) -> asyncio.Protocol:
+    async def _listen(self, sock: socket.socket) -> Any:
+        if self._tls is None:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(self._protocol, sock=sock, backlog=self.config.backlog)
+        limits = self.config.http_protocol_class.limits  # type: ignore[attr-defined]
+        connections, connections_max = self.server_state.connections, limits.settings.connections_max
+        listener = TlsListener(sock, self._tls, self._protocol, connections, connections_max, limits.shares)
+        listener.open()
+        return listener
+
+    def _protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
-
-    def _tls_options(self) -> dict[str, Any]:
-        if self._tls is None:
-            return {}
-        counted = {"tls": self._tls, "connections": self.server_state.connections}
-        # The class that wrap_bio makes its connections of: documented for just this.
-        self._tls.context.sslobject_class = type("Handshake", (_Handshake,), counted)
-        return {
-            "ssl": self._tls.context,
-            "ssl_handshake_timeout": self._tls.handshake_timeout_s,
-            "ssl_shutdown_timeout": _TLS_CLOSE_S,
-        }
 
     async def shutdown(self, sockets: Any = None) -> None:
         # uvloop counts the connections of a server, those in their handshake included, for who waits before the close.
@@ -140,42 +123,3 @@ class HttpServer(uvicorn.Server):
             # Who waits for an answer still gets it, while the application ends.
             for connection in list(connections):
                 connection.cut()
-
-
-class _Handshake(ssl.SSLObject):
-    """A TLS connection, counted from its first byte on until its handshake is done or given up.
-
-    Handshakes under way and connections together are bounded as connections alone are without TLS.
-    """
-
-    tls: ClassVar[Tls]
-    connections: ClassVar[set[Any]]
-    under_way: ClassVar[int] = 0
-    _reason: str | None = None
-
-    def do_handshake(self) -> None:
-        if self._reason is None:
-            self._begin()
-        try:
-            super().do_handshake()
-        except ssl.SSLWantReadError:
-            raise
-        except ssl.SSLError:
-            self._reason = "refused"
-            raise
-        self._reason = ""
-        type(self).under_way -= 1
-
-    def _begin(self) -> None:
-        kind = type(self)
-        kind.under_way += 1
-        self._reason = "unfinished"
-        if kind.under_way + len(self.connections) > self.tls.connections_max:
-            self._reason = "crowded"
-            raise ssl.SSLError("too many connections")
-
-    def __del__(self) -> None:
-        # However it ended - a timeout, a reset, a refusal - nobody holds it any longer.
-        if self._reason:
-            type(self).under_way -= 1
-            self.tls.failed(self._reason)

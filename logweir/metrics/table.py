@@ -153,7 +153,7 @@ METRICS = (
         "logweir_ingest_tls_handshakes_failed_total",
         Kind.COUNTER,
         "TLS handshakes that failed: refused (no common version, no TLS at all, or a sender that does not trust the certificate),"
-        " unfinished (given up by the sender, or cut after ingest.tls_handshake_timeout_s), or crowded (beyond ingest.connections_max).",
+        " unfinished (given up by the sender, or cut after ingest.tls_handshake_timeout_s), or crowded (ended for a newer connection, or beyond ingest.connections_max).",
         ("reason",),
         initial=(("refused",), ("unfinished",), ("crowded",)),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -268,6 +269,27 @@ def test_handshakes_count_as_connections_do(door: SecureDoor) -> None:
     assert cut == 20 and took_s < 0.8
     until(lambda: door.request("GET", "/healthz").status == 200)
     assert door.metric(FAILED % "crowded") >= crowded + 20
+
+
+def test_handshakes_of_one_address_or_of_many_end_nobody_elses(tmp_path: Path) -> None:
+    """They count as connections without a key: the oldest makes room for the newest, and who has shown a key stays."""
+    shares = {"MAX": "100", "WITHOUT_KEY_MAX": "60", "WITHOUT_KEY_PER_ADDRESS_MAX": "30"}
+    environment = {f"LOGWEIR_INGEST_CONNECTIONS_{name}": most for name, most in shares.items()}
+    with running(SecureDoor(tmp_path, environment=environment)) as door, contextlib.ExitStack() as stack:
+        until(lambda: is_ready(door))
+        kept = stack.enter_context(contextlib.closing(door.connection()))
+        assert door.post(b"{}", connection=kept).status == 202
+        for number in range(400):
+            address = "127.0.0.1" if number < 200 else f"127.0.0.{number % 100 + 2}"
+            silent = socket.create_connection(("127.0.0.1", door.port), 10, (address, 0))
+            stack.enter_context(silent).sendall((b"", b"\x16\x03\x01\x02\x00\x01\x00")[number % 2])
+            if number % 50 == 49:
+                assert door.request("GET", "/healthz").status == 200
+                assert [door.post(b"{}", connection=one).status for one in (None, kept)] == [202, 202]
+        ended = door.metric('logweir_ingest_rejected_requests_total{reason="connections_without_key_too_many"}')
+
+        assert ended >= 400 - 60
+        assert door.metric(FAILED % "crowded") == ended
 
 
 # --- for trying it out --------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.config import Config
 
 from logweir.config import IngestSettings, Settings
-from logweir.http.server import HttpServer, Tls
+from logweir.http.handshake import Tls
+from logweir.http.server import HttpServer
 from logweir.http.shares import Shares
 from logweir.http.worker import limit
 from logweir.metrics import registry
@@ -81,7 +82,6 @@ def make_server(served: Served, config: Config, *, wait_s_max: float, now_servin
         tls = Tls(
             served.certificate.context,
             ingest.tls_handshake_timeout_s,
-            ingest.connections_max,
             failed=lambda reason: failed.labels(reason).inc(),
         )
         threading.Thread(target=_follow, args=(served.certificate,), name="certificate", daemon=True).start()
