@@ -1,8 +1,8 @@
 """What became of a batch: the numbers of its receipt, held against the ledger and the store.
 
 Whoever holds a receipt may ask: it cannot be guessed, and the answer has counts and reasons, nothing of an event. What
-a question may cost is bounded: so many at once, of one network half as many, each for so long, and never on a thread
-that takes events.
+a question may cost is bounded: so many at once, of one network half as many, a quarter for those that have none yet;
+each for so long, and never on a thread that takes events.
 """
 
 from __future__ import annotations
@@ -131,7 +131,10 @@ class Receipts:
 
 
 class _Slots:
-    """How many questions are being answered: in all at most ``at_once_max``, half as many of one network."""
+    """How many questions are being answered: in all at most ``at_once_max``, half as many of one network.
+
+    The last quarter is for networks that have none yet: else two of them could take all.
+    """
 
     def __init__(self, at_once_max: int) -> None:
         self._at_once_max = at_once_max
@@ -141,8 +144,9 @@ class _Slots:
     def take(self, network: str) -> bool:
         """Whether there is one for it; then it is to be given back."""
         with self._lock:
-            is_full = self._by_network.total() >= self._at_once_max
-            if is_full or self._by_network[network] >= max(1, self._at_once_max // 2):
+            own = self._by_network.get(network, 0)
+            room = self._at_once_max * 3 // 4 if own else self._at_once_max
+            if self._by_network.total() >= room or own >= max(1, self._at_once_max // 2):
                 return False
             self._by_network[network] += 1
             return True
