@@ -24,7 +24,7 @@ from rich.table import Table
 
 from logweir.audit.books import read_books
 from logweir.audit.emitters import EmitterBooks
-from logweir.clock import DAY_US, duration_us, iso_seconds, now_us
+from logweir.clock import DAY_US, duration_in_words, duration_us, iso_seconds, now_us
 from logweir.commands.output import (
     console,
     count_text,
@@ -219,7 +219,7 @@ def _list_sources(arguments: argparse.Namespace, silence: Silence) -> None:
     )
     for one in shown:
         last = one.last
-        silent = _length(one.silent_s) if one.silent_s else "-"
+        silent = duration_in_words(one.silent_s) if one.silent_s else "-"
         table.add_row(
             printable(one.name),
             one.state.value,
@@ -244,7 +244,9 @@ def _print_findings(silence: Silence, *, as_json: bool) -> int:
             since = f"silent since {_time(finding.since_us)}"
             if len(finding.members) == 1:
                 one = finding.members[0]
-                line = f"{finding.kind} {names[0]} is {since}: {_length(one.silent_s)}, expected {_every(one)}"
+                line = (
+                    f"{finding.kind} {names[0]} is {since}: {duration_in_words(one.silent_s)}, expected {_every(one)}"
+                )
             else:
                 rest = f" and {more:,} more" if more else ""
                 count = counted(len(finding.members), finding.of, separator=",")
@@ -290,17 +292,9 @@ def _table(*columns: str) -> Table:
 def _every(one: Watched) -> str:
     if one.expected_s is None:
         return "-"
-    return f"every {_length(int(one.expected_s))}" + (" (fixed)" if one.expectation.every_s is not None else "")
-
-
-def _length(seconds: int) -> str:
-    """``1h 30m``: the two largest units that are there."""
-    parts = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2]) or "0s"
+    return f"every {duration_in_words(int(one.expected_s))}" + (
+        " (fixed)" if one.expectation.every_s is not None else ""
+    )
 
 
 def _time(time_us: int) -> str:

@@ -74,7 +74,7 @@ def test_every_emitter_and_source_is_listed_with_its_state(
     sources = document(settings, capsys, "--sources")
 
     assert "Findings of silence: 2. See them: logweir emitters silent" in table
-    assert "every 5m" in table
+    assert "every 5 min" in table
     assert {row["name"]: row["state"] for row in rows} == {
         "app/a": "silent",
         "app/b": "silent",
@@ -137,7 +137,7 @@ def test_a_source_is_named_as_the_list_names_it(
     status, text = emitters(settings, capsys, "expect", "--source", "syslog@h-a", "--every", "90m")
     states = {row["name"]: row["state"] for row in document(settings, capsys, "--sources")}
 
-    assert (status, text) == (0, "syslog@h-a: ok, expected every 1h 30m (fixed)\n")
+    assert (status, text) == (0, "syslog@h-a: ok, expected every 1 h 30 min (fixed)\n")
     assert (states["syslog@h-a"], states["syslog@h-b"]) == ("ok", "silent")
 
 
