@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         shown = total = 0
         show = print_json if arguments.json else _Lines(arguments.time_field).show
         for hits in _pages(store, search, size=arguments.size):
-            total = hits.total
+            total = total or hits.total
             shown += len(hits.events)
             for event in hits.events:
                 show(event)
@@ -127,7 +127,7 @@ def _pages(store: Store, search: dict[str, Any], *, size: int) -> Iterator[Hits]
     while True:
         # A first page that holds all that is wanted spares counting the hits again for the second.
         page = min(left, PAGE_MAX) if size else _PAGE
-        hits = store.search(size=page, after=after, **search)
+        hits = store.search(size=page, after=after, is_counted=after is None, **search)
         yield hits
         left -= len(hits.events)
         after = hits.after

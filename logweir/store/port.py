@@ -109,8 +109,8 @@ class Held(NamedTuple):
 class Hits:
     """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``, the name of its day's index.
 
-    ``total`` is exact. ``after`` continues behind the last event; None when there are no more. With it, a page that is
-    shorter than was asked for was cut at its size in bytes.
+    ``total`` is exact, and 0 when it was not to be counted. ``after`` continues behind the last event; None when there
+    are no more. With it, a page that is shorter than was asked for was cut at its size in bytes.
     """
 
     total: int
@@ -284,11 +284,13 @@ class Store(Protocol):
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
         size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
+        is_counted: bool = True,
         cancellation: Cancellation | None = None,
     ) -> Hits:
         """Newest first by ``time_field``, then by provenance; ``from_us`` is included, ``to_us`` is not (microseconds).
 
         At most ``size`` events and ``size_bytes_max`` bytes of them as JSON, but one at least; ``size`` 0 only counts.
+        To count costs a look at all that is found: whoever reads page after page asks for it once (``is_counted``).
         Raises LogweirError: PARAMETER_BAD; SEARCH_TOO_SLOW after store.search_timeout_s; SEARCH_ABANDONED once
         ``cancellation`` says so. Both end the work in the store, too.
         """

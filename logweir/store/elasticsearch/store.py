@@ -154,6 +154,7 @@ class ElasticsearchStore:
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
         size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
+        is_counted: bool = True,
         cancellation: Cancellation | None = None,
     ) -> Hits:
         left = min(size, PAGE_MAX)
@@ -166,7 +167,7 @@ class ElasticsearchStore:
                 {"ingest_number": {"order": "desc", "unmapped_type": "long"}},
             ],
         }
-        total: int | None = None
+        total: int | None = None if is_counted else 0
         events: list[dict[str, Any]] = []
         last, size_bytes = after, 0
         with self._connection.problems("the search"), self._connection.searching(cancellation) as searched:

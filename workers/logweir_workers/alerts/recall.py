@@ -69,7 +69,13 @@ def stored_matches(
         # One millisecond more to either side: that is what times are compared by.
         slack_us = 1000 if is_within else 0
         page = store.search(
-            query, size=_PAGE, from_us=from_us - slack_us, to_us=to_us + slack_us, time_field="timestamp", after=after
+            query,
+            size=_PAGE,
+            from_us=from_us - slack_us,
+            to_us=to_us + slack_us,
+            time_field="timestamp",
+            after=after,
+            is_counted=False,
         )
         page_read(len(page.events))
         for source in page.events:

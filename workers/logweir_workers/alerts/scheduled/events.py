@@ -68,7 +68,13 @@ class StoredEvents:
         while True:
             self._require_time()
             page = self._store.search(
-                node, size=_PAGE, from_us=from_us, to_us=to_us, time_field=time_field, after=after
+                node,
+                size=_PAGE,
+                from_us=from_us,
+                to_us=to_us,
+                time_field=time_field,
+                after=after,
+                is_counted=False,
             )
             yield from page.events
             after = page.after
