@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import re2
 
 from logweir.config import WorkerSettings
 from logweir.errors import SETTING_BAD, LogweirError
@@ -281,23 +282,35 @@ RULES = (
 """Every rule, in the order in which they are applied."""
 
 
+def _any_of(signs: Iterable[bytes]) -> Any:
+    """Finds which of them, by their places, are in a text: in one pass, however many they are."""
+    found = re2.Set.SearchSet()
+    for sign in signs:
+        found.Add(re2.escape(sign.decode()))
+    found.Compile()
+    return found
+
+
 class Redaction:
     """The rules in force. For one thread."""
 
     def __init__(self, rules: Iterable[Rule], key: bytes | None) -> None:
         """Without a ``key``, marks have no hash."""
         rules = tuple(rules)
-        self._long = [(sign, rule) for rule in rules for sign in rule.signs if rule.is_long]
-        self._short = [(sign, rule) for rule in rules for sign in rule.signs if not rule.is_long]
+        signs = [(sign, rule) for rule in rules for sign in rule.signs]
+        self._of_sign = [rule for _, rule in signs]
+        self._signs = _any_of(sign for sign, _ in signs) if signs else None
         self._cards = [rule for rule in rules if not rule.signs]
         self._key = key
 
     def __call__(self, event: Event, _context: Context) -> None:
         """Replace, in all values of ``event``, what the rules find; names stay as they are."""
         raw = orjson.dumps([value for name, value in event.items() if name not in _OF_THE_DOOR])
-        rules = [rule for sign, rule in self._short if sign in raw]
-        if _LONG_RUN in raw.translate(_WORDS):
-            rules += [rule for sign, rule in self._long if sign in raw]
+        rules: list[Rule] = []
+        if self._signs is not None and (found := self._signs.Match(raw)):
+            has_long_word = _LONG_RUN in raw.translate(_WORDS)
+            known = dict.fromkeys(self._of_sign[at] for at in sorted(found))
+            rules += [rule for rule in known if has_long_word or not rule.is_long]
         if self._cards:
             shape = raw.translate(_DIGITS)
             if _CARD_RUN in shape or _CARD_GROUPS in shape:

@@ -6,6 +6,7 @@ docs/reference/event.md says the rules in words.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -312,7 +313,7 @@ def _summary(value: Any, _context: Context, _event: Mapping[str, Any]) -> _Fit:
 
 def _severity(value: Any, _context: Context, event: Mapping[str, Any]) -> _Fit:
     inner = event.get("details")
-    severity = severity_of(value, (*event, *inner) if type(inner) is dict else event)
+    severity = severity_of(value, itertools.chain(event, inner) if type(inner) is dict else event)
     if severity is None:
         return None, None if _says_nothing(value) else value
     kept = type(value) is str and (value == severity or value.strip().upper() == severity)
