@@ -99,7 +99,24 @@ class SigmaFile:
         raise TypeError(f"{self.text} is not read")
 
 
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A detection as Sigma rules have it, for events of any log source. It is compiled when the rule's file is read."""
+
+    given: Mapping[str, Any]
+    """Selections by name, and ``condition``."""
+
+    @property
+    def text(self) -> str:
+        return str(self.given.get("condition", "(a detection)"))
+
+    def __call__(self, _: View) -> object:
+        raise TypeError("the detection is not compiled")
+
+
 Condition = str | Callable[[View], object]
+Given = Condition | Mapping[str, Any]
+"""A condition as authors of rules write it: a mapping is a ``Detection``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +127,13 @@ class Step:
     at_least: int = 1
 
 
-def step(where: Condition, *, at_least: int = 1) -> Step:
+def step(where: Given, *, at_least: int = 1) -> Step:
     """One of the ``steps`` of a rule."""
-    return Step(where, at_least)
+    return Step(_condition(where), at_least)
+
+
+def _condition(given: Given) -> Condition:
+    return Detection(given) if isinstance(given, Mapping) else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +286,7 @@ class Rule:
 
 
 def rule(
-    where: Condition | None = None,
+    where: Given | None = None,
     *,
     severity: str,
     sigma: str = "",
@@ -274,7 +295,7 @@ def rule(
     at_least: float | None = None,
     at_most: float | None = None,
     distinct: str | None = None,
-    steps: Sequence[Step | Condition] = (),
+    steps: Sequence[Step | Given] = (),
     in_order: bool = False,
     total: str | None = None,
     average: str | None = None,
@@ -291,13 +312,13 @@ def rule(
 ) -> Callable[[Saying], Rule]:
     """Make a rule of a function that says what happened. Raises LogweirError(RULE_BAD).
 
-    ``where``: the search language, or a function of the event; or ``sigma``: the file of a Sigma rule. ``group``:
-    fields by whose values matches are counted apart. ``at_least`` matches ``within`` a time; or so many ``distinct``
-    values of a field; or a ``total``, ``average``, ``median`` or ``percentile`` of a field that is ``at_least`` or
-    ``at_most`` so much, of ``samples`` values at least; or several ``steps``, perhaps ``in_order``; or a value of a
-    field that is ``new`` to the group, once it was watched for as long as ``learn``; or a group that had matches has
-    none for as long as ``absent``, while anything else came. With none of these, each match is an alert. Matches less
-    than ``quiet`` apart are one alert.
+    ``where``: the search language, or a function of the event, or a detection as Sigma rules have it; or ``sigma``: the
+    file of a Sigma rule. ``group``: fields by whose values matches are counted apart. ``at_least`` matches ``within`` a
+    time; or so many ``distinct`` values of a field; or a ``total``, ``average``, ``median`` or ``percentile`` of a
+    field that is ``at_least`` or ``at_most`` so much, of ``samples`` values at least; or several ``steps``, perhaps
+    ``in_order``; or a value of a field that is ``new`` to the group, once it was watched for as long as ``learn``; or a
+    group that had matches has none for as long as ``absent``, while anything else came. With none of these, each match
+    is an alert. Matches less than ``quiet`` apart are one alert.
     """
 
     asked = _Asked(
@@ -306,7 +327,7 @@ def rule(
         at_most=at_most,
         by={
             "distinct": distinct,
-            "steps": [one if isinstance(one, Step) else Step(one) for one in steps],
+            "steps": [one if isinstance(one, Step) else step(one) for one in steps],
             "total": total,
             "average": average,
             "median": median,
@@ -325,7 +346,7 @@ def rule(
         if [bool(where), bool(sigma), bool(steps)].count(True) != 1:
             raise bad_rule(name, "it needs either where, or sigma, or steps")
         window = asked.window(name)
-        condition = SigmaFile(sigma) if sigma else where or ""
+        condition = SigmaFile(sigma) if sigma else _condition(where or "")
         conditions = tuple(one.where for one in asked.by["steps"]) or (condition,)
         _require_conditions(name, conditions)
         _require_fields(name, (*group, *([window.field] if window.field else [])))

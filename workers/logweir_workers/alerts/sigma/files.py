@@ -9,10 +9,13 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from logweir.alerts.rules import Rule, SigmaFile
+import orjson
+
+from logweir.alerts.rules import Detection, Rule, SigmaFile
 from logweir.errors import RULES_UNREADABLE, LogweirError
+from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.linking import Linker, condition_of, origin_of
-from logweir_workers.alerts.sigma.parsing import SIZE_BYTES_MAX, ExtraMissing, Unfit, parse
+from logweir_workers.alerts.sigma.parsing import SIZE_BYTES_MAX, ExtraMissing, Unfit, parse, parse_detection
 from logweir_workers.alerts.sigma.plans import Plan, PlanCache, content_hash
 
 FILES_MAX = 20_000
@@ -154,7 +157,7 @@ def missing() -> str | None:
 
 
 def resolve(rule: Rule, path: Path, cache: PlanCache) -> set[Path]:
-    """Put what they stand for into the place of a rule's conditions that are Sigma files; these files.
+    """Compile a rule's conditions that are Sigma files, or detections; the files.
 
     ``path``: the rule's own file. Raises LogweirError(RULES_UNREADABLE).
     """
@@ -172,8 +175,29 @@ def resolve(rule: Rule, path: Path, cache: PlanCache) -> set[Path]:
             conditions[step] = condition_of(plan, ())
             rule.origin = rule.origin or origin_of(plan)
             files.add(file)
+        elif isinstance(one, Detection):
+            try:
+                tree = _detection_plan(one, cache)["condition"]
+            except Unfit as error:
+                reason = f"the detection of {rule.name} cannot be read: {error}"
+                raise LogweirError(RULES_UNREADABLE, path=path, reason=reason, advice=_NOT_AT_ALL) from error
+            conditions[step] = SigmaCondition(one.text, ("", "", ""), tree)
     rule.conditions = tuple(conditions)
     return files
+
+
+def _detection_plan(detection: Detection, cache: PlanCache) -> Plan:
+    """Raises Unfit."""
+    require_extra()
+    try:
+        digest = content_hash(orjson.dumps(detection.given))
+    except TypeError as error:
+        raise Unfit(str(error)) from error
+    plans = cache.get(digest)
+    if plans is None:
+        plans = [parse_detection(detection.given)]
+        cache.put(digest, plans)
+    return plans[0]
 
 
 def _only_rule(plans: list[Plan]) -> Plan:

@@ -6,7 +6,7 @@ No backend of it is used. It (LGPL) is in the extra ``sigma``, and imported when
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from logweir.query import lists
@@ -37,6 +37,19 @@ class ExtraMissing(Unfit):
 
 def parse(source: bytes) -> list[Plan]:
     """The plans of a file's documents. Raises Unfit, with a reason that its author can go by."""
+    return _plans(lambda: _documents_in(source))
+
+
+def parse_detection(detection: Mapping[str, Any]) -> Plan:
+    """The plan of a detection without a rule around it. Raises Unfit."""
+    # pySigma takes no rule without a log source.
+    rule = {"title": "detection", "logsource": {"category": "any"}, "detection": dict(detection)}
+    (plan,) = _plans(lambda: [rule])
+    return plan
+
+
+def _plans(documents_of: Callable[[], list[Any]]) -> list[Plan]:
+    """Raises Unfit."""
     try:
         from sigma.collection import SigmaCollection
         from sigma.exceptions import SigmaError
@@ -44,7 +57,7 @@ def parse(source: bytes) -> list[Plan]:
         raise ExtraMissing(error.name) from error
     try:
         # What refers to what is found out with all files at hand, so not here.
-        documents = _documents_in(source)
+        documents = documents_of()
         collection = SigmaCollection.from_dicts(documents, collect_filters=True, resolve_references=False)
         return [_plan(one) for one in (*collection.rules, *collection.filters)]
     except SigmaError as error:
