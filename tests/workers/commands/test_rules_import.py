@@ -100,6 +100,62 @@ def test_a_folder_without_a_rule_that_can_be_used_fails(run: Run, source: Path) 
     assert "Taken: 0 files" in out
 
 
+ELASTALERT = "name: Many\ntype: frequency\nnum_events: 2\ntimeframe: {minutes: 1}\nfilter: [{term: {a: b}}]\n"
+PARENT = '<group name="a,"><rule id="1" level="0"><match>x</match><description>x</description></rule></group>'
+CHILD = PARENT.replace('id="1" level="0">', 'id="2" level="7"><if_sid>1</if_sid>').replace("x<", "y<")
+
+
+def test_each_file_is_taken_by_what_it_is_and_what_is_different_is_said(run: Run, source: Path, tmp_path: Path) -> None:
+    """Sigma's as they are, the others as Python, which is in force as any rule."""
+    (source / "many.yaml").write_text(ELASTALERT)
+    (source / "own.xml").write_text(CHILD)
+    (source / "pom.xml").write_text("<project/>")
+    parents = tmp_path / "parents.xml"
+    parents.write_text(PARENT)
+    status, out, _ = run("import", str(source), "--parents", str(parents))
+    made = json.loads(run("import", str(source), "--json")[1])
+    tested, listed = run("test"), run("list")[1]
+
+    assert (status, tested[0]) == (0, 0)
+    assert "taken: many.yaml, as elastalert_many.py" in out
+    assert "taken: own.xml, as wazuh_own.py" in out
+    assert "different: ElastAlert knows no severity: medium is a guess. (elastalert_many)" in out
+    assert "left: pom.xml: it is no file of Wazuh's rules: it has <project>" in out
+    assert "Taken: 3 files (3 added, 0 updated, 0 unchanged) with 3 rules" in out
+    assert "its parent, rule 1, is not here" in made["left"]["own.xml: rule 2"]
+    assert made["written"] == {"many.yaml": "elastalert_many.py"}
+    assert all(name in listed for name in ("elastalert_many", "wazuh_2", "good"))
+
+
+def test_a_format_that_is_named_is_what_files_are_read_as(run: Run, source: Path, tmp_path: Path) -> None:
+    """Files of other endings are passed over, and of one that is none of it, it is said."""
+    (source / "own.xml").write_text(CHILD)
+    (tmp_path / "flow.yml").write_text("{name: Flow, type: any, filter: [{term: {a: b}}]}")
+    left = json.loads(run("import", str(source), "--format", "elastalert", "--json")[1])["left"]
+    taken = json.loads(run("import", str(tmp_path / "flow.yml"), "--format", "elastalert", "--json")[1])["taken"]
+
+    assert set(left) == {"placeholder.yml", "win/good.yml"}
+    assert "it is no rule of ElastAlert 2: it has no type" in left["win/good.yml"]
+    assert taken == {"flow.yml": "added"}
+
+
+def test_a_zip_file_writes_converted_rules_nowhere_else(run: Run, tmp_path: Path) -> None:
+    """Whatever its names say; two files of one name become two."""
+    path = tmp_path / "rules.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/own.xml", CHILD.replace("<if_sid>1</if_sid>", ""))
+        archive.writestr("b/own.xml", PARENT.replace('id="1" level="0"', 'id="3" level="3"'))
+        archive.writestr("../evil.xml", CHILD)
+        archive.writestr("/evil.yaml", ELASTALERT)
+        archive.writestr("c\\..\\evil.xml", CHILD)
+    made = json.loads(run("import", str(path), "--to", str(tmp_path / "to"), "--json")[1])
+
+    assert set(made["taken"]) == {"a/own.xml", "b/own.xml"}
+    assert made["left"] == {}
+    assert sorted(one.name for one in tmp_path.rglob("*.py")) == sorted(made["written"].values())
+    assert len({*made["written"].values()}) == 2
+
+
 def test_a_correlation_may_refer_to_a_rule_that_was_imported_before(run: Run, source: Path, tmp_path: Path) -> None:
     """Without it, it is left, and says what it misses."""
     own = tmp_path / "own"
@@ -116,7 +172,7 @@ def test_a_correlation_may_refer_to_a_rule_that_was_imported_before(run: Run, so
 
 def test_a_long_import_says_how_far_it_is(run: Run, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On standard error, so that --json stays JSON."""
-    monkeypatch.setattr("logweir_workers.commands.rules._TELL_INTERVAL_S", 0.0)
+    monkeypatch.setattr("logweir_workers.commands.rules_import._TELL_INTERVAL_S", 0.0)
     _, out, err = run("import", str(source), "--json")
 
     assert "1 of 2 files read" in err

@@ -9,9 +9,10 @@
     logweir rules test my_rule.py             of a file that is not in force yet
     logweir rules explain ssh_brute_force '{"processname": "sshd", "summary": "Failed password for root …"}'
     logweir rules explain --file my_rule.py my_rule - < event.json
-    logweir rules import sigma/rules              take Sigma rules over from a folder or ZIP file
+    logweir rules import sigma/rules          take over Sigma rules, or those of ElastAlert 2 or Wazuh 4
 
-docs/how-to/write-a-rule.md says how to write one, docs/how-to/sigma.md how to use Sigma's.
+docs/how-to/write-a-rule.md says how to write one, docs/how-to/sigma.md how to use Sigma's, and
+docs/how-to/import-elastalert-wazuh.md how to take over the others.
 """
 
 from __future__ import annotations
@@ -55,8 +56,7 @@ from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, events_for, found_in
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.files import SUFFIXES
-from logweir_workers.alerts.sigma.importing import import_rules
-from logweir_workers.alerts.sigma.plans import FILE_NAME, PlanCache
+from logweir_workers.commands import rules_import
 from logweir_workers.document import EventUnfit
 
 
@@ -90,9 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     certified.add_argument("rule", metavar="RULE|FILE", help="a rule's name, or a certificate to be verified")
     certified.add_argument("--from", dest="since", default="1d", metavar="TIME", help="from then on: 7d, ISO 8601 (1d)")
     certified.add_argument("--to", dest="until", metavar="TIME", help="before then (now)")
-    imported = actions.add_parser("import", help="take over Sigma rules, and say which were left and why")
-    imported.add_argument("source", type=Path, metavar="DIR|ZIP", help="a folder or ZIP file of Sigma rules, or one")
-    imported.add_argument("--to", type=Path, metavar="DIR", help="where to (the folder of your own rules)")
+    imported = actions.add_parser("import", help=rules_import.HELP)
+    rules_import.add_arguments(imported)
     changes = {
         "enable": "have alerts made of what a rule finds",
         "shadow": "keep what a rule would have said, and make no alerts of it",
@@ -109,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.action == "import":
-        return _import(arguments, settings)
+        return rules_import.run(arguments, settings)
     paths = arguments.files if arguments.action in ("lint", "test") else []
     if arguments.action == "explain" and arguments.file is not None:
         paths = [arguments.file]
@@ -144,38 +143,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 _ALERTS_SHOWN_MAX = 100
-_LEFT_SHOWN_MAX = 100
 _TELL_INTERVAL_S = 2.0
 _STATES = {"enable": RuleState.ENABLED, "shadow": RuleState.SHADOW, "disable": RuleState.DISABLED}
-
-
-def _import(arguments: argparse.Namespace, settings: Settings) -> int:
-    """The exit status: 1 where nothing was taken."""
-    due_s = time.monotonic() + _TELL_INTERVAL_S
-
-    def tell(read: int, of: int) -> None:
-        nonlocal due_s
-        if time.monotonic() >= due_s:
-            due_s = time.monotonic() + _TELL_INTERVAL_S
-            print(f"{read:,} of {counted(of, 'file', separator=',')} read", file=sys.stderr)
-
-    to = arguments.to or settings.rules_path
-    made = import_rules(arguments.source, to, PlanCache(settings.rules_last_read_path / FILE_NAME), tell)
-    if arguments.json:
-        print_json(made.as_json())
-        return 0 if made.taken else 1
-    reasons = sorted(made.left.items())
-    for name, reason in reasons[:_LEFT_SHOWN_MAX]:
-        print(printable(f"left: {name}: {reason}"))
-    if len(reasons) > _LEFT_SHOWN_MAX:
-        print(f"… and {len(reasons) - _LEFT_SHOWN_MAX:,} more, which --json has")
-    how = [f"{list(made.taken.values()).count(one):,} {one}" for one in ("added", "updated", "unchanged")]
-    files, rules = counted(len(made.taken), "file", separator=","), counted(made.rules, "rule", separator=",")
-    print(f"Taken: {files} ({', '.join(how)}) with {rules} to {to}. Left: {len(made.left):,}.")
-    if made.silent:
-        only = counted(made.silent, "rule", separator=",")
-        print(f"For {only} correlations ask, so no alerts come of {'it' if made.silent == 1 else 'them'} alone.")
-    return 0 if made.taken else 1
 
 
 def _change(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Settings) -> None:
