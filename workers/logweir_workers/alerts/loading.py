@@ -114,6 +114,7 @@ class RuleFiles:
 
     def _read(self, versions: dict[Path, tuple[int, int, int] | None]) -> None:
         """Read the files in Python again that have changed, or whose Sigma files have."""
+        self._plans.refresh()  # An import has compiled what it has written.
         before, self._files = self._files, {}
         self.read_anew = {}
         for path, version in versions.items():
@@ -200,16 +201,20 @@ def named_rule(name: str, rules: Iterable[Rule]) -> Rule:
     return known[name]
 
 
-def read_rules(path: Path) -> list[Rule]:
-    """The rules in a file, in Python or of Sigma's. Raises LogweirError: RULE_BAD, RULES_UNREADABLE."""
+def read_rules(path: Path, plans: PlanCache | None = None) -> list[Rule]:
+    """The rules in a file, in Python or of Sigma's. ``plans``: where what is compiled is put.
+
+    Raises LogweirError: RULE_BAD, RULES_UNREADABLE.
+    """
+    plans = plans or PlanCache(None)
     if path.suffix in SUFFIXES:
-        return _sigma_rules_of(path)
-    return _rules_of(path, _source(path), PlanCache(None))[0]
+        return _sigma_rules_of(path, plans)
+    return _rules_of(path, _source(path), plans)[0]
 
 
-def _sigma_rules_of(path: Path) -> list[Rule]:
+def _sigma_rules_of(path: Path, cache: PlanCache) -> list[Rule]:
     try:
-        plans = read_plans(path, PlanCache(None))
+        plans = read_plans(path, cache)
     except Unfit as error:
         raise LogweirError(RULES_UNREADABLE, path=path, reason=error, advice="Correct the file.") from error
     linked = Linker().link({path: plans})

@@ -87,6 +87,11 @@ RULES = (
         at(0, details={"EventID": 4625, "Channel": "Security"}),
         at(0, details={"EventID": 4624, "Channel": "Security"}),
     ),
+    (
+        '<decoded_as>auditd</decoded_as><field name="audit.type">ABEND$</field><field name="audit.exe">/x$</field>',
+        at(0, summary='type=ANOM_ABEND msg=audit(1769860800.1:2): auid=1 uid=1 comm="x" exe="/usr/bin/x" res=1'),
+        at(0, summary='type=ANOM_EXEC msg=audit(1769860800.1:2): auid=1 uid=1 comm="x" exe="/usr/bin/x" res=1'),
+    ),
     ("<decoded_as>sudo</decoded_as>", at(0, processname="sudo"), at(0, processname="su")),
     ("<match>$BAD</match>", ssh("kernel PANIC"), ssh("$BAD")),
 )
@@ -232,6 +237,7 @@ LEFT = (
     ("<if_sid>1010</if_sid>", "its parent, rule 1010: it counts events"),
     ("<decoded_as>syscheck_new_entry</decoded_as>", "of which no event comes here"),
     ("<decoded_as>cisco-ios</decoded_as>", "Wazuh's decoder cisco-ios has read"),
+    ("<if_matched_sid>1000</if_matched_sid>", "it counts events, and does not say how many"),
     ("<category>ossec</category>", "Wazuh itself and its agents report"),
     ("<category>ids</category>", "the category ids"),
     ("<category>syslog</category>", "its condition would hold for every event"),
@@ -275,6 +281,24 @@ def test_a_rule_is_left_where_what_silences_it_cannot_be_said(tmp_path: Path) ->
     assert rules == {}
     assert any("Its child, rule 1041, is not taken" in one for one in other.changes["wazuh_1001"])
     assert list(taken) == ["wazuh_1001"]
+
+
+def test_a_child_that_takes_every_event_leaves_its_parent_none(tmp_path: Path) -> None:
+    """As where somebody has rules ignored by their numbers, or given another level."""
+    ignored = a_rule("<if_sid>1001</if_sid>", id=1050, attributes='level="0"')
+    made, rules = imported(tmp_path, {"a.xml": a_file(GROUPING, FAILED, many(), ignored)})
+
+    assert made.left["a.xml: rule 1001"] == "rule 1050 takes each of its events"
+    assert "rule 1001 cannot be taken: rule 1050 takes each" in made.left["a.xml: rule 1010"]
+    assert rules == {}
+
+
+def test_a_frequency_without_what_is_counted_is_no_rule(tmp_path: Path) -> None:
+    """Wazuh refuses it, too."""
+    rule = a_rule("<match>x</match>", attributes='level="5" frequency="3"')
+    made, _ = imported(tmp_path, {"a.xml": a_file(rule)})
+
+    assert "nothing that would be counted" in made.left["a.xml: rule 2000"]
 
 
 @pytest.mark.parametrize(
@@ -382,7 +406,7 @@ def test_a_file_that_was_changed_by_hand_is_not_overwritten(tmp_path: Path) -> N
 
     assert (first.taken["a.xml"], again.taken["a.xml"], changed.taken["a.xml"]) == ("added", "unchanged", "updated")
     assert by_hand.taken == {}
-    assert "was changed by hand" in by_hand.left["a.xml"]
+    assert "wazuh_a.py is not as an import has written it" in by_hand.left["a.xml"]
     assert 'severity="high"' in path.read_text()
 
 

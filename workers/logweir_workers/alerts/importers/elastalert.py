@@ -151,6 +151,8 @@ class _Rule:
         for option, reason in _CODE.items():
             if self.given.get(option):
                 raise Unfit(reason)
+        if str(self.given.get("index", "")).startswith("elastalert"):
+            raise Unfit("it is about alerts that ElastAlert has made, which it looks for in an index of its own")
         kind = self.given["type"]
         if kind in _LEFT:
             raise Unfit(f"its type is {kind}: {_LEFT[kind]}{'' if kind == 'change' else _SCHEDULED}")
@@ -238,7 +240,7 @@ class _Rule:
     def _say_what_differs(self) -> None:
         """What goes for rules of all types."""
         if index := self.given.get("index"):
-            self.changes.append(f"It looked into the index {index}: here it is asked of every event.")
+            self.changes.append(f"It looked into the index {str(index)[:200]}: here it is asked of every event.")
         self.changes.append(
             "How Elasticsearch compares a field, its index says and not the rule: here the message is looked for by"
             " words, and each other field is compared whole, in any case (in its own where .keyword or .raw follows)."

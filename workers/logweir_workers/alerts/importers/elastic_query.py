@@ -151,7 +151,7 @@ def _whole(place: Place, value: Any, *, is_cased: bool = False) -> Tree:
     if isinstance(value, bool):
         value = str(value).lower()
     if isinstance(value, str):
-        return place.asked("cased" if is_cased and place.path != "severity" else "", (literal(value),))
+        return place.asked("cased" if is_cased else "", (literal(value),))
     if not isinstance(value, int | float):
         value = literal(str(value))  # A date, say.
     return place.asked("", (value,))

@@ -20,6 +20,11 @@ _KNOWN = {name: known for known, names in OF_DETAILS.items() for name in names}
 _KNOWN |= {field.ecs: field.name.removeprefix("details.") for field in DETAILS if field.ecs}
 
 
+_IN_ONE_CASE = ("hostname", "fqdn", "severity")
+"""Fields whose values are kept in one case, whatever was sent."""
+_ELASTIC = ("_type", "_index", "_id", "_source", "_score")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an event has a field."""
@@ -51,6 +56,8 @@ class Place:
     def asked(self, how: str, values: tuple[Any, ...]) -> Tree:
         """One of the values fits the field. A host's full name is another field than its short one."""
         names = ("hostname", "fqdn") if self.path == "hostname" else (self.name,)
+        if self.path in _IN_ONE_CASE:
+            how = how.replace("cased", "").strip("|")
         return one_of(Leaf(name, how, values) for name in names)
 
 
@@ -59,6 +66,8 @@ def place_of(name: str) -> Place:
     name = name.strip().removeprefix("details.")
     if not _NAME.fullmatch(name) or name.startswith(".") or name.endswith("."):
         raise Unfit(f"the name of its field {name[:60]!r} cannot be written in a rule")
+    if name in _ELASTIC:
+        raise Unfit(f"its field {name} is Elasticsearch's own")
     lowered = name.lower()
     if lowered in _TOP:
         return Place(_TOP[lowered])

@@ -18,7 +18,7 @@ from logweir_workers.alerts.importers.conditions import Unfit
 from logweir_workers.alerts.importers.report import Imported, Progressed, put
 from logweir_workers.alerts.importers.source import Source
 from logweir_workers.alerts.importers.written import Converted, MadeRule, is_changed, name_of, written
-from logweir_workers.alerts.loading import read_rules
+from logweir_workers.alerts.loading import SIZE_BYTES_MAX, read_rules
 from logweir_workers.alerts.sigma import files as sigma_files
 from logweir_workers.alerts.sigma.plans import PlanCache
 
@@ -72,10 +72,11 @@ def import_rules(
     sigma.take(contents["sigma"], made, cache)
     for one in CONVERTED:
         if contents[one.NAME]:
-            taking = _Taking(made)
+            taking = _Taking(made, cache)
             for converted in one.convert(contents[one.NAME], _read_all(parents, one.SUFFIXES)):
                 taking.take(converted)
                 made.progressed()
+            taking.write()
     return made
 
 
@@ -104,35 +105,45 @@ def _read_all(parents: Path | None, suffixes: Sequence[str]) -> list[bytes]:
 class _Taking:
     """Writes converted files, and notes what became of each."""
 
-    def __init__(self, made: Imported) -> None:
+    def __init__(self, made: Imported, cache: PlanCache) -> None:
         self._made = made
+        self._cache = cache
         self._names: dict[str, str] = {}
         """By rule, the file that it comes from."""
-        self._files: set[str] = set()
+        self._ready: dict[Path, tuple[Converted, list[MadeRule]]] = {}
+        """By the file that is to be written, what goes into it."""
 
     def take(self, converted: Converted) -> None:
-        """Raises LogweirError(RULES_UNREADABLE) where it cannot be written."""
+        """Note what cannot be used of a file, and keep the rest for ``write``."""
         file = str(converted.file)
         for rule, reason in converted.left.items():
             self._leave(file, rule, reason)
         self._made.silent += converted.silent
         rules = [rule for rule in converted.rules if self._is_usable(converted, rule)]
-        if not rules:
-            if not any(one == file or one.startswith(f"{file}: ") for one in self._made.left):
-                self._made.left[file] = "none of its rules makes an alert of its own"
-            return
-        name = converted.name if converted.name not in self._files else name_of(converted.name[:20], file)
-        self._files.add(name)
-        path = self._made.to / f"{name}.py"
-        if path.is_file() and is_changed(path.read_bytes()):
-            self._made.left[file] = (
-                f"{path.name} was changed by hand since it was imported: remove it, or name another folder with --to"
-            )
-            return
-        self._made.taken[file] = put(path, written(converted.heading, rules))
-        self._made.written[file] = path.name
-        self._made.rules += len(rules)
-        self._made.changes |= {rule.name: list(rule.changes) for rule in rules if rule.changes}
+        if rules:
+            path = self._made.to / f"{converted.name}.py"
+            if path in self._ready:
+                path = path.with_stem(name_of(converted.name[:20], file))
+            self._ready[path] = converted, rules
+        elif not any(one == file or one.startswith(f"{file}: ") for one in self._made.left):
+            self._made.left[file] = "none of its rules makes an alert of its own"
+
+    def write(self) -> None:
+        """Raises LogweirError(RULES_UNREADABLE) where it cannot be written."""
+        self._cache.keep()  # First: an alerter that finds the files need not compile their detections.
+        for path, (converted, rules) in self._ready.items():
+            file, content = str(converted.file), written(converted.heading, rules)
+            if len(content) > SIZE_BYTES_MAX:
+                reason = f"its rules would make a file of more than {SIZE_BYTES_MAX} bytes: import parts of it"
+            elif path.is_file() and is_changed(path):
+                reason = f"{path.name} is not as an import has written it: remove it, or name another folder with --to"
+            else:
+                self._made.taken[file] = put(path, content)
+                self._made.written[file] = path.name
+                self._made.rules += len(rules)
+                self._made.changes |= {rule.name: list(rule.changes) for rule in rules if rule.changes}
+                continue
+            self._made.left[file] = reason
 
     def _is_usable(self, converted: Converted, rule: MadeRule) -> bool:
         """Whether the rule can be read as it will be: whatever the engine refuses is left, with its reason."""
@@ -145,7 +156,7 @@ class _Taking:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "rule.py")
                 path.write_bytes(written(converted.heading, [rule]))
-                read_rules(path)
+                read_rules(path, self._cache)
         except Unfit as unfit:
             self._leave(file, rule.source, str(unfit))
             return False

@@ -109,10 +109,13 @@ _DECODED = {
     "hostname": "hostname",
     "location": "hostname",
     "full_log": "summary",
+    "audit.file.name": "details.filepath",
+    "audit.command": "details.comm",
 }
 """By the name of one of Wazuh's own fields, ours."""
 _PREFIXES = ("win.system.", "win.eventdata.", "audit.", "aws.", "office365.", "github.", "gcp.")
 """What Wazuh writes before the names that a record's own sender has."""
+_AUDIT: Tree = Leaf("recordtype", "exists", (True,))
 _PROGRAMS = ("sshd", "sudo", "su", "named", "postfix", "vsftpd", "proftpd", "pure-ftpd", "smbd", "dropbear", "crond")
 _OWN = ("syscheck", "rootcheck", "syscollector", "sca", "ciscat", "ossec", "hostinfo", "vulnerability", "wazuh")
 _WEB: Tree = all_of(Leaf(name, "exists", (True,)) for name in ("method", "path", "status"))
@@ -156,7 +159,8 @@ class _Rule:
     @property
     def alerts(self) -> bool:
         options = {one.text.strip() for one in self.element.all("options")}
-        return self.level > 0 and not options & {"no_log", "no_alert"} and self.element.attributes.get("noalert") != "1"
+        is_quiet = self.element.attributes.get("noalert", "0") not in ("0", "no", "")
+        return self.level > 0 and not is_quiet and not options & {"no_log", "no_alert"}
 
     @property
     def counts(self) -> bool:
@@ -180,6 +184,8 @@ class _Rule:
 
     def own(self) -> Tree:
         """What it asks of an event itself, without its parents. Raises Unfit."""
+        if not self.counts and self.number("frequency") is not None:
+            raise Unfit("it has a frequency, and nothing that would be counted (if_matched_sid, if_matched_group)")
         if self.number("maxsize") is not None:
             raise Unfit("it is for events of some length (maxsize)")
         parts: list[Tree] = []
@@ -304,6 +310,8 @@ def _decoded_as(name: str) -> Tree:
         return _WEB
     if name == "windows_eventchannel":
         return _WINDOWS
+    if name == "auditd":
+        return _AUDIT
     if name == "json":
         return ALWAYS
     if name.startswith(_OWN):
@@ -381,7 +389,7 @@ class _Rules:
             found = [self.named(one) for one in rule.numbers("if_matched_sid")]
             groups = [] if found else rule.texts("if_matched_group")
         for group in groups:
-            of_group = [one for one in self.with_group(group) if one is not rule and not one.counts]
+            of_group = [one for one in self.with_group(group) if one.order < rule.order and not one.counts]
             if not of_group:
                 raise Unfit(f"there is no rule of the group {group[:40]} here: name its file with --parents")
             found += of_group
@@ -433,10 +441,14 @@ class _Rules:
                 yield self._taken_by(other)
 
     def _taken_by(self, other: _Rule) -> Tree:
+        """The events that another rule takes from one. Raises Unfit."""
         try:
-            return named(other.name, other.own())
+            own = other.own()
         except Unfit as unfit:
             raise Unfit(f"{other.label}, of level 0, keeps events from it: {unfit}") from unfit
+        if own == ALWAYS:
+            raise Unfit(f"{other.label} takes each of its events")
+        return named(other.name, own)
 
     def children(self, rule: _Rule) -> list[_Rule]:
         """Of those that are known, without what counts events."""
@@ -447,7 +459,7 @@ class _Rules:
                     continue
                 numbers = set(one.numbers("if_sid"))
                 for group in one.texts("if_group"):
-                    numbers |= {each.id for each in self.with_group(group) if each is not one}
+                    numbers |= {each.id for each in self.with_group(group) if each.order < one.order}
                 for number in numbers:
                     self._children.setdefault(number, []).append(one)
         return self._children.get(rule.id, [])
@@ -457,13 +469,14 @@ class _Rules:
         parts, changes = [self.holds(rule)], []
         for child in self.children(rule):
             try:
-                parts.append(none_of(named(child.name, child.own())))
+                child.own()
             except Unfit as unfit:
-                if child.level == 0:
-                    raise Unfit(f"{child.label}, of level 0, keeps events from it: {unfit}") from unfit
-                changes.append(
-                    f"Its child, {child.label}, is not taken ({unfit}): events of that one are for this one here."
-                )
+                if child.level > 0:
+                    changes.append(
+                        f"Its child, {child.label}, is not taken ({unfit}): events of that one are for this one here."
+                    )
+                    continue
+            parts.append(none_of(self._taken_by(child)))
         return all_of(parts), changes
 
 
@@ -568,7 +581,7 @@ class _Writer:
         rule = self._rule
         about = [self._rules.named(one) for one in rule.numbers("if_matched_sid")]
         for group in rule.texts("if_matched_group"):
-            about += [one for one in self._rules.with_group(group) if one is not rule]
+            about += [one for one in self._rules.with_group(group) if one.order < rule.order]
         if "if_matched_level" in {one.name for one in rule.element.children}:
             raise Unfit(_LEFT["if_matched_level"])
         if not about:
@@ -674,7 +687,7 @@ class _Writer:
 
     def _link(self) -> str:
         links = [one.text.strip() for one in self._rule.element.all("info") if one.attributes.get("type") == "link"]
-        return links[0] if links else ""
+        return next((one for one in links if one.startswith(("https://", "http://"))), "")
 
 
 def _value(field: str) -> Value:
@@ -687,6 +700,7 @@ _PROGRAM_SAYS = "is taken for events of a process whose name begins with {name}"
 _DECODER_SAYS = {
     "su": "is taken for events of the process su",
     "json": "is not asked for: here a field is a field, whatever it was sent in",
+    "auditd": "is taken for events with a recordtype, as the parser of audit records gives them",
     "windows_eventchannel": "is taken for events with Channel and EventID",
     **dict.fromkeys(
         ("web-accesslog", "nginx-accesslog", "apache-accesslog"), "is taken for events with method, path and status"

@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from logweir.text import printable
@@ -102,8 +102,12 @@ def written(heading: Sequence[str], rules: Sequence[MadeRule]) -> bytes:
     return f"{_FIRST}\n# As imported: {_digest(body)}\n{body}".encode()
 
 
-def is_changed(content: bytes) -> bool:
-    """Whether a file is another than ``written`` has made it."""
+def is_changed(path: Path) -> bool:
+    """Whether a file is another than ``written`` has made it, or cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return True
     first, _, rest = content.decode(errors="replace").partition("\n")
     second, _, body = rest.partition("\n")
     found = _SECOND.fullmatch(second)
@@ -173,7 +177,7 @@ def _said(says: Sequence[str | Value]) -> list[str]:
     text = ""
     for one in (*says, ""):
         if isinstance(one, str) and one:
-            text += one
+            text = (text + one)[:_TEXT_LENGTH_MAX]
             continue
         if text:
             parts.append(_quoted(text))
