@@ -199,12 +199,20 @@ def test_parents_may_be_named_without_being_taken_and_may_be_overwritten(tmp_pat
     assert alerts_of(rules["wazuh_2000"], [ssh("Failed none for invalid x")]) == ["A test"]
 
 
+def test_a_rule_without_a_decoder_is_asked_of_every_event_and_says_so(tmp_path: Path) -> None:
+    """Wazuh asks it of what counts to syslog."""
+    made, _ = imported(tmp_path, {"a.xml": a_file(a_rule("<match>x</match><same_user />"))})
+
+    assert any("here it is asked of every event" in one for one in made.changes["wazuh_2000"])
+
+
 def test_a_list_of_keys_is_a_list_here(tmp_path: Path) -> None:
     """Which has to be made, as the file says."""
     asked = '<list field="srcip" lookup="address_match_key">etc/lists/Bad-IPs</list>'
+    asked += '<list field="user" lookup="not_match_key">etc/lists/staff</list>'
     made, rules = imported(tmp_path, {"a.xml": a_file(a_rule(asked))})
 
-    assert rules["wazuh_2000"].conditions[0].lists == {"bad_ips"}  # type: ignore[union-attr]
+    assert rules["wazuh_2000"].conditions[0].lists == {"bad_ips", "staff"}  # type: ignore[union-attr]
     assert any("etc/lists/Bad-IPs have to become the list bad_ips" in one for one in made.changes["wazuh_2000"])
 
 
@@ -225,6 +233,7 @@ def test_what_is_different_is_said_in_the_file_with_authors_and_links(tmp_path: 
         "own matcher tries few ways",
     ):
         assert said in of_rule, said
+    assert "it is asked of every event" not in of_rule
     for said in ("each agent: here those of each host", "without details.sourceipaddress is not counted"):
         assert said in of_many, said
 
@@ -238,6 +247,7 @@ LEFT = (
     ("<decoded_as>syscheck_new_entry</decoded_as>", "of which no event comes here"),
     ("<decoded_as>cisco-ios</decoded_as>", "Wazuh's decoder cisco-ios has read"),
     ("<if_matched_sid>1000</if_matched_sid>", "it counts events, and does not say how many"),
+    ("<decoded_as>json</decoded_as><match>x</match>", "in the text of a record that is an object"),
     ("<category>ossec</category>", "Wazuh itself and its agents report"),
     ("<category>ids</category>", "the category ids"),
     ("<category>syslog</category>", "its condition would hold for every event"),
@@ -373,9 +383,14 @@ def test_parents_that_multiply_are_bounded(tmp_path: Path) -> None:
     for n in range(1, 40):
         both = f"<if_sid>{3000 + n - 1}, {4000 + n - 1}</if_sid>"
         rules += [a_rule(f"{both}<match>x{n}</match>", id=3000 + n), a_rule(f"{both}<match>y{n}</match>", id=4000 + n)]
+    deep = [a_rule("<match>z0</match>", id=5000, attributes='level="0"')]
+    for n in range(1, 1_000):
+        deep.append(a_rule(f"<if_sid>{5000 + n - 1}</if_sid><match>z{n}</match>", id=5000 + n, attributes='level="0"'))
+    deep.append(a_rule("<if_sid>5999</if_sid>", id=6000))
     began_s = time.monotonic()
-    made, taken = imported(tmp_path, {"a.xml": a_file(*rules)})
+    made, taken = imported(tmp_path, {"a.xml": a_file(*rules), "deep.xml": a_file(*deep)})
 
+    assert "it goes back to more than 150 rules" in made.left["deep.xml: rule 6000"]
     assert "more than 1000 values" in made.left["a.xml: rule 3039"]
     assert "wazuh_3002" in taken
     assert time.monotonic() - began_s < 60

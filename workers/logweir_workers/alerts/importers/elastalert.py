@@ -243,7 +243,8 @@ class _Rule:
             self.changes.append(f"It looked into the index {str(index)[:200]}: here it is asked of every event.")
         self.changes.append(
             "How Elasticsearch compares a field, its index says and not the rule: here the message is looked for by"
-            " words, and each other field is compared whole, in any case (in its own where .keyword or .raw follows)."
+            " words (by a pattern of several words as a whole), and each other field is compared whole, in any case (in"
+            " its own where .keyword or .raw follows)."
         )
         self.changes.append(
             f"realert: matches of one group less than {self._quiet()} apart go on in one alert, which counts them."
@@ -261,7 +262,7 @@ class _Rule:
             told = ", ".join(names)[:200]
             self.changes.append(f"It told by {told}: here channels say who is told (docs/how-to/notifications.md).")
         if self.given.get("aggregation"):
-            self.changes.append("aggregation: a channel puts alerts together by a wait of its own (group_wait).")
+            self.changes.append("aggregation: a channel puts alerts together by a wait of its own (group_wait_s).")
         if str(self.given.get("timestamp_field", "@timestamp")) != "@timestamp":
             self.changes.append(f"It went by the time in {self.given['timestamp_field']}: here by the event's own.")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from logweir_workers.alerts.importers import wazuh_expressions as expressions
 from logweir_workers.alerts.importers import wazuh_xml
@@ -37,7 +37,8 @@ NAME = "wazuh"
 SUFFIXES = (".xml",)
 _TIMEFRAME_DEFAULT_S = 360
 _QUIET_DEFAULT_S = 900
-_PARENTS_MAX = 200
+_PARENTS_MAX = 150
+"""Of one rule, those of its parents among them: each is asked by way of the one before it."""
 _SUMMARY = Place("summary")
 _NUMBERS = re.compile(r"\d{1,9}")
 
@@ -115,6 +116,8 @@ _DECODED = {
 """By the name of one of Wazuh's own fields, ours."""
 _PREFIXES = ("win.system.", "win.eventdata.", "audit.", "aws.", "office365.", "github.", "gcp.")
 """What Wazuh writes before the names that a record's own sender has."""
+_OBJECTS = {"json", "windows_eventchannel"}
+"""Decoders of what is no line of text."""
 _AUDIT: Tree = Leaf("recordtype", "exists", (True,))
 _PROGRAMS = ("sshd", "sudo", "su", "named", "postfix", "vsftpd", "proftpd", "pure-ftpd", "smbd", "dropbear", "crond")
 _OWN = ("syscheck", "rootcheck", "syscollector", "sca", "ciscat", "ossec", "hostinfo", "vulnerability", "wazuh")
@@ -191,13 +194,13 @@ class _Rule:
         parts: list[Tree] = []
         done: set[str] = set()
         for one in self.element.children:
-            name = one.name.replace("same_source_ip", "same_srcip")
+            name = one.name
             if name in _SAID or name in _PARENTS[:4] or name.startswith(("same_", "different_", "not_same_")):
                 continue
             if name == "global_frequency" or name in done:
                 continue
             parts.append(self._asked(name, one))
-            if name != "field":
+            if name not in ("field", "list"):
                 done.add(name)  # Several of one name are taken together.
         return all_of(parts)
 
@@ -332,6 +335,23 @@ def _category(name: str, decoders: Sequence[str]) -> Tree:
     )
 
 
+_Made = TypeVar("_Made")
+
+
+def _once(known: dict[int, _Made | Unfit], rule: _Rule, make: Callable[[_Rule], _Made]) -> _Made:
+    """What ``make`` makes of the rule, made once. Raises Unfit, also for a rule that needs itself."""
+    if rule.id not in known:
+        known[rule.id] = Unfit(f"{rule.label} is one of its own parents")
+        try:
+            known[rule.id] = make(rule)
+        except Unfit as unfit:
+            known[rule.id] = unfit
+    found = known[rule.id]
+    if isinstance(found, Unfit):
+        raise found
+    return found
+
+
 # --- rules among rules ----------------------------------------------------------------------------------------------
 class _Rules:
     """All rules that are known, in Wazuh's order."""
@@ -339,6 +359,8 @@ class _Rules:
     def __init__(self) -> None:
         self._by_id: dict[int, _Rule] = {}
         self._children: dict[int, list[_Rule]] | None = None
+        self._parents: dict[int, list[_Rule] | Unfit] = {}
+        self._owns: dict[int, Tree | Unfit] = {}
         self._holds: dict[int, Tree | Unfit] = {}
         self.doubles: dict[PurePosixPath, dict[str, str]] = {}
         """By file, rules that are there twice."""
@@ -381,6 +403,17 @@ class _Rules:
 
     def parents(self, rule: _Rule) -> list[_Rule]:
         """The rules, one of which has to hold. Raises Unfit."""
+        return _once(self._parents, rule, self._parents_of)
+
+    def own(self, rule: _Rule) -> Tree:
+        """What a rule asks of an event itself. Raises Unfit."""
+        return _once(self._owns, rule, self._own_of)
+
+    def holds(self, rule: _Rule) -> Tree:
+        """Its parents, itself, and none of what comes before it without an alert. Raises Unfit."""
+        return _once(self._holds, rule, self._holds_of)
+
+    def _parents_of(self, rule: _Rule) -> list[_Rule]:
         if "if_level" in {one.name for one in rule.element.children}:
             raise Unfit(_LEFT["if_level"])
         found = [self.named(one) for one in rule.numbers("if_sid")]
@@ -397,24 +430,34 @@ class _Rules:
             raise Unfit(f"it has more than {_PARENTS_MAX} parents")
         return found
 
-    def holds(self, rule: _Rule) -> Tree:
-        """Its parents, itself, and none of what comes before it without an alert. Raises Unfit."""
-        known = self._holds.get(rule.id)
-        if known is None:
-            self._holds[rule.id] = Unfit(f"{rule.label} is one of its own parents")
-            try:
-                known = self._made(rule)
-            except Unfit as unfit:
-                known = unfit
-            self._holds[rule.id] = known
-        if isinstance(known, Unfit):
-            raise known
-        return known
+    def chain(self, rule: _Rule) -> list[_Rule]:
+        """The rule, and all that it goes back to. Raises Unfit."""
+        found: dict[int, _Rule] = {}
+        due = [rule]
+        while due:
+            one = due.pop()
+            if one.id not in found:
+                found[one.id] = one
+                due += self.parents(one)
+            if len(found) > _PARENTS_MAX:
+                raise Unfit(f"it goes back to more than {_PARENTS_MAX} rules")
+        return list(found.values())
 
-    def _made(self, rule: _Rule) -> Tree:
+    def _own_of(self, rule: _Rule) -> Tree:
+        made = rule.own()
+        if rule.texts("match") or rule.texts("regex"):
+            decoders = {name for one in self.chain(rule) for name in one.texts("decoded_as")}
+            if decoders & _OBJECTS:
+                raise Unfit(
+                    "it looks for words in the text of a record that is an object, and here such a one has none"
+                )
+        return made
+
+    def _holds_of(self, rule: _Rule) -> Tree:
         if rule.counts:
             raise Unfit("it counts events")
-        own = named(rule.name, rule.own())
+        self.chain(rule)
+        own = named(rule.name, self.own(rule))
         parents = self.parents(rule)
         if not parents:
             return own
@@ -443,7 +486,7 @@ class _Rules:
     def _taken_by(self, other: _Rule) -> Tree:
         """The events that another rule takes from one. Raises Unfit."""
         try:
-            own = other.own()
+            own = self.own(other)
         except Unfit as unfit:
             raise Unfit(f"{other.label}, of level 0, keeps events from it: {unfit}") from unfit
         if own == ALWAYS:
@@ -469,7 +512,7 @@ class _Rules:
         parts, changes = [self.holds(rule)], []
         for child in self.children(rule):
             try:
-                child.own()
+                self.own(child)
             except Unfit as unfit:
                 if child.level > 0:
                     changes.append(
@@ -574,7 +617,7 @@ class _Writer:
         return [(before, frequency - 1), (trigger, 1)], {**arguments, "in_order": True}
 
     def _own(self) -> Tree:
-        return named(self._rule.name, self._rule.own())
+        return named(self._rule.name, self._rules.own(self._rule))
 
     def _before(self) -> Tree:
         """The events that are counted: those that end at the rules it is about. Raises Unfit."""
@@ -616,6 +659,8 @@ class _Writer:
             elif word in ("same", "different") and what:
                 if what != "field" and what not in _SAME:
                     raise Unfit(f"it counts by <{one.name[:40]}>, for which there is no field here")
+                if what == "user":
+                    self._changes.append("Wazuh's user is whom it was done to, where known: here it is who did it.")
                 path = _group_path(one.text.strip()) if what == "field" else _SAME[what]
                 (group if word == "same" else distinct).append(path)
         if len(distinct) > 1:
@@ -633,7 +678,8 @@ class _Writer:
         return list(dict.fromkeys(group)), distinct
 
     def _say_what_differs(self) -> None:
-        elements = [one for rule in self._chain() for one in rule.element.children]
+        chain = self._rules.chain(self._rule)
+        elements = [one for rule in chain for one in rule.element.children]
         names = {one.name for one in elements}
         if any(
             expressions.is_greedy(one.text, _kind(one.attributes, expressions.OSREGEX))
@@ -645,7 +691,10 @@ class _Writer:
             self._changes.append(
                 f"Wazuh's decoder {name} {_DECODER_SAYS.get(name) or _PROGRAM_SAYS.format(name=name)}."
             )
-        if "category" in names:
+        roots = [rule for rule in chain if not self._rules.parents(rule)]
+        if any(not rule.texts("decoded_as") and rule.texts("category") in ([], ["syslog"]) for rule in roots):
+            self._changes.append("Wazuh asks it of what its decoders count to syslog: here it is asked of every event.")
+        elif "category" in names:
             self._changes.append(
                 "Wazuh's category is what its decoders say: here it is told by the fields of the event."
             )
@@ -660,16 +709,6 @@ class _Writer:
             self._changes.append("alert_by_email: here channels say who is told (docs/how-to/notifications.md).")
         if self._rule.element.attributes.get("overwrite", "no").lower() == "yes":
             self._changes.append("It overwrites a rule of Wazuh's, whose parents it keeps.")
-
-    def _chain(self) -> list[_Rule]:
-        """The rule, and all that it goes back to."""
-        found, due = {}, [self._rule]
-        while due:
-            one = due.pop()
-            if one.id not in found:
-                found[one.id] = one
-                due += self._rules.parents(one)
-        return list(found.values())
 
     def _description(self) -> list[str | Value]:
         text = "".join(one.text for one in self._rule.element.all("description"))
