@@ -316,6 +316,15 @@ HOSTILE = {
     "itself": "type: any\nfilter: &a [*a]\n",
     "deep": "type: any\nfilter: " + "[" * 50_000 + "]" * 50_000,
     "deep filter": "type: any\nfilter: [" + "{not: " * 60 + "{term: {a: b}}" + "}" * 60 + "]",
+    "deep aliases": "type: any\na0: &a0 "
+    + "[" * 90
+    + "x"
+    + "]" * 90
+    + "\n"
+    + "".join(f"a{n}: &a{n} {'[' * 90}*a{n - 1}{']' * 90}\n" for n in range(1, 20))
+    + "filter: *a19\n",
+    "long query": "type: any\nfilter: [{query_string: {query: '" + "a " * 100_000 + "'}}]",
+    "long expression": "type: any\nfilter: [{regexp: {a: '" + "(a|b)+" * 30_000 + "'}}]",
     "object": "type: !!python/object/apply:os.system ['touch /tmp/logweir_hostile']\n",
     "many values": "type: any\nfilter: [{terms: {a: " + str([f"v{n}" for n in range(3000)]) + "}}]",
     "no mapping": "- type: any\n",

@@ -192,7 +192,8 @@ def test_parents_may_be_named_without_being_taken_and_may_be_overwritten(tmp_pat
     alone, _ = imported(tmp_path, {"local_rules.xml": own})
     made, rules = imported(tmp_path, {"local_rules.xml": own}, parents=parents)
 
-    assert "its parent, rule 1001: its parent, rule 4711, is not here" in " ".join(alone.left.values()) or alone.left
+    assert "rule 4711, which it refers to, is not here" in alone.left["local_rules.xml: rule 1001"]
+    assert "its parent, rule 1001: rule 4711, which" in alone.left["local_rules.xml: rule 2000"]
     assert (made.left, sorted(rules)) == ({}, ["wazuh_1001", "wazuh_2000"])
     assert alerts_of(rules["wazuh_1001"], [ssh("Failed none for x")]) == ["A test"]
     assert alerts_of(rules["wazuh_1001"], [at(0, processname="sudo", summary="Failed none for x")]) == []
@@ -201,7 +202,7 @@ def test_parents_may_be_named_without_being_taken_and_may_be_overwritten(tmp_pat
 
 def test_a_rule_without_a_decoder_is_asked_of_every_event_and_says_so(tmp_path: Path) -> None:
     """Wazuh asks it of what counts to syslog."""
-    made, _ = imported(tmp_path, {"a.xml": a_file(a_rule("<match>x</match><same_user />"))})
+    made, _ = imported(tmp_path, {"a.xml": a_file(a_rule("<match>x</match>"))})
 
     assert any("here it is asked of every event" in one for one in made.changes["wazuh_2000"])
 
@@ -239,7 +240,10 @@ def test_what_is_different_is_said_in_the_file_with_authors_and_links(tmp_path: 
 
 
 LEFT = (
-    ("<if_sid>4711</if_sid>", "its parent, rule 4711, is not here: import its file too, or name it with --parents"),
+    (
+        "<if_sid>4711</if_sid>",
+        "rule 4711, which it refers to, is not here: import its file too, or name it with --parents",
+    ),
     ("<if_group>nobody</if_group>", "there is no rule of the group nobody here"),
     ("<if_level>5</if_level>", "its parents are all rules of a level"),
     ("<if_sid>2000</if_sid>", "rule 2000 is one of its own parents"),
@@ -253,6 +257,9 @@ LEFT = (
     ("<category>syslog</category>", "its condition would hold for every event"),
     ("<time>6 pm - 8 am</time>", "some hours of the day"),
     ("<weekday>weekends</weekday>", "some days of the week"),
+    ("<id>^5</id>", "each of Wazuh's decoders says for itself"),
+    ("<match>x</match><same_user />", "it counts, and does not say what is counted"),
+    ('<field name="win.system.a|re">x</field>', "cannot be written in a rule"),
     ("<compiled_rule>is_simple</compiled_rule>", "compiled into Wazuh"),
     ("<check_diff /><match>x</match>", "printed the last time"),
     ("<extra_data>x</extra_data>", "asks with <extra_data>"),
@@ -308,7 +315,7 @@ def test_a_frequency_without_what_is_counted_is_no_rule(tmp_path: Path) -> None:
     rule = a_rule("<match>x</match>", attributes='level="5" frequency="3"')
     made, _ = imported(tmp_path, {"a.xml": a_file(rule)})
 
-    assert "nothing that would be counted" in made.left["a.xml: rule 2000"]
+    assert "does not say what is counted" in made.left["a.xml: rule 2000"]
 
 
 @pytest.mark.parametrize(
@@ -325,6 +332,8 @@ def test_a_frequency_without_what_is_counted_is_no_rule(tmp_path: Path) -> None:
         (OSREGEX, r"[a]{2}", ["x[A]{2}"], ["aa"]),
         (OSREGEX, r"one|^two|three$", ["one", "two x", "x three", "A ONE"], ["x two", "three x"]),
         (OSREGEX, r"a\|b", ["a|b"], ["a"]),
+        (OSREGEX, r"C:\\x %a% \p", [r"c:\x %a% -"], [r"C:\\x %a% -"]),
+        (PCRE2, r"C:\\\w+\\x\*", [r"C:\abc\x*"], [r"C:\\abc\x*"]),
         (SREGEX, r"^whole$", ["whole", "WHOLE"], ["wholes", "a whole"]),
         (SREGEX, r"a*b?\d", [r"xa*b?\d"], ["aab5"]),
         (SREGEX, r"(x)|[y]", ["(x)", "[y]"], ["x", "y"]),
@@ -362,6 +371,8 @@ HOSTILE = {
     "other": ("<decoder name='x'/>", "it has <decoder>"),
     "empty": ("", "there is none in it"),
     "bytes": ("\x00", "it is no XML"),
+    "remarks": ("<!--" * 200_000, "never ends"),
+    "declarations": ("<?xml" * 150_000, "there is none in it"),
 }
 
 

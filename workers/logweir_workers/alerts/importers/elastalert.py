@@ -58,6 +58,8 @@ def convert(files: Mapping[PurePosixPath, bytes], parents: Sequence[bytes]) -> I
             made.rules = rule.made()
         except Unfit as unfit:
             made.left[""] = str(unfit)
+        except RecursionError:
+            made.left[""] = "it is nested too deeply"
         yield made
 
 

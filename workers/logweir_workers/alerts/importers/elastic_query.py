@@ -14,7 +14,7 @@ from typing import Any
 from luqum import tree as lucene
 
 from logweir.errors import LogweirError
-from logweir.query.parse import syntax_of
+from logweir.query.parse import QUERY_LENGTH_MAX, syntax_of
 from logweir_workers.alerts.importers.conditions import (
     ALWAYS,
     NEVER,
@@ -29,6 +29,7 @@ from logweir_workers.alerts.importers.conditions import (
 from logweir_workers.alerts.importers.fields import Place, place_of
 
 _DEPTH_MAX = 30
+_REGEXP_LENGTH_MAX = 1_000
 _RAW = (".keyword", ".raw")
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _ANY_FIELD = ("_all", "*")
@@ -202,6 +203,8 @@ def _pattern(place: Place | None, text: str, *, is_cased: bool = False) -> Tree:
 
 def _regexp(place: Place, pattern: str) -> Tree:
     """Lucene's expressions fit the whole value; what they alone have is refused."""
+    if len(pattern) > _REGEXP_LENGTH_MAX:
+        raise Unfit(f"its regular expression has more than {_REGEXP_LENGTH_MAX} characters")
     unescaped = re.sub(r"\\.|\[[^\]]*\]", "", pattern)
     found = sorted(set(unescaped) & set('#@&<>~"'))
     if found:
@@ -252,6 +255,8 @@ class _QueryString:
         """Raises Unfit."""
         if text.strip() in ("", "*", "*:*"):
             return ALWAYS if text.strip() else NEVER
+        if len(text) > QUERY_LENGTH_MAX:
+            raise Unfit(f"its query has more than {QUERY_LENGTH_MAX} characters")
         try:
             return self._of(syntax_of(text)[0], field, 0)
         except LogweirError as error:

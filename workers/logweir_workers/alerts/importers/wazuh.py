@@ -91,6 +91,7 @@ _TEXTS = {
     "status": (Place("details.status"), expressions.SREGEX),
     "action": (Place("details.action"), expressions.STRING),
     "url": (Place("details.c-uri"), expressions.SREGEX),
+    "id": (Place("details.status"), expressions.SREGEX),
     "user": (Place("details.username"), expressions.SREGEX),
 }
 """By element, the field that it asks, and what kind its expressions are."""
@@ -118,15 +119,16 @@ _PREFIXES = ("win.system.", "win.eventdata.", "audit.", "aws.", "office365.", "g
 """What Wazuh writes before the names that a record's own sender has."""
 _OBJECTS = {"json", "windows_eventchannel"}
 """Decoders of what is no line of text."""
+_OF_WEB = {"web-log", "web-accesslog", "nginx-accesslog", "apache-accesslog"}
+"""Decoders, and the category, of access lines: their id is the status."""
 _AUDIT: Tree = Leaf("recordtype", "exists", (True,))
 _PROGRAMS = ("sshd", "sudo", "su", "named", "postfix", "vsftpd", "proftpd", "pure-ftpd", "smbd", "dropbear", "crond")
-_OWN = ("syscheck", "rootcheck", "syscollector", "sca", "ciscat", "ossec", "hostinfo", "vulnerability", "wazuh")
+_OWN = ("syscheck", "rootcheck", "syscollector", "ciscat", "ossec", "hostinfo", "vulnerability", "wazuh")
 _WEB: Tree = all_of(Leaf(name, "exists", (True,)) for name in ("method", "path", "status"))
 _WINDOWS: Tree = all_of(Leaf(name, "exists", (True,)) for name in ("Channel", "EventID"))
 _LEFT = {
     "time": "it is for some hours of the day, by the clock of Wazuh's manager",
     "weekday": "it is for some days of the week, by the clock of Wazuh's manager",
-    "id": "it asks for an id, and what that is, each of Wazuh's decoders says for itself",
     "location": "it asks for the agent and file that a line came from",
     "if_fts": "it is for what is seen for the first time, of what a decoder of Wazuh's names",
     "if_level": "its parents are all rules of a level",
@@ -187,17 +189,16 @@ class _Rule:
 
     def own(self) -> Tree:
         """What it asks of an event itself, without its parents. Raises Unfit."""
-        if not self.counts and self.number("frequency") is not None:
-            raise Unfit("it has a frequency, and nothing that would be counted (if_matched_sid, if_matched_group)")
+        names = {one.name for one in self.element.children}
+        if not self.counts and (self.number("frequency") is not None or any(map(_is_about_several, names))):
+            raise Unfit("it counts, and does not say what is counted (if_matched_sid, if_matched_group)")
         if self.number("maxsize") is not None:
             raise Unfit("it is for events of some length (maxsize)")
         parts: list[Tree] = []
         done: set[str] = set()
         for one in self.element.children:
             name = one.name
-            if name in _SAID or name in _PARENTS[:4] or name.startswith(("same_", "different_", "not_same_")):
-                continue
-            if name == "global_frequency" or name in done:
+            if name in _SAID or name in _PARENTS[:4] or _is_about_several(name) or name in done:
                 continue
             parts.append(self._asked(name, one))
             if name not in ("field", "list"):
@@ -205,7 +206,7 @@ class _Rule:
         return all_of(parts)
 
     def _asked(self, name: str, one: Element) -> Tree:
-        if name in _LEFT and not (name == "id" and self._is_about_web()):
+        if name in _LEFT:
             raise Unfit(f"{_LEFT[name]} (<{name}>)")
         if name == "field":
             return _of_text(_field(one.attributes.get("name", "")), one.text, [one], expressions.OSREGEX)
@@ -220,8 +221,6 @@ class _Rule:
             return _of_addresses(Place(_DECODED[name]), several)
         # loadmemory of Wazuh's puts them one behind the other: | at the end of one goes on in the next.
         text = "".join(each.text for each in several)
-        if name == "id":
-            return _of_text(Place("details.status"), text, several, expressions.SREGEX)
         if name not in _TEXTS:
             raise Unfit(f"it asks with <{name[:40]}>, for which there is nothing like it here")
         place, kind = _TEXTS[name]
@@ -233,8 +232,10 @@ class _Rule:
         there = target.asked("exists", (True,))
         return one_of([_of_text(target, text, several, kind), all_of([none_of(there), asked])])
 
-    def _is_about_web(self) -> bool:
-        return "web" in self.groups or "accesslog" in self.groups or "web-log" in self.texts("category")
+
+def _is_about_several(element: str) -> bool:
+    """Whether an element says how several events go together."""
+    return element == "global_frequency" or element.startswith(("same_", "different_", "not_same_"))
 
 
 def _of_text(place: Place, text: str, elements: Sequence[Element], default: str) -> Tree:
@@ -259,7 +260,9 @@ def _field(name: str) -> Place:
         return Place(known)
     for prefix in _PREFIXES:
         if name.startswith(prefix):
-            return Place(f"details.{name.removeprefix(prefix)}")
+            name = name.removeprefix(prefix)
+            place_of(name)  # It can be written.
+            return Place(f"details.{name}")
     return place_of(name)
 
 
@@ -309,7 +312,7 @@ def _list_name(one: Element) -> str:
 def _decoded_as(name: str) -> Tree:
     if name in _PROGRAMS:
         return Place("processname").asked("" if name == "su" else "startswith", (name,))
-    if name in ("web-accesslog", "nginx-accesslog", "apache-accesslog"):
+    if name in _OF_WEB:
         return _WEB
     if name == "windows_eventchannel":
         return _WINDOWS
@@ -317,7 +320,7 @@ def _decoded_as(name: str) -> Tree:
         return _AUDIT
     if name == "json":
         return ALWAYS
-    if name.startswith(_OWN):
+    if name.startswith(_OWN) or name == "sca":
         raise Unfit(f"it is for what Wazuh's own agent finds ({name[:40]}), of which no event comes here")
     raise Unfit(f"it is for what Wazuh's decoder {name[:40]} has read, and nothing here tells such events")
 
@@ -395,7 +398,9 @@ class _Rules:
     def named(self, number: int) -> _Rule:
         """Raises Unfit."""
         if number not in self._by_id:
-            raise Unfit(f"its parent, rule {number}, is not here: import its file too, or name it with --parents")
+            raise Unfit(
+                f"rule {number}, which it refers to, is not here: import its file too, or name it with --parents"
+            )
         return self._by_id[number]
 
     def with_group(self, name: str) -> list[_Rule]:
@@ -438,19 +443,20 @@ class _Rules:
             one = due.pop()
             if one.id not in found:
                 found[one.id] = one
-                due += self.parents(one)
+                due += self.parents(one) if one is rule else self._parents_of_parent(one)
             if len(found) > _PARENTS_MAX:
                 raise Unfit(f"it goes back to more than {_PARENTS_MAX} rules")
         return list(found.values())
 
     def _own_of(self, rule: _Rule) -> Tree:
         made = rule.own()
-        if rule.texts("match") or rule.texts("regex"):
-            decoders = {name for one in self.chain(rule) for name in one.texts("decoded_as")}
-            if decoders & _OBJECTS:
-                raise Unfit(
-                    "it looks for words in the text of a record that is an object, and here such a one has none"
-                )
+        asked = {one.name for one in rule.element.children}
+        if asked & {"match", "regex", "id"}:
+            told = {name for one in self.chain(rule) for name in (*one.texts("decoded_as"), *one.texts("category"))}
+            if asked & {"match", "regex"} and told & _OBJECTS:
+                raise Unfit("it looks for words in the text of a record that is an object, and here that has none")
+            if "id" in asked and not told & _OF_WEB:
+                raise Unfit("it asks for an id, and what that is, each of Wazuh's decoders says for itself (<id>)")
         return made
 
     def _holds_of(self, rule: _Rule) -> Tree:
@@ -468,14 +474,17 @@ class _Rules:
         # Parents of parents would be copied again and again.
         return require_small(all_of([one_of(ways), own]))
 
+    def _parents_of_parent(self, parent: _Rule) -> list[_Rule]:
+        try:
+            return self.parents(parent)
+        except Unfit as unfit:
+            raise _of_its_parent(parent, unfit) from unfit
+
     def _of_parent(self, parent: _Rule) -> Tree:
         try:
             return self.holds(parent)
         except Unfit as unfit:
-            reason = str(unfit)
-            if not reason.startswith("its parent"):
-                reason = f"its parent, {parent.label}: {reason}"
-            raise Unfit(reason) from unfit
+            raise _of_its_parent(parent, unfit) from unfit
 
     def _before(self, parent: _Rule, rule: _Rule) -> Iterator[Tree]:
         """What keeps an event of the parent's from the rule: children of level 0, which are asked first."""
@@ -521,6 +530,12 @@ class _Rules:
                     continue
             parts.append(none_of(self._taken_by(child)))
         return all_of(parts), changes
+
+
+def _of_its_parent(parent: _Rule, unfit: Unfit) -> Unfit:
+    """The reason, as the rule's that goes back to the parent."""
+    reason = str(unfit)
+    return unfit if reason.startswith("its parent, ") else Unfit(f"its parent, {parent.label}: {reason}")
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

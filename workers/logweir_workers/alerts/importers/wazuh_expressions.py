@@ -12,6 +12,7 @@ from logweir_workers.alerts.importers.fields import Place
 
 SREGEX, OSREGEX, PCRE2, STRING = "osmatch", "osregex", "pcre2", "string"
 _KINDS = {"sregex": SREGEX, "osmatch": SREGEX, "osregex": OSREGEX, "regex": OSREGEX, "pcre2": PCRE2, "string": STRING}
+_LENGTH_MAX = 10_000
 _ENTITY = re.compile("&(?:lt|gt|amp|quot|apos|#[0-9a-fA-Fx]+);")
 
 _CLASSES = {
@@ -39,6 +40,8 @@ def kind_of(name: str, default: str) -> str:
 
 def asked_of(place: Place, text: str, kind: str) -> Tree:
     """The field fits the expression. Raises Unfit where that cannot be said exactly."""
+    if len(text) > _LENGTH_MAX:
+        raise Unfit(f"its expression has more than {_LENGTH_MAX} characters")
     if _ENTITY.search(text):
         raise Unfit(
             f"its expression {text[:60]!r} has an entity of XML, which Wazuh does not read as other programs do"

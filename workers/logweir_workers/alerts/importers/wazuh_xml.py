@@ -11,8 +11,6 @@ from logweir_workers.alerts.importers.conditions import Unfit
 
 _ELEMENTS_MAX = 200_000
 _DEPTH_MAX = 10
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_DECLARATION = re.compile(r"\s*<\?xml.*?\?>", re.DOTALL)
 _ABOUT = re.compile(r"author|copyright|licen[cs]e|\bGPL|created by", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\<(?!/\w+>)")
 _VARIABLE = re.compile(r"\$([A-Za-z0-9_]+)")
@@ -43,8 +41,9 @@ def read(content: bytes) -> RuleFile:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise Unfit("it is not UTF-8") from error
-    remarks = _COMMENT.findall(text)
-    text = _DECLARATION.sub("", _COMMENT.sub("", text), count=1)
+    text, remarks = _without_remarks(text)
+    if text.lstrip().startswith("<?xml"):
+        text = text.partition("?>")[2]
     root = _parsed(_ESCAPED.sub(r"\\&lt;", text.replace("&", "&amp;")))
     variables: dict[str, str] = {}
     rules: list[tuple[str, Element]] = []
@@ -62,8 +61,23 @@ def read(content: bytes) -> RuleFile:
     for _, rule in rules:
         for inner in rule.children:
             inner.text = _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), inner.text)
-    lines = [line.strip(" \t-") for remark in remarks for line in remark[4:-3].splitlines() if _ABOUT.search(line)]
+    lines = [line.strip(" \t-") for remark in remarks for line in remark.splitlines() if _ABOUT.search(line)]
     return RuleFile(rules, list(dict.fromkeys(lines))[:8])
+
+
+def _without_remarks(text: str) -> tuple[str, list[str]]:
+    """The text without its remarks, and these: Wazuh's have --, which others' may not have. Raises Unfit."""
+    kept: list[str] = []
+    remarks: list[str] = []
+    while True:
+        before, begin, rest = text.partition("<!--")
+        kept.append(before)
+        if not begin:
+            return "".join(kept), remarks
+        remark, end, text = rest.partition("-->")
+        if not end:
+            raise Unfit("it has a remark (<!--) that never ends")
+        remarks.append(remark)
 
 
 def _parsed(text: str) -> Element:
