@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from logweir.config import AlertsSettings
 from logweir_workers.alerts.importers.conditions import Unfit
 from logweir_workers.alerts.importers.fields import Place
 from logweir_workers.alerts.importers.importing import import_rules
 from logweir_workers.alerts.importers.wazuh_expressions import OSREGEX, PCRE2, SREGEX, asked_of
-from logweir_workers.alerts.sigma.plans import PlanCache
+from logweir_workers.alerts.loading import RuleFiles
+from logweir_workers.alerts.sigma.plans import FILE_NAME, PlanCache
 from tests.workers.alerts.importers.helpers import alerts_of, at, imported
 
 GROUPING = '<rule id="1000" level="0"><decoded_as>sshd</decoded_as><description>sshd</description></rule>'
@@ -434,6 +436,19 @@ def test_a_file_that_was_changed_by_hand_is_not_overwritten(tmp_path: Path) -> N
     assert by_hand.taken == {}
     assert "wazuh_a.py is not as an import has written it" in by_hand.left["a.xml"]
     assert 'severity="high"' in path.read_text()
+
+
+def test_an_alerter_need_not_compile_what_an_import_has_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of detections take seconds, in which it would ask no rule."""
+    (tmp_path / "a.xml").write_text(a_file(GROUPING, FAILED, many("<match>crc</match>")))
+    import_rules(tmp_path / "a.xml", tmp_path / "to", PlanCache(tmp_path / "last" / FILE_NAME))
+    monkeypatch.setattr("logweir_workers.alerts.sigma.files.parse_detection", None)
+    files = RuleFiles(AlertsSettings(pack=False), tmp_path / "to", last_read=tmp_path / "last")
+
+    assert files.problems == []
+    assert sorted(files.rules) == ["wazuh_1001", "wazuh_1010"]
 
 
 def test_an_expression_that_cannot_be_said_raises_its_reason() -> None:

@@ -94,6 +94,8 @@ def _branch(text: str) -> str:
     pieces = re.findall(r"\\.|[^\\]|\\$", text, re.DOTALL)
     ends = bool(pieces) and pieces[-1] == "$"
     pieces = pieces[: len(pieces) - ends]
+    if ends and not begins and not pieces:
+        raise Unfit("its expression has a $ and nothing before it")
     made: list[str] = []
     at = 0
     while at < len(pieces):
@@ -101,7 +103,7 @@ def _branch(text: str) -> str:
         at += 1
         if one in ("(", ")"):
             continue  # They only mark what a decoder takes out.
-        if one == "$" or (one == "^" and not made):
+        if one in ("$", "^"):
             raise Unfit(f"its expression {text[:60]!r} has a {one} inside")
         if one[0] != "\\":
             made.append(_plain(one))  # A + or * behind a plain character is that character.
