@@ -122,7 +122,7 @@ def test_each_file_is_taken_by_what_it_is_and_what_is_different_is_said(run: Run
     assert "different: ElastAlert knows no severity: medium is a guess. (elastalert_many)" in out
     assert "left: pom.xml: it is no file of Wazuh's rules: it has <project>" in out
     assert "Taken: 3 files (3 added, 0 updated, 0 unchanged) with 3 rules" in out
-    assert "its parent, rule 1, is not here" in made["left"]["own.xml: rule 2"]
+    assert "rule 1, which it refers to, is not here" in made["left"]["own.xml: rule 2"]
     assert made["written"] == {"many.yaml": "elastalert_many.py"}
     assert all(name in listed for name in ("elastalert_many", "wazuh_2", "good"))
 
