@@ -39,6 +39,7 @@ FILTERS = (
     (filtered("- terms: {http.response.status_code: [500, 502]}"), web(status=502), web(status=503)),
     (filtered("- range: {http.response.status_code: {gte: 500, lt: 600}}"), web(status="500"), web(status=600)),
     (filtered("- term: {host.name.keyword: WEB1}"), at(0, hostname="Web1"), at(0, hostname="web2")),
+    (filtered("- term: {winlog.event_id: 4625}"), web(winlog={"event_id": 4625}), web(winlog={"event_id": 4624})),
     (filtered("- exists: {field: labels.test}"), web(labels={"test": "x"}), web(labels={"other": "x"})),
     (filtered("- wildcard: {url.path: '/a*z'}"), web(path="/abcz"), web(path="/abcd")),
     (filtered("- prefix: {url.path.keyword: '/a*'}"), web(path="/a*b"), web(path="/ab")),
@@ -46,7 +47,7 @@ FILTERS = (
     (filtered("- term: {source.ip: 10.0.0.0/8}"), web(src_ip="10.1.2.3"), web(src_ip="11.1.2.3")),
     (filtered("- match_phrase: {message: timed out}"), web(), at(0, summary="it was out, timed")),
     (filtered("- match: {message: refused out}"), web(), at(0, summary="without")),
-    (filtered("- term: {log.level: warn}"), at(0, severity="warning"), at(0, severity="error")),
+    (filtered("- term: {log.level: warn}"), at(0, severity="warn"), at(0, severity="error")),
     (
         filtered("- term: {host.name: web1.example.com}"),
         at(0, hostname="web1.example.com"),

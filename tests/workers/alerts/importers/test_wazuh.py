@@ -94,6 +94,19 @@ RULES = (
         at(0, summary='type=ANOM_ABEND msg=audit(1769860800.1:2): auid=1 uid=1 comm="x" exe="/usr/bin/x" res=1'),
         at(0, summary='type=ANOM_EXEC msg=audit(1769860800.1:2): auid=1 uid=1 comm="x" exe="/usr/bin/x" res=1'),
     ),
+    (
+        '<field name="win.eventdata.targetUserName">^eve$</field><field name="win.system.providerName">^Audit</field>',
+        at(
+            0,
+            details={
+                "winlog": {"event_id": 4625, "provider_name": "Auditing", "event_data": {"TargetUserName": "eve"}}
+            },
+        ),
+        at(
+            0,
+            details={"winlog": {"event_id": 4625, "provider_name": "Auditing", "event_data": {"TargetUserName": "x"}}},
+        ),
+    ),
     ("<decoded_as>sudo</decoded_as>", at(0, processname="sudo"), at(0, processname="su")),
     ("<match>$BAD</match>", ssh("kernel PANIC"), ssh("$BAD")),
 )
@@ -262,6 +275,8 @@ LEFT = (
     ("<id>^5</id>", "each of Wazuh's decoders says for itself"),
     ("<match>x</match><same_user />", "it counts, and does not say what is counted"),
     ('<field name="win.system.a|re">x</field>', "cannot be written in a rule"),
+    ("<match>x</match><check_if_ignored>srcip</check_if_ignored>", "what an alert before has had ignored"),
+    ('<field name="win.system.severityValue">^AUDIT_FAILURE$</field>', "which is made by Wazuh's decoder"),
     ("<compiled_rule>is_simple</compiled_rule>", "compiled into Wazuh"),
     ("<check_diff /><match>x</match>", "printed the last time"),
     ("<extra_data>x</extra_data>", "asks with <extra_data>"),

@@ -11,7 +11,7 @@ from logweir_workers.alerts.importers.conditions import Leaf, Tree, Unfit, one_o
 from logweir_workers.normalise.details import FITS
 from logweir_workers.normalise.details import SYNONYMS as OF_DETAILS
 from logweir_workers.normalise.fields import SYNONYMS as OF_FIELDS
-from logweir_workers.normalise.severities import severity_of
+from logweir_workers.normalise.severities import SPELLINGS, severity_of
 
 _NAME = re.compile(r"[\w@.\- ]{1,200}")
 _TOP = {name.lower(): field for field, names in OF_FIELDS.items() for name in names if field != "details"}
@@ -22,6 +22,7 @@ _KNOWN |= {field.ecs: field.name.removeprefix("details.") for field in DETAILS i
 
 _IN_ONE_CASE = ("hostname", "fqdn", "severity")
 """Fields whose values are kept in one case, whatever was sent."""
+_OPENED = ("winlog.event_data.", "winlog.user_data.", "winlog.", "detail.")
 _ELASTIC = ("_type", "_index", "_id", "_source", "_score")
 
 
@@ -34,8 +35,9 @@ class Place:
 
     @property
     def name(self) -> str:
-        """As detections name it."""
-        return self.path.removeprefix("details.")
+        """As detections name it: what is within some objects counts as the event's own there."""
+        name = self.path.removeprefix("details.")
+        return next((name.removeprefix(one) for one in _OPENED if name.lower().startswith(one)), name)
 
     @property
     def is_text(self) -> bool:
@@ -49,7 +51,7 @@ class Place:
             if known is None:
                 raise Unfit(f"{value!r} is no severity that is known here")
             return known
-        fit = FITS.get(self.name) if self.path.startswith("details.") else None
+        fit = FITS.get(self.path.removeprefix("details.")) if self.path.startswith("details.") else None
         fitting = fit(value) if fit is not None else None
         return value if fitting is None else fitting
 
@@ -58,6 +60,9 @@ class Place:
         names = ("hostname", "fqdn") if self.path == "hostname" else (self.name,)
         if self.path in _IN_ONE_CASE:
             how = how.replace("cased", "").strip("|")
+        if self.path == "severity" and not how:
+            # Another spelling of it is kept, too, and found first.
+            values = tuple(dict.fromkeys(each for one in values for each in (one, *SPELLINGS.get(one, ()))))
         return one_of(Leaf(name, how, values) for name in names)
 
 

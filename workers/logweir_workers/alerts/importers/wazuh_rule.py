@@ -17,8 +17,8 @@ from logweir_workers.alerts.sigma.parsing import list_of
 
 NUMBERS = re.compile(r"\d{1,9}")
 _SUMMARY = Place("summary")
-_SAID = ("description", "group", "info", "cve", "mitre", "options", "check_if_ignored", "ignore")
-"""Elements that ask nothing of an event. The last two are about what is not alerted again."""
+_SAID = ("description", "group", "info", "cve", "mitre", "options", "ignore")
+"""Elements that ask nothing of an event."""
 PARENTS = ("if_sid", "if_group", "if_matched_sid", "if_matched_group", "if_level", "if_matched_level")
 TEXTS = {
     "match": (_SUMMARY, expressions.SREGEX),
@@ -51,10 +51,12 @@ _DECODED = {
     "hostname": "hostname",
     "location": "hostname",
     "full_log": "summary",
+    "win.system.providerName": "details.Provider_Name",
     "audit.file.name": "details.filepath",
     "audit.command": "details.comm",
 }
 """By the name of one of Wazuh's own fields, ours."""
+_MADE = ("win.system.severityValue", "audit.directory.name")
 _PREFIXES = ("win.system.", "win.eventdata.", "audit.", "aws.", "office365.", "github.", "gcp.")
 """What Wazuh writes before the names that a record's own sender has."""
 OBJECTS = {"json", "windows_eventchannel"}
@@ -73,6 +75,7 @@ LEFT = {
     "if_fts": "it is for what is seen for the first time, of what a decoder of Wazuh's names",
     "if_level": "its parents are all rules of a level",
     "if_matched_level": "it counts all rules of a level",
+    "check_if_ignored": "it is silent about what an alert before has had ignored",
     "compiled_rule": "it asks a function that is compiled into Wazuh",
     "check_diff": "it compares with what a command printed the last time",
 }
@@ -198,6 +201,8 @@ def _field(name: str) -> Place:
     known = _DECODED.get(name)
     if known is not None:
         return Place(known)
+    if name in _MADE:
+        raise Unfit(f"it asks for {name}, which is made by Wazuh's decoder, and is in no event here")
     for prefix in _PREFIXES:
         if name.startswith(prefix):
             name = name.removeprefix(prefix)
