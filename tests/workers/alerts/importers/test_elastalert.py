@@ -326,6 +326,7 @@ HOSTILE = {
     + "filter: *a19\n",
     "long query": "type: any\nfilter: [{query_string: {query: '" + "a " * 100_000 + "'}}]",
     "long expression": "type: any\nfilter: [{regexp: {a: '" + "(a|b)+" * 30_000 + "'}}]",
+    "half a character": '{"name": "' + "x" * 80 + '\\ud800", "type": "any", "filter": [{"term": {"a": "b"}}]}',
     "object": "type: !!python/object/apply:os.system ['touch /tmp/logweir_hostile']\n",
     "many values": "type: any\nfilter: [{terms: {a: " + str([f"v{n}" for n in range(3000)]) + "}}]",
     "no mapping": "- type: any\n",

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
+import orjson
+
 from logweir.text import counted
 from logweir_workers.alerts.importers.conditions import (
     Leaf,
@@ -83,6 +85,10 @@ def _read(content: bytes) -> dict[str, Any]:
         raise Unfit("it is no rule of ElastAlert 2: it has no type")
     if _size(given, {}) > _VALUES_MAX:
         raise Unfit(f"it has more than {_VALUES_MAX} values, with what its aliases stand for")
+    try:
+        orjson.dumps(given, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise Unfit(f"it has a value that cannot be written down: {error}") from error
     return {str(name): value for name, value in given.items()}
 
 

@@ -74,7 +74,7 @@ def name_of(prefix: str, text: str) -> str:
     name = f"{prefix}_{name or 'rule'}"
     if len(name) <= _NAME_LENGTH_MAX and not keyword.iskeyword(name):
         return name
-    digest = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
+    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=3).hexdigest()
     return f"{name[: _NAME_LENGTH_MAX - len(digest) - 1]}_{digest}"
 
 
