@@ -345,7 +345,7 @@ def audited(system: System, *, lost: int, closed: bool = False) -> dict[str, Any
     ``closed``: and no window is open any more.
     """
     deadline = time.monotonic() + SETTLED_S_MAX
-    unread, less_s = None, time.monotonic()
+    unread, less_s = 0, time.monotonic()
     while True:
         try:
             said: dict[str, Any] = json.loads(audit(system))
@@ -356,10 +356,11 @@ def audited(system: System, *, lost: int, closed: bool = False) -> dict[str, Any
         is_settled = said["in_flight"] == 0 and said["missing"] == 0 and said["lost"] == lost
         is_settled = is_settled and (not closed or said["windows"].keys() <= _CLOSED)
         now_s = time.monotonic()
-        if unread is None or (said["unread_records"] or 0) < unread:
-            unread, less_s = said["unread_records"] or 0, now_s
+        before, unread = unread, said["unread_records"] or 0
+        if unread < before or not unread:
+            less_s = now_s
         # Of what is read the books speak; what is not is waited for as long as it becomes less, on any machine.
-        is_over = now_s > deadline and (unread == 0 or now_s > less_s + UNREAD_S_MAX)
+        is_over = now_s > deadline and (not unread or now_s > less_s + UNREAD_S_MAX)
         if is_settled or is_over:
             return said
         time.sleep(1)
