@@ -8,6 +8,7 @@ cut in half.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from logweir_workers.alerts.found import Found, iso, learn_fields
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.recall import Stored, TooMany, stored_matches
 from logweir_workers.alerts.scheduled.runs import RunFailed, events_for, found_in
+from logweir_workers.backoff import Stopped
 
 ALERTS_MAX = 10_000
 """Alerts that are told whole; of more, only how many there are."""
@@ -109,7 +111,29 @@ def backtest(
         raise unfit(rule)
     if rule.schedule is not None:
         return _run_scheduled(store, rule, rule.schedule, from_us, to_us, progressed)
-    return _Run(store, rule, settings, from_us, to_us).run(progressed)
+
+    def found(group: Group, episode: Episode) -> None:
+        made = run.looked
+        if episode.last_us >= run.from_us:
+            made.alerts_count += 1
+            if len(made.alerts) < ALERTS_MAX:
+                made.alerts.append(_would_be(group, episode, made))
+
+    run = StoredRun(store, rule, settings, from_us=from_us, to_us=to_us, found=found)
+    made = run.run(progressed)
+    made.alerts.sort(key=lambda one: (one.first, one.last, tuple(one.group.values())))
+    return made
+
+
+def _would_be(group: Group, episode: Episode, made: Backtest) -> WouldBe:
+    rule = group.rule
+    try:
+        summary = " ".join(str(rule.say(Found(rule, group, episode))).split())
+    except Exception as error:  # noqa: BLE001 - the author's own code
+        made.errors += 1
+        summary = f"(its function fails: {type(error).__name__}: {error})"
+    values = dict(zip(rule.group, group.values, strict=True))
+    return WouldBe(values, iso(episode.first_us), iso(episode.last_us), episode.count, summary)
 
 
 def unfit(rule: Rule) -> LogweirError:
@@ -142,29 +166,52 @@ def _run_scheduled(
     return made
 
 
-class _Run:
-    def __init__(self, store: Store, rule: Rule, settings: Settings, from_us: int, to_us: int) -> None:
+class StoredRun:
+    """A rule asked of stored events, the oldest first, and its episodes that have fired, each once it has ended.
+
+    ``found``: told of each. Of those that end before ``from_us``, and of those that the beginning or the end cuts, too.
+    ``until_us``: where only episodes that begin before then matter, reading ends when these have, at ``to_us`` at the
+    latest. ``stopping``: ends it, with Stopped.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rule: Rule,
+        settings: Settings,
+        *,
+        from_us: int,
+        to_us: int,
+        found: Callable[[Group, Episode], object],
+        until_us: int | None = None,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._store = store
         self._rule = rule
+        self._found = found
+        self._stopping = stopping or threading.Event()
         # Whole milliseconds, as stores compare times: so slices side by side share no event.
-        self._from_us = from_us // 1000 * 1000
+        self.from_us = from_us // 1000 * 1000
         self._to_us = -(-to_us // 1000) * 1000
+        self._until_us = self._to_us if until_us is None else until_us
         self._lateness_us = int(settings.alerts.lateness_s * 1e6)
         learn_fields(rule)
         groups = Groups(groups_max=settings.alerts.groups_max)
         self._evaluator = Evaluator({rule.name: rule}, groups, late_after_us=settings.accounting.late_us)
         self._evaluator.excepting = Excepting(active_exceptions(store.documents, now_us()))
         self._matcher = self._evaluator.matcher([rule])
-        self._made = Backtest(rule.name)
+        self.looked = Backtest(rule.name)
+        """What was read so far."""
         is_absence = rule.window.kind is WindowKind.ABSENT
         self._activity = read_activity(store, settings.worker.group) if is_absence else None
 
     def run(self, progressed: Progressed) -> Backtest:
-        made, began_s = self._made, time.monotonic()
+        """Read to the end; what it took. Raises as ``backtest``; Stopped."""
+        made, began_s = self.looked, time.monotonic()
         self._store.refresh()
         # What was before the beginning may be in a window with what was behind it.
-        at_us, slice_us = max(0, self._from_us - self._rule.memory_us), _SLICE_US
-        while at_us < self._to_us:
+        at_us, slice_us = max(0, self.from_us - self._rule.memory_us), _SLICE_US
+        while at_us < self._to_us and not (at_us >= self._until_us and self.open_since_us(at_us) >= self._until_us):
             end_us = min(at_us + slice_us, self._to_us)
             try:
                 found = self._matches(at_us, end_us)
@@ -185,9 +232,9 @@ class _Run:
             self._collect(at_us)
             made.seconds = time.monotonic() - began_s
             progressed(at_us, made)
-        self._count(self._matches(self._to_us, self._to_us + _AHEAD_US), self._to_us)
+        self._to_us = at_us
+        self._count(self._matches(at_us, at_us + _AHEAD_US), at_us)
         self._collect(None)
-        made.alerts.sort(key=lambda one: (one.first, one.last, tuple(one.group.values())))
         counts = self._evaluator.counts.get(self._rule.name, {})
         made.errors += counts.get("errors", 0)
         made.seconds = time.monotonic() - began_s
@@ -195,8 +242,17 @@ class _Run:
         made.excepted = counts.get("excepted", 0)
         return made
 
+    def open_since_us(self, at_us: int) -> int:
+        """Since when there are episodes that may fire or go on, when all before ``at_us`` is read; else ``at_us``."""
+        since_us = [one.first_us for group in self._evaluator.groups for one in group.episodes if one.alert is None]
+        if self._activity is not None:
+            for group in self._evaluator.groups:
+                since_us += [begin_us for begin_us, *_ in group.pauses]
+                since_us += [] if group.since_us is None else [group.since_us]
+        return min([at_us - self._lateness_us, *since_us])
+
     def _matches(self, from_us: int, to_us: int) -> list[Stored]:
-        """The matches of a slice, in the order of their time. Raises TooMany."""
+        """The matches of a slice that count, in the order of their time. Raises TooMany, Stopped."""
         found: list[Stored] = []
         for one in stored_matches(
             self._store,
@@ -207,27 +263,30 @@ class _Run:
             is_within=False,
             page_read=self._page_read,
         ):
-            found.append(one)
+            if self.from_us - self._rule.memory_us <= one.time_us < self._to_us:
+                found.append(one)
             if len(found) > _SLICE_MATCHES_MAX:
                 raise TooMany
         return sorted(found, key=lambda one: (one.time_us, one.document.id))
 
     def _page_read(self, events: int) -> None:
-        self._made.searches += 1
-        self._made.events += events
+        self.looked.searches += 1
+        self.looked.events += events
+        if self._stopping.is_set():
+            raise Stopped
 
     def _count(self, found: list[Stored], begin_us: int) -> None:
         horizon_us = begin_us - self._lateness_us
         for one in found:
-            if not self._from_us - self._rule.memory_us <= one.time_us < self._to_us:
-                continue
-            self._made.matches += one.time_us >= self._from_us
+            self.looked.matches += one.time_us >= self.from_us
             if self._evaluator.is_excepted(self._rule, one.document):
                 continue
             if one.time_us < horizon_us:
-                self._made.unevaluated += 1
+                self.looked.unevaluated += 1
                 continue
-            self._evaluator.put(one.matched, one.document, one.time_us, one.received_us, None, 0)
+            source = one.document.source
+            emitter = str(source.get("key") or ""), source.get("emitter")
+            self._evaluator.put(one.matched, one.document, one.time_us, one.received_us, emitter, 0)
 
     def _pass(self, until_us: int) -> None:
         """Time passes until then: who is absent is found."""
@@ -236,28 +295,17 @@ class _Run:
                 pass
 
     def _collect(self, before_us: int | None) -> None:
-        """Take out the alerts of episodes that nothing can be added to any more; None: of all."""
+        """Take out episodes that nothing can be added to any more; None: all."""
         groups = self._evaluator.groups
         self._pass(self._to_us if before_us is None else before_us)
+        is_by_time = self._rule.window.kind is not WindowKind.ABSENT
         for group in groups:
             for episode in group.episodes:
                 end_us = episode.last_us + self._rule.quiet_us + self._lateness_us
-                if episode.fired and episode.alert is None and (before_us is None or end_us < before_us):
-                    episode.is_quiet, episode.alert = True, _TOLD
-                    if episode.last_us >= self._from_us:
-                        self._add(group, episode)
+                is_over = before_us is None or (end_us < before_us and (is_by_time or episode.is_quiet))
+                if episode.fired and episode.alert is None and is_over:
+                    # One that is absent still is none that has ended.
+                    episode.is_quiet, episode.alert = is_by_time or episode.is_quiet, _TOLD
+                    self._found(group, episode)
         if before_us is not None:
             groups.forget_before(before_us - self._lateness_us, groups_max=len(groups) + 1)
-
-    def _add(self, group: Group, episode: Episode) -> None:
-        made = self._made
-        made.alerts_count += 1
-        if len(made.alerts) >= ALERTS_MAX:
-            return
-        try:
-            summary = " ".join(str(self._rule.say(Found(self._rule, group, episode))).split())
-        except Exception as error:  # noqa: BLE001 - the author's own code
-            made.errors += 1
-            summary = f"(its function fails: {type(error).__name__}: {error})"
-        values = dict(zip(self._rule.group, group.values, strict=True))
-        made.alerts.append(WouldBe(values, iso(episode.first_us), iso(episode.last_us), episode.count, summary))
