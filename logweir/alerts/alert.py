@@ -66,6 +66,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": ("alert", "near_miss", "shadow"),
     "completeness": ("complete", "incomplete", "open"),
     "late": ("yes",),
+    "backfilled": ("yes",),
 }
 """By field, the values that it can have, of fields that have few."""
 
@@ -96,6 +97,7 @@ FIELDS = (
     Field("reason", Kind.KEYWORD, f"Why it was closed: {', '.join(Reason)}."),
     Field("completeness", Kind.KEYWORD, "complete, incomplete, or open: that is not known yet."),
     Field("late", Kind.KEYWORD, "yes, where events came so late that the alert did, too."),
+    Field("backfilled", Kind.KEYWORD, "yes, where it was made after all, of stored events."),
     Field("notes", Kind.TEXT, "What people wrote."),
 )
 
@@ -106,6 +108,7 @@ def _view(body: dict[str, Any]) -> dict[str, Any]:
     view["reason"] = (body.get("closed") or {}).get("reason")
     view["completeness"] = (body.get("completeness") or {}).get("state")
     view["late"] = "yes" if body.get("late") else None
+    view["backfilled"] = "yes" if body.get("backfilled") else None
     view["notes"] = "\n".join(note["text"] for note in body.get("notes", ())) or None
     return {name: value for name, value in view.items() if value not in (None, [])}
 
@@ -166,6 +169,8 @@ def sentence(one: Mapping[str, Any]) -> str:
     match one["change"]:
         case "opened":
             return f"{by} opened it"
+        case "backfilled":
+            return f"{by} backfilled it: the rule was asked of stored events"
         case "left out":
             return f"{counted(one['left_out'], 'line')} {'is' if one['left_out'] == 1 else 'are'} left out"
         case "note":

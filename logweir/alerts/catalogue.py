@@ -20,6 +20,8 @@ from logweir.store.documents import DocumentSet, OwnDocument
 from logweir.store.port import Documents
 
 WHY_LENGTH_MAX = 1_000
+BACKFILLS_MAX = 20
+"""Backfills of a rule that are remembered."""
 _TRIES_MAX = 20
 _PAGE = 1_000
 _EVERY = All()
@@ -126,6 +128,21 @@ def describe(documents: Documents, name: str, rule: Rule | None, *, now_us: int)
         return {**body, **described(rule), "is_there": True}
 
     return _write(documents, name, changed, now_us=now_us)
+
+
+def note_backfill(documents: Documents, name: str, backfill: dict[str, Any], *, now_us: int) -> None:
+    """Remember that stored events were looked at again: ``by``, ``from``, ``to``, ``revision`` and what came of it.
+
+    Raises as change_state.
+    """
+    at = {"time": iso_seconds(now_us), **backfill}
+
+    def changed(body: dict[str, Any]) -> dict[str, Any]:
+        said = {field: backfill[field] for field in ("from", "to", "made")}
+        body = with_line(body, line(now_us, by=backfill["by"], change="backfill", **said))
+        return {**body, "backfills": [*body.get("backfills", ()), at][-BACKFILLS_MAX:]}
+
+    _write(documents, name, changed, now_us=now_us)
 
 
 def _write(documents: Documents, name: str, changed: Any, *, now_us: int) -> OwnDocument:

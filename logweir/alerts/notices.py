@@ -34,6 +34,10 @@ NOTIFIER = "(notifier)"
 
 FIRING, OVER = "firing", "over"
 """What a channel was last told of an alert of a bundle."""
+BACKFILLED = "(backfilled)"
+"""In the place of a mute: the alert was made of stored events, and nobody wanted channels to be told."""
+PLACES = ("notified", "grouped", "muted", "backfilled", "unneeded", "failed", "pending")
+"""What may become of an alert for a channel: one of these."""
 
 
 @dataclass(slots=True)
@@ -59,7 +63,9 @@ class Entry:
         """What became of the alert for this channel, for the books."""
         if self.told is not None:
             return self.place
-        return "muted" if self.muted else ("unneeded" if self.is_unneeded else "pending")
+        if self.muted:
+            return "backfilled" if self.muted == BACKFILLED else "muted"
+        return "unneeded" if self.is_unneeded else "pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,8 @@ class ChannelBooks:
 
     name: str
     alerts: dict[str, int] | None
-    """How many are notified, grouped, muted, unneeded (closed before they were told), failed, pending: each is one of
-    these. None where it is unknown."""
+    """How many are notified, grouped, muted, backfilled (and not to be told), unneeded (closed before they were told),
+    failed, pending: each is one of these. None where it is unknown."""
     failing_since: str | None
     """ISO 8601; None while it works."""
     error: str | None
@@ -86,7 +92,7 @@ class ChannelBooks:
 
 def books_of(documents: Documents, channel: str) -> ChannelBooks:
     """Of one channel. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
-    counts: Counter[str] = Counter(dict.fromkeys(("notified", "grouped", "muted", "unneeded", "failed", "pending"), 0))
+    counts: Counter[str] = Counter(dict.fromkeys(PLACES, 0))
     after = None
     while True:
         page = documents.search(NOTICES, Term("channel", channel), size=PAGE_MAX, after=after)

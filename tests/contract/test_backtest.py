@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from logweir import config
+from logweir import clock, config
 from logweir.alerts import event, rule, step
+from logweir.alerts.alert import ALERTS
 from logweir.alerts.findings import books
 from logweir.alerts.rules import EXAMPLE_TIME_US, Rule
 from logweir.config import Settings
 from logweir.errors import RULE_BAD, SEARCH_TOO_SLOW, LogweirError
 from logweir.event import Document
+from logweir.query.tree import Term
 from logweir.store.port import Store
 from logweir_workers.alerts import backtest as module
+from logweir_workers.alerts.backfill import Backfill, Backfilled, Bounds
 from logweir_workers.alerts.backtest import backtest
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.examples import Examples
@@ -188,3 +192,28 @@ def test_rules_about_the_accounting_and_code_that_fails_are_said(store: Store, s
 
     assert (made.errors, made.alerts[0].summary) == (1, "(its function fails: ValueError: never works)")
     assert raised.value.problem is RULE_BAD
+
+
+def test_a_backfill_makes_what_a_backtest_finds_once(store: Store, settings: Settings) -> None:
+    """The alerts are found as backfilled; the same again, and another revision of the rule, find them there."""
+    stored(store, settings, [login(at, ip=ip) for at in range(0, 9000, 3000) for ip in range(3) for _ in range(4)])
+    span = {"from_us": EXAMPLE_TIME_US - HOUR_US, "to_us": EXAMPLE_TIME_US + 9 * HOUR_US}
+    would = backtest(store, many, settings, **span)
+
+    def backfilled() -> Backfilled:
+        bounds = Bounds(span["to_us"], span["to_us"])
+        said = {"by": "anna", "is_told": False, "is_dry_run": False, "stopping": threading.Event()}
+        return Backfill(store, many, settings, **span, bounds=bounds, **said, clock=clock.now_us).run(lambda *_: None)
+
+    done = [backfilled(), backfilled()]
+    many.revision = "another"
+    done.append(backfilled())
+    many.revision = ""
+    alerts = [one.body for one in store.documents.search(ALERTS, Term("backfilled", "yes"), size=100).documents]
+
+    assert [(one.made, one.there) for one in done] == [(9, 0), (0, 9), (0, 9)]
+    assert sorted((tuple(one["group"].values()), one["first"], one["count"]) for one in alerts) == [
+        (tuple(one.group.values()), one.first, one.count)
+        for one in sorted(would.alerts, key=lambda one: (tuple(one.group.values()), one.first))
+    ]
+    assert {len(one["evidence"]) for one in alerts} == {4}

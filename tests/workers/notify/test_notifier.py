@@ -828,3 +828,26 @@ def test_a_fault_of_ours_does_not_end_all_notifications(world: World, monkeypatc
 
     assert said(receiver) == [("firing", ["a-1"])]
     assert waits
+
+
+def test_backfilled_alerts_are_old_news_unless_channels_are_to_be_told_or_they_go_on(world: World) -> None:
+    """Each is in the books: as backfilled, as long as it is quiet; nothing of them is told after a restart, either."""
+    said_by = {"time": "2026-01-31T12:00:00Z", "by": "anna"}
+    with receiving() as receiver:
+        world.channels(hook=hook(receiver), groups=hook(receiver, 'group_by = ["rule"]'))
+        one = world.notifier()
+        turns(one)
+        world.fires("a-b1", is_quiet=True, backfilled={**said_by, "is_told": False})
+        world.fires("a-b2", is_quiet=True, backfilled={**said_by, "is_told": False})
+        turns(one)
+        world.now_us += SECOND_US
+        turns(world.notifier())
+        untold, before = list(receiver.requests), [world.books(name) for name in ("hook", "groups")]
+        world.fires("a-b3", is_quiet=True, backfilled={**said_by, "is_told": True})
+        world.changes("a-b2", is_quiet=False, count=99)
+        one = world.notifier()
+        turns(one, lambda: world.books("hook") == {"backfilled": 1, "notified": 2})
+
+    assert untold == []
+    assert before == [{"backfilled": 2}, {"backfilled": 2}]
+    assert {id for _, ids in said(receiver) for id in ids} == {"a-b2", "a-b3"}

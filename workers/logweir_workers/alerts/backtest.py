@@ -117,7 +117,7 @@ def backtest(
         if episode.last_us >= run.from_us:
             made.alerts_count += 1
             if len(made.alerts) < ALERTS_MAX:
-                made.alerts.append(_would_be(group, episode, made))
+                made.alerts.append(would_be(group, episode, made))
 
     run = StoredRun(store, rule, settings, from_us=from_us, to_us=to_us, found=found)
     made = run.run(progressed)
@@ -125,7 +125,8 @@ def backtest(
     return made
 
 
-def _would_be(group: Group, episode: Episode, made: Backtest) -> WouldBe:
+def would_be(group: Group, episode: Episode, made: Backtest) -> WouldBe:
+    """The alert of an episode; where the rule's function fails, ``made`` counts it."""
     rule = group.rule
     try:
         summary = " ".join(str(rule.say(Found(rule, group, episode))).split())

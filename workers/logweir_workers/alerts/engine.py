@@ -716,6 +716,7 @@ class Engine:
         excepting, name = self.evaluator.excepting, group.rule.name
         stored = [one for one in found if excepting.by(name, one.document) is None]
         group.recall([one.match for one in stored])
+        group.others = None  # Of what was backfilled, some may be a part of an episode that has grown.
         for episode in group.episodes:
             for one in stored:
                 if episode.first_us <= one.time_us <= episode.last_us:

@@ -55,7 +55,7 @@ EPISODES = DocumentSet(
     "updated",
     lambda body: {"rule": body["rule"], "updated": body["updated"]},
 )
-"""For each rule and group, the ids of its latest alerts, and how many there were."""
+"""For each rule and group, the ids of its latest alerts, and how many there were; of backfilled ones with times."""
 
 
 class AlertWriter:
@@ -147,9 +147,10 @@ class AlertWriter:
 
     def has_own(self, group: Group, episode: Episode) -> bool:
         """Whether a process that died since has made the episode's alert, which is its own from now on."""
-        digest = _digest(group.rule, group.values)
+        digest = digest_of(group.rule, group.values)
         listed = self._documents.get(EPISODES, [digest]).get(digest)
-        stored = self._documents.get(ALERTS, listed.body["alerts"]) if listed else {}
+        ids = [*_backfilled_near(listed, group), *listed.body["alerts"]] if listed else []
+        stored = self._documents.get(ALERTS, ids)
         same = [id for id, one in stored.items() if _is_same(one.body, group.rule, episode)]
         if same and episode.alert is None:
             episode.alert = same[-1]
@@ -170,7 +171,7 @@ class AlertWriter:
 
         Raises LogweirError: STORE_DOWN (call again), CLAIM_LOST.
         """
-        id = f"{_digest(rule, ('storm',))}-{number}"
+        id = f"{digest_of(rule, ('storm',))}-{number}"
         for _ in range(_TRIES_MAX):
             stored = self._documents.get(ALERTS, [id]).get(id)
             if stored is not None:
@@ -181,24 +182,11 @@ class AlertWriter:
             before = stored.body if stored else opened(id, created_us=now_us)
             named = [tuple(one) for one in before.get("storm", {}).get("named", ())]
             named = [*named, *(one for one in hour.folded if one not in named)][:GROUPS_NAMED_MAX]
-            text = (
-                f"{rule.name}: {hour.groups:,} groups within the hour, {hour.groups - hour.apart:,} of them only here"
-            )
             body = {
                 **before,
-                **of_rule(rule),
-                **without_events(),
+                **of_storm(rule, number, groups=hour.groups, apart=hour.apart, named=named),
                 "kind": ALERT if before.get("kind") == ALERT else kind,
-                "summary": text,
-                "group": {},
-                "first": iso(number * HOUR_US),
-                "last": iso((number + 1) * HOUR_US - 1000),
-                "count": hour.groups,
-                "search": _search_of_hour(rule, number),
-                "emitters": [],
-                "previous": None,
                 "is_quiet": is_over,
-                "storm": {"groups": hour.groups, "apart": hour.apart, "named": [list(one) for one in named]},
                 "completeness": completeness if _differs(completeness, before) else before["completeness"],
                 "generation": self._generation,
                 "upto": progress.mark(),
@@ -215,7 +203,7 @@ class AlertWriter:
                     raise
                 continue
             if stored is None:
-                log.info("Alert %s (%s): %s", id, body["severity"], text)
+                log.info("Alert %s (%s): %s", id, body["severity"], body["summary"])
             return True
         raise LogweirError(DOCUMENT_CHANGED, id=id)
 
@@ -225,9 +213,9 @@ class AlertWriter:
         That one had read in another order, so it knew the parts before what connects them.
         """
         if group.others is None:
-            digest = _digest(group.rule, group.values)
+            digest = digest_of(group.rule, group.values)
             listed = self._documents.get(EPISODES, [digest]).get(digest)
-            group.note_others(listed.body["alerts"] if listed else ())
+            group.note_others([*_backfilled_near(listed, group), *listed.body["alerts"]] if listed else ())
         if not group.others:
             return
         stored = self._documents.get(ALERTS, sorted(group.others))
@@ -247,11 +235,17 @@ class AlertWriter:
     def _adopted(self, group: Group, episode: Episode) -> OwnDocument | None:
         """The alert of the same episode that was made by a process that died since; else a new id is taken."""
         rule = group.rule
-        digest = _digest(rule, group.values)
+        digest = digest_of(rule, group.values)
         while True:
             listed = self._documents.get(EPISODES, [digest]).get(digest)
             ids: list[str] = listed.body["alerts"] if listed else []
-            stored = self._documents.get(ALERTS, ids)
+            backfilled = _backfilled_near(listed, group)
+            stored = self._documents.get(ALERTS, [*backfilled, *ids])
+            for id in backfilled:
+                if id in stored and _is_same(stored[id].body, rule, episode):
+                    episode.alert = id
+                    group.note_others([*backfilled, *ids])
+                    return stored[id]
             for id in reversed(ids):
                 if id == episode.previous:
                     break
@@ -286,7 +280,7 @@ class AlertWriter:
         before = stored.body if stored else opened(episode.alert, created_us=now_us)
         body = {
             **before,
-            **self._found(group, episode, before, kind, missing),
+            **self.found(group, episode, before, kind, missing),
             "completeness": completeness if _differs(completeness, before) else before["completeness"],
             "generation": self._generation,
             "upto": progress.mark(),
@@ -302,7 +296,7 @@ class AlertWriter:
         if stored is None:
             log.info("Alert %s (%s): %s", episode.alert, body["severity"], body["summary"])
 
-    def _found(
+    def found(
         self, group: Group, episode: Episode, before: dict[str, Any], kind: str, missing: Mapping[Emitter, int]
     ) -> dict[str, Any]:
         """The engine's fields, as far as they follow from the episode."""
@@ -427,6 +421,7 @@ def take_id(
     ids: list[str] = listed.body["alerts"] if listed else []
     id = f"{digest}-{made}"
     body = {
+        **(listed.body if listed else {}),
         "rule": rule.name,
         "group": list(values),
         "made": made,
@@ -437,19 +432,52 @@ def take_id(
     return OwnDocument(digest, version, body), id
 
 
-def _digest(rule: Rule, values: Sequence[str]) -> str:
+def digest_of(rule: Rule, values: Sequence[str]) -> str:
+    """What the ids of the alerts of a rule and group begin with; the id of their list."""
     return hashlib.blake2b("\0".join((rule.name, *values)).encode(), digest_size=8).hexdigest()
 
 
-def _search_of_hour(rule: Rule, number: int) -> dict[str, str]:
-    """A search for what a rule is for, of an hour of receipt."""
+def _backfilled_near(listed: OwnDocument | None, group: Group) -> list[str]:
+    """The backfilled alerts in a group's list that touch one of its episodes."""
+    quiet_us = group.rule.quiet_us
+    return [
+        id
+        for id, first_us, last_us in (listed.body.get("backfilled", ()) if listed else ())
+        if any(one.first_us - quiet_us <= last_us and first_us <= one.last_us + quiet_us for one in group.episodes)
+    ]
+
+
+def of_storm(
+    rule: Rule, number: int, *, groups: int, apart: int, named: Sequence[Sequence[str]], time: str = "receivedtimestamp"
+) -> dict[str, Any]:
+    """The engine's fields of the alert for those of a rule's hour that have none of their own.
+
+    ``time``: the field that the hour, the ``number``-th since 1970, is one of.
+    """
+    return {
+        **of_rule(rule),
+        **without_events(),
+        "summary": f"{rule.name}: {groups:,} groups within the hour, {groups - apart:,} of them only here",
+        "group": {},
+        "first": iso(number * HOUR_US),
+        "last": iso((number + 1) * HOUR_US - 1000),
+        "count": groups,
+        "search": _search_of_hour(rule, number, time),
+        "emitters": [],
+        "previous": None,
+        "storm": {"groups": groups, "apart": apart, "named": [list(one) for one in named]},
+    }
+
+
+def _search_of_hour(rule: Rule, number: int, time: str) -> dict[str, str]:
+    """A search for what a rule is for, of an hour."""
     if any(not isinstance(one, str) for one in rule.conditions):
         return {}
     return {
         "query": " OR ".join(f"({one})" for one in rule.conditions),
         "from": iso(number * HOUR_US),
         "to": iso((number + 1) * HOUR_US),
-        "time_field": "receivedtimestamp",
+        "time_field": time,
     }
 
 

@@ -3,6 +3,7 @@
     logweir rules list
     logweir rules shadow my_rule --why 'too many' keep what it finds, and make no alerts of it
     logweir rules backtest my_rule.py --since 7d  what would it have found?
+    logweir rules backfill my_rule --since 7d     make the alerts that it would have made
     logweir rules run my_rule --at 1h --dry-run   a scheduled rule, as if it were an hour ago
     logweir rules run bruteforce_ssh.py:AlertBruteforceSsh --dry-run   an alert script of MozDef's
     logweir rules test                        run the examples of all rules
@@ -56,7 +57,7 @@ from logweir_workers.alerts.scheduled.alerts import Asked, ScheduledAlerts
 from logweir_workers.alerts.scheduled.runs import STATES, RunFailed, events_for, found_in
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.files import SUFFIXES
-from logweir_workers.commands import rules_import
+from logweir_workers.commands import rules_backfill, rules_import
 from logweir_workers.document import EventUnfit
 
 
@@ -75,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tried.add_argument("rule", metavar="RULE|FILE", help="a rule's name, or a file of rules that need not be in force")
     tried.add_argument("--since", default="7d", metavar="TIME", help="from then on: 1h, 7d, or ISO 8601 (7d)")
     tried.add_argument("--until", metavar="TIME", help="before then (now)")
+    backfilled = actions.add_parser("backfill", help="make the alerts that a rule would have made of stored events")
+    rules_backfill.add_arguments(backfilled)
     once = actions.add_parser("run", help="ask a scheduled rule once, as if it were some time, and print what it finds")
     once.add_argument(
         "rule",
@@ -102,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("rule", metavar="RULE", help="the rule's name")
         sub.add_argument("--why", default="", metavar="TEXT", help="why; it is kept, with who and when")
         sub.add_argument("--by", metavar="NAME", help="who says so (the name of the user who calls)")
-    for sub in (listed, checked, tested, explained, tried, once, certified, imported, *changed):
+    for sub in (listed, checked, tested, explained, tried, backfilled, once, certified, imported, *changed):
         sub.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -126,10 +129,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _list(rules, broken, settings, as_json=arguments.json)
     elif arguments.action in _STATES:
         _change(arguments, rules, settings)
-    elif arguments.action == "certify":
-        return _certify(arguments, rules, settings)
-    elif arguments.action == "run":
-        return _run_once(arguments, rules, settings)
+    elif arguments.action in ("certify", "backfill", "run"):
+        about_one = {"certify": _certify, "backfill": rules_backfill.run, "run": _run_once}
+        return about_one[arguments.action](arguments, rules, settings)
     elif arguments.action == "backtest":
         return _backtest(arguments, rules, settings) or bool(problems)
     elif arguments.action == "explain":

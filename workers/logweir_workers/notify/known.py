@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from logweir.alerts.alert import ALERTS
 from logweir.alerts.mutes import Mute, Muting, active
+from logweir.alerts.notices import BACKFILLED
 from logweir.clock import Clock
 from logweir.store.port import Documents
 from logweir_workers.notify.notice import Told
@@ -26,7 +27,7 @@ class KnownAlerts:
         self._muting = Muting(())
         self._muted_by: list[Mute] = []
         self.mutes: dict[str, str | None] = {}
-        """By alert, the mute that it falls under."""
+        """By alert, the mute that it falls under; BACKFILLED of one that is old news."""
 
     def told(self, body: dict[str, Any]) -> Told:
         """How it stands now."""
@@ -36,7 +37,7 @@ class KnownAlerts:
         """As ``told``, and the alert is known from now on."""
         alert = self.told(body)
         self._bodies[alert.id] = {name: value for name, value in body.items() if name not in _LARGE}
-        self.mutes[alert.id] = self._muting.by(body)
+        self.mutes[alert.id] = BACKFILLED if _is_old_news(body) else self._muting.by(body)
         return alert
 
     def read(self, ids: Collection[str]) -> dict[str, Told]:
@@ -59,3 +60,8 @@ class KnownAlerts:
         """Forget all others."""
         self._bodies = {id: body for id, body in self._bodies.items() if id in ids}
         self.mutes = {id: mute for id, mute in self.mutes.items() if id in ids}
+
+
+def _is_old_news(body: Mapping[str, Any]) -> bool:
+    """Whether it was made of stored events, not to be told, and has not gone on since."""
+    return not body.get("backfilled", {}).get("is_told", True) and bool(body["is_quiet"])
