@@ -26,7 +26,8 @@ from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_workers.alerts.alerter import Alerter
 from logweir_workers.alerts.checkpoint import Checkpoint, Standby, shard_id
-from logweir_workers.alerts.engine import Engine, rules_of_shard
+from logweir_workers.alerts.engine import Engine
+from logweir_workers.alerts.in_force import rules_of_shard
 from logweir_workers.alerts.loading import RuleFiles
 from tests.proof import SEED, size
 from tests.waiting import until
@@ -621,7 +622,7 @@ def test_a_rule_that_changes_begins_anew_and_others_go_on(
     assert [one["rule"] for one in alerts_of(store)] == ["other_failures"]
     assert "The rule failures counts something else than before: it begins anew." in caplog.messages
     assert len([text for text in caplog.messages if "begins anew" in text]) == 1
-    assert "other.py" in str(engine._files.problems[0])
+    assert "other.py" in str(engine.in_force.files.problems[0])
     assert set(engine.evaluator.rules) == {
         *("failures", "success_after_failures", "raising"),
         *("other_failures", "other_success_after_failures", "other_raising"),

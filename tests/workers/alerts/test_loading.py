@@ -47,7 +47,7 @@ def test_after_a_restart_the_rules_of_a_broken_file_go_on_as_they_were_read_last
     elsewhere = run("rules", "list")[1]
 
     assert [one["count"] for one in alerts_of(store, "rule:failures")] == [5]
-    assert AS_READ in str(engine._files.problems[0])
+    assert AS_READ in str(engine.in_force.files.problems[0])
     assert "3 rules evaluated, but for files of rules: The rules in" in doctor
     assert (status, AS_READ in err) == (1, True)
     assert [line.split()[0] for line in out.splitlines() if "as read last, its file cannot be read" in line] == [
@@ -121,8 +121,8 @@ def test_a_rule_whose_example_fails_is_named_and_is_in_force_all_the_same(
     engine = an_engine(settings, queue, store)
 
     def turned() -> None:
-        engine._examples.turn()
-        until(lambda: engine._examples._running is None or engine._examples.turn())
+        engine.in_force.examples.turn()
+        until(lambda: engine.in_force.examples._running is None or engine.in_force.examples.turn())
         engine._note_rules()
         engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
 
@@ -136,14 +136,14 @@ def test_a_rule_whose_example_fails_is_named_and_is_in_force_all_the_same(
     own.write_text(
         RULES.replace('raise ValueError("never works")', "\n    while found.count: pass") + example % "unheard"
     )
-    engine._files.reload()
-    engine._note_files()
+    engine.in_force.files.reload()
+    engine.in_force.note_files()
     turned()
 
     assert "an example of it fails, 'one': it makes 0 alerts of them, and should make 1" in failing
     assert any("The rule raising is in force, and an example of it fails" in text for text in caplog.messages)
     assert "an example of it fails" not in mended
-    assert engine._examples.failed == {"raising": "its file's examples did not come to an end within 2 s"}
+    assert engine.in_force.examples.failed == {"raising": "its file's examples did not come to an end within 2 s"}
 
 
 def test_two_rules_of_one_name_are_a_problem_until_one_is_renamed(settings: Settings) -> None:  # noqa: F811

@@ -34,10 +34,10 @@ from logweir.store.port import Store
 from logweir.text import counted
 from logweir_workers.alerts.backtest import ALERTS_MAX, Backtest, StoredRun, unfit, would_be
 from logweir_workers.alerts.completeness import Completeness
-from logweir_workers.alerts.engine import rules_of_shard
 from logweir_workers.alerts.evidence import Evidence
 from logweir_workers.alerts.groups import Episode, Group, GroupValues
 from logweir_workers.alerts.guard import Guard
+from logweir_workers.alerts.in_force import rules_of_shard
 from logweir_workers.alerts.storms import GROUPS_NAMED_MAX, HOUR_US
 from logweir_workers.alerts.writer import ALERT, EPISODES, NEAR_MISS, SHADOW, AlertWriter, digest_of, of_storm
 from logweir_workers.backoff import Stopped

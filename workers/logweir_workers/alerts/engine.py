@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import zlib
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from logweir import event as identity
 from logweir.alerts import exceptions
 from logweir.alerts.alert import ALERTS, Status, end_snoozes
-from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
@@ -27,7 +25,6 @@ from logweir.errors import (
     QUEUE_DOWN,
     QUEUE_REBALANCING,
     RECORD_CORRUPT,
-    RULE_BAD,
     SEARCH_TOO_SLOW,
     STORE_DOWN,
     STORE_REFUSES,
@@ -36,7 +33,6 @@ from logweir.errors import (
 from logweir.event import Document, Provenance
 from logweir.ledger.emitter import Emitter, name_of
 from logweir.metrics import registry
-from logweir.query import lists
 from logweir.query.match import time_us_of
 from logweir.query.tree import And, Not, Term
 from logweir.queue.port import Consumer, Delivery, Queue
@@ -48,14 +44,13 @@ from logweir_workers.alerts.checkpoint import Checkpoint, Progress
 from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
-from logweir_workers.alerts.example_checks import ExampleChecks
 from logweir_workers.alerts.examples import refusal_of
 from logweir_workers.alerts.groups import Episode, Group, Groups
 from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
+from logweir_workers.alerts.in_force import RulesInForce
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.alerts.recall import TooMany, recalled
 from logweir_workers.alerts.retention import delete_old
-from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.storms import HOUR_US, Storms
 from logweir_workers.alerts.windows import needed
 from logweir_workers.alerts.writer import ALERT, NEAR_MISS, SHADOW, AlertWriter
@@ -78,7 +73,6 @@ _MISSING_SHARE_MAX = 0.1
 _RELOAD_INTERVAL_S = 2.0
 _EXAMPLES_INTERVAL_S = 0.5
 _CATALOGUE_INTERVAL_S = 1.0
-_DESCRIBED_AT_ONCE = 50
 _RECALL_INTERVAL_S = 1.0
 _ABSENT_INTERVAL_S = 5.0
 _SWEEP_INTERVAL_S = 0.5
@@ -91,8 +85,6 @@ _CHECKPOINT_SHARE_MAX = 0.2
 _MISSING_SHARE_MAX = 0.05
 _ALL_CAME = "All numbers came; the rule did not fire."
 _NEAR_MISSES_MAX = 1_000
-_PROBLEMS_MAX = 20
-_PROBLEM_LENGTH_MAX = 500
 
 
 class Engine:
@@ -113,10 +105,7 @@ class Engine:
         self._settings = settings
         self._queue = queue
         self._store = store
-        self._files = files
-        self._said: list[str] = []
-        """What was said to be wrong with files."""
-        self._examples = ExampleChecks(settings)
+        self.in_force = RulesInForce(settings, store, files, clock=clock)
         self._checkpoint = checkpoint
         self._stopping = stopping
         self._clock = clock
@@ -124,10 +113,7 @@ class Engine:
         self._enrich = enrich.load(settings.worker)
         self._documents = Documents(self._enrich, self._filters)
         groups = Groups(groups_max=settings.alerts.groups_max)
-        self._catalogue = read_catalogue(store.documents)
-        self._states_said = read_states(store.documents)
-        self._is_described = False
-        rules = self._in_force()
+        rules = self.in_force.rules
         self.progress = checkpoint.load(rules, groups)
         self._say_which_begin_anew(rules)
         self.storms = Storms(alerts_max=settings.alerts.storm_alerts_max)
@@ -135,7 +121,7 @@ class Engine:
         self._guard = guard or Guard()
         late_after_us = settings.accounting.late_us
         self.evaluator = Evaluator(rules, groups, late_after_us=late_after_us, guard=self._guard)
-        self.evaluator.shadowed = self._shadowed()
+        self.evaluator.shadowed = self.in_force.shadowed
         self.evaluator.sight.load(self.progress.sight)
         self.evaluator.sight.watch(rules.values())
         if self._guard.found in rules:
@@ -182,7 +168,7 @@ class Engine:
             ),
             PeriodicTask(_RECALL_INTERVAL_S, self._count_late, (STORE_DOWN, SEARCH_TOO_SLOW)),
             PeriodicTask(_RELOAD_INTERVAL_S, self.reload),
-            PeriodicTask(_EXAMPLES_INTERVAL_S, self._examples.turn),
+            PeriodicTask(_EXAMPLES_INTERVAL_S, self.in_force.examples.turn),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_states, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
             PeriodicTask(_CATALOGUE_INTERVAL_S, self.read_exceptions, (STORE_DOWN, STORE_REFUSES, SEARCH_TOO_SLOW)),
             PeriodicTask(_ABSENT_INTERVAL_S, self._judge_absent, (STORE_DOWN,)),
@@ -194,7 +180,8 @@ class Engine:
         )
         # At once: until then, others see the claim of whoever had the shard before.
         self._checkpoint_due_s = time.monotonic()
-        self._note_files()
+        self.in_force.note_files()
+        self.progress.files_bad = self.in_force.files_bad
         self._note_rules()
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -452,7 +439,7 @@ class Engine:
                 "since": known[name]["since"] if known.get(name, {}).get("revision") == rule.revision else now,
                 "counts": self.evaluator.counts.get(name, {}),
                 "parked": self.evaluator.parked.get(name),
-                "example_failed": self._examples.failed.get(name),
+                "example_failed": self.in_force.examples.failed.get(name),
                 **self._blindness(name, known.get(name, {})),
             }
             for name, rule in self.evaluator.rules.items()
@@ -471,49 +458,18 @@ class Engine:
         """Read rules, filters and tables again that have changed."""
         self._filters.reload()
         self._enrich.reload()
-        problems = self._problems()
-        if not self._files.reload():
-            if problems != self._said:
-                self._note_files()
-            return
-        self._note_files()
-        self._is_described = False
-        self._take_over()
-
-    def _note_files(self) -> None:
-        """Say what is wrong with files of rules; keep copies of those that can be read."""
-        problems = self._said = self._problems()
-        for problem in problems:
-            log.error("%s", problem)
-        registry.get("logweir_alerter_rule_files_bad").set(len(problems))
-        self.progress.files_bad = [problem[:_PROBLEM_LENGTH_MAX] for problem in problems[:_PROBLEMS_MAX]]
-        self._files.keep()
-        for path, rules in self._files.read_anew.items():
-            self._examples.want(path, rules)
-
-    def _problems(self) -> list[str]:
-        """What is wrong with files of rules and of lists, and which lists are not there."""
-        known = lists.in_use()
-        there = {one.name for one in known}
-        missing = [
-            str(LogweirError(RULE_BAD, rule=rule.name, reason=f"there is no list {name} in {known.folder}"))
-            for rule in self._files.rules.values()
-            if rule.is_about_events
-            for name in sorted(lists_of(rule) - there)
-        ]
-        return [*(str(problem) for problem in self._files.problems), *known.problems, *missing]
+        if self.in_force.reload():
+            self._take_over()
+        self.progress.files_bad = self.in_force.files_bad
 
     def read_states(self) -> None:
         """Read which rules are shadowed or disabled; write down what rules there are, where that is not known.
 
         Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW.
         """
-        said = read_states(self._store.documents)
-        if said != self._states_said:
-            self._states_said = said
+        if self.in_force.read_states():
             self._take_over()
-        if not self._is_described:
-            self._describe()
+        self.in_force.describe()
 
     def read_exceptions(self) -> None:
         """Read what does not count, and try what is wanted. Raises LogweirError: STORE_DOWN, SEARCH_TOO_SLOW."""
@@ -528,36 +484,11 @@ class Engine:
         if excepting.exceptions != self.evaluator.excepting.exceptions:
             self.evaluator.excepting = excepting
 
-    def _describe(self) -> None:
-        mine = rules_of_shard(self._files.rules, self._settings.alerts.shard)
-        known = {name: one.body for name, one in self._catalogue.items()}
-        new = [
-            name
-            for name, rule in mine.items()
-            if {**known.get(name, {}), **described(rule), "is_there": True} != known.get(name)
-        ]
-        gone = [
-            name
-            for name in rules_of_shard(known, self._settings.alerts.shard)
-            if known[name]["is_there"] and name not in mine
-        ]
-        for name in [*new, *gone][:_DESCRIBED_AT_ONCE]:
-            self._catalogue[name] = describe(self._store.documents, name, mine.get(name), now_us=self._clock())
-        self._is_described = len(new) + len(gone) <= _DESCRIBED_AT_ONCE
-
-    def _in_force(self) -> dict[str, Rule]:
-        """The rules of the shard that are not disabled."""
-        rules = rules_of_shard(self._files.rules, self._settings.alerts.shard)
-        return {name: rule for name, rule in rules.items() if self._states_said.get(name) is not RuleState.DISABLED}
-
-    def _shadowed(self) -> set[str]:
-        return {name for name, state in self._states_said.items() if state is RuleState.SHADOW}
-
     def _take_over(self) -> None:
         """Have those rules in force that are now."""
-        rules, before = self._in_force(), self.evaluator.rules
+        rules, before = self.in_force.rules, self.evaluator.rules
         self._say_which_begin_anew(rules)
-        self.evaluator.shadowed = self._shadowed()
+        self.evaluator.shadowed = self.in_force.shadowed
         self.evaluator.replace_rules(rules)
         groups = self.evaluator.groups
         self._open = {
@@ -744,18 +675,3 @@ class Engine:
         registry.get("logweir_alerter_rules").set(len(self.evaluator.rules))
         registry.get("logweir_alerter_rules_parked").set(len(self.evaluator.parked))
         registry.get("logweir_alerter_open_episodes").set(len(self._open))
-
-
-def lists_of(rule: Rule) -> set[str]:
-    """The lists that its conditions ask for."""
-    asked = {name for node in rule.nodes() for name in lists.names_in(node)}
-    return asked.union(*(one.lists for one in rule.conditions if isinstance(one, SigmaCondition)))
-
-
-T = TypeVar("T")
-
-
-def rules_of_shard(rules: Mapping[str, T], shard: str) -> dict[str, T]:
-    """Those of the rules, by name, that the shard evaluates."""
-    number, _, of = shard.partition("/")
-    return {name: rule for name, rule in rules.items() if zlib.crc32(name.encode()) % int(of) == int(number) - 1}
