@@ -12,8 +12,9 @@ from flask import Flask, render_template, request, url_for
 
 from logweir import __version__
 from logweir.alerts.alert import ALERTS, Reason, Status
+from logweir.alerts.beginnings import read_beginnings
 from logweir.alerts.catalogue import RULES, WHY_LENGTH_MAX, RuleState, change_state, read_catalogue
-from logweir.clock import DAY_US, Clock
+from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.errors import PARAMETER_BAD, RULE_UNKNOWN, LogweirError
 from logweir.ledger.documents import ALERTER
 from logweir.query.tree import Term
@@ -54,7 +55,13 @@ _RULE = {
         "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
         "parked": {"type": ["string", "null"], "description": "Why it is not evaluated: its own code fails."},
         "blind": {"type": ["array", "null"], "description": "What it needs that no event has brought for a week."},
-        "since": {"type": ["string", "null"], "description": "Since when it counts."},
+        "since": {"type": ["string", "null"], "description": "Since when it counts what it counts now."},
+        "begun": {"type": "object", "description": "The revision, and by partition the first offset it is asked of."},
+        "backfills": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "When it was asked of stored events after all, and what came of it.",
+        },
     },
 }
 _BY = Parameter("by", "Who says so.", {"type": "string", "minLength": 1, "maxLength": 64}, is_required=True)
@@ -138,6 +145,10 @@ def _row(body: dict[str, Any], stood: Stood) -> dict[str, Any]:
         **body,
         "matches": counts.get("matches", 0),
         "excepted": counts.get("excepted", 0),
+        "unevaluated": counts.get("unevaluated", 0),
+        "offsets": ", ".join(
+            f"{partition}: {at:,}" for partition, at in (body.get("begun") or {}).get("offsets", {}).items()
+        ),
         "trouble": trouble,
         **{name: getattr(stood, name) for name in Stood.__slots__},
     }
@@ -235,8 +246,14 @@ def _body(store: Store, name: str) -> dict[str, Any]:
 
 def _counted(store: Store, group: str) -> dict[str, dict[str, Any]]:
     """By rule, what the alerters' checkpoints say of it."""
-    return {
-        name: {member: row.get(member) for member in ("counts", "parked", "since", "blind")}
-        for _, document in ALERTER.scan(store.ledger, group)
-        for name, row in document.body["rules"].items()
+    found: dict[str, dict[str, Any]] = {
+        name: {"since": iso_seconds(begun.at.since_us), "begun": {"revision": begun.revision, **begun.as_json()}}
+        for name, begun in read_beginnings(store, group).items()
     }
+    for _, document in ALERTER.scan(store.ledger, group):
+        for name, row in document.body["rules"].items():
+            found[name] = {
+                **{member: row.get(member) for member in ("counts", "parked", "since", "blind")},
+                **found.get(name, {}),
+            }
+    return found

@@ -167,10 +167,8 @@ def sentence(one: Mapping[str, Any]) -> str:
     """A line of a history in words, without its time: ``anna snoozed it until 2026-01-31T13:00:00Z``."""
     by, before, after = one.get("by"), one.get("before"), one.get("after")
     match one["change"]:
-        case "opened":
-            return f"{by} opened it"
-        case "backfilled":
-            return f"{by} backfilled it: the rule was asked of stored events"
+        case "opened" | "backfilled" as made:
+            return f"{by} {_MADE[made]}"
         case "left out":
             return f"{counted(one['left_out'], 'line')} {'is' if one['left_out'] == 1 else 'are'} left out"
         case "note":
@@ -186,6 +184,9 @@ def sentence(one: Mapping[str, Any]) -> str:
             return f"it went quiet after {counted(one['count'], 'event', separator=',')}"
         case "goes on":
             return f"it goes on, with {counted(one['count'], 'event', separator=',')}"
+        case "revision":
+            had = counted(one["count"], "event", separator=",")
+            return f"its rule counts something else ({after}) than what had counted {had} ({before})"
         case "completeness":
             return _SENTENCES_OF_COMPLETENESS.get(str(after), f"its completeness is {after}")
         case "came after all":
@@ -194,6 +195,7 @@ def sentence(one: Mapping[str, Any]) -> str:
     return f"{by}: {one['change']}"
 
 
+_MADE = {"opened": "opened it", "backfilled": "backfilled it: the rule was asked of stored events"}
 _A_KIND = {"alert": "an alert", "near_miss": "a near miss", "shadow": "a shadowed rule's finding"}
 _THE_KIND = {"alert": "the alert", "near_miss": "the near miss", "shadow": "the shadowed rule's finding"}
 _SENTENCES_OF_COMPLETENESS = {

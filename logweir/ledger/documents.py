@@ -134,6 +134,13 @@ class GroupsId(NamedTuple):
     slot: int
 
 
+class RulesId(NamedTuple):
+    """A shard's rules. ``slot``: as of its groups."""
+
+    shard: str
+    slot: int
+
+
 class Digest(NamedTuple):
     """What is known by a digest of its name."""
 
@@ -236,6 +243,8 @@ ALERTER = DocumentKind("alerter", ShardId)
 """How far the rules of a shard are evaluated (the engine's checkpoint.py)."""
 ALERTER_GROUPS = DocumentKind("alerter_groups", GroupsId)
 """What is known of the rules' groups at that point."""
+ALERTER_RULES = DocumentKind("alerter_rules", RulesId)
+"""Since which number each rule is asked (``alerts/beginnings.py``)."""
 
 KINDS: tuple[DocumentKind[Any], ...] = (
     POSITION,
@@ -254,6 +263,7 @@ KINDS: tuple[DocumentKind[Any], ...] = (
     REFUSALS,
     ALERTER,
     ALERTER_GROUPS,
+    ALERTER_RULES,
 )
 _BY_NAME = {kind.name: kind for kind in KINDS}
 

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from logweir import cli, clock
+from logweir.alerts.catalogue import note_backfill
 from logweir.config import Settings
 from logweir.errors import LogweirError
 from logweir.queue.port import Queue
@@ -19,7 +20,7 @@ from logweir_workers.alerts.certificate import certify, require_genuine
 from logweir_workers.alerts.loading import RuleFiles
 from tests.waiting import until
 from tests.workers.alerts.settings import settings_with
-from tests.workers.alerts.test_engine import RULES, batch, login
+from tests.workers.alerts.test_engine import RULES, an_engine, batch, login
 from tests.workers.helpers import Door, running_worker
 
 SECRET = b"s" * 32
@@ -27,7 +28,7 @@ SECRET = b"s" * 32
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return settings_with(tmp_path, RULES)
+    return settings_with(tmp_path, RULES, **{"alerts.lateness_s": 2 * 3600})
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def certified(settings: Settings, queue: Queue, store: Store, door: Door) -> Any
         door.write_as(
             Kind.MARKER, Marker([Accepted("app", numbered.get("emitter"), events, 0)], []), first=1, count=events
         )
+        an_engine(settings, queue, store)  # From now on, and for what came in the two hours before.
         rule = RuleFiles(settings.alerts, settings.rules_path).rules["failures"]
         with running_worker(settings, queue, store):
 
@@ -70,6 +72,40 @@ def test_what_was_lost_before_it_came_was_not_looked_at(certified: Any) -> None:
     made = certified(5, emitter="web", epoch="e1", sequence_first=1, high=9)
 
     assert (made["accepted"], made["looked_at"], made["missing"], made["whole"]) == (5, 5, 4, False)
+
+
+def test_no_revision_is_certified_for_what_another_one_was_asked_of(
+    certified: Any, settings: Settings, queue: Queue, store: Store
+) -> None:
+    """It says of which time, and that is mended by a backfill with the revision of now."""
+    certified(7)
+    (settings.rules_path / "own.py").write_text(RULES.replace('within="2m"', 'within="3m"'))
+    rule = RuleFiles(settings.alerts, settings.rules_path).rules["failures"]
+    now_us = clock.now_us()
+    from_us, to_us = now_us - 3_600_000_000, now_us + 1
+
+    def made() -> dict[str, Any]:
+        times = {"from_us": from_us, "to_us": to_us, "now_us": now_us}
+        return certify(store, rule, settings, secret=SECRET, **times)
+
+    not_in_force = made()
+    engine = an_engine(settings, queue, store)
+    engine.progress.times = {0: now_us - 60_000_000}
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    (settings.rules_path / "own.py").write_text(RULES.replace('within="2m"', 'within="4m"'))
+    engine = an_engine(settings, queue, store)
+    rule = RuleFiles(settings.alerts, settings.rules_path).rules["failures"]
+    partly = made()
+    said = {"by": "anna", "revision": rule.revision, "stopped": False, "made": 1}
+    span = {"from": clock.iso_seconds(from_us - 60_000_000), "to": clock.iso_seconds(now_us)}
+    note_backfill(store.documents, "failures", {**said, **span}, now_us=now_us)
+    backfilled = made()
+
+    assert (not_in_force["whole"], not_in_force["revision_since"]) == (False, None)
+    assert not_in_force["other_revision"] == [(not_in_force["from"], not_in_force["to"])]
+    assert (partly["whole"], partly["revision_since"]) == (False, clock.iso_seconds(now_us - 60_000_000))
+    assert partly["other_revision"] == [(partly["from"], partly["revision_since"])]
+    assert (backfilled["whole"], backfilled["other_revision"]) == (True, [])
 
 
 @pytest.mark.parametrize("change", [{"looked_at": 8}, {"whole": True, "lost": 0, "rule": "x"}, {"signature": "0" * 32}])

@@ -101,7 +101,7 @@ def an_engine(settings: Settings, queue: Queue, store: Store) -> Engine:
     """An engine with the claim, whose steps the test takes itself."""
     files = RuleFiles(settings.alerts, settings.rules_path, last_read=settings.rules_last_read_path)
     checkpoint = Checkpoint.claim(store, settings.worker.group, shard_id("1/1"), "test")
-    return Engine(
+    engine = Engine(
         settings,
         queue=queue,
         store=store,
@@ -110,6 +110,8 @@ def an_engine(settings: Settings, queue: Queue, store: Store) -> Engine:
         stopping=threading.Event(),
         clock=clock.now_us,
     )
+    engine.begin()
+    return engine
 
 
 def read_all(engine: Engine, queue: Queue, *partitions: int) -> None:

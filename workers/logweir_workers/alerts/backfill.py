@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from logweir.alerts.alert import ALERTS, line, opened, with_line
+from logweir.alerts.beginnings import read_beginnings
 from logweir.alerts.catalogue import RuleState, read_states
 from logweir.alerts.rules import Rule
 from logweir.clock import WINDOW_US, Clock, iso_seconds
@@ -81,11 +82,11 @@ def read_bounds(store: Store, rule: Rule, settings: Settings) -> Bounds:
         if rules_of_shard({rule.name: rule}, place.shard.replace("of", "/"))
     ]
     body = max(bodies, key=lambda one: one["written_us"], default={})
-    known = body.get("rules", {}).get(rule.name, {})
-    if not body.get("times") or (not known and not rule.is_imported):
+    begun = read_beginnings(store, settings.worker.group).get(rule.name)
+    if not body.get("times") or begun is None:
         raise LogweirError(RULE_BAD, rule=rule.name, reason="no alerter has it in force yet")
-    if known.get("revision", rule.revision) != rule.revision:
-        reason = f"the alerter has revision {known['revision']} of it in force, and here it is {rule.revision}"
+    if begun.revision != rule.revision:
+        reason = f"the alerter has revision {begun.revision} of it in force, and here it is {rule.revision}"
         raise LogweirError(RULE_BAD, rule=rule.name, reason=reason)
     group = settings.worker.group
     caught_up = of_latest_topic(caught_up_minutes(read_positions(store, group), read_activities(store, group)))

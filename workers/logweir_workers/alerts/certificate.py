@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from logweir.alerts.alert import ALERTS
+from logweir.alerts.beginnings import read_beginnings
+from logweir.alerts.catalogue import RULES
 from logweir.alerts.rules import Rule
 from logweir.audit.books import Books, read_books_and_store
 from logweir.audit.span import Span
@@ -20,7 +22,7 @@ from logweir.query.tree import All, Term
 from logweir.store.port import Store
 from logweir_workers.alerts.backtest import backtest
 
-VERSION = 1
+VERSION = 2
 ALERTS_MAX = 10_000
 """Alerts that a certificate names; of a rule with more in the time, none is made."""
 _SIGNATURE_SIZE_BYTES = 16
@@ -31,8 +33,9 @@ def certify(
 ) -> dict[str, Any]:
     """A certificate of the whole minutes from ``from_us`` to ``to_us``.
 
-    Events count by the minute of their receipt. The rule is held against what the store has now, once more. Raises
-    LogweirError: RULE_BAD, PARAMETER_BAD, STORE_DOWN, SEARCH_TOO_SLOW.
+    Events count by the minute of their receipt. The rule is held against what the store has now, once more; whether it
+    was asked of that time as it is now, by alerter or backfill, it says, too. Raises LogweirError: RULE_BAD,
+    PARAMETER_BAD, STORE_DOWN, SEARCH_TOO_SLOW.
     """
     if not rule.is_about_events:
         raise LogweirError(RULE_BAD, rule=rule.name, reason="certificates are of rules about events")
@@ -43,7 +46,7 @@ def certify(
     )
     stored = store.search(All(), size=0, from_us=from_us, to_us=to_us).total
     found = backtest(store, rule, settings, from_us=from_us, to_us=to_us)
-    row = books.row
+    row, asked = books.row, _asked(store, rule, settings, Span(from_us, to_us))
     said = {
         "version": VERSION,
         "rule": rule.name,
@@ -60,7 +63,9 @@ def certify(
         "balanced": books.balanced,
         "complete": books.complete,
         "looked_at": stored,
-        "whole": _is_whole(books, stored),
+        "revision_since": asked.since,
+        "other_revision": asked.others,
+        "whole": _is_whole(books, stored) and not asked.others,
         "matches": found.matches,
         "excepted": found.excepted,
         "unevaluated": found.unevaluated,
@@ -68,6 +73,35 @@ def certify(
         "alerts": _alerts(store, rule, from_us, to_us),
     }
     return {**said, "signature": _signature(said, secret)}
+
+
+class _Asked(NamedTuple):
+    """Of which times a rule was asked as it is now."""
+
+    since: str | None
+    """Since when alerters ask it; None where none does."""
+    others: list[tuple[str, str]]
+    """The parts of the time of which another revision was asked, or none; from and to."""
+
+
+def _asked(store: Store, rule: Rule, settings: Settings, span: Span) -> _Asked:
+    """Raises LogweirError(STORE_DOWN)."""
+    begun = read_beginnings(store, settings.worker.group).get(rule.name)
+    since_us = begun.at.since_us if begun is not None and begun.revision == rule.revision else None
+    stored = store.documents.get(RULES, [rule.name]).get(rule.name)
+    backfills = [
+        (time_us_of(one["from"]), time_us_of(one["to"]))
+        for one in (stored.body.get("backfills", ()) if stored is not None else ())
+        if one["revision"] == rule.revision and not one["stopped"]
+    ]
+    at_us, end_us, others = span.from_us or 0, span.to_us or 0, []
+    for first_us, last_us in sorted([*backfills, *([] if since_us is None else [(since_us, end_us)])]):
+        if at_us < min(first_us, end_us):
+            others.append((iso_seconds(at_us), iso_seconds(min(first_us, end_us))))
+        at_us = max(at_us, last_us)
+    if at_us < end_us:
+        others.append((iso_seconds(at_us), iso_seconds(end_us)))
+    return _Asked(None if since_us is None else iso_seconds(since_us), others)
 
 
 def _is_whole(books: Books, stored: int) -> bool:
@@ -85,7 +119,7 @@ def _alerts(store: Store, rule: Rule, from_us: int, to_us: int) -> list[dict[str
     bodies = (one.body for one in page.documents)
     return sorted(
         (
-            {name: body[name] for name in ("id", "kind", "group", "first", "last", "count", "status")}
+            {name: body[name] for name in ("id", "revision", "kind", "group", "first", "last", "count", "status")}
             for body in bodies
             if time_us_of(body["first"]) < to_us and time_us_of(body["last"]) >= from_us
         ),

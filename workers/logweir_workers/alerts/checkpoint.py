@@ -1,8 +1,9 @@
 """The checkpoint: how far all partitions are evaluated, and what is known of every group at just that point.
 
 It is in the store, under a claim. The groups are written in buckets, only those with changes, each into the slot that
-does not count; then one document that names the slots that count now, and the positions. A crash in between leaves the
-checkpoint before. Whoever was taken for dead and wakes up finds its writes refused.
+does not count, and so are the rules' beginnings when one changes; then one document that names the slots that count
+now, and the positions. A crash in between leaves the checkpoint before. Whoever was taken for dead and wakes up finds
+its writes refused.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from logweir.alerts.beginnings import Beginning, Beginnings, Begun
 from logweir.alerts.rules import Rule
 from logweir.clock import Clock
 from logweir.errors import CLAIM_LOST, LogweirError
-from logweir.ledger.documents import ALERTER, ALERTER_GROUPS, GroupsId, ShardId
+from logweir.ledger.documents import ALERTER, ALERTER_GROUPS, ALERTER_RULES, GroupsId, RulesId, ShardId
 from logweir.process import lifetime
+from logweir.query.match import time_us_of
 from logweir.store.port import LedgerDocument, Store
 from logweir_workers.alerts.groups import Groups
 
@@ -52,6 +55,8 @@ class Progress:
     """By exception, how many matches it kept from counting."""
     storms: dict[str, Any] = field(default_factory=dict)
     """By rule and hour, how many groups have fired (``Storms.as_body``)."""
+    beginnings: Beginnings = field(default_factory=Beginnings)
+    """Since which number each rule is asked."""
 
     @property
     def watermark_us(self) -> int:
@@ -81,6 +86,7 @@ class Checkpoint:
         self.generation = claimed.generation
         self._sequence = int(claimed.body.get("sequence", 0))
         self._slots = {int(bucket): int(slot) for bucket, slot in claimed.body.get("slots", {}).items()}
+        self._rules_slot: int | None = claimed.body.get("rules_slot")
         self._body = claimed.body
         self._is_unsure = False
 
@@ -103,8 +109,9 @@ class Checkpoint:
         Raises LogweirError(STORE_DOWN).
         """
         body = self._body
-        known = body.get("rules", {})
-        same = {name: rule for name, rule in rules.items() if known.get(name, {}).get("revision") == rule.revision}
+        beginnings = self._beginnings()
+        known = {name: one.revision for name, one in beginnings.rules.items()}
+        same = {name: rule for name, rule in rules.items() if known.get(name) == rule.revision}
         places = [GroupsId(self._shard.shard, bucket, slot) for bucket, slot in self._slots.items()]
         for place, document in ALERTER_GROUPS.read(self._store.ledger, self._group, places).items():
             groups.load(place.bucket, document.body["groups"], same)
@@ -117,7 +124,21 @@ class Checkpoint:
             sight=dict(body.get("sight", {})),
             exceptions=dict(body.get("exceptions", {})),
             storms=dict(body.get("storms", {})),
+            beginnings=beginnings,
         )
+
+    def _beginnings(self) -> Beginnings:
+        if self._rules_slot is None:
+            # Written before there were beginnings: of those rules, only the time is known.
+            known = {name: row for name, row in self._body.get("rules", {}).items() if row.get("revision")}
+            made = Beginnings()
+            made.is_changed = bool(known)
+            topic_id = self._body.get("topic_id", "")
+            for name, row in known.items():
+                made.rules[name] = Begun(row["revision"], Beginning(time_us_of(row["since"]), topic_id))
+            return made
+        place = RulesId(self._shard.shard, self._rules_slot)
+        return Beginnings(ALERTER_RULES.read(self._store.ledger, self._group, [place])[place].body)
 
     def write(self, progress: Progress, groups: Groups, *, clock: Clock, is_released: bool = False) -> None:
         """Write down how far all is evaluated. Raises LogweirError: STORE_DOWN (call again), CLAIM_LOST."""
@@ -134,6 +155,11 @@ class Checkpoint:
             )
             for bucket in changed
         ]
+        rules_slot = self._rules_slot
+        if progress.beginnings.is_changed or rules_slot is None:
+            rules_slot = 1 - (rules_slot or 0)
+            place, beginnings = RulesId(self._shard.shard, rules_slot), progress.beginnings.as_body()
+            documents.append(ALERTER_RULES.document(self._group, place, self.generation, beginnings, owner=self._owner))
         body = {
             "sequence": self._sequence + 1,
             "written_us": clock(),
@@ -149,11 +175,13 @@ class Checkpoint:
             "exceptions": progress.exceptions,
             "storms": progress.storms,
             "slots": {str(bucket): slot for bucket, slot in slots.items()},
+            "rules_slot": rules_slot,
         }
         self._is_unsure = True
         self._write(documents, body)
         self._is_unsure = False
-        self._sequence, self._slots = self._sequence + 1, slots
+        self._sequence, self._slots, self._rules_slot = self._sequence + 1, slots, rules_slot
+        progress.beginnings.is_changed = False
         groups.changed.difference_update(changed)
 
     def _write(self, documents: list[LedgerDocument], body: dict[str, Any]) -> None:
@@ -177,6 +205,7 @@ class Checkpoint:
             )
         self._sequence = stored.body["sequence"]
         self._slots = {int(bucket): int(slot) for bucket, slot in stored.body["slots"].items()}
+        self._rules_slot = stored.body.get("rules_slot")
 
 
 def read(store: Store, group: str, shard: ShardId) -> LedgerDocument | None:

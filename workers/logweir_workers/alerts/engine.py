@@ -17,6 +17,7 @@ from typing import Any
 from logweir import event as identity
 from logweir.alerts import exceptions
 from logweir.alerts.alert import ALERTS, Status, end_snoozes
+from logweir.alerts.beginnings import Beginning, Begun
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.clock import DAY_US, Clock, iso_seconds
 from logweir.config import Settings
@@ -45,7 +46,7 @@ from logweir_workers.alerts.completeness import Completeness
 from logweir_workers.alerts.evaluator import Evaluator, Late
 from logweir_workers.alerts.evidence import Evidence
 from logweir_workers.alerts.examples import refusal_of
-from logweir_workers.alerts.groups import Episode, Group, Groups
+from logweir_workers.alerts.groups import Episode, Group, Groups, Left
 from logweir_workers.alerts.guard import STUCK_S_MAX, Guard
 from logweir_workers.alerts.in_force import RulesInForce
 from logweir_workers.alerts.loading import RuleFiles
@@ -115,7 +116,8 @@ class Engine:
         groups = Groups(groups_max=settings.alerts.groups_max)
         rules = self.in_force.rules
         self.progress = checkpoint.load(rules, groups)
-        self._say_which_begin_anew(rules)
+        self._begun_before = self.progress.beginnings.rules
+        """The rules as they were asked before this start."""
         self.storms = Storms(alerts_max=settings.alerts.storm_alerts_max)
         self.storms.load(self.progress.storms)
         self._guard = guard or Guard()
@@ -130,8 +132,11 @@ class Engine:
             name: dict(counted["counts"]) for name, counted in self.progress.rules.items() if name in rules
         }
         self.evaluator.excepted = dict(self.progress.exceptions)
-        self.read_exceptions()
         self._lateness_us = int(settings.alerts.lateness_s * 1e6)
+        self._is_take_over_due = False
+        """Other rules are wanted, and what those in force have found is not all written."""
+        self._hand_over(rules)
+        self.read_exceptions()
         self._evidence = Evidence(store)
         self._writer = AlertWriter(
             store,
@@ -140,6 +145,7 @@ class Engine:
             clock=clock,
             failed=self.evaluator.failed,
             guard=self._guard,
+            begun=self._begun_of,
         )
         self.completeness = Completeness(store, group=settings.worker.group, late_us=settings.accounting.late_us)
         self._open: dict[int, tuple[Group, Episode]] = {
@@ -187,6 +193,7 @@ class Engine:
     # --- reading --------------------------------------------------------------------------------------------------
     def run(self) -> None:
         """Read until told to stop; then write down how far that was. Raises LogweirError(CLAIM_LOST), Stopped."""
+        until_it_answers(self.begin, self._stopping)
         topic_id = until_it_answers(self._queue.topic_id, self._stopping)
         if topic_id != self.progress.topic_id:
             self.progress.topic_id, self.progress.offsets, self.progress.times = topic_id, {}, {}
@@ -204,7 +211,11 @@ class Engine:
     def _assigned(self, partitions: Collection[int]) -> Mapping[int, int | None]:
         for partition in partitions:
             if partition not in self.progress.offsets:
-                self.progress.offsets[partition] = until_it_answers(partial(self._start_of, partition), self._stopping)
+                offset = until_it_answers(partial(self._start_of, partition), self._stopping)
+                self.progress.offsets[partition] = offset
+                self.progress.beginnings.note_partition(
+                    self.progress.topic_id, partition, offset, since_us=self._clock() - self._lateness_us
+                )
         return {partition: self.progress.offsets[partition] for partition in partitions}
 
     def _start_of(self, partition: int) -> int:
@@ -325,6 +336,7 @@ class Engine:
 
         Raises LogweirError: STORE_DOWN, CLAIM_LOST.
         """
+        self.begin()
         end_s = time.monotonic() + _FLUSH_S_MAX
         for key, (group, episode) in list(self._dirty.items()):
             if time.monotonic() > end_s:
@@ -360,6 +372,34 @@ class Engine:
         if self._begun is not None and not self._dirty and self.progress.is_past(self._begun):
             self._begun = None
         registry.get("logweir_alerter_pending_alerts").set(len(self._dirty))
+
+    def begin(self) -> None:
+        """Write down since which number rules are asked: before any of their alerts.
+
+        And before that, what other rules had found before a restart. Raises LogweirError: STORE_DOWN, CLAIM_LOST.
+        """
+        if self.progress.beginnings.is_changed:
+            left = self.evaluator.groups.left
+            while left:
+                self._write_left(left[-1])
+                left.pop()
+            self._note_progress()
+            self._checkpoint.write(self.progress, self.evaluator.groups, clock=self._clock)
+
+    def _write_left(self, one: Left) -> None:
+        """Write the alert of a rule that is no more. It goes on no more, either."""
+        before = self._begun_before.get(one.rule)
+        rule = self.in_force.as_it_was(one.rule, before.revision if before is not None else "", one.group)
+        group = Group(rule, one.group)
+        group.episodes, one.episode.is_quiet = [one.episode], True
+        if not self._folds(group, one.episode):
+            verdict = self.completeness.judge(group.rule, one.episode.first_us, one.episode.received_us, of=())
+            self._writer.write(group, one.episode, self.progress, verdict, kind=self._kind_of(group.rule))
+
+    def _begun_of(self, rule: Rule) -> Begun | None:
+        """Since when the rule is asked, or was until this start."""
+        now, before = self.progress.beginnings.rules.get(rule.name), self._begun_before.get(rule.name)
+        return next((one for one in (now, before) if one is not None and one.revision == rule.revision), None)
 
     def _folds(self, group: Group, episode: Episode) -> bool:
         """Whether the episode has no alert of its own: its rule has too many. Raises LogweirError(STORE_DOWN)."""
@@ -431,12 +471,11 @@ class Engine:
 
     def _note_rules(self) -> None:
         """What the checkpoint says of each rule."""
-        now = iso_seconds(self._clock())
-        known = self.progress.rules
+        known, begun = self.progress.rules, self.progress.beginnings.rules
         self.progress.rules = {
             name: {
                 "revision": rule.revision,
-                "since": known[name]["since"] if known.get(name, {}).get("revision") == rule.revision else now,
+                "since": iso_seconds(begun[name].at.since_us),
                 "counts": self.evaluator.counts.get(name, {}),
                 "parked": self.evaluator.parked.get(name),
                 "example_failed": self.in_force.examples.failed.get(name),
@@ -458,7 +497,7 @@ class Engine:
         """Read rules, filters and tables again that have changed."""
         self._filters.reload()
         self._enrich.reload()
-        if self.in_force.reload():
+        if self.in_force.reload() or self._is_take_over_due:
             self._take_over()
         self.progress.files_bad = self.in_force.files_bad
 
@@ -485,9 +524,20 @@ class Engine:
             self.evaluator.excepting = excepting
 
     def _take_over(self) -> None:
-        """Have those rules in force that are now."""
+        """Have those rules in force that are now, as soon as what those before have found is written."""
         rules, before = self.in_force.rules, self.evaluator.rules
-        self._say_which_begin_anew(rules)
+        self._is_take_over_due = True
+        try:
+            self._flush()
+        except LogweirError as error:
+            tolerate(error, STORE_DOWN, STORE_REFUSES)
+        if any(
+            episode.fired and episode.alert is None and not episode.is_folded
+            for group, episode in self._dirty.values()
+            if group.rule.name not in rules or rules[group.rule.name].revision != group.rule.revision
+        ):
+            return
+        self._is_take_over_due = False
         self.evaluator.shadowed = self.in_force.shadowed
         self.evaluator.replace_rules(rules)
         groups = self.evaluator.groups
@@ -503,14 +553,25 @@ class Engine:
             if key in self._dirty or before.get(group.rule.name) is not group.rule
         }
         self.storms.keep_only(rules)
+        self._hand_over(rules)
         self._note_rules()
         log.info("Rules have changed: %d are evaluated here.", len(rules))
+        try:
+            self.begin()
+        except LogweirError as error:
+            tolerate(error, STORE_DOWN, STORE_REFUSES)  # The next flush does it, before any alert.
 
-    def _say_which_begin_anew(self, rules: Mapping[str, Rule]) -> None:
-        """Say of which rules the matches so far do not count any more."""
-        for name, rule in rules.items():
-            if self.progress.rules.get(name, {}).get("revision", rule.revision) != rule.revision:
-                log.warning("The rule %s counts something else than before: it begins anew.", name)
+    def _hand_over(self, rules: Mapping[str, Rule]) -> None:
+        """Have those rules begin here that are new or count something else than before."""
+        progress = self.progress
+        since_us = max(progress.times.values()) + 1000 if progress.times else self._clock() - self._lateness_us
+        anew = progress.beginnings.hand_over(rules, Beginning(since_us, progress.topic_id, dict(progress.offsets)))
+        for name in sorted(anew):
+            log.warning("The rule %s counts something else than before: it begins anew.", name)
+        # Late matches of what it was before are none of what it is now.
+        for name, *_ in [row for row in progress.late if row[0] in anew]:
+            self.evaluator.count(name, "unevaluated")
+        progress.late = [row for row in progress.late if row[0] not in anew]
 
     def _look_at_ledger(self) -> None:
         """See where the queue ends, and how far the workers are. Raises LogweirError: QUEUE_DOWN, STORE_DOWN."""

@@ -11,7 +11,7 @@ import zlib
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from logweir.alerts.rules import Rule, WindowKind
 from logweir.ledger.emitter import Emitter
@@ -428,6 +428,14 @@ class Group:
         return group
 
 
+class Left(NamedTuple):
+    """An episode that has fired, and whose rule is none of those that are asked now."""
+
+    rule: str
+    group: GroupValues
+    episode: Episode
+
+
 class Groups:
     """All groups of all rules, within a limit that senders' keys share. ``changed``: the buckets that have changes."""
 
@@ -435,6 +443,8 @@ class Groups:
         self.changed: set[int] = set()
         self.refused: dict[str, int] = {}
         """By rule, how many matches were not counted because there were too many groups."""
+        self.left: list[Left] = []
+        """What was written down of rules that are no more, or count something else, and has no alert yet."""
         self._shares = Shares(groups_max, count=0, by_key={})
         self._buckets: list[dict[tuple[str, GroupValues], Group]] = [{} for _ in range(BUCKETS)]
         self._sweep: Iterator[Group] = iter(())
@@ -506,7 +516,14 @@ class Groups:
         """Take in a bucket that was written down, as far as its rules are there."""
         for row in rows:
             rule = rules.get(row[0])
-            if rule is not None:
+            if rule is None:
+                self.changed.add(number)  # What it was written down for is no more, also after the next start.
+                self.left += [
+                    Left(row[0], tuple(row[1]), one)
+                    for one in map(Episode.from_row, row[3])
+                    if one.fired and one.alert is None and not one.is_folded
+                ]
+            else:
                 group = Group.from_row(rule, row)
                 if (rule.name, group.values) not in self._buckets[number]:
                     self._shares.take(group.key)

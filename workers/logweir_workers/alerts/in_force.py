@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from logweir.alerts.catalogue import RuleState, describe, described, read_catalogue, read_states
-from logweir.alerts.rules import Rule
-from logweir.clock import Clock
+from logweir.alerts.rules import QUIET_DEFAULT, Rule, Window, WindowKind
+from logweir.clock import Clock, duration_us
 from logweir.config import Settings
 from logweir.errors import RULE_BAD, LogweirError
 from logweir.metrics import registry
 from logweir.query import lists
 from logweir.store.port import Store
+from logweir.text import counted
 from logweir_workers.alerts.example_checks import ExampleChecks
 from logweir_workers.alerts.loading import RuleFiles
 from logweir_workers.alerts.sigma.condition import SigmaCondition
@@ -113,6 +114,27 @@ class RulesInForce:
         for name in [*new, *gone][:_DESCRIBED_AT_ONCE]:
             self._catalogue[name] = describe(self._documents, name, mine.get(name), now_us=self._clock())
         self._is_described = len(new) + len(gone) <= _DESCRIBED_AT_ONCE
+
+    def as_it_was(self, name: str, revision: str, group: Sequence[str]) -> Rule:
+        """A rule in the place of one that is no more, for the alert of a group: as the catalogue describes it."""
+        now = self.files.rules.get(name)
+        known = self._catalogue[name].body if name in self._catalogue else {}
+        said: Mapping[str, Any] = known if "severity" in known or now is None else described(now)
+        fields = tuple(said.get("group", ()))
+        return Rule(
+            name=name,
+            say=lambda found: f"{name}: {counted(found.count, 'event', separator=',')} of {found.group or 'it'}",
+            window=Window(WindowKind.MATCH),
+            severity=said.get("severity", "medium"),
+            conditions=(lambda _: True,),
+            group=fields if len(fields) == len(group) else tuple(f"value{at}" for at in range(len(group))),
+            quiet_us=(duration_us(QUIET_DEFAULT) or 0) if now is None else now.quiet_us,
+            category=said.get("category", ""),
+            tags=tuple(said.get("tags", ())),
+            runbook=said.get("runbook", ""),
+            origin=said.get("origin", {}),
+            revision=revision,
+        )
 
 
 def lists_of(rule: Rule) -> set[str]:

@@ -25,6 +25,7 @@ from logweir.alerts.alert import (
     with_line,
     without_events,
 )
+from logweir.alerts.beginnings import Begun
 from logweir.alerts.rules import Rule
 from logweir.clock import Clock, iso_seconds
 from logweir.errors import CLAIM_LOST, DOCUMENT_CHANGED, LogweirError
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 LISTED_MAX = 8
 """Alerts of one rule and group that are looked at for an episode that was found before."""
+EARLIER_MAX = 20
+"""Revisions of its rule that an alert names with what they had counted."""
 ALERT, NEAR_MISS, SHADOW = "alert", "near_miss", "shadow"
 NEAR_MISS_SEVERITY = "low"
 _TRIES_MAX = 50
@@ -59,7 +62,10 @@ EPISODES = DocumentSet(
 
 
 class AlertWriter:
-    """Writes the alerts of one shard. For one thread. ``failed``: told of a rule whose function raises."""
+    """Writes the alerts of one shard. For one thread.
+
+    ``failed``: told of a rule whose function raises. ``begun``: since when a rule is asked as it is.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class AlertWriter:
         clock: Clock,
         failed: Callable[[Rule, BaseException], None],
         guard: Guard,
+        begun: Callable[[Rule], Begun | None] = lambda _: None,
     ) -> None:
         self._documents = store.documents
         self._evidence = evidence
@@ -77,6 +84,7 @@ class AlertWriter:
         self._clock = clock
         self._failed = failed
         self._guard = guard
+        self._begun = begun
         self._known: dict[str, OwnDocument] = {}
 
     def write(
@@ -151,7 +159,7 @@ class AlertWriter:
         listed = self._documents.get(EPISODES, [digest]).get(digest)
         ids = [*_backfilled_near(listed, group), *listed.body["alerts"]] if listed else []
         stored = self._documents.get(ALERTS, ids)
-        same = [id for id, one in stored.items() if _is_same(one.body, group.rule, episode)]
+        same = [id for id, one in stored.items() if self._is_same(one.body, group.rule, episode)]
         if same and episode.alert is None:
             episode.alert = same[-1]
         return bool(same)
@@ -221,9 +229,24 @@ class AlertWriter:
         stored = self._documents.get(ALERTS, sorted(group.others))
         group.others &= {id for id, one in stored.items() if one.body["status"] != Status.CLOSED}
         for id in sorted(group.others):
-            if _is_same(stored[id].body, group.rule, episode):
+            if self._is_same(stored[id].body, group.rule, episode):
                 group.others.discard(id)
                 episode.merged.append(id)
+
+    def _is_same(self, body: dict[str, Any], rule: Rule, episode: Episode) -> bool:
+        """Whether an alert is of the same episode: they touch, and it was not closed before the episode began.
+
+        One of an earlier revision only where that had evaluated what is evaluated again, behind a checkpoint.
+        """
+        if body["revision"] != rule.revision:
+            begun = self._begun(rule)
+            if begun is None or not begun.at.is_before(body.get("upto")):
+                return False
+        closed = body.get("closed")
+        if closed and iso(closed["time_us"]) < iso(episode.first_us):
+            return False
+        first, last = str(body["first"]), str(body["last"])
+        return iso(episode.first_us - rule.quiet_us) <= last and first <= iso(episode.last_us + rule.quiet_us)
 
     def _stored(self, group: Group, episode: Episode) -> OwnDocument | None:
         """The episode's alert as it is now, None when it is still to be made; its id is known afterwards."""
@@ -242,14 +265,14 @@ class AlertWriter:
             backfilled = _backfilled_near(listed, group)
             stored = self._documents.get(ALERTS, [*backfilled, *ids])
             for id in backfilled:
-                if id in stored and _is_same(stored[id].body, rule, episode):
+                if id in stored and self._is_same(stored[id].body, rule, episode):
                     episode.alert = id
                     group.note_others([*backfilled, *ids])
                     return stored[id]
             for id in reversed(ids):
                 if id == episode.previous:
                     break
-                if id not in stored or _is_same(stored[id].body, rule, episode):
+                if id not in stored or self._is_same(stored[id].body, rule, episode):
                     episode.alert = id
                     group.note_others(ids)
                     return stored.get(id)
@@ -285,6 +308,9 @@ class AlertWriter:
             "generation": self._generation,
             "upto": progress.mark(),
         }
+        if stored is not None and before["revision"] != group.rule.revision:
+            counted_by = {name: before[name] for name in ("revision", "count", "first", "last")}
+            body["earlier"] = [*before.get("earlier", ()), counted_by][-EARLIER_MAX:]
         for one in _changes(stored.body if stored else None, body):
             body = with_line(body, line(now_us, by="logweir", **one))
         if stored is not None and body == {**stored.body, "upto": body["upto"], "generation": self._generation}:
@@ -329,9 +355,19 @@ class AlertWriter:
             "late": before["late"] if before.get("kind") in (ALERT, SHADOW) else _late(episode),
             "previous": episode.previous,
             "is_quiet": episode.is_quiet,
+            "counts_since": self._counts_since(rule, episode),
             # Of a near miss, how many more it would have taken.
             "lacks": needed(rule.window) - group.best_of(episode) if kind == NEAR_MISS else 0,
         }
+
+    def _counts_since(self, rule: Rule, episode: Episode) -> str | None:
+        """Since when the rule is asked as it is, where matches before that may be a part of the episode, or its window.
+
+        These are not known: another revision was asked then, or none.
+        """
+        begun = self._begun(rule)
+        is_cut = begun is not None and episode.first_us - rule.memory_us < begun.at.since_us
+        return iso_seconds(begun.at.since_us) if begun is not None and is_cut else None
 
     def _summary(self, group: Group, episode: Episode) -> str:
         rule = group.rule
@@ -498,17 +534,6 @@ def search_of(rule: Rule, group: Group, episode: Episode) -> dict[str, str]:
     }
 
 
-def _is_same(body: dict[str, Any], rule: Rule, episode: Episode) -> bool:
-    """Whether an alert is of the same episode: they touch, and it was not closed before the episode began."""
-    if body["revision"] != rule.revision:
-        return False
-    closed = body.get("closed")
-    if closed and iso(closed["time_us"]) < iso(episode.first_us):
-        return False
-    first, last = str(body["first"]), str(body["last"])
-    return iso(episode.first_us - rule.quiet_us) <= last and first <= iso(episode.last_us + rule.quiet_us)
-
-
 def _late(episode: Episode) -> dict[str, int] | None:
     return {"late_s": episode.late_us // 1_000_000} if episode.late_us else None
 
@@ -528,6 +553,9 @@ def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> list[dict[
         changes.append({"change": "kind", "before": before["kind"], "after": after["kind"]})
     if before["is_quiet"] != after["is_quiet"]:
         changes.append({"change": "went quiet" if after["is_quiet"] else "goes on", "count": after["count"]})
+    if before["revision"] != after["revision"]:
+        said = {"before": before["revision"], "after": after["revision"], "count": before["count"]}
+        changes.append({"change": "revision", **said})
     states = before["completeness"].get("state"), after["completeness"].get("state")
     if states[0] != states[1] and "incomplete" in states:
         changes.append({"change": "completeness", "before": states[0], "after": states[1]})

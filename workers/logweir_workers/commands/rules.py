@@ -27,6 +27,7 @@ from typing import Any
 
 import orjson
 
+from logweir.alerts.beginnings import Begun, read_beginnings
 from logweir.alerts.catalogue import DESCRIBED, RULES, RuleState, change_state, described, read_catalogue, state_of
 from logweir.alerts.rules import Rule
 from logweir.alerts.schedules import Slot, slot_until
@@ -255,6 +256,8 @@ def _certify(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Set
         print(", ".join(f"{name.replace('_', ' ')} {made[name]:,}" for name in names))
         found = counted(made["matches"], "match", plural="matches", separator=",")
         print(f"{found}, {made['excepted']:,} excepted; {counted(len(made['alerts']), 'alert', separator=',')}")
+        for first, last in made.get("other_revision", ()):
+            print(f"from {first} to {last}, no alerter asked this revision: `logweir rules backfill` does it after all")
         print(f"signature {made['signature']}")
     return 0 if made["whole"] else 3
 
@@ -337,11 +340,12 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
     known: dict[str, Any] = {}
     catalogue: dict[str, OwnDocument] = {}
     asked: dict[str, Any] = {}
+    begun: dict[str, Begun] = {}
     try:
         with existing_store(settings.store) as store:
             stored = checkpoint.read(store, settings.worker.group, checkpoint.shard_id(settings.alerts.shard))
             known = stored.body["rules"] if stored is not None else {}
-            catalogue = read_catalogue(store.documents)
+            catalogue, begun = read_catalogue(store.documents), read_beginnings(store, settings.worker.group)
             names = [rule.name for rule in rules if rule.schedule is not None]
             asked = {name: one.body for name, one in store.documents.get(STATES, names).items()}
     except LogweirError as error:
@@ -358,7 +362,9 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
             **row,
             "state": state_of(catalogue.get(name)).value,
             "said": catalogue[name].body["said"] if name in catalogue else None,
-            **known.get(name, {"counts": {}, "since": None, "parked": None, "blind": []}),
+            **known.get(name, {"counts": {}, "parked": None, "blind": []}),
+            **_begun(begun.get(name)),
+            "backfills": catalogue[name].body.get("backfills", []) if name in catalogue else [],
             "is_as_read_last": row["path"] in broken,
             "asked": _asked(asked.get(name)),
         }
@@ -368,25 +374,41 @@ def _list(rules: Sequence[Rule], broken: Collection[str], settings: Settings, *,
         print_json({"rules": rows})
         return
     for row in rows:
-        state = (
-            f"parked: {row['parked']}"
-            if row["parked"]
-            else counted(row["counts"].get("matches", 0), "match", plural="matches", separator=",")
-        )
-        if (ran := row["asked"]) is not None:
-            state = f"asked up to {ran['until']}, {counted(ran['alerts'], 'alert', separator=',')} found"
-            if ran["error"]:
-                state = f"FAILING since {ran['failing_since']}: {ran['error']}; {state}"
-        if row.get("blind"):
-            state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
-        if row.get("example_failed"):
-            state = f"an example of it fails, {row['example_failed']}; {state}"
-        if row["is_as_read_last"]:
-            state = f"as read last, its file cannot be read; {state}"
-        if row["state"] != RuleState.ENABLED:
-            state = f"{row['state']}, by {row['said']['by']}: {row['said']['why'] or 'no reason given'}; {state}"
-        print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(state)}")
+        print(f"{row['name']:<32} {row['severity']:<9} {row['window']:<17} {printable(_state_text(row))}")
     print(f"{counted(len(rows), 'rule')}.")
+
+
+def _state_text(row: dict[str, Any]) -> str:
+    """What a rule has found, and what is wrong with it."""
+    state = (
+        f"parked: {row['parked']}"
+        if row["parked"]
+        else counted(row["counts"].get("matches", 0), "match", plural="matches", separator=",")
+    )
+    if unevaluated := row["counts"].get("unevaluated", 0):
+        made = sum(one["made"] for one in row["backfills"])
+        behind = f", {counted(made, 'alert', separator=',')} backfilled since" if row["backfills"] else ""
+        state = f"{state}, {unevaluated:,} unevaluated{behind}"
+    if (ran := row["asked"]) is not None:
+        state = f"asked up to {ran['until']}, {counted(ran['alerts'], 'alert', separator=',')} found"
+        if ran["error"]:
+            state = f"FAILING since {ran['failing_since']}: {ran['error']}; {state}"
+    if row.get("blind"):
+        state = f"blind, no event has brought {', '.join(row['blind'])} for a week; {state}"
+    if row.get("example_failed"):
+        state = f"an example of it fails, {row['example_failed']}; {state}"
+    if row["is_as_read_last"]:
+        state = f"as read last, its file cannot be read; {state}"
+    if row["state"] != RuleState.ENABLED:
+        state = f"{row['state']}, by {row['said']['by']}: {row['said']['why'] or 'no reason given'}; {state}"
+    return state
+
+
+def _begun(begun: Begun | None) -> dict[str, Any]:
+    """Since when, and since which number, alerters ask a rule as it is."""
+    if begun is None:
+        return {"since": None, "begun": None}
+    return {"since": iso_seconds(begun.at.since_us), "begun": {"revision": begun.revision, **begun.as_json()}}
 
 
 def _asked(state: dict[str, Any] | None) -> dict[str, Any] | None:
