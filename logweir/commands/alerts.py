@@ -183,6 +183,7 @@ def _print(body: dict[str, Any], data_dir: Path | None) -> None:
         *(f"    {printable(one['emitter'])}: {one['missing']} missing" for one in completeness.get("emitters", ())),
         *(f"    {printable(one)}: jumped, so what it lost is unknown" for one in completeness.get("jumped", ())),
     ]
+    lines += _revision_lines(body)
     lines += _finding_lines(body.get("finding"))
     if "storm" in body:
         groups = [", ".join(values) for values in body["storm"]["named"]]
@@ -221,6 +222,20 @@ def _origin_lines(origin: dict[str, Any] | None) -> list[str]:
         for name, value in origin.items()
         if name != "level"
     ]
+
+
+def _revision_lines(body: dict[str, Any]) -> list[str]:
+    """Since when its rule counts what it counts, and who asked it of stored events."""
+    lines = [
+        f"  revision {one['revision']} had counted {one['count']:,} from {one['first']} to {one['last']}"
+        for one in body.get("earlier", ())
+    ]
+    if body.get("counts_since"):
+        lines.append(f"  its rule is asked as it is since {body['counts_since']}: what matched before is not known")
+    if backfilled := body.get("backfilled"):
+        untold = "" if backfilled["is_told"] else ", and channels were not told"
+        lines.append(f"  backfilled by {backfilled['by']} at {backfilled['time']}{untold}")
+    return lines
 
 
 def _finding_lines(found: dict[str, Any] | None) -> list[str]:

@@ -13,10 +13,11 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 
 from logweir.alerts import exceptions, rule
-from logweir.alerts.catalogue import RULES, RuleState, change_state, describe
+from logweir.alerts.catalogue import RULES, RuleState, change_state, describe, note_backfill
+from logweir.alerts.rules import EXAMPLE_TIME_US
 from logweir.clock import now_us
 from logweir.config import ConsoleSettings, StoreSettings
-from logweir.ledger.documents import ALERTER, ShardId
+from logweir.ledger.documents import ALERTER, ALERTER_RULES, RulesId, ShardId
 from logweir.store import open_store
 from logweir.store.port import Store
 from logweir_console.app import make_app
@@ -44,8 +45,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
         shard = ShardId("1of1")
         claimed = ALERTER.claim(store.ledger, "logweir", shard, "me")
         row = {"revision": "", "since": "2026-01-31T12:00:00Z", "counts": {"matches": 7}, "parked": None}
-        body = {"rules": {"web_attack": row}, "written_us": 1}
-        store.ledger.write([ALERTER.document("logweir", shard, claimed.generation, body, owner="me")])
+        body = {"rules": {"web_attack": row}, "written_us": 1, "rules_slot": 1}
+        begun = {"points": [[EXAMPLE_TIME_US, "t", {"0": 1700, "1": 12}]], "rules": {"web_attack": ["ab12", 0, "cd34"]}}
+        beginnings = ALERTER_RULES.document("logweir", RulesId("1of1", 1), claimed.generation, begun, owner="me")
+        store.ledger.write([beginnings, ALERTER.document("logweir", shard, claimed.generation, body, owner="me")])
+        backfill = {"by": "anna", "from": "2026-01-24T12:00:00Z", "to": "2026-01-31T12:00:00Z", "made": 12, "there": 3}
+        note_backfill(store.documents, "web_attack", backfill, now_us=4)
         yield store
 
 
@@ -184,6 +189,8 @@ def test_the_page_of_rules_shows_how_each_does(store: Store, client: FlaskClient
     bad = client.get("/rules?state=nonsense")
 
     assert "2 rules" in page and "50% of 4" in page
+    assert "2026-01-31T12:00:00Z, as revision ab12 instead of cd34; first offset by partition 0: 1,700, 1: 12" in page
+    assert "2026-01-24T12:00:00Z to 2026-01-31T12:00:00Z, by anna, 1970-01-01T00:00:00Z: 12 alerts made, 3" in page
     assert '<a href="/alerts?q=rule:web_attack">1</a>' in page
     assert "web_scanner" in shadowed and "web_attack" not in re.sub(r"<dd.*?</dd>", "", shadowed)
     assert (bad.status_code, "one of enabled" in bad.text) == (400, True)
@@ -231,6 +238,9 @@ def test_a_rule_is_shown_with_what_it_has_found(client: FlaskClient) -> None:
         "enabled",
     )
     assert (other["state"], other["said"]["by"], other["said"]["why"]) == ("shadow", "anna", "new")
+    assert (one["since"], one["begun"]["revision"], one["begun"]["before"]) == ("2026-01-31T12:00:00Z", "ab12", "cd34")
+    assert one["begun"]["offsets"] == {"0": 1700, "1": 12}
+    assert one["backfills"][0]["made"] == 12
 
 
 @pytest.mark.parametrize(

@@ -414,6 +414,11 @@ def test_the_command_stops_at_the_alerters_watermark_and_is_remembered(
     status, out, _ = run("backfill", "failures", *span, "--by", "anna")
     as_json = json.loads(run("backfill", "failures", *span, "--json")[1])
     (body,) = (one.body for one in store.documents.get(CATALOGUE, ["failures"]).values())
+    engine.evaluator.count("failures", "unevaluated", 7)
+    engine._note_progress()
+    engine._checkpoint.write(engine.progress, engine.evaluator.groups, clock=clock.now_us)
+    (row,) = [one for one in json.loads(run("list", "--json")[1])["rules"] if one["name"] == "failures"]
+    listed = run("list")[1]
     (settings.rules_path / "own.py").write_text(RULES.replace("at_least=3", "at_least=4"))
     other_status, _, err = run("backfill", "failures", *span)
 
@@ -423,7 +428,9 @@ def test_the_command_stops_at_the_alerters_watermark_and_is_remembered(
     assert "It ends at 2026-01-31T13:00:00Z: what happened since, the alerter may still change." in out
     assert (as_json["made"], as_json["there"], as_json["to"]) == (0, 1, "2026-01-31T13:00:00Z")
     assert [(one["by"], one["made"], one["there"]) for one in body["backfills"][:1]] == [("anna", 1, 0)]
-    assert len(body["backfills"]) == 2
+    assert len(body["backfills"]) == len(row["backfills"]) == 2
+    assert (row["begun"]["revision"], row["begun"]["before"], row["counts"]["unevaluated"]) == (rule.revision, None, 7)
+    assert "0 matches, 7 unevaluated, 1 alert backfilled since" in listed
     assert (other_status, "in force, and here it is" in err) == (2, True)
 
 
