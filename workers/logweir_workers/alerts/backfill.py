@@ -436,7 +436,8 @@ class Backfill:
             verdict = self._completeness.judge(rule, number * HOUR_US, (number + 1) * HOUR_US, of=())
             added = line(now_us, by=self._by, change="backfilled")
             before = stored.body if stored is not None else {**opened(id, created_us=now_us), "history": []}
-            body = with_line({**before, **of_hour, "kind": self._kind, "summary": text, "is_quiet": True}, added)
+            kind = before.get("kind", self._kind)
+            body = with_line({**before, **of_hour, "kind": kind, "summary": text, "is_quiet": True}, added)
             body |= self._said(now_us, verdict)
             try:
                 self._documents.put(ALERTS, id, body, version=stored.version if stored is not None else None)

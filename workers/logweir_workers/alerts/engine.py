@@ -392,7 +392,7 @@ class Engine:
         rule = self.in_force.as_it_was(one.rule, before.revision if before is not None else "", one.group)
         group = Group(rule, one.group)
         group.episodes, one.episode.is_quiet = [one.episode], True
-        if not self._folds(group, one.episode):
+        if one.rule not in self.evaluator.rules or not self._folds(group, one.episode):
             verdict = self.completeness.judge(group.rule, one.episode.first_us, one.episode.received_us, of=())
             self._writer.write(group, one.episode, self.progress, verdict, kind=self._kind_of(group.rule))
 
