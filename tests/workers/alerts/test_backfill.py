@@ -299,13 +299,25 @@ def test_only_whole_episodes_that_the_alerter_is_done_with_are_made(
     store: Store, settings: Settings, rule: Rule
 ) -> None:
     """What began before, and what may go on, is left out and said; one that goes on behind --until is whole."""
-    keep(store, settings, *burst(0, count=20), *burst(7000, count=20), *burst(20_000, count=20))
-    cut = backfilled(store, rule, settings, since=5, until=7005, end=20_100, is_dry_run=True)
+    keep(store, settings, *burst(3590, count=20), *burst(7000, count=20), *burst(20_000, count=20))
+    cut = backfilled(store, rule, settings, since=5000, until=7005, end=20_100, is_dry_run=True)
     open_ = backfilled(store, rule, settings, end=20_100)
 
     assert (cut.made, cut.begun_before, cut.going_on) == (1, 1, 0)
     assert cut.alerts[0]["count"] == 20
     assert (open_.made, open_.begun_before, open_.going_on) == (2, 0, 1)
+
+
+def test_which_episodes_fold_does_not_depend_on_where_the_time_begins(
+    store: Store, settings: Settings, rule: Rule
+) -> None:
+    """It begins with its hour: asked for more, it finds the same alerts there."""
+    keep(store, settings, *(one for ip in range(1, 9) for one in burst(ip * 300, ip)), *burst(-2000))
+    first = backfilled(store, rule, settings, since=1700)
+    more = backfilled(store, rule, settings, since=-3600)
+
+    assert (first.made, first.folded) == (5, 3)
+    assert (more.made, more.there, more.folded) == (1, 5, 3)
 
 
 def test_exceptions_hold_a_shadowed_rule_makes_findings_and_a_disabled_one_is_refused(

@@ -168,7 +168,7 @@ class _Hour:
 
 
 class Backfill:
-    """Makes the alerts of a rule and time. For one thread.
+    """Makes the alerts of a rule and time, from the beginning of an hour on. For one thread.
 
     ``by``: who wants it. ``is_told``: channels are told of the alerts. ``stopping`` ends it between two alerts.
     """
@@ -196,6 +196,8 @@ class Backfill:
         self._clock = clock
         self._alerts_max = settings.alerts.storm_alerts_max
         self._end_us = bounds.end_us
+        # Which of an hour's episodes have alerts of their own must not depend on where the time begins.
+        from_us = from_us // HOUR_US * HOUR_US
         self._kind = SHADOW if read_states(store.documents).get(rule.name) is RuleState.SHADOW else ALERT
         self._run = StoredRun(
             *(store, rule, settings),

@@ -25,7 +25,9 @@ _TELL_INTERVAL_S = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rule", metavar="RULE", help="the rule's name")
-    parser.add_argument("--since", default="7d", metavar="TIME", help="what began from then on: 7d, or ISO 8601 (7d)")
+    parser.add_argument(
+        "--since", default="7d", metavar="TIME", help="what began in that hour or later: 7d, ISO 8601 (7d)"
+    )
     parser.add_argument("--until", metavar="TIME", help="what began before then (as far as the alerter is done with)")
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to make")
     parser.add_argument("--notify", action="store_true", help="tell channels of the alerts, as of others")
