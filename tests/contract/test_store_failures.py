@@ -23,6 +23,7 @@ from logweir.store import open_store
 from logweir.store.elasticsearch.mapping import IndexNames
 from logweir.store.port import Item, LedgerDocument, LetterFilter, Store, Written
 from tests.contract.stores import DAY_US, ELASTICSEARCH, NOON_US, document, settings_of
+from tests.contract.test_documents import NOTES
 from tests.contract.test_store import found, letter, some
 
 
@@ -267,6 +268,67 @@ def test_user_and_password_in_the_url_are_percent_decoded() -> None:
     assert base64.b64decode((sent[0] or "").removeprefix("Basic ")) == b"m@e:p/a:s%s"
 
 
+class Standin(BaseHTTPRequestHandler):
+    """Answers as Elasticsearch, until it is told what stands before it, or its index, has to say."""
+
+    answers: tuple[int, bytes, bool] | None = None
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        status, body, is_own = type(self).answers or (200, b"{}", True)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if is_own else "text/html")
+        if is_own:
+            self.send_header("X-Elastic-Product", "Elasticsearch")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET = do_PUT
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store on a server that gives ``Standin.answers``; it has been reached before."""
+    monkeypatch.setattr(Standin, "answers", None)
+    with HTTPServer(("127.0.0.1", 0), Standin) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with closing(open_store(StoreSettings(url=f"http://127.0.0.1:{server.server_port}", timeout_s=5))) as store:
+            store.prepare()
+            yield store
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [200, 302, 408])
+def test_a_page_of_what_stands_before_the_store_is_no_answer(
+    standin: Store, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A balancer that says sorry is a store that is away for now: nothing is taken for written, and nobody dies."""
+    monkeypatch.setattr(Standin, "answers", (status, b"<html>We will be back soon.</html>", False))
+    ledger = standin.ledger
+    actions: list[Callable[[], object]] = [
+        lambda: standin.index(some(1)),
+        lambda: ledger.write([LedgerDocument("a", 1, {"n": 1})]),
+        lambda: ledger.read(["a"]),
+        lambda: ledger.claim("a", "me"),
+        standin.check,
+    ]
+    for action in actions:
+        assert problem_of(action).problem.code == "store_down"
+
+
+def test_what_a_pipeline_drops_is_not_indexed(standin: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server answers 200 then, and not 201: the event is a dead letter that says so."""
+    answers = b'{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":200}}]}'
+    monkeypatch.setattr(Standin, "answers", (200, answers, True))
+    created, dropped = standin.index(some(2))
+
+    assert created == Item(Written.CREATED)
+    assert (dropped.written, dropped.error) == (Written.REFUSED, "an ingest pipeline of the index drops it")
+
+
 @pytest.mark.parametrize("url", ["http://", "http://host:port", "https://h:1,ftp://h", "http://[::1", "http:/u:x@h"])
 def test_unreadable_url_is_a_bad_setting(url: str) -> None:
     """What is no URL is said when the store is opened."""
@@ -281,6 +343,28 @@ def test_missing_ca_file_is_a_bad_setting(tmp_path: Path) -> None:
         error = problem_of(lambda settings=settings: open_store(settings))
 
         assert (error.problem.code, error.numbers["name"]) == ("setting_bad", "store.ca_file")
+
+
+def test_a_server_that_was_replaced_by_an_empty_one_is_made_ready_again(
+    remote: tuple[Store, Any, IndexNames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without our templates an index would get guessed mappings: its events are not found, and no audit reads it."""
+    store, server, names = remote
+    monkeypatch.setattr("logweir.store.elasticsearch.connection._TEMPLATES_KNOWN_S", 0)
+    store.index(some(1))
+    store.documents.put(NOTES, "a", {"name": "Before"}, version=None)
+    for pattern in (names.days, f"{names.prefix}logweir-*"):
+        for index in server.request("GET", f"/{pattern}"):
+            server.request("DELETE", f"/{index}")
+    server.request("DELETE", f"/_index_template/{names.templates}")
+    store.index(some(2))
+    store.ledger.write([LedgerDocument("a", 1, {"n": 1})])
+    store.documents.put(NOTES, "a", {"name": "Since"}, version=None)
+    store.refresh()
+
+    assert len(found(store)) == 2
+    assert [document.id for document in store.ledger.scan("")] == ["a"]
+    assert store.documents.search(NOTES, parse("name:since", NOTES.by_name), size=1).total == 1
 
 
 @pytest.mark.parametrize("block", ["index.blocks.read_only_allow_delete", "index.blocks.write"])

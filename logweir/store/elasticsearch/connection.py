@@ -14,7 +14,14 @@ from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from elastic_transport import ConnectionTimeout, NodeConfig, ObjectApiResponse, TransportError, Urllib3HttpNode
+from elastic_transport import ConnectionError as NoConnection
+from elastic_transport import (
+    ConnectionTimeout,
+    NodeConfig,
+    ObjectApiResponse,
+    TransportError,
+    Urllib3HttpNode,
+)
 from elasticsearch import ApiError, Elasticsearch
 
 from logweir.config import StoreSettings, shown_url
@@ -31,12 +38,16 @@ from logweir.store.documents import DocumentSet
 from logweir.store.elasticsearch.mapping import IndexNames, documents_template, templates
 from logweir.store.port import Cancellation, Item, Written
 
+log = logging.getLogger(__name__)
+
 _CONNECTIONS = 20
 _BULK_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _SHARDS_WAIT_S_MAX = 5.0
 # A search that runs out of time says so itself, if it can: we wait so much longer.
 _ANSWER_S = 1.0
-_AGAIN = (429, 500, 502, 503, 504)
+_TEMPLATES_KNOWN_S = 1.0
+"""For so long index templates that were seen are taken to be there still."""
+_AGAIN = (408, 429, 500, 502, 503, 504)
 # What the bulk says of a document although the index or the cluster is at fault: somebody will mend it.
 _NOT_THE_DOCUMENT = (
     "cluster_block_exception",
@@ -61,34 +72,57 @@ class Connection:
         urls = _split(settings.url)
         self.url = ",".join(_address(url) for url in urls)
         self.client = _client(settings, urls)
-        self._prepared = False
-        self._sets_prepared: set[str] = set()
+        self._templates: set[str] = set()
+        """Those that we have put there, and are there still."""
+        self._templates_seen_s = 0.0
         self._is_there = False
         self._prepare_lock = threading.Lock()
 
     def prepare(self) -> None:
+        wanted = templates(self._settings, self.names)
         with self.problems("its index templates"):
-            for name, body in templates(self._settings, self.names).items():
+            for name, body in wanted.items():
                 self.client.indices.put_index_template(name=name, **body)
         self.make_indices({self.names.ledger, self.names.dead_letters})
-        self._prepared = True
+        self._templates |= wanted.keys()
 
     def ensure_prepared(self) -> None:
-        # An index that Elasticsearch makes before our template is there would get guessed mappings.
+        """Have the templates there before anything is written.
+
+        An index that Elasticsearch makes without them would get guessed mappings: no search and no audit could read it.
+        """
+        self._look_for_templates()
         with self._prepare_lock:
-            if not self._prepared:
+            if self.names.ledger not in self._templates:
                 self.prepare()
 
     def ensure_set_prepared(self, among: DocumentSet) -> None:
         """As ``ensure_prepared``, for the index of documents of our own."""
+        self._look_for_templates()
+        index = self.names.of_documents(among)
         with self._prepare_lock:
-            if among.name not in self._sets_prepared:
-                index = self.names.of_documents(among)
+            if index not in self._templates:
                 with self.problems("an index template"):
                     body = documents_template(self._settings, self.names, among)
                     self.client.indices.put_index_template(name=index, **body)
                 self.make_indices({index})
-                self._sets_prepared.add(among.name)
+                self._templates.add(index)
+
+    def _look_for_templates(self) -> None:
+        """The server may have been replaced by an empty one while we run, or somebody have deleted what was ours."""
+        now_s = time.monotonic()
+        if not self._templates or now_s - self._templates_seen_s < _TEMPLATES_KNOWN_S:
+            return
+        with self.problems("its index templates"):
+            found = self.client.options(ignore_status=404).indices.get_index_template(
+                name=self.names.templates, filter_path="index_templates.name"
+            )
+        there = {template["name"] for template in found.body.get("index_templates", ())}
+        self._templates_seen_s = now_s
+        if gone := self._templates - there:
+            log.warning("Elasticsearch has lost index templates (%s): they are made anew.", ", ".join(sorted(gone)))
+            # All of them: of the daily indices' and the ledger's, neither is of use alone.
+            self._templates = set()
 
     def make_indices(self, indices: set[str]) -> None:
         """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""
@@ -265,15 +299,22 @@ class _Node(Urllib3HttpNode):
     def perform_request(self, *arguments: Any, **named: Any) -> Any:
         cancellation = self.waiting.cancellation
         if cancellation is None:
-            return super().perform_request(*arguments, **named)
+            return self._answer(*arguments, **named)
         try:
             if not cancellation.is_cancelled:
-                return super().perform_request(*arguments, **named)
+                return self._answer(*arguments, **named)
         except TransportError:
             if not cancellation.is_cancelled:
                 raise
         # Not an error of the transport's, or it would take the server for dead.
         raise LogweirError(SEARCH_ABANDONED)
+
+    def _answer(self, *arguments: Any, **named: Any) -> Any:
+        """Elasticsearch's own. What stands before it may answer 200 as well, such as with a page that says sorry."""
+        answer = super().perform_request(*arguments, **named)
+        if answer.meta.status < 400 and answer.meta.headers.get("x-elastic-product") != "Elasticsearch":
+            raise NoConnection(f"what answers {answer.meta.status} there is not Elasticsearch")
+        return answer
 
 
 def _shut(sock: socket.socket) -> None:

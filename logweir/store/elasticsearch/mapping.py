@@ -44,6 +44,11 @@ class IndexNames:
         return found[1] if found else None
 
     @property
+    def templates(self) -> str:
+        """The pattern of all index templates."""
+        return f"{self.prefix}logweir-*"
+
+    @property
     def ledger(self) -> str:
         return f"{self.prefix}logweir-ledger"
 

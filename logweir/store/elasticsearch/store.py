@@ -33,6 +33,7 @@ from logweir.text import counted
 # events are missing from a page whose last event has none either.
 _NO_TIME = -(2**63)
 _HITS_AT_ONCE = 200
+_DROPPED = "an ingest pipeline of the index drops it"
 
 
 class ElasticsearchStore:
@@ -65,7 +66,9 @@ class ElasticsearchStore:
         for position, answer in zip(positions, answers, strict=True):
             if answer["status"] == 409:
                 conflicts.append(position)
-            items[position] = self._connection.item(answer)
+            # What was created is answered 201; 200, that an ingest pipeline of the index has dropped it.
+            is_dropped = answer["status"] == 200
+            items[position] = Item(Written.REFUSED, error=_DROPPED) if is_dropped else self._connection.item(answer)
         if any("index_not_found" in item.error for item in items if item is not None):
             self._connection.make_indices({self._names.of_day(document.day) for document in documents})
         if conflicts:
