@@ -17,11 +17,12 @@ from logweir import cli, clock, config
 from logweir.audit.books import read_books
 from logweir.clock import now_us
 from logweir.config import Settings
-from logweir.errors import RECORD_VERSION_UNKNOWN, LogweirError
+from logweir.errors import OFFSETS_EXPIRED, RECORD_VERSION_UNKNOWN, LogweirError
 from logweir.ledger.tracker import Tracker
 from logweir.query.parse import parse
 from logweir.queue import open_queue
-from logweir.queue.port import Queue
+from logweir.queue.port import Delivery, Queue
+from logweir.queue.sqlite.group import SqliteConsumer
 from logweir.record import Accepted, Kind, Marker, Refused
 from logweir.store.port import Store
 from logweir_workers.bulks import Bulks
@@ -218,6 +219,52 @@ def test_a_queue_that_was_set_back_under_the_ledger_loses_nothing(
 
     assert sorted(one["summary"] for one in found(store)) == wanted
     assert "The queue was set back: partition 0" in caplog.text
+
+
+@pytest.mark.parametrize("unsettled", [0, 2])
+def test_a_queue_that_was_set_back_under_a_running_worker_loses_nothing(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, unsettled: int
+) -> None:
+    """A log is cut off and filled again beyond the position, as Kafka tells a consumer of it.
+
+    ``unsettled``: how many records of what is cut off the worker has fetched, and perhaps not counted yet.
+    """
+    queue = open_queue(settings.queue)
+    queue.prepare()
+    before = Door(queue, epoch=b"b" * 16)
+    for number in range(4):
+        before.write(batch(event(summary=f"b {number}"), id=b"b" + bytes([number]) * 15))
+    work_off(settings, queue, store)
+    for number in range(4, 4 + unsettled):
+        before.write(batch(event(summary=f"b {number}"), id=b"b" + bytes([number]) * 15))
+    poll = SqliteConsumer.poll
+    steps = iter(("cut", "say"))
+
+    def polled(consumer: SqliteConsumer, **named: Any) -> list[Delivery]:
+        found = poll(consumer, **named)
+        if len(found) < unsettled or (step := next(steps, None)) is None:
+            return found
+        if step == "say":
+            places = {"partition": 0, "offset": 4 + unsettled, "offset_earliest": 0, "offset_latest": 8}
+            raise LogweirError(OFFSETS_EXPIRED, topic="events", **places)
+        with closing(sqlite3.connect(config.sqlite_path(settings.queue.url))) as file, file:
+            file.execute("DELETE FROM record WHERE id >= 2")
+            file.execute("UPDATE partition SET next_offset = 2")
+        after = Door(queue, epoch=EPOCH)
+        for number in range(6):
+            after.write(batch(event(summary=f"a {number}"), id=b"a" + bytes([number]) * 15))
+        after.close()
+        return found
+
+    monkeypatch.setattr(SqliteConsumer, "poll", polled)
+    with running_worker(settings, queue, store):
+        until(lambda: position(store, queue) == 8)
+
+    assert {f"a {number}" for number in range(6)} <= {one["summary"] for one in found(store)}
+    assert outcomes(store, queue)["indexed"] == 6
+    assert "The queue was set back: partition 0" in caplog.text
+    before.close()
+    queue.close()
 
 
 def test_a_record_sent_twice_is_counted_once(settings: Settings, queue: Queue, store: Store, door: Door) -> None:

@@ -35,14 +35,12 @@ def resume_offset(queue: Queue, ledger: PartitionLedger) -> int:
             # What was before was stored, perhaps, and is known no more; or retention was faster than the first worker.
             ledger.begin(earliest)
         return earliest
-    return in_place(queue, ledger, position, earliest)
-
-
-def in_place(queue: Queue, ledger: PartitionLedger, position: int, earliest: int) -> int:
-    """``position``, or where the queue was set back to; then the ledger is there, too. As ``resume_offset``."""
     newest = ledger.checkpoints.newest
     if newest is None or newest < earliest:
-        return position  # Retention has removed all that could be compared.
+        # Retention has removed all that could be compared.
+        if position > end:
+            ledger.rewind(end)
+        return min(position, end)
 
     def read(offset: int) -> bytes | None:
         return _record_at(queue, ledger.partition, offset) if offset >= earliest else None

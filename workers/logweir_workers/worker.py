@@ -45,7 +45,7 @@ from logweir_workers.deadletters.letter import LetterLog
 from logweir_workers.deadletters.refusals import KeyRefusals
 from logweir_workers.filters import Filters
 from logweir_workers.pipeline import Pipeline
-from logweir_workers.resume import in_place, resume_offset
+from logweir_workers.resume import resume_offset
 from logweir_workers.work import Work
 
 log = logging.getLogger(__name__)
@@ -291,7 +291,7 @@ class Worker:
             return
         self._uncommitted = {}
 
-    def _assigned(self, partitions: Collection[int]) -> Mapping[int, int | None]:
+    def _assigned(self, partitions: Collection[int]) -> Mapping[int, int]:
         for partition in partitions:
             self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
         self._paused -= set(partitions)
@@ -346,23 +346,28 @@ class Worker:
         """Offsets are gone that were never read: note them as lost, behind what was read before, and read on."""
         log.error("%s", error)
         numbers = error.numbers
-        partition, wanted, earliest, end = (
-            numbers[name] for name in ("partition", "offset", "offset_earliest", "offset_latest")
-        )
+        partition, wanted, earliest = (numbers[name] for name in ("partition", "offset", "offset_earliest"))
         if wanted < earliest:
             self._fetched.append(_Hole(partition, wanted, earliest - 1))
             self._consumer.seek(partition, earliest)
         elif until_it_answers(self._queue.topic_id, self._stopping) != self._topic_id:
             raise _TopicMadeAnew
-        elif wanted > end:
-            ledger = self._ledgers[partition]
-            back = until_it_answers(lambda: in_place(self._queue, ledger, end, earliest), self._stopping)
-            if ledger.next_offset != back:
-                ledger.rewind(back)
-            self._consumer.seek(partition, back)
-        else:
+        elif self._begin_anew()[partition] == wanted:
             # A hole between records that are there: no retention does that. A person has to see it.
             raise error
+
+    def _begin_anew(self) -> Mapping[int, int]:
+        """The queue was set back: read all partitions on from where they are as they were read; gives from where.
+
+        What was fetched before is not counted: other records may stand in these places by now.
+        """
+        partitions = list(self._ledgers)
+        self._drop(partitions)
+        offsets = self._assigned(partitions)
+        for partition, offset in offsets.items():
+            self._consumer.seek(partition, offset)
+        self._consumer.resume(partitions)
+        return offsets
 
     def _note_idle(self) -> None:
         before_us = self._clock()
