@@ -657,6 +657,18 @@ def test_reader_gives_records_beside_a_group_and_moves_no_position(queue: Queue,
     assert one.told == [("assigned", [0, 1]), ("revoked", [0, 1])]
 
 
+def test_reader_reads_while_an_error_is_being_handled(queue: Queue, producer: Producer) -> None:
+    """A worker looks at the queue when it is told that an offset is gone, before it is done with that."""
+    send(producer, b"0")
+    try:
+        raise LookupError
+    except LookupError:
+        with contextlib.closing(queue.reader(0, 0)) as reader:
+            found = read_through(reader, 1)
+
+    assert payloads(found) == [b"0"]
+
+
 def test_reader_says_which_records_are_gone(adapter: Adapter, queue: Queue, producer: Producer) -> None:
     """An offset that retention has passed, or that was never written, is an error with the numbers."""
     send(producer, b"0", b"1", b"2")

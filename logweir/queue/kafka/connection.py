@@ -6,7 +6,6 @@ import contextlib
 import logging
 import selectors
 import ssl
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -70,16 +69,18 @@ class Connection:
             clients.append(Client(**configs))
             return clients[-1]
 
+        made = False
         try:
-            return make(**self._options(), **options, kafka_client=client), clients[0]
+            library = make(**self._options(), **options, kafka_client=client)
+            made = True
+            return library, clients[0]
         except (kafka.errors.KafkaError, OSError) as error:
             reasons = clients[0].failures if clients else {}
             raise self.down(self._reason(error, reasons)) from error
         finally:
             # A constructor that fails leaves its thread and sockets behind.
-            if sys.exc_info()[0] is not None:
-                for left in clients:
-                    left.close()
+            for left in () if made else clients:
+                left.close()
 
     def _options(self) -> dict[str, Any]:
         settings = self._settings
