@@ -23,6 +23,7 @@ from logweir.audit.outside import OutsideWindows
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.stored import IndexedByDay, Shortage, StreamDay, shortages
 from logweir.audit.sums import Keeps, Sums, Wanted, no_window, read_windows
+from logweir.audit.topics import left_behind
 from logweir.audit.windows import CLOSED_AFTERWARDS, PROCESS_GONE, Context, WindowBooks
 from logweir.clock import WINDOW_US, iso_seconds
 from logweir.ledger.activity import caught_up_minutes, of_latest_topic, overall, read_activities
@@ -97,6 +98,8 @@ class Books:
     natural_keys: frozenset[str]
     indexed: IndexedByDay
     """What the store should have of the windows."""
+    left_behind: set[StreamId]
+    """Of these nobody knows what they sent last to a partition of a topic that is gone."""
     shortages: list[Shortage] = field(default_factory=list)
     """What it has too few of beside ``store_differences``, where it was asked (``read_books_and_store``)."""
 
@@ -124,6 +127,11 @@ class Books:
             found.append(f"whether all has come of {processes} that died is unknown (docs/how-to/dead-processes.md)")
         elif self.row.undecided:
             found.append(f"whether {counted(self.row.undecided, 'number')} of processes that died will come is unknown")
+        if left := {stream.ingest_epoch for stream in self.left_behind} - gone:
+            processes = counted(len(left), "ingest process", plural="ingest processes")
+            found.append(
+                f"what {processes} sent last to a topic that is gone is unknown (docs/how-to/dead-processes.md)"
+            )
         numbered = [one for one in self.emitters.values() if one.loss_class is not LossClass.UNKNOWN]
         if unsaid := sum(one.total("lost") is None for one in numbered):
             found.append(f"how much {counted(unsaid, 'emitter')} lost in that time is unknown")
@@ -352,6 +360,9 @@ def read_books_once(
             key for (key, _), known in emitters.items() if known.loss_class is LossClass.FROM_FIELDS
         ),
         indexed=sums.indexed,
+        left_behind=left_behind(
+            positions, minutes, context.closings, topic_id=_topic_of(current), before=carried.before
+        ),
     )
     # What is corrected in a window that is gone has been carried as it was before.
     for one in corrections:
@@ -378,6 +389,10 @@ def _watermarks(
     """
     own_us = {place: position.watermark_us for place, position in positions.items()}
     return {place: us if place in places else max(us, accounted_us) for place, us in own_us.items()}
+
+
+def _topic_of(places: Iterable[PartitionId]) -> str:
+    return next((place.topic_id for place in places), "")
 
 
 def _add_up(books: Books, windows: Row, span: Span) -> None:

@@ -46,7 +46,8 @@ def close_process(
     if living or _is_heard(store, group, epoch, now_us):
         raise LogweirError(PROCESS_ALIVE, process=epoch, minutes=GONE_AFTER_US // 60_000_000)
     found = []
-    for stream in sorted({one.stream for one in left}):
+    streams = {one.stream for one in left} | {one for one in books.left_behind if one.ingest_epoch == epoch}
+    for stream in sorted(streams):
         windows = [one for one in left if one.stream == stream]
         closing = _closing(books, stream, windows, who, now_us)
         if not dry_run:
@@ -57,10 +58,11 @@ def close_process(
 
 def _epoch(books: Books, process: str) -> str:
     unclosed = [one for one in books.windows if not one.window.closed]
-    epochs = {one.window.ingest_epoch for one in unclosed}
+    epochs = {one.window.ingest_epoch for one in unclosed} | {one.ingest_epoch for one in books.left_behind}
     meant = [epoch for epoch in sorted(epochs) if process and epoch.startswith(process.lower())]
     if len(meant) != 1:
-        counts = Counter(one.window.ingest_epoch for one in unclosed if one.state != CLOSED_AFTERWARDS)
+        counts = Counter(dict.fromkeys((one.ingest_epoch for one in books.left_behind), 0))
+        counts.update(one.window.ingest_epoch for one in unclosed if one.state != CLOSED_AFTERWARDS)
         known = some_of([f"{epoch} ({count})" for epoch, count in counts.most_common()], _NAMED_MAX) or "none"
         raise LogweirError(PROCESS_UNKNOWN, process=process, count=len(meant), known=known)
     return meant[0]

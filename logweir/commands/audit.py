@@ -191,6 +191,11 @@ def read_unread(settings: Settings, store: Store, books: Books) -> Unread:
         return Unread(None, ["what is not read yet is unknown: the queue was set back behind what was read of it"])
     # Now, not as in the books: retention may have passed what was read since.
     positions = read_offsets(store, settings.worker.group, ends)
+    if books.positions and not any(place.topic_id == topic_id for place in books.positions):
+        return Unread(
+            sum(end - first for first, end in ends.values()),
+            ["the topic was made anew, and no worker reads it yet: what was unread of the other is unknown"],
+        )
     gone = sum(max(0, first - positions.get(place, 0)) for place, (first, _) in ends.items())
     doubts = [f"{_are(gone, 'record')} gone from the queue unread"] if gone else []
     return Unread(sum(end - max(first, books.positions.get(at, 0)) for at, (first, end) in ends.items()), doubts)

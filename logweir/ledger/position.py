@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from logweir.clock import WINDOW_US, window_of
 from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import POSITION, PartitionId
 from logweir.ledger.intervals import Intervals, pairs
@@ -14,6 +15,10 @@ from logweir.store.port import Store
 
 STREAM_MINUTES_MAX = 7 * 24 * 60
 """A process that sent nothing for so long, while others did, is forgotten."""
+LEFT_BEHIND = -2
+"""``Stream.offset`` of a process that was sending when its topic went, and has not gone on in the one made anew."""
+QUIET_US = 120_000_000
+"""Who was not heard of for so long, while all was read, had ended: a canary comes sooner."""
 
 
 @dataclass(slots=True)
@@ -104,17 +109,25 @@ class Position:
         """The offset below which a document is true now that was written for ``position``, after so many rewinds."""
         return min([position, *self.rewinds[max(0, rewinds - self.rewinds_before) :]])
 
-    def inherit(self, before: Mapping[PartitionId, Position], partition: int) -> None:
-        """Go on where the partition was in the topic that a new one takes the place of."""
-        former = [position for place, position in before.items() if place.partition == partition]
-        last = max(former, key=_how_far, default=Position())
+    def inherit(
+        self, before: Mapping[PartitionId, Position], partition: int, caught_up: Mapping[PartitionId, int]
+    ) -> None:
+        """Go on where the partition was in the topic that a new one takes the place of.
+
+        ``caught_up``: the minute up to which each was accounted for. What was sent behind that, nobody knows here.
+        """
+        former = {place: position for place, position in before.items() if place.partition == partition}
+        place = max(former, key=lambda place: how_far(former[place]), default=None)
+        last = Position() if place is None else former[place]
         self.streams = {
-            epoch: Stream(stream.last, window=stream.window, pending=stream.pending)
+            epoch: Stream(stream.last, min(stream.offset, -1), stream.window, stream.pending)
             for epoch, stream in last.streams.items()
         }
         # Where nothing comes in the new topic, what is pending is lost all the same when it is due.
         self.due_us = last.due_us
         self.audited_until = self.audited_until or self.latest_window
+        for epoch, heard_us in (still_sending(before, place, caught_up) if place is not None else {}).items():
+            self.streams.setdefault(epoch, Stream(window=window_of(heard_us))).offset = LEFT_BEHIND
         # What was lost by the watermark of a topic before this one stays lost.
         self.watermark_us = max([self.watermark_us, *(position.watermark_us for position in before.values())])
 
@@ -179,9 +192,28 @@ class Position:
         )
 
 
-def _how_far(position: Position) -> tuple[int, int]:
+def how_far(position: Position) -> tuple[int, int, int]:
     """Grows from a topic to the one made in its place: an empty one, or one with old records, has the same time."""
-    return position.watermark_us, sum(stream.last for stream in position.streams.values())
+    left = sum(stream.offset == LEFT_BEHIND for stream in position.streams.values())
+    return position.watermark_us, sum(stream.last for stream in position.streams.values()), left
+
+
+def still_sending(
+    positions: Mapping[PartitionId, Position], place: PartitionId, caught_up: Mapping[PartitionId, int]
+) -> dict[str, int]:
+    """Ingest processes that may have sent more to a partition than was read there, and when each was heard of last.
+
+    Those that were heard of, on any partition of the topic, shortly before all was read for the last time.
+    """
+    heard: dict[str, int] = {}
+    for other, position in positions.items():
+        if other.topic_id == place.topic_id:
+            for epoch, stream in position.streams.items():
+                heard[epoch] = max(heard.get(epoch, 0), stream.window * WINDOW_US)
+            for epoch, canary in position.canaries.items():
+                heard[epoch] = max(heard.get(epoch, 0), canary.sent_us)
+    since_us = caught_up.get(place, 0) * WINDOW_US - QUIET_US
+    return {epoch: heard_us for epoch, heard_us in heard.items() if heard_us >= since_us}
 
 
 def read_positions(store: Store, group: str) -> dict[PartitionId, Position]:

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from logweir import cli
 from logweir.audit.books import Books, explain, read_books
+from logweir.audit.close import close_process
 from logweir.audit.span import EVERYTHING, Span
 from logweir.audit.sums import every_window
 from logweir.audit.volumes import read_volumes
 from logweir.audit.windows import Context, reconciled
 from logweir.config import AccountingSettings, Settings, sqlite_path
 from logweir.event import Provenance, day_of, stream_of
-from logweir.ledger.documents import HOUR_WINDOWS, WindowId
+from logweir.ledger.documents import HOUR_WINDOWS, StreamId, WindowId
 from logweir.ledger.documents import WINDOW as WINDOW_KIND
 from logweir.ledger.hours import is_complete
 from logweir.ledger.revisions import Change, Correction, revise
@@ -120,6 +121,15 @@ def batch(emitter: str | None, count: int, *, window: int = WINDOW, at_us: int |
         events=[b"{}"] * count,
         **values,
     )
+
+
+def make_queue(settings: Settings, *, read: int) -> None:
+    """The one that ``Partition`` has read so many records of; there are no more."""
+    with closing(open_queue(settings.queue)) as queue:
+        queue.prepare()
+    with closing(sqlite3.connect(sqlite_path(settings.queue.url))) as file, file:
+        file.execute("UPDATE topic SET id = 't'")
+        file.execute("UPDATE partition SET next_offset = ? WHERE partition = 0", (read,))
 
 
 def read(store: Store, span: Span = EVERYTHING, *, now_us: int = START_US + 100_000_000) -> Books:
@@ -397,6 +407,63 @@ def test_what_is_missing_since_a_topic_was_made_anew_is_lost_in_time(store: Stor
     states = [[one.emitters["app", "web"].total(name) for name in ("missing", "lost")] for one in (before, after)]
     assert states == [[2, 0], [0, 2]]
     assert (before.total("lost"), after.total("lost")) == (0, 2)
+
+
+def gone_topic(store: Store, *, caught_up_us: int = START_US) -> Partition:
+    """A partition all of which was read up to then, and its only window is closed."""
+    old = Partition(store)
+    old.data(1, (None, [INDEXED] * 2))
+    old.marker(1, 2, {None: 2})
+    old.idle(caught_up_us)
+    return old
+
+
+def test_what_was_sent_last_to_a_topic_that_is_gone_is_unknown(store: Store) -> None:
+    """All windows are closed, and yet the process may have sent more, that nobody had read. A person closes it."""
+    old = gone_topic(store)
+    before = read(store)
+    new = Partition(store, topic_id="t2")
+    new.idle(LATER_US)
+    after = read(store)
+    (closed,) = close_process(store, "logweir", after, EPOCH.hex()[:6], who="me", now_us=LATER_US)
+
+    assert (before.complete, after.balanced, after.complete) == (True, True, None)
+    assert after.doubts == [
+        "what 1 ingest process sent last to a topic that is gone is unknown (docs/how-to/dead-processes.md)"
+    ]
+    assert (closed.partition, closed.windows, closed.void) == (old.ledger.partition, [], 0)
+    assert read(store).complete
+
+
+@pytest.mark.parametrize("way", ["data", "marker", "ended"])
+def test_of_a_process_that_went_on_or_had_ended_nothing_is_unknown(store: Store, way: str) -> None:
+    """Its next numbers, or its marker, tell what is missing; and who was silent for long had nothing more to say."""
+    gone_topic(store, caught_up_us=START_US + (10 * MINUTE_US if way == "ended" else 0))
+    new = Partition(store, topic_id="t2")
+    if way == "data":
+        new.data(3, (None, [INDEXED]), window=WINDOW + 1)
+        new.marker(3, 1, {None: 1}, window=WINDOW + 1)
+    elif way == "marker":
+        new.marker(1, 2, {None: 2})
+    new.idle(LATER_US)
+
+    assert read(store).complete
+
+
+def test_partitions_that_the_new_topic_does_not_have_are_not_forgotten(store: Store) -> None:
+    """What was unread in them nobody will ever say."""
+    gone_topic(store)
+    other = Partition(store, partition=1)
+    other.data(1, (None, [INDEXED]))
+    other.marker(1, 1, {None: 1})
+    new = Partition(store, topic_id="t2")
+    new.data(3, (None, [INDEXED]), window=WINDOW + 1)
+    new.marker(3, 1, {None: 1}, window=WINDOW + 1)
+    new.idle(LATER_US)
+    books = read(store)
+
+    assert books.left_behind == {StreamId(EPOCH.hex(), 1)}
+    assert books.complete is None
 
 
 def test_a_marker_alone_in_the_new_topic_tells_what_the_old_one_lost(store: Store) -> None:
@@ -765,11 +832,11 @@ def test_the_exit_status_says_whether_the_books_balance(
     book.marker(1, 3, {"web": 3})
     without_queue = audit(settings, capsys, "audit")
     unknown = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
-    with closing(open_queue(settings.queue)) as queue:
-        queue.prepare()
+    make_queue(settings, read=2)
     good = audit(settings, capsys, "audit")
     book.data(4, ("web", [INDEXED]), window=WINDOW + 1)
     book.marker(4, 1, {"web": 2}, window=WINDOW + 1)
+    make_queue(settings, read=4)
     bad = audit(settings, capsys, "audit")
     document = orjson.loads(audit(settings, capsys, "audit", "--json")[1])
 
@@ -783,6 +850,20 @@ def test_the_exit_status_says_whether_the_books_balance(
     assert without_queue[0] == 3
     assert "what is not read yet is unknown: the queue does not answer" in without_queue[1]
     assert (unknown["unread_records"], unknown["balanced"], unknown["complete"]) == (None, True, None)
+
+
+def test_a_topic_made_anew_that_no_worker_reads_yet_is_not_called_complete(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was unread of the one before is gone."""
+    book = Partition(store, topic_id="before")
+    book.data(1, ("web", [INDEXED] * 3))
+    book.marker(1, 3, {"web": 3})
+    make_queue(settings, read=0)
+    status, text = audit(settings, capsys, "audit")
+
+    assert status == 3
+    assert "the topic was made anew, and no worker reads it yet" in text.splitlines()[0]
 
 
 def test_what_is_lost_is_in_the_first_line_and_the_exit_status(
@@ -809,8 +890,7 @@ def test_who_claims_impossible_numbers_makes_the_books_of_others_no_less_complet
     settings: Settings, store: Store, capsys: pytest.CaptureFixture[str], claim: str
 ) -> None:
     """A jump has a line of its own, by key; of that emitter alone nobody knows what it lost."""
-    with closing(open_queue(settings.queue)) as queue:
-        queue.prepare()
+    make_queue(settings, read=4)
     claims: dict[str, dict[str, Any]] = {
         "number": {"epoch": "r", "sequence_first": NUMBER_MAX},
         "high": {"epoch": "r", "sequence_first": 1, "high": NUMBER_MAX},

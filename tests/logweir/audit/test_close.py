@@ -15,7 +15,7 @@ from logweir.ledger.position import LastCanary, Position
 from logweir.outcomes import Outcome
 from logweir.queue.port import Queue
 from logweir.store.port import Store
-from tests.logweir.audit.test_books import EPOCH, MINUTE_US, START_US, WINDOW, Partition, read
+from tests.logweir.audit.test_books import EPOCH, MINUTE_US, START_US, WINDOW, Partition, make_queue, read
 
 INDEXED = Outcome.INDEXED
 LATER_US = START_US + 10 * MINUTE_US
@@ -107,6 +107,7 @@ def test_the_command_says_what_it_closes(
 ) -> None:
     """As text and as JSON; afterwards the audit names what is void."""
     with_hole(store)
+    make_queue(settings, read=2)
 
     def run(*words: str) -> str:
         assert cli.main([*words, "--data-dir", str(settings.data_dir)]) == 0

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from logweir.clock import WINDOW_US
 from logweir.config import AccountingSettings
 from logweir.errors import LEDGER_SET_BACK, LogweirError
-from logweir.ledger.activity import Activity
+from logweir.ledger.activity import Activity, caught_up_minutes, read_activities
 from logweir.ledger.checkpoints import Checkpoints
 from logweir.ledger.documents import ACTIVITY, EMITTER, POSITION, SOURCES, WINDOW, DocumentKind, PartitionId
 from logweir.ledger.position import Position, read_positions
@@ -90,7 +90,7 @@ class PartitionLedger:
         position = Position.from_body(claimed.body) if claimed.body else Position()
         before = {other: known for other, known in read_positions(store, group).items() if other.topic_id != topic_id}
         if position.next_offset is None:
-            position.inherit(before, partition)
+            position.inherit(before, partition, caught_up_minutes(before, read_activities(store, group)))
         found = ACTIVITY.read(store.ledger, group, [place])
         ledger = cls(
             store=store,

@@ -11,7 +11,7 @@ from itertools import islice
 from logweir.clock import WINDOW_US, window_of
 from logweir.ledger.documents import PartitionId, StreamId
 from logweir.ledger.intervals import Intervals
-from logweir.ledger.position import STREAM_MINUTES_MAX, EndedProcess, Position, Stream
+from logweir.ledger.position import LEFT_BEHIND, STREAM_MINUTES_MAX, EndedProcess, Position, Stream
 from logweir.ledger.window import Window
 from logweir.record import Gone, Kind, Marker, Record, Void
 
@@ -68,6 +68,8 @@ class StreamLedger:
             if stream.pending.marker_seen(record.last, since_us):
                 position.due_us = max(position.due_us, since_us + self._late_us)
         # What comes twice, late from a spool, or as the marker of an older window says nothing of what was sent since.
+        if stream.offset == LEFT_BEHIND and record.last >= stream.last + (record.kind != Kind.MARKER):
+            stream.offset = -1
         if record.last > stream.last:
             stream.last = record.last
             # Of the next window, something may have been sent before the marker of this one.
@@ -142,7 +144,12 @@ class StreamLedger:
         self.dirty = False
         position = self._position
         before = position.latest_window - STREAM_MINUTES_MAX
-        for epoch in [epoch for epoch, stream in position.streams.items() if stream.window < before]:
+        old = [epoch for epoch, stream in position.streams.items() if stream.window < before]
+        # Of events of those that were left behind, some may be lost: that is not forgotten.
+        kept = {
+            epoch for epoch in old if position.streams[epoch].last and position.streams[epoch].offset == LEFT_BEHIND
+        }
+        for epoch in set(old) - kept:
             del position.streams[epoch]
             position.unseen_since.pop(epoch, None)
 
@@ -186,6 +193,8 @@ class StreamLedger:
             return "it was heard of too long ago to know what it sent"
         if stream.pending:
             return "numbers that it gave out never came"
+        if stream.offset == LEFT_BEHIND:
+            return "the topic was made anew since it was heard of last"
         is_cut = any(stream.offset < at for at in self._position.rewinds)
         if is_cut or self._has_hole(stream.offset + 1, written_offset - 1):
             return "the queue has lost records since it was heard of last"
