@@ -372,10 +372,19 @@ def test_blocked_index_is_tried_again(remote: tuple[Store, Any], block: str) -> 
     """A full disk or an operator's block is not the documents' fault: AGAIN, and later it works."""
     store, server, names = remote
     store.index(some(1))
+    store.documents.put(NOTES, "a", {"name": "a"}, version=None)
     server.request("PUT", f"/{names.of_day('20260131')}/_settings", {block: True})
     blocked = store.index(some(2))
     server.request("PUT", f"/{names.of_day('20260131')}/_settings", {block: None})
 
+    for index in (names.ledger, names.of_documents(NOTES)):
+        server.request("PUT", f"/{index}/_settings", {block: True})
+    errors = [
+        problem_of(lambda: store.ledger.claim("a", "me")),
+        problem_of(lambda: store.documents.put(NOTES, "b", {"name": "b"}, version=None)),
+    ]
+
+    assert {error.problem.code for error in errors} == {"store_down"}
     assert [item.written for item in blocked][1] is Written.AGAIN
     assert blocked[1].error
     assert store.index(some(2))[1] == Item(Written.CREATED)

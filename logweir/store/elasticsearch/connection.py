@@ -261,7 +261,7 @@ class Connection:
         except ApiError as error:
             if passing is not None and passing(error):
                 raise
-            if error.status_code in _AGAIN:
+            if error.status_code in _AGAIN or _error_type(error) == "cluster_block_exception":
                 raise LogweirError(STORE_DOWN, url=self.url, reason=_api_reason(error)) from error
             raise LogweirError(STORE_REFUSES, url=self.url, what=what, reason=_api_reason(error)) from error
 
@@ -402,6 +402,12 @@ def _is_too_large(error: ApiError) -> bool:
 def _is_out_of_time(error: ApiError) -> bool:
     """Whether a search was stopped by its own ``timeout``: without partial results, that is an error."""
     return any(text in str(error.body) for text in ("Time exceeded", "search_timeout", "task_cancelled"))
+
+
+def _error_type(error: ApiError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    detail = body.get("error")
+    return str(detail.get("type")) if isinstance(detail, dict) else ""
 
 
 def _api_reason(error: ApiError) -> str:
