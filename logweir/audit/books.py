@@ -98,6 +98,8 @@ class Books:
     natural_keys: frozenset[str]
     indexed: IndexedByDay
     """What the store should have of the windows."""
+    without_window: dict[StreamId, Intervals]
+    """Numbers that came by, and of which the ledger has no window any more; of a span of time, nothing."""
     left_behind: set[StreamId]
     """Of these nobody knows what they sent last to a partition of a topic that is gone."""
     shortages: list[Shortage] = field(default_factory=list)
@@ -243,6 +245,10 @@ class Books:
                 {"partition": partition, "ingest_epoch": epoch, "ranges": pairs(ranges)}
                 for (epoch, partition), ranges in self.lost_in_queue_ranges().items()
             ],
+            "without_window": [
+                {"partition": partition, "ingest_epoch": epoch, "ranges": pairs(ranges)}
+                for (epoch, partition), ranges in self.without_window.items()
+            ],
             "loss_unknown_emitters": sum(books.loss_class is LossClass.UNKNOWN for books in self.emitters.values()),
             "windows": self.states,
             "jumps": [asdict(one) for one in self.jumps],
@@ -339,6 +345,7 @@ def read_books_once(
         if span.has_window(one.place.window) and document.id not in carried.being_deleted
     ]
     outside = _outside_windows(sums, context, carried, from_one=not span.is_bounded)
+    without_window = {} if span.is_bounded else outside.without_window(positions, before=carried.before)
     books = Books(
         row=outside.total(),
         windows=sums.kept,
@@ -351,7 +358,9 @@ def read_books_once(
         corrections=corrections,
         expired=_expired(positions, sums.kept),
         store_differences=differences,
-        imbalance=sums.imbalance + sum(abs(one.difference) for one in differences),
+        imbalance=sums.imbalance
+        + sum(abs(one.difference) for one in differences)
+        + sum(numbers.count for numbers in without_window.values()),
         positions={place: position.next_offset or 0 for place, position in positions.items()},
         watermark_us=max(watermarks.values(), default=0),
         carried=CarriedForward(edition=carried.edition) if span.is_bounded or span.emitter is not None else carried,
@@ -360,6 +369,7 @@ def read_books_once(
             key for (key, _), known in emitters.items() if known.loss_class is LossClass.FROM_FIELDS
         ),
         indexed=sums.indexed,
+        without_window=without_window,
         left_behind=left_behind(
             positions, minutes, context.closings, topic_id=_topic_of(current), before=carried.before
         ),

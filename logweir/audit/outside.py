@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from logweir.ledger.documents import StreamId
+from logweir.ledger.documents import PartitionId, StreamId
 from logweir.ledger.equation import Row
 from logweir.ledger.intervals import Intervals
+from logweir.ledger.position import Position
 
 
 @dataclass(slots=True)
@@ -64,6 +65,27 @@ class OutsideWindows:
         """The last number that the queue is known to have lost, 0 when it has lost none."""
         lost = self.lost.get(stream)
         return lost.max if lost else 0
+
+    def without_window(self, positions: Mapping[PartitionId, Position], *, before: int) -> dict[StreamId, Intervals]:
+        """Numbers that came by, says the position, and that no window has: the ledger has lost what became of them.
+
+        Of processes that sent something since the minute ``before``: the windows of others are carried forward.
+        """
+        found: dict[StreamId, Intervals] = {}
+        pending: dict[StreamId, Intervals] = {}
+        for (_, partition), position in positions.items():
+            for epoch, own in position.streams.items():
+                stream = StreamId(epoch, partition)
+                for numbers in own.pending.since.values():
+                    pending.setdefault(stream, Intervals()).add_all(numbers)
+                # Beyond the limits, what the queue has lost is only counted.
+                if own.window >= before and not position.lost_before:
+                    gaps = self.known.get(stream, Intervals()).gaps(self._begins(stream), own.last)
+                    found.setdefault(stream, Intervals()).add_all(gaps)
+        for stream, left in found.items():
+            for explained in (pending, self.lost, self.void):
+                left.remove_all(explained.get(stream, Intervals()))
+        return {stream: left for stream, left in found.items() if left}
 
     def undecided(self, stream: StreamId) -> Intervals:
         """Which numbers of a process that is gone never came, whatever anybody has said of them."""

@@ -220,6 +220,10 @@ def _print_books(books: Books, unread: int | None, doubts: Sequence[str]) -> Non
     for (epoch, partition), ranges in books.lost_in_queue_ranges().items():
         numbers = some_ranges(list(ranges))
         out.print(Text(f"lost in the queue: partition {partition}, process {epoch}, numbers {numbers}", "red"))
+    for (epoch, partition), ranges in books.without_window.items():
+        numbers = some_ranges(list(ranges))
+        text = f"the ledger has lost its windows: partition {partition}, process {epoch}, numbers {numbers}"
+        out.print(Text(text, "red"))
     for one in books.store_differences:
         where = f"window {one.place.window}, partition {one.place.partition}"
         if one.difference:

@@ -866,6 +866,27 @@ def test_a_topic_made_anew_that_no_worker_reads_yet_is_not_called_complete(
     assert "the topic was made anew, and no worker reads it yet" in text.splitlines()[0]
 
 
+@pytest.mark.parametrize("lost", [(0,), (1,), (2,), (0, 1, 2)])
+def test_windows_that_are_gone_from_the_ledger_are_missed(
+    settings: Settings, store: Store, capsys: pytest.CaptureFixture[str], lost: tuple[int, ...]
+) -> None:
+    """The position knows that their numbers came: that nothing is known of them balances no books."""
+    book = Partition(store)
+    for at in range(3):
+        book.data(1 + 2 * at, (None, [INDEXED] * 2), window=WINDOW + at)
+        book.marker(1 + 2 * at, 2, {None: 2}, window=WINDOW + at)
+    whole = read(store)
+    places = [WINDOW_KIND.id("logweir", WindowId("t", 0, EPOCH.hex(), WINDOW + at)) for at in lost]
+    store.ledger.delete(list(store.ledger.read(places).values()))
+    status, text = audit(settings, capsys, "audit")
+
+    assert (whole.balanced, whole.without_window) == (True, {})
+    assert read(store).imbalance == 2 * len(lost)
+    assert status == 1
+    assert f"{2 * len(lost)} events are unexplained" in text
+    assert "the ledger has lost its windows: partition 0" in text
+
+
 def test_what_is_lost_is_in_the_first_line_and_the_exit_status(
     settings: Settings, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
