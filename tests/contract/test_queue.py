@@ -22,6 +22,7 @@ from logweir.clock import now_us
 from logweir.config import QueueSettings
 from logweir.errors import LogweirError
 from logweir.queue import open_queue
+from logweir.queue.kafka.topic import KafkaQueue
 from logweir.queue.port import Consumer, Delivery, Producer, Queue, Reader
 from tests import waiting
 
@@ -694,6 +695,24 @@ def test_offsets_are_found_by_time(queue: Queue, producer: Producer) -> None:
 
     assert [queue.offset_at(0, moment) for moment in (-5, 1, between_ms, after_ms)] == [0, 0, 2, 3]
     assert queue.offset_at(1, 1) == 0
+
+
+@pytest.mark.parametrize("wrong_s", [-30 * 86_400, 2 * 3_600])
+def test_a_wrong_clock_keeps_no_record_out_and_lets_none_expire(
+    queue: Queue, producer: Producer, monkeypatch: pytest.MonkeyPatch, wrong_s: int
+) -> None:
+    """When a record is old is said by the queue's own clock, where there is one."""
+    right = time.time
+    send(producer, b"0")
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: right() + wrong_s)
+        send(producer, b"1")
+    with contextlib.closing(queue.reader(0, 0)) as reader:
+        found = read_through(reader, 2)
+
+    assert payloads(found) == [b"0", b"1"]
+    if isinstance(queue, KafkaQueue):
+        assert abs(found[1].timestamp_ms - right() * 1000) < 600_000
 
 
 def read_through(reader: Reader, count: int) -> list[Delivery]:

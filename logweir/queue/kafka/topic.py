@@ -160,6 +160,9 @@ class KafkaQueue:
                 "configs": {
                     "retention.ms": str(int(settings.retention_hours * 3_600_000)),
                     "retention.bytes": str(settings.retention_size_bytes_max),
+                    # Not the doors' clocks: one that is behind would have its records deleted unread, and what comes
+                    # from one that is ahead a broker does not take.
+                    "message.timestamp.type": "LogAppendTime",
                     "max.message.bytes": str(max(MEBIBYTE, settings.record_size_bytes_max + ENVELOPE_BYTES)),
                     # Whatever the brokers' own default is: with one copy in sync, its disk would be all there is.
                     "min.insync.replicas": "2" if settings.replication >= 3 else "1",
