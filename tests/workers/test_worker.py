@@ -135,6 +135,26 @@ def test_a_lost_ledger_is_made_again_from_the_queue(
     assert "knows no position of partition 0: it is read from its earliest record, offset 0 of" in caplog.text
 
 
+def test_the_group_goes_back_with_its_ledger(
+    settings: Settings, queue: Queue, store: Store, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the queue would say of a backlog that is to be read again that nothing is left, and let it expire."""
+    door.write(batch(event(summary="one")))
+    work_off(settings, queue, store)
+    store.ledger.delete(list(store.ledger.scan("")))
+
+    def committed() -> list[int]:
+        with closing(sqlite3.connect(config.sqlite_path(settings.queue.url))) as file:
+            return [offset for (offset,) in file.execute("SELECT next_offset FROM committed")]
+
+    before = committed()
+    monkeypatch.setattr(Bulks, "settle_indexed", lambda _: None)
+    with running_worker(settings, queue, store):
+        until(lambda: committed() == [0])
+
+    assert before == [1]
+
+
 def test_what_was_gone_from_the_queue_when_the_books_began_is_not_called_complete(
     settings: Settings, queue: Queue, store: Store, door: Door
 ) -> None:

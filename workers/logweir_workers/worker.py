@@ -296,10 +296,13 @@ class Worker:
             self._ledgers[partition] = until_it_answers(lambda: self._claim(partition), self._stopping)  # noqa: B023
         self._paused -= set(partitions)
         registry.get("logweir_worker_partitions").set(len(self._ledgers))
-        return {
+        offsets = {
             partition: until_it_answers(partial(resume_offset, self._queue, self._ledgers[partition]), self._stopping)
             for partition in partitions
         }
+        # Where the group's own is beyond it, the queue would say that nothing is left to read.
+        self._uncommitted.update(offsets)
+        return offsets
 
     def _claim(self, partition: int) -> PartitionLedger:
         ledger = PartitionLedger.claim(
