@@ -390,6 +390,20 @@ def test_blocked_index_is_tried_again(remote: tuple[Store, Any], block: str) -> 
     assert store.index(some(2))[1] == Item(Written.CREATED)
 
 
+def test_a_closed_ledger_is_not_an_empty_one(remote: tuple[Store, Any, IndexNames]) -> None:
+    """Who reads it while it is closed would find that nothing was ever accepted."""
+    store, server, names = remote
+    absent = list(store.ledger.scan(""))
+    store.ledger.write([LedgerDocument("a", 1, {"n": 1})])
+    server.request("POST", f"/{names.ledger}/_close")
+    error = problem_of(lambda: list(store.ledger.scan("")))
+    server.request("POST", f"/{names.ledger}/_open")
+
+    assert absent == []
+    assert error.problem.code in ("store_down", "store_refuses")
+    assert [document.id for document in store.ledger.scan("")] == ["a"]
+
+
 def test_closed_index_is_tried_again(remote: tuple[Store, Any, IndexNames]) -> None:
     """A closed day is not the documents' fault either, and a search leaves it out."""
     store, server, names = remote

@@ -65,7 +65,8 @@ class ElasticsearchLedger:
 
     def scan(self, prefix: str) -> Iterator[LedgerDocument]:
         with self._connection.problems("the ledger"):
-            self._connection.client.indices.refresh(index=self._index, ignore_unavailable=True, allow_no_indices=True)
+            # An index that is closed is no empty ledger: it is an error here, and searches would pass over it.
+            self._connection.client.options(ignore_status=404).indices.refresh(index=self._index)
         after: list[Any] | None = None
         while True:
             with self._connection.problems("the ledger"):
