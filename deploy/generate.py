@@ -76,9 +76,10 @@ last column, from the Elastic Common Schema, mean the same field in a search.
 """
 _DETAILS_HEAD = """\
 These details have one name and one type, whoever sends them: [event.md](event.md#known-details) lists how senders call
-them. A value that has not the form of its kind stays under the name that it was sent with. A search compares the text
-of all details alike; it understands the names under "Also called", too. The last column has the parsers that fill a
-detail; `country` is worked out from `sourceipaddress`, too ([enrich](../how-to/enrich.md)).
+them. A value that has not the form of its kind stays under the name that it was sent with. A search compares numbers
+and addresses in their order, and keywords as those of the fields above; all of them by their text, too, as it does with
+other details. It understands the names under "Also called". The last column has the parsers that fill a detail;
+`country` is worked out from `sourceipaddress`, too ([enrich](../how-to/enrich.md)).
 """
 _PARSERS_HEAD = """\
 A worker reads what log lines say and adds it as [details](fields.md#known-details), between normalising an event and

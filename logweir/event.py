@@ -120,8 +120,8 @@ DETAILS = (
 )
 """Details that have one name and one type, whoever sent them and however they were called there.
 
-A value that has not the form of its kind stays under the name that it was sent with. The stores keep all of them as
-other details: by their text.
+A value that has not the form of its kind stays under the name that it was sent with. Stores keep all of them as other
+details, by their text; and beside that by the value of their kind (``query/known.py``), which gives them an order.
 """
 CATEGORY_NAMES = ("category", "event.category")
 """What senders call the category, the strongest first, in lower case; case does not count. Doors judge by these what
@@ -130,6 +130,8 @@ KEYWORD_LENGTH_MAX = 1000
 """Longest text of a field other than summary, in characters. Longer texts move under details."""
 
 FIELD_BY_NAME = {field.name: field for field in FIELDS}
+DETAIL_BY_NAME = {field.name: field for field in DETAILS}
+"""The known details, by names that begin with ``details.``"""
 
 
 def day_of(received_us: int) -> str:

@@ -82,7 +82,7 @@ class Search:
     def run(self, store: Store, now_us: int, *, size_bytes_max: int, cancellation: Cancellation | None) -> Hits:
         """Raises LogweirError for whatever cannot be read, and what the store raises."""
         from_us, to_us = time_bounds(self.from_, self.to, now_us)
-        query, size, after = parse(self.q), self._size(), self._after()
+        query, size, after = parse(self.q, now_us=now_us), self._size(), self._after()
         store.require_prepared()
         return store.search(
             query,

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from logweir.alerts.rules import SEVERITIES, Rule
-from logweir.clock import iso_seconds
+from logweir.clock import iso_seconds, now_us
 from logweir.errors import (
     ALERT_AMBIGUOUS,
     ALERT_UNFIT,
@@ -390,7 +390,7 @@ def query_of(
     Raises LogweirError: QUERY_BAD, QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT; PARAMETER_BAD for a value that no alert
     has.
     """
-    asked = parse(text.strip(), ALERTS.by_name)
+    asked = parse(text.strip(), ALERTS.by_name, now_us=now_us())
     _require_possible(asked)
     nodes: list[Node] = [asked, Term("kind", kind)]
     if not with_closed:

@@ -72,9 +72,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.size < 0:
         raise LogweirError(PARAMETER_BAD, name="--size", value=arguments.size, expected="0 or more")
     start = arguments.since or arguments.from_
-    from_us, to_us = time_bounds(start, arguments.to, now_us())
+    now = now_us()
+    from_us, to_us = time_bounds(start, arguments.to, now)
     search = {
-        "query": parse(arguments.query.strip()),
+        "query": parse(arguments.query.strip(), now_us=now),
         "from_us": from_us,
         "to_us": to_us,
         "time_field": arguments.time_field,

@@ -74,7 +74,22 @@ _META = {
     "_all": " To look in all fields, write the word alone.",
     "*": " To look in all fields, write the word alone.",
 }
-_OTHER_SEVERITIES = {"crit": "CRITICAL", "fatal": "CRITICAL", "panic": "EMERGENCY", "severe": "ERROR", "trace": "DEBUG"}
+SEVERITY_BY_SPELLING = {
+    **{name.lower(): name for name in SEVERITIES},
+    **{str(number): name for number, name in enumerate(SEVERITIES)},
+    "emerg": "EMERGENCY",
+    "panic": "EMERGENCY",
+    "crit": "CRITICAL",
+    "fatal": "CRITICAL",
+    "err": "ERROR",
+    "severe": "ERROR",
+    "warn": "WARNING",
+    "notification": "NOTICE",
+    "information": "INFO",
+    "informational": "INFO",
+    **dict.fromkeys(("trace", "verbose", "fine", "finer", "finest"), "DEBUG"),
+}
+"""What people type, and what the severities are called that it means. A digit is syslog's number."""
 
 
 def for_field(name: str, value: str) -> str:
@@ -120,14 +135,17 @@ def _nearest(name: str) -> str | None:
     return _KNOWN[nearest[0]] if nearest else None
 
 
+def severity_of(text: str) -> str | None:
+    """The severity that is meant, in any of its spellings; None for what is none."""
+    return SEVERITY_BY_SPELLING.get(text.lower())
+
+
 def for_severity(text: str) -> str:
     """What to write instead of a severity that there is not."""
     lowered = text.lower()
     begins = [name for name in SEVERITIES if lowered and name.lower().startswith(lowered)]
     nearest = difflib.get_close_matches(text.upper(), SEVERITIES, n=1)
-    found = [*filter(None, [_OTHER_SEVERITIES.get(lowered)]), *begins, *nearest]
-    if re.fullmatch("[0-7]", text):
-        found = [SEVERITIES[int(text)]]
+    found = [*begins, *nearest]
     return f" (perhaps {found[0]} is meant)" if found else ""
 
 
@@ -149,11 +167,3 @@ def address_of(text: str) -> str | None:
     except ValueError:
         return None
     return str(getattr(address, "ipv4_mapped", None) or address)
-
-
-def beginning_of(network: str) -> str:
-    """How the addresses of an IPv4 network begin, as a value with a wildcard; empty where that is not one beginning."""
-    found = ipaddress.ip_network(network, strict=False)
-    if found.version != 4 or found.prefixlen not in (8, 16, 24):
-        return ""
-    return ".".join(str(found.network_address).split(".")[: found.prefixlen // 8]) + ".*"

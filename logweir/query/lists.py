@@ -24,7 +24,9 @@ from typing import TypeVar
 
 from logweir.clock import now_us
 from logweir.errors import LIST_BAD, LIST_UNFIT, LIST_UNKNOWN, LogweirError
-from logweir.query.tree import All, And, InList, Node, Not, Or, Term, lower
+from logweir.event import Kind
+from logweir.query import known
+from logweir.query.tree import All, And, InList, Node, Not, Or, Range, Term, lower
 
 log = logging.getLogger(__name__)
 
@@ -332,7 +334,8 @@ def names_in(node: Node) -> set[str]:
 def expanded(node: Node) -> Node:
     """The query with each list's values in its place, as stores take it.
 
-    Raises LogweirError: LIST_UNKNOWN, LIST_UNFIT where there are too many values, or networks among them.
+    Raises LogweirError: LIST_UNKNOWN, LIST_UNFIT where there are too many values, or networks among them and the field
+    is no address.
     """
     if isinstance(node, And | Or):
         return type(node)(tuple(expanded(one) for one in node.nodes))
@@ -341,12 +344,16 @@ def expanded(node: Node) -> Node:
     if not isinstance(node, InList):
         return node
     found = in_use().named(node.name)
-    if found.has_networks or len(found) > SEARCHED_MAX:
-        reason = "has networks" if found.has_networks else f"has {len(found):,} values, more than {SEARCHED_MAX}"
+    is_of_addresses = known.ORDERED.get(node.field) is Kind.IP
+    if (found.has_networks and not is_of_addresses) or len(found) > SEARCHED_MAX:
+        is_long = len(found) > SEARCHED_MAX
+        reason = f"has {len(found):,} values, more than {SEARCHED_MAX}" if is_long else "has networks"
         raise LogweirError(LIST_UNFIT, name=node.name, reason=reason)
     is_detail = node.field.startswith("details")
-    terms = tuple(Term(node.field, value if is_detail else lower(value)) for value in found.values())
-    return Or(terms) if terms else Not(All())
+    terms: list[Node] = [Term(node.field, value if is_detail else lower(value)) for value in found.values()]
+    if is_of_addresses:
+        terms += [Range(node.field, *network) for value in found.values() if (network := known.network_range(value))]
+    return Or(tuple(terms)) if terms else Not(All())
 
 
 def at_least(node: Node) -> Node:

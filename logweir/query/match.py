@@ -9,14 +9,15 @@ import fnmatch
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from logweir.event import FIELD_BY_NAME, Document, Field, Kind
-from logweir.query import lists
+from logweir.query import known, lists
 from logweir.query.tree import (
     All,
     And,
@@ -31,6 +32,7 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    WordWildcard,
     forms_of,
     lower,
     searchable,
@@ -108,6 +110,20 @@ def leaves_of(details: object) -> Iterator[tuple[str, str]]:
             yield path, text
 
 
+def known_keywords(details: object) -> dict[str, list[str]]:
+    """By ``known.short`` name, the texts of the known keywords that details have, as ``leaves_of`` has them."""
+    found: dict[str, list[str]] = {}
+    if not isinstance(details, dict):
+        return found
+    for name in _KNOWN_KEYWORDS & details.keys():
+        if texts := [text for path, text in leaves_of({name: details[name]}) if path == name]:
+            found[name] = texts
+    return found
+
+
+_KNOWN_KEYWORDS = frozenset(map(known.short, known.KEYWORDS))
+
+
 def paths_of(details: object) -> set[str]:
     """The path of each leaf of details that has a value, however long, and of each object that holds one."""
     paths: set[str] = set()
@@ -159,10 +175,17 @@ def _words(query: Words, _: Fields) -> Matches:
 
 
 def _word_prefix(query: WordPrefix, _: Fields) -> Matches:
-    begin = f" {query.prefix}"
+    begin = f" {' '.join((*query.before, query.prefix))}"
     if query.summary_only:
         return lambda document: begin in f" {document.summary_words}"
     return lambda document: begin in f" {document.all_words}"
+
+
+def _word_wildcard(query: WordWildcard, _: Fields) -> Matches:
+    pattern = pattern_of(query.pattern)
+    if query.summary_only:
+        return lambda document: any(map(pattern.match, document.summary_words.split(" ")))
+    return lambda document: any(map(pattern.match, document.all_words.split(" ")))
 
 
 def text_matcher(query: Term | Prefix | Wildcard) -> Callable[[str], bool]:
@@ -175,7 +198,17 @@ def text_matcher(query: Term | Prefix | Wildcard) -> Callable[[str], bool]:
 
 
 def _text(query: Term | Prefix | Wildcard, _: Fields) -> Matches:
-    return _any_value(query.field, text_matcher(query))
+    return _any_value(query.field, text_matcher(without_case(query)))
+
+
+def without_case(query: _T) -> _T:
+    """The same query in lower case, where the field is a known keyword among details."""
+    if query.field not in known.KEYWORDS or isinstance(query, Wildcard):
+        return query
+    return replace(query, value=lower(query.value))
+
+
+_T = TypeVar("_T", Term, Term | Prefix | Wildcard)
 
 
 def _exists(query: Exists, fields: Fields) -> Matches:
@@ -204,6 +237,8 @@ def _any_value(field: str, fits: Callable[[str], bool]) -> Matches:
     if field.partition(".")[0] != "details":
         return lambda document: any(fits(text) for text in keywords_of(_value(document, field)))
     path = field.partition(".")[2]
+    if field in known.KEYWORDS:
+        return lambda document: any(fits(lower(text)) for text in _last.leaves_of(document).get(path, ()))
     if path:
         return lambda document: any(map(fits, _last.leaves_of(document).get(path, ())))
     return lambda document: any(fits(text) for texts in _last.leaves_of(document).values() for text in texts)
@@ -233,18 +268,22 @@ _last = _Last()
 
 def _range(query: Range, fields: Fields) -> Matches:
     field, low, high = query.field, query.low, query.high
-    is_date = fields[field].kind is Kind.DATE
+    is_known = field in known.ORDERED and fields is FIELD_BY_NAME
+    is_date = not is_known and fields[field].kind is Kind.DATE
 
     def matches(document: Document) -> bool:
-        value = _value(document, field)
-        number = milliseconds_of(value) if is_date else value
+        if is_known:
+            number = known.ordered_value(document.source, field)
+        else:
+            value = _value(document, field)
+            number = milliseconds_of(value) if is_date else value
         return number is not None and (low is None or number >= low) and (high is None or number < high)
 
     return matches
 
 
 def _in_list(query: InList, _: Fields) -> Matches:
-    name, is_detail = query.name, query.field.partition(".")[0] == "details"
+    name, is_detail = query.name, query.field.partition(".")[0] == "details" and query.field not in known.KEYWORDS
 
     def fits(text: str) -> bool:
         found = lists.in_use().get(name)
@@ -260,6 +299,7 @@ _MATCHERS: dict[type, Callable[[Any, Fields], Matches]] = {
     Not: _not,
     Words: _words,
     WordPrefix: _word_prefix,
+    WordWildcard: _word_wildcard,
     Term: _text,
     Prefix: _text,
     Wildcard: _text,

@@ -7,9 +7,11 @@ and a query that asks for more is an error that names what it asks for.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import threading
 from collections.abc import Mapping
+from itertools import groupby
 from typing import NoReturn
 
 from luqum import tree
@@ -23,8 +25,8 @@ from logweir.errors import (
     QUERY_OPERATOR_UNFIT,
     LogweirError,
 )
-from logweir.event import DETAILS, FIELD_BY_NAME, FIELDS, Field, Kind
-from logweir.query import hints, lists
+from logweir.event import DETAIL_BY_NAME, DETAILS, FIELD_BY_NAME, FIELDS, Field, Kind
+from logweir.query import hints, known, lists
 from logweir.query.match import text_matcher
 from logweir.query.times import interval_us
 from logweir.query.tree import (
@@ -41,6 +43,7 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    WordWildcard,
     lower,
 )
 from logweir.query.words import is_one_character, words_of
@@ -57,9 +60,12 @@ Elasticsearch 8 takes 1,000 bytes, the name of the field below details among the
 
 OPERATORS = {
     Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, field:*',
-    Kind.TEXT: 'words, "phrases", a * at the end of a word, field:*',
+    Kind.TEXT: 'words, "phrases", the wildcards * and ? in a word, field:*',
     Kind.DATE: "field:2026-01-31 (or more or less exact), [a TO b], {a TO b}, >, >=, <, <=, field:*",
     Kind.NUMBER: "field:5, [a TO b], {a TO b}, >, >=, <, <=, field:*",
+    Kind.FLOAT: "field:0.5, [a TO b], {a TO b}, >, >=, <, <=, field:*",
+    Kind.IP: 'field:10.0.0.7, field:10.0.0.0/8, field:"2001:db8::/32", [a TO b], {a TO b}, >, >=, <, <=, a * at the end'
+    " of a value, field:*",
     Kind.FLATTENED: 'field:value (whole, in this case), field:"a value", a * at the end of a value, field:*',
 }
 """What each kind of field can do, in words."""
@@ -71,9 +77,10 @@ _ANYWHERE = "(none given: all words)"
 _luqum_lock = threading.Lock()
 
 
-def parse(text: str, fields: Mapping[str, Field] = FIELD_BY_NAME) -> Node:
+def parse(text: str, fields: Mapping[str, Field] = FIELD_BY_NAME, *, now_us: int | None = None) -> Node:
     """The tree of a query; the empty one asks for everything. ``fields``: what it may ask for, an event's by default.
 
+    ``now_us``: what ``now-1h`` counts from; without it, that is an error, for what is asked again and again.
     Raises LogweirError: QUERY_BAD (with the column, from 1), QUERY_FIELD_UNKNOWN, QUERY_OPERATOR_UNFIT.
     """
     if len(text) > QUERY_LENGTH_MAX:
@@ -83,7 +90,7 @@ def parse(text: str, fields: Mapping[str, Field] = FIELD_BY_NAME) -> Node:
     if not text.strip():
         return All()
     item, columns = syntax_of(text)
-    return _Translation(text, columns, fields).node(item, None, 0)
+    return _Translation(text, columns, fields, now_us).node(item, None, 0)
 
 
 def syntax_of(text: str) -> tuple[tree.Item, list[int]]:
@@ -149,10 +156,11 @@ _UNSUPPORTED = {
 class _Translation:
     """One query's way from luqum's tree to ours. ``columns``: of each of luqum's positions, where it is in ``text``."""
 
-    def __init__(self, text: str, columns: list[int], fields: Mapping[str, Field]) -> None:
+    def __init__(self, text: str, columns: list[int], fields: Mapping[str, Field], now_us: int | None) -> None:
         self._text = text
         self._columns = columns
         self._fields = fields
+        self._now_us = now_us
         self._is_of_events = fields is FIELD_BY_NAME
         self._clauses = 0
 
@@ -177,7 +185,11 @@ class _Translation:
         return self._leaf(item, field)
 
     def _may_be_listed(self, field: str | None) -> bool:
-        return field is not None and self._is_of_events and self._kind(field) in (Kind.KEYWORD, Kind.FLATTENED)
+        return (
+            field is not None
+            and self._is_of_events
+            and (self._kind(field) in (Kind.KEYWORD, Kind.FLATTENED) or field in known.ORDERED)
+        )
 
     def _require_no_small_operator(self, item: tree.Item, field: str | None) -> None:
         """Refuse ``a:b and c:d`` and ``a:(b or c)``, which is Kibana's language: here the operator would be a word."""
@@ -200,12 +212,17 @@ class _Translation:
             self._bad(item.expr, f'{what} needs quotes: {item.name}:"{self._typed(item.expr)}"')
         if isinstance(item.expr, tree.Not | tree.Prohibit | tree.Plus):
             self._bad(item.expr, "a sign follows the field; write -field:value, or quote a negative value")
-        node = self.node(item.expr, field, depth + 1)
-        known = hints.known_detail(field)
-        if known is None:
-            return node
-        # What is known has one name since: events of before, and values of another form, have it as it was sent.
-        return Or((node, self.node(item.expr, known, depth + 1)))
+        stored_as = hints.known_detail(field)
+        if stored_as is None:
+            return self.node(item.expr, field, depth + 1)
+        of_known = self.node(item.expr, stored_as, depth + 1)
+        try:
+            # What is known has one name since: events of before, and values of another form, have it as it was sent.
+            return Or((self.node(item.expr, field, depth + 1), of_known))
+        except LogweirError as error:
+            if error.problem is not QUERY_OPERATOR_UNFIT:
+                raise
+            return of_known  # Numbers and addresses have their order under the known name alone.
 
     def _resolved(self, item: tree.SearchField) -> str:
         """The field's own name; other names of it (ECS) are resolved."""
@@ -251,16 +268,16 @@ class _Translation:
         text = "".join(character for character, _ in pieces)
         # What has a backslash before it means itself; colons need one in any case.
         is_literal = is_phrase or "\\/" in item.value
-        if (not is_literal or field == "sourceaddress") and hints.is_network(text):
-            raise self._unfit(field, f"the range of addresses {text}", hint=_of_network(field, text))
+        if field is not None and field in known.ORDERED and self._is_of_events:
+            return self._ordered(item, field, pieces, text)
+        if not is_literal and hints.is_network(text):
+            raise self._unfit(field, f"the range of addresses {text}", hint=_of_network(text))
         if kind is Kind.TEXT:
             return self._words(item, field, pieces)
-        if kind in (Kind.KEYWORD, Kind.FLATTENED) and not is_phrase and item.value[:1] in _OTHER_QUOTES:
-            self._bad(item, f'{text[0]} is not a quote here; write "…"')
-        if kind is Kind.KEYWORD:
-            return self._possible(item, _keyword(field or "", pieces), text)
-        if kind is Kind.FLATTENED:
-            return self._detail(field or "", pieces)
+        if kind in (Kind.KEYWORD, Kind.FLATTENED):
+            if not is_phrase and item.value[:1] in _OTHER_QUOTES:
+                self._bad(item, f'{text[0]} is not a quote here; write "…"')
+            return self._value(item, field or "", pieces, text)
         if any(wild for _, wild in pieces):
             raise self._unfit(field, "wildcards")
         low, high = self._bounds(item, field, text)
@@ -274,7 +291,32 @@ class _Translation:
             self._bad(item, f'{reason}; a value that begins with @ needs quotes: "{self._typed(item)}"')
         return InList(field, name)
 
-    def _detail(self, field: str, pieces: _Pieces) -> Node:
+    def _value(self, item: tree.Item, field: str, pieces: _Pieces, text: str) -> Node:
+        """A value of a keyword field or of details, whole or as a pattern."""
+        is_pattern = _split_stars(pieces)[0] is None
+        if field.startswith("details") and not (is_pattern and field in known.KEYWORDS):
+            return self._detail(field, pieces)
+        return self._possible(item, _keyword(field, pieces), text)
+
+    def _ordered(self, item: tree.Item, field: str, pieces: _Pieces, text: str) -> Node:
+        """A value of a field that has an order, or the beginning of its text."""
+        kind = self._kind(field)
+        if kind is Kind.IP and (network := known.network_range(text.strip("[]"))) is not None:
+            found = Range(field, *network)
+            # In quotes, as an exception that is made from an event has it, it may be meant as it is written, too.
+            is_text = isinstance(item, tree.Phrase) and field != known.SENDER
+            return Or((found, Term(field, text.lower()))) if is_text else found
+        if field == known.SENDER:
+            return self._possible(item, _keyword(field, pieces), text)
+        node = self._detail(field, pieces)
+        if kind is Kind.IP:
+            address = hints.address_of(text) if isinstance(node, Term) else None
+            return type(node)(field, address or node.value.lower())
+        if kind is Kind.FLOAT and isinstance(node, Term) and _NUMBER.fullmatch(text):
+            return Or((node, Range(field, *self._bounds(item, field, text))))  # 0.250 is 0.25
+        return node
+
+    def _detail(self, field: str, pieces: _Pieces) -> Term | Prefix:
         text, stars = _split_stars(pieces)
         if text is None:
             raise self._unfit(field, "wildcards other than one * at the end")
@@ -283,28 +325,42 @@ class _Translation:
     def _words(self, item: tree.Item, field: str | None, pieces: _Pieces) -> Node:
         text, stars = _split_stars(pieces)
         if text is None:
-            raise self._unfit(field, "wildcards other than one * at the end of a word")
+            return self._word_wildcard(item, field, pieces)
         words = words_of(text)
         if not words:
             self._bad(item, f"{item.value[:20]} has no letter or digit to look for")
         self._count(item, len(words) - 1)
-        if not stars:
-            return Words(tuple(words), summary_only=field is not None)
-        if is_one_character(words[-1]):
-            return Words(tuple(words), summary_only=field is not None)  # Whatever follows it is another word.
-        if len(words) > 1 or not words_of(text[-1]):
-            raise self._unfit(field, f"a * behind {text[:40]!r}, which is not one word")
-        return WordPrefix(words[0], summary_only=field is not None)
+        summary_only = field is not None
+        if not stars or is_one_character(words[-1]) or not words_of(text[-1]):
+            return Words(tuple(words), summary_only)  # Whatever follows the last word is another one.
+        return WordPrefix(words[-1], summary_only, tuple(words[:-1]))
+
+    def _word_wildcard(self, item: tree.Item, field: str | None, pieces: _Pieces) -> Node:
+        """One word with wildcards in it."""
+        parts: list[str] = []
+        for is_wild, run in groupby(pieces, key=lambda piece: piece[1]):
+            part = "".join(character for character, _ in run)
+            words = [part] if is_wild else words_of(part)
+            # As part of a longer word, it is to be cut as it is here.
+            if not is_wild and (words_of(f"a{part}a") != [f"a{''.join(words)}a"] or is_one_character(words[0])):
+                is_of_no_spaces = any(map(is_one_character, words))
+                what = "in scripts without spaces" if is_of_no_spaces else "around more than one word"
+                raise self._unfit(field, f"wildcards {what}", hint="; ask for each word by itself: a*b AND c*d")
+            parts += words
+        if all(part.strip("*?") == "" for part in parts):
+            self._bad(item, f"{item.value[:20]} has no letter or digit to look for")
+        return WordWildcard("".join(parts), field is not None)
 
     def _possible(self, item: tree.Item, node: Node, text: str) -> Node:
         """The node, if the field can have such a value at all: some take only what is known beforehand."""
         if not isinstance(node, Term | Prefix | Wildcard):
             return node
         if node.field == "severity" and self._is_of_events:
+            if isinstance(node, Term) and (severity := hints.severity_of(text)) is not None:
+                return Term(node.field, severity.lower())
             matches = text_matcher(node)
             if not any(matches(name.lower()) for name in hints.SEVERITIES):
-                known = ", ".join(hints.SEVERITIES)
-                self._bad(item, f"{text[:40]!r} is no severity{hints.for_severity(text)}; there are {known}")
+                self._bad(item, f"{text[:40]!r} is no severity{hints.for_severity(text)}; there are {_SEVERITIES}")
         if node.field == "sourceaddress" and isinstance(node, Term):
             address = hints.address_of(text)
             if address is None:
@@ -318,8 +374,9 @@ class _Translation:
             self._bad(item, f"it asks for more than {CLAUSES_MAX} words and values")
 
     def _range(self, item: tree.Item, field: str | None) -> Node:
-        if self._kind(field) not in (Kind.DATE, Kind.NUMBER):
-            raise self._unfit(field, "ranges")
+        is_severity = field == "severity" and self._is_of_events
+        if self._kind(field) not in (Kind.DATE, Kind.NUMBER, Kind.FLOAT, Kind.IP) and not is_severity:
+            raise self._unfit(field, "ranges", hint=_OF_RANGES if self._kind(field) is Kind.FLATTENED else "")
         low = high = None
         if isinstance(item, tree.Range | tree.From):
             bound, included = (item.low, item.include_low) if isinstance(item, tree.Range) else (item.a, item.include)
@@ -329,7 +386,7 @@ class _Translation:
             bound, included = (item.high, item.include_high) if isinstance(item, tree.Range) else (item.a, item.include)
             last = self._bounds(bound, field, self._bound_text(bound))
             high = last[1] if included else last[0]
-        return Range(field or "", low, high)
+        return _severities(low, high) if is_severity else Range(field or "", low, high)
 
     def _bound_text(self, item: tree.Item) -> str:
         if isinstance(item, tree.Prohibit):
@@ -338,20 +395,51 @@ class _Translation:
         pieces = self._pieces(item, item.value[1:-1], quoted=True) if is_phrase else self._pieces(item, item.value)
         return "".join(character for character, _ in pieces)
 
-    def _bounds(self, item: tree.Item, field: str | None, text: str) -> tuple[int | None, int | None]:
+    def _bounds(self, item: tree.Item, field: str | None, text: str) -> tuple[_Bound, _Bound]:
         """The first value that ``text`` stands for and the first behind it; ``*`` is open to both sides."""
         if text == "*":
             return None, None
-        if self._kind(field) is Kind.DATE:
-            interval = interval_us(text)
-            if interval is None:
-                is_age = text.startswith("now") or duration_us(text) is not None
-                age = "; ages such as 15m go into --since and from" if is_age else ""
-                self._bad(item, f"{text[:40]!r} is not a time such as 2026-01-31 or 2026-01-31T12:00:00Z{age}")
-            return interval[0] // 1000, -(-interval[1] // 1000)
+        kind = self._kind(field)
+        if field == "severity":
+            severity = hints.severity_of(text)
+            if severity is None:
+                self._bad(item, f"{text[:40]!r} is no severity{hints.for_severity(text)}; there are {_SEVERITIES}")
+            rank = hints.SEVERITIES[::-1].index(severity)
+            return rank, rank + 1
+        if kind is Kind.DATE:
+            return self._time_bounds(item, text)
+        if kind is Kind.IP:
+            bounds = known.network_range(text.strip("[]")) or _address_bounds(text)
+            if bounds is None:
+                self._bad(
+                    item, f"{text[:40]!r} is no address such as 10.0.0.7, and no range of them such as 10.0.0.0/8"
+                )
+            return bounds
+        if kind is Kind.FLOAT:
+            if not _NUMBER.fullmatch(text):
+                self._bad(item, f"{text[:40]!r} is not a number such as 5 or 0.25")
+            number = float(text) + 0.0
+            return number, math.nextafter(number, math.inf)
         if not re.fullmatch(r"-?[0-9]{1,18}", text):
             self._bad(item, f"{text[:40]!r} is not a whole number of at most 18 digits")
         return int(text), int(text) + 1
+
+    def _time_bounds(self, item: tree.Item, text: str) -> tuple[int, int]:
+        """In milliseconds."""
+        found = _NOW.fullmatch(text)
+        if found is None:
+            interval = interval_us(text)
+            if interval is None:
+                age = "; an age is written now-15m" if duration_us(text) is not None else ""
+                self._bad(item, f"{text[:40]!r} is not a time such as 2026-01-31 or 2026-01-31T12:00:00Z{age}")
+            return interval[0] // 1000, -(-interval[1] // 1000)
+        ahead_us = duration_us(found["duration"]) if found["duration"] else 0
+        if ahead_us is None:
+            self._bad(item, f"{text[:40]!r} is not a time such as now or now-15m (s, m, h, d, w)")
+        if self._now_us is None:
+            self._bad(item, "searches alone know what now is; a rule says by its window how far it looks back")
+        milliseconds = (self._now_us + (ahead_us if found["sign"] == "+" else -ahead_us)) // 1000
+        return milliseconds, milliseconds + 1
 
     def _pieces(self, item: tree.Item, text: str, *, quoted: bool = False) -> _Pieces:
         """The characters of ``text``, with which ``item`` begins (behind its quote), without backslashes."""
@@ -365,7 +453,12 @@ class _Translation:
         return pieces
 
     def _kind(self, field: str | None) -> Kind:
-        return Kind.TEXT if field is None else self._fields[field.partition(".")[0]].kind
+        if field is None:
+            return Kind.TEXT
+        if self._is_of_events and field in known.ORDERED:
+            return known.ORDERED[field]
+        named = DETAIL_BY_NAME.get(field) if self._is_of_events else None
+        return (named or self._fields[field.partition(".")[0]]).kind
 
     def _unfit(self, field: str | None, operator: str, *, hint: str = "") -> LogweirError:
         operators = OPERATORS[self._kind(field)] + hint
@@ -403,8 +496,28 @@ def _keyword(field: str, pieces: _Pieces) -> Node:
     return Wildcard(field, "".join(escaped))
 
 
-def _of_network(field: str | None, network: str) -> str:
+def _of_network(network: str) -> str:
     """What there is instead of a range of addresses, for the advice."""
-    beginning = hints.beginning_of(network)
-    some = f"; for this range, {field}:{beginning}" if field and beginning else ""
-    return some if field == "sourceaddress" else f"{some}; in quotes, the range is looked for as it is written"
+    addresses = " and ".join(name for name, kind in known.ORDERED.items() if kind is Kind.IP)
+    return f"; {addresses} can do {network}; in quotes, the range is looked for as it is written"
+
+
+def _address_bounds(text: str) -> tuple[int, int] | None:
+    address = hints.address_of(text)
+    number = None if address is None else known.address_number(address)
+    return None if number is None else (number, number + 1)
+
+
+def _severities(low: _Bound, high: _Bound) -> Node:
+    """The severities from one to below another, the least serious first."""
+    last = len(hints.SEVERITIES) if high is None else int(high)
+    meant = hints.SEVERITIES[::-1][int(low or 0) : last]
+    terms = tuple(Term("severity", name.lower()) for name in meant)
+    return terms[0] if len(terms) == 1 else Or(terms) if terms else Not(All())
+
+
+_Bound = int | float | None
+_SEVERITIES = ", ".join(hints.SEVERITIES)
+_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_NOW = re.compile(r"now(?:(?P<sign>[+-])(?P<duration>.*))?", re.DOTALL)
+_OF_RANGES = "; ranges are for " + ", ".join(name for name in known.ORDERED if name != known.SENDER)

@@ -24,6 +24,7 @@ _TIME = re.compile(
     re.ASCII,
 )
 _EPOCH_SECONDS = re.compile(r"\d{9,11}(\.\d{1,9})?", re.ASCII)
+_EPOCH_MILLISECONDS = re.compile(r"\d{12,14}", re.ASCII)
 
 
 def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | None, int | None]:
@@ -45,7 +46,7 @@ def time_bounds(start: str | None, end: str | None, now_us: int) -> tuple[int | 
 
 
 def time_of(text: str, now_us: int) -> int:
-    """Microseconds since 1970 of an ISO time (its first moment), epoch seconds, or an age such as 15m.
+    """Microseconds since 1970 of an ISO time (its first moment), epoch seconds or milliseconds, or an age such as 15m.
 
     Raises LogweirError(TIME_BAD).
     """
@@ -73,6 +74,8 @@ def interval_us(text: str) -> tuple[int, int] | None:
         seconds, _, fraction = text.partition(".")
         start = int(seconds) * 1_000_000 + int(f"{fraction:0<6}"[:6])
         return start, start + (1000 if fraction else 1_000_000)
+    if _EPOCH_MILLISECONDS.fullmatch(text):
+        return int(text) * 1000, int(text) * 1000 + 1000
     match = _TIME.fullmatch(text)
     if match is None:
         return None

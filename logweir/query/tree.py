@@ -41,9 +41,18 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class WordPrefix:
-    """A word that begins like this."""
+    """A word that begins like this, directly behind the words ``before`` it, inside one value."""
 
     prefix: str
+    summary_only: bool = False
+    before: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WordWildcard:
+    """A word like this: ``*`` is any run of characters, ``?`` one."""
+
+    pattern: str
     summary_only: bool = False
 
 
@@ -51,7 +60,8 @@ class WordPrefix:
 class Term:
     """A KEYWORD field with this value (``lower``-cased), or a leaf of details with this text; in any of its forms.
 
-    ``field``: a name of event.FIELDS; ``details.a.b`` is the leaf at that path, ``details`` alone any leaf.
+    ``field``: a name of event.FIELDS; ``details.a.b`` is the leaf at that path, ``details`` alone any leaf. Case does
+    not count in known details that are keywords (``known.KEYWORDS``).
     """
 
     field: str
@@ -68,7 +78,10 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Wildcard:
-    """A KEYWORD field: ``*`` is any run of characters, ``?`` one; a backslash makes the next character itself."""
+    """A KEYWORD field, a known detail among them: ``*`` is any run of characters, ``?`` one.
+
+    The pattern is ``lower``-cased; a backslash makes the next character itself.
+    """
 
     field: str
     pattern: str
@@ -83,11 +96,14 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A DATE (milliseconds since 1970) or NUMBER field from ``low`` to below ``high``; None is open."""
+    """A DATE (milliseconds since 1970), NUMBER, FLOAT or IP field from ``low`` to below ``high``; None is open.
+
+    ``field``: a name of event.FIELDS or of ``known.ORDERED``. Addresses are numbers (``known.address_number``).
+    """
 
     field: str
-    low: int | None
-    high: int | None
+    low: int | float | None
+    high: int | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,7 @@ class InList:
     name: str
 
 
-Node = All | And | Or | Not | Words | WordPrefix | Term | Prefix | Wildcard | Exists | Range | InList
+Node = All | And | Or | Not | Words | WordPrefix | WordWildcard | Term | Prefix | Wildcard | Exists | Range | InList
 TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
 """What a search can be bounded and sorted by."""
 IGNORE_ABOVE = 8000

@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logweir.errors import LogweirError
+from logweir.event import Document
+from logweir.query.known import address_number
+from logweir.query.match import matcher
 from logweir.query.parse import (
     CLAUSES_MAX,
     FIELD_SIZE_BYTES_MAX,
@@ -20,7 +23,22 @@ from logweir.query.parse import (
     WILDCARDS_MAX,
     parse,
 )
-from logweir.query.tree import All, And, Exists, Node, Not, Or, Prefix, Range, Term, Wildcard, WordPrefix, Words, lower
+from logweir.query.tree import (
+    All,
+    And,
+    Exists,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Range,
+    Term,
+    Wildcard,
+    WordPrefix,
+    Words,
+    WordWildcard,
+    lower,
+)
 from logweir.query.words import words_of
 from logweir.store.port import Store, Written
 from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, iso
@@ -584,6 +602,12 @@ PATHS = ["details", *(f"details.{name}" for name in NAMES), "details.u.v", "deta
 KEYWORDS = ["hostname", "category", "tags", "source"]
 MILLISECONDS = [NOON_US // 1000 + offset for offset in (-86_400_000, -1, 0, 1, 2, 86_400_000)]
 
+NUMBERS = [0, -5, 200, 500, 2**53 + 1, 2**63 - 1, 2**63, 1.5, -0.0, 0.25, 1e22, True, "200", "x", None, [200], {"x": 1}]
+ADDRESSES = ["10.0.0.7", "10.0.1.0", "::1", "2001:db8::7", "::ffff:10.0.0.9", "fe80::1%eth0", "10.0.0", 7, ["10.0.0.7"]]
+KNOWN_KEYWORDS = ["details.username", "details.path", "details.stacktrace"]
+KNOWN_NUMBERS = ["details.status", "details.bytes", "details.duration"]
+KNOWN_ADDRESSES = ["sourceaddress", "details.sourceipaddress", "details.destinationipaddress"]
+
 details = st.recursive(
     st.sampled_from(LEAVES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
@@ -598,7 +622,19 @@ sources = st.fixed_dictionaries(
         "tags": st.lists(st.sampled_from(VALUES), max_size=3),
         "summary": st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join),
         "timestamp": st.sampled_from(MILLISECONDS).map(lambda milliseconds: iso(milliseconds * 1000 + 999)),
-        "details": st.dictionaries(st.sampled_from(NAMES), details, max_size=3),
+        "sourceaddress": st.sampled_from(ADDRESSES),
+        "details": st.builds(
+            dict.__or__,
+            st.dictionaries(st.sampled_from(NAMES), details, max_size=3),
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    **{name.removeprefix("details."): details for name in KNOWN_KEYWORDS},
+                    **{name.removeprefix("details."): st.sampled_from(NUMBERS) for name in KNOWN_NUMBERS},
+                    **{name.removeprefix("details."): st.sampled_from(ADDRESSES) for name in KNOWN_ADDRESSES[1:]},
+                },
+            ),
+        ),
     },
 )
 
@@ -613,11 +649,32 @@ bounds = st.none() | st.sampled_from(MILLISECONDS)
 keyword_values = st.sampled_from([*VALUES, "we", "a", "\x1f"]).map(lower)
 keyword_beginnings = keyword_values.filter(lambda text: 0 < len(text) <= 400)
 pieces = st.sampled_from(["*", "?", "a", "b", "web", "1", "\\*", "\\?", "\\\\", "i", "ß", "東", "ê", "fore\u0302t"])
+word_pieces = st.sampled_from(["*", "?", "foo", "bar", "_", "a", "x", "1", "straß", "\ue000"])
+word_patterns = st.lists(word_pieces, min_size=1, max_size=4).map("".join).filter(lambda text: text.strip("*?"))
+integers = st.none() | st.sampled_from([one for one in NUMBERS if type(one) is int and one < 2**63])
+floats = st.none() | st.sampled_from([float(one) for one in NUMBERS if isinstance(one, int | float)]).map(
+    lambda x: x + 0.0
+)
+addresses = st.none() | st.sampled_from(
+    [one for text in ADDRESSES if isinstance(text, str) and (one := address_number(text)) is not None]
+    + [0, 2**128 - 1, 2**128, 0xFFFF << 32, (0xFFFF << 32) + (10 << 24)]
+)
 queries: st.SearchStrategy[Node] = st.recursive(
     st.one_of(
         st.just(All()),
         st.builds(Words, some_words, st.booleans()),
         st.builds(WordPrefix, st.sampled_from(["f", "foo", "foo_", "s", "str", "日", "a", "1", "e"]), st.booleans()),
+        st.builds(
+            WordPrefix, st.sampled_from(["f", "foo", "b", "1", "日"]), st.booleans(), some_words.filter(lambda one: one)
+        ),
+        st.builds(WordWildcard, word_patterns, st.booleans()),
+        st.builds(Term, st.sampled_from(KNOWN_KEYWORDS), texts),
+        st.builds(Prefix, st.sampled_from(KNOWN_KEYWORDS), beginnings),
+        st.builds(Wildcard, st.sampled_from(KNOWN_KEYWORDS), st.lists(pieces, min_size=1, max_size=4).map("".join)),
+        st.builds(Term, st.sampled_from([*KNOWN_NUMBERS, *KNOWN_ADDRESSES[1:]]), texts),
+        st.builds(Range, st.sampled_from(["details.status", "details.bytes"]), integers, integers),
+        st.builds(Range, st.just("details.duration"), floats, floats),
+        st.builds(Range, st.sampled_from(KNOWN_ADDRESSES), addresses, addresses),
         st.builds(Term, st.sampled_from(KEYWORDS), keyword_values),
         st.builds(Prefix, st.sampled_from(KEYWORDS), keyword_beginnings),
         st.builds(Wildcard, st.sampled_from(KEYWORDS), st.lists(pieces, min_size=1, max_size=4).map("".join)),
@@ -639,9 +696,10 @@ queries: st.SearchStrategy[Node] = st.recursive(
 @pytest.mark.sized
 @pytest.mark.parametrize("kind", STORES[1:])
 def test_any_query_finds_the_same_in_both_stores(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Whatever the events and whatever the query, the embedded store and Elasticsearch agree."""
+    """Whatever the events and whatever the query, the embedded store, Elasticsearch and the rules' matcher agree."""
     with empty_store("sqlite", request, tmp_path) as embedded, empty_store(kind, request, tmp_path) as other:
         number = 0
+        every: list[Document] = []
 
         @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(st.lists(sources, min_size=10, max_size=10))
@@ -649,6 +707,7 @@ def test_any_query_finds_the_same_in_both_stores(kind: str, request: pytest.Fixt
             nonlocal number
             documents = [document(f"{number + i}", source, number=number + i) for i, source in enumerate(batch)]
             number += len(batch)
+            every.extend(documents)
             written = [[item.written for item in store.index(documents)] for store in (embedded, other)]
 
             assert written[0] == written[1] == [Written.CREATED] * len(documents)
@@ -656,9 +715,11 @@ def test_any_query_finds_the_same_in_both_stores(kind: str, request: pytest.Fixt
         @settings(max_examples=size(200, 5000), deadline=None, suppress_health_check=list(HealthCheck))
         @given(queries)
         def agree(query: Node) -> None:
-            found = [store.search(query, size=50, time_field="timestamp") for store in (embedded, other)]
+            found = [store.search(query, size=500, time_field="timestamp") for store in (embedded, other)]
+            matches = matcher(query)
 
             assert [event["_id"] for event in found[0].events] == [event["_id"] for event in found[1].events]
+            assert {event["_id"] for event in found[0].events} == {one.id for one in every if matches(one)}
             # Its index is called otherwise in each store.
             for event in (*found[0].events, *found[1].events):
                 del event["_index"]

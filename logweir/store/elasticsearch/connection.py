@@ -35,7 +35,7 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.store.documents import DocumentSet
-from logweir.store.elasticsearch.mapping import IndexNames, documents_template, templates
+from logweir.store.elasticsearch.mapping import LAYOUT, IndexNames, added_mappings, documents_template, templates
 from logweir.store.port import Cancellation, Item, Written
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ class Connection:
         wanted = templates(self._settings, self.names)
         with self.problems("its index templates"):
             for name, body in wanted.items():
-                self.client.indices.put_index_template(name=name, **body)
+                self._put_template(name, body)
+        self._extend_days()
         self.make_indices({self.names.ledger, self.names.dead_letters})
         self._templates |= wanted.keys()
 
@@ -103,8 +104,7 @@ class Connection:
         with self._prepare_lock:
             if index not in self._templates:
                 with self.problems("an index template"):
-                    body = documents_template(self._settings, self.names, among)
-                    self.client.indices.put_index_template(name=index, **body)
+                    self._put_template(index, documents_template(self._settings, self.names, among))
                 self.make_indices({index})
                 self._templates.add(index)
 
@@ -123,6 +123,33 @@ class Connection:
             log.warning("Elasticsearch has lost index templates (%s): they are made anew.", ", ".join(sorted(gone)))
             # All of them: of the daily indices' and the ledger's, neither is of use alone.
             self._templates = set()
+
+    def _put_template(self, name: str, body: dict[str, Any]) -> None:
+        """Put the template there, unless a newer program has put its own."""
+        found = self.client.options(ignore_status=404).indices.get_index_template(
+            name=name, filter_path="index_templates.index_template.version"
+        )
+        versions = [one.get("index_template", {}).get("version", 0) for one in found.body.get("index_templates", ())]
+        if max(versions, default=0) <= body["version"]:
+            self.client.indices.put_index_template(name=name, **body)
+
+    def _extend_days(self) -> None:
+        """Have the indices of days before map what the layout has got since: for what is written there from now on."""
+        with self.problems("the mappings of its indices"):
+            found = self.client.indices.get_mapping(
+                index=self.names.days, expand_wildcards="open", filter_path="*.mappings._meta,*.mappings.dynamic"
+            )
+            for index, body in sorted(found.body.items()):
+                is_older = body["mappings"].get("_meta", {}).get("layout", 1) < LAYOUT
+                if is_older and self.names.day_of(index) is not None:
+                    self._extend(index)
+
+    def _extend(self, index: str) -> None:
+        # It may be closed to changes, or gone since.
+        changing = self.client.options(ignore_status=(400, 403, 404))
+        answer = changing.indices.put_mapping(index=index, **added_mappings())
+        if "error" in answer:
+            log.warning("%s keeps its mapping, in which details have no kinds: %s", index, answer["error"]["reason"])
 
     def make_indices(self, indices: set[str]) -> None:
         """Make those that are not there: some clusters make none by themselves (action.auto_create_index)."""

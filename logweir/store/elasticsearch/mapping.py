@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from logweir.config import StoreSettings
-from logweir.event import FIELDS, Kind
+from logweir.event import DETAILS, FIELDS, Kind
+from logweir.query import known
 from logweir.query.tree import (
     IGNORE_ABOVE,
     PAGE_MAX,
@@ -16,6 +17,8 @@ from logweir.store.documents import DocumentSet
 
 _DETAILS_DEPTH_LIMIT = 40
 _TEMPLATE_PRIORITY = 500
+TEMPLATE_VERSION = 2
+"""Of all index templates. A program of before does not put its own over a higher one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,15 @@ _FIELD_MAPPINGS: dict[Kind, dict[str, Any]] = {
     # A time that Elasticsearch cannot read (year 10000) stays in the event and is not searchable.
     Kind.DATE: {"type": "date", "format": "strict_date_optional_time", "ignore_malformed": True},
     Kind.NUMBER: {"type": "long"},
+    Kind.FLOAT: {"type": "double"},
+    Kind.IP: {"type": "ip"},
     Kind.FLATTENED: {"type": "flattened", "depth_limit": _DETAILS_DEPTH_LIMIT, "ignore_above": IGNORE_ABOVE},
 }
+LAYOUT = 2
+"""The version of the events' mapping, in the index template and in each index's ``_meta``. It has only ever grown: what
+is new is added to the indices of days before, too, and events that are written there from then on have it.
+"""
+_KNOWN_KINDS = {**dict.fromkeys(known.KEYWORDS, Kind.KEYWORD), **known.ORDERED}
 _WORDS_MAPPING = {"type": "text", "analyzer": "whitespace", "norms": False}
 _OWN_MAPPINGS = {
     "ingest_stream": {"type": "keyword"},
@@ -78,7 +88,36 @@ _OWN_MAPPINGS = {
     "all_words": _WORDS_MAPPING,
     # flattened knows neither objects nor values beyond ignore_above when it is asked what exists.
     "details_paths": {"type": "keyword"},
+    # What details are known, by their kinds; flattened compares text alone.
+    "known": {
+        "dynamic": False,
+        "properties": {known.short(name): _FIELD_MAPPINGS[kind] for name, kind in sorted(_KNOWN_KINDS.items())},
+    },
 }
+
+
+def event_mappings() -> dict[str, Any]:
+    """How events are indexed."""
+    fields = {field.name: _FIELD_MAPPINGS[field.kind] for field in FIELDS}
+    aliases = {
+        **{field.ecs: {"type": "alias", "path": field.name} for field in FIELDS if field.ecs},
+        **{field.ecs: {"type": "alias", "path": f"known.{known.short(field.name)}"} for field in DETAILS if field.ecs},
+    }
+    return {
+        "_meta": {"layout": LAYOUT},
+        "dynamic": False,
+        "date_detection": False,
+        "_source": {"excludes": ["summary_words", "all_words", "details_paths", "known"]},
+        "properties": {**fields, **_OWN_MAPPINGS, **aliases},
+    }
+
+
+def added_mappings() -> dict[str, Any]:
+    """What an index of an older layout lacks of ``event_mappings``."""
+    mappings = event_mappings()
+    added = {name for name, mapping in mappings["properties"].items() if mapping.get("path", "").startswith("known.")}
+    properties = {name: mappings["properties"][name] for name in ("known", *sorted(added))}
+    return {"meta": mappings["_meta"], "properties": properties}
 
 
 def templates(settings: StoreSettings, names: IndexNames) -> dict[str, dict[str, Any]]:
@@ -93,14 +132,6 @@ def templates(settings: StoreSettings, names: IndexNames) -> dict[str, dict[str,
         "max_result_window": PAGE_MAX + 1,
         "query.default_field": ["all_words"],
     }
-    fields = {field.name: _FIELD_MAPPINGS[field.kind] for field in FIELDS}
-    aliases = {field.ecs: {"type": "alias", "path": field.name} for field in FIELDS if field.ecs}
-    mappings = {
-        "dynamic": False,
-        "date_detection": False,
-        "_source": {"excludes": ["summary_words", "all_words", "details_paths"]},
-        "properties": {**fields, **_OWN_MAPPINGS, **aliases},
-    }
     letters = {
         "id": {"type": "keyword"},
         "received_us": {"type": "long"},
@@ -114,7 +145,7 @@ def templates(settings: StoreSettings, names: IndexNames) -> dict[str, dict[str,
     }
     ledger = {"id": {"type": "keyword"}, "body": {"type": "object", "enabled": False}}
     return {
-        f"{names.prefix}logweir-events": _template(names.days, events, mappings, aliases={names.events: {}}),
+        f"{names.prefix}logweir-events": _template(names.days, events, event_mappings(), aliases={names.events: {}}),
         names.ledger: _template(names.ledger, common, {"dynamic": False, "properties": ledger}),
         names.dead_letters: _template(names.dead_letters, common, {"dynamic": False, "properties": letters}),
     }
@@ -144,4 +175,9 @@ def _template(
     pattern: str, settings: dict[str, Any], mappings: dict[str, Any], aliases: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     template = {"settings": {"index": settings}, "mappings": mappings, "aliases": aliases or {}}
-    return {"index_patterns": [pattern], "priority": _TEMPLATE_PRIORITY, "template": template}
+    return {
+        "index_patterns": [pattern],
+        "priority": _TEMPLATE_PRIORITY,
+        "version": TEMPLATE_VERSION,
+        "template": template,
+    }

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from logweir.event import FIELDS, Kind, day_of
+from logweir.query import known
 from logweir.query.times import within_years
 from logweir.query.tree import (
     All,
@@ -21,7 +22,9 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    WordWildcard,
     forms_of,
+    lower,
 )
 from logweir.store.elasticsearch.mapping import IndexNames
 
@@ -51,18 +54,61 @@ def dsl(query: Node, numbers: frozenset[str] = _EVENT_NUMBERS) -> dict[str, Any]
     return cast("Callable[[Node, frozenset[str]], dict[str, Any]]", _DSL[type(query)])(query, numbers)
 
 
-def _words_field(query: Words | WordPrefix) -> str:
+def _words_field(query: Words | WordPrefix | WordWildcard) -> str:
     return "summary_words" if query.summary_only else "all_words"
 
 
+def _word_prefix(query: WordPrefix, _numbers: frozenset[str]) -> dict[str, Any]:
+    field = _words_field(query)
+    if not query.before:
+        return {"prefix": {field: query.prefix}}
+    # Not match_phrase_prefix, which leaves out words beyond a number of them; here too many are an error.
+    before = [{"match": {"query": word}} for word in query.before]
+    in_order = {"ordered": True, "max_gaps": 0, "intervals": [*before, {"prefix": {"prefix": query.prefix}}]}
+    return {"intervals": {field: {"all_of": in_order}}}
+
+
+def _text(query: Term | Prefix | Wildcard, _numbers: frozenset[str]) -> dict[str, Any]:
+    operator = type(query).__name__.lower()
+    text = query.pattern if isinstance(query, Wildcard) else query.value
+    is_known = query.field in known.KEYWORDS
+    of_known = [{operator: {known_field(query.field): lower(form)}} for form in forms_of(text) if is_known]
+    # As it was sent, events are found that were stored before there was ``known``, too.
+    of_field = [{operator: {query.field: form}} for form in forms_of(text) if not (is_known and operator == "wildcard")]
+    return _any([*of_known, *of_field])
+
+
+def known_field(field: str) -> str:
+    """What the server calls the value that a known detail has beside its text."""
+    return f"known.{known.short(field)}"
+
+
+def _known_range(query: Range) -> dict[str, Any]:
+    field, low, high = known_field(query.field), query.low, query.high
+    bounds: dict[str, Any]
+    if known.ORDERED[query.field] is not Kind.IP:
+        bounds = {"gte": low, "lt": high}
+    elif low is not None and low >= known.ADDRESSES:
+        return {"match_none": {}}
+    else:
+        bounds = {
+            "gte": None if low is None else known.address_text(int(low)),
+            "lt": None if high is None or high >= known.ADDRESSES else known.address_text(int(high)),
+        }
+    given = {name: value for name, value in bounds.items() if value is not None}
+    return {"range": {field: given}} if given else {"exists": {"field": field}}
+
+
 def _range(query: Range, numbers: frozenset[str]) -> dict[str, Any]:
+    if query.field in known.ORDERED and numbers is _EVENT_NUMBERS:
+        return _known_range(query)
     bounds: dict[str, Any] = {"gte": query.low, "lt": query.high}
     if query.field not in numbers:
         # strict_date_optional_time knows the years 1 to 9999, and no event has another one.
         if query.low is not None and query.low >= _YEAR_10000_MS:
             return {"match_none": {}}
-        bounds["lt"] = None if query.high is None or query.high >= _YEAR_10000_MS else _iso(query.high)
-        bounds["gte"] = None if query.low is None else _iso(query.low)
+        bounds["lt"] = None if query.high is None or query.high >= _YEAR_10000_MS else _iso(int(query.high))
+        bounds["gte"] = None if query.low is None else _iso(int(query.low))
     given = {name: value for name, value in bounds.items() if value is not None}
     return {"range": {query.field: given}} if given else {"exists": {"field": query.field}}
 
@@ -89,10 +135,11 @@ _DSL: dict[type, Callable[[Any, frozenset[str]], dict[str, Any]]] = {
     Or: lambda query, numbers: _any([dsl(node, numbers) for node in query.nodes]),
     Not: lambda query, numbers: {"bool": {"must_not": [dsl(query.node, numbers)]}},
     Words: lambda query, _: {"match_phrase": {_words_field(query): " ".join(query.words)}},
-    WordPrefix: lambda query, _: {"prefix": {_words_field(query): query.prefix}},
-    Term: lambda query, _: _any([{"term": {query.field: form}} for form in forms_of(query.value)]),
-    Prefix: lambda query, _: _any([{"prefix": {query.field: form}} for form in forms_of(query.value)]),
-    Wildcard: lambda query, _: _any([{"wildcard": {query.field: form}} for form in forms_of(query.pattern)]),
+    WordPrefix: _word_prefix,
+    WordWildcard: lambda query, _: {"wildcard": {_words_field(query): query.pattern}},
+    Term: _text,
+    Prefix: _text,
+    Wildcard: _text,
     Exists: _exists,
     Range: _range,
 }

@@ -9,9 +9,10 @@ import orjson
 
 from logweir.clock import DAY_US
 from logweir.config import StoreSettings
-from logweir.event import Document, Provenance, start_of
+from logweir.event import Document, Kind, Provenance, start_of
+from logweir.query import known
 from logweir.query.lists import expanded
-from logweir.query.match import paths_of
+from logweir.query.match import known_keywords, paths_of
 from logweir.query.tree import (
     PAGE_MAX,
     PAGE_SIZE_BYTES_MAX,
@@ -101,7 +102,7 @@ class ElasticsearchStore:
         return [None if one is None else _provenance(one["_source"]) for one in found]
 
     def sources(self, places: Sequence[tuple[str, str]]) -> list[dict[str, Any] | None]:
-        return [None if one is None else one["_source"] for one in self._documents(places)]
+        return [None if one is None else _event(one["_source"]) for one in self._documents(places)]
 
     def _documents(
         self, places: Sequence[tuple[str, str]], fields: list[str] | None = None
@@ -187,6 +188,7 @@ class ElasticsearchStore:
                 if total is None:
                     total = answer["hits"]["total"]["value"]
                 for hit in hits:
+                    _event(hit["_source"])
                     size_bytes += len(orjson.dumps(hit["_source"]))
                     if not left or (events and size_bytes > size_bytes_max):
                         return Hits(total, events, last)
@@ -238,7 +240,7 @@ class ElasticsearchStore:
 
 
 def _create_operation(document: Document, action: dict[str, Any]) -> bytes:
-    provenance = document.provenance
+    provenance, details = document.provenance, document.source.get("details")
     source = {
         **document.source,
         "ingest_stream": provenance.stream,
@@ -246,9 +248,25 @@ def _create_operation(document: Document, action: dict[str, Any]) -> bytes:
         "content_hash": provenance.content_hash,
         "summary_words": document.summary_words,
         "all_words": document.all_words,
-        "details_paths": list(paths_of(document.source.get("details"))),
+        "details_paths": list(paths_of(details)),
+        "known": {**known_keywords(details), **_ordered_of(document)},
     }
     return b"%b\n%b\n" % (orjson.dumps(action), orjson.dumps(source))
+
+
+def _ordered_of(document: Document) -> dict[str, int | float | str]:
+    values = known.ordered_values(document.source)
+    return {name: known.address_text(int(value)) if name in _ADDRESSES else value for name, value in values.items()}
+
+
+_ADDRESSES = frozenset(known.short(name) for name, kind in known.ORDERED.items() if kind is Kind.IP)
+
+
+def _event(source: dict[str, Any]) -> dict[str, Any]:
+    """A stored event as it was given to us."""
+    # An index that was made before there was ``known`` keeps it with the event: what it leaves out cannot be changed.
+    source.pop("known", None)
+    return source
 
 
 def _provenance(source: dict[str, Any]) -> Provenance:

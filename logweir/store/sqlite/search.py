@@ -1,7 +1,9 @@
 """How the embedded store keeps what searches look at, and how a query becomes SQL over it.
 
 One day file: the table ``events`` has a column for each keyword, date and number, and ``document``, the event as JSON;
-the FTS5 table ``words``, by the same rowid, has the words of the summary and the words of everything else.
+the FTS5 table ``words``, by the same rowid, has the words of the summary and the words of everything else; ``known``,
+by the same rowid, has the numbers and addresses of those events that have some. Files made before there was ``known``
+are read and written without it: a view in its place works the same out of the documents.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from typing import Any, cast
 import orjson
 
 from logweir.event import FIELDS, Document, Kind
-from logweir.query.match import holds, leaves_of, milliseconds_of, paths_of, pattern_of, text_of
+from logweir.query import known
+from logweir.query.match import (
+    holds,
+    leaves_of,
+    milliseconds_of,
+    paths_of,
+    pattern_of,
+    text_matcher,
+    text_of,
+)
 from logweir.query.tree import (
     All,
     And,
@@ -29,16 +40,28 @@ from logweir.query.tree import (
     Wildcard,
     WordPrefix,
     Words,
+    WordWildcard,
     forms_of,
     lower,
     searchable,
 )
-from logweir.query.words import BOUNDARY, beginning_of, words_of
+from logweir.query.words import BOUNDARY, WORD_LENGTH_MAX, beginning_of, words_of
 
 _PROVENANCE = ("ingest_stream", "ingest_number", "content_hash")
 _KEYWORDS = tuple(field.name for field in FIELDS if field.kind is Kind.KEYWORD and field.name not in _PROVENANCE)
 _DATES = tuple(field.name for field in FIELDS if field.kind is Kind.DATE)
 COLUMNS = ("id", *_PROVENANCE, *_DATES, *_KEYWORDS, "document")
+
+_KNOWN_TYPES = {Kind.IP: "BLOB", Kind.NUMBER: "INTEGER", Kind.FLOAT: "REAL"}
+_KNOWN = tuple(map(known.short, known.ORDERED))
+KNOWN_COLUMNS = ", ".join(("event", *(f'"{name}"' for name in _KNOWN)))
+"""The columns of ``known``, of which the first is the event's rowid."""
+_KNOWN_TABLE = "CREATE TABLE known (event INTEGER PRIMARY KEY, {});".format(
+    ", ".join(f'"{known.short(name)}" {_KNOWN_TYPES[kind]}' for name, kind in known.ORDERED.items())
+)
+_KNOWN_VIEW = "CREATE TEMP VIEW known AS SELECT rowid AS event, {} FROM events".format(  # noqa: S608 - as above
+    ", ".join(f"known_value(document, '{name}') AS \"{known.short(name)}\"" for name in known.ORDERED)
+)
 
 SCHEMA = f"""
 CREATE TABLE events (
@@ -56,6 +79,7 @@ CREATE INDEX events_provenance ON events (ingest_stream, ingest_number);
 CREATE VIRTUAL TABLE words USING fts5(
     summary, rest, content='', columnsize=0, tokenize="ascii tokenchars '_'"
 );
+{_KNOWN_TABLE}
 """
 
 # A column holds one value as it is, several as "\x1f first \x1f second \x1f". So that a value cannot look like
@@ -67,6 +91,8 @@ _ESCAPE_MARK = "\x1e"
 # details, which look for words first, look at it in any case.
 _LONG_MARK = "\ue001"
 _LONG_FROM = 16_000
+# This letter is found by i without regard to case, and its word is another one. Events that have it get the mark, too.
+_DOTTED_I_FOLDED = "i\u0307"
 
 
 class Unfit(ValueError):
@@ -100,7 +126,27 @@ def words_row_of(document: Document) -> tuple[str, str]:
         rest = ""
     elif summary and rest.startswith(f"{summary} {BOUNDARY}"):
         rest = rest[len(summary) + 1 :]
-    return summary, f"{rest} {_LONG_MARK}" if len(document.all_words) > _LONG_FROM else rest
+    is_marked = len(document.all_words) > _LONG_FROM or _DOTTED_I_FOLDED in document.all_words
+    return summary, f"{rest} {_LONG_MARK}" if is_marked else rest
+
+
+def known_row_of(document: Document) -> tuple[Any, ...] | None:
+    """The values of KNOWN_COLUMNS behind the first; None for an event that has none of them."""
+    values = known.ordered_values(document.source)
+    return tuple(_comparable(name, values.get(name)) for name in _KNOWN) if values else None
+
+
+def has_known(connection: sqlite3.Connection) -> bool:
+    """Whether a day's file has the table ``known``."""
+    return bool(connection.execute("SELECT 1 FROM main.sqlite_master WHERE name = 'known'").fetchone())
+
+
+def _comparable(name: str, value: float | None) -> int | float | bytes | None:
+    """A value as SQLite compares it: addresses have more bits than its numbers."""
+    return value.to_bytes(16, "big") if name in _ADDRESSES and isinstance(value, int) else value
+
+
+_ADDRESSES = frozenset(known.short(name) for name, kind in known.ORDERED.items() if kind is Kind.IP)
 
 
 def _column(value: object) -> str | None:
@@ -142,7 +188,7 @@ def condition(query: Node) -> tuple[str, list[Any]]:
 def _match(query: Node) -> str | None:
     """The whole query as one FTS5 expression, when it asks for words only."""
     if isinstance(query, Words | WordPrefix):
-        text = " ".join(query.words) if isinstance(query, Words) else query.prefix
+        text = " ".join(query.words if isinstance(query, Words) else (*query.before, query.prefix))
         star = "*" if isinstance(query, WordPrefix) else ""
         return f'{"{summary} : " if query.summary_only else ""}"{text}"{star}'
     if isinstance(query, And | Or):
@@ -168,7 +214,17 @@ def _not(query: Not) -> tuple[str, list[Any]]:
     return f"(({part}) IS NOT TRUE)", values
 
 
+def _word_wildcard(query: WordWildcard) -> tuple[str, list[Any]]:
+    # FTS5 finds whole words and beginnings: so it is asked for each of the words there are that are like this.
+    column = "{summary} : " if query.summary_only else ""
+    like = "".join("[[]" if character == "[" else character for character in query.pattern)
+    rows = "SELECT words.rowid FROM vocabulary, words WHERE vocabulary.term GLOB ? AND words MATCH ? || vocabulary.term"
+    return f"rowid IN ({rows} || '\"')", [like, f'{column}"']
+
+
 def _text(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
+    if query.field in known.KEYWORDS:
+        return _known_keyword(query)
     is_of_details = query.field.startswith("details")
     if isinstance(query, Wildcard):
         parts = [(f"keyword_like({_quoted(query.field)}, ?)", [form]) for form in forms_of(query.pattern)]
@@ -177,6 +233,38 @@ def _text(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
     else:
         parts = [(_term if isinstance(query, Term) else _prefix)(query.field, form) for form in forms_of(query.value)]
     return f"({' OR '.join(part for part, _ in parts)})", [value for _, values in parts for value in values]
+
+
+def _known_keyword(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
+    """A detail that is compared without regard to case: words first, as ``_leaf`` does it."""
+    text = query.pattern if isinstance(query, Wildcard) else query.value
+    part = "details_fit(document, ?, ?, ?)"
+    values = [_path(query.field), type(query).__name__, text if isinstance(query, Wildcard) else lower(text)]
+    found = [_words_within(form, query) for form in forms_of(text)]
+    if not all(found):
+        return part, values
+    match = " OR ".join((*found, f'"{_LONG_MARK}"'))
+    return f"(rowid IN (SELECT rowid FROM words WHERE words MATCH ?) AND {part})", [match, *values]  # noqa: S608
+
+
+def _words_within(text: str, query: Term | Prefix | Wildcard) -> str:
+    """What an event with such a value has among its words, for FTS5; empty where nothing is certain."""
+    if isinstance(query, Wildcard):
+        # Whole words only, between characters that are part of none, and outside of what is escaped.
+        found = _SURE_WORDS.findall(text) if _PLAIN_PATTERN.fullmatch(text) else []
+        return "(" + " AND ".join(f'"{word[:WORD_LENGTH_MAX]}"' for word in found) + ")" if found else ""
+    words = words_of(text) if isinstance(query, Term) else beginning_of(text)
+    return f'"{" ".join(words)}"{"" if isinstance(query, Term) else "*"}' if words and not _is_fraction(text) else ""
+
+
+# Neither what is escaped, nor what could be a part of a terminal's colours, which no word has.
+_PLAIN_PATTERN = re.compile(r"[^\\\[;\x1b\x80-\U0010ffff]*")
+_SURE_WORDS = re.compile(r"(?:(?<=[^\w*?])|^)\w+(?=[^\w*?]|$)")
+
+
+def _is_fraction(text: str) -> bool:
+    """Whether it may be spelled otherwise among the words (1e22, 1e+22)."""
+    return re.fullmatch(r"-?\d+[.eE][-+.\deE]*", text) is not None
 
 
 def _term(field: str, text: str) -> tuple[str, list[Any]]:
@@ -206,6 +294,8 @@ def _exists(query: Exists) -> tuple[str, list[Any]]:
 
 
 def _range(query: Range) -> tuple[str, list[Any]]:
+    if query.field in known.ORDERED:
+        return _known_range(query)
     bounds = [(">=", query.low), ("<", query.high)]
     parts = [(f"{_quoted(query.field)} {sign} ?", bound) for sign, bound in bounds if bound is not None]
     if not parts:
@@ -213,13 +303,24 @@ def _range(query: Range) -> tuple[str, list[Any]]:
     return f"({' AND '.join(part for part, _ in parts)})", [bound for _, bound in parts]
 
 
+def _known_range(query: Range) -> tuple[str, list[Any]]:
+    column = known.short(query.field)
+    parts, values = [f"{_quoted(column)} IS NOT NULL"], []
+    for sign, bound in ((">=", query.low), ("<", query.high)):
+        if bound is not None and not (column in _ADDRESSES and bound >= known.ADDRESSES):
+            parts.append(f"{_quoted(column)} {sign} ?")
+            values.append(_comparable(column, bound))
+        elif bound is not None and sign == ">=":
+            return "0", []  # behind the last address
+    return f"rowid IN (SELECT event FROM known WHERE {' AND '.join(parts)})", values  # noqa: S608
+
+
 def _leaf(field: str, value: str, *, whole: bool) -> tuple[str, list[Any]]:
     """A leaf of details: its words first, which an index finds; then the event itself, which decides."""
     exact = "details_equal" if whole else "details_begin"
     part, values = f"{exact}(document, ?, ?)", [_path(field), value]
     words = words_of(value) if whole else beginning_of(value)
-    # A fraction or exponent may be spelled otherwise among the words (1e22, 1e+22).
-    if not words or re.fullmatch(r"-?\d+[.eE][-+.\deE]*", value):
+    if not words or _is_fraction(value):
         return part, values
     star = "" if whole else "*"
     found = f'"{" ".join(words)}"{star} OR "{_LONG_MARK}"'
@@ -249,6 +350,7 @@ _CONDITIONS = {
     Wildcard: _text,
     Exists: _exists,
     Range: _range,
+    WordWildcard: _word_wildcard,
 }
 
 
@@ -259,6 +361,17 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("details_has", 2, _details_has, deterministic=True)
     connection.create_function("details_equal", 3, _details_equal, deterministic=True)
     connection.create_function("details_begin", 3, _details_begin, deterministic=True)
+    connection.create_function("details_fit", 4, _details_fit, deterministic=True)
+    connection.create_function("known_value", 2, _known_value, deterministic=True)
+
+
+def ready(connection: sqlite3.Connection) -> None:
+    """Give the connection to a day's file, beside these functions, the tables that conditions use."""
+    connection.execute("PRAGMA query_only = OFF")
+    connection.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, row)")
+    if not has_known(connection):
+        connection.execute(_KNOWN_VIEW)
+    connection.execute("PRAGMA query_only = ON")
 
 
 def _keyword_like(column: str | None, pattern: str) -> bool:
@@ -277,7 +390,33 @@ def _details_begin(document: str, path: str | None, value: str) -> bool:
     return any(text.startswith(value) and path in (None, found) for found, text in _leaves(document))
 
 
+def _details_fit(document: str, path: str, kind: str, text: str) -> bool:
+    fits = _fits(path, kind, text)
+    return any(found == path and fits(lower(leaf)) for found, leaf in _leaves(document))
+
+
+@lru_cache(maxsize=64)
+def _fits(path: str, kind: str, text: str) -> Callable[[str], bool]:
+    return text_matcher(_TEXT_NODES[kind](path, text))
+
+
+_TEXT_NODES: dict[str, Callable[[str, str], Term | Prefix | Wildcard]] = {
+    "Term": Term,
+    "Prefix": Prefix,
+    "Wildcard": Wildcard,
+}
+
+
+def _known_value(document: str, field: str) -> int | float | bytes | None:
+    return _comparable(known.short(field), _ordered(document).get(known.short(field)))
+
+
 # A query that asks several things of details asks them of one event after the other.
+@lru_cache(maxsize=2)
+def _ordered(document: str) -> dict[str, int | float]:
+    return known.ordered_values(orjson.loads(document))
+
+
 @lru_cache(maxsize=2)
 def _leaves(document: str) -> tuple[tuple[str, str], ...]:
     return tuple(leaves_of(orjson.loads(document).get("details")))

@@ -31,6 +31,9 @@ _NO_TIME = -(2**63)
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
     ", ".join(f'"{name}"' for name in sql.COLUMNS), ", ".join("?" * (len(sql.COLUMNS) + 1))
 )
+_INSERT_KNOWN = "INSERT INTO known ({}) VALUES ({})".format(  # noqa: S608 - the names are our own
+    sql.KNOWN_COLUMNS, ", ".join("?" * (sql.KNOWN_COLUMNS.count(",") + 1))
+)
 _SELECT_EVENT = "SELECT ingest_stream, ingest_number, content_hash, CAST(document AS BLOB) FROM events WHERE id = ?"
 
 
@@ -65,10 +68,11 @@ class SqliteStore:
 
     def _index_day(self, day: str, documents: list[Document], *, over_own: bool) -> list[Item]:
         items = [Item(Written.CREATED)] * len(documents)
-        rows: list[tuple[int, tuple[Any, ...], tuple[str, str]]] = []
+        rows: list[_Row] = []
         for position, document in enumerate(documents):
             try:
-                rows.append((position, sql.row_of(document), sql.words_row_of(document)))
+                row = sql.row_of(document)
+                rows.append(_Row(position, row, sql.words_row_of(document), sql.known_row_of(document)))
             except sql.Unfit as error:
                 items[position] = Item(Written.REFUSED, error=str(error))
         if rows:
@@ -77,7 +81,7 @@ class SqliteStore:
                 self._folder.writing(self._folder.day_path(day), make=sql.SCHEMA) as connection,
             ):
                 if over_own:
-                    _delete(connection, [(documents[at].id, documents[at].provenance) for at, _, _ in rows])
+                    _delete(connection, [(one.id, one.provenance) for one in (documents[row.position] for row in rows)])
                 for position, stored in _insert(connection, rows).items():
                     items[position] = Item(Written.EXISTS, stored=stored)
         return items
@@ -132,6 +136,7 @@ class SqliteStore:
             for path in reversed(self._folder.day_paths()):
                 if time_field != "receivedtimestamp" or _day_in(path.stem, from_us, to_us):
                     with self._folder.reading(path, limit) as connection:
+                        sql.ready(connection)
                         total += page.read(connection, path.stem)
             return self._hits(page, total, size_bytes_max, limit)
 
@@ -199,34 +204,45 @@ class SqliteStore:
         self._folder.close()
 
 
-def _insert(
-    connection: sqlite3.Connection, rows: list[tuple[int, tuple[Any, ...], tuple[str, str]]]
-) -> dict[int, Provenance]:
+class _Row(NamedTuple):
+    """Of an event that is to be stored."""
+
+    position: int
+    """Among those of the call."""
+    event: tuple[Any, ...]
+    words: tuple[str, str]
+    known: tuple[Any, ...] | None
+
+
+def _insert(connection: sqlite3.Connection, rows: list[_Row]) -> dict[int, Provenance]:
     """Insert what is not there yet; gives the stored provenance of what is, by position."""
     first = _rowid_max(connection) + 1
     before = connection.total_changes
-    connection.executemany(_INSERT_EVENT, [(first + offset, *row) for offset, (_, row, _) in enumerate(rows)])
+    connection.executemany(_INSERT_EVENT, [(first + offset, *row.event) for offset, row in enumerate(rows)])
     existing: dict[int, Provenance] = {}
     if connection.total_changes - before < len(rows):
         query = "SELECT rowid, ingest_stream, ingest_number, content_hash FROM events WHERE id = ?"
-        for offset, (position, row, _) in enumerate(rows):
-            found = connection.execute(query, (row[0],)).fetchone()
+        for offset, row in enumerate(rows):
+            found = connection.execute(query, (row.event[0],)).fetchone()
             if found is None:
-                raise inconsistent(f"it has and has not the event {row[0]}")
+                raise inconsistent(f"it has and has not the event {row.event[0]}")
             rowid, *provenance = found
             if rowid != first + offset:
-                existing[position] = Provenance(*provenance)
+                existing[row.position] = Provenance(*provenance)
+    inserted = [(first + offset, row) for offset, row in enumerate(rows) if row.position not in existing]
     connection.executemany(
-        "INSERT INTO words (rowid, summary, rest) VALUES (?, ?, ?)",
-        [(first + offset, *words) for offset, (position, _, words) in enumerate(rows) if position not in existing],
+        "INSERT INTO words (rowid, summary, rest) VALUES (?, ?, ?)", [(rowid, *row.words) for rowid, row in inserted]
     )
+    if sql.has_known(connection):
+        connection.executemany(_INSERT_KNOWN, [(rowid, *row.known) for rowid, row in inserted if row.known is not None])
     return existing
 
 
 def _delete(connection: sqlite3.Connection, rows: list[tuple[str, Provenance]]) -> None:
-    """Delete those by id whose provenance it is. Their words stay, under a rowid that no event has or ever gets again:
+    """Delete those by id whose provenance it is.
 
-    the table of words keeps no text, and could only forget words that it is told exactly.
+    Their words stay, and what is known of them, under a rowid that no event has or ever gets again: the table of words
+    keeps no text, and could only forget words that it is told exactly.
     """
     rowid_max = _rowid_max(connection)
     query = "DELETE FROM events WHERE id = ? AND ingest_stream = ? AND ingest_number = ?"

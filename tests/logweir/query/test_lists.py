@@ -14,10 +14,11 @@ from logweir import cli
 from logweir.clock import iso_seconds, now_us
 from logweir.errors import LogweirError
 from logweir.query import lists
+from logweir.query.known import network_range
 from logweir.query.lists import Entry, Lists, ValueList, at_least, expanded, names_in, read_entries
 from logweir.query.match import matcher
 from logweir.query.parse import parse
-from logweir.query.tree import All, And, InList, Not, Or, Term
+from logweir.query.tree import All, And, InList, Not, Or, Range, Term
 from tests.contract.stores import document
 
 
@@ -214,7 +215,7 @@ def test_what_is_no_lists_name_is_refused_with_a_hint(query: str) -> None:
 
 
 def test_a_search_takes_the_values_of_a_short_list(folder: Path) -> None:
-    """One that is not there, is long, or has networks, is refused; for a rule, the store is asked for more."""
+    """One that is not there, is long, or has networks for what is no address, is refused; for a rule, more is asked."""
     (folder / "two.txt").write_text("b\nA\n")
     (folder / "nets.txt").write_text("10.0.0.0/8\n")
     (folder / "many.txt").write_text("".join(f"{number}\n" for number in range(501)))
@@ -226,6 +227,9 @@ def test_a_search_takes_the_values_of_a_short_list(folder: Path) -> None:
     for name, reason in (("nets", "has networks"), ("many", "501 values"), ("none", "no list 'none'")):
         with pytest.raises(LogweirError, match=reason):
             expanded(parse(f"hostname:@{name}"))
+    address = "details.sourceipaddress"
+    network = Range(address, *(network_range("10.0.0.0/8") or ()))
+    assert expanded(parse(f"{address}:@nets")) == Or((Term(address, "10.0.0.0/8"), network))
     assert at_least(parse("a AND hostname:@nets")) == And((parse("a"), All()))
     assert at_least(parse("a AND NOT hostname:@nets")) == And((parse("a"), Not(Not(All()))))
 

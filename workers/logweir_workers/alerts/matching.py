@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from logweir.alerts.rules import NUMERIC, Rule, WindowKind
 from logweir.event import Document
-from logweir.query.match import Matches, keywords_of, leaves_of, matcher, text_of
-from logweir.query.tree import And, Node, Or, Term, Words, forms_of
+from logweir.query import known
+from logweir.query.match import Matches, keywords_of, leaves_of, matcher, text_of, without_case
+from logweir.query.tree import And, Node, Or, Term, Words, forms_of, lower
 from logweir_workers.alerts.guard import Guard
 from logweir_workers.alerts.sigma.condition import SigmaCondition
 from logweir_workers.alerts.sigma.index import SigmaIndex
@@ -137,7 +138,7 @@ class Matcher:
             if isinstance(one, Words):
                 self._by_word.setdefault(max(one.words, key=len), []).append(condition)
             else:
-                for form in forms_of(one.value):
+                for form in forms_of(without_case(one).value):
                     self._by_value.setdefault(one.field, {}).setdefault(form, []).append(condition)
 
     def matches(self, document: Document, seen: Seen | None = None) -> list[Matched]:
@@ -146,7 +147,8 @@ class Matcher:
         self.unasked.clear()
         candidates = list(self._always)
         for field, by_text in self._by_value.items():
-            for text in seen.texts(field):
+            texts = seen.texts(field)
+            for text in map(lower, texts) if field in known.KEYWORDS else texts:
                 candidates += by_text.get(text, ())
         if self._by_word:
             for word in self._by_word.keys() & set(document.all_words.split(" ")):
