@@ -788,6 +788,12 @@ QUERY_OPERATOR_UNFIT = Problem(
     "The field {field} cannot do {operator}.",
     "{field} can do: {operators}.",
 )
+QUERY_TOO_WIDE = Problem(
+    "query_too_wide",
+    400,
+    "More words begin like the last one of a value with a * at its end than the store looks for behind another word.",
+    "Write more letters before the *, or ask for the words each by itself: foo AND bar* instead of foo-bar*.",
+)
 SEARCH_TOO_SLOW = Problem(
     "search_too_slow",
     503,

@@ -291,7 +291,7 @@ class Store(Protocol):
 
         At most ``size`` events and ``size_bytes_max`` bytes of them as JSON, but one at least; ``size`` 0 only counts.
         To count costs a look at all that is found: whoever reads page after page asks for it once (``is_counted``).
-        Raises LogweirError: PARAMETER_BAD; SEARCH_TOO_SLOW after store.search_timeout_s; SEARCH_ABANDONED once
+        Raises LogweirError: PARAMETER_BAD; QUERY_TOO_WIDE; SEARCH_TOO_SLOW after store.search_timeout_s; SEARCH_ABANDONED once
         ``cancellation`` says so. Both end the work in the store, too.
         """
 

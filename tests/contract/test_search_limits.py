@@ -13,13 +13,13 @@ import orjson
 import pytest
 
 from logweir.config import StoreSettings
-from logweir.errors import SEARCH_ABANDONED, SEARCH_TOO_SLOW, STORE_ABSENT, LogweirError
+from logweir.errors import QUERY_TOO_WIDE, SEARCH_ABANDONED, SEARCH_TOO_SLOW, STORE_ABSENT, LogweirError
 from logweir.query.parse import parse
 from logweir.query.tree import All
 from logweir.store import open_store
 from logweir.store.elasticsearch import connection
 from logweir.store.port import Cancellation
-from tests.contract.stores import DAY_US, NOON_US, STORES, document, settings_of
+from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, settings_of
 
 # Each value is tried against each pattern, which takes many steps: half a second in Elasticsearch, minutes in SQLite.
 SLOW = parse(" OR ".join(f"type:*a*b*a*b*{number}?c" for number in range(400)))
@@ -178,3 +178,19 @@ def test_store_that_nobody_prepared_says_so(fresh_kind: str, request: pytest.Fix
 
     assert caught.value.problem is STORE_ABSENT
     assert before == []
+
+
+def test_beginning_of_too_many_words_is_an_error(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Behind another word, Elasticsearch looks for a beginning of some thousand words; beyond that it says so."""
+    with empty_store(kind, request, tmp_path) as store:
+        words = " ".join(f"foo zz{number:05}" for number in range(60_000))
+        store.index([document("a", {"summary": words}, number=1)])
+        store.refresh()
+
+        assert store.search(parse("foo-zz0001*"), size=1).total == 1
+        if kind == "sqlite":
+            assert store.search(parse("foo-zz*"), size=1).total == 1
+        else:
+            with pytest.raises(LogweirError) as caught:
+                store.search(parse("foo-zz*"), size=1)
+            assert caught.value.problem is QUERY_TOO_WIDE

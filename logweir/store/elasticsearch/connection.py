@@ -26,6 +26,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from logweir.config import StoreSettings, shown_url
 from logweir.errors import (
+    QUERY_TOO_WIDE,
     SEARCH_ABANDONED,
     SEARCH_TOO_SLOW,
     SETTING_BAD,
@@ -230,7 +231,7 @@ class Connection:
     def searching(self, cancellation: Cancellation | None) -> Iterator[Callable[..., ObjectApiResponse[Any]]]:
         """``searched``, within store.search_timeout_s for all calls together, and only until it is cancelled.
 
-        Raises LogweirError: SEARCH_TOO_SLOW, SEARCH_ABANDONED.
+        Raises LogweirError: SEARCH_TOO_SLOW, SEARCH_ABANDONED, QUERY_TOO_WIDE.
         """
         timeout_s = self._settings.search_timeout_s
         end_s = time.monotonic() + timeout_s
@@ -251,6 +252,8 @@ class Connection:
         try:
             yield search
         except ApiError as error:
+            if "too many terms" in str(error.body):
+                raise LogweirError(QUERY_TOO_WIDE) from error
             if not _is_out_of_time(error):
                 raise
             raise LogweirError(SEARCH_TOO_SLOW, timeout_s=timeout_s) from error
