@@ -101,7 +101,7 @@ class Bench:
         kills = self._measured("half of it redone, killed thrice", events // 2, lambda: killed(redo, store, events))
         result = self._measured("and finished", events // 2, lambda: replay(redo, "--reprocess"))
         after = agreed(store)
-        redone = store.search(parse("category:redone"), size=0).total
+        redone = store.count(parse("category:redone")).number
         assert (after, redone) == (before, events), (before, after, redone)
         return {
             "events": events,
@@ -194,7 +194,7 @@ def agreed(store: Store) -> dict[str, int]:
     store.refresh()
     books = read_books(store, group="logweir", late_us=0, now_us=clock.now_us())
     assert books.balanced and not books.corrections
-    stored = store.search(parse(f"ingest_stream:{stream_of(EPOCH, 0)}"), size=0).total
+    stored = store.count(parse(f"ingest_stream:{stream_of(EPOCH, 0)}")).number
     assert stored == books.row.outcomes["indexed"], (stored, books.row)
     return books.row.outcomes
 

@@ -21,7 +21,7 @@ from logweir.clock import Clock, now_us
 from logweir.config import ConsoleSettings, WorkerSettings
 from logweir.errors import METHOD_NOT_ALLOWED, NOT_FOUND, SEARCH_ABANDONED, SEARCH_TOO_SLOW, LogweirError
 from logweir.metrics import registry
-from logweir.store.port import Cancellation, Hits, Store
+from logweir.store.port import Cancellation, Count, Hits, Store
 from logweir.text import safe_json
 from logweir_console import alerts, api, exceptions, page, parameters, rules
 from logweir_console.guard import Guard
@@ -70,15 +70,16 @@ def make_app(
     def api_search() -> Response:
         started = time.monotonic()
         search = Search.of(parameters.read(request.query_string))
-        hits = found(search, clock())
+        hits, count = found(search, clock())
         took_ms = round((time.monotonic() - started) * 1000)
-        answer = {"total": hits.total, "hits": hits.events, "took_ms": took_ms, "after": hits.after}
-        return _json({**answer, "cut": search.is_cut(hits)}, 200)
+        answer = {"total": count.number, "hits": hits.events, "took_ms": took_ms, "after": hits.after}
+        return _json({**answer, "cut": search.is_cut(hits), "total_is_exact": count.is_exact}, 200)
 
-    def found(search: Search, now_us: int) -> Hits:
+    def found(search: Search, now_us: int) -> tuple[Hits, Count]:
         cancellation: Cancellation | None = request.environ.get("asgi.scope", {}).get(CANCELLATION)
         try:
-            return search.run(store, now_us, size_bytes_max=settings.page_size_bytes_max, cancellation=cancellation)
+            hits = search.run(store, now_us, size_bytes_max=settings.page_size_bytes_max, cancellation=cancellation)
+            return hits, search.count(hits, store, now_us, cancellation=cancellation)
         except LogweirError as error:
             if error.problem in (SEARCH_TOO_SLOW, SEARCH_ABANDONED):
                 refused(error.problem.code)

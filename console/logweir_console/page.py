@@ -12,8 +12,7 @@ from flask import render_template, url_for
 from logweir import __version__
 from logweir.errors import LogweirError
 from logweir.query.tree import TIME_FIELDS
-from logweir.store.port import Hits
-from logweir.text import counted
+from logweir.store.port import Count, Hits
 from logweir_console import parameters
 from logweir_console.parameters import Search
 
@@ -22,18 +21,18 @@ SINCE_DEFAULT = "24h"
 _COLUMNS = ("hostname", "category", "processname", "severity", "summary")
 
 
-def page(query: bytes, found: Callable[[Search, int], Hits], now_us: int) -> tuple[str, int]:
+def page(query: bytes, found: Callable[[Search, int], tuple[Hits, Count]], now_us: int) -> tuple[str, int]:
     """The page that a URL's query asks for and its status: with the hits, or with the problem in their place."""
     given: dict[str, str] = {}
     since, search = SINCE_DEFAULT, Search()
-    hits, problem, status = None, None, 200
+    hits, count, problem, status = None, Count(0), None, 200
     try:
         given = parameters.read(query, (*parameters.NAMES, "since"))
         # What is written counts, and not what is chosen beside it.
         since = "" if given.get("from") else given.get("since", SINCE_DEFAULT)
         named = {name: value for name, value in given.items() if name != "since"}
         search = Search.of({**named, "from": given.get("from") or since})
-        hits = found(search, now_us)
+        hits, count = found(search, now_us)
     except LogweirError as error:
         problem, status = error, error.problem.status
     shown = hits.events if hits else []
@@ -46,7 +45,7 @@ def page(query: bytes, found: Callable[[Search, int], Hits], now_us: int) -> tup
         time_fields=TIME_FIELDS,
         columns=_COLUMNS,
         rows=[_row(event, search.time_field) for event in shown],
-        total=_total(hits, len(shown)),
+        total=_total(count, len(shown)) if hits else "",
         cut=hits is not None and search.is_cut(hits),
         older=_url("index", urlencode({**given, "after": orjson.dumps(hits.after)})) if hits and hits.after else None,
         as_json=_url("api_search", search.as_query(now_us)) if hits else _url("api_search", ""),
@@ -60,11 +59,9 @@ def _url(endpoint: str, query: str) -> str:
     return f"{url_for(endpoint)}?{query}" if query else url_for(endpoint)
 
 
-def _total(hits: Hits | None, shown: int) -> str:
-    if hits is None:
-        return ""
-    total = counted(hits.total, "event", separator=",")
-    return total if shown == hits.total else f"{total}, {shown} shown"
+def _total(count: Count, shown: int) -> str:
+    total = count.said(seen=shown, separator=",")
+    return total if count == Count(shown) else f"{total}, {shown} shown"
 
 
 def _row(event: dict[str, Any], time_field: str) -> dict[str, Any]:

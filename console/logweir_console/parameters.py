@@ -13,7 +13,7 @@ from logweir.errors import PARAMETER_BAD, LogweirError
 from logweir.query.parse import parse
 from logweir.query.times import END_US, time_bounds, time_of
 from logweir.query.tree import PAGE_MAX, TIME_FIELDS
-from logweir.store.port import Cancellation, Hits, Store
+from logweir.store.port import COUNT_TIMEOUT_S, Cancellation, Count, Hits, Store
 
 SIZE_DEFAULT = 100
 NAMES = ("q", "from", "to", "size", "time_field", "after")
@@ -92,6 +92,20 @@ class Search:
             time_field=self.time_field,
             after=after,
             size_bytes_max=size_bytes_max,
+            cancellation=cancellation,
+        )
+
+    def count(self, hits: Hits, store: Store, now_us: int, *, cancellation: Cancellation | None) -> Count:
+        """How many events it finds in all, of which ``hits`` are a page; at least so many where that takes long."""
+        if hits.after is None and not self.after and self._size():
+            return Count(len(hits.events))
+        from_us, to_us = time_bounds(self.from_, self.to, now_us)
+        return store.count(
+            parse(self.q, now_us=now_us),
+            from_us=from_us,
+            to_us=to_us,
+            time_field=self.time_field,
+            timeout_s=COUNT_TIMEOUT_S,
             cancellation=cancellation,
         )
 

@@ -253,12 +253,12 @@ def _ask_events(store: Store, found: Found, asked: Receipt) -> None:
     stream = Term("ingest_stream", stream_of(asked.ingest_epoch, asked.partition))
     # A receipt's window is the minute of its record: the events in it were received before, by at most a little.
     from_us, to_us = asked.window * WINDOW_US - DAY_US, asked.window * WINDOW_US + DAY_US
-    numbers = Range("ingest_number", asked.first, asked.last + 1)
-    hits = store.search(And((stream, numbers)), size=1, from_us=from_us, to_us=to_us)
-    found.searchable = hits.total
+    query = And((stream, Range("ingest_number", asked.first, asked.last + 1)))
+    found.searchable = store.count(query, from_us=from_us, to_us=to_us).number
+    hits = store.search(query, size=1, from_us=from_us, to_us=to_us)
     # Whoever has no room for outcomes leaves numbers of others around them unknown: where the store has all that are
     # not known to be something else, these were indexed.
-    if hits.total == found.settled.count - sum(numbers.count for numbers in found.deviations.values()):
+    if found.searchable == found.settled.count - sum(numbers.count for numbers in found.deviations.values()):
         found.unknown = Intervals()
     found.received = hits.events[0]["receivedtimestamp"].replace("+00:00", "Z") if hits.events else None
 

@@ -28,8 +28,8 @@ from logweir.query.parse import parse
 from logweir.query.times import time_bounds
 from logweir.query.tree import PAGE_MAX, TIME_FIELDS
 from logweir.store import existing_store
-from logweir.store.port import Cancellation, Hits, Store
-from logweir.text import counted, printable
+from logweir.store.port import COUNT_TIMEOUT_S, Cancellation, Hits, Store
+from logweir.text import printable
 
 _PAGE = 1000
 # A dash and two characters or more, but neither a long option nor a negative number.
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TIME_FIELDS[0],
         help="the time that bounds and sorts the hits: of receipt, or of what happened (receivedtimestamp)",
     )
+    parser.add_argument("--oldest-first", action="store_true", help="in the order of time, not newest first")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print each event as one line of JSON")
     form.add_argument("--count", action="store_true", help="print how many there are, nothing else")
@@ -82,20 +83,24 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     }
     with existing_store(settings.store) as store, _interruptible() as search["cancellation"]:
         if arguments.count:
-            print(store.search(size=0, **search).total)
+            print(store.count(**search).number)
             return 0
-        shown = total = 0
+        shown, is_more = 0, False
+        search["oldest_first"] = arguments.oldest_first
         show = print_json if arguments.json else _Lines(arguments.time_field).show
         for hits in _pages(store, search, size=arguments.size):
-            total = total or hits.total
-            shown += len(hits.events)
+            shown, is_more = shown + len(hits.events), hits.after is not None
             for event in hits.events:
                 show(event)
-    if not total:
-        print("0 events found.", file=sys.stderr)
-    elif shown < total:
-        verb = "is" if shown == 1 else "are"
-        print(f"The newest {shown} of {counted(total, 'event')} {verb} shown; --size 0 shows all.", file=sys.stderr)
+        if not shown:
+            print("0 events found.", file=sys.stderr)
+        elif is_more:
+            # Behind the rows, which nobody is to wait for.
+            sys.stdout.flush()
+            del search["oldest_first"]
+            total = store.count(timeout_s=COUNT_TIMEOUT_S, **search).said(seen=shown + 1)
+            which, verb = "oldest" if arguments.oldest_first else "newest", "is" if shown == 1 else "are"
+            print(f"The {which} {shown} of {total} {verb} shown; --size 0 shows all.", file=sys.stderr)
     return 0
 
 
@@ -126,9 +131,8 @@ def _pages(store: Store, search: dict[str, Any], *, size: int) -> Iterator[Hits]
     """Pages of together at most ``size`` events; of all when that is 0."""
     left, after = size, None
     while True:
-        # A first page that holds all that is wanted spares counting the hits again for the second.
         page = min(left, PAGE_MAX) if size else _PAGE
-        hits = store.search(size=page, after=after, is_counted=after is None, **search)
+        hits = store.search(size=page, after=after, **search)
         yield hits
         left -= len(hits.events)
         after = hits.after

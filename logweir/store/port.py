@@ -17,6 +17,10 @@ from typing import Any, NamedTuple, Protocol
 from logweir.event import Document, Provenance
 from logweir.query.tree import PAGE_SIZE_BYTES_MAX, Node
 from logweir.store.documents import DocumentSet, OwnDocument, Page
+from logweir.text import counted
+
+COUNT_TIMEOUT_S = 2.0
+"""How long people wait for a number beside rows that they see."""
 
 
 class Written(Enum):
@@ -109,13 +113,26 @@ class Held(NamedTuple):
 class Hits:
     """One page of a search. ``events`` are sources, each with ``_id`` and ``_index``, the name of its day's index.
 
-    ``total`` is exact, and 0 when it was not to be counted. ``after`` continues behind the last event; None when there
-    are no more. With it, a page that is shorter than was asked for was cut at its size in bytes.
+    ``after`` continues behind the last event; None when there are no more. With it, a page that is shorter than was
+    asked for was cut at its size in bytes.
     """
 
-    total: int
     events: list[dict[str, Any]]
     after: tuple[Any, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many events a search finds."""
+
+    number: int
+    is_exact: bool = True
+    """False where the time was over before all were counted: there are at least so many."""
+
+    def said(self, *, seen: int, separator: str = "") -> str:
+        """``1,234 events``, or ``at least 1,234 events``, of which so many were ``seen``."""
+        number = counted(max(self.number, seen), "event", separator=separator)
+        return number if self.is_exact else f"at least {number}"
 
 
 class Cancellation:
@@ -283,16 +300,31 @@ class Store(Protocol):
         to_us: int | None = None,
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
+        oldest_first: bool = False,
         size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
-        is_counted: bool = True,
         cancellation: Cancellation | None = None,
     ) -> Hits:
         """Newest first by ``time_field``, then by provenance; ``from_us`` is included, ``to_us`` is not (microseconds).
 
-        At most ``size`` events and ``size_bytes_max`` bytes of them as JSON, but one at least; ``size`` 0 only counts.
-        To count costs a look at all that is found: whoever reads page after page asks for it once (``is_counted``).
-        Raises LogweirError: PARAMETER_BAD; QUERY_TOO_WIDE; SEARCH_TOO_SLOW after store.search_timeout_s; SEARCH_ABANDONED once
-        ``cancellation`` says so. Both end the work in the store, too.
+        ``oldest_first`` turns the order round. Events without the time are the oldest. At most ``size`` events and
+        ``size_bytes_max`` bytes of them as JSON, but one at least. How many there are beyond the page, nobody counts.
+        Raises LogweirError: PARAMETER_BAD; QUERY_TOO_WIDE; SEARCH_TOO_SLOW after store.search_timeout_s;
+        SEARCH_ABANDONED once ``cancellation`` says so. These end the work in the store, too.
+        """
+
+    def count(
+        self,
+        query: Node,
+        *,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        timeout_s: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Count:
+        """How many events ``search`` would find in all.
+
+        After ``timeout_s``, as many as were counted until then. Without it, as ``search`` raises.
         """
 
     def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:

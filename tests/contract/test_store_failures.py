@@ -122,7 +122,7 @@ def run_python(code: str, folder: Path) -> subprocess.Popen[str]:
 def test_search_of_no_store_makes_no_files(tmp_path: Path) -> None:
     """Reading where no store is yet finds nothing and leaves nothing behind."""
     with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
-        assert store.search(parse("foo"), size=1).total == 0
+        assert store.count(parse("foo")).number == 0
         assert store.ledger.read(["p"]) == {}
         assert store.dead_letters.page(size=1) == []
 
@@ -152,7 +152,7 @@ def test_files_locked_by_another_process_are_store_down_and_then_work(embedded: 
         assert process.stdout.readline() == "locked\n"
         error = problem_of(lambda: embedded.index(some(2)))
         assert problem_of(lambda: embedded.ledger.write([LedgerDocument("p", 1, {})])).problem.code == "store_down"
-        assert embedded.search(parse("*"), size=5).total == 1
+        assert embedded.count(parse("*")).number == 1
         process.communicate("go\n")
 
     assert error.problem.code == "store_down"
@@ -179,7 +179,7 @@ def test_full_disk_is_store_down_and_nothing_half(embedded: Store, tmp_path: Pat
 
     assert code == "store_down"
     assert 0 < int(bulks) < 100
-    assert embedded.search(parse("summary:event"), size=0).total == (int(bulks) + 1) * 500
+    assert embedded.count(parse("summary:event")).number == (int(bulks) + 1) * 500
 
 
 def test_damaged_file_is_store_down(embedded: Store, tmp_path: Path) -> None:
@@ -211,11 +211,11 @@ def test_killed_writer_leaves_whole_bulks(tmp_path: Path) -> None:
             process.kill()
             answered = max([answered, *map(int, process.stdout.read().split())])
         with closing(open_store(StoreSettings(url=f"sqlite:///{tmp_path}/store"))) as store:
-            total = store.search(parse("summary:event"), size=0).total
+            total = store.count(parse("summary:event")).number
 
             assert store.ledger.read(["p"])["p"].body["bulks"] in (answered, answered + 1)
             assert total in (answered * 50, answered * 50 + 50)
-            assert total == store.search(parse("*"), size=0).total
+            assert total == store.count(parse("*")).number
 
 
 # --- Elasticsearch ------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def test_documented_role_is_enough_for_everything(elasticsearch_secured: Elastic
     store.close()
 
     assert item.written in (Written.CREATED, Written.EXISTS)
-    assert hits.total == 1
+    assert len(hits.events) == 1
     assert dropped == {"event_unfit": 1}
     assert checked
     assert removed == [DAY]

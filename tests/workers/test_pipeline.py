@@ -151,7 +151,7 @@ def test_partitions_that_come_while_a_worker_is_full_leave_none_paused(tmp_path:
                 door.write(batch(b'{"summary":"%d"}' % number, id=bytes([number]) * 16))
             until(lambda: bool(first._paused))
             threading.Timer(3.0, lambda: locked.execute("ROLLBACK")).start()
-        until(lambda: store.search(parse("*"), size=0).total == 20, wait_s=30)
+        until(lambda: store.count(parse("*")).number == 20, wait_s=30)
         both = len(first._ledgers)
     door.close()
     queue.close()

@@ -213,14 +213,22 @@ class Connection:
                 raise LogweirError(STORE_DOWN, url=self.url, reason=error["reason"])
         return documents
 
-    def searched(self, *, request_timeout_s: float | None = None, **parameters: Any) -> ObjectApiResponse[Any]:
-        """The whole answer; waits a little for shards that are not there yet, as those of an index just made."""
+    def searched(
+        self, *, request_timeout_s: float | None = None, is_partial_good: bool = False, **parameters: Any
+    ) -> ObjectApiResponse[Any]:
+        """The whole answer; waits a little for shards that are not there yet, as those of an index just made.
+
+        ``is_partial_good``: what the server has found until its ``timeout``, from the shards that it has.
+        """
         client = self.client if request_timeout_s is None else self.client.options(request_timeout=request_timeout_s)
         deadline_s = time.monotonic() + _SHARDS_WAIT_S_MAX
         while True:
             try:
                 return client.search(
-                    **parameters, allow_partial_search_results=False, ignore_unavailable=True, allow_no_indices=True
+                    **parameters,
+                    allow_partial_search_results=is_partial_good,
+                    ignore_unavailable=True,
+                    allow_no_indices=True,
                 )
             except ApiError as error:
                 if error.status_code != 503 or time.monotonic() > deadline_s:
@@ -228,12 +236,16 @@ class Connection:
                 time.sleep(0.1)
 
     @contextmanager
-    def searching(self, cancellation: Cancellation | None) -> Iterator[Callable[..., ObjectApiResponse[Any]]]:
+    def searching(
+        self, cancellation: Cancellation | None, timeout_s: float | None = None
+    ) -> Iterator[Callable[..., ObjectApiResponse[Any]]]:
         """``searched``, within store.search_timeout_s for all calls together, and only until it is cancelled.
 
+        ``timeout_s``: instead of that time; then what was found in it is good, too.
         Raises LogweirError: SEARCH_TOO_SLOW, SEARCH_ABANDONED, QUERY_TOO_WIDE.
         """
-        timeout_s = self._settings.search_timeout_s
+        is_partial_good = timeout_s is not None
+        timeout_s = self._settings.search_timeout_s if timeout_s is None else timeout_s
         end_s = time.monotonic() + timeout_s
 
         def search(**parameters: Any) -> ObjectApiResponse[Any]:
@@ -243,8 +255,13 @@ class Connection:
                 # listens any more, it stops in either case.
                 timeout = f"{int(left_s * 1000)}ms"
                 if left_s > 0.001:
-                    answer = self.searched(request_timeout_s=left_s + _ANSWER_S, timeout=timeout, **parameters)
-                    if not answer["timed_out"]:
+                    answer = self.searched(
+                        request_timeout_s=left_s + _ANSWER_S,
+                        is_partial_good=is_partial_good,
+                        timeout=timeout,
+                        **parameters,
+                    )
+                    if is_partial_good or not answer["timed_out"]:
                         return answer
             raise LogweirError(SEARCH_TOO_SLOW, timeout_s=timeout_s)
 

@@ -9,6 +9,7 @@ import orjson
 
 from logweir.clock import DAY_US
 from logweir.config import StoreSettings
+from logweir.errors import SEARCH_TOO_SLOW, LogweirError
 from logweir.event import Document, Kind, Provenance, start_of
 from logweir.query import known
 from logweir.query.lists import expanded
@@ -27,7 +28,7 @@ from logweir.store.elasticsearch.documents import ElasticsearchDocuments
 from logweir.store.elasticsearch.ledger import ElasticsearchLedger
 from logweir.store.elasticsearch.letters import ElasticsearchDeadLetters
 from logweir.store.elasticsearch.search import dsl, indices
-from logweir.store.port import Cancellation, Hits, Item, Written
+from logweir.store.port import Cancellation, Count, Hits, Item, Written
 from logweir.text import counted
 
 # Not "_last", which means the same: with it, Elasticsearch leaves out indices in which no event has the time, and their
@@ -58,7 +59,7 @@ class ElasticsearchStore:
         for position, document in enumerate(documents):
             try:
                 place = self._place(document.day, document.id)
-                operations.append(_create_operation(document, {"create": place}))
+                operations.append(create_operation(document, {"create": place}))
                 positions.append(position)
             except TypeError as error:
                 items[position] = Item(Written.REFUSED, error=f"it cannot be written as JSON: {error}")
@@ -88,7 +89,7 @@ class ElasticsearchStore:
             if found is None:
                 continue
             try:
-                operations.append(_create_operation(document, {"index": found}))
+                operations.append(create_operation(document, {"index": found}))
                 positions.append(position)
             except TypeError as error:
                 items[position] = Item(Written.REFUSED, error=f"it cannot be written as JSON: {error}")
@@ -157,51 +158,75 @@ class ElasticsearchStore:
         to_us: int | None = None,
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
+        oldest_first: bool = False,
         size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
-        is_counted: bool = True,
         cancellation: Cancellation | None = None,
     ) -> Hits:
         left = min(size, PAGE_MAX)
+        way = "asc" if oldest_first else "desc"
         asked: dict[str, Any] = {
-            "index": indices(self._names, time_field, from_us, to_us),
-            "query": dsl(And((time_range(time_field, from_us, to_us), expanded(query)))),
+            **self._asked(query, time_field, from_us, to_us),
             "sort": [
-                {time_field: {"order": "desc", "missing": _NO_TIME, "unmapped_type": "date"}},
-                {"ingest_stream": {"order": "desc", "unmapped_type": "keyword"}},
-                {"ingest_number": {"order": "desc", "unmapped_type": "long"}},
+                {time_field: {"order": way, "missing": _NO_TIME, "unmapped_type": "date"}},
+                {"ingest_stream": {"order": way, "unmapped_type": "keyword"}},
+                {"ingest_number": {"order": way, "unmapped_type": "long"}},
             ],
+            "track_total_hits": False,
         }
-        total: int | None = None if is_counted else 0
         events: list[dict[str, Any]] = []
         last, size_bytes = after, 0
         with self._connection.problems("the search"), self._connection.searching(cancellation) as searched:
             # The server cannot bound an answer's bytes. So it is asked for few at a time, behind those that are known.
-            while True:
-                wanted = min(left + 1, _HITS_AT_ONCE) if size else 0
-                answer = searched(
-                    **asked,
-                    size=wanted,
-                    search_after=list(last) if last is not None and wanted else None,
-                    track_total_hits=total is None,
-                )
+            while size:
+                wanted = min(left + 1, _HITS_AT_ONCE)
+                answer = searched(**asked, size=wanted, search_after=None if last is None else list(last))
                 hits = answer["hits"]["hits"]
-                if total is None:
-                    total = answer["hits"]["total"]["value"]
                 for hit in hits:
                     _event(hit["_source"])
                     size_bytes += len(orjson.dumps(hit["_source"]))
                     if not left or (events and size_bytes > size_bytes_max):
-                        return Hits(total, events, last)
+                        return Hits(events, last)
                     events.append({"_id": hit["_id"], "_index": hit["_index"], **hit["_source"]})
                     last = tuple(hit["sort"])
                     left -= 1
-                if len(hits) < wanted or not wanted:
-                    return Hits(total, events, None)
+                if len(hits) < wanted:
+                    return Hits(events, None)
+        return Hits(events, None)
+
+    def count(
+        self,
+        query: Node,
+        *,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        timeout_s: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Count:
+        asked = self._asked(query, time_field, from_us, to_us)
+        try:
+            with (
+                self._connection.problems("the count"),
+                self._connection.searching(cancellation, timeout_s) as searched,
+            ):
+                answer = searched(**asked, size=0, track_total_hits=True)
+        except LogweirError as error:
+            if error.problem is not SEARCH_TOO_SLOW or timeout_s is None:
+                raise
+            return Count(0, is_exact=False)
+        is_whole = not answer["timed_out"] and not answer["_shards"]["failed"]
+        return Count(answer["hits"]["total"]["value"], is_whole)
+
+    def _asked(self, query: Node, time_field: str, from_us: int | None, to_us: int | None) -> dict[str, Any]:
+        return {
+            "index": indices(self._names, time_field, from_us, to_us),
+            "query": dsl(And((time_range(time_field, from_us, to_us), expanded(query)))),
+        }
 
     def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:
         query = And((Term("ingest_stream", stream), Range("ingest_number", lowest, highest + 1)))
         from_us, to_us = (None, None) if days is None else (start_of(days[0]), start_of(days[1]) + DAY_US)
-        return self.search(query, size=0, from_us=from_us, to_us=to_us).total
+        return self.count(query, from_us=from_us, to_us=to_us).number
 
     def require_prepared(self) -> None:
         self._connection.require_prepared()
@@ -239,7 +264,8 @@ class ElasticsearchStore:
         self._connection.close()
 
 
-def _create_operation(document: Document, action: dict[str, Any]) -> bytes:
+def create_operation(document: Document, action: dict[str, Any]) -> bytes:
+    """The two lines of a bulk for one event."""
     provenance, details = document.provenance, document.source.get("details")
     source = {
         **document.source,

@@ -127,9 +127,12 @@ class Folder:
             day.execute("ROLLBACK")
 
     @contextmanager
-    def searching(self, cancellation: Cancellation | None) -> Iterator[SearchLimit]:
-        """As ``problems``, for a search; what stopped it is raised instead of what SQLite makes of that."""
-        limit = SearchLimit(self._search_timeout_s, cancellation)
+    def searching(self, cancellation: Cancellation | None, timeout_s: float | None = None) -> Iterator[SearchLimit]:
+        """As ``problems``, for a search; what stopped it is raised instead of what SQLite makes of that.
+
+        ``timeout_s``: instead of store.search_timeout_s.
+        """
+        limit = SearchLimit(self._search_timeout_s if timeout_s is None else timeout_s, cancellation)
         with self.problems():
             limit.check()
             try:

@@ -11,23 +11,26 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
 from logweir.config import StoreSettings
+from logweir.errors import SEARCH_TOO_SLOW, LogweirError
 from logweir.event import Document, Provenance, day_of
 from logweir.process.damage import inconsistent, using
 from logweir.query.lists import expanded
 from logweir.query.times import within_years
 from logweir.query.tree import PAGE_MAX, PAGE_SIZE_BYTES_MAX, And, Node, time_range
-from logweir.store.port import Cancellation, Hits, Item, Written
+from logweir.store.port import Cancellation, Count, Hits, Item, Written
 from logweir.store.sqlite import documents, ledger, letters
 from logweir.store.sqlite import search as sql
 from logweir.store.sqlite.database import DAY_PREFIX, SUFFIX, Folder, SearchLimit
 from logweir.text import counted
 
 _NO_TIME = -(2**63)
+_COUNTED_AT_ONCE = 1000
 _INSERT_EVENT = "INSERT OR IGNORE INTO events (rowid, {}) VALUES ({})".format(  # noqa: S608 - the names are our own
     ", ".join(f'"{name}"' for name in sql.COLUMNS), ", ".join("?" * (len(sql.COLUMNS) + 1))
 )
@@ -122,25 +125,62 @@ class SqliteStore:
         to_us: int | None = None,
         time_field: str = "receivedtimestamp",
         after: tuple[Any, ...] | None = None,
+        oldest_first: bool = False,
         size_bytes_max: int = PAGE_SIZE_BYTES_MAX,
-        is_counted: bool = True,
         cancellation: Cancellation | None = None,
     ) -> Hits:
-        bounds = time_range(time_field, from_us, to_us)
-        where, values = sql.condition(And((bounds, expanded(query))))
-        page = _Page(time_field, where, values, min(size, PAGE_MAX), after)
-        page.is_counted = is_counted
-        total = 0
+        where, values = sql.condition(And((time_range(time_field, from_us, to_us), expanded(query))))
+        page = _Page(time_field, where, values, min(size, PAGE_MAX), after, oldest_first=oldest_first)
         with self._folder.searching(cancellation) as limit:
-            # Newest day first. By receipt time, the days that the bounds leave out are not opened.
-            for path in reversed(self._folder.day_paths()):
-                if time_field != "receivedtimestamp" or _day_in(path.stem, from_us, to_us):
+            # By receipt time, days behind a full page are not opened.
+            for path in self._searched(time_field, from_us, to_us, oldest_first=oldest_first):
+                if page.is_full:
+                    break
+                with self._folder.reading(path, limit) as connection:
+                    sql.ready(connection)
+                    page.read(connection, path.stem)
+            return self._hits(page, size_bytes_max, limit)
+
+    def count(
+        self,
+        query: Node,
+        *,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        timeout_s: float | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Count:
+        where, values = sql.condition(And((time_range(time_field, from_us, to_us), expanded(query))))
+        # Not count(*), which says nothing when it is stopped.
+        rows = f"SELECT 1 FROM events WHERE {where}"  # noqa: S608 - the names are our own
+        number = 0
+        try:
+            with self._folder.searching(cancellation, timeout_s) as limit:
+                for path in self._searched(time_field, from_us, to_us):
                     with self._folder.reading(path, limit) as connection:
                         sql.ready(connection)
-                        total += page.read(connection, path.stem)
-            return self._hits(page, total, size_bytes_max, limit)
+                        found = connection.execute(rows, values)
+                        while several := len(found.fetchmany(_COUNTED_AT_ONCE)):
+                            number += several
+        except LogweirError as error:
+            if error.problem is not SEARCH_TOO_SLOW or timeout_s is None:
+                raise
+            return Count(number, is_exact=False)
+        return Count(number)
 
-    def _hits(self, page: _Page, total: int, size_bytes_max: int, limit: SearchLimit) -> Hits:
+    def _searched(
+        self, time_field: str, from_us: int | None, to_us: int | None, *, oldest_first: bool = False
+    ) -> list[Path]:
+        """The files of the days that can have hits, in the order of the search."""
+        paths = [
+            path
+            for path in self._folder.day_paths()
+            if time_field != "receivedtimestamp" or _day_in(path.stem, from_us, to_us)
+        ]
+        return paths if oldest_first else paths[::-1]
+
+    def _hits(self, page: _Page, size_bytes_max: int, limit: SearchLimit) -> Hits:
         """The events of the page, read one by one until it is full: no more than they are in memory at once."""
         events: list[dict[str, Any]] = []
         size_bytes = 0
@@ -149,17 +189,17 @@ class SqliteStore:
             with self._folder.reading(self._folder.path / f"{day}{SUFFIX}", limit) as connection:
                 for key in keys:
                     if len(events) == page.size:
-                        return Hits(total, events, last)
+                        return Hits(events, last)
                     row = connection.execute(_SELECT_EVENT, (key.id,)).fetchone()
                     if row is None:
                         continue  # Deleted since a moment ago.
                     size_bytes += len(row[3])
                     if events and size_bytes > size_bytes_max:
-                        return Hits(total, events, last)
+                        return Hits(events, last)
                     events.append({"_id": key.id, "_index": day, **_source(*row)})
                     last = key.order
         # With one key more than events were asked for, there are others, even if some are gone since.
-        return Hits(total, events, last if len(page.keys) > page.size else None)
+        return Hits(events, last if len(page.keys) > page.size else None)
 
     def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:
         # By the index alone: no event is read.
@@ -261,50 +301,54 @@ class _Key(NamedTuple):
     """Of an event that is found."""
 
     order: tuple[Any, ...]
-    """Time, stream and number: the highest come first."""
+    """Time, stream and number."""
     id: str
     day: str
     """The name of its day's file, without the suffix."""
 
 
 class _Page:
-    """The keys of the ``size`` newest events behind ``after``, and of the one behind them, gathered day by day."""
+    """The keys of the first ``size`` events behind ``after``, and of the one behind them, gathered day by day."""
 
     def __init__(
-        self, time_field: str, where: str, values: list[Any], size: int, after: tuple[Any, ...] | None
+        self,
+        time_field: str,
+        where: str,
+        values: list[Any],
+        size: int,
+        after: tuple[Any, ...] | None,
+        *,
+        oldest_first: bool,
     ) -> None:
         self.size = size
-        self.is_counted = True
         self.keys: list[_Key] = []
-        self._where, self._values, self._after = where, values, after
-        # An event without the time comes last, as in ORDER BY.
-        self._columns = f'coalesce("{time_field}", {_NO_TIME}), ingest_stream, ingest_number'
-        self._order = f'"{time_field}" DESC, ingest_stream DESC, ingest_number DESC'
+        self._oldest_first = oldest_first
+        # An event without the time counts as the oldest, as in ORDER BY.
+        columns = f'coalesce("{time_field}", {_NO_TIME}), ingest_stream, ingest_number'
+        if after is not None:
+            # Row values compare from the left.
+            where, values = f"{where} AND ({columns}) {'>' if oldest_first else '<'} (?, ?, ?)", [*values, *after]
+            if time_field == "receivedtimestamp":
+                # Every event has this time: an index finds where to go on.
+                where, values = f"{where} AND receivedtimestamp {'>' if oldest_first else '<'}= ?", [*values, after[0]]
+        way = "ASC" if oldest_first else "DESC"
+        order = f'"{time_field}" {way}, ingest_stream {way}, ingest_number {way}'
+        self._query = f"SELECT {columns}, id FROM events WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - our names
+        self._values = values
         self._days_are_ordered = time_field == "receivedtimestamp"
 
-    def read(self, connection: sqlite3.Connection, day: str) -> int:
-        """Take in one day; gives how many of its events the query finds, as far as they are to be counted."""
+    @property
+    def is_full(self) -> bool:
+        """Whether no further day can change it."""
+        return not self.size or (self._days_are_ordered and len(self.keys) > self.size)
+
+    def read(self, connection: sqlite3.Connection, day: str) -> None:
+        """Take in one day."""
         wanted = self.size + 1 - (len(self.keys) if self._days_are_ordered else 0)
-        where, values = self._where, self._values
-        if self._after is not None:
-            # Row values compare from the left.
-            where, values = f"{where} AND ({self._columns}) < (?, ?, ?)", [*values, *self._after]
-            if self._days_are_ordered:
-                # Every event has this time: an index finds where to go on.
-                where, values = f"{where} AND receivedtimestamp <= ?", [*values, self._after[0]]
-        rows: list[Any] = []
-        if self.size and wanted > 0:
-            query = f"SELECT {self._columns}, id FROM events WHERE {where} ORDER BY {self._order} LIMIT ?"  # noqa: S608
-            rows = connection.execute(query, (*values, wanted)).fetchall()
-            self.keys.extend(_Key(tuple(order), id, day) for *order, id in rows)
-            self.keys.sort(key=lambda key: key.order, reverse=True)
-            del self.keys[self.size + 1 :]
-        if not self.is_counted:
-            return 0
-        if self._after is None and 0 < len(rows) < wanted:
-            return len(rows)
-        count = f"SELECT count(*) FROM events WHERE {self._where}"  # noqa: S608
-        return int(connection.execute(count, self._values).fetchone()[0])
+        rows = connection.execute(self._query, (*self._values, wanted)).fetchall()
+        self.keys.extend(_Key(tuple(order), id, day) for *order, id in rows)
+        self.keys.sort(key=lambda key: key.order, reverse=not self._oldest_first)
+        del self.keys[self.size + 1 :]
 
 
 def _source(stream: str, number: int, content_hash: str, document: str | bytes) -> dict[str, Any]:

@@ -52,6 +52,14 @@ def run(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: 
     yield run
 
 
+def test_oldest_come_first_when_asked_for(run: Run) -> None:
+    """In the order of time, and what is left out is said of the other end."""
+    status, out, err = run("--oldest-first", "--size", "2", "--json")
+
+    assert (status, [json.loads(line)["_id"] for line in out.splitlines()]) == (0, ["e1203", "e1202"])
+    assert err == "The oldest 2 of 1203 events are shown; --size 0 shows all.\n"
+
+
 def test_json_is_one_document_a_line_with_its_id_first(run: Run) -> None:
     """--json prints whole documents, _id first, newest first."""
     status, out, err = run("hostname:web1 OR tags:x", "--json")

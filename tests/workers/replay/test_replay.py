@@ -293,8 +293,8 @@ def test_reprocessing_follows_a_change_of_normalisation(world: World, monkeypatc
     assert [done.changed, done.written, done.missing] == [100, 100, 0]
     assert [again.changed, again.written] == [0, 100]
     assert sorted(one["_id"] for one in world.stored()) == ids
-    assert world.store.search(parse("loud"), size=0).total == 100
-    assert world.store.search(parse("event"), size=0).total == 0
+    assert world.store.count(parse("loud")).number == 100
+    assert world.store.count(parse("event")).number == 0
     assert world.lines() == {}
     world.assert_agreed()
 

@@ -44,7 +44,7 @@ def certify(
     books = read_books_and_store(
         store, group=settings.worker.group, late_us=accounting.late_us, now_us=now_us, span=span
     )
-    stored = store.search(All(), size=0, from_us=from_us, to_us=to_us).total
+    stored = store.count(All(), from_us=from_us, to_us=to_us).number
     found = backtest(store, rule, settings, from_us=from_us, to_us=to_us)
     row, asked = books.row, _asked(store, rule, settings, Span(from_us, to_us))
     said = {

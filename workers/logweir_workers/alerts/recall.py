@@ -75,7 +75,6 @@ def stored_matches(
             to_us=to_us + slack_us,
             time_field="timestamp",
             after=after,
-            is_counted=False,
         )
         page_read(len(page.events))
         for source in page.events:

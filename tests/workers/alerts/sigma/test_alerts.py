@@ -130,14 +130,14 @@ def test_matches_of_a_correlation_that_come_too_late_are_counted_by_asking_the_s
         door.write(batch(failure("bob", at=at - 7200)))
     door.write(batch(failure("eve", at=10 - 7200)))
     with running_worker(settings, queue, store):
-        until(lambda: store.search(All(), size=10).total == 3)
+        until(lambda: store.count(All()).number == 3)
     engine = an_engine(settings, queue, store)
     rule = engine.evaluator.rules["many"]
     group = engine.evaluator.groups.make(rule, ("bob",))
     assert group is not None
     door.write(batch(failure("bob", at=10 - 7200)))
     with running_worker(settings, queue, store):
-        until(lambda: store.search(All(), size=10).total == 4)
+        until(lambda: store.count(All()).number == 4)
     late_us = (NOW_S + 10 - 7200) * 1_000_000
     group.known_from_us = clock.now_us()
     engine._recall(group, late_us, late_us)
@@ -153,7 +153,7 @@ def test_a_backtest_finds_in_stored_events_what_the_stream_found(
     for at in range(3):
         door.write(batch(failure("bob", at=at), process(r"C:\x\whoami.exe")))
     with running_worker(settings, queue, store):
-        until(lambda: store.search(All(), size=10).total == 6)
+        until(lambda: store.count(All()).number == 6)
     rules = RuleFiles(settings.alerts, settings.rules_path).rules
     from_us = (NOW_S - 60) * 1_000_000
     made = {

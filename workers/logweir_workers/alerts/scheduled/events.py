@@ -74,7 +74,6 @@ class StoredEvents:
                 to_us=to_us,
                 time_field=time_field,
                 after=after,
-                is_counted=False,
             )
             yield from page.events
             after = page.after
@@ -85,7 +84,7 @@ class StoredEvents:
         self._require_time()
         if self.slot.begin_us % 1000 == self.slot.end_us % 1000 == 0:
             begin_us, end_us = self.slot.begin_us, self.slot.end_us
-            return self._store.search(self._node(query), size=0, from_us=begin_us, to_us=end_us).total
+            return self._store.count(self._node(query), from_us=begin_us, to_us=end_us).number
         return sum(1 for _ in self.search(query))
 
     def top(self, query: str | Node, field: str, size: int = 10) -> list[tuple[str, int]]:
