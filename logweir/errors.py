@@ -791,8 +791,9 @@ QUERY_OPERATOR_UNFIT = Problem(
 QUERY_TOO_WIDE = Problem(
     "query_too_wide",
     400,
-    "More words begin like the last one of a value with a * at its end than the store looks for behind another word.",
-    "Write more letters before the *, or ask for the words each by itself: foo AND bar* instead of foo-bar*.",
+    "The store cannot look for that much at once: {reason}.",
+    "Write more letters before the *, or ask for the words each by itself (foo AND bar* instead of foo-bar*); have a"
+    " regular expression repeat less.",
 )
 SEARCH_TOO_SLOW = Problem(
     "search_too_slow",

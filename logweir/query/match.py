@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from logweir.event import FIELD_BY_NAME, Document, Field, Kind
-from logweir.query import known, lists
+from logweir.query import known, lists, regex
 from logweir.query.tree import (
     All,
     And,
@@ -28,6 +28,7 @@ from logweir.query.tree import (
     Or,
     Prefix,
     Range,
+    Regex,
     Term,
     Wildcard,
     WordPrefix,
@@ -188,8 +189,10 @@ def _word_wildcard(query: WordWildcard, _: Fields) -> Matches:
     return lambda document: any(map(pattern.match, document.all_words.split(" ")))
 
 
-def text_matcher(query: Term | Prefix | Wildcard) -> Callable[[str], bool]:
+def text_matcher(query: Term | Prefix | Wildcard | Regex) -> Callable[[str], bool]:
     """Whether a text, lower-cased where the field is a keyword's, is among those that the query finds."""
+    if isinstance(query, Regex):
+        return regex.compiled(query.pattern)
     if isinstance(query, Wildcard):
         patterns = [pattern_of(form) for form in forms_of(query.pattern)]
         return lambda text: any(pattern.match(text) for pattern in patterns)
@@ -197,18 +200,18 @@ def text_matcher(query: Term | Prefix | Wildcard) -> Callable[[str], bool]:
     return forms.__contains__ if isinstance(query, Term) else lambda text: text.startswith(forms)
 
 
-def _text(query: Term | Prefix | Wildcard, _: Fields) -> Matches:
+def _text(query: Term | Prefix | Wildcard | Regex, _: Fields) -> Matches:
     return _any_value(query.field, text_matcher(without_case(query)))
 
 
 def without_case(query: _T) -> _T:
     """The same query in lower case, where the field is a known keyword among details."""
-    if query.field not in known.KEYWORDS or isinstance(query, Wildcard):
+    if query.field not in known.KEYWORDS or isinstance(query, Wildcard | Regex):
         return query
     return replace(query, value=lower(query.value))
 
 
-_T = TypeVar("_T", Term, Term | Prefix | Wildcard)
+_T = TypeVar("_T", Term, Term | Prefix | Wildcard | Regex)
 
 
 def _exists(query: Exists, fields: Fields) -> Matches:
@@ -303,6 +306,7 @@ _MATCHERS: dict[type, Callable[[Any, Fields], Matches]] = {
     Term: _text,
     Prefix: _text,
     Wildcard: _text,
+    Regex: _text,
     Exists: _exists,
     Range: _range,
     InList: _in_list,

@@ -26,7 +26,7 @@ from logweir.errors import (
     LogweirError,
 )
 from logweir.event import DETAIL_BY_NAME, DETAILS, FIELD_BY_NAME, FIELDS, Field, Kind
-from logweir.query import hints, known, lists
+from logweir.query import hints, known, lists, regex
 from logweir.query.match import text_matcher
 from logweir.query.times import interval_us
 from logweir.query.tree import (
@@ -39,6 +39,7 @@ from logweir.query.tree import (
     Or,
     Prefix,
     Range,
+    Regex,
     Term,
     Wildcard,
     WordPrefix,
@@ -59,7 +60,8 @@ wildcards: wildcards (each may double the work), bytes of UTF-8; of a field's na
 Elasticsearch 8 takes 1,000 bytes, the name of the field below details among them."""
 
 OPERATORS = {
-    Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, field:*',
+    Kind.KEYWORD: 'field:value (whole, in any case), field:"a value", the wildcards * and ?, /regular expressions/,'
+    " field:*",
     Kind.TEXT: 'words, "phrases", the wildcards * and ? in a word, field:*',
     Kind.DATE: "field:2026-01-31 (or more or less exact), [a TO b], {a TO b}, >, >=, <, <=, field:*",
     Kind.NUMBER: "field:5, [a TO b], {a TO b}, >, >=, <, <=, field:*",
@@ -112,12 +114,15 @@ def syntax_of(text: str) -> tuple[tree.Item, list[int]]:
 def _with_word_operators(text: str) -> tuple[str, list[int]]:
     """The query with ``&& || !`` spelled AND OR -, which luqum knows; and each character's column in ``text``."""
     pieces = re.finditer(
-        r'\\.|"(?:\\.|[^"\\])*"|(?<![^\s(])!(?=\S)|(?<![^\s)])(?:&&|\|\|)(?=[\s(!])|.', text, re.DOTALL
+        r"(?P<operator>(?<![^\s(])!(?=\S)|(?<![^\s)])(?:&&|\|\|)(?=[\s(!]))"
+        r'|\\.|"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])*/|.',
+        text,
+        re.DOTALL,
     )
     spelled: list[str] = []
     columns: list[int] = []
     for piece in pieces:
-        replaced = {"&&": " AND ", "||": " OR ", "!": "-"}.get(piece[0])
+        replaced = {"&&": " AND ", "||": " OR ", "!": "-"}[piece[0]] if piece["operator"] else None
         spelled.append(replaced or piece[0])
         columns.extend([piece.start() + 1] * len(replaced) if replaced else range(piece.start() + 1, piece.end() + 1))
     return "".join(spelled), [*columns, len(text) + 1]
@@ -149,7 +154,6 @@ _UNSUPPORTED = {
     tree.Boost: "boosting (^) is not supported, hits come newest first",
     tree.Fuzzy: "fuzzy words (~) are not supported",
     tree.Proximity: "proximity (~) is not supported",
-    tree.Regex: "regular expressions (/…/) are not supported; write a path in quotes",
 }
 
 
@@ -255,8 +259,14 @@ class _Translation:
             self._bad(item, _UNSUPPORTED[type(item)])
         if isinstance(item, tree.Range | tree.From | tree.To):
             return self._range(item, field)
+        if isinstance(item, tree.Regex):
+            return self._regex(item, field)
         if item.value == "*":
             return Exists(field) if field else All()
+        return self._said(item, field)
+
+    def _said(self, item: tree.Term, field: str | None) -> Node:
+        """A word, a value or a phrase."""
         is_phrase = isinstance(item, tree.Phrase)
         pieces = self._pieces(item, item.value[1:-1], quoted=True) if is_phrase else self._pieces(item, item.value)
         wildcards = sum(wild for _, wild in pieces)
@@ -315,6 +325,22 @@ class _Translation:
         if kind is Kind.FLOAT and isinstance(node, Term) and _NUMBER.fullmatch(text):
             return Or((node, Range(field, *self._bounds(item, field, text))))  # 0.250 is 0.25
         return node
+
+    def _regex(self, item: tree.Regex, field: str | None) -> Node:
+        pattern = item.value[1:-1].replace("\\/", "/")
+        behind = self._text[self._columns[(item.pos or 0) + len(item.value)] - 1 :][:1]
+        if regex.is_plain(pattern) or behind.strip(" \t\r\n)"):
+            self._bad(item, "between slashes stands a regular expression, such as /web[0-9]+/; write a path in quotes")
+        if field is None or self._kind(field) is not Kind.KEYWORD:
+            raise self._unfit(field, "regular expressions", hint="; keywords can, such as hostname:/web[0-9]+/")
+        if len(pattern.encode()) > PATTERN_SIZE_BYTES_MAX:
+            self._bad(item, f"a regular expression is longer than {PATTERN_SIZE_BYTES_MAX} bytes")
+        try:
+            made = regex.canonical(pattern)
+            regex.compiled(made)
+        except regex.Unreadable as error:
+            self._bad(item, f"the regular expression cannot be read: {error}")
+        return Regex(field, made)
 
     def _detail(self, field: str, pieces: _Pieces) -> Term | Prefix:
         text, stars = _split_stars(pieces)

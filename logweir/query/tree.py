@@ -88,6 +88,14 @@ class Wildcard:
 
 
 @dataclass(frozen=True, slots=True)
+class Regex:
+    """A KEYWORD field, a known detail among them, of which a whole value is like a ``regex.canonical`` expression."""
+
+    field: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exists:
     """The field has a value that can be searched; of details, one at that path or below it, however long it is."""
 
@@ -114,7 +122,22 @@ class InList:
     name: str
 
 
-Node = All | And | Or | Not | Words | WordPrefix | WordWildcard | Term | Prefix | Wildcard | Exists | Range | InList
+Node = (
+    All
+    | And
+    | Or
+    | Not
+    | Words
+    | WordPrefix
+    | WordWildcard
+    | Term
+    | Prefix
+    | Wildcard
+    | Regex
+    | Exists
+    | Range
+    | InList
+)
 TIME_FIELDS = ("receivedtimestamp", "timestamp", "utctimestamp")
 """What a search can be bounded and sorted by."""
 IGNORE_ABOVE = 8000

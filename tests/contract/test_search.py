@@ -23,6 +23,7 @@ from logweir.query.parse import (
     WILDCARDS_MAX,
     parse,
 )
+from logweir.query.regex import Unreadable, canonical
 from logweir.query.tree import (
     All,
     And,
@@ -32,6 +33,7 @@ from logweir.query.tree import (
     Or,
     Prefix,
     Range,
+    Regex,
     Term,
     Wildcard,
     WordPrefix,
@@ -607,6 +609,14 @@ KNOWN_KEYWORDS = ["details.username", "details.path", "details.stacktrace"]
 KNOWN_NUMBERS = ["details.status", "details.bytes", "details.duration"]
 KNOWN_ADDRESSES = ["sourceaddress", "details.sourceipaddress", "details.destinationipaddress"]
 
+
+def as_canonical(pattern: str) -> str | None:
+    try:
+        return canonical(pattern)
+    except Unreadable:
+        return None
+
+
 details = st.recursive(
     st.sampled_from(LEAVES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
@@ -648,6 +658,16 @@ bounds = st.none() | st.sampled_from(MILLISECONDS)
 keyword_values = st.sampled_from([*VALUES, "we", "a", "\x1f"]).map(lower)
 keyword_beginnings = keyword_values.filter(lambda text: 0 < len(text) <= 400)
 pieces = st.sampled_from(["*", "?", "a", "b", "web", "1", "\\*", "\\?", "\\\\", "i", "ß", "東", "ê", "fore\u0302t"])
+expression_pieces = st.sampled_from(
+    ["*", "+", "?", "{2}", "{0,3}", "|", "(", "(?:", ")", ".", "web", "A", "1", "[a-z]", "[^b]", "[A-F*]", "[!-~]"]
+) | st.sampled_from(
+    ["\\w", "\\S", "\\d", "\\*", "\\\\", "#", "@", "~", "&", "<", '"', "ß", "İ", "東", "-", "/", " ", "a", "o"]
+)
+expressions = (
+    st.lists(expression_pieces, min_size=1, max_size=6)
+    .map(lambda several: as_canonical("".join(several)))
+    .filter(lambda one: one is not None)
+)
 word_pieces = st.sampled_from(["*", "?", "foo", "bar", "_", "a", "x", "1", "straß", "\ue000"])
 word_patterns = st.lists(word_pieces, min_size=1, max_size=4).map("".join).filter(lambda text: text.strip("*?"))
 integers = st.none() | st.sampled_from([one for one in NUMBERS if type(one) is int and one < 2**63])
@@ -674,6 +694,7 @@ queries: st.SearchStrategy[Node] = st.recursive(
         st.builds(Range, st.sampled_from(["details.status", "details.bytes"]), integers, integers),
         st.builds(Range, st.just("details.duration"), floats, floats),
         st.builds(Range, st.sampled_from(KNOWN_ADDRESSES), addresses, addresses),
+        st.builds(Regex, st.sampled_from([*KEYWORDS, *KNOWN_KEYWORDS]), expressions),
         st.builds(Term, st.sampled_from(KEYWORDS), keyword_values),
         st.builds(Prefix, st.sampled_from(KEYWORDS), keyword_beginnings),
         st.builds(Wildcard, st.sampled_from(KEYWORDS), st.lists(pieces, min_size=1, max_size=4).map("".join)),
@@ -693,6 +714,7 @@ queries: st.SearchStrategy[Node] = st.recursive(
 
 
 @pytest.mark.sized
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", STORES[1:])
 def test_any_query_finds_the_same_in_both_stores(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Whatever the events and whatever the query, the embedded store, Elasticsearch and the rules' matcher agree."""

@@ -208,3 +208,13 @@ def test_beginning_of_too_many_words_is_an_error(kind: str, request: pytest.Fixt
             with pytest.raises(LogweirError) as caught:
                 store.search(parse("foo-zz*"), size=1)
             assert caught.value.problem is QUERY_TOO_WIDE
+
+
+def test_expression_that_is_too_complex_is_an_error(kind: str, settings: StoreSettings) -> None:
+    """Elasticsearch bounds what an expression may cost; what it does not take, it says."""
+    with closing(open_store(settings)) as store:
+        assert store.count(parse("type:/l(a|r|g)+e/")).number == LARGE
+        if kind != "sqlite":
+            with pytest.raises(LogweirError, match="too complex") as caught:
+                store.count(parse("type:/.*a.{99}/"))
+            assert caught.value.problem is QUERY_TOO_WIDE

@@ -269,8 +269,8 @@ class Connection:
         try:
             yield search
         except ApiError as error:
-            if "too many terms" in str(error.body):
-                raise LogweirError(QUERY_TOO_WIDE) from error
+            if reason := _is_too_wide(error):
+                raise LogweirError(QUERY_TOO_WIDE, reason=reason) from error
             if not _is_out_of_time(error):
                 raise
             raise LogweirError(SEARCH_TOO_SLOW, timeout_s=timeout_s) from error
@@ -444,6 +444,13 @@ def _is_too_large(error: ApiError) -> bool:
         return True
     sizes = re.search(r"coordinating_operation_bytes=(\d+), max_coordinating_bytes=(\d+)", str(error.body))
     return error.status_code == 429 and sizes is not None and int(sizes[1]) > int(sizes[2])
+
+
+def _is_too_wide(error: ApiError) -> str:
+    """What a query asks too much of, in words; empty when that is not the error."""
+    if "too many terms" in str(error.body):
+        return "more words begin like the last one than it looks for behind another word"
+    return "the regular expression is too complex" if "Determinizing automaton" in str(error.body) else ""
 
 
 def _is_out_of_time(error: ApiError) -> bool:

@@ -18,6 +18,7 @@ from logweir.query.tree import (
     Or,
     Prefix,
     Range,
+    Regex,
     Term,
     Wildcard,
     WordPrefix,
@@ -76,6 +77,11 @@ def _text(query: Term | Prefix | Wildcard, _numbers: frozenset[str]) -> dict[str
     # As it was sent, events are found that were stored before there was ``known``, too.
     of_field = [{operator: {query.field: form}} for form in forms_of(text) if not (is_known and operator == "wildcard")]
     return _any([*of_known, *of_field])
+
+
+def _regex(query: Regex, _numbers: frozenset[str]) -> dict[str, Any]:
+    field = known_field(query.field) if query.field in known.KEYWORDS else query.field
+    return {"regexp": {field: {"value": query.pattern, "flags": "NONE"}}}
 
 
 def known_field(field: str) -> str:
@@ -140,6 +146,7 @@ _DSL: dict[type, Callable[[Any, frozenset[str]], dict[str, Any]]] = {
     Term: _text,
     Prefix: _text,
     Wildcard: _text,
+    Regex: _regex,
     Exists: _exists,
     Range: _range,
 }

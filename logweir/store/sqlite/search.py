@@ -36,6 +36,7 @@ from logweir.query.tree import (
     Or,
     Prefix,
     Range,
+    Regex,
     Term,
     Wildcard,
     WordPrefix,
@@ -222,10 +223,12 @@ def _word_wildcard(query: WordWildcard) -> tuple[str, list[Any]]:
     return f"rowid IN ({rows} || '\"')", [like, f'{column}"']
 
 
-def _text(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
+def _text(query: Term | Prefix | Wildcard | Regex) -> tuple[str, list[Any]]:
     if query.field in known.KEYWORDS:
         return _known_keyword(query)
     is_of_details = query.field.startswith("details")
+    if isinstance(query, Regex):
+        return f"keyword_fits({_quoted(query.field)}, ?)", [query.pattern]
     if isinstance(query, Wildcard):
         parts = [(f"keyword_like({_quoted(query.field)}, ?)", [form]) for form in forms_of(query.pattern)]
     elif is_of_details:
@@ -235,11 +238,12 @@ def _text(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
     return f"({' OR '.join(part for part, _ in parts)})", [value for _, values in parts for value in values]
 
 
-def _known_keyword(query: Term | Prefix | Wildcard) -> tuple[str, list[Any]]:
+def _known_keyword(query: Term | Prefix | Wildcard | Regex) -> tuple[str, list[Any]]:
     """A detail that is compared without regard to case: words first, as ``_leaf`` does it."""
-    text = query.pattern if isinstance(query, Wildcard) else query.value
-    part = "details_fit(document, ?, ?, ?)"
-    values = [_path(query.field), type(query).__name__, text if isinstance(query, Wildcard) else lower(text)]
+    text = query.pattern if isinstance(query, Wildcard | Regex) else lower(query.value)
+    part, values = "details_fit(document, ?, ?, ?)", [_path(query.field), type(query).__name__, text]
+    if isinstance(query, Regex):
+        return part, values
     found = [_words_within(form, query) for form in forms_of(text)]
     if not all(found):
         return part, values
@@ -348,6 +352,7 @@ _CONDITIONS = {
     Term: _text,
     Prefix: _text,
     Wildcard: _text,
+    Regex: _text,
     Exists: _exists,
     Range: _range,
     WordWildcard: _word_wildcard,
@@ -358,6 +363,7 @@ _CONDITIONS = {
 def register(connection: sqlite3.Connection) -> None:
     """Give the connection the functions that conditions use."""
     connection.create_function("keyword_like", 2, _keyword_like, deterministic=True)
+    connection.create_function("keyword_fits", 2, _keyword_fits, deterministic=True)
     connection.create_function("details_has", 2, _details_has, deterministic=True)
     connection.create_function("details_equal", 3, _details_equal, deterministic=True)
     connection.create_function("details_begin", 3, _details_begin, deterministic=True)
@@ -376,6 +382,10 @@ def ready(connection: sqlite3.Connection) -> None:
 
 def _keyword_like(column: str | None, pattern: str) -> bool:
     return column is not None and any(pattern_of(pattern).match(value) for value in _values(column))
+
+
+def _keyword_fits(column: str | None, pattern: str) -> bool:
+    return column is not None and any(map(_fits("", "Regex", pattern), _values(column)))
 
 
 def _details_has(document: str, path: str | None) -> bool:
@@ -400,7 +410,8 @@ def _fits(path: str, kind: str, text: str) -> Callable[[str], bool]:
     return text_matcher(_TEXT_NODES[kind](path, text))
 
 
-_TEXT_NODES: dict[str, Callable[[str, str], Term | Prefix | Wildcard]] = {
+_TEXT_NODES: dict[str, Callable[[str, str], Term | Prefix | Wildcard | Regex]] = {
+    "Regex": Regex,
     "Term": Term,
     "Prefix": Prefix,
     "Wildcard": Wildcard,
