@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from logweir.event import Document, Provenance
+from logweir.errors import PARAMETER_BAD, LogweirError
+from logweir.event import FIELD_BY_NAME, Document, Kind, Provenance
+from logweir.query import known
 from logweir.query.tree import PAGE_SIZE_BYTES_MAX, Node
 from logweir.store.documents import DocumentSet, OwnDocument, Page
 from logweir.text import counted
@@ -59,6 +61,20 @@ class LedgerDocument:
     id: str
     generation: int
     body: dict[str, Any]
+
+
+def part_ms(from_us: int, to_us: int, buckets: int) -> int:
+    """How many milliseconds each part of a histogram has."""
+    span_ms = -(-to_us // 1000) - from_us // 1000  # as searches compare times
+    return max(1, -(-span_ms // buckets))
+
+
+def require_keyword(field: str) -> None:
+    """Raises LogweirError(PARAMETER_BAD) for a field whose values cannot be counted: for adapters."""
+    if field not in known.KEYWORDS and (field not in FIELD_BY_NAME or FIELD_BY_NAME[field].kind is not Kind.KEYWORD):
+        raise LogweirError(
+            PARAMETER_BAD, name="field", value=field, expected="a keyword, such as hostname or details.username"
+        )
 
 
 def is_written(body: dict[str, Any]) -> bool:
@@ -325,6 +341,40 @@ class Store(Protocol):
         """How many events ``search`` would find in all.
 
         After ``timeout_s``, as many as were counted until then. Without it, as ``search`` raises.
+        """
+
+    def histogram(
+        self,
+        query: Node,
+        *,
+        from_us: int,
+        to_us: int,
+        buckets: int,
+        time_field: str = "receivedtimestamp",
+        cancellation: Cancellation | None = None,
+    ) -> list[int]:
+        """How many events ``search`` would find in each of so many parts of the time, the first one first.
+
+        All parts are of one width in whole milliseconds (``part_ms``), so the last ones may lie behind ``to_us``.
+        Raises as ``search`` does.
+        """
+
+    def top(
+        self,
+        query: Node,
+        field: str,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        cancellation: Cancellation | None = None,
+    ) -> list[tuple[str, int]]:
+        """The values of a keyword field, a known detail among them, that most events of the search have, with how many.
+
+        In lower case, as they are compared; the most frequent first, then by the text. Of a field with many thousands
+        of values in several shards, numbers may be a little low. Raises LogweirError(PARAMETER_BAD) for another field,
+        and as ``search`` does.
         """
 
     def count_numbers(self, stream: str, lowest: int, highest: int, *, days: tuple[str, str] | None = None) -> int:

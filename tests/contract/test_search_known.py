@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from logweir.errors import LogweirError
 from logweir.query.parse import parse
 from logweir.store.port import Count, Store
-from tests.contract.stores import STORES, document, empty_store
+from tests.contract.stores import DAY_US, NOON_US, STORES, document, empty_store, iso
 
 EVENTS: dict[str, dict[str, Any]] = {
     "a": {
@@ -227,3 +228,64 @@ def test_query_finds_what_it_says(store: Store, query: str, ids: str) -> None:
 
     assert "".join(event["_id"] for event in hits.events) == ids[::-1]
     assert store.count(parse(query)) == Count(len(ids))
+
+
+TOPS = (
+    ("*", "details.username", [("", 1), ("admin", 1), ("administrator", 1), ("ops", 1), ("root", 1)]),
+    ("severity:>=WARNING", "details.path", [("/a*b", 1), ("/wp-admin/setup.php", 1), ("/wp-admin/x", 1)]),
+    ("*", "tags", []),
+    ("details.status:*", "severity", [("debug", 1), ("emergency", 1), ("error", 1), ("info", 1), ("warning", 1)]),
+    ("*", "ingest_stream", [("ab" * 16 + "-0", 6)]),
+)
+
+
+@pytest.mark.parametrize(("query", "field", "expected"), TOPS)
+def test_most_frequent_values_come_first(store: Store, query: str, field: str, expected: list[tuple[str, int]]) -> None:
+    """In lower case, each of a list's values, with how many events have it; bounded in number and time."""
+    assert store.top(parse(query), field, size=100) == expected
+    assert store.top(parse(query), field, size=2) == expected[:2]
+    assert store.top(parse(query), field, size=5, from_us=NOON_US + DAY_US) == []
+
+
+def test_values_of_another_field_are_not_counted(store: Store) -> None:
+    """Only keywords have values that are counted."""
+    for field in ("summary", "timestamp", "details.status", "details.other", "nothing"):
+        with pytest.raises(LogweirError, match="a keyword, such as"):
+            store.top(parse("*"), field, size=5)
+
+
+def test_events_are_counted_by_parts_of_the_time(kinds_of_time: Store) -> None:
+    """Each event in its part, by either time, over midnight; parts have whole milliseconds."""
+
+    def counts(query: str, from_us: int, to_us: int, buckets: int, time_field: str = "receivedtimestamp") -> list[int]:
+        return kinds_of_time.histogram(
+            parse(query), from_us=from_us, to_us=to_us, buckets=buckets, time_field=time_field
+        )
+
+    assert counts("*", NOON_US, NOON_US + DAY_US, 4) == [3, 1, 3, 0]
+    assert counts("hostname:a", NOON_US, NOON_US + DAY_US, 4) == [1, 1, 1, 0]
+    assert counts("*", NOON_US + 7, NOON_US + 3007, 3) == [2, 1, 0]
+    assert counts("*", NOON_US, NOON_US + 3000, 3) == [1, 1, 1]
+    assert counts("*", NOON_US, NOON_US + 2500, 2) == [2, 1]
+    assert counts("*", NOON_US - DAY_US, NOON_US, 3) == [0, 0, 0]
+    assert counts("*", NOON_US - 3_600_000_000, NOON_US, 2, "timestamp") == [0, 7]
+
+
+@pytest.fixture(scope="module", params=STORES)
+def kinds_of_time(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Seven events of two days, each received a while after it happened."""
+    behind = [0, 1000, 2000, DAY_US // 4, DAY_US // 2, DAY_US // 2 + 1, DAY_US // 2 + 5_000_000]
+    with empty_store(request.param, request, tmp_path_factory.mktemp(request.param)) as store:
+        store.index(
+            [
+                document(
+                    f"t{number}",
+                    {"hostname": "ab"[number % 2], "timestamp": iso(NOON_US - 60_000_000)},
+                    number=number,
+                    received_us=NOON_US + us,
+                )
+                for number, us in enumerate(behind, 1)
+            ]
+        )
+        store.refresh()
+        yield store

@@ -27,8 +27,8 @@ from logweir.store.elasticsearch.connection import Connection
 from logweir.store.elasticsearch.documents import ElasticsearchDocuments
 from logweir.store.elasticsearch.ledger import ElasticsearchLedger
 from logweir.store.elasticsearch.letters import ElasticsearchDeadLetters
-from logweir.store.elasticsearch.search import dsl, indices
-from logweir.store.port import Cancellation, Count, Hits, Item, Written
+from logweir.store.elasticsearch.search import dsl, indices, known_field
+from logweir.store.port import Cancellation, Count, Hits, Item, Written, part_ms, require_keyword
 from logweir.text import counted
 
 # Not "_last", which means the same: with it, Elasticsearch leaves out indices in which no event has the time, and their
@@ -216,6 +216,52 @@ class ElasticsearchStore:
             return Count(0, is_exact=False)
         is_whole = not answer["timed_out"] and not answer["_shards"]["failed"]
         return Count(answer["hits"]["total"]["value"], is_whole)
+
+    def histogram(
+        self,
+        query: Node,
+        *,
+        from_us: int,
+        to_us: int,
+        buckets: int,
+        time_field: str = "receivedtimestamp",
+        cancellation: Cancellation | None = None,
+    ) -> list[int]:
+        width_ms, low_ms = part_ms(from_us, to_us, buckets), from_us // 1000
+        parts = {"field": time_field, "fixed_interval": f"{width_ms}ms", "min_doc_count": 1}
+        # The server counts its parts from 1970.
+        parts["offset"] = f"{low_ms % width_ms}ms"
+        asked = self._asked(query, time_field, from_us, to_us)
+        found = self._aggregated(asked, {"date_histogram": parts}, cancellation)
+        counts = [0] * buckets
+        for part in found:
+            counts[(int(part["key"]) - low_ms) // width_ms] += part["doc_count"]
+        return counts
+
+    def top(
+        self,
+        query: Node,
+        field: str,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        cancellation: Cancellation | None = None,
+    ) -> list[tuple[str, int]]:
+        require_keyword(field)
+        asked = self._asked(query, time_field, from_us, to_us)
+        name = known_field(field) if field in known.KEYWORDS else field
+        terms = {"field": name, "size": size, "shard_size": 10 * size + 1000}
+        found = self._aggregated(asked, {"terms": terms}, cancellation)
+        return [(part["key"], part["doc_count"]) for part in found]
+
+    def _aggregated(
+        self, asked: dict[str, Any], aggregation: dict[str, Any], cancellation: Cancellation | None
+    ) -> list[dict[str, Any]]:
+        with self._connection.problems("the search"), self._connection.searching(cancellation) as searched:
+            answer = searched(**asked, size=0, track_total_hits=False, aggs={"parts": aggregation})
+        return answer["aggregations"]["parts"]["buckets"] if "aggregations" in answer else []
 
     def _asked(self, query: Node, time_field: str, from_us: int | None, to_us: int | None) -> dict[str, Any]:
         return {

@@ -178,6 +178,16 @@ def _values(column: str) -> list[str]:
     return [value.replace(_ESCAPE_MARK + "1", _LIST_MARK).replace(_ESCAPE_MARK + "0", _ESCAPE_MARK) for value in values]
 
 
+def values_of(field: str) -> str:
+    """The expression for the values that an event has of a keyword field, a known detail among them."""
+    return f"known_column(document, '{known.short(field)}')" if field in known.KEYWORDS else _quoted(field)
+
+
+def texts_of(found: str) -> set[str]:
+    """The values in what ``values_of`` found."""
+    return set(_values(found))
+
+
 # --- queries ------------------------------------------------------------------------------------------------------
 def condition(query: Node) -> tuple[str, list[Any]]:
     """The SQL condition over ``events`` that is true for the events of the query, and its parameters."""
@@ -368,6 +378,7 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("details_equal", 3, _details_equal, deterministic=True)
     connection.create_function("details_begin", 3, _details_begin, deterministic=True)
     connection.create_function("details_fit", 4, _details_fit, deterministic=True)
+    connection.create_function("known_column", 2, _known_column, deterministic=True)
     connection.create_function("known_value", 2, _known_value, deterministic=True)
 
 
@@ -416,6 +427,11 @@ _TEXT_NODES: dict[str, Callable[[str, str], Term | Prefix | Wildcard | Regex]] =
     "Prefix": Prefix,
     "Wildcard": Wildcard,
 }
+
+
+def _known_column(document: str, path: str) -> str | None:
+    texts = [leaf for found, leaf in _leaves(document) if found == path]
+    return _column(texts[0] if len(texts) == 1 else texts)
 
 
 def _known_value(document: str, field: str) -> int | float | bytes | None:

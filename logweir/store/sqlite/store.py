@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from logweir.process.damage import inconsistent, using
 from logweir.query.lists import expanded
 from logweir.query.times import within_years
 from logweir.query.tree import PAGE_MAX, PAGE_SIZE_BYTES_MAX, And, Node, time_range
-from logweir.store.port import Cancellation, Count, Hits, Item, Written
+from logweir.store.port import Cancellation, Count, Hits, Item, Written, part_ms, require_keyword
 from logweir.store.sqlite import documents, ledger, letters
 from logweir.store.sqlite import search as sql
 from logweir.store.sqlite.database import DAY_PREFIX, SUFFIX, Folder, SearchLimit
@@ -168,6 +169,58 @@ class SqliteStore:
                 raise
             return Count(number, is_exact=False)
         return Count(number)
+
+    def histogram(
+        self,
+        query: Node,
+        *,
+        from_us: int,
+        to_us: int,
+        buckets: int,
+        time_field: str = "receivedtimestamp",
+        cancellation: Cancellation | None = None,
+    ) -> list[int]:
+        width_ms, low_ms = part_ms(from_us, to_us, buckets), from_us // 1000
+        part = f'("{time_field}" - {low_ms}) / {width_ms}'
+        counts = [0] * buckets
+        for at, number in self._grouped(part, query, time_field, from_us, to_us, cancellation):
+            counts[at] += number
+        return counts
+
+    def top(
+        self,
+        query: Node,
+        field: str,
+        *,
+        size: int,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        time_field: str = "receivedtimestamp",
+        cancellation: Cancellation | None = None,
+    ) -> list[tuple[str, int]]:
+        require_keyword(field)
+        counts: Counter[str] = Counter()
+        for column, number in self._grouped(sql.values_of(field), query, time_field, from_us, to_us, cancellation):
+            counts.update(dict.fromkeys(sql.texts_of(column), number))
+        return sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:size]
+
+    def _grouped(
+        self,
+        by: str,
+        query: Node,
+        time_field: str,
+        from_us: int | None,
+        to_us: int | None,
+        cancellation: Cancellation | None,
+    ) -> Iterator[tuple[Any, int]]:
+        """Of each day, what is found at an expression, with how many events have it; not where there is nothing."""
+        where, values = sql.condition(And((time_range(time_field, from_us, to_us), expanded(query))))
+        rows = f"SELECT {by} AS part, count(*) FROM events WHERE {where} GROUP BY 1"  # noqa: S608 - the names are our own
+        with self._folder.searching(cancellation) as limit:
+            for path in self._searched(time_field, from_us, to_us):
+                with self._folder.reading(path, limit) as connection:
+                    sql.ready(connection)
+                    yield from (row for row in connection.execute(rows, values) if row[0] is not None)
 
     def _searched(
         self, time_field: str, from_us: int | None, to_us: int | None, *, oldest_first: bool = False
