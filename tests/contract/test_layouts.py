@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 
 from logweir.config import StoreSettings
+from logweir.event import content_hash_of
 from logweir.query.parse import parse
 from logweir.store import open_store
-from logweir.store.elasticsearch.mapping import TEMPLATE_VERSION, IndexNames, event_mappings, templates
+from logweir.store.elasticsearch.mapping import (
+    KNOWN_KINDS,
+    LAYOUT,
+    TEMPLATE_VERSION,
+    IndexNames,
+    event_mappings,
+    templates,
+)
 from logweir.store.port import Store, Written
 from tests.contract.stores import DAY_US, ELASTICSEARCH, NOON_US, document, empty_store, settings_of
 from tests.contract.test_search_known import EVENTS, QUERIES
@@ -32,12 +40,13 @@ def found(store: Store, query: str) -> str:
     return "".join(event["_id"] for event in store.search(parse(query), size=100).events)[::-1]
 
 
-def test_day_files_without_kinds_are_asked_by_them(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("change", ["DROP TABLE known", "ALTER TABLE known DROP COLUMN status"])
+def test_day_files_without_kinds_are_asked_by_them(change: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A day file of before answers all that a new one does, and takes new events; the next day's is new."""
     with empty_store("sqlite", request, tmp_path) as store:
         store.index([document("0", {"summary": "first"}, number=100)])
         with closing(sqlite3.connect(tmp_path / "store" / "events-20260131.sqlite")) as file:
-            file.execute("DROP TABLE known")
+            file.execute(change)
         documents = [document(id, source, number=number) for number, (id, source) in enumerate(EVENTS.items(), 1)]
         store.index(documents[:4])
         store.index(documents)
@@ -92,6 +101,13 @@ def test_indices_without_kinds_are_read_beside_new_ones(
         store.refresh()
         assert found(store, "details.status:>=404") == "abz"
         assert found(store, "details.username:administrator") == "az"
+
+
+def test_a_new_detail_is_a_new_layout() -> None:
+    """Who adds one raises LAYOUT and TEMPLATE_VERSION, or indices of before would never learn of it."""
+    kinds = sorted(f"{name}={kind}" for name, kind in KNOWN_KINDS.items())
+
+    assert (LAYOUT, TEMPLATE_VERSION, content_hash_of(",".join(kinds).encode())) == (2, 2, "8505759c28c22f5b")
 
 
 @pytest.mark.parametrize("kind", ELASTICSEARCH)

@@ -79,7 +79,7 @@ LAYOUT = 2
 """The version of the events' mapping, in the index template and in each index's ``_meta``. It has only ever grown: what
 is new is added to the indices of days before, too, and events that are written there from then on have it.
 """
-_KNOWN_KINDS = {**dict.fromkeys(known.KEYWORDS, Kind.KEYWORD), **known.ORDERED}
+KNOWN_KINDS = {**dict.fromkeys(known.KEYWORDS, Kind.KEYWORD), **known.ORDERED}
 _WORDS_MAPPING = {"type": "text", "analyzer": "whitespace", "norms": False}
 _OWN_MAPPINGS = {
     "ingest_stream": {"type": "keyword"},
@@ -91,7 +91,7 @@ _OWN_MAPPINGS = {
     # What details are known, by their kinds; flattened compares text alone.
     "known": {
         "dynamic": False,
-        "properties": {known.short(name): _FIELD_MAPPINGS[kind] for name, kind in sorted(_KNOWN_KINDS.items())},
+        "properties": {known.short(name): _FIELD_MAPPINGS[kind] for name, kind in sorted(KNOWN_KINDS.items())},
     },
 }
 

@@ -2,8 +2,8 @@
 
 One day file: the table ``events`` has a column for each keyword, date and number, and ``document``, the event as JSON;
 the FTS5 table ``words``, by the same rowid, has the words of the summary and the words of everything else; ``known``,
-by the same rowid, has the numbers and addresses of those events that have some. Files made before there was ``known``
-are read and written without it: a view in its place works the same out of the documents.
+by the same rowid, has the numbers and addresses of those events that have some. Files made before there was ``known``,
+or with other columns, are read and written without it: a view in its place works the same out of the documents.
 """
 
 from __future__ import annotations
@@ -138,8 +138,9 @@ def known_row_of(document: Document) -> tuple[Any, ...] | None:
 
 
 def has_known(connection: sqlite3.Connection) -> bool:
-    """Whether a day's file has the table ``known``."""
-    return bool(connection.execute("SELECT 1 FROM main.sqlite_master WHERE name = 'known'").fetchone())
+    """Whether a day's file has the table ``known``, with all of its columns."""
+    columns = [name for _, name, *_ in connection.execute("PRAGMA main.table_info(known)")]
+    return columns == ["event", *_KNOWN]
 
 
 def _comparable(name: str, value: float | None) -> int | float | bytes | None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logweir.query.tree import lower
 from logweir.query.words import WORD_LENGTH_MAX, beginning_of, words_of
 
 CUTS = (
@@ -57,3 +58,13 @@ def test_the_beginning_of_a_text_has_words_of_the_whole(beginning: str, rest: st
 
     assert whole[: len(words)][:-1] == words[:-1]
     assert not words or whole[len(words) - 1].startswith(words[-1])
+
+
+def test_lower_case_leaves_words_as_they_are() -> None:
+    """The embedded store looks for the words of a keyword first. It marks events that have the one exception."""
+    letters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    others = [
+        one for one in letters if (lowered := lower(one)) != one and words_of(f"a{one}") != words_of(f"a{lowered}")
+    ]
+
+    assert others == ["İ"]
