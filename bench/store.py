@@ -153,9 +153,9 @@ def sqlite_ceiling(path: Path) -> Callable[[list[list[Document]]], Callable[[], 
 
 
 def bulk_ceiling(store: ElasticsearchStore) -> Callable[[list[list[Document]]], Callable[[], None]]:
-    """The same bulks, made beforehand, into the index of another day."""
+    """The same bulks, made beforehand, into the index of a day that no search asks."""
     client = store._connection.client
-    place = store._connection.names.of_day("20260201")
+    place = store._connection.names.of_day("20200101")
 
     def prepared(several: list[list[Document]]) -> Callable[[], None]:
         bodies = [
