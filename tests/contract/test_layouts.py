@@ -103,6 +103,18 @@ def test_indices_without_kinds_are_read_beside_new_ones(
         assert found(store, "details.username:administrator") == "az"
 
 
+def test_events_that_were_taken_out_leave_no_kinds_behind(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Whoever deletes events from a day file by hand: those that come in their place have kinds of their own."""
+    with empty_store("sqlite", request, tmp_path) as store:
+        store.index([document(id, EVENTS[id], number=number) for number, id in enumerate("abe", 1)])
+        with closing(sqlite3.connect(tmp_path / "store" / "events-20260131.sqlite")) as file:
+            file.execute("DELETE FROM events WHERE id <> 'a'")
+            file.commit()
+        store.index([document("x", {"summary": "x"}, number=9), document("b", EVENTS["b"], number=2)])
+
+        assert found(store, "details.status:<=404") == "b"
+
+
 def test_a_new_detail_is_a_new_layout() -> None:
     """Who adds one raises LAYOUT and TEMPLATE_VERSION, or indices of before would never learn of it."""
     kinds = sorted(f"{name}={kind}" for name, kind in KNOWN_KINDS.items())

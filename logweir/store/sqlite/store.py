@@ -327,6 +327,8 @@ def _insert(connection: sqlite3.Connection, rows: list[_Row]) -> dict[int, Prove
         "INSERT INTO words (rowid, summary, rest) VALUES (?, ?, ?)", [(rowid, *row.words) for rowid, row in inserted]
     )
     if sql.has_known(connection):
+        # Where somebody else has taken the newest events out of the file, their rows are still here.
+        connection.execute("DELETE FROM known WHERE event >= ?", (first,))
         connection.executemany(_INSERT_KNOWN, [(rowid, *row.known) for rowid, row in inserted if row.known is not None])
     return existing
 
