@@ -439,7 +439,7 @@ def test_hit_is_the_event_with_id_and_index(store: Store) -> None:
 @pytest.mark.parametrize("oldest_first", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 16, 17, 18])
 def test_pages_join_to_the_whole(store: Store, size: int, time_field: str, oldest_first: bool) -> None:
-    """Page after page gives every event once, in the order of one large page,."""
+    """Page after page gives every event once, in the order of one large page."""
     newest_first = store.search(All(), size=100, time_field=time_field).events
     whole = newest_first[::-1] if oldest_first else newest_first
     after, seen = None, []
