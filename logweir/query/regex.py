@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 
+import re2
+
 from logweir.query.tree import lower
 
 REPEATS_MAX = 100
@@ -150,10 +152,6 @@ def _range(first: str, last: str) -> str:
 @lru_cache(maxsize=64)
 def compiled(pattern: str) -> Callable[[str], bool]:
     """Whether a text in lower case is all of a ``canonical`` expression. Raises Unreadable."""
-    try:
-        import re2
-    except ImportError as error:
-        raise Unreadable("regular expressions need google-re2: pip install 'logweir[sigma]'") from error
     try:
         options = re2.Options()
         options.log_errors = False

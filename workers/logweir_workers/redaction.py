@@ -282,24 +282,15 @@ RULES = (
 """Every rule, in the order in which they are applied."""
 
 
-def _any_of(signs: Iterable[bytes]) -> Any:
-    """Finds which of them, by their places, are in a text: in one pass, however many they are."""
-    found = re2.Set.SearchSet()
-    for sign in signs:
-        found.Add(re2.escape(sign.decode()))
-    found.Compile()
-    return found
-
-
 class Redaction:
     """The rules in force. For one thread."""
 
     def __init__(self, rules: Iterable[Rule], key: bytes | None) -> None:
         """Without a ``key``, marks have no hash."""
         rules = tuple(rules)
-        signs = [(sign, rule) for rule in rules for sign in rule.signs]
-        self._of_sign = [rule for _, rule in signs]
-        self._signs = _any_of(sign for sign, _ in signs) if signs else None
+        self._signs = [(sign, rule) for rule in rules for sign in rule.signs]
+        # One pass for all: most events have none of them.
+        self._any_sign = re2.compile(b"|".join(re2.escape(sign) for sign, _ in self._signs)) if self._signs else None
         self._cards = [rule for rule in rules if not rule.signs]
         self._key = key
 
@@ -307,10 +298,9 @@ class Redaction:
         """Replace, in all values of ``event``, what the rules find; names stay as they are."""
         raw = orjson.dumps([value for name, value in event.items() if name not in _OF_THE_DOOR])
         rules: list[Rule] = []
-        if self._signs is not None and (found := self._signs.Match(raw)):
+        if self._any_sign is not None and self._any_sign.search(raw) is not None:
             has_long_word = _LONG_RUN in raw.translate(_WORDS)
-            known = dict.fromkeys(self._of_sign[at] for at in sorted(found))
-            rules += [rule for rule in known if has_long_word or not rule.is_long]
+            rules += [rule for sign, rule in self._signs if sign in raw and (has_long_word or not rule.is_long)]
         if self._cards:
             shape = raw.translate(_DIGITS)
             if _CARD_RUN in shape or _CARD_GROUPS in shape:
