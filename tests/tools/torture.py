@@ -240,6 +240,7 @@ def _cluster(
     settings = {"LOGWEIR_QUEUE_REPLICATION": str(brokers), **SETTINGS, **(clock.environment if clock else {})}
     made = ClusterSystem(folder, bootstrap=kafka.bootstrap, store_url=store.url, **settings)
     made.alerting = Alerting(folder, made.category)
+    stack.callback(made.alerting.close)
     made.run_also("alerter")
     made.victims |= {"rebalance": made.rebalance, "zombie": made.zombie}
     made.victims |= server_victims(kafka, store) if brokers == 1 else broker_victims(kafka, made)
