@@ -105,8 +105,11 @@ def test_slow_search_is_stopped_at_its_deadline(
         assert store.count(All()).number == EVENTS + LARGE
 
 
-def test_count_says_at_least_when_its_time_is_over(settings: StoreSettings, searches_left: Callable[[], int]) -> None:
+def test_count_says_at_least_when_its_time_is_over(
+    settings: StoreSettings, searches_left: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was counted until then; without a time of its own, it is too slow as a search is."""
+    monkeypatch.setattr(connection, "_ANSWER_S", 0.05)  # As above.
     with closing(open_store(settings.model_copy(update={"search_timeout_s": TIMEOUT_S}))) as store:
         found = store.count(SLOW, timeout_s=TIMEOUT_S)
         with pytest.raises(LogweirError) as caught:

@@ -268,6 +268,9 @@ def test_user_and_password_in_the_url_are_percent_decoded() -> None:
     assert base64.b64decode((sent[0] or "").removeprefix("Basic ")) == b"m@e:p/a:s%s"
 
 
+NOTHING = (200, b"{}", True)
+
+
 class Standin(BaseHTTPRequestHandler):
     """Answers as Elasticsearch, until it is told what stands before it, or its index, has to say."""
 
@@ -275,7 +278,14 @@ class Standin(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
-        status, body, is_own = type(self).answers or (200, b"{}", True)
+        self._answer(*(type(self).answers or NOTHING))
+
+    def do_GET(self) -> None:
+        answers = type(self).answers
+        # An answer of its own is one to what is written.
+        self._answer(*(answers if answers and not answers[2] else NOTHING))
+
+    def _answer(self, status: int, body: bytes, is_own: bool) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json" if is_own else "text/html")
         if is_own:
@@ -284,7 +294,7 @@ class Standin(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET = do_PUT
+    do_POST = do_PUT
 
     def log_message(self, *_: object) -> None: ...
 

@@ -267,7 +267,7 @@ def test_handshakes_count_as_connections_do(door: SecureDoor) -> None:
         connection.close()
 
     assert cut == 20 and took_s < 0.8
-    until(lambda: door.request("GET", "/healthz").status == 200)
+    until(lambda: is_ready(door))
     assert door.metric(FAILED % "crowded") >= crowded + 20
 
 
