@@ -78,8 +78,7 @@ def make_app(
     def found(search: Search, now_us: int) -> tuple[Hits, Count]:
         cancellation: Cancellation | None = request.environ.get("asgi.scope", {}).get(CANCELLATION)
         try:
-            hits = search.run(store, now_us, size_bytes_max=settings.page_size_bytes_max, cancellation=cancellation)
-            return hits, search.count(hits, store, now_us, cancellation=cancellation)
+            return search.run(store, now_us, size_bytes_max=settings.page_size_bytes_max, cancellation=cancellation)
         except LogweirError as error:
             if error.problem in (SEARCH_TOO_SLOW, SEARCH_ABANDONED):
                 refused(error.problem.code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode
 
 import orjson
@@ -79,35 +80,26 @@ class Search:
         named = {"from_" if name == "from" else name: value for name, value in parameters.items() if value}
         return cls(**named)
 
-    def run(self, store: Store, now_us: int, *, size_bytes_max: int, cancellation: Cancellation | None) -> Hits:
-        """Raises LogweirError for whatever cannot be read, and what the store raises."""
+    def run(
+        self, store: Store, now_us: int, *, size_bytes_max: int, cancellation: Cancellation | None
+    ) -> tuple[Hits, Count]:
+        """A page, and how many events there are in all; at least so many where that takes long.
+
+        Raises LogweirError for whatever cannot be read, and what the store raises.
+        """
         from_us, to_us = time_bounds(self.from_, self.to, now_us)
         query, size, after = parse(self.q, now_us=now_us), self._size(), self._after()
         store.require_prepared()
-        return store.search(
-            query,
-            size=size,
-            from_us=from_us,
-            to_us=to_us,
-            time_field=self.time_field,
-            after=after,
-            size_bytes_max=size_bytes_max,
-            cancellation=cancellation,
-        )
-
-    def count(self, hits: Hits, store: Store, now_us: int, *, cancellation: Cancellation | None) -> Count:
-        """How many events it finds in all, of which ``hits`` are a page; at least so many where that takes long."""
-        if hits.after is None and not self.after and self._size():
-            return Count(len(hits.events))
-        from_us, to_us = time_bounds(self.from_, self.to, now_us)
-        return store.count(
-            parse(self.q, now_us=now_us),
-            from_us=from_us,
-            to_us=to_us,
-            time_field=self.time_field,
-            timeout_s=COUNT_TIMEOUT_S,
-            cancellation=cancellation,
-        )
+        asked: dict[str, Any] = {
+            "from_us": from_us,
+            "to_us": to_us,
+            "time_field": self.time_field,
+            "cancellation": cancellation,
+        }
+        hits = store.search(query, size=size, after=after, size_bytes_max=size_bytes_max, **asked)
+        if hits.after is None and after is None and size:
+            return hits, Count(len(hits.events))
+        return hits, store.count(query, timeout_s=COUNT_TIMEOUT_S, **asked)
 
     def is_cut(self, hits: Hits) -> bool:
         """Whether the page ends at its size in bytes."""

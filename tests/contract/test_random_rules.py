@@ -17,16 +17,13 @@ from logweir.errors import RULE_BAD, LogweirError
 from logweir.event import Document
 from logweir.store.port import Store
 from logweir_workers.alerts.backtest import backtest
-from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.examples import Examples
-from logweir_workers.alerts.found import iso
-from logweir_workers.alerts.groups import Groups
 from logweir_workers.alerts.sigma.linking import condition_of
 from logweir_workers.alerts.sigma.parsing import parse
 from tests.contract.stores import STORES, empty_store
+from tests.contract.streams import HOUR_US, of_stream
 from tests.proof import SEED, size
 
-HOUR_US = 3_600_000_000
 SPAN_S = 20_000
 EVENTS = size(150, 1_500)
 RULES = size(25, 600)
@@ -165,20 +162,6 @@ def documents(store: Store, settings: Settings) -> list[Document]:
     made = [examples.document(one, at) for at, one in enumerate(random_events(random.Random(SEED)), start=1)]
     store.index(made)
     return made
-
-
-def of_stream(one: Rule, documents: list[Document]) -> tuple[list[tuple[tuple[str, ...], str, str, int]], int]:
-    """The alerts, and how many events match."""
-    evaluator = Evaluator({one.name: one}, Groups(groups_max=10_000), late_after_us=60_000_000)
-    for document in documents:
-        evaluator.evaluate(document, received_us=EXAMPLE_TIME_US + 30 * HOUR_US, emitter=None, horizon_us=0)
-    found = [
-        (group.values, iso(episode.first_us), iso(episode.last_us), episode.count)
-        for group in evaluator.groups
-        for episode in group.episodes
-        if episode.fired
-    ]
-    return sorted(found), evaluator.counts.get(one.name, {}).get("matches", 0)
 
 
 @pytest.mark.sized

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from logweir.alerts.exceptions import Excepting
@@ -22,6 +23,7 @@ from logweir.clock import now_us
 from logweir.config import Settings
 from logweir.errors import RULE_BAD, SEARCH_TOO_SLOW, LogweirError
 from logweir.store.port import Store
+from logweir.text import counted
 from logweir_workers.alerts.absence import absent, read_activity
 from logweir_workers.alerts.evaluator import Evaluator
 from logweir_workers.alerts.found import Found, iso, learn_fields
@@ -74,6 +76,18 @@ class Backtest:
     searches: int = 0
     """Of a scheduled rule, how many times it was asked."""
     seconds: float = 0.0
+
+    def remarks(self) -> list[str]:
+        """Which matches did not count, and how often the rule's own code failed: sentences, where there is any."""
+        matches = partial(counted, noun="match", plural="matches", separator=",")
+        made = []
+        if self.excepted:
+            made.append(f"Excepted: {matches(self.excepted)}.")
+        if self.unevaluated:
+            made.append(f"Not counted: {matches(self.unevaluated)}, for too many groups, or clocks that run ahead.")
+        if self.errors:
+            made.append(f"Its own code failed {counted(self.errors, 'time', separator=',')}.")
+        return made
 
     def as_json(self) -> dict[str, Any]:
         cost = {name: getattr(self, name) for name in ("events", "matches", "searches")}

@@ -203,13 +203,8 @@ def _backtest(arguments: argparse.Namespace, rules: Sequence[Rule], settings: Se
         events = counted(one.events, "event", separator=",")
         searches = counted(one.searches, "search", plural="searches", separator=",")
         print(f"{one.rule}: {alerts} of {matches}; {events} read in {searches}, {one.seconds:.1f} s.")
-        if one.excepted:
-            print(f"Excepted: {counted(one.excepted, 'match', plural='matches', separator=',')}.")
-        if one.unevaluated:
-            uncounted = counted(one.unevaluated, "match", plural="matches", separator=",")
-            print(f"Not counted: {uncounted}, for too many groups, or clocks that run ahead.")
-        if one.errors:
-            print(f"Its own code failed {counted(one.errors, 'time', separator=',')}.")
+        for remark in one.remarks():
+            print(remark)
     return 1 if left_out else 0
 
 

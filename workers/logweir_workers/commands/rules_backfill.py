@@ -114,13 +114,8 @@ def _print(made: Backfilled, bounds: Bounds, *, is_bounded: bool) -> None:
         who = "the alerter may still change" if bounds.alerter_us <= bounds.stored_us else "is not all stored yet"
         end = iso_seconds(max(0, bounds.end_us))
         print(f"It ends at {end}: what happened since, {who}. Ask again for that later.")
-    if looked.excepted:
-        print(f"Excepted: {counted(looked.excepted, 'match', plural='matches', separator=',')}.")
-    if looked.unevaluated:
-        uncounted = counted(looked.unevaluated, "match", plural="matches", separator=",")
-        print(f"Not counted: {uncounted}, for too many groups, or clocks that run ahead.")
-    if looked.errors:
-        print(f"Its own code failed {counted(looked.errors, 'time', separator=',')}.")
+    for remark in looked.remarks():
+        print(remark)
 
 
 def _episodes(count: int) -> str:
